@@ -1,0 +1,47 @@
+# Everything happens in .venv of this checkout. `make` alone lists the commands.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart assets test check clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+quickstart: $(VENV)/.installed ## install, fetch the checkpoint, train and evaluate the dish recogniser
+	$(BIN)/python tools/assets.py --only efficientnet-lite0
+	$(BIN)/hf-finetune run recipes/quickstart.yaml
+
+assets: $(VENV)/.installed ## fetch every checkpoint and data set of the examples and tests
+	$(BIN)/python tools/assets.py
+
+test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
+	$(BIN)/python tools/assets.py
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev ## lint, format, types and the order of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tools/*.py
+	$(BIN)/lint-imports
+
+clean: ## remove .venv, the assets and all caches; runs/ stays
+	rm -rf $(VENV) assets build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One call of pip each, so that torch, torchvision and timm are resolved together.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	touch $(VENV)/.installed $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed. Got: $$($(PYTHON) --version 2>&1). Say which: make PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)

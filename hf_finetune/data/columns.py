@@ -1,0 +1,197 @@
+"""Which columns hold the example, its label and its group: named, or told by their type and name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Features, Image, Value
+
+from hf_finetune.data.locate import Modality
+from hf_finetune.errors import InputError, Problem, nearest
+
+__all__ = ["Columns", "find_columns"]
+
+_IMAGE_NAMES = (
+    "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
+    "file_path", "filepath", "image_path", "image_file", "img_path",
+)  # fmt: skip
+_TEXT_NAMES = (
+    "text", "sentence", "review", "content", "comment", "message", "tweet",
+    "document", "body", "question", "title",
+)  # fmt: skip
+_PAIR_NAMES = (
+    ("text", "text_pair"), ("text1", "text2"), ("text_a", "text_b"), ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"), ("sentence_A", "sentence_B"), ("premise", "hypothesis"),
+    ("question1", "question2"), ("question", "sentence"), ("question", "answer"), ("question", "context"),
+    ("question", "passage"), ("query", "document"), ("query", "passage"),
+)  # fmt: skip
+_LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
+_STRINGS = ("string", "large_string")
+_BINARIES = ("binary", "large_binary")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are used, by what they hold: ``image``, or ``text`` and perhaps ``text_pair``."""
+
+    label: str
+    image: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    group: str | None = None
+
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the columns that hold the example itself."""
+        return tuple(name for name in (self.image, self.text, self.text_pair) if name is not None)
+
+
+def find_columns(
+    features: Features, modality: Modality, named: Mapping[str, str | None], group: str | None = None
+) -> tuple[Columns, tuple[str, ...]]:
+    """Find the columns to use, and say which were not named but inferred.
+
+    A column of the plain name (``image``, ``text``, ``label``) is taken before any other that would do.
+
+    Args:
+        features: The columns of the data and their types.
+        modality: What an example is.
+        named: Column names by what they hold: image, text, text_pair, label, group. None is to be inferred.
+        group: The group column of the splits. The same as ``named["group"]``; either may be given.
+
+    Raises:
+        InputError: If a named column is missing or of the wrong type, or if no column or several look right.
+    """
+    given = {key: name for key, name in named.items() if name is not None}
+    problems = _check_named(features, modality, given, group)
+    if problems:
+        raise InputError(problems)
+    group = group or given.get("group")
+    label, label_problems = _find_label(features, given, taken=(group, *given.values()))
+    taken = (label, group)
+    if modality == "image":
+        image, input_problems = _find_image(features, given, taken)
+        found: dict[str, str | None] = {"image": image}
+    else:
+        text, text_pair, input_problems = _find_text(features, given, taken)
+        found = {"text": text, "text_pair": text_pair}
+    if label is None or input_problems:
+        raise InputError([*input_problems, *label_problems])
+    columns = Columns(label=label, group=group, **found)
+    inferred = [
+        f"{key} from {name!r}"
+        for key, name in (*found.items(), ("label", label))
+        if name and key not in given
+    ]
+    return columns, (f"Columns inferred: {', '.join(inferred)}.",) if inferred else ()
+
+
+def _check_named(
+    features: Features, modality: Modality, given: Mapping[str, str], group: str | None
+) -> list[Problem]:
+    problems = []
+    for key, name in given.items():
+        foreign = ("text", "text_pair") if modality == "image" else ("image",)
+        if key in foreign:
+            problems.append(
+                Problem(f"data.columns.{key}", f"must be left out for {modality} data", repr(name))
+            )
+        elif name not in features:
+            problems.append(_no_such_column(f"data.columns.{key}", name, features))
+        elif key == "image" and not _is_image(features[name]):
+            rule = "must hold images, file paths or the bytes of image files"
+            problems.append(Problem("data.columns.image", rule, _typed(name, features)))
+        elif key in ("text", "text_pair") and not _is_string(features[name]):
+            problems.append(Problem(f"data.columns.{key}", "must hold strings", _typed(name, features)))
+    if "text_pair" in given and "text" not in given and modality == "text":
+        problems.append(
+            Problem(
+                "data.columns.text", "must be named when text_pair is", f"text_pair {given['text_pair']!r}"
+            )
+        )
+    if group is not None and group not in features:
+        problems.append(_no_such_column("data.split.group", group, features))
+    elif group is not None and given.get("group", group) != group:
+        value = f"{group!r} and {given['group']!r}"
+        problems.append(Problem("data.split.group", "must be the same column as data.columns.group", value))
+    return problems
+
+
+def _find_label(
+    features: Features, given: Mapping[str, str], taken: Sequence[str | None]
+) -> tuple[str | None, list[Problem]]:
+    if "label" in given:
+        return given["label"], []
+    candidates = [name for name in features if name.lower() in _LABEL_NAMES and name not in taken]
+    if not candidates:
+        candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]
+    return _only_one("label", "labels", candidates, features)
+
+
+def _find_image(
+    features: Features, given: Mapping[str, str], taken: Sequence[str | None]
+) -> tuple[str | None, list[Problem]]:
+    if "image" in given:
+        return given["image"], []
+    usable = [name for name in features if _is_image(features[name]) and name not in taken]
+    candidates = [name for name in usable if isinstance(features[name], Image)]
+    if not candidates:
+        candidates = [name for name in usable if name.lower() in _IMAGE_NAMES]
+    if not candidates:
+        candidates = [name for name in usable if not _is_string(features[name])]
+    return _only_one("image", "images", candidates, features)
+
+
+def _find_text(
+    features: Features, given: Mapping[str, str], taken: Sequence[str | None]
+) -> tuple[str | None, str | None, list[Problem]]:
+    if "text" in given:
+        return given["text"], given.get("text_pair"), []
+    usable = [name for name in features if _is_string(features[name]) and name not in taken]
+    pairs = [pair for pair in _PAIR_NAMES if pair[0] in usable and pair[1] in usable]
+    if len(pairs) == 1:
+        return *pairs[0], []
+    candidates = [name for name in usable if name.lower() in _TEXT_NAMES]
+    if not candidates and len(usable) == 1:
+        candidates = usable
+    text, problems = _only_one("text", "texts", candidates, features)
+    return text, None, problems
+
+
+def _only_one(
+    key: str, plural: str, candidates: Sequence[str], features: Features
+) -> tuple[str | None, list[Problem]]:
+    """Take the candidate of the plain name, or the only one there is."""
+    if key in candidates:
+        return key, []
+    if len(candidates) == 1:
+        return candidates[0], []
+    place, repair = f"data.columns.{key}", f"Set data.columns.{key} to one of them."
+    if candidates:
+        found = ", ".join(map(repr, candidates))
+        return None, [
+            Problem(place, f"must be named, because several columns look like {plural}", found, repair)
+        ]
+    found = "columns " + ", ".join(map(repr, features)) if features else "no columns"
+    return None, [Problem(place, f"must be named, because no column looks like {plural}", found, repair)]
+
+
+def _is_string(feature: Any) -> bool:
+    return isinstance(feature, Value) and feature.dtype in _STRINGS
+
+
+def _is_image(feature: Any) -> bool:
+    """Images of ``datasets``, paths, bytes, or the ``{bytes, path}`` pairs that images are stored as."""
+    if isinstance(feature, Image) or _is_string(feature):
+        return True
+    if isinstance(feature, Value):
+        return feature.dtype in _BINARIES
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _no_such_column(place: str, name: str, features: Features) -> Problem:
+    return Problem(place, "must be a column of the data", repr(name), nearest(name, list(features)))
+
+
+def _typed(name: str, features: Features) -> str:
+    feature = features[name]
+    return f"{name!r} of type {feature.dtype if isinstance(feature, Value) else type(feature).__name__}"

@@ -1,0 +1,76 @@
+"""Labelled data for a model that is already trained."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from datasets import Dataset
+
+from hf_finetune.data.checks import drop_unusable
+from hf_finetune.data.labels import Target
+from hf_finetune.data.load import load_source
+from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.tables import agree_on_columns, is_unlabelled, read_table
+from hf_finetune.data.targets import encode_known
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["load_for_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_for_evaluation(
+    path: str,
+    *,
+    modality: Modality,
+    target: Target,
+    label_names: Sequence[str],
+    columns: Mapping[str, str | None] | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    on_error: Literal["fail", "skip"] = "fail",
+) -> Dataset:
+    """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
+
+    Args:
+        path: As for ``prepare_data``.
+        modality: What an example is.
+        target: What the model's labels are.
+        label_names: The model's classes in the order of their indices.
+        columns: As for ``prepare_data``.
+        split: train, validation or test. None takes test if it is labelled, else validation, else train.
+        config: As for ``prepare_data``.
+        revision: As for ``prepare_data``.
+        on_error: Whether examples that cannot be used are reported or left out.
+
+    Returns:
+        The columns of ``LabelledData``, the labels encoded as the model's.
+
+    Raises:
+        InputError: If the data cannot be used, or if it has labels that the model does not know.
+    """
+    source = load_source(path, modality=modality, config=config, revision=revision)
+    if split is not None and split not in source.splits:
+        repair = f"Known: {quoted(source.splits)}."
+        raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
+    used, column_notes = agree_on_columns(source, modality, columns or {}, None)
+    order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
+    for name in order:
+        table = read_table(source.splits[name], used, name, source.root)
+        if not is_unlabelled(table) or name == order[-1]:
+            break
+    labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
+    if not problems:
+        table = table.with_labels(labels, target, label_names)
+    usable, dropped_notes, unusable = drop_unusable({name: table}, on_error == "skip")
+    problems += unusable
+    if not problems and len(usable[name]) == 0:
+        problems = [Problem(f"The {name} split", "must hold at least one example")]
+    if problems:
+        raise InputError(problems)
+    logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
+    for note in (*source.notes, *column_notes, *dropped_notes):
+        logger.info("%s", note)
+    return usable[name].dataset

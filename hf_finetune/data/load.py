@@ -1,0 +1,181 @@
+"""Read labelled data with ``datasets``, whatever form it is in, as one Dataset for each split."""
+
+import errno
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset, load_dataset_builder, load_from_disk
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+from hf_finetune.data.locate import FORMATS, PICTURE_SUFFIXES, Location, Modality, locate, split_name
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["Source", "load_source"]
+
+# pandas takes labels such as "None" and "NA" for missing values. Only an empty cell is missing here.
+_READER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"csv": {"keep_default_na": False, "na_values": [""]}}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled data as it was found.
+
+    Attributes:
+        splits: Those of train, validation and test that the source has.
+        root: The folder that relative paths start from. None on the Hub.
+        notes: What was left aside, for the person.
+    """
+
+    splits: Mapping[str, Dataset]
+    root: Path | None
+    notes: tuple[str, ...]
+
+
+def load_source(
+    path: str, *, modality: Modality, config: str | None = None, revision: str | None = None
+) -> Source:
+    """Load every split of a dataset.
+
+    Args:
+        path: A folder of class folders, a folder of data files, a csv, json, jsonl or parquet file, a folder
+            written by ``save_to_disk``, or a Hub id.
+        modality: What an example is.
+        config: The configuration of a Hub dataset that has several.
+        revision: The branch, tag or commit of a Hub dataset.
+
+    Raises:
+        InputError: If there is nothing to load, or if it cannot be read.
+    """
+    location = locate(path, modality)
+    notes = list(location.notes)
+    if location.kind != "hub" and (config is not None or revision is not None):
+        notes.append(
+            "data.config and data.revision belong to the Hub; this data is local, so they were not used."
+        )
+    if location.kind == "hub":
+        splits, ignored = _load_from_hub(path, config, revision)
+    elif location.kind == "saved":
+        splits, ignored = _load_saved(location)
+    elif location.kind == "class_folders":
+        splits, ignored = _load_class_folders(location), []
+    else:
+        splits, ignored = _load_files(location), []
+    if ignored:
+        notes.append(f"Splits that were not used: {quoted(ignored)}.")
+    if not splits:
+        raise InputError(Problem("data.path", "must have a train, validation or test split", quoted(ignored)))
+    # Data saved with a format (numpy, torch, ...) is read as plain Python values all the same.
+    plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
+    return Source(plain, location.root, tuple(notes))
+
+
+def _load_class_folders(location: Location) -> dict[str, Dataset]:
+    return {
+        split: _read(
+            "imagefolder",
+            split,
+            _picture_patterns(folder),
+            place=str(folder),
+            drop_labels=False,
+        )
+        for split, (folder,) in location.parts.items()
+    }
+
+
+def _picture_patterns(folder: Path) -> list[str]:
+    """Match pictures only: imagefolder would unpack archives, and give up labels for a metadata file."""
+    suffixes = {file.suffix for file in folder.glob("*/*") if file.suffix.lower() in PICTURE_SUFFIXES}
+    return [f"{glob.escape(str(folder))}/*/*{suffix}" for suffix in sorted(suffixes)]
+
+
+def _load_files(location: Location) -> dict[str, Dataset]:
+    """Read each split by itself, so that an unlabelled test file may lack the label column."""
+    splits: dict[str, Dataset] = {}
+    problems: list[Problem] = []
+    for split, files in location.parts.items():
+        reader = FORMATS[files[0].suffix.lower()]
+        try:
+            splits[split] = _read(
+                reader,
+                split,
+                [glob.escape(str(file)) for file in files],
+                place=", ".join(file.name for file in files),
+                **_READER_OPTIONS.get(reader, {}),
+            )
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return splits
+
+
+def _read(reader: str, split: str, patterns: list[str], place: str, **options: Any) -> Dataset:
+    try:
+        builder = load_dataset_builder(reader, data_files={split: patterns}, **options)
+        builder.download_and_prepare()
+        if builder.info.splits[split].num_examples > 0:  # as_dataset refuses an empty split
+            return builder.as_dataset(split)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise _unreadable(error, place, f"must be readable as {reader}") from error
+    raise InputError(Problem(f"The {split} split", "must hold at least one example"))
+
+
+def _load_saved(location: Location) -> tuple[dict[str, Dataset], list[str]]:
+    try:
+        loaded = load_from_disk(str(location.root))
+    except (DatasetsError, OSError, ValueError) as error:
+        raise _unreadable(error, str(location.root), "must be readable as a saved dataset") from error
+    return _known_splits({"train": loaded} if isinstance(loaded, Dataset) else loaded)
+
+
+def _load_from_hub(
+    path: str, config: str | None, revision: str | None
+) -> tuple[dict[str, Dataset], list[str]]:
+    here = f"Nothing of that name is in {str(Path.cwd())!r} either."
+    try:
+        loaded = load_dataset(path, name=config, revision=revision)
+    except DatasetNotFoundError as error:
+        repair = f"{here} Check the name and the revision, or log in with `hf auth login` if it is private."
+        raise InputError(Problem("data.path", "must be a dataset on the Hub", repr(path), repair)) from error
+    except ConnectionError as error:
+        repair = f"{here} Check the path, or connect and try again."
+        problem = Problem("data.path", "must be local while the Hub cannot be reached", repr(path), repair)
+        raise InputError(problem) from error
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        # A missing or unknown configuration is a ValueError whose text lists the configurations there are.
+        repair = "Check data.config and data.revision."
+        raise _unreadable(error, f"The Hub dataset {path!r}", "must be loadable", repair) from error
+    return _known_splits(loaded)
+
+
+def _known_splits(loaded: Mapping[Any, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
+    """Sort splits into those of a known name, the first of each, and the names of the others.
+
+    A dataset with a single split of another name (``full``) has no other to train on.
+    """
+    if len(loaded) == 1 and all(split_name(str(name)) is None for name in loaded):
+        return {"train": next(iter(loaded.values()))}, []
+    splits: dict[str, Dataset] = {}
+    ignored: list[str] = []
+    for name, dataset in loaded.items():
+        split = split_name(str(name))
+        if split is None or split in splits:
+            ignored.append(str(name))
+        else:
+            splits[split] = dataset
+    return splits, ignored
+
+
+def _unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
+    """Make an InputError of what a reader raised. A full disk is no wrong input and stays as it is."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise cause
+    first_line = next(iter(str(cause).strip().splitlines()), "")
+    return InputError(Problem(place, rule, f"{type(cause).__name__}: {first_line}".rstrip(".: "), repair))

@@ -1,0 +1,171 @@
+"""Labelled data, ready to train on: loaded, split, checked."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from datasets import Dataset
+
+from hf_finetune.data.checks import (
+    check_class_counts,
+    check_groups,
+    check_labels,
+    drop_copies,
+    drop_unusable,
+)
+from hf_finetune.data.columns import Columns
+from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
+from hf_finetune.data.labels import Target
+from hf_finetune.data.load import Source, load_source
+from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
+from hf_finetune.data.targets import Targets, resolve_targets
+from hf_finetune.data.wording import listed, quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["LabelledData", "prepare_data"]
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """Data to train, choose and judge a model with.
+
+    The columns of every split are ``id`` (the path of the file below the data's folder, else ``train:0``,
+    ``train:1``, ...), ``image`` or ``text`` and perhaps ``text_pair``, and ``label``: a ClassLabel, a list of
+    them, or a float.
+
+    Attributes:
+        train: To learn from.
+        validation: To choose by. None if there is none and none was to be made.
+        test: To judge by. None if there is none and none was to be made.
+        target: What a label is.
+        label_names: The classes in the order of their indices. ``("label",)`` for regression.
+        notes: What was inferred, made and left out, a sentence each.
+        fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
+    """
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    target: Target
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+def prepare_data(
+    path: str,
+    *,
+    modality: Modality,
+    config: str | None = None,
+    revision: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    target: Target | Literal["auto"] = "auto",
+    validation: float = 0.1,
+    test: float = 0.1,
+    stratify: bool = True,
+    group: str | None = None,
+    on_error: Literal["fail", "skip"] = "fail",
+    limit: int | None = None,
+    seed: int = 0,
+) -> LabelledData:
+    """Load labelled data, make the splits that it lacks, and check all of it.
+
+    Args:
+        path: A folder of class folders, a folder of data files, a csv, json, jsonl or parquet file, a folder
+            written by ``save_to_disk``, or a Hub id.
+        modality: What an example is.
+        config: The configuration of a Hub dataset that has several.
+        revision: The branch, tag or commit of a Hub dataset.
+        columns: Column names by what they hold: image, text, text_pair, label, group. Others are inferred.
+        target: What to read the labels as.
+        validation: Share of train to cut off for validation if there is none, in [0, 1). 0 makes none.
+        test: The same for test. The two together are below 1.
+        stratify: Whether a cut split gets its share of every class.
+        group: A column whose values may not be on both sides of a cut.
+        on_error: Whether examples that cannot be used are reported or left out.
+        limit: Number of examples to keep of each split. None keeps all.
+        seed: Chooses what goes into the cut splits and what is kept of a limited one.
+
+    Raises:
+        InputError: If the data cannot be used: with every problem found.
+    """
+    skip = on_error == "skip"
+    source = load_source(path, modality=modality, config=config, revision=revision)
+    if "train" not in source.splits:
+        raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
+    used, column_notes = agree_on_columns(source, modality, columns or {}, group)
+    tables, unlabelled_notes = _read_tables(source, used)
+    notes = [*source.notes, *column_notes, *unlabelled_notes]
+
+    targets, problems = resolve_targets(
+        {split: table.labels for split, table in tables.items()},
+        {split: table.ids for split, table in tables.items()},
+        tables["train"].declared,
+        target,
+    )
+    tables = {split: hash_rows(table) for split, table in tables.items()}
+    fractions = {"validation": validation, "test": test}
+    fractions = {split: share for split, share in fractions.items() if share > 0 and split not in tables}
+    if used.group is not None:
+        problems += check_groups(tables, 1 + len(fractions))
+    if targets is not None:
+        notes += targets.notes
+        tables = {
+            split: table.with_labels(targets.labels[split], targets.target, targets.label_names)
+            for split, table in tables.items()
+        }
+        by_class = stratify and targets.target != "regression"
+        if by_class and used.group is None:
+            problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
+        if fractions and not problems:
+            tables = cut_tables(tables, fractions, by_class, seed)
+            notes.append(note_cut(tables, fractions, by_class, used.group))
+        if limit is not None:
+            tables = limit_tables(tables, targets.target, limit, seed)
+            counts = listed(f"{len(table)} of {split}" for split, table in tables.items())
+            notes.append(f"Limited to {limit} examples of each split: {counts}.")
+
+    tables, unusable_notes, unusable = drop_unusable(tables, skip)
+    tables, copy_notes, copies = drop_copies(tables, skip)
+    notes += [*unusable_notes, *copy_notes]
+    problems += [*unusable, *copies]
+    if targets is not None:
+        label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
+        notes += label_notes
+        problems += label_problems
+    if targets is None or problems:
+        raise InputError(problems)
+    return LabelledData(
+        train=tables["train"].dataset,
+        validation=tables["validation"].dataset if "validation" in tables else None,
+        test=tables["test"].dataset if "test" in tables else None,
+        target=targets.target,
+        label_names=targets.label_names,
+        notes=tuple(notes),
+        fingerprint=_fingerprint(tables, targets),
+    )
+
+
+def _read_tables(source: Source, used: Columns) -> tuple[dict[str, Table], list[str]]:
+    """Read the splits in their order, and leave out those without any label."""
+    tables, notes = {}, []
+    for split in SPLITS:
+        if split in source.splits:
+            table = read_table(source.splits[split], used, split, source.root)
+            if split != "train" and is_unlabelled(table):
+                notes.append(f"The {split} split has no labels, so it counts as missing.")
+            else:
+                tables[split] = table
+    return tables, notes
+
+
+def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:
+    digest = hashlib.sha256(json.dumps([targets.target, targets.label_names]).encode())
+    for split, table in tables.items():
+        digest.update(split.encode())
+        for content, label in zip(table.contents, table.labels, strict=True):
+            digest.update(json.dumps([content, label]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,236 @@
+"""One split as a table of canonical columns, with what the checks need to know of each row beside it."""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, Features, Image, Value
+
+from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.labels import Target, label_feature, read_labels
+from hf_finetune.data.load import Source
+from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = [
+    "NoImageError",
+    "Table",
+    "agree_on_columns",
+    "hash_rows",
+    "image_bytes",
+    "is_unlabelled",
+    "map_images",
+    "read_table",
+]
+
+_IMAGES_AT_ONCE = 64
+_THREADS = min(8, os.cpu_count() or 1)
+
+Result = TypeVar("Result")
+
+
+class NoImageError(ValueError):
+    """A row has no image: neither bytes nor a path."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split, row by row.
+
+    Attributes:
+        dataset: Columns ``id``, ``image`` or ``text`` (and ``text_pair``), and ``label`` once it is encoded.
+        ids: The name of each row.
+        labels: The label of each row: plain values, or encoded ones once the targets are settled.
+        declared: Class names that the label column declares.
+        groups: The group of each row.
+        contents: SHA-256 of each example, exactly as it is. None for an image file that cannot be read.
+            Empty until ``hash_rows`` fills it in.
+        keys: The same for examples that count as the same: for texts, case and white space do not
+            matter. None for what cannot be compared.
+    """
+
+    dataset: Dataset
+    ids: tuple[str, ...]
+    labels: tuple[Any, ...]
+    declared: tuple[str, ...] | None
+    groups: tuple[Any, ...] | None = None
+    contents: tuple[str | None, ...] = ()
+    keys: tuple[str | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
+        """Keep these rows, in this order."""
+        chosen = [int(row) for row in rows]
+
+        def pick(values: Any) -> Any:
+            return tuple(values[row] for row in chosen) if values else values
+
+        return replace(
+            self,
+            dataset=self.dataset.select(chosen),
+            ids=pick(self.ids),
+            labels=pick(self.labels),
+            groups=pick(self.groups),
+            contents=pick(self.contents),
+            keys=pick(self.keys),
+        )
+
+    def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
+        """Set the encoded labels, in the table and as the ``label`` column."""
+        dataset = self.dataset.add_column("label", list(labels), feature=label_feature(target, label_names))
+        return replace(self, dataset=dataset, labels=tuple(labels))
+
+
+def agree_on_columns(
+    source: Source, modality: Modality, named: Mapping[str, str | None], group: str | None
+) -> tuple[Columns, tuple[str, ...]]:
+    """Find the columns in train, or the first split there is, and check that the others have them."""
+    empty = [split for split, dataset in source.splits.items() if len(dataset) == 0]
+    if empty:
+        raise InputError([Problem(f"The {split} split", "must hold at least one example") for split in empty])
+    first = min(source.splits, key=SPLITS.index)
+    used, notes = find_columns(source.splits[first].features, modality, named, group)
+    needed = [name for name in (*used.inputs(), used.group) if name is not None]
+    problems = [
+        Problem(
+            f"The {split} split", f"must have the column {name!r}", f"only {quoted(dataset.column_names)}"
+        )
+        for split, dataset in source.splits.items()
+        for name in needed
+        if name not in dataset.column_names
+    ]
+    if problems:
+        raise InputError(problems)
+    return used, notes
+
+
+def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None) -> Table:
+    """Bring one split into its canonical columns. Labels stay plain, contents are not hashed yet.
+
+    Args:
+        dataset: The split as it was loaded.
+        columns: The columns to use. A split without the label column has None for every label.
+        split: Its name: examples without a file of their own are called ``train:0``, ``train:1``, ...
+        root: The folder that relative image paths start from.
+    """
+    labels: list[Any] = [None] * len(dataset)
+    declared = None
+    if columns.label in dataset.column_names:
+        labels, declared = read_labels(dataset, columns.label)
+    groups = tuple(dataset[columns.group][:]) if columns.group is not None else None
+    inputs = dataset.select_columns(list(columns.inputs()))
+    if columns.image is not None:
+        inputs, paths = _as_images(inputs.rename_columns({columns.image: "image"}), root)
+    else:
+        names = {old: new for old, new in ((columns.text, "text"), (columns.text_pair, "text_pair")) if old}
+        inputs = inputs.rename_columns(names)
+        strings = Features({name: Value("string") for name in inputs.column_names})
+        if inputs.features != strings:  # large strings, or the untyped column of a split without a text
+            inputs = inputs.cast(strings, keep_in_memory=True)
+        paths = [None] * len(dataset)
+    ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
+    inputs = inputs.add_column("id", list(ids), feature=Value("string"))
+    return Table(inputs, ids, tuple(labels), declared, groups)
+
+
+def is_unlabelled(table: Table) -> bool:
+    """Say whether no row has a label. Benchmarks publish -1 for every label of their test split."""
+    return all(label is None or label == -1 for label in table.labels)
+
+
+def hash_rows(table: Table) -> Table:
+    """Fill in ``contents`` and ``keys``. Reads every image file once, decodes none."""
+    if "image" in table.dataset.column_names:
+        contents = tuple(map_images(table.dataset, _hash_image))
+        return replace(table, contents=contents, keys=contents)
+    names = _inputs(table.dataset)
+    exact, keys = [], []
+    for batch in table.dataset.select_columns(names).iter(batch_size=1000):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            exact.append(_hash_texts(texts, lambda text: text))
+            keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
+    return replace(table, contents=tuple(exact), keys=tuple(keys))
+
+
+def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:
+    """Apply a function to each undecoded image, in order, holding few of them at a time.
+
+    Args:
+        dataset: Has an ``image`` column.
+        function: Takes ``{"bytes": ..., "path": ...}``. Called from several threads.
+    """
+    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in undecoded.iter(batch_size=_IMAGES_AT_ONCE):
+            yield from pool.map(function, batch["image"])
+
+
+def image_bytes(image: dict[str, Any] | None) -> bytes:
+    """Read the file of an undecoded image.
+
+    Raises:
+        OSError: If it cannot be read.
+        NoImageError: If the row holds none.
+    """
+    if image is None or (image["bytes"] is None and image["path"] is None):
+        raise NoImageError
+    if image["bytes"] is not None:
+        return image["bytes"]
+    return Path(image["path"]).read_bytes()
+
+
+def _inputs(dataset: Dataset) -> list[str]:
+    return [name for name in ("image", "text", "text_pair") if name in dataset.column_names]
+
+
+def _as_images(dataset: Dataset, root: Path | None) -> tuple[Dataset, list[str | None]]:
+    """Make the ``image`` column one of images, and name each that is a file by its path below the root."""
+    feature = dataset.features["image"]
+    if isinstance(feature, Image):
+        column = dataset.with_format("arrow")[:]["image"]
+        embedded = pc.is_valid(pc.struct_field(column, "bytes"))
+        paths = pc.if_else(embedded, None, pc.struct_field(column, "path")).to_pylist()
+    elif isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
+        paths = dataset["image"][:]
+        if root is None:
+            rule = "must hold images themselves, not paths, in data from the Hub"
+            raise InputError(Problem("data.columns.image", rule, quoted(paths[:1])))
+    else:
+        paths = []
+    if root is None or all(path is None for path in paths):
+        return dataset.cast_column("image", Image()), [None] * len(dataset)
+    absolute = [None if path is None else str(root / Path(path).expanduser()) for path in paths]
+    if isinstance(feature, Value):
+        dataset = Dataset.from_dict({"image": absolute}, features=Features({"image": Value("string")}))
+    ids = [None if path is None else Path(os.path.relpath(path, root)).as_posix() for path in absolute]
+    return dataset.cast_column("image", Image()), ids
+
+
+def _hash_image(image: dict[str, Any] | None) -> str | None:
+    try:
+        return hashlib.sha256(image_bytes(image)).hexdigest()
+    except (OSError, NoImageError):
+        return None
+
+
+def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
+    """Hash one text or a pair. Lengths are hashed too, so that no text can run over into its pair."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = form(text or "").encode("utf-8", "surrogatepass")
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

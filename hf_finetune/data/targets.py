@@ -1,0 +1,235 @@
+"""Labels as a model learns them: class indices, sets of class indices, or amounts."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_finetune.data.labels import Target
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem, nearest
+
+__all__ = ["Targets", "encode_known", "resolve_targets"]
+
+_MOST_WHOLE_CLASSES = 50
+_IGNORED_BY_TRAINER = -100
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The labels of every split, encoded.
+
+    Attributes:
+        target: What a label is.
+        label_names: The classes in the order of their indices. ``("label",)`` for regression.
+        labels: For each split, a class index, a sorted list of class indices, or a float per example.
+        notes: What was decided, for the person.
+    """
+
+    target: Target
+    label_names: tuple[str, ...]
+    labels: Mapping[str, list[Any]]
+    notes: tuple[str, ...]
+
+
+def resolve_targets(
+    values: Mapping[str, Sequence[Any]],
+    ids: Mapping[str, Sequence[str]],
+    declared: Sequence[str] | None,
+    requested: Target | Literal["auto"],
+) -> tuple[Targets | None, list[Problem]]:
+    """Decide what the labels are, and encode them.
+
+    Args:
+        values: The labels of each split, as ``read_labels`` gives them.
+        ids: The name of each example, for the messages.
+        declared: Class names in their order, if the data declares them.
+        requested: What the labels are to be read as, or ``auto``.
+
+    Returns:
+        The targets, or None and every problem that stands against them.
+    """
+    problems = _find_missing(values, ids)
+    present = [value for split in values for value in values[split] if value is not None]
+    target, decided, type_problems = _decide(present, requested)
+    problems += type_problems
+    if not type_problems and target == "multi_label":
+        problems += _find_bad_lists(values, ids)
+    if not type_problems and target == "regression":
+        problems += _find_bad_amounts(values, ids)
+    if problems:
+        return None, problems
+    if target == "regression":
+        amounts = {split: [float(value) for value in values[split]] for split in values}
+        return Targets("regression", ("label",), amounts, decided), []
+    names = _order_names(_flat(present), declared)
+    indices = {name: index for index, name in enumerate(names)}
+    encoded = {split: [_encode(value, indices) for value in values[split]] for split in values}
+    return Targets(target, names, encoded, (*decided, *_note_unused(names, encoded))), []
+
+
+def encode_known(
+    split: str, values: Sequence[Any], ids: Sequence[str], target: Target, label_names: Sequence[str]
+) -> tuple[list[Any], list[Problem]]:
+    """Encode the labels of one split for a model whose classes are settled.
+
+    Args:
+        split: The split, for the messages.
+        values: The labels, as ``read_labels`` gives them.
+        ids: The name of each example, for the messages.
+        target: What the model's labels are.
+        label_names: The model's classes in their order.
+    """
+    problems = _find_missing({split: values}, {split: ids})
+    present = [value for value in values if value is not None]
+    _, _, type_problems = _decide(present, target, place="The model's target", repair="")
+    problems += type_problems
+    if not type_problems and target == "multi_label":
+        problems += _find_bad_lists({split: values}, {split: ids})
+    if not type_problems and target == "regression":
+        problems += _find_bad_amounts({split: values}, {split: ids})
+        return ([] if problems else [float(value) for value in values]), problems
+    indices = {name: index for index, name in enumerate(label_names)}
+    if not type_problems:
+        rows: dict[str, list[str]] = {}
+        for value, row in zip(values, ids, strict=True):
+            for label in _flat([value]):
+                if label is not None and _text(label) not in indices:
+                    rows.setdefault(_text(label), []).append(row)
+        for label, found in rows.items():
+            rule, known = "must be one the model knows", list(label_names)
+            problems.append(Problem(f"Label {label!r}", rule, quoted(found), nearest(label, known)))
+    return ([] if problems else [_encode(value, indices) for value in values]), problems
+
+
+def _decide(
+    present: Sequence[Any],
+    requested: Target | Literal["auto"],
+    place: str = "data.target",
+    repair: str = "Leave it at 'auto'.",
+) -> tuple[Target, tuple[str, ...], list[Problem]]:
+    """Tell the target from the types of the labels, or check that they suit the one asked for."""
+    lists = [value for value in present if isinstance(value, list)]
+    if lists and len(lists) < len(present):
+        rule = "must hold a list in every row or in none"
+        return "multi_label", (), [Problem("The label column", rule, f"{len(lists)} of {len(present)}")]
+    items = [item for item in _flat(present) if item is not None]
+    strange = {type(item).__name__ for item in items if not isinstance(item, str | bool | int | float)}
+    if strange:
+        rule = "must hold texts, numbers or lists of them"
+        return "single_label", (), [Problem("The label column", rule, ", ".join(sorted(strange)))]
+    fractions = any(isinstance(item, float) and not item.is_integer() for item in items)
+    numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+    if lists:
+        natural: Target = "multi_label"
+    elif numbers and any(isinstance(item, float) for item in items) and (fractions or _many(items)):
+        natural = "regression"
+    else:
+        natural = "single_label"
+    target = natural if requested == "auto" else requested
+    unsuited = _find_unsuited(target, bool(lists), numbers, fractions)
+    if unsuited:
+        rule = f"must suit the labels, which are {unsuited}"
+        return target, (), [Problem(place, rule, repr(target), repair)]
+    return target, _notes(target, items, requested == "auto"), []
+
+
+def _find_unsuited(target: Target, lists: bool, numbers: bool, fractions: bool) -> str | None:
+    """Say what the labels are if the target cannot be read from them."""
+    if target == "regression" and (lists or not numbers):
+        return "lists" if lists else "no numbers"
+    if target == "multi_label" and (not lists or (numbers and fractions)):
+        return "no lists of classes"
+    if target == "single_label" and lists:
+        return "lists"
+    return None
+
+
+def _many(items: Sequence[Any]) -> bool:
+    return len({float(item) for item in items}) > _MOST_WHOLE_CLASSES
+
+
+def _notes(target: Target, items: Sequence[Any], inferred: bool) -> tuple[str, ...]:
+    distinct = sorted({_text(item) for item in items}, key=_sort_key)
+    if target == "regression":
+        return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
+    if all(isinstance(item, str) for item in items):
+        return ()
+    shown = quoted(distinct, most=5)
+    amounts = " If they are amounts, set data.target: regression."
+    if target == "multi_label" or any(isinstance(item, bool) for item in items):
+        amounts = ""
+    return (f"The labels are no texts; they are read as the class names {shown}.{amounts}",)
+
+
+def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
+    rows = _rows_where(values, ids, lambda v: v is None or (isinstance(v, list) and None in v))
+    repair = "Label these rows or remove them."
+    rule = "must hold a label in every row"
+    return [Problem("The label column", rule, quoted(rows), repair)] if rows else []
+
+
+def _find_bad_lists(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
+    rows = _rows_where(values, ids, lambda v: isinstance(v, list) and len(set(map(_text, v))) < len(v))
+    rule = "must name each class of a row once"
+    repair = "List the classes that hold; a row of zeros and ones is not read as one place per class."
+    return [Problem("The label column", rule, quoted(rows), repair)] if rows else []
+
+
+def _find_bad_amounts(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
+    infinite = _rows_where(values, ids, lambda v: v is not None and math.isinf(v))
+    ignored = _rows_where(values, ids, lambda v: v == _IGNORED_BY_TRAINER)
+    problems = []
+    if infinite:
+        problems.append(Problem("The label column", "must hold finite numbers", quoted(infinite)))
+    if ignored:
+        repair = "Shift or scale the labels: the Trainer takes -100 for 'ignore this example'."
+        problems.append(Problem("The label column", "must not hold exactly -100", quoted(ignored), repair))
+    return problems
+
+
+def _rows_where(
+    values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]], condition: Callable[[Any], bool]
+) -> list[str]:
+    return [
+        row
+        for split in values
+        for value, row in zip(values[split], ids[split], strict=True)
+        if condition(value)
+    ]
+
+
+def _order_names(items: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
+    found = {_text(item) for item in items}
+    known = tuple(declared or ())
+    return (*known, *sorted(found - set(known), key=_sort_key))
+
+
+def _sort_key(name: str) -> tuple[bool, float, str]:
+    """Numbers by size, then texts by their letters: class '2' comes before class '10'."""
+    try:
+        number = float(name)
+    except ValueError:
+        number = math.nan
+    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
+
+
+def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    used = {index for labels in encoded.values() for index in _flat(labels)}
+    unused = [name for index, name in enumerate(names) if index not in used]
+    return (f"Classes that the data declares but has no example of: {quoted(unused)}.",) if unused else ()
+
+
+def _encode(value: Any, indices: Mapping[str, int]) -> int | list[int]:
+    if isinstance(value, list):
+        return sorted(indices[_text(item)] for item in value)
+    return indices[_text(value)]
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def _text(label: Any) -> str:
+    """Write a label as a class name. 1.0 and 1 are one class."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

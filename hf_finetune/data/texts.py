@@ -1,0 +1,74 @@
+"""Texts as a model takes them: token ids, cut to length, not yet padded."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_finetune.data.labels import class_count, encode_labels
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["resolve_max_length", "tokenize"]
+
+# A tokenizer that knows no limit says so with a huge number (transformers' VERY_LARGE_INTEGER is 1e30).
+_NO_LIMIT = 1_000_000
+_LENGTH_WITHOUT_LIMIT = 512
+
+
+def resolve_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
+    """Decide how many tokens an example may have.
+
+    Args:
+        tokenizer: The checkpoint's.
+        max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
+
+    Raises:
+        InputError: If ``max_length`` is above the checkpoint's limit.
+    """
+    limit = tokenizer.model_max_length
+    if limit > _NO_LIMIT:
+        return _LENGTH_WITHOUT_LIMIT if max_length is None else max_length
+    if max_length is not None and max_length > limit:
+        rule = f"must be at most the {limit} tokens that the checkpoint takes"
+        raise InputError(Problem("data.max_length", rule, str(max_length)))
+    return limit if max_length is None else max_length
+
+
+def tokenize(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    truncation_side: Literal["left", "right"] = "right",
+) -> Dataset:
+    """Tokenise one text or a pair per example. Padding is left to the collator, which sees the whole batch.
+
+    A pair that is too long loses tokens of its longer text first.
+
+    Args:
+        dataset: Columns ``text``, perhaps ``text_pair``, and perhaps ``label``.
+        tokenizer: The checkpoint's. It is not changed.
+        max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
+        truncation_side: The end at which tokens are dropped.
+
+    Returns:
+        What the tokenizer gives (``input_ids``, ``attention_mask``, ...) and ``labels``, held in memory:
+        a run leaves nothing in the cache of ``datasets`` or beside a saved dataset.
+
+    Raises:
+        InputError: If ``max_length`` is above the checkpoint's limit.
+    """
+    length = resolve_max_length(tokenizer, max_length)
+    cutter = copy.deepcopy(tokenizer)
+    cutter.truncation_side = truncation_side
+    classes = class_count(dataset.features)
+
+    def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        texts = [batch[name] for name in ("text", "text_pair") if name in batch]
+        encoded = dict(cutter(*texts, truncation=True, max_length=length, padding=False))
+        if "label" in batch:
+            encoded["labels"] = encode_labels(batch["label"], classes)
+        return encoded
+
+    return dataset.map(encode, batched=True, remove_columns=dataset.column_names, keep_in_memory=True)

@@ -1,0 +1,182 @@
+"""A finished model as a pipeline of transformers, with what its config says about the task and the labels."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Pipeline,
+    PreTrainedConfig,
+    pipeline,
+)
+
+from hf_finetune.data.labels import Target
+from hf_finetune.data.texts import resolve_max_length
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.wording import cause_of
+
+__all__ = ["Classifier", "Task", "compute_logits", "load_classifier", "resolve_model_dir"]
+
+Task = Literal["image-classification", "text-classification"]
+
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HEADS: dict[str, Task] = {
+    "ForImageClassification": "image-classification",
+    "ForSequenceClassification": "text-classification",
+}
+_TARGETS: dict[str | None, Target] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model that is ready to predict.
+
+    Attributes:
+        pipe: The pipeline. Each of its outputs holds the logits of all classes.
+        task: What it classifies.
+        target: What its labels are.
+        label_names: Its classes in their order, no two alike.
+        batch_size: Examples per forward pass.
+    """
+
+    pipe: Pipeline
+    task: Task
+    target: Target
+    label_names: tuple[str, ...]
+    batch_size: int
+
+
+def resolve_model_dir(model_or_run: str | Path) -> Path | str:
+    """Find the checkpoint that is meant: a folder's own, or that of a run. A Hub id stays as it is.
+
+    Raises:
+        InputError: If there is none, or if the run is not finished.
+    """
+    folder = Path(model_or_run).expanduser()
+    for candidate in (folder, folder / "model"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
+    if folder.is_dir():
+        if any((folder / name).exists() for name in ("recipe.yaml", "manifest.json", "stages")):
+            repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
+            raise InputError(Problem(place, "must hold a finished model", f"no {folder / 'model'}", repair))
+        raise InputError(Problem(place, rule, "a folder with neither config.json nor model/config.json"))
+    if folder.exists():
+        raise InputError(Problem(place, rule, "a file", "Give the folder that holds it."))
+    if not _HUB_ID.fullmatch(str(model_or_run)):
+        raise InputError(Problem(place, rule, "a path where nothing is"))
+    return str(model_or_run)
+
+
+def load_classifier(
+    model_or_run: str | Path,
+    *,
+    task: Task | None = None,
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+) -> Classifier:
+    """Load a model as the pipeline of its task.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        task: The task that is expected. None takes what the model is made for.
+        batch_size: Examples per forward pass. 1 is taken for a tokenizer that cannot pad.
+        trust_remote_code: Whether code that lies beside the weights may run.
+
+    Raises:
+        InputError: If there is no such model, if it cannot be loaded, or if it is for another task.
+    """
+    source = resolve_model_dir(model_or_run)
+    place = str(source)
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+    except _LOADING_ERRORS as error:
+        raise InputError(
+            Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
+        ) from error
+    made_for = _task_of(config, place)
+    if task is not None and task != made_for:
+        raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for}"))
+    image = made_for == "image-classification"
+    model_class = AutoModelForImageClassification if image else AutoModelForSequenceClassification
+    try:
+        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **options)
+        preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(source, **options)
+    except _LOADING_ERRORS as error:
+        raise InputError(
+            Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
+        ) from error
+    if loaded["missing_keys"]:
+        missing = ", ".join(sorted(loaded["missing_keys"]))
+        raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
+    label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
+    model.config.id2label = dict(enumerate(label_names))
+    # One way for all targets: the pipeline gives logits, and `probabilities` makes scores of them in float64.
+    settings: dict[str, Any] = {"function_to_apply": "none", "top_k": len(label_names)}
+    if image:
+        settings["image_processor"] = preprocessor
+    else:
+        settings |= {
+            "tokenizer": preprocessor,
+            "truncation": True,
+            "max_length": resolve_max_length(preprocessor, None),
+        }
+        batch_size = 1 if preprocessor.pad_token_id is None else batch_size
+    pipe = pipeline(made_for, model=model, **settings)
+    return Classifier(pipe, made_for, _target_of(model.config), label_names, batch_size)
+
+
+def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Run the pipeline over examples as they come, a batch at a time.
+
+    Args:
+        classifier: The model.
+        examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
+
+    Yields:
+        The logits of each example [classes], in float32.
+    """
+    position = {name: index for index, name in enumerate(classifier.label_names)}
+    # The pipeline streams from a generator only: it reads any other iterable as a single example.
+    for found in classifier.pipe((example for example in examples), batch_size=classifier.batch_size):
+        logits = np.empty(len(position), dtype=np.float32)
+        for entry in found:
+            logits[position[entry["label"]]] = entry["score"]
+        yield logits
+
+
+def _task_of(config: PreTrainedConfig, place: str) -> Task:
+    for name in config.architectures or ():
+        for ending, task in _HEADS.items():
+            if name.endswith(ending):
+                return task
+    found = ", ".join(config.architectures or ()) or "no architectures in its config"
+    raise InputError(Problem(place, f"must be a model {' or '.join(_HEADS)}", found))
+
+
+def _target_of(config: PreTrainedConfig) -> Target:
+    """As transformers reads it: a single output without a ``problem_type`` is an amount."""
+    return _TARGETS.get(config.problem_type, "regression" if config.num_labels == 1 else "single_label")
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the classes that share a name: ImageNet has two called crane."""
+    count = Counter(names)
+    return tuple(name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names))

@@ -1,0 +1,128 @@
+"""What a person wants predicted: files, folders, tables, lines and texts, read one by one when needed."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+from hf_finetune.data.locate import FORMATS
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.checkpoint import Task
+from hf_finetune.evaluation.input_tables import open_table
+from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
+from hf_finetune.evaluation.wording import cause_of
+
+__all__ = ["open_inputs"]
+
+STDIN = "-"
+
+_IMAGE_ENDINGS = frozenset(ImageFolder.EXTENSIONS)
+
+
+def open_inputs(
+    inputs: Sequence[str],
+    task: Task,
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    stdin: Iterable[str] = (),
+) -> Inputs:
+    """Find what is to be predicted. Nothing is read yet but the first row of each table.
+
+    For images: image files, folders with images at any depth, tables with a column of images or of paths
+    (relative to the table). For texts: texts, ``.txt`` files with one text per line, folders of those, tables
+    with a text column. For both: ``-``, one path or text per line of ``stdin``. Tables are csv, json, jsonl
+    and parquet files; a column ``id`` names their examples. Blank lines are passed over.
+
+    Args:
+        inputs: Paths, texts or ``-``.
+        task: What the model classifies.
+        columns: Columns of the tables: image, or text and perhaps text_pair. What is not named is inferred.
+        stdin: The lines that ``-`` stands for.
+
+    Raises:
+        InputError: If there is nothing to predict, or if a table or folder holds nothing that could be.
+    """
+    named = {key: name for key, name in (columns or {}).items() if name is not None}
+    sources: list[Inputs] = []
+    problems: list[Problem] = []
+    for given in inputs:
+        try:
+            sources.append(_open(given, task, named, stdin))
+        except InputError as error:
+            problems += error.problems
+    if not inputs:
+        problems.append(
+            Problem("INPUT", "must name at least one file, folder or text, or - for standard input")
+        )
+    if problems:
+        raise InputError(problems)
+    totals = [source.total for source in sources]
+    known = [total for total in totals if total is not None]
+    items = chain.from_iterable(source.items for source in sources)
+    return Inputs(items, sum(known) if len(known) == len(totals) else None)
+
+
+def _open(given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str]) -> Inputs:
+    image = task == "image-classification"
+    if given == STDIN:
+        return Inputs(_read_lines("stdin", stdin, image), None)
+    path = Path(given)
+    if _is(path.is_dir):
+        return _open_folder(path, image)
+    ending = path.suffix.lower()
+    file_meant = (ending in FORMATS or ending == ".txt") and not any(letter.isspace() for letter in given)
+    if not _is(path.is_file):
+        if file_meant:
+            raise InputError(Problem(given, "must exist"))
+        return Inputs(map(open_image, [given], [path]) if image else map(open_text, [given], [given]), 1)
+    if ending in FORMATS:
+        return open_table(path, image, named)
+    if image:
+        return Inputs(map(open_image, [given], [path]), 1)
+    if ending == ".txt":
+        return Inputs(_read_text_file(path), None)
+    known = quoted([".txt", *FORMATS])
+    raise InputError(
+        Problem(given, "must be a text, or a file of texts of a known ending", "a file", f"Known: {known}.")
+    )
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    """Ask about a path that may be a text: too long for a path, or with a NUL in it."""
+    try:
+        return check()
+    except (OSError, ValueError):
+        return False
+
+
+def _open_folder(folder: Path, image: bool) -> Inputs:
+    endings = _IMAGE_ENDINGS if image else {".txt"}
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in endings and not file.name.startswith(".") and file.is_file()
+    )
+    if not files:
+        raise InputError(
+            Problem(str(folder), f"must hold {'images' if image else '.txt files'} at any depth")
+        )
+    if image:
+        return Inputs(map(open_image, map(str, files), files), len(files))
+    return Inputs(chain.from_iterable(map(_read_text_file, files)), None)
+
+
+def _read_text_file(file: Path) -> Iterator[Item]:
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            yield from _read_lines(str(file), lines, image=False)
+    except (OSError, UnicodeDecodeError) as error:
+        yield Item(str(file), error=f"The rest of {file} cannot be read. {cause_of(error)}.")
+
+
+def _read_lines(name: str, lines: Iterable[str], image: bool) -> Iterator[Item]:
+    for number, line in enumerate(lines, start=1):
+        value = line.rstrip("\r\n")
+        if value.strip():
+            yield open_image(value, Path(value)) if image else open_text(f"{name}:{number}", value)

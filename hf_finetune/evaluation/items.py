@@ -1,0 +1,68 @@
+"""One example to predict: a text or an image, read on its own, or why it cannot be read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hf_finetune.data.images import to_rgb
+from hf_finetune.evaluation.wording import told
+
+__all__ = ["Inputs", "Item", "open_image", "open_stored_image", "open_text"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example to predict, or why it cannot be read.
+
+    Attributes:
+        id: Its name: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
+        content: An RGB image, a text, or a dictionary of ``text`` and ``text_pair``. None if unreadable.
+        error: Why it cannot be read, a sentence. None if it can.
+    """
+
+    id: str
+    content: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Examples to predict.
+
+    Attributes:
+        items: The examples, to be gone through once; each is read when it is asked for.
+        total: How many there are. None if that is not known beforehand.
+    """
+
+    items: Iterator[Item]
+    total: int | None
+
+
+def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
+    """Take a text or a pair, of which neither may be empty."""
+    texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+    if any(part is None or not str(part).strip() for part in texts.values()):
+        return Item(name, error="The text is empty.")
+    return Item(name, {key: str(part) for key, part in texts.items()})
+
+
+def open_image(name: str, file: Path | BytesIO) -> Item:
+    """Decode an image as the model was trained on it: upright, on white, in RGB."""
+    try:
+        with Image.open(file) as image:
+            return Item(name, to_rgb(image))
+    except Exception as error:  # Pillow's decoders let errors of any type through.
+        return Item(name, error=f"The image cannot be read. {told(error)}.")
+
+
+def open_stored_image(name: str, value: Any, root: Path) -> Item:
+    """Open what a table holds for an image: a path, a file's bytes, or both as ``datasets`` stores them."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return open_image(name, BytesIO(value))
+    return open_image(name, root / str(value)) if value else Item(name, error="There is no image.")

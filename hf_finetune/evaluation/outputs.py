@@ -1,0 +1,144 @@
+"""Predictions written down as they come: csv, jsonl or Parquet files, or lines of standard output."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from hf_finetune.data.labels import Target
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.atomic import replacing
+from hf_finetune.evaluation.predict import Prediction
+from hf_finetune.evaluation.predictions import PROBABILITY
+
+__all__ = ["OUTPUT_ENDINGS", "json_line", "open_output"]
+
+OUTPUT_ENDINGS = (".csv", ".jsonl", ".parquet")
+
+_ROWS_AT_ONCE = 1000
+
+Write = Callable[[Prediction], None]
+
+
+@contextmanager
+def open_output(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+    """Open a file for predictions. It is in its place, whole, when the block has ended well, and not before.
+
+    The columns are id, prediction, score, a probability for each class and error; score is there for
+    single-label data only, and regression has neither score nor probabilities. A csv cell of several classes
+    is a JSON list. A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
+
+    Args:
+        path: Ends in .csv, .jsonl or .parquet. Its folder must exist. A file that is there is replaced.
+        target: What the model's labels are.
+        label_names: The model's classes in their order.
+
+    Yields:
+        The function that writes a prediction.
+
+    Raises:
+        InputError: If the path cannot be written to.
+    """
+    ending = path.suffix.lower()
+    problem = _path_problem(path, ending)
+    if problem is not None:
+        raise InputError(problem)
+    open_ending = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}[ending]
+    with replacing(path) as temporary, open_ending(temporary, target, label_names) as write:
+        yield write
+
+
+def json_line(prediction: Prediction) -> str:
+    """Write a prediction as one line of JSON, without the line's end."""
+    if prediction.error is not None:
+        return json.dumps({"id": prediction.id, "error": prediction.error}, ensure_ascii=False)
+    values: dict[str, Any] = {"id": prediction.id, "prediction": prediction.label}
+    if prediction.score is not None:
+        values["score"] = prediction.score
+    if prediction.scores:
+        values["scores"] = dict(prediction.scores)
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _path_problem(path: Path, ending: str) -> Problem | None:
+    if ending not in OUTPUT_ENDINGS:
+        return Problem(
+            "--output",
+            f"must end in {', '.join(OUTPUT_ENDINGS[:-1])} or {OUTPUT_ENDINGS[-1]}",
+            repr(str(path)),
+        )
+    if path.is_dir():
+        return Problem("--output", "must be a file", f"the folder {str(path)!r}")
+    if not path.parent.is_dir():
+        return Problem("--output", "must be in a folder that exists", repr(str(path)))
+    return None
+
+
+def _fields(target: Target, label_names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Name the columns of a table, with their types."""
+    prediction = {
+        "single_label": pa.string(),
+        "multi_label": pa.list_(pa.string()),
+        "regression": pa.float64(),
+    }
+    fields = {"id": pa.string(), "prediction": prediction[target]}
+    if target == "single_label":
+        fields["score"] = pa.float64()
+    if target != "regression":
+        fields |= {PROBABILITY + name: pa.float64() for name in label_names}
+    return fields | {"error": pa.string()}
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "id": prediction.id,
+        "prediction": prediction.label,
+        "score": prediction.score,
+        "error": prediction.error,
+        **{PROBABILITY + name: score for name, score in prediction.scores.items()},
+    }
+
+
+@contextmanager
+def _open_csv(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(_fields(target, label_names)), extrasaction="ignore")
+        writer.writeheader()
+
+        def write(prediction: Prediction) -> None:
+            row = _row(prediction)
+            if isinstance(prediction.label, list):
+                row["prediction"] = json.dumps(prediction.label, ensure_ascii=False)
+            writer.writerow(row)
+
+        yield write
+
+
+@contextmanager
+def _open_jsonl(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda prediction: print(json_line(prediction), file=file)
+
+
+@contextmanager
+def _open_parquet(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+    schema = pa.schema(list(_fields(target, label_names).items()))
+    rows: list[dict[str, Any]] = []
+    with parquet.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+            rows.clear()
+
+        def write(prediction: Prediction) -> None:
+            rows.append(_row(prediction))
+            if len(rows) == _ROWS_AT_ONCE:
+                flush()
+
+        yield write
+        flush()

@@ -1,0 +1,137 @@
+"""Predict with a finished model, example by example, in constant memory."""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits, load_classifier
+from hf_finetune.evaluation.inputs import open_inputs
+from hf_finetune.evaluation.items import Inputs, Item
+from hf_finetune.evaluation.metrics import decide, probabilities
+from hf_finetune.evaluation.predictions import label_text
+
+__all__ = ["Prediction", "PredictionStream", "predict"]
+
+# Examples whose names are held while their batch fills: a bound on the memory of a run of unreadable ones.
+_HELD = 10_000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example.
+
+    Attributes:
+        id: The name of the example.
+        label: The likeliest class, the classes of a probability from 0.5 on (multi-label), or the amount
+            (regression). None if there is an error.
+        score: Probability of the likeliest class. None for other targets.
+        scores: Probability of each class. Empty for regression.
+        error: Why there is no prediction. None if there is one.
+    """
+
+    id: str
+    label: str | list[str] | float | None = None
+    score: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+class PredictionStream:
+    """Predictions in the order of the inputs, made while they are iterated over, once.
+
+    Attributes:
+        classifier: The model that predicts.
+        total: How many predictions and errors there will be. None if that is not known.
+        done: How many there have been.
+        failed: How many of those were errors.
+    """
+
+    def __init__(self, classifier: Classifier, inputs: Inputs):
+        self.classifier = classifier
+        self.total = inputs.total
+        self.done = 0
+        self.failed = 0
+        self._items = inputs.items
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for first in self._items:
+            for prediction in self._predict(chain([first], islice(self._items, _HELD - 1))):
+                self.done += 1
+                self.failed += prediction.error is not None
+                yield prediction
+
+    def _predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
+        """Feed the readable items to the pipeline, and put the unreadable ones back in their places."""
+        waiting: deque[Item] = deque()
+
+        def readable() -> Iterator[Any]:
+            for item in items:
+                # Of a readable item only the name waits, not its image.
+                waiting.append(Item(item.id, error=item.error))
+                if item.error is None:
+                    yield item.content
+
+        for logits in compute_logits(self.classifier, readable()):
+            while waiting[0].error is not None:
+                yield _failure(waiting.popleft())
+            yield _prediction(waiting.popleft().id, logits, self.classifier)
+        while waiting:
+            yield _failure(waiting.popleft())
+
+
+def predict(
+    model: str | Path | Classifier,
+    inputs: Sequence[str],
+    *,
+    task: Task | None = None,
+    batch_size: int = 64,
+    columns: Mapping[str, str | None] | None = None,
+    stdin: Iterable[str] | None = None,
+    trust_remote_code: bool = False,
+) -> PredictionStream:
+    """Predict files, folders, tables, texts or lines of standard input.
+
+    What cannot be read becomes a prediction with an error, and the rest goes on.
+
+    Args:
+        model: A run directory, a checkpoint folder, a Hub id, or what ``load_classifier`` gave.
+        inputs: As for ``open_inputs``.
+        task: The task that is expected. None takes what the model is made for.
+        batch_size: Examples per forward pass.
+        columns: Columns of tables: image, text and text_pair. What is not named is inferred.
+        stdin: The lines that ``-`` stands for. None is standard input.
+        trust_remote_code: Whether code that lies beside the weights may run.
+
+    Raises:
+        InputError: If the model cannot be loaded, or if there is nothing to predict.
+    """
+    if isinstance(model, Classifier):
+        classifier = model
+    else:
+        classifier = load_classifier(
+            model, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
+        )
+    lines = sys.stdin if stdin is None else stdin
+    return PredictionStream(classifier, open_inputs(inputs, classifier.task, columns=columns, stdin=lines))
+
+
+def _failure(item: Item) -> Prediction:
+    return Prediction(item.id, error=item.error)
+
+
+def _prediction(name: str, logits: np.ndarray, classifier: Classifier) -> Prediction:
+    target, names = classifier.target, classifier.label_names
+    if not np.isfinite(logits).all():
+        return Prediction(name, error="The model's output is not finite.")
+    scores = probabilities(logits[None], target)
+    label = label_text(decide(scores, target)[0], target, names)
+    if target == "regression":
+        return Prediction(name, label)
+    by_class = dict(zip(names, scores[0].tolist(), strict=True))
+    return Prediction(name, label, max(by_class.values()) if target == "single_label" else None, by_class)

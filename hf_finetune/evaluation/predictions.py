@@ -1,0 +1,122 @@
+"""The predictions of a run as a Parquet file: what was said of each example, and how surely."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_finetune.data.labels import Target
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.atomic import replacing
+from hf_finetune.evaluation.metrics import decide
+
+__all__ = ["PROBABILITY", "Predictions", "label_text", "read_predictions", "write_predictions"]
+
+PROBABILITY = "probability:"
+"""What the name of a probability column begins with; the class name follows."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels and scores of examples, as metrics take them.
+
+    Attributes:
+        ids: The name of each example.
+        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
+        scores: Probabilities [examples, classes], or predicted amounts [examples].
+        target: What the labels are.
+        label_names: The classes in their order. ``("label",)`` for regression.
+    """
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    scores: np.ndarray
+    target: Target
+    label_names: tuple[str, ...]
+
+
+def write_predictions(
+    path: Path,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    target: Target,
+    label_names: Sequence[str],
+) -> None:
+    """Write predictions with the columns id, label, prediction, and a probability for each class.
+
+    Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
+    probability columns). A class ``soup`` has its probabilities in ``probability:soup``.
+
+    Args:
+        path: The file. Its folder must exist.
+        ids: The name of each example.
+        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
+        scores: Probabilities [examples, classes], or predicted amounts [examples].
+        target: What the labels are.
+        label_names: The classes in their order.
+    """
+    if not len(ids) == len(labels) == len(scores):
+        raise ValueError(
+            f"ids, labels and scores must be as many. Got {len(ids)}, {len(labels)}, {len(scores)}."
+        )
+    kind = {"single_label": pa.string(), "multi_label": pa.list_(pa.string()), "regression": pa.float64()}[
+        target
+    ]
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "label": pa.array([label_text(label, target, label_names) for label in labels], kind),
+        "prediction": pa.array(
+            [label_text(found, target, label_names) for found in decide(scores, target)], kind
+        ),
+    }
+    if target != "regression":
+        columns |= {
+            PROBABILITY + name: pa.array(column, pa.float64())
+            for name, column in zip(label_names, scores.T, strict=True)
+        }
+    with replacing(Path(path)) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
+    """Write a label as a person reads it: a class name, the names of the classes that hold, or the amount."""
+    if target == "single_label":
+        return label_names[int(label)]
+    if target == "multi_label":
+        return [name for name, holds in zip(label_names, label, strict=True) if holds]
+    return float(label)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what ``write_predictions`` wrote.
+
+    Raises:
+        InputError: If there is no such file, or if it holds something else.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(Problem(str(path), "must be a Parquet file of predictions", str(error))) from error
+    if table.column_names[:3] != ["id", "label", "prediction"]:
+        found = ", ".join(map(repr, table.column_names))
+        raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", found))
+    ids, labels = tuple(table["id"].to_pylist()), table["label"].to_pylist()
+    kind = table.schema.field("label").type
+    if pa.types.is_floating(kind):
+        amounts = table["prediction"].to_numpy()
+        return Predictions(ids, np.asarray(labels, dtype=np.float64), amounts, "regression", ("label",))
+    names = tuple(name.removeprefix(PROBABILITY) for name in table.column_names[3:])
+    scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
+    if pa.types.is_list(kind):
+        rows = [[int(name in held) for name in names] for held in map(set, labels)]
+        return Predictions(
+            ids, np.asarray(rows, dtype=np.int64).reshape(scores.shape), scores, "multi_label", names
+        )
+    indices = {name: index for index, name in enumerate(names)}
+    classes = np.asarray([indices[label] for label in labels], dtype=np.int64)
+    return Predictions(ids, classes, scores, "single_label", names)

@@ -1,0 +1,108 @@
+"""What the plan knows of a model: the names, sizes and depths of its parameters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = ["HEAD", "Layout", "Parameter", "assign_groups"]
+
+HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a model.
+
+    Attributes:
+        name: As in ``model.named_parameters()``.
+        size: Number of elements.
+        group: Index into ``Layout.groups``, 0 = nearest the input.
+        is_norm: Whether a normalisation layer owns it.
+        decays: Whether weight decay applies: not to norms, biases, and what timm's ``no_weight_decay()`` names.
+    """
+
+    name: str
+    size: int
+    group: int
+    is_norm: bool = False
+    decays: bool = True
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this is a bias, by its name."""
+        return self.name.rpartition(".")[2] == "bias"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model's parameters in order, and the layer groups they belong to.
+
+    Attributes:
+        parameters: In the order of ``model.named_parameters()``; a shared parameter once.
+        groups: Names of the layer groups, input first. The last one is the head.
+        batch_norms: Module name of each BatchNorm layer, with the index of its layer group.
+        source: Where the groups come from, for the person: "timm group_matcher", ...
+    """
+
+    parameters: tuple[Parameter, ...]
+    groups: tuple[str, ...]
+    batch_norms: tuple[tuple[str, int], ...] = ()
+    source: str = ""
+
+    @property
+    def backbone_groups(self) -> int:
+        """Number of layer groups below the head."""
+        return len(self.groups) - 1
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements of all parameters."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    def names(self) -> tuple[str, ...]:
+        """Give the parameters' names, in order."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+
+def assign_groups(
+    names: Sequence[str], layers: Sequence[str], head: Sequence[str], shared_first: Sequence[str] = ()
+) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Put each parameter into a layer group: what comes before the layers, each layer, and the head.
+
+    What lies between two layers goes with the later one (a downsampling before a block), and what follows the
+    last layer goes with it (a final norm, a pooler).
+
+    Args:
+        names: Parameter names in the model's order.
+        layers: Module name of each layer of the trunk, input first.
+        head: Names of the head's parameters.
+        shared_first: Names of parameters that act from the input on although they are registered later.
+    Returns:
+        The group index of each name, and the groups' names; the last group is the head.
+    """
+    in_head, early = set(head), set(shared_first)
+    owner = {name: next((i for i, layer in enumerate(layers) if name.startswith(f"{layer}.")), None) for name in names}
+    groups: dict[str, int] = {}
+    behind = list(names)
+    for position, name in enumerate(names):
+        if name in in_head:
+            groups[name] = len(layers) + 1
+        elif name in early:
+            groups[name] = 0
+        elif owner[name] is not None:
+            groups[name] = owner[name] + 1
+        else:
+            before = [owner[other] for other in behind[:position] if owner[other] is not None]
+            after = [owner[other] for other in behind[position + 1 :] if owner[other] is not None]
+            if not before:
+                groups[name] = 0
+            else:
+                groups[name] = (min(after) if after and min(after) > max(before) else max(before)) + 1
+    return compact(groups, ("input", *layers, HEAD))
+
+
+def compact(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Drop groups that hold no parameter and number the rest anew. The head stays, even when it is empty."""
+    used = sorted({*groups.values(), len(titles) - 1})
+    renumbered = {old: new for new, old in enumerate(used)}
+    return {name: renumbered[group] for name, group in groups.items()}, tuple(titles[old] for old in used)

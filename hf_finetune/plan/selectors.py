@@ -1,0 +1,111 @@
+"""Selectors: the words of ``train:`` in a stage, turned into parameter names."""
+
+import re
+from collections.abc import Sequence
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.plan.layers import Layout
+
+__all__ = ["select"]
+
+WORDS = ("head", "all", "norms", "biases")
+FORMS = (*WORDS, "last:N", "layers[A:B]", "/regular expression/")
+LAST = re.compile(r"last:(\d+)")
+LAYERS = re.compile(r"layers\[(-?\d+)?(:)?(-?\d+)?\]")
+
+
+def select(layout: Layout, selector: str | Sequence[str], place: str = "train") -> tuple[str, ...]:
+    """Give the names of the parameters that a selector means, in the model's order.
+
+    Args:
+        layout: The model's parameters and layer groups.
+        selector: ``head``; ``all``; ``last:3`` (the head and the last three layer groups); ``layers[8:]`` (layer
+            groups by index or slice, 0 = nearest the input, the head not among them); ``norms``; ``biases``;
+            ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
+        place: Where the selector stands, for the error.
+    Raises:
+        InputError: If a selector is malformed or matches no parameter.
+    """
+    parts = [selector] if isinstance(selector, str) else list(selector)
+    if not parts:
+        raise InputError(Problem(place, "must name something to train", "[]", f"Forms: {', '.join(FORMS)}."))
+    problems: list[Problem] = []
+    chosen: set[str] = set()
+    for part in parts:
+        try:
+            matched = _match(layout, part, place)
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        if not matched:
+            problems.append(_no_match(layout, part, place))
+        chosen.update(matched)
+    if problems:
+        raise InputError(problems)
+    return tuple(name for name in layout.names() if name in chosen)
+
+
+def _match(layout: Layout, part: str, place: str) -> set[str]:
+    head = layout.backbone_groups
+    if part == "all":
+        return set(layout.names())
+    if part == "head":
+        return _in_groups(layout, {head})
+    if part == "norms":
+        return {parameter.name for parameter in layout.parameters if parameter.is_norm}
+    if part == "biases":
+        return {parameter.name for parameter in layout.parameters if parameter.is_bias}
+    if last := LAST.fullmatch(part):
+        return _in_groups(layout, _last(int(last[1]), head, part, place))
+    if layers := LAYERS.fullmatch(part):
+        return _in_groups(layout, _slice(layers, head, part, place))
+    if len(part) > 2 and part.startswith("/") and part.endswith("/"):
+        try:
+            pattern = re.compile(part[1:-1])
+        except re.error as error:
+            raise InputError(Problem(place, f"must hold a valid regular expression ({error})", repr(part))) from error
+        return {name for name in layout.names() if pattern.search(name)}
+    raise InputError(
+        Problem(place, "must be a selector", repr(part), f"{nearest(part, WORDS)} Forms: {', '.join(FORMS)}.")
+    )
+
+
+def _last(count: int, head: int, part: str, place: str) -> set[int]:
+    if not 1 <= count <= head:
+        rule = f"must count between 1 and {head} layer groups, as many as this model has"
+        raise InputError(Problem(place, rule, repr(part), "Write 'head' or 'all' for the two ends."))
+    return set(range(head - count, head + 1))
+
+
+def _slice(match: re.Match[str], head: int, part: str, place: str) -> set[int]:
+    start, colon, stop = match.groups()
+    if not colon:
+        if start is None or not -head <= int(start) < head:
+            rule = f"must index one of the {head} layer groups, 0 to {head - 1}"
+            raise InputError(Problem(place, rule, repr(part)))
+        return {int(start) % head}
+    bounds = slice(int(start) if start else None, int(stop) if stop else None)
+    return set(range(head)[bounds])
+
+
+def _in_groups(layout: Layout, groups: set[int]) -> set[str]:
+    return {parameter.name for parameter in layout.parameters if parameter.group in groups}
+
+
+def _no_match(layout: Layout, part: str, place: str) -> Problem:
+    if part.startswith("/"):
+        near = nearest(part[1:-1], _name_parts(layout))
+        return Problem(place, "must match at least one parameter", repr(part), near)
+    count = f"This model has {layout.backbone_groups} layer groups and {len(layout.parameters)} parameters."
+    return Problem(place, "must match at least one parameter", repr(part), count)
+
+
+def _name_parts(layout: Layout) -> list[str]:
+    """List the dotted prefixes of the parameter names, outermost first, to find the nearest one to a typing error."""
+    prefixes: dict[str, None] = {}
+    for name in layout.names():
+        words = name.split(".")
+        for end in range(1, len(words) + 1):
+            prefixes[".".join(words[:end])] = None
+            prefixes[words[end - 1]] = None
+    return list(prefixes)

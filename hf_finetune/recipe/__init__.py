@@ -1,0 +1,39 @@
+"""Recipes: the schema, the files, the overrides."""
+
+from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
+from hf_finetune.recipe.schema import (
+    BestSpec,
+    ColumnsSpec,
+    DataSpec,
+    EarlyStoppingSpec,
+    EvaluationSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    ScheduleSpec,
+    SpeedSpec,
+    SplitSpec,
+    StageSpec,
+)
+from hf_finetune.recipe.shipped import shipped_recipes
+
+__all__ = [
+    "BestSpec",
+    "ColumnsSpec",
+    "DataSpec",
+    "EarlyStoppingSpec",
+    "EvaluationSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "Recipe",
+    "ScheduleSpec",
+    "SpeedSpec",
+    "SplitSpec",
+    "StageSpec",
+    "dump_recipe",
+    "json_schema",
+    "load_recipe",
+    "parse_recipe",
+    "resolve_paths",
+    "shipped_recipes",
+]

@@ -1,0 +1,123 @@
+"""The kinds of values that the fields of a recipe take, each with its check."""
+
+import re
+from math import isfinite
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.rules import shown
+
+__all__ = [
+    "FILLED",
+    "STAGE_NAME",
+    "Argument",
+    "Count",
+    "CountFromZero",
+    "Location",
+    "Patterns",
+    "Seed",
+    "Selector",
+    "Text",
+    "Texts",
+    "Warmup",
+    "as_tuple",
+]
+
+FILLED = r"\S"
+STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _refuse(rule: str, value: Any, repair: str = "") -> InputError:
+    """Make the error of a value's own check. Its place, where the value stands, is filled in later."""
+    return InputError(Problem("", rule, shown(value), repair))
+
+
+def _whole(value: Any) -> Any:
+    """Read 1e3 as 1000: YAML has no other short way to write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _location(value: Any) -> Any:
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def as_tuple(value: Any) -> Any:
+    """Make a list, as YAML gives it, a tuple, which stays as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _selector(value: Any) -> Any:
+    parts = _texts(value)
+    if isinstance(parts, tuple) and parts and all(isinstance(part, str) and part.strip() for part in parts):
+        return as_tuple(value)
+    raise _refuse("must be a selector or a list of selectors", value, "For example head, last:3, all.")
+
+
+def _warmup(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, float) and 0 <= value < 1:
+        return value
+    raise _refuse(
+        "must be a whole number of steps, or a fraction of the stage's steps that is below 1", value
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and isfinite(value))
+
+
+def _argument(value: Any) -> Any:
+    plain = as_tuple(value)
+    if isinstance(plain, bool | str) or all(map(_is_finite, plain if isinstance(plain, tuple) else [plain])):
+        return plain
+    raise _refuse("must be a finite number, true, false, text, or a list of finite numbers", value)
+
+
+def _regular_expression(value: Any) -> Any:
+    try:
+        re.compile(value if isinstance(value, str) else "")
+    except re.error as error:
+        raise _refuse(f"must be a regular expression ({error})", value) from error
+    return value
+
+
+Text = Annotated[str, Field(pattern=FILLED)]
+Location = Annotated[str, Field(pattern=FILLED), BeforeValidator(_location)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole)]
+TEXT_OR_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), WithJsonSchema(TEXT_OR_TEXTS)]
+Patterns = Annotated[
+    tuple[Annotated[str, BeforeValidator(_regular_expression)], ...],
+    BeforeValidator(_texts),
+    WithJsonSchema(TEXT_OR_TEXTS),
+]
+Selector = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(_selector),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+Warmup = Annotated[
+    int | float,
+    BeforeValidator(_warmup),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}]}
+    ),
+]
+Argument = Annotated[
+    bool | int | float | str | tuple[int | float, ...],
+    BeforeValidator(_argument),
+    WithJsonSchema({"type": ["number", "boolean", "string", "array"], "items": {"type": "number"}}),
+]

@@ -1,0 +1,192 @@
+"""Recipes read from files and written to files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.overrides import Override, apply_override, read_override
+from hf_finetune.recipe.problems import problems_of
+from hf_finetune.recipe.rules import rule_problems, shown
+from hf_finetune.recipe.schema import Part, Recipe
+from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
+from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
+
+__all__ = ["dump_recipe", "json_schema", "load_recipe", "parse_recipe", "resolve_paths"]
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a file or from those that come with the package.
+
+    Paths of a local model or local data become absolute; relative ones are looked up in the current folder,
+    then in the recipe's.
+
+    Args:
+        source: Path of a YAML file, or name of a shipped recipe: ``text/imdb-bert``, or ``imdb-bert`` if
+            only one ends so.
+        overrides: Fields to change, as ``KEY=VALUE`` with a dotted path: ``stages.0.lr=0.02``.
+
+    Raises:
+        InputError: If the recipe cannot be found or read, or with everything that is wrong in it.
+    """
+    path = _find(source)
+    text = _read_text(path)
+    try:
+        content, problems = read_yaml(text, str(path))
+    except InputError as error:
+        raise InputError([*error.problems, *_read_overrides(overrides)[1]]) from error
+    if content is None:
+        raise InputError(
+            Problem(str(path), "must hold a recipe", "an empty file", "Begin with task, model, data, stages.")
+        )
+    recipe = _parse(content, overrides, problems, str(path))
+    return resolve_paths(recipe, [Path.cwd(), path.parent])
+
+
+def parse_recipe(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """Make a recipe of plain mappings and lists, with the shorthands of a recipe file.
+
+    Args:
+        content: The recipe's fields.
+        overrides: Fields to change, as ``KEY=VALUE``.
+
+    Raises:
+        InputError: With everything that is wrong in it.
+    """
+    return _parse(content, overrides, [], "recipe")
+
+
+def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
+    """Make the paths of a local model and of local data absolute; a Hub id stays as it is.
+
+    Args:
+        recipe: The recipe.
+        folders: Where relative paths are looked up, in this order.
+    """
+    changes = {}
+    for name, part in (("model", recipe.model), ("data", recipe.data)):
+        candidates = [folder.absolute() / _expanded(part.path) for folder in folders]
+        if found := next((path for path in candidates if _exists(path)), None):
+            changes[name] = part.model_copy(update={"path": str(found)})
+    return recipe.model_copy(update=changes)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML, every default written out, so that it loads to an equal recipe."""
+    return write_yaml(recipe.model_dump(mode="json"))
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema (draft 2020-12) of a recipe file, by which editors complete and check recipes."""
+    schema = Recipe.model_json_schema()
+    parts = {part.__name__: part for part in Part.__subclasses__() if part.shorthand}
+    for name in parts.keys() & schema["$defs"].keys():
+        full = schema["$defs"][name]
+        short = full["properties"][parts[name].shorthand]
+        schema["$defs"][name] = {"description": full["description"], "anyOf": [short, full]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "hf-finetune recipe",
+    }
+
+
+def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], origin: str) -> Recipe:
+    if not isinstance(content, Mapping):
+        repair = "Begin with task, model, data, stages."
+        raise InputError(
+            [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
+        )
+    found = list(problems)
+    changes, wrong = _read_overrides(overrides)
+    found.extend(wrong)
+    for override in changes:
+        try:
+            content = apply_override(content, override)
+        except InputError as error:
+            found.extend(error.problems)
+    try:
+        recipe = Recipe.model_validate(dict(content))
+    except ValidationError as error:
+        found += [*problems_of(error), *rule_problems(content)]
+        # rules that ran in the schema too show values as they were read there (1.0); keep those as given (1)
+        raise InputError({(problem.place, problem.rule): problem for problem in found}.values()) from error
+    if found:
+        raise InputError(found)
+    return recipe
+
+
+def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+    overrides: list[Override] = []
+    problems: list[Problem] = []
+    for text in texts:
+        try:
+            overrides.append(read_override(text))
+        except InputError as error:
+            problems.extend(error.problems)
+    return overrides, problems
+
+
+def _find(source: str | Path) -> Path:
+    path = _expanded(source)
+    if _exists(path) and not path.is_dir():
+        return path
+    if isinstance(source, str) and (names := find_shipped(source)):
+        if len(names) > 1:
+            raise InputError(
+                Problem(source, "must name one recipe", repair=f"It could be {' or '.join(names)}.")
+            )
+        return shipped_recipes()[names[0]]
+    if _exists(path):
+        inside = ", ".join(_recipes_in(path)) or "no recipe"
+        raise InputError(Problem(str(path), "must be a recipe file", "a folder", f"It holds {inside}."))
+    if isinstance(source, Path) or path.suffix in SUFFIXES:
+        repair = (
+            nearest(path.name, _recipes_in(path.parent)) or f"There is no recipe in {path.parent.absolute()}."
+        )
+        raise InputError(Problem(str(path), "must exist", repair=repair))
+    rule = "must be a recipe file or the name of a shipped recipe"
+    raise InputError(Problem(shown(source), rule, repair=_nearest_shipped(str(source))))
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody, who has no home here
+        return Path(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than file names can be, or behind a folder that may not be entered
+        return False
+
+
+def _recipes_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    except OSError:
+        return []
+
+
+def _nearest_shipped(name: str) -> str:
+    names = list(shipped_recipes())
+    for full in names:
+        if nearest(name, [full.rpartition("/")[2]]).startswith("Nearest"):
+            return f"Nearest: {full!r}."
+    return nearest(name, names)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(Problem(str(path), "must be readable", error.strerror or str(error))) from error
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
+        raise InputError(Problem(str(path), "must be UTF-8 text", got, "Save it again as UTF-8.")) from error

@@ -1,0 +1,57 @@
+"""Where in the schema a place of a recipe is: which fields are known there, and what a field means."""
+
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+from hf_finetune.recipe.schema import Part, Recipe
+
+__all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
+
+
+def place_of(location: Sequence[str | int]) -> str:
+    """Write a location as people read it: ``stages[1].lr``; the root is ``recipe``."""
+    words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return words.removeprefix(".") or "recipe"
+
+
+def part_in(annotation: Any) -> type[Part] | None:
+    """Give the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none."""
+    candidates = [annotation, *get_args(annotation)]
+    return next((one for one in candidates if isinstance(one, type) and issubclass(one, Part)), None)
+
+
+def step_into(annotation: Any, step: str | int) -> Any:
+    """Give the type one step deeper; None where the schema has nothing there.
+
+    Args:
+        annotation: Type of a field, or a part of the recipe.
+        step: Name of a field, key of a mapping, or index in a list.
+    """
+    if part := part_in(annotation) if get_origin(annotation) is not tuple else None:
+        return part.model_fields[step].annotation if step in part.model_fields else None
+    for one in (annotation, *get_args(annotation)):
+        if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):
+            return get_args(one)[0]
+        if get_origin(one) is dict:
+            return get_args(one)[1]
+    return None
+
+
+def known_fields(location: Sequence[str | int]) -> list[str]:
+    """List the fields of the part of a recipe at a location; none where there is no part."""
+    part = part_in(_type_at(location))
+    return list(part.model_fields) if part else []
+
+
+def meaning(location: Sequence[str | int]) -> str:
+    """Give the description of the field at a location; empty where there is no field."""
+    part = part_in(_type_at(location[:-1]))
+    field = part.model_fields.get(str(location[-1])) if part else None
+    return (field.description or "") if field else ""
+
+
+def _type_at(location: Sequence[str | int]) -> Any:
+    annotation: Any = Recipe
+    for step in location:
+        annotation = step_into(annotation, step)
+    return annotation

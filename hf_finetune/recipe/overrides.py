@@ -1,0 +1,118 @@
+"""``KEY=VALUE``: one field of a recipe changed by its dotted path."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, get_args, get_origin
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.outline import known_fields, part_in, step_into
+from hf_finetune.recipe.rules import shown
+from hf_finetune.recipe.schema import Part, Recipe
+from hf_finetune.recipe.yaml_text import read_yaml
+
+__all__ = ["Override", "apply_override", "read_override"]
+
+
+@dataclass(frozen=True)
+class Override:
+    """A field and its new value.
+
+    Attributes:
+        text: The override as given.
+        path: Fields and list indices down to the field.
+        value: Its new value.
+    """
+
+    text: str
+    path: tuple[str, ...]
+    value: Any
+
+
+def read_override(text: str) -> Override:
+    """Read one override and check that the schema knows its field.
+
+    Args:
+        text: ``stages.0.lr=0.02``, or ``stages[0].lr=0.02``. The value is YAML; an empty one is null.
+    Raises:
+        InputError: If it lacks its ``=``, names an unknown field, or its value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise InputError(Problem(text, "must have the form KEY=VALUE", repair="For example seed=1."))
+    path = tuple(re.sub(r"\[(\d+)\]", r".\1", key).split("."))
+    annotation: Any = Recipe
+    for depth, step in enumerate(path):
+        inner = step_into(annotation, step)
+        if inner is None:
+            raise InputError(_unknown(text, annotation, path[:depth], step))
+        annotation = inner
+    try:
+        content, repeated = read_yaml(value, text)
+    except InputError as error:
+        repair = error.problems[0].repair
+        raise InputError(Problem(text, "must have a value in YAML", shown(value), repair)) from error
+    if repeated:
+        raise InputError(repeated)
+    return Override(text, path, content)
+
+
+def apply_override(recipe: Mapping[str, Any], override: Override) -> dict[str, Any]:
+    """Give a copy of a plain recipe in which one field has its new value.
+
+    Parts that the recipe lacks are made, and shorthands are written out: ``model: NAME`` becomes
+    ``model: {path: NAME}`` before ``model.dropout`` is set.
+
+    Raises:
+        InputError: If an index is past the end of its list, or the recipe has something else on the way.
+    """
+    changed: dict[str, Any] = _changed(recipe, Recipe, override, 0)
+    return changed
+
+
+def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any:
+    if depth == len(override.path):
+        return override.value
+    opened, step = _opened(value, annotation), override.path[depth]
+    inner = step_into(annotation, step)
+    if isinstance(opened, Mapping):
+        return {**opened, step: _changed(opened.get(step), inner, override, depth + 1)}
+    place = ".".join(override.path[:depth])
+    if not isinstance(opened, list | tuple) or not step.isdecimal():
+        rule = f"must name a field or an entry that {place} has"
+        raise InputError(Problem(override.text, rule, shown(value)))
+    if int(step) >= len(opened):
+        repair = f"{place} has {len(opened)} {'entry' if len(opened) == 1 else 'entries'}, counted from 0."
+        raise InputError(Problem(override.text, f"must index an entry of {place}", step, repair))
+    entries = list(opened)
+    entries[int(step)] = _changed(entries[int(step)], inner, override, depth + 1)
+    return entries
+
+
+def _opened(value: Any, annotation: Any) -> Any:
+    """Write a shorthand out, so that a field inside it can be set."""
+    if _is_list(annotation):
+        return [] if value is None else [value] if isinstance(value, str) else value
+    part = part_in(annotation)
+    if part and part.shorthand and isinstance(value, str | int | float | PurePath):
+        return {part.shorthand: value}
+    if isinstance(value, Part):
+        return {field: getattr(value, field) for field in value.model_fields_set}
+    return {} if value is None else value
+
+
+def _is_list(annotation: Any) -> bool:
+    return any(get_origin(one) is tuple for one in (annotation, *get_args(annotation)))
+
+
+def _unknown(text: str, annotation: Any, above: Sequence[str], step: str) -> Problem:
+    location = [int(one) if one.isdecimal() else one for one in above]
+    if known := known_fields(location) if not _is_list(annotation) else []:
+        return Problem(text, "must name a known field", shown(step), nearest(step, known))
+    if _is_list(annotation):
+        return Problem(
+            text, f"must index {'.'.join(above)} with a whole number", shown(step), "Entries count from 0."
+        )
+    return Problem(text, f"must end at {'.'.join(above)}, which has no fields", shown(step))

@@ -1,0 +1,138 @@
+"""Rules between the fields of a recipe.
+
+They read plain mappings and pass over whatever has the wrong type, so that they also run on a recipe in which
+single fields are wrong: then a person sees those errors and these together.
+"""
+
+from collections.abc import Iterator, Mapping
+from reprlib import Repr
+from typing import Any
+
+from hf_finetune.errors import Problem
+
+__all__ = ["HELD_OUT", "rule_problems", "shown"]
+
+HELD_OUT = 0.1
+"""Fraction of the examples held out for validation, and again for the test, by default."""
+
+IMAGE_ONLY = ("columns.image", "image_size")
+TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
+STAGE_SETS = {
+    "lr": "the stage's lr",
+    "weight_decay": "the stage's weight_decay",
+    "params": "the stage's train",
+}
+
+_short = Repr()
+_short.maxstring = _short.maxother = 100
+_short.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """Give a value as Python writes it, cut short where it is long."""
+    return _short.repr(value)
+
+
+def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
+    """Check what single fields cannot show.
+
+    Args:
+        recipe: A recipe as plain mappings and lists, of which any part may be missing or of the wrong type.
+    """
+    stages = recipe.get("stages")
+    stages = [_mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
+    return [
+        *_task_problems(recipe.get("task"), _mapping(recipe.get("data")), _mapping(recipe.get("speed"))),
+        *_split_problems(_mapping(recipe.get("data"))),
+        *(
+            problem
+            for index, stage in enumerate(stages)
+            for problem in _stage_problems(f"stages[{index}]", stage)
+        ),
+        *_sequence_problems(stages),
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
+    given = {**data, **{f"columns.{name}": value for name, value in _mapping(data.get("columns")).items()}}
+    foreign = {"image-classification": TEXT_ONLY, "text-classification": IMAGE_ONLY}
+    for name in foreign.get(task, ()) if isinstance(task, str) else ():
+        if given.get(name) is not None:
+            yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(given[name]))
+    if task == "image-classification" and data.get("truncation_side") == "left":
+        yield Problem("data.truncation_side", f"must be left out when the task is {task}", "'left'")
+    if task == "text-classification" and data.get("augment") in ("light", "strong"):
+        repair = "Texts are not augmented."
+        yield Problem(
+            "data.augment", f"must be left out when the task is {task}", shown(data["augment"]), repair
+        )
+    if task == "text-classification" and speed.get("memory_format") == "channels_last":
+        repair = "It is an order of image dimensions."
+        yield Problem(
+            "speed.memory_format", f"must be left out when the task is {task}", "'channels_last'", repair
+        )
+
+
+def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    split, columns = _mapping(data.get("split")), _mapping(data.get("columns"))
+    validation, test = split.get("validation", HELD_OUT), split.get("test", HELD_OUT)
+    sound = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
+    if sound and validation + test >= 1:
+        repair = "What they leave of 1 is trained on."
+        yield Problem("data.split", "must have validation + test below 1", f"{validation} + {test}", repair)
+    group, column = split.get("group"), columns.get("group")
+    if group is not None and column is not None and group != column:
+        repair = "Both name the column whose equal values stay in one split: give one of them."
+        yield Problem(
+            "data.split.group", f"must not differ from data.columns.group {column!r}", shown(group), repair
+        )
+
+
+def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
+    if not stage:
+        return
+    epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
+    rule = "must have either epochs (passes over the training split) or max_steps (optimiser steps)"
+    if epochs is None and max_steps is None:
+        yield Problem(place, rule, "neither")
+    if epochs is not None and max_steps is not None:
+        yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
+    schedule = _mapping(stage.get("schedule"))
+    if schedule.get("power", 1.0) != 1.0 and schedule.get("name", "linear") != "polynomial":
+        repair = "Only the polynomial schedule has a power."
+        yield Problem(f"{place}.schedule.power", "must be left out", shown(schedule["power"]), repair)
+    arguments = _mapping(_mapping(stage.get("optimizer")).get("args"))
+    for name in STAGE_SETS:
+        if name in arguments:
+            repair = f"It is {STAGE_SETS[name]}."
+            yield Problem(
+                f"{place}.optimizer.args.{name}", "must be left out", shown(arguments[name]), repair
+            )
+    if stage.get("early_stopping") is not None and stage.get("best", {}) is None:
+        repair = "Early stopping watches the metric of best: leave best out, or name its metric."
+        yield Problem(f"{place}.best", "must not be null when early_stopping is given", repair=repair)
+
+
+def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
+    first_with: dict[str, int] = {}
+    for index, stage in enumerate(stages):
+        name = stage.get("name")
+        if isinstance(name, str) and name and first_with.setdefault(name, index) != index:
+            repair = f"stages[{first_with[name]}] has it already."
+            yield Problem(f"stages[{index}].name", "must be unique", shown(name), repair)
+        if index and stage and _unnamed(stage) == _unnamed(stages[index - 1]):
+            repair = "Raise the epochs of the earlier stage, or change this one."
+            train = shown(stage.get("train"))
+            yield Problem(f"stages[{index}]", "must differ from the stage before it", train, repair)
+
+
+def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in stage.items() if field != "name"}

@@ -1,0 +1,200 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, List
+from datasets import Image as ImageFeature
+from PIL import Image
+from timm.data import create_transform
+from torch.utils.data import DataLoader
+from transformers import ViTImageProcessorPil
+
+from hf_finetune.data.images import (
+    ImageTransform,
+    eval_transform,
+    processor_transform,
+    to_rgb,
+    train_transform,
+)
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+def pixel(image, x=0, y=0):
+    assert image.mode == "RGB"
+    return image.getpixel((x, y))
+
+
+def through_file(image, kind="PNG", **options):
+    """Write an image and read it back, as it comes from a person's disk."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Image.open(io.BytesIO(buffer.getvalue()))
+
+
+def noise(width=40, height=30, mode="RGB"):
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+
+
+def test_transparency_is_white():
+    clear, half, solid = ((200, 0, 0, alpha) for alpha in (0, 128, 255))
+    image = Image.new("RGBA", (3, 1))
+    for x, color in enumerate((clear, half, solid)):
+        image.putpixel((x, 0), color)
+    result = to_rgb(through_file(image))
+    assert [pixel(result, x) for x in range(3)] == [(255, 255, 255), (227, 127, 127), (200, 0, 0)]
+
+
+def test_grey_with_and_without_transparency():
+    assert pixel(to_rgb(through_file(Image.new("L", (2, 2), 90)))) == (90, 90, 90)
+    assert pixel(to_rgb(through_file(Image.new("LA", (2, 2), (90, 0))))) == (255, 255, 255)
+    assert pixel(to_rgb(through_file(Image.new("LA", (2, 2), (90, 255))))) == (90, 90, 90)
+
+
+def test_a_transparent_colour_of_a_file_without_an_alpha_channel():
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (1, 2, 3))
+    result = to_rgb(through_file(image, transparency=(1, 2, 3)))
+    assert (pixel(result, 0), pixel(result, 1)) == ((10, 20, 30), (255, 255, 255))
+
+
+def test_palettes_with_and_without_transparency():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    result = to_rgb(through_file(image))
+    assert (pixel(result, 0), pixel(result, 1)) == ((255, 0, 0), (0, 0, 255))
+    for kind in ("PNG", "GIF"):
+        result = to_rgb(through_file(image, kind, transparency=1))
+        assert (pixel(result, 0), pixel(result, 1)) == ((255, 0, 0), (255, 255, 255))
+
+
+def test_black_and_white():
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    result = to_rgb(through_file(image))
+    assert (pixel(result, 0), pixel(result, 1)) == ((0, 0, 0), (255, 255, 255))
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF")])
+def test_16_bits_are_scaled_not_cut_off(mode, kind):
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16 if mode == "I;16" else np.int32)
+    image = through_file(Image.fromarray(values), kind)
+    assert image.mode == mode
+    result = to_rgb(image)
+    assert [pixel(result, x)[0] for x in range(3)] == [0, 100, 255]
+
+
+def test_cmyk_comes_out_in_its_colours():
+    red = Image.new("RGB", (16, 16), (250, 10, 10)).convert("CMYK")
+    image = through_file(red, "JPEG", quality=95)
+    assert image.mode == "CMYK"
+    assert np.allclose(pixel(to_rgb(image), 8, 8), (250, 10, 10), atol=12)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_camera_rotation_is_applied_once(orientation):
+    image = Image.new("RGB", (48, 32), "white")
+    image.paste((0, 0, 0), (0, 0, 16, 16))  # black in the corner that orientation 1 shows at the top left
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    result = to_rgb(through_file(image, "JPEG", exif=exif, quality=95))
+    assert result.size == ((48, 32) if orientation <= 4 else (32, 48))
+    right, bottom = result.width - 4, result.height - 4
+    corners = {1: (4, 4), 2: (right, 4), 3: (right, bottom), 4: (4, bottom)}
+    corners |= {5: (4, 4), 6: (right, 4), 7: (right, bottom), 8: (4, bottom)}
+    assert pixel(result, *corners[orientation])[0] < 50
+    assert to_rgb(result).size == result.size
+    white = [corner for corner in set(corners.values()) if corner != corners[orientation]]
+    assert all(pixel(result, *corner)[0] > 200 for corner in white)
+
+
+def test_evaluation_equals_timm():
+    ours = eval_transform(24, MEAN, STD, "bicubic", crop_pct=0.875)
+    theirs = create_transform((3, 24, 24), interpolation="bicubic", mean=MEAN, std=STD, crop_pct=0.875)
+    assert torch.allclose(ours(noise()), theirs(noise()), atol=1e-6)
+
+
+def test_evaluation_without_a_crop_equals_a_processor_of_transformers():
+    processor = ViTImageProcessorPil(
+        size={"height": 24, "width": 24}, image_mean=MEAN, image_std=STD, resample=2
+    )
+    ours = eval_transform(24, MEAN, STD, "bilinear")(noise())
+    theirs = processor(noise(), return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.equal(processor_transform(processor)(noise()), theirs)
+
+
+@pytest.mark.parametrize("augment", ["none", "light", "standard", "strong"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
+def test_any_mode_becomes_a_float_tensor(augment, mode):
+    result = train_transform(augment, 24, MEAN, STD)(noise(mode=mode))
+    assert type(result) is torch.Tensor
+    assert (result.dtype, result.shape) == (torch.float32, (3, 24, 24))
+
+
+def test_no_augmentation_is_the_evaluation_transform():
+    ours = train_transform("none", 24, MEAN, STD, "bicubic", 0.9)(noise())
+    assert torch.equal(ours, eval_transform(24, MEAN, STD, "bicubic", 0.9)(noise()))
+
+
+@pytest.mark.parametrize("augment", ["light", "standard", "strong"])
+def test_all_chance_is_torchs(augment):
+    transform = train_transform(augment, 24, MEAN, STD)
+    torch.manual_seed(0)
+    first = [transform(noise()) for _ in range(20)]
+    np.random.seed(1)  # no other generator matters
+    torch.manual_seed(0)
+    again = [transform(noise()) for _ in range(20)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+def test_only_stronger_presets_touch_colours():
+    torch.manual_seed(0)
+    grey = Image.new("RGB", (40, 40), (100, 150, 200))
+    seen = {
+        augment: {tuple(transform(grey)[:, 12, 12].mul(255).round().int().tolist()) for _ in range(30)}
+        for augment in ("light", "standard", "strong")
+        for transform in [train_transform(augment, 24, (0, 0, 0), (1, 1, 1))]
+    }
+    assert seen["light"] == {(100, 150, 200)}
+    assert len(seen["standard"]) > 20
+    assert any(red == green == blue for red, green, blue in seen["strong"])
+    assert not any(red == green == blue for red, green, blue in seen["standard"])
+
+
+def dataset_of(labels, feature):
+    images = [noise(mode="RGBA"), noise(), noise(mode="L")]
+    features = Features({"image": ImageFeature(), "label": feature})
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def test_a_dataset_with_the_transform_feeds_a_loader():
+    transform = ImageTransform(eval_transform(24, MEAN, STD))
+    data = dataset_of([1, 0, 1], ClassLabel(names=["a", "b"])).with_transform(transform)
+    batch = next(iter(DataLoader(data, batch_size=3)))
+    assert batch["pixel_values"].shape == (3, 3, 24, 24)
+    assert batch["labels"].tolist() == [1, 0, 1]
+    assert set(batch) == {"pixel_values", "labels"}
+
+
+def test_sets_of_classes_reach_the_model_as_zeros_and_ones():
+    data = dataset_of([[0, 2], [], [1]], List(ClassLabel(names=["a", "b", "c"])))
+    data = data.with_transform(ImageTransform(eval_transform(24, MEAN, STD), classes=3))
+    assert [row["labels"] for row in data] == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_images_without_labels():
+    batch = ImageTransform(eval_transform(24, MEAN, STD))({"image": [noise()]})
+    assert list(batch) == ["pixel_values"]
+
+
+def test_transforms_can_be_sent_to_another_process():
+    processor = ViTImageProcessorPil(size={"height": 24, "width": 24})
+    for transform in (train_transform("strong", 24, MEAN, STD), processor_transform(processor)):
+        sent = pickle.loads(pickle.dumps(ImageTransform(transform)))
+        assert sent({"image": [noise()]})["pixel_values"][0].shape == (3, 24, 24)

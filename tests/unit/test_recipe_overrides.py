@@ -1,0 +1,120 @@
+"""KEY=VALUE overrides."""
+
+# ruff: noqa: E501 (error texts are tested whole)
+
+import copy
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import parse_recipe
+
+
+def plain():
+    return {
+        "task": "image-classification",
+        "model": "resnet",
+        "data": "photos",
+        "stages": [
+            {"train": "head", "epochs": 1, "lr": 0.1, "optimizer": "sgd", "early_stopping": 2},
+            {"train": "all", "epochs": 1, "lr": 0.01, "best": None},
+        ],
+    }
+
+
+def value_of(recipe, path):
+    for step in path.split("."):
+        recipe = recipe[int(step)] if step.isdigit() else recipe[step]
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("stages.0.lr=2e-2", "stages.0.lr", 0.02),
+        ("stages[1].lr=2E-2", "stages.1.lr", 0.02),
+        (" seed =7", "seed", 7),
+        ("data.path=./photos=2024", "data.path", "./photos=2024"),
+        ("data.columns.label=dish", "data.columns.label", "dish"),
+        ("data.split={validation: 0.2, test: 0}", "data.split.validation", 0.2),
+        ("model.dropout=0.1", "model.dropout", 0.1),
+        ("model.dropout=0.1", "model.path", "resnet"),
+        ("model=vgg", "model.path", "vgg"),
+        ("metrics=[accuracy, f1_macro]", "metrics", ("accuracy", "f1_macro")),
+        ("stages.0.train=layers[8:]", "stages.0.train", "layers[8:]"),
+        ("stages.0.train.0=all", "stages.0.train", ("all",)),
+        ("stages.0.optimizer.args.momentum=0.9", "stages.0.optimizer", {"name": "sgd", "args": {"momentum": 0.9}}),
+        ("stages.0.early_stopping.threshold=0.01", "stages.0.early_stopping", {"patience": 2, "threshold": 0.01}),
+        ("stages.0.early_stopping=", "stages.0.early_stopping", None),
+        ("stages.1.best.metric=f1_macro", "stages.1.best.metric", "f1_macro"),
+        ("stages.1.clip=null", "stages.1.clip", None),
+    ],
+)  # fmt: skip
+def test_an_override_changes_its_field(override, path, value):
+    assert value_of(parse_recipe(plain(), [override]).model_dump(), path) == value
+
+
+def test_an_override_changes_nothing_else():
+    expected = parse_recipe(plain()).model_dump()
+    expected["stages"][0]["lr"] = 0.5
+    given = plain()
+    assert parse_recipe(given, ["stages.0.lr=0.5"]).model_dump() == expected
+    assert given == plain(), "the mapping that was passed in must stay as it was"
+
+
+def test_an_alias_in_the_yaml_does_not_spread_an_override():
+    shared = {"train": "head", "epochs": 1, "lr": 0.1}
+    content = {**plain(), "stages": [shared, shared]}
+    changed = parse_recipe(content, ["stages.1.lr=0.2"])
+    assert [stage.lr for stage in changed.stages] == [0.1, 0.2]
+
+
+def test_overrides_apply_in_order_and_mend_what_the_recipe_has_wrong():
+    broken = copy.deepcopy(plain())
+    broken["stages"][0]["lr"] = -1
+    made = parse_recipe(broken, ["stages.0.lr=1", "stages.0.lr=2", "model={path: a}", "model.revision=main"])
+    assert (made.stages[0].lr, made.model.path, made.model.revision) == (2.0, "a", "main")
+
+
+BAD = [
+    ("seed", "seed must have the form KEY=VALUE. For example seed=1."),
+    ("=1", "=1 must have the form KEY=VALUE. For example seed=1."),
+    ("sede=1", "sede=1 must name a known field. Got 'sede'. Nearest: 'seed'."),
+    ("model.dropot=1", "model.dropot=1 must name a known field. Got 'dropot'. Nearest: 'dropout'."),
+    ("stages.0.lrr=1", "stages.0.lrr=1 must name a known field. Got 'lrr'. Nearest: 'lr'."),
+    ("stages.0.best.metrc=f1", "stages.0.best.metrc=f1 must name a known field. Got 'metrc'. Nearest: 'metric'."),
+    ("stages.2.lr=1", "stages.2.lr=1 must index an entry of stages. Got 2. stages has 2 entries, counted from 0."),
+    ("stages.0.train.1=all", "stages.0.train.1=all must index an entry of stages.0.train. Got 1. stages.0.train has 1 entry, counted from 0."),
+    ("stages.head.lr=1", "stages.head.lr=1 must index stages with a whole number. Got 'head'. Entries count from 0."),
+    ("stages.-1.lr=1", "stages.-1.lr=1 must index stages with a whole number. Got '-1'. Entries count from 0."),
+    ("stages.².lr=1", "stages.².lr=1 must index stages with a whole number. Got '²'. Entries count from 0."),
+    ("seed.x=1", "seed.x=1 must end at seed, which has no fields. Got 'x'."),
+    ("metrics=[a", "metrics=[a must have a value in YAML. Got '[a'. YAML's parser says: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."),
+    ("stages.0.train=[head, layers[8:]]", "stages.0.train=[head, layers[8:]] must have a value in YAML. Got '[head, layers[8:]]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
+    ("stages.0.lr=-1", "stages[0].lr must be above 0. Got -1."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "expected"), BAD)
+def test_what_is_said_of_a_bad_override(override, expected):
+    with pytest.raises(InputError) as caught:
+        parse_recipe(plain(), [override])
+    assert str(caught.value) == expected
+
+
+def test_bad_overrides_are_said_together():
+    with pytest.raises(InputError) as caught:
+        parse_recipe(plain(), [override for override, _ in BAD])
+    assert sorted(str(problem) for problem in caught.value.problems) == sorted(
+        expected for _, expected in BAD
+    )
+
+
+def test_an_override_that_leads_nowhere_is_said_beside_the_error_that_it_meets():
+    with pytest.raises(InputError) as caught:
+        parse_recipe({**plain(), "data": ["photos"]}, ["data.limit=5"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "data.limit=5 must name a field or an entry that data has. Got ['photos'].",
+        "data must be a mapping of fields. Got ['photos'].",
+    ]

@@ -1,0 +1,172 @@
+"""What is said about recipes that are wrong: whole texts, all errors at once, no wording of pydantic's."""
+
+# ruff: noqa: E501 (error texts are tested whole)
+
+import re
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.problems import RULES, problems_of
+
+STAGE = {"train": "head", "epochs": 1, "lr": 0.1}
+EITHER = "must have either epochs (passes over the training split) or max_steps (optimiser steps)."
+
+
+def image(**changes):
+    fields = {
+        "task": "image-classification",
+        "model": "resnet",
+        "data": {"path": "photos"},
+        "stages": [STAGE],
+    }
+    return {**fields, **changes}
+
+
+def text(**changes):
+    return image(task="text-classification", **changes)
+
+
+def stage(**changes):
+    """A recipe whose second stage is wrong; None takes a field away."""
+    fields = {**STAGE, "train": "all", **changes}
+    return image(stages=[STAGE, {name: value for name, value in fields.items() if value is not None}])
+
+
+def said(recipe, overrides=()):
+    with pytest.raises(InputError) as caught:
+        parse_recipe(recipe, overrides)
+    return str(caught.value).splitlines()
+
+
+SINGLE = [
+    (image(task="image_classification"), "task must be 'image-classification' or 'text-classification'. Got 'image_classification'. Nearest: 'image-classification'."),
+    (image(task=3), "task must be 'image-classification' or 'text-classification'. Got 3."),
+    (image(model=None), "model must be a mapping of fields. Got None."),
+    (image(model=5), "model.path must be text. Got 5. Put it in quotes."),
+    (image(model=" "), "model.path must not be empty. Got ' '."),
+    (image(model={"path": "x", "dropout": 1}), "model.dropout must be below 1. Got 1."),
+    (image(model={"path": "x", "dropout": -0.5}), "model.dropout must be at least 0. Got -0.5."),
+    (image(model={"path": "x", "allow_missing": ["head", "("]}), "model.allow_missing[1] must be a regular expression (missing ), unterminated subpattern at position 0). Got '('."),
+    (image(model={"path": "x", "trust_remote_code": "yes"}), "model.trust_remote_code must be true or false. Got 'yes'."),
+    (image(model={"pth": "x", "path": "x"}), "model.pth must be a known field. Got 'pth'. Nearest: 'path'."),
+    (image(data={}), "data.path must be given. Hub id, folder of class folders, csv, json, jsonl or parquet file, or saved dataset."),
+    (image(data={"path": "x", "columns": {"label": True}}), "data.columns.label must be text. Got True. Put it in quotes."),
+    (image(data={"path": "x", "columns": ["label"]}), "data.columns must be a mapping of fields. Got ['label']."),
+    (image(data={"path": "x", "image_size": 22.5}), "data.image_size must be a whole number. Got 22.5."),
+    (image(data={"path": "x", "limit": "100"}), "data.limit must be a whole number. Got '100'. Leave out the quotes."),
+    (image(data={"path": "x", "split": {"validation": 1}}), "data.split.validation must be below 1. Got 1."),
+    (image(data={"path": "x", "split": {"test": 0.95}}), "data.split must have validation + test below 1. Got 0.1 + 0.95. What they leave of 1 is trained on."),
+    (image(data={"path": "x", "split": {"group": "a"}, "columns": {"group": "b"}}), "data.split.group must not differ from data.columns.group 'b'. Got 'a'. Both name the column whose equal values stay in one split: give one of them."),
+    (image(data={"path": "x", "columns": {"text": "review"}}), "data.columns.text must be left out when the task is image-classification. Got 'review'."),
+    (image(data={"path": "x", "columns": {"text_pair": "b"}}), "data.columns.text_pair must be left out when the task is image-classification. Got 'b'."),
+    (image(data={"path": "x", "max_length": 128}), "data.max_length must be left out when the task is image-classification. Got 128."),
+    (image(data={"path": "x", "truncation_side": "left"}), "data.truncation_side must be left out when the task is image-classification. Got 'left'."),
+    (text(data={"path": "x", "image_size": 224}), "data.image_size must be left out when the task is text-classification. Got 224."),
+    (text(data={"path": "x", "columns": {"image": "photo"}}), "data.columns.image must be left out when the task is text-classification. Got 'photo'."),
+    (text(data={"path": "x", "augment": "strong"}), "data.augment must be left out when the task is text-classification. Got 'strong'. Texts are not augmented."),
+    (text(speed={"memory_format": "channels_last"}), "speed.memory_format must be left out when the task is text-classification. Got 'channels_last'. It is an order of image dimensions."),
+    (image(stages=[]), "stages must not be empty. Got ()."),
+    (image(stages=STAGE), "stages must be a list. Got {'epochs': 1, 'lr': 0.1, 'train': 'head'}."),
+    (image(stages=[STAGE, "all"]), "stages[1] must be a mapping of fields. Got 'all'."),
+    (stage(train=[]), "stages[1].train must be a selector or a list of selectors. Got []. For example head, last:3, all."),
+    (stage(train=["head", 3]), "stages[1].train must be a selector or a list of selectors. Got ['head', 3]. For example head, last:3, all."),
+    (stage(name="-head"), "stages[1].name must start with a letter or digit and hold only letters, digits, '.', '_' and '-'. Got '-head'."),
+    (stage(name="a" * 101), f"stages[1].name must have at most 100 characters. Got '{'a' * 47}...{'a' * 48}'."),
+    (stage(lr=None), "stages[1].lr must be given. Peak learning rate of the head (per optimiser step)."),
+    (stage(lr=0), "stages[1].lr must be above 0. Got 0."),
+    (stage(lr="1e-3"), "stages[1].lr must be a number. Got '1e-3'. Leave out the quotes."),
+    (stage(lr="fast"), "stages[1].lr must be a number. Got 'fast'."),
+    (stage(lr=True), "stages[1].lr must be a number. Got True."),
+    (stage(lr=float("nan")), "stages[1].lr must be a finite number. Got nan."),
+    (stage(epochs=None), f"stages[1] {EITHER} Got neither."),
+    (stage(max_steps=10), f"stages[1] {EITHER} Got epochs 1 and max_steps 10."),
+    (stage(warmup=1.0), "stages[1].warmup must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got 1.0."),
+    (stage(warmup=-1), "stages[1].warmup must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got -1."),
+    (stage(layer_decay=1.5), "stages[1].layer_decay must be at most 1. Got 1.5."),
+    (stage(optimizer={"args": {"momentum": {"a": 1}}}), "stages[1].optimizer.args.momentum must be a finite number, true, false, text, or a list of finite numbers. Got {'a': 1}."),
+    (stage(optimizer={"args": {"betas": [0.9, "x"]}}), "stages[1].optimizer.args.betas must be a finite number, true, false, text, or a list of finite numbers. Got [0.9, 'x']."),
+    (stage(optimizer={"args": {"eps": float("inf")}}), "stages[1].optimizer.args.eps must be a finite number, true, false, text, or a list of finite numbers. Got inf."),
+    (stage(optimizer={"args": [0.9]}), "stages[1].optimizer.args must be a mapping. Got [0.9]."),
+    (stage(optimizer={"args": {"lr": 0.1}}), "stages[1].optimizer.args.lr must be left out. Got 0.1. It is the stage's lr."),
+    (stage(schedule="cosin"), "stages[1].schedule.name must be 'linear', 'cosine', 'constant' or 'polynomial'. Got 'cosin'. Nearest: 'cosine'."),
+    (stage(schedule={"power": 2}), "stages[1].schedule.power must be left out. Got 2. Only the polynomial schedule has a power."),
+    (stage(early_stopping=0), "stages[1].early_stopping.patience must be at least 1. Got 0."),
+    (image(stages=[{**STAGE, "early_stopping": 2, "best": None}]), "stages[0].best must not be null when early_stopping is given. Early stopping watches the metric of best: leave best out, or name its metric."),
+    (image(stages=[{**STAGE, "name": "a"}, {**STAGE, "train": "all", "name": "a"}]), "stages[1].name must be unique. Got 'a'. stages[0] has it already."),
+    (image(stages=[STAGE, {**STAGE, "name": "again"}]), "stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the earlier stage, or change this one."),
+    (image(metrics=5), "metrics must be a list. Got 5."),
+    (image(evaluation={"batch_size": 0}), "evaluation.batch_size must be at least 1. Got 0."),
+    (image(seed=2**32), "seed must be at most 4294967295. Got 4294967296."),
+    (image(sed=1), "sed must be a known field. Got 'sed'. Nearest: 'seed'."),
+    (image(colour=1), "colour must be a known field. Got 'colour'. Known: 'task', 'model', 'data', 'stages', 'metrics', 'evaluation', 'speed', 'seed'."),
+    ({**image(), 1: 2}, "recipe must have text as keys. Got 1. Put the key in quotes."),
+    ([1], "recipe must hold a mapping of fields. Got [1]. Begin with task, model, data, stages."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "expected"), SINGLE, ids=[expected[:50] for _, expected in SINGLE])
+def test_what_is_said_of_one_mistake(recipe, expected):
+    assert said(recipe) == [expected]
+
+
+def test_every_mistake_is_said_at_once():
+    recipe = {
+        "task": "text-classification",
+        "model": {"dropout": 2, "pth": "x"},
+        "data": {"path": "x", "limit": 0, "image_size": 224, "split": {"validation": 0.5, "test": 0.6}},
+        "stages": [
+            {"name": "a", "train": "head", "epochs": 1, "lr": -1},
+            {"name": "a", "train": "all", "lr": 1, "early_stoping": 2},
+        ],
+    }
+    assert said(recipe, ["sead=1", "seed=-1"]) == [
+        "sead=1 must name a known field. Got 'sead'. Nearest: 'seed'.",
+        "model.path must be given. Checkpoint: a Hub id (timm/... for timm's) or a local folder.",
+        "model.dropout must be below 1. Got 2.",
+        "model.pth must be a known field. Got 'pth'. Nearest: 'path'.",
+        "data.limit must be at least 1. Got 0.",
+        "stages[0].lr must be above 0. Got -1.",
+        "stages[1].early_stoping must be a known field. Got 'early_stoping'. Nearest: 'early_stopping'.",
+        "seed must be at least 0. Got -1.",
+        "data.image_size must be left out when the task is text-classification. Got 224.",
+        "data.split must have validation + test below 1. Got 0.5 + 0.6. What they leave of 1 is trained on.",
+        f"stages[1] {EITHER} Got neither.",
+        "stages[1].name must be unique. Got 'a'. stages[0] has it already.",
+    ]
+
+
+def test_nothing_given_names_everything_that_is_needed():
+    assert [line.partition(" ")[0] for line in said({})] == ["task", "model", "data", "stages"]
+
+
+def test_stages_that_are_all_wrong_are_not_called_missing():
+    assert said(image(stages=[{**STAGE, "lr": 0}])) == ["stages[0].lr must be above 0. Got 0."]
+
+
+def test_long_and_circular_values_are_cut_short():
+    circle: list = []
+    circle.append(circle)
+    assert said(image(task=circle)) == [
+        "task must be 'image-classification' or 'text-classification'. Got [[[[...]]]]."
+    ]
+    assert len(said(image(model={"path": list(range(10_000))}))[0]) < 100
+
+
+def test_an_error_that_has_no_wording_of_ours_is_still_a_clause():
+    class Dated(BaseModel):
+        seed: bytes
+
+    assert "bytes_type" not in RULES, "take a type that the table lacks"
+    with pytest.raises(ValidationError) as caught:
+        Dated(seed=5)
+    assert [str(problem) for problem in problems_of(caught.value)] == ["seed must be a valid bytes. Got 5."]
+
+
+def test_no_wording_of_pydantic_shows():
+    texts = [line for recipe, _ in SINGLE for line in said(recipe)]
+    assert not [
+        line for line in texts if re.search(r"Input should|Value error|valid (string|integer)|pydantic", line)
+    ]

@@ -1,0 +1,171 @@
+"""The recipe's fields: descriptions, defaults, shorthands, names of stages."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from hf_finetune.recipe import (
+    BestSpec,
+    EarlyStoppingSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    ScheduleSpec,
+    SplitSpec,
+    StageSpec,
+)
+from hf_finetune.recipe.schema import Part
+
+UNITS = (
+    "examples",
+    "steps",
+    "pixels",
+    "tokens",
+    "fraction",
+    "probability",
+    "passes",
+    "evaluations",
+    "processes",
+    "learning rate",
+    "factor",
+    "norm",
+    "metric's unit",
+    "no unit",
+)
+
+
+def recipe(**changes):
+    fields = {
+        "task": "image-classification",
+        "model": "timm/resnet18.a1_in1k",
+        "data": {"path": "photos-of-dishes"},
+        "stages": [{"train": "head", "epochs": 1, "lr": 0.1}],
+    }
+    return Recipe(**{**fields, **changes})
+
+
+def stages(*selectors, **fields):
+    return [
+        {"train": train, "epochs": index + 1, "lr": 0.1, **fields} for index, train in enumerate(selectors)
+    ]
+
+
+def all_fields():
+    return [(part, name) for part in Part.__subclasses__() for name in part.model_fields]
+
+
+def test_the_parts_of_the_recipe_are_all_checked_below():
+    assert len(Part.__subclasses__()) == 12
+    assert (StageSpec, "lr") in all_fields()
+
+
+@pytest.mark.parametrize(("part", "name"), all_fields(), ids=lambda value: getattr(value, "__name__", value))
+def test_every_field_has_a_description_with_its_unit(part, name):
+    field = part.model_fields[name]
+    description = field.description or ""
+    assert description.endswith((".", "..."))
+    if any(kind in str(field.annotation) for kind in ("int", "float")) and name != "args":
+        assert any(unit in description.lower() for unit in UNITS), description
+
+
+def test_task_model_data_and_one_stage_are_enough():
+    made = recipe(data="photos-of-dishes")
+    assert made.data.split == SplitSpec(validation=0.1, test=0.1, stratify=True, group=None)
+    assert made.stages[0] == StageSpec(
+        name="head",
+        train="head",
+        epochs=1.0,
+        lr=0.1,
+        optimizer=OptimizerSpec(name="adamw"),
+        schedule=ScheduleSpec(name="linear", power=1.0),
+        warmup=0,
+        weight_decay=0.01,
+        layer_decay=1.0,
+        batch_size=32,
+        accumulation=1,
+        clip=1.0,
+        label_smoothing=0.0,
+        early_stopping=None,
+        best=BestSpec(metric=None),
+    )
+    assert (made.metrics, made.evaluation.batch_size, made.speed.precision, made.seed) == ((), 64, "fp32", 0)
+
+
+def test_shorthands_mean_the_full_forms():
+    short = {"optimizer": "sgd", "schedule": "cosine", "early_stopping": 3, "best": "f1_macro"}
+    made = recipe(model="gpt2", metrics="accuracy", stages=stages("head", **short))
+    assert made.model == ModelSpec(path="gpt2")
+    assert made.metrics == ("accuracy",)
+    assert made.stages[0].optimizer == OptimizerSpec(name="sgd")
+    assert made.stages[0].schedule == ScheduleSpec(name="cosine")
+    assert made.stages[0].early_stopping == EarlyStoppingSpec(patience=3)
+    assert made.stages[0].best == BestSpec(metric="f1_macro")
+
+
+def test_python_may_pass_paths_and_parts():
+    stage = StageSpec(train="head", epochs=1, lr=0.1)
+    made = recipe(model=Path("models/mine"), data={"path": Path("photos")}, stages=[stage])
+    assert (made.model.path, made.data.path) == ("models/mine", "photos")
+    assert made.stages[0].name == "head"
+
+
+def test_integral_floats_are_whole_numbers_and_nothing_else_is_converted():
+    assert recipe(data={"path": "x", "limit": 1e3}).data.limit == 1000
+    with pytest.raises(ValidationError):
+        recipe(seed="1")
+    with pytest.raises(ValidationError):
+        recipe(seed=True)
+
+
+def test_warmup_keeps_its_kind():
+    assert repr(recipe(stages=stages("head", warmup=10)).stages[0].warmup) == "10"
+    assert repr(recipe(stages=stages("head", warmup=0.1)).stages[0].warmup) == "0.1"
+
+
+def test_optimizer_arguments_keep_their_kinds():
+    arguments = {"momentum": 0.9, "nesterov": True, "betas": [0.9, 0.95], "foreach": "no", "steps": 1}
+    made = recipe(stages=stages("head", optimizer={"name": "sgd", "args": arguments}))
+    assert made.stages[0].optimizer.args == {**arguments, "betas": (0.9, 0.95)}
+    assert made.stages[0].optimizer.args["nesterov"] is True
+    assert type(made.stages[0].optimizer.args["steps"]) is int
+
+
+@pytest.mark.parametrize(
+    ("selector", "name"),
+    [
+        ("head", "head"),
+        ("last:3", "last-3"),
+        ("layers[8:]", "layers-8"),
+        (["head", "norms"], "head-norms"),
+        (r"/encoder\.layer\.1[01]\./", "encoder-layer-1-01"),
+        ("/^.*$/", "stage"),
+        (f"/{'long' * 30}/", "long" * 10),
+    ],
+)
+def test_a_stage_is_named_after_its_selector(selector, name):
+    made = recipe(stages=stages(selector))
+    assert made.stages[0].name == name
+    assert recipe(stages=[made.stages[0].model_dump()]) == made, (
+        "a made name must be one that a recipe may give"
+    )
+
+
+def test_made_names_are_unique():
+    given = [*stages("layers[:4]", "layers[4:]", "layers[4]"), {"name": "layers-4", **stages("all")[0]}]
+    assert [stage.name for stage in recipe(stages=given).stages] == [
+        "layers-4-2",
+        "layers-4-3",
+        "layers-4-4",
+        "layers-4",
+    ]
+
+
+def test_a_recipe_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        recipe().seed = 1
+
+
+def test_rules_between_fields_hold_in_python_too():
+    with pytest.raises(ValidationError, match=r"stages\[1\] must differ from the stage before it"):
+        recipe(stages=[*stages("head"), *stages("head", name="again")])

