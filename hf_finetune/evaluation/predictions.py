@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.atomic import replacing
+from hf_finetune.files import replacing
 from hf_finetune.evaluation.metrics import decide
 
 __all__ = ["PROBABILITY", "Predictions", "label_text", "read_predictions", "write_predictions"]

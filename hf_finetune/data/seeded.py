@@ -1,0 +1,37 @@
+"""Augmentation that depends on the seed, the epoch and the example, and on nothing else."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+__all__ = ["SeededExamples"]
+
+
+class SeededExamples(torch.utils.data.Dataset):
+    """Examples whose chance is their own: the same in any order, on any number of processes, after any resume.
+
+    The transform draws from torch's global generator, which is set for each example and put back after it.
+
+    Args:
+        dataset: Gives transformed examples by index.
+        seed: The run's.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int):
+        self.dataset, self.seed, self.epoch = dataset, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other versions from here on. Call it before the epoch's data loader is iterated."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(hash((self.seed, self.epoch, index)) & 0x7FFF_FFFF_FFFF_FFFF)
+        try:
+            return self.dataset[index]
+        finally:
+            torch.set_rng_state(before)

@@ -1,0 +1,301 @@
+"""Build a classifier from a pretrained checkpoint: a new head of the right size, every other weight accounted for."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    set_seed,
+)
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.layout import head_names
+
+__all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
+
+logger = logging.getLogger(__name__)
+
+Modality = Literal["image", "text"]
+
+PROBLEM_TYPES = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
+# Where architectures keep the dropout before or in the layers that fine-tuning overrides.
+DROPOUT_FIELDS = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+# A pooler or a pretraining head that this task's model has no use for, and the buffers of old checkpoints.
+SPENT = re.compile(r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$")
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A classifier that is ready to be fine-tuned.
+
+    Attributes:
+        model: On the CPU, in fp32.
+        notes: What the person should know: the head that was replaced, the weights that were left out.
+    """
+
+    model: PreTrainedModel
+    notes: tuple[str, ...]
+
+
+def read_config(
+    path: str,
+    label_names: Sequence[str],
+    target: str,
+    *,
+    revision: str | None = None,
+    dropout: float | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedConfig:
+    """Read a checkpoint's config and set the labels in it.
+
+    A timm name needs no network: timm itself knows the architecture.
+
+    Args:
+        path: A Hub id, ``timm/NAME``, or a folder.
+        label_names: The classes in their order; one name for regression.
+        target: ``single_label``, ``multi_label`` or ``regression``.
+        revision: Branch, tag or commit on the Hub.
+        dropout: Probability that replaces the checkpoint's; None keeps it.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+    Raises:
+        InputError: If there is no such checkpoint, or it has no dropout to set.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except LOADING_ERRORS as error:
+        config = _timm_config(path)
+        if config is None:
+            raise InputError(_no_checkpoint(path, error)) from error
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+    config.problem_type = PROBLEM_TYPES[target]
+    if isinstance(config, TimmWrapperConfig):
+        # A list left over from an earlier fine-tuning would win over id2label when the config is saved.
+        config.__dict__.pop("label_names", None)
+    if target == "regression":
+        config.function_to_apply = "none"  # so that a pipeline gives the amount itself
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    return config
+
+
+def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel:
+    """Build the model's structure without its weights, on the meta device, to plan with.
+
+    Raises:
+        InputError: If the checkpoint's architecture has no classifier for this kind of input.
+    """
+    with torch.device("meta"):
+        return _auto_model(config, modality)._from_config(config)
+
+
+def build_model(
+    path: str,
+    config: PreTrainedConfig,
+    *,
+    modality: Modality,
+    revision: str | None = None,
+    allow_missing: Sequence[str] = (),
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> BuiltModel:
+    """Load the checkpoint's weights under a head for this config's labels.
+
+    Args:
+        path: A Hub id, ``timm/NAME``, or a folder.
+        config: From ``read_config``.
+        modality: What the model takes.
+        revision: Branch, tag or commit on the Hub.
+        allow_missing: Regular expressions of weight names that may be missing or unexpected.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+        seed: Seed of the new head's weights.
+    Raises:
+        InputError: If the weights cannot be read, or any weight besides the head's is missing or unexpected.
+    """
+    model_class = _auto_model(config, modality)
+    old_labels = _labels_on_disk(path, revision, trust_remote_code)
+    set_seed(seed)
+    try:
+        model, info = model_class.from_pretrained(
+            path,
+            config=config,
+            revision=revision,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except LOADING_ERRORS as error:
+        raise InputError(_unreadable(path, error)) from error
+    head = set(head_names(model))
+    replaced = {name for name, *_ in info["mismatched_keys"]}
+    new = (set(info["missing_keys"]) | replaced) & head
+    kept = head - new
+    notes = []
+    if kept == head and old_labels != tuple(config.id2label.values()):
+        for module in _head_modules(model, head):
+            model._init_weights(module)
+        replaced |= head
+    if replaced & head:
+        notes.append(f"The checkpoint's head ({_count(old_labels)}) is replaced by a new one ({config.num_labels}).")
+    elif new:
+        notes.append(f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}.")
+    left_out = _account_for_weights(path, model, info, head, allow_missing)
+    if left_out:
+        notes.append(f"Left out of the checkpoint: {left_out}.")
+    if modality == "text" and model.config.pad_token_id is None:
+        model.config.pad_token_id = model.config.eos_token_id
+    return BuiltModel(model, tuple(notes))
+
+
+def load_processor(path: str, modality: Modality, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load what prepares the inputs: an image processor, or a tokenizer that can pad.
+
+    Raises:
+        InputError: If the checkpoint brings none.
+    """
+    auto = AutoImageProcessor if modality == "image" else AutoTokenizer
+    try:
+        processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except LOADING_ERRORS as error:
+        kind = "an image processor" if modality == "image" else "a tokenizer"
+        raise InputError(Problem("model.path", f"must be a checkpoint with {kind}", repr(path), _brief(error))) from error
+    if modality == "text" and processor.pad_token is None:
+        if processor.eos_token is None:
+            raise InputError(Problem("model.path", "must have a tokenizer with a padding token", repr(path)))
+        processor.pad_token = processor.eos_token
+    return processor
+
+
+def _timm_config(path: str) -> TimmWrapperConfig | None:
+    """Make the config of a timm checkpoint from timm's own registry: all but the weights is known offline."""
+    name = path.removeprefix("timm/")
+    if name == path or not timm.is_model(name.split(".")[0]):
+        return None
+    known = timm.get_pretrained_cfg(name)
+    if known is None:
+        return None
+    fields = {key: value for key, value in known.to_dict().items() if value is not None}
+    return TimmWrapperConfig(architecture=name.split(".")[0], pretrained_cfg=fields, num_labels=1)
+
+
+def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
+    auto = AUTO_MODELS[modality]
+    try:
+        return auto._model_mapping[type(config)]
+    except KeyError as error:
+        kind = "image" if modality == "image" else "text"
+        rule = f"must be a checkpoint that transformers can build {'an' if kind == 'image' else 'a'} {kind} classifier of"
+        raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model")) from error
+
+
+def _labels_on_disk(path: str, revision: str | None, trust_remote_code: bool) -> tuple[str, ...]:
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except LOADING_ERRORS:
+        return ()
+    return tuple(config.id2label.values()) if config.id2label else ()
+
+
+def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Module]:
+    return [model.get_submodule(name) for name in sorted({name.rpartition(".")[0] for name in head})]
+
+
+def _account_for_weights(
+    path: str, model: PreTrainedModel, info: dict[str, Any], head: set[str], allow_missing: Sequence[str]
+) -> str:
+    """Refuse a checkpoint with gaps. Returns what was left out of it because this model has no use for it."""
+    allowed = [re.compile(pattern) for pattern in allow_missing]
+
+    def is_allowed(name: str) -> bool:
+        return any(pattern.search(name) for pattern in allowed)
+
+    missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
+    mismatched = [entry for entry in sorted(info["mismatched_keys"]) if entry[0] not in head and not is_allowed(entry[0])]
+    unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
+    prefix = f"{model.base_model_prefix}."
+    spent = [name for name in unexpected if SPENT.search(name) or _is_old_head(name, prefix, info)]
+    foreign = [name for name in unexpected if name not in spent]
+    repair = "Name it in model.allow_missing if that is meant."
+    problems = []
+    if missing:
+        problems.append(Problem("model.path", f"must hold every weight outside the head; it lacks {_some(missing)}", repr(path), repair))
+    for name, found, expected in mismatched[:5]:
+        rule = f"must hold {name} in the shape {list(expected)}"
+        problems.append(Problem("model.path", rule, str(list(found)), repair))
+    if foreign:
+        problems.append(Problem("model.path", f"must hold only weights of its architecture; {_some(foreign)} belong to no layer", repr(path), repair))
+    if problems:
+        raise InputError(problems)
+    return _some(spent) if spent else ""
+
+
+def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
+    """Whether a weight lies beside the backbone in a checkpoint that names its backbone."""
+    return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
+
+
+def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+    if isinstance(config, TimmWrapperConfig):
+        config.model_args = {**(config.model_args or {}), "drop_rate": dropout}
+        return
+    fields = [name for name in (*DROPOUT_FIELDS, "dropout", "resid_pdrop", "embd_pdrop") if hasattr(config, name)]
+    if not fields:
+        raise InputError(Problem("model.dropout", "must be left out for an architecture without dropout", str(dropout)))
+    for name in fields:
+        setattr(config, name, dropout)
+
+
+def _no_checkpoint(path: str, error: Exception) -> Problem:
+    parent = Path(path).expanduser().parent
+    siblings = [str(parent / other.name) for other in parent.iterdir()] if parent.is_dir() and parent != Path() else []
+    close = get_close_matches(path, siblings, n=1)
+    if close:
+        repair = f"Nearest: {close[0]!r}."
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+        repair = "There is no such folder."
+    elif Path(path).is_dir():
+        repair = _brief(error)
+    else:
+        repair = f"If it is on the Hub, check the name, the network and your access. {_brief(error)}"
+    return Problem("model.path", "must be a checkpoint: a folder with config.json, or a name on the Hub", repr(path), repair)
+
+
+def _unreadable(path: str, error: Exception) -> Problem:
+    if isinstance(error, SafetensorError):
+        return Problem("model.path", "must hold whole weight files", repr(path), f"Fetch them again: {_brief(error)}")
+    return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
+
+
+def _brief(error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= 200 else f"{first[:197]}..."
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _count(labels: Sequence[str]) -> str:
+    return f"{len(labels)} label{'s' if len(labels) != 1 else ''}"

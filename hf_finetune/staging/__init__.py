@@ -1,0 +1,1 @@
+"""The stages at work on the Trainer of transformers."""

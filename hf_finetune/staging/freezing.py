@@ -1,0 +1,74 @@
+"""Freeze a model but for some parameters: no gradient, and no drift of what frozen modules keep beside them."""
+
+from collections.abc import Collection
+
+from torch import nn
+
+__all__ = ["freeze_all_but", "frozen_modules", "release"]
+
+
+def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
+    """Make exactly these parameters trainable, and keep every frozen module in eval mode from here on.
+
+    In eval mode a BatchNorm leaves its running statistics alone, and dropout and stochastic depth are off. The
+    Trainer calls ``model.train()`` at every step; a frozen module does not follow it.
+
+    Args:
+        model: Any model.
+        trainable: Names of the parameters to train.
+    Raises:
+        ValueError: If a name is not a parameter of the model, or if there is none.
+    """
+    chosen = set(trainable)
+    parameters = dict(model.named_parameters())
+    if not chosen:
+        raise ValueError("trainable must name at least one parameter.")
+    if unknown := chosen - parameters.keys():
+        raise ValueError(f"trainable must name parameters of the model. Got {', '.join(sorted(unknown))}.")
+    release(model)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in chosen)
+    for module in frozen_modules(model):
+        module.eval()
+        module.train = _StaysInEval(module)  # type: ignore[method-assign]
+
+
+def release(model: nn.Module) -> None:
+    """Let every module follow ``model.train()`` again. What requires a gradient stays as it is."""
+    for module in model.modules():
+        if isinstance(module.__dict__.get("train"), _StaysInEval):
+            del module.__dict__["train"]
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """List the modules that are to stay in eval mode, by which parameters require a gradient.
+
+    They are: a module all of whose parameters are frozen; and a module without parameters (dropout, stochastic
+    depth, an activation) that stands before the first trained layer, or inside a frozen module.
+    """
+    frozen: list[nn.Module] = []
+    reached = False
+    frozen_above: set[int] = set()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        trained = any(parameter.requires_grad for parameter in parameters)
+        owns_trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        reached = reached or owns_trained
+        still = not trained and (bool(parameters) or id(module) in frozen_above or not reached)
+        if still:
+            frozen.append(module)
+            frozen_above.update(id(child) for child in module.children())
+    return frozen
+
+
+class _StaysInEval:
+    """Stands in for ``module.train``. A class and not a closure, so that the model can be copied and pickled."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        for child in self.module.children():
+            child.train(False)
+        self.module.training = False
+        return self.module

@@ -1,0 +1,229 @@
+"""Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch.utils.data import Dataset
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hf_finetune.files import replacing
+from hf_finetune.plan.stages import StagePlan
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
+from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
+
+__all__ = ["StageResult", "last_checkpoint", "load_weights", "save_weights", "stage_folder", "train_stage"]
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+LOGS_PER_EPOCH = 5
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What came of a stage.
+
+    Attributes:
+        epochs: Epochs that were trained; early stopping may end a stage.
+        steps: Optimiser steps.
+        best_step: Step of the checkpoint that goes on; None if it is the last.
+        validation: Metrics of that checkpoint on the validation split; empty without one.
+    """
+
+    epochs: float
+    steps: int
+    best_step: int | None
+    validation: dict[str, float]
+
+
+def stage_folder(run: Path, index: int, name: str) -> Path:
+    """Name a stage's folder: ``RUN/stages/01-head``."""
+    return run / "stages" / f"{index + 1:02d}-{name}"
+
+
+def train_stage(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    *,
+    folder: Path,
+    target: str,
+    train: Dataset,
+    validation: Dataset | None,
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
+    compute_metrics: Callable[[Any], dict[str, float]],
+    best_metric: str | None,
+    greater_is_better: bool,
+    evaluation_batch_size: int,
+    speed: SpeedSpec,
+    workers: int,
+    seed: int,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> StageResult:
+    """Train a stage and leave its best weights in ``folder``, under in-memory names.
+
+    Args:
+        model: As the stage before left it. It is changed in place.
+        stage: The stage of the recipe.
+        planned: What it trains.
+        folder: The stage's folder.
+        target: ``single_label``, ``multi_label`` or ``regression``.
+        train: Training examples, ready for the model.
+        validation: Validation examples, or None.
+        collate: Makes a batch.
+        compute_metrics: From an ``EvalPrediction``.
+        best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
+        greater_is_better: Which way that metric is better.
+        evaluation_batch_size: Examples per process and forward pass.
+        speed: Precision, memory layout and compilation.
+        workers: Data loader processes.
+        seed: Seed of this stage.
+        resume: Whether to go on at the last checkpoint in ``folder``.
+        callbacks: Further callbacks.
+    Raises:
+        DivergedError: If the loss is no longer a number.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
+    """
+    if speed.memory_format == "channels_last":
+        model.to(memory_format=torch.channels_last)
+    freeze_all_but(model, planned.trainable)
+    interrupt = InterruptCallback()
+    watchers = [
+        LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
+        _EpochCallback(train),
+        *callbacks,
+        interrupt,
+    ]
+    if stage.early_stopping is not None and best_metric is not None:
+        patience, threshold = stage.early_stopping.patience, stage.early_stopping.threshold
+        watchers.insert(0, EarlyStoppingCallback(patience, threshold))
+    folder.mkdir(parents=True, exist_ok=True)
+    steps = planned.steps or 1
+    per_epoch = max(1, round(steps / planned.epochs)) if planned.epochs else steps
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=stage.batch_size,
+        per_device_eval_batch_size=evaluation_batch_size,
+        gradient_accumulation_steps=stage.accumulation,
+        num_train_epochs=stage.epochs or 1,
+        max_steps=stage.max_steps or -1,
+        learning_rate=stage.lr,
+        optim=optimizer_name(stage.optimizer.name),
+        lr_scheduler_type=stage.schedule.name if stage.schedule.name != "constant" else "constant_with_warmup",
+        lr_scheduler_kwargs={"lr_end": 0.0, "power": stage.schedule.power} if stage.schedule.name == "polynomial" else None,
+        warmup_steps=planned.warmup_steps or 0,
+        max_grad_norm=stage.clip or 0.0,
+        eval_strategy="epoch" if validation is not None else "no",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=best_metric is not None,
+        metric_for_best_model=best_metric,
+        greater_is_better=greater_is_better if best_metric is not None else None,
+        logging_strategy="steps",
+        logging_steps=max(1, per_epoch // LOGS_PER_EPOCH),
+        logging_nan_inf_filter=False,
+        seed=seed,
+        data_seed=seed,
+        bf16=speed.precision == "bf16",
+        fp16=speed.precision == "fp16",
+        torch_compile=speed.compile,
+        dataloader_num_workers=workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = StagedTrainer(
+        groups=planned.groups,
+        optimizer_args=stage.optimizer.args,
+        loss=loss_for(target, stage.label_smoothing),
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=collate,
+        compute_metrics=compute_metrics,
+        callbacks=watchers,
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(folder) if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        interrupt.restore()
+    release(model)
+    if trainer.is_world_process_zero():
+        save_weights(model, folder / WEIGHTS)
+    trainer.accelerator.wait_for_everyone()
+    return _result(trainer.state, best_metric)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest whole checkpoint. The Trainer writes its state last: a checkpoint without it is half-written.
+
+    Half-written ones are removed, so that nothing else takes them for whole.
+    """
+    whole: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        try:
+            whole[int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])] = path
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(path, ignore_errors=True)
+    return whole[max(whole)] if whole else None
+
+
+def save_weights(model: PreTrainedModel, path: Path) -> None:
+    """Write a model's weights under their in-memory names; the file is whole or not there."""
+    with replacing(path) as temporary:
+        save_model(model, str(temporary))
+
+
+def load_weights(model: PreTrainedModel, path: Path) -> None:
+    """Read weights that ``save_weights`` wrote; every one must be there."""
+    load_model(model, str(path), strict=True)
+
+
+def _result(state: TrainerState, best_metric: str | None) -> StageResult:
+    best = state.best_global_step if best_metric is not None and state.best_global_step else None
+    at = best if best is not None else state.global_step
+    evaluations = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == at]
+    skipped = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    found = evaluations[-1] if evaluations else {}
+    metrics = {
+        key.removeprefix("eval_"): value
+        for key, value in found.items()
+        if key.startswith("eval_") and key not in skipped
+    }
+    return StageResult(round(state.epoch or 0.0, 4), state.global_step, best, metrics)
+
+
+class _EpochCallback(TrainerCallback):
+    """Tell the training examples which epoch it is: it decides how they are augmented."""
+
+    def __init__(self, train: Dataset):
+        self.train = train
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if hasattr(self.train, "set_epoch"):
+            self.train.set_epoch(int((state.epoch or 0.0) + 1e-6))

@@ -1,0 +1,126 @@
+"""The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.training_args import OptimizerNames
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.plan.groups import ParameterGroup
+
+__all__ = ["StagedTrainer", "check_optimizer_name", "loss_for", "optimizer_name"]
+
+# What a recipe calls them, as the Trainer does.
+ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
+# These replace the parameter groups by their own, or need the whole model.
+WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")
+MOMENTUM = 0.9
+
+
+class StagedTrainer(Trainer):
+    """A ``Trainer`` that trains planned parameter groups.
+
+    Args:
+        groups: The parameter groups of the stage; their names are those of the model's parameters.
+        optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
+        loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
+        kwargs: As for ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: Sequence[ParameterGroup],
+        optimizer_args: dict[str, Any] | None = None,
+        loss: Callable[..., torch.Tensor] | None = None,
+        **kwargs: Any,
+    ):
+        self.planned_groups = tuple(groups)
+        self.optimizer_args = dict(optimizer_args or {})
+        super().__init__(compute_loss_func=loss, **kwargs)
+        # Many heads take **kwargs and drop num_items_in_batch, so the Trainer would take their mean over the
+        # micro-batch for one over the whole batch: the gradient then grows with the accumulation.
+        self.model_accepts_loss_kwargs = False
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser of exactly the planned groups."""
+        if self.optimizer is not None:
+            return self.optimizer
+        trained = model if model is not None else self.model
+        parameters = {name.removeprefix("module."): value for name, value in trained.named_parameters()}
+        optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        if is_optimizer_factory(optimizer_class):
+            raise ValueError(f"{self.args.optim} takes no parameter groups.")
+        if self.args.optim == OptimizerNames.SGD:
+            arguments = {**arguments, "momentum": MOMENTUM}
+        groups = [
+            {"params": [parameters[name] for name in group.parameters], "lr": group.lr, "weight_decay": group.weight_decay}
+            for group in self.planned_groups
+        ]
+        self.optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the weights under the names that the Trainer reloads them by.
+
+        transformers 5.23 would write hub names for ViT, DeiT, DINOv2, Swin and others, which the Trainer reloads
+        with ``strict=False``: it then keeps the wrong weights in silence.
+        """
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not isinstance(model, PreTrainedModel):
+            raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
+        model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+        torch.save(self.args, folder / "training_args.bin")
+
+
+def optimizer_name(name: str) -> str:
+    """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
+    return ALIASES.get(name, name)
+
+
+def check_optimizer_name(name: str, place: str) -> list[Problem]:
+    """Say what is wrong with an optimiser's name, if anything is."""
+    known = [*ALIASES, *(member.value for member in OptimizerNames)]
+    usable = [other for other in known if not any(word in other for word in WITHOUT_GROUPS)]
+    if name in usable:
+        return []
+    if name in known:
+        repair = "It replaces the parameter groups of a stage by its own."
+        return [Problem(place, "must take parameter groups", repr(name), repair)]
+    return [Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))]
+
+
+def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:
+    """Give the loss: a sum over the micro-batch, divided by the labels of the whole batch.
+
+    So the gradient is that of the mean over the batch, however many micro-batches and processes share it.
+
+    Args:
+        target: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or ``regression``
+            (mean squared error).
+        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
+    """
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits = logits.float()
+        if target == "single_label":
+            total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        elif target == "multi_label":
+            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
+        else:
+            total = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1), reduction="sum")
+        return total / (num_items_in_batch if num_items_in_batch is not None else labels.numel())
+
+    return loss
+

@@ -1,0 +1,49 @@
+"""What a task has to say for itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from transformers import PreTrainedConfig
+
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.recipe.schema import DataSpec
+
+__all__ = ["Inputs", "Task"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Examples as the model takes them.
+
+    Attributes:
+        train: The training split, augmented.
+        validation: The validation split, as inference prepares it; None if there is none.
+        collate: Makes a batch of examples.
+    """
+
+    train: Any
+    validation: Any
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+
+
+class Task(Protocol):
+    """A kind of input and what is predicted of it. One file and a recipe make a new one.
+
+    Attributes:
+        name: As in a recipe, and as ``transformers.pipeline`` calls it.
+        modality: What an example is.
+    """
+
+    name: str
+    modality: Literal["image", "text"]
+
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
+        """Set in the processor and the config, in place, what the recipe's data fields change of them."""
+
+    def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
+        """Make model inputs of the training and validation splits."""
+
+    def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
+        """Make the inputs of one example, to try a model with."""

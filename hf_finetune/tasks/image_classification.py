@@ -1,0 +1,61 @@
+"""Classify images."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from transformers import PreTrainedConfig, default_data_collator
+
+from hf_finetune.data.images import ImageTransform, processor_transform, train_transform
+from hf_finetune.data.labels import class_count
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.models.export import set_image_size
+from hf_finetune.recipe.schema import DataSpec
+from hf_finetune.tasks.base import Inputs
+
+__all__ = ["ImageClassification"]
+
+INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+class ImageClassification:
+    """One label, several labels or an amount for each image."""
+
+    name: ClassVar[str] = "image-classification"
+    modality: ClassVar[Literal["image", "text"]] = "image"
+
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
+        """Set the image size."""
+        set_image_size(processor, config, data.image_size)
+
+    def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
+        """Augment the training images; prepare the validation images exactly as inference does."""
+        classes = class_count(data.train.features)
+        plain = ImageTransform(processor_transform(processor), classes)
+        augmented = plain
+        if spec.augment != "none":
+            augmented = ImageTransform(_augmentation(spec.augment, processor), classes)
+        return Inputs(
+            train=SeededExamples(data.train.with_transform(augmented), seed),
+            validation=None if data.validation is None else data.validation.with_transform(plain),
+            collate=default_data_collator,
+        )
+
+    def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
+        """Make one grey image."""
+        image = Image.new("RGB", (64, 64), (128, 128, 128))
+        return {"pixel_values": processor_transform(processor)(image)[None]}
+
+
+def _augmentation(preset: Any, processor: Any) -> Callable[[Image.Image], torch.Tensor]:
+    """Build a preset at the size, mean, deviation and interpolation of the checkpoint's processor."""
+    timm_config = getattr(processor, "data_config", None)
+    if timm_config is not None:
+        size, mean, std = timm_config["input_size"][-1], timm_config["mean"], timm_config["std"]
+        return train_transform(preset, size, mean, std, timm_config["interpolation"])
+    shape = getattr(processor, "crop_size", None) or processor.size
+    size = shape.get("height") or shape["shortest_edge"]
+    interpolation = INTERPOLATIONS.get(int(processor.resample), "bicubic")
+    return train_transform(preset, size, processor.image_mean, processor.image_std, interpolation)
