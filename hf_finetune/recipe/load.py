@@ -14,7 +14,15 @@ from hf_finetune.recipe.schema import Part, Recipe
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
 
-__all__ = ["dump_recipe", "json_schema", "load_recipe", "parse_recipe", "resolve_paths"]
+__all__ = [
+    "copy_recipe",
+    "dump_recipe",
+    "find_recipe",
+    "json_schema",
+    "load_recipe",
+    "parse_recipe",
+    "resolve_paths",
+]
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -33,7 +41,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: If the recipe cannot be found or read, or with everything that is wrong in it.
     """
-    path = _find(source)
+    path = find_recipe(source)
     text = _read_text(path)
     try:
         content, problems = read_yaml(text, str(path))
@@ -131,7 +139,15 @@ def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]
     return overrides, problems
 
 
-def _find(source: str | Path) -> Path:
+def find_recipe(source: str | Path) -> Path:
+    """Find a recipe's file.
+
+    Args:
+        source: Its path, or the name of a shipped one, as for ``load_recipe``.
+
+    Raises:
+        InputError: If there is none, or the name fits several.
+    """
     path = _expanded(source)
     if _exists(path) and not path.is_dir():
         return path
@@ -151,6 +167,26 @@ def _find(source: str | Path) -> Path:
         raise InputError(Problem(str(path), "must exist", repair=repair))
     rule = "must be a recipe file or the name of a shipped recipe"
     raise InputError(Problem(shown(source), rule, repair=_nearest_shipped(str(source))))
+
+
+def copy_recipe(source: str | Path, dest: str | Path) -> Path:
+    """Copy a recipe, to change it. Returns the new file.
+
+    Args:
+        source: As for ``find_recipe``.
+        dest: A file that does not exist, or a folder that does.
+
+    Raises:
+        InputError: If there is no such recipe, or something is in the copy's place.
+    """
+    path, target = find_recipe(source), _expanded(dest)
+    target = target / path.name if target.is_dir() else target
+    if target.exists():
+        raise InputError(Problem(str(target), "must not exist", repair="Nothing is overwritten; name another file."))
+    if not target.parent.is_dir():
+        raise InputError(Problem(str(target.parent), "must be a folder"))
+    target.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    return target
 
 
 def _expanded(path: str | Path) -> Path:

@@ -1,0 +1,91 @@
+"""Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets import Dataset
+
+from hf_finetune.data.for_evaluation import load_for_evaluation
+from hf_finetune.data.prepare import prepare_data
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.recipe import Recipe, load_recipe
+
+__all__ = ["evaluate_again", "run_columns"]
+
+
+def evaluate_again(
+    model_or_run: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Evaluate a finished model.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
+        split: Which split; None is the test split.
+        batch_size: Examples per forward pass.
+        progress: Called with the number of examples done.
+    Raises:
+        InputError: If there is no such model, data or split, or the data has labels that the model does not know.
+    """
+    recipe = _recipe_of(model_or_run)
+    if data is None and recipe is None:
+        repair = "A checkpoint knows no data; name some with --data."
+        raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
+    trust = recipe.model.trust_remote_code if recipe else False
+    classifier = load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust)
+    if data is None and recipe is not None:
+        dataset = _own_data(recipe, classifier, split or "test")
+    elif data is not None:
+        dataset = load_for_evaluation(
+            data,
+            modality="image" if classifier.task == "image-classification" else "text",
+            target=classifier.target,
+            label_names=classifier.label_names,
+            columns=run_columns(model_or_run),
+            split=split,
+        )
+    metrics = recipe.metrics if recipe else ()
+    return evaluate_model(classifier, dataset, metrics=metrics, progress=progress)
+
+
+def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
+    """Give the column names that a run's recipe names; none for a model that is not a run's."""
+    recipe = _recipe_of(model_or_run)
+    return recipe.data.columns.model_dump() if recipe else {}
+
+
+def _recipe_of(model_or_run: str | Path) -> Recipe | None:
+    found = resolve_model_dir(model_or_run)
+    file = Path(found).parent / "recipe.yaml"
+    return load_recipe(file) if isinstance(found, Path) and file.is_file() else None
+
+
+def _own_data(recipe: Recipe, classifier: Classifier, split: str) -> Dataset:
+    spec = recipe.data
+    prepared = prepare_data(
+        spec.path,
+        modality="image" if classifier.task == "image-classification" else "text",
+        config=spec.config,
+        revision=spec.revision,
+        columns=spec.columns.model_dump(),
+        target=spec.target,
+        validation=spec.split.validation,
+        test=spec.split.test,
+        stratify=spec.split.stratify,
+        group=spec.split.group or spec.columns.group,
+        on_error=spec.on_error,
+        limit=spec.limit,
+        seed=recipe.seed,
+    )
+    splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+    if splits.get(split) is None:
+        known = ", ".join(repr(name) for name, dataset in splits.items() if dataset is not None)
+        raise InputError(Problem("--split", "must be one of the run's", repr(split), f"Known: {known}."))
+    return splits[split]

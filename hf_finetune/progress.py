@@ -1,0 +1,207 @@
+"""What the command line shows while it works: bars, stages, metrics, tables."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from hf_finetune.recipe import Recipe
+    from hf_finetune.run import PlanReport, RunResult
+
+__all__ = [
+    "RunDisplay",
+    "counting_bar",
+    "default_run_folder",
+    "print_metrics",
+    "print_plan",
+    "quiet_libraries",
+]
+
+
+def quiet_libraries(console: Console) -> None:
+    """Show this package's own log lines, and of the libraries only errors."""
+    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+    ours = logging.getLogger("hf_finetune")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    logging.getLogger("httpx").setLevel(logging.ERROR)
+
+
+def default_run_folder(recipe: str, resume: bool) -> Path | None:
+    """Name a new run's folder, ``runs/RECIPE-DATE``; to resume, find the newest one. None if there is none.
+
+    On several processes the launcher's start names it, so that all of them agree.
+    """
+    stem = Path(recipe).stem
+    if resume:
+        found = sorted(Path("runs").glob(f"{stem}-????????-??????"))
+        return found[-1] if found else None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class RunDisplay:
+    """The bar and the log lines of a run. Silent on all processes but the first.
+
+    Args:
+        console: Where to.
+        folder: The run directory, for the line after Ctrl-C.
+    """
+
+    def __init__(self, console: Console, folder: Path | None):
+        self.console, self.folder, self.is_main = console, folder, _rank() == 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self.is_main,
+        )
+        self.evaluation: Any = None
+
+    def __enter__(self) -> "RunDisplay":
+        with self.console.status("Loading libraries") if self.is_main else _nothing():
+            quiet_libraries(self.console)
+        self.bar.start()
+        self.callback = _make_callback(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self.bar.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self.is_main:
+            self.console.print("[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" ")
+            self.console.print(f"--output-dir {self.folder} --resume", markup=False)
+
+    def evaluated(self, done: int) -> None:
+        """Show how many test examples are done."""
+        if self.evaluation is None:
+            self.evaluation = self.bar.add_task("test", total=None, metrics="")
+        self.bar.update(self.evaluation, completed=done)
+
+    def print_result(self, console: Console, result: "RunResult") -> None:
+        """Print the last lines: how good it is, and where everything is."""
+        test, majority = result.metrics["test"], result.metrics["baselines"].get("majority", {})
+        if test:
+            shown = {name: test.get(name) for name in result.headline}
+            console.print(f"Test: {_line(shown)}   (majority: {_line(majority)})", markup=False)
+        else:
+            console.print("There is no test split: nothing says how good the model is on new data.")
+        console.print(
+            f"Model, metrics and predictions are in {result.folder}; "
+            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model').",
+            markup=False,
+        )
+
+
+@contextmanager
+def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar that is told how many examples are done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_metrics(console: Console, metrics: Mapping[str, float], caption: str) -> None:
+    """Print metrics one below the other."""
+    table = Table(box=None, show_header=False)
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    console.print(caption, markup=False)
+
+
+def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None:
+    """Print a table per stage: what is trained, at which rates, for how long."""
+    layout = report.plan.layout
+    for note in report.notes:
+        console.print(note, markup=False)
+    groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
+    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}.", markup=False)
+    for index, (stage, planned) in enumerate(zip(recipe.stages, report.plan.stages, strict=True)):
+        steps = "unknown" if planned.steps is None else f"{planned.steps:,}"
+        epochs = "unknown" if planned.epochs is None else f"{planned.epochs:g}"
+        table = Table(title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None)
+        for heading in ("layers", "parameters", "lr", "weight decay"):
+            table.add_column(heading, justify="left" if heading == "layers" else "right")
+        for group in planned.groups:
+            table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}")
+        console.print()
+        console.print(table)
+        schedule = stage.schedule.name + (f" {stage.schedule.power:g}" if stage.schedule.name == "polynomial" else "")
+        warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
+        console.print(
+            f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs} epochs, {steps} steps, "
+            f"{warmup} of warmup; {stage.optimizer.name}, {schedule}; "
+            f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+            markup=False,
+        )
+
+
+def _make_callback(display: RunDisplay) -> "TrainerCallback":
+    from transformers import TrainerCallback
+
+    class ProgressCallback(TrainerCallback):
+        """Move the bar at every step, and show the newest loss and metrics."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            name = Path(args.output_dir).name
+            self.task = display.bar.add_task(name, total=state.max_steps, completed=state.global_step, metrics="")
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            display.bar.update(self.task, completed=state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" in logs:
+                display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            skipped = ("runtime", "samples_per_second", "steps_per_second")
+            shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
+            line = _line({k: v for k, v in shown.items() if k not in skipped})
+            logging.getLogger("hf_finetune").info("Epoch %g: validation %s", round(state.epoch, 2), line)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            display.bar.remove_task(self.task)
+
+    return ProgressCallback()
+
+
+def _line(metrics: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
