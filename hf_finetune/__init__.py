@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from hf_finetune.models.layout import read_layout
     from hf_finetune.plan.groups import parameter_groups
     from hf_finetune.plan.stages import build_plan
+    from hf_finetune.ready import plan
     from hf_finetune.recipe import Recipe, load_recipe
-    from hf_finetune.run import plan, run
+    from hf_finetune.run import run
     from hf_finetune.staging.callbacks import FreezingCallback
     from hf_finetune.staging.trainer import StagedTrainer
 
@@ -41,7 +42,7 @@ _HOME = {
     "build_plan": "hf_finetune.plan.stages",
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.plan.groups",
-    "plan": "hf_finetune.run",
+    "plan": "hf_finetune.ready",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.run",
 }

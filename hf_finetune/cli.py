@@ -25,7 +25,9 @@ app.add_typer(recipes_app, name="recipes")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the name of a shipped one.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the name of a shipped one.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: stages.0.lr=0.02")
 ]
@@ -93,7 +95,7 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     loaded = load_recipe(recipe, overrides or ())
     quiet_libraries(err)
-    from hf_finetune.run import plan
+    from hf_finetune.ready import plan
 
     print_plan(out, loaded, plan(loaded))
 
@@ -196,7 +198,11 @@ def recipes_schema() -> None:
 def _tell(error: InputError) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         count = len(error.problems)
-        err.print(f"[bold red]{count} problem{'s' if count != 1 else ''}:[/]" if count > 1 else "[bold red]Problem:[/]")
+        err.print(
+            f"[bold red]{count} problem{'s' if count != 1 else ''}:[/]"
+            if count > 1
+            else "[bold red]Problem:[/]"
+        )
         for problem in error.problems:
             err.print(f"  {problem}", markup=False)
     return 2

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from hf_finetune.ready import PlanReport
     from hf_finetune.recipe import Recipe
-    from hf_finetune.run import PlanReport, RunResult
+    from hf_finetune.run import RunResult
 
 __all__ = [
     "RunDisplay",
@@ -95,7 +103,9 @@ class RunDisplay:
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         self.bar.stop()
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self.is_main:
-            self.console.print("[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" ")
+            self.console.print(
+                "[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" "
+            )
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
     def evaluated(self, done: int) -> None:
@@ -122,7 +132,13 @@ class RunDisplay:
 @contextmanager
 def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show a bar that is told how many examples are done."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
@@ -147,14 +163,18 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None
     for index, (stage, planned) in enumerate(zip(recipe.stages, report.plan.stages, strict=True)):
         steps = "unknown" if planned.steps is None else f"{planned.steps:,}"
         epochs = "unknown" if planned.epochs is None else f"{planned.epochs:g}"
-        table = Table(title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None)
+        table = Table(
+            title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
+        )
         for heading in ("layers", "parameters", "lr", "weight decay"):
             table.add_column(heading, justify="left" if heading == "layers" else "right")
         for group in planned.groups:
             table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}")
         console.print()
         console.print(table)
-        schedule = stage.schedule.name + (f" {stage.schedule.power:g}" if stage.schedule.name == "polynomial" else "")
+        schedule = stage.schedule.name + (
+            f" {stage.schedule.power:g}" if stage.schedule.name == "polynomial" else ""
+        )
         warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
         console.print(
             f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs} epochs, {steps} steps, "
@@ -172,7 +192,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             name = Path(args.output_dir).name
-            self.task = display.bar.add_task(name, total=state.max_steps, completed=state.global_step, metrics="")
+            self.task = display.bar.add_task(
+                name, total=state.max_steps, completed=state.global_step, metrics=""
+            )
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             display.bar.update(self.task, completed=state.global_step)
@@ -181,7 +203,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             if "loss" in logs:
                 display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
 
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        def on_evaluate(
+            self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+        ) -> None:
             skipped = ("runtime", "samples_per_second", "steps_per_second")
             shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
             line = _line({k: v for k, v in shown.items() if k not in skipped})
@@ -194,7 +218,9 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
 
 
 def _line(metrics: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items())
+    return ", ".join(
+        f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()
+    )
 
 
 def _rank() -> int:
@@ -204,4 +230,3 @@ def _rank() -> int:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-

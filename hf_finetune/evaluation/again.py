@@ -6,11 +6,11 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_finetune.data.for_evaluation import load_for_evaluation
-from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.recipe import Recipe, load_recipe
+from hf_finetune.tasks import load_data
 
 __all__ = ["evaluate_again", "run_columns"]
 
@@ -68,22 +68,7 @@ def _recipe_of(model_or_run: str | Path) -> Recipe | None:
 
 
 def _own_data(recipe: Recipe, classifier: Classifier, split: str) -> Dataset:
-    spec = recipe.data
-    prepared = prepare_data(
-        spec.path,
-        modality="image" if classifier.task == "image-classification" else "text",
-        config=spec.config,
-        revision=spec.revision,
-        columns=spec.columns.model_dump(),
-        target=spec.target,
-        validation=spec.split.validation,
-        test=spec.split.test,
-        stratify=spec.split.stratify,
-        group=spec.split.group or spec.columns.group,
-        on_error=spec.on_error,
-        limit=spec.limit,
-        seed=recipe.seed,
-    )
+    prepared = load_data(recipe, "image" if classifier.task == "image-classification" else "text")
     splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
     if splits.get(split) is None:
         known = ", ".join(repr(name) for name, dataset in splits.items() if dataset is not None)

@@ -12,9 +12,9 @@ from pyarrow import parquet
 
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.predictions import PROBABILITY
+from hf_finetune.files import replacing
 
 __all__ = ["OUTPUT_ENDINGS", "json_line", "open_output"]
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
 from hf_finetune.evaluation.metrics import decide
+from hf_finetune.files import replacing
 
 __all__ = ["PROBABILITY", "Predictions", "label_text", "read_predictions", "write_predictions"]
 

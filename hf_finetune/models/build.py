@@ -39,9 +39,16 @@ PROBLEM_TYPES = {
 }
 AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
 # Where architectures keep the dropout before or in the layers that fine-tuning overrides.
-DROPOUT_FIELDS = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+DROPOUT_FIELDS = (
+    "hidden_dropout_prob",
+    "classifier_dropout",
+    "classifier_dropout_prob",
+    "seq_classif_dropout",
+)
 # A pooler or a pretraining head that this task's model has no use for, and the buffers of old checkpoints.
-SPENT = re.compile(r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$")
+SPENT = re.compile(
+    r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
+)
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 
 
@@ -157,9 +164,13 @@ def build_model(
             model._init_weights(module)
         replaced |= head
     if replaced & head:
-        notes.append(f"The checkpoint's head ({_count(old_labels)}) is replaced by a new one ({config.num_labels}).")
+        notes.append(
+            f"The checkpoint's head ({_count(old_labels)}) is replaced by a new one ({config.num_labels})."
+        )
     elif new:
-        notes.append(f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}.")
+        notes.append(
+            f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
+        )
     left_out = _account_for_weights(path, model, info, head, allow_missing)
     if left_out:
         notes.append(f"Left out of the checkpoint: {left_out}.")
@@ -168,7 +179,9 @@ def build_model(
     return BuiltModel(model, tuple(notes))
 
 
-def load_processor(path: str, modality: Modality, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_processor(
+    path: str, modality: Modality, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """Load what prepares the inputs: an image processor, or a tokenizer that can pad.
 
     Raises:
@@ -179,7 +192,9 @@ def load_processor(path: str, modality: Modality, *, revision: str | None = None
         processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         kind = "an image processor" if modality == "image" else "a tokenizer"
-        raise InputError(Problem("model.path", f"must be a checkpoint with {kind}", repr(path), _brief(error))) from error
+        raise InputError(
+            Problem("model.path", f"must be a checkpoint with {kind}", repr(path), _brief(error))
+        ) from error
     if modality == "text" and processor.pad_token is None:
         if processor.eos_token is None:
             raise InputError(Problem("model.path", "must have a tokenizer with a padding token", repr(path)))
@@ -204,8 +219,8 @@ def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
     try:
         return auto._model_mapping[type(config)]
     except KeyError as error:
-        kind = "image" if modality == "image" else "text"
-        rule = f"must be a checkpoint that transformers can build {'an' if kind == 'image' else 'a'} {kind} classifier of"
+        kind = "an image" if modality == "image" else "a text"
+        rule = f"must be a checkpoint that transformers can build {kind} classifier of"
         raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model")) from error
 
 
@@ -231,7 +246,11 @@ def _account_for_weights(
         return any(pattern.search(name) for pattern in allowed)
 
     missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
-    mismatched = [entry for entry in sorted(info["mismatched_keys"]) if entry[0] not in head and not is_allowed(entry[0])]
+    mismatched = [
+        entry
+        for entry in sorted(info["mismatched_keys"])
+        if entry[0] not in head and not is_allowed(entry[0])
+    ]
     unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
     prefix = f"{model.base_model_prefix}."
     spent = [name for name in unexpected if SPENT.search(name) or _is_old_head(name, prefix, info)]
@@ -239,12 +258,26 @@ def _account_for_weights(
     repair = "Name it in model.allow_missing if that is meant."
     problems = []
     if missing:
-        problems.append(Problem("model.path", f"must hold every weight outside the head; it lacks {_some(missing)}", repr(path), repair))
+        problems.append(
+            Problem(
+                "model.path",
+                f"must hold every weight outside the head; it lacks {_some(missing)}",
+                repr(path),
+                repair,
+            )
+        )
     for name, found, expected in mismatched[:5]:
         rule = f"must hold {name} in the shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(found)), repair))
     if foreign:
-        problems.append(Problem("model.path", f"must hold only weights of its architecture; {_some(foreign)} belong to no layer", repr(path), repair))
+        problems.append(
+            Problem(
+                "model.path",
+                f"must hold only weights of its architecture; {_some(foreign)} belong to no layer",
+                repr(path),
+                repair,
+            )
+        )
     if problems:
         raise InputError(problems)
     return _some(spent) if spent else ""
@@ -259,16 +292,24 @@ def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
     if isinstance(config, TimmWrapperConfig):
         config.model_args = {**(config.model_args or {}), "drop_rate": dropout}
         return
-    fields = [name for name in (*DROPOUT_FIELDS, "dropout", "resid_pdrop", "embd_pdrop") if hasattr(config, name)]
+    fields = [
+        name for name in (*DROPOUT_FIELDS, "dropout", "resid_pdrop", "embd_pdrop") if hasattr(config, name)
+    ]
     if not fields:
-        raise InputError(Problem("model.dropout", "must be left out for an architecture without dropout", str(dropout)))
+        raise InputError(
+            Problem("model.dropout", "must be left out for an architecture without dropout", str(dropout))
+        )
     for name in fields:
         setattr(config, name, dropout)
 
 
 def _no_checkpoint(path: str, error: Exception) -> Problem:
     parent = Path(path).expanduser().parent
-    siblings = [str(parent / other.name) for other in parent.iterdir()] if parent.is_dir() and parent != Path() else []
+    siblings = (
+        [str(parent / other.name) for other in parent.iterdir()]
+        if parent.is_dir() and parent != Path()
+        else []
+    )
     close = get_close_matches(path, siblings, n=1)
     if close:
         repair = f"Nearest: {close[0]!r}."
@@ -278,12 +319,19 @@ def _no_checkpoint(path: str, error: Exception) -> Problem:
         repair = _brief(error)
     else:
         repair = f"If it is on the Hub, check the name, the network and your access. {_brief(error)}"
-    return Problem("model.path", "must be a checkpoint: a folder with config.json, or a name on the Hub", repr(path), repair)
+    return Problem(
+        "model.path",
+        "must be a checkpoint: a folder with config.json, or a name on the Hub",
+        repr(path),
+        repair,
+    )
 
 
 def _unreadable(path: str, error: Exception) -> Problem:
     if isinstance(error, SafetensorError):
-        return Problem("model.path", "must hold whole weight files", repr(path), f"Fetch them again: {_brief(error)}")
+        return Problem(
+            "model.path", "must hold whole weight files", repr(path), f"Fetch them again: {_brief(error)}"
+        )
     return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
 
 

@@ -13,7 +13,9 @@ from hf_finetune.plan.layers import HEAD, Layout, Parameter, assign_groups
 __all__ = ["head_names", "read_layout"]
 
 # Parameters that are neither weights of a layer nor biases: every recipe of the field spares them from decay.
-SPARED = re.compile(r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$")
+SPARED = re.compile(
+    r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$"
+)
 SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
@@ -53,7 +55,9 @@ def head_names(model: PreTrainedModel) -> list[str]:
     if timm_model is not None:
         found = timm_model.get_classifier()
         parts = found if isinstance(found, (list, tuple)) else [found]
-        owned = {id(parameter) for part in parts if isinstance(part, nn.Module) for parameter in part.parameters()}
+        owned = {
+            id(parameter) for part in parts if isinstance(part, nn.Module) for parameter in part.parameters()
+        }
     else:
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
         owned = {id(parameter) for parameter in model.parameters()} - backbone
@@ -64,7 +68,7 @@ def _timm_groups(
     timm_model: nn.Module, names: Sequence[str], head: Sequence[str]
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
     prefix = "timm_model."
-    matcher = timm_model.group_matcher(coarse=False)
+    matcher = timm_model.group_matcher(coarse=False)  # type: ignore[operator]
     by_layer = group_parameters(timm_model, matcher)
     in_head = set(head)
     groups: dict[str, int] = {}
@@ -106,10 +110,20 @@ def _trunk(model: PreTrainedModel) -> tuple[list[str], str]:
     """Find the repeated layers of the backbone. A stage that is itself a list of blocks counts by its blocks."""
     base = model.base_model
     prefix = "" if base is model else f"{model.base_model_prefix}."
-    lists = {name: module for name, module in base.named_modules() if isinstance(module, nn.ModuleList) and len(module)}
-    outer = {name: module for name, module in lists.items() if not any(_inside(name, [other]) for other in lists)}
+    lists = {
+        name: module
+        for name, module in base.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module)
+    }
+    outer = {
+        name: module for name, module in lists.items() if not any(_inside(name, [other]) for other in lists)
+    }
     if not outer:
-        children = [f"{prefix}{name}" for name, child in base.named_children() if any(True for _ in child.parameters())]
+        children = [
+            f"{prefix}{name}"
+            for name, child in base.named_children()
+            if any(True for _ in child.parameters())
+        ]
         return children, "the backbone's children in order (no list of layers found)"
     name, trunk = max(outer.items(), key=lambda item: _size(item[1]))
     layers = []
@@ -145,7 +159,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _no_weight_decay(model: PreTrainedModel) -> set[str]:
     timm_model = getattr(model, "timm_model", None)
-    listed = timm_model.no_weight_decay() if hasattr(timm_model, "no_weight_decay") else ()
+    listed = timm_model.no_weight_decay() if timm_model and hasattr(timm_model, "no_weight_decay") else ()
     spared = {f"timm_model.{name}" for name in listed}
     return spared | {
         name for name, _ in model.named_parameters() if SPARED.search(name) or SPARED_TABLES.search(name)

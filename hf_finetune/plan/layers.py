@@ -81,24 +81,31 @@ def assign_groups(
         The group index of each name, and the groups' names; the last group is the head.
     """
     in_head, early = set(head), set(shared_first)
-    owner = {name: next((i for i, layer in enumerate(layers) if name.startswith(f"{layer}.")), None) for name in names}
+    owner = {
+        name: index for index, layer in enumerate(layers) for name in names if name.startswith(f"{layer}.")
+    }
+    at = {name: position for position, name in enumerate(names)}
+    in_layers = [name for name in names if name in owner and name not in in_head and name not in early]
     groups: dict[str, int] = {}
-    behind = list(names)
     for position, name in enumerate(names):
         if name in in_head:
             groups[name] = len(layers) + 1
         elif name in early:
             groups[name] = 0
-        elif owner[name] is not None:
+        elif name in owner:
             groups[name] = owner[name] + 1
         else:
-            before = [owner[other] for other in behind[:position] if owner[other] is not None]
-            after = [owner[other] for other in behind[position + 1 :] if owner[other] is not None]
-            if not before:
-                groups[name] = 0
-            else:
-                groups[name] = (min(after) if after and min(after) > max(before) else max(before)) + 1
+            before = [owner[other] for other in in_layers if at[other] < position]
+            groups[name] = _between(before, [owner[other] for other in in_layers if at[other] > position])
     return compact(groups, ("input", *layers, HEAD))
+
+
+def _between(before: Sequence[int], after: Sequence[int]) -> int:
+    """Give the group of a parameter that no layer owns, from the layers registered before and after it."""
+    if not before:
+        return 0
+    later = [layer for layer in after if layer > max(before)]
+    return (min(later) if later else max(before)) + 1
 
 
 def compact(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:

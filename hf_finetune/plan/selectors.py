@@ -63,7 +63,9 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         try:
             pattern = re.compile(part[1:-1])
         except re.error as error:
-            raise InputError(Problem(place, f"must hold a valid regular expression ({error})", repr(part))) from error
+            raise InputError(
+                Problem(place, f"must hold a valid regular expression ({error})", repr(part))
+            ) from error
         return {name for name in layout.names() if pattern.search(name)}
     raise InputError(
         Problem(place, "must be a selector", repr(part), f"{nearest(part, WORDS)} Forms: {', '.join(FORMS)}.")

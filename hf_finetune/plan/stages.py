@@ -53,7 +53,9 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
 
-def build_plan(layout: Layout, stages: Sequence[StageSpec], examples: int | None = None, processes: int = 1) -> Plan:
+def build_plan(
+    layout: Layout, stages: Sequence[StageSpec], examples: int | None = None, processes: int = 1
+) -> Plan:
     """Say what each stage trains.
 
     Args:
@@ -96,11 +98,17 @@ def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, proce
     return max(ceil(batches / accumulation), 1)
 
 
-def _plan_stage(layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int) -> StagePlan:
+def _plan_stage(
+    layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int
+) -> StagePlan:
     trainable = select(layout, stage.train, f"{place}.train")
     chosen = set(trainable)
     moving = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
-    per_epoch = None if examples is None else steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
+    per_epoch = (
+        None
+        if examples is None
+        else steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
+    )
     steps = stage.max_steps
     if steps is None and per_epoch is not None and stage.epochs is not None:
         steps = ceil(stage.epochs * per_epoch)
@@ -111,9 +119,13 @@ def _plan_stage(layout: Layout, stage: StageSpec, place: str, examples: int | No
         groups=parameter_groups(layout, trainable, stage.lr, stage.weight_decay, stage.layer_decay),
         trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
         frozen_batch_norms=tuple(
-            name for name, _ in layout.batch_norms if not any(other.startswith(f"{name}.") for other in moving)
+            name
+            for name, _ in layout.batch_norms
+            if not any(other.startswith(f"{name}.") for other in moving)
         ),
-        epochs=stage.epochs if stage.epochs is not None else (steps / per_epoch if steps and per_epoch else None),
+        epochs=stage.epochs
+        if stage.epochs is not None
+        else (steps / per_epoch if steps and per_epoch else None),
         steps=steps,
         warmup_steps=_warmup_steps(stage.warmup, steps),
     )

@@ -182,7 +182,9 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
     path, target = find_recipe(source), _expanded(dest)
     target = target / path.name if target.is_dir() else target
     if target.exists():
-        raise InputError(Problem(str(target), "must not exist", repair="Nothing is overwritten; name another file."))
+        raise InputError(
+            Problem(str(target), "must not exist", repair="Nothing is overwritten; name another file.")
+        )
     if not target.parent.is_dir():
         raise InputError(Problem(str(target.parent), "must be a folder"))
     target.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")

@@ -114,7 +114,9 @@ class LogCallback(TrainerCallback):
     ) -> None:
         """Begin with what a resumed stage logged before its checkpoint."""
         if state.is_world_process_zero:
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history), encoding="utf-8")
+            self.path.write_text(
+                "".join(json.dumps(entry) + "\n" for entry in state.log_history), encoding="utf-8"
+            )
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,7 +124,9 @@ class LogCallback(TrainerCallback):
         """Log before every checkpoint, so that a diverged model is never saved."""
         control.should_log = True
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Add the rates and write the entry."""
         entry = state.log_history[-1]
         optimizer = kwargs.get("optimizer")
@@ -151,7 +155,9 @@ class InterruptCallback(TrainerCallback):
     ) -> None:
         """Listen for the signals."""
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.previous = {
+                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
+            }
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -160,7 +166,9 @@ class InterruptCallback(TrainerCallback):
         if self.asked:
             control.should_log = control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stop once the checkpoint is there."""
         if self.asked:
             self.restore()

@@ -127,8 +127,12 @@ def train_stage(
         max_steps=stage.max_steps or -1,
         learning_rate=stage.lr,
         optim=optimizer_name(stage.optimizer.name),
-        lr_scheduler_type=stage.schedule.name if stage.schedule.name != "constant" else "constant_with_warmup",
-        lr_scheduler_kwargs={"lr_end": 0.0, "power": stage.schedule.power} if stage.schedule.name == "polynomial" else None,
+        lr_scheduler_type=stage.schedule.name
+        if stage.schedule.name != "constant"
+        else "constant_with_warmup",
+        lr_scheduler_kwargs={"lr_end": 0.0, "power": stage.schedule.power}
+        if stage.schedule.name == "polynomial"
+        else None,
         warmup_steps=planned.warmup_steps or 0,
         max_grad_norm=stage.clip or 0.0,
         eval_strategy="epoch" if validation is not None else "no",
@@ -185,7 +189,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     whole: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
         try:
-            whole[int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])] = path
+            whole[
+                int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+            ] = path
         except (OSError, ValueError, KeyError):
             shutil.rmtree(path, ignore_errors=True)
     return whole[max(whole)] if whole else None

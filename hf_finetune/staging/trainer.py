@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import Problem, nearest
 from hf_finetune.plan.groups import ParameterGroup
 
 __all__ = ["StagedTrainer", "check_optimizer_name", "loss_for", "optimizer_name"]
@@ -50,8 +50,8 @@ class StagedTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of exactly the planned groups."""
-        if self.optimizer is not None:
-            return self.optimizer
+        if self.optimizer is not None:  # type: ignore[has-type]
+            return self.optimizer  # type: ignore[has-type]
         trained = model if model is not None else self.model
         parameters = {name.removeprefix("module."): value for name, value in trained.named_parameters()}
         optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
@@ -60,11 +60,16 @@ class StagedTrainer(Trainer):
         if self.args.optim == OptimizerNames.SGD:
             arguments = {**arguments, "momentum": MOMENTUM}
         groups = [
-            {"params": [parameters[name] for name in group.parameters], "lr": group.lr, "weight_decay": group.weight_decay}
+            {
+                "params": [parameters[name] for name in group.parameters],
+                "lr": group.lr,
+                "weight_decay": group.weight_decay,
+            }
             for group in self.planned_groups
         ]
-        self.optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
-        return self.optimizer
+        made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        self.optimizer = made
+        return made
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the weights under the names that the Trainer reloads them by.
@@ -111,7 +116,9 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
     """
 
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+    def loss(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         logits = logits.float()
         if target == "single_label":
@@ -123,4 +130,3 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         return total / (num_items_in_batch if num_items_in_batch is not None else labels.numel())
 
     return loss
-

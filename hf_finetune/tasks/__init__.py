@@ -1,9 +1,10 @@
 """All that differs between tasks, and only that."""
 
 from hf_finetune.tasks.base import Inputs, Task
+from hf_finetune.tasks.data import load_data
 from hf_finetune.tasks.image_classification import ImageClassification
 from hf_finetune.tasks.text_classification import TextClassification
 
-__all__ = ["TASKS", "Inputs", "Task"]
+__all__ = ["TASKS", "Inputs", "Task", "load_data"]
 
 TASKS: dict[str, Task] = {task.name: task for task in (ImageClassification(), TextClassification())}

@@ -36,8 +36,13 @@ class Task(Protocol):
         modality: What an example is.
     """
 
-    name: str
-    modality: Literal["image", "text"]
+    @property
+    def name(self) -> str:
+        """The task's name."""
+
+    @property
+    def modality(self) -> Literal["image", "text"]:
+        """What an example is."""
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
         """Set in the processor and the config, in place, what the recipe's data fields change of them."""

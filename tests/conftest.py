@@ -1,0 +1,216 @@
+"""What every test shares: no network, a cache of its own, deprecations as errors, tiny models and tiny data."""
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+# Read when the libraries are imported, so they are set before that.
+CACHE = tempfile.TemporaryDirectory(prefix="hf-finetune-tests-")
+os.environ.update(
+    HF_HOME=CACHE.name,
+    HF_DATASETS_CACHE=str(Path(CACHE.name) / "datasets"),
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+    TOKENIZERS_PARALLELISM="false",
+)
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS / "unit"))  # so that the tests beside it find its helpers
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+import pytest_socket  # noqa: E402
+import timm  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from PIL import Image  # noqa: E402
+from transformers import TimmWrapperConfig  # noqa: E402
+
+datasets.disable_progress_bars()
+transformers.logging.disable_progress_bar()
+
+DEPRECATIONS = ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning")
+WATCHED = r"(hf_finetune|transformers|accelerate|torch|timm)(\..*)?"
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a"]
+
+
+def pytest_configure(config):
+    for category in DEPRECATIONS:
+        config.addinivalue_line("filterwarnings", f"error::{category}:{WATCHED}")
+    handler = _ErrorOnDeprecation(logging.WARNING)
+    for name in ("transformers", "accelerate"):
+        logging.getLogger(name).addHandler(handler)
+
+
+def pytest_runtest_setup(item):
+    if TESTS / "unit" in item.path.parents:
+        pytest_socket.disable_socket(allow_unix_socket=True)
+
+
+def pytest_runtest_teardown(item):
+    pytest_socket.enable_socket()
+
+
+class _ErrorOnDeprecation(logging.Handler):
+    """transformers and accelerate log most deprecations and do not warn of them."""
+
+    def emit(self, record):
+        text = record.getMessage()
+        if re.search(r"deprecat|FutureWarning", text, re.IGNORECASE):
+            raise AssertionError(f"{record.name} says: {text}")
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """Give a folder with 12 squares of each of three colours, no two alike."""
+    folder = tmp_path_factory.mktemp("squares")
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir()
+        for index in range(12):
+            shade = tuple(min(255, channel + 4 * index) for channel in colour)
+            Image.new("RGB", (40, 40), shade).save(folder / name / f"{index:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory):
+    """Give a csv of 40 short texts of two classes, no two alike."""
+    lines = ["text,label"]
+    for index in range(20):
+        tail = f"the {WORDS[index % 10]} {WORDS[index // 2]} film"
+        lines += [f"good {tail} great{' fine' * (index % 3)},good", f"bad {tail} poor{' dull' * (index % 3)},bad"]
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def timm_checkpoint(tmp_path_factory):
+    """Give a saved TimmWrapper ResNet of 0.4 million weights, with BatchNorm, for images of 32 pixels."""
+    folder = tmp_path_factory.mktemp("timm")
+    make_model("timm/test_resnet").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_checkpoint(tmp_path_factory):
+    """Give a saved two-layer BERT with dropout, and its tokenizer of a dozen words."""
+    folder = tmp_path_factory.mktemp("bert")
+    make_model("bert", hidden_dropout_prob=0.1).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Give the maker of tiny models with random weights, by name."""
+    return make_model
+
+
+def save_tokenizer(folder):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    tokenizer = transformers.BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(vocabulary)}, model_max_length=16
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def make_model(name, **changes):
+    """Make a classifier of an architecture, at most a few thousand weights but for timm's.
+
+    Args:
+        name: ``bert``, ``vit``, ..., or ``timm/ARCHITECTURE``.
+        changes: Fields of its config. ``num_labels`` is 3 unless given.
+    """
+    torch.manual_seed(0)
+    changes = {"num_labels": 3, **changes}
+    if name.startswith("timm/"):
+        return _timm_model(name.removeprefix("timm/"), changes)
+    prefix, fields = ARCHITECTURES[name]
+    config = getattr(transformers, f"{prefix}Config")(**{**fields, **changes})
+    kind = "SequenceClassification" if "vocab_size" in fields else "ImageClassification"
+    return getattr(transformers, f"{prefix}For{kind}")(config).eval()
+
+
+def _timm_model(architecture, changes):
+    known = timm.get_pretrained_cfg(architecture).to_dict()
+    cfg = {key: known[key] for key in ("mean", "std", "interpolation", "crop_pct")}
+    size = changes.pop("size", 32)
+    config = TimmWrapperConfig(
+        architecture=architecture,
+        pretrained_cfg={**cfg, "input_size": [3, size, size]},
+        **{"model_args": {}, **changes},
+    )
+    return transformers.TimmWrapperForImageClassification(config).eval()
+
+
+LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+TOKENS = {"vocab_size": 15, "max_position_embeddings": 24, "pad_token_id": 0}
+PIXELS = {"image_size": 32, "patch_size": 16}
+# What transformers calls each, and its config. No dropout, so that gradients can be compared.
+ARCHITECTURES = {
+    "bert": ("Bert", {**LAYERS, **NO_DROPOUT, **TOKENS}),
+    "roberta": ("Roberta", {**LAYERS, **NO_DROPOUT, **TOKENS}),
+    "electra": ("Electra", {**LAYERS, **NO_DROPOUT, **TOKENS, "embedding_size": 16}),
+    "albert": ("Albert", {**LAYERS, **NO_DROPOUT, **TOKENS, "embedding_size": 8}),
+    "deberta-v2": ("DebertaV2", {**LAYERS, **NO_DROPOUT, **TOKENS}),
+    "distilbert": (
+        "DistilBert",
+        {
+            **TOKENS,
+            "dim": 16,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 32,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "seq_classif_dropout": 0.0,
+        },
+    ),
+    "modernbert": (
+        "ModernBert",
+        {**LAYERS, **TOKENS, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    ),
+    "gpt2": (
+        "GPT2",
+        {
+            "vocab_size": 15,
+            "n_embd": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 24,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
+    ),
+    "vit": ("ViT", {**LAYERS, **NO_DROPOUT, **PIXELS}),
+    "deit": ("DeiT", {**LAYERS, **NO_DROPOUT, **PIXELS}),
+    "dinov2": (
+        "Dinov2",
+        {**PIXELS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2},
+    ),
+    "swin": (
+        "Swin",
+        {
+            "image_size": 32,
+            "patch_size": 4,
+            "embed_dim": 8,
+            "depths": [1, 2],
+            "num_heads": [2, 2],
+            "window_size": 4,
+            "drop_path_rate": 0.0,
+            "hidden_dropout_prob": 0.0,
+        },
+    ),
+    "resnet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"}),
+    "convnext": ("ConvNext", {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}),
+}
