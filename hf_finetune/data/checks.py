@@ -135,7 +135,12 @@ def check_class_counts(
     parts = ", ".join(["train", *fractions])
     repair = f"Add examples, set {names} to 0, or set data.split.stratify: false."
     return [
-        Problem("Each class", f"must have {needed} examples, one for each of {parts}", listed(scarce), repair)
+        Problem(
+            "Each class",
+            f"must have at least {needed} examples, one for each of {parts}",
+            listed(scarce),
+            repair,
+        )
     ]
 
 
@@ -153,7 +158,9 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
     if missing:
         repair = "Give these rows a group or remove them."
         problems.append(
-            Problem("The group column", "must hold a group in every row", quoted(missing), repair)
+            Problem(
+                "The group column", "must hold a group in every row", f"none for {quoted(missing)}", repair
+            )
         )
     found = {
         split: {str(group) for group in table.groups or () if group is not None}

@@ -1,6 +1,7 @@
 """Images as a model takes them: any PIL image in, a float tensor [3, height, width] out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -138,6 +139,17 @@ class _ProcessorTransform:
         return self.processor(to_rgb(image), return_tensors="pt")["pixel_values"][0]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: an image is so small that several wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class ImageTransform:
     """What ``Dataset.with_transform`` takes to feed a model: decoded images in, tensors out.
@@ -152,7 +164,8 @@ class ImageTransform:
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Transform a batch of the columns ``image`` and ``label``. The labels come out as ``labels``."""
-        pixel_values = [self.transform(to_rgb(image)) for image in batch["image"]]
+        with _one_thread():
+            pixel_values = [self.transform(to_rgb(image)) for image in batch["image"]]
         if "label" not in batch:
             return {"pixel_values": pixel_values}
         return {"pixel_values": pixel_values, "labels": encode_labels(batch["label"], self.classes)}

@@ -16,6 +16,11 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Source", "load_source"]
 
+# What to do about a file that its reader refuses.
+_REPAIRS = {
+    "csv": "Every row must have as many cells as the first; a cell with a comma in it stands in quotes.",
+    "json": "Each line of a jsonl file is a JSON object; a json file holds a list of them.",
+}
 # pandas takes labels such as "None" and "NA" for missing values. Only an empty cell is missing here.
 _READER_OPTIONS: Mapping[str, Mapping[str, Any]] = {"csv": {"keep_default_na": False, "na_values": [""]}}
 
@@ -98,6 +103,10 @@ def _load_files(location: Location) -> dict[str, Dataset]:
     problems: list[Problem] = []
     for split, files in location.parts.items():
         reader = FORMATS[files[0].suffix.lower()]
+        empty = [file.name for file in files if file.stat().st_size == 0]
+        if empty:
+            problems.append(Problem(quoted(empty), "must hold at least one example", "an empty file"))
+            continue
         try:
             splits[split] = _read(
                 reader,
@@ -120,7 +129,9 @@ def _read(reader: str, split: str, patterns: list[str], place: str, **options: A
         if builder.info.splits[split].num_examples > 0:  # as_dataset refuses an empty split
             return builder.as_dataset(split)
     except (DatasetsError, OSError, ValueError) as error:
-        raise _unreadable(error, place, f"must be readable as {reader}") from error
+        in_utf8 = not isinstance(_first_cause(error), UnicodeDecodeError)
+        repair = _REPAIRS.get(reader, "") if in_utf8 else "Save it again as UTF-8."
+        raise _unreadable(error, place, f"must be readable as {reader}", repair) from error
     raise InputError(Problem(f"The {split} split", "must hold at least one example"))
 
 
@@ -172,10 +183,14 @@ def _known_splits(loaded: Mapping[Any, Dataset]) -> tuple[dict[str, Dataset], li
 
 def _unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
     """Make an InputError of what a reader raised. A full disk is no wrong input and stays as it is."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = _first_cause(error)
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         raise cause
     first_line = next(iter(str(cause).strip().splitlines()), "")
     return InputError(Problem(place, rule, f"{type(cause).__name__}: {first_line}".rstrip(".: "), repair))
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

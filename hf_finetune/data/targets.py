@@ -98,7 +98,9 @@ def encode_known(
                     rows.setdefault(_text(label), []).append(row)
         for label, found in rows.items():
             rule, known = "must be one the model knows", list(label_names)
-            problems.append(Problem(f"Label {label!r}", rule, quoted(found), nearest(label, known)))
+            problems.append(
+                Problem(f"Label {label!r}", rule, f"it for {quoted(found)}", nearest(label, known))
+            )
     return ([] if problems else [_encode(value, indices) for value in values]), problems
 
 
@@ -166,14 +168,14 @@ def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequenc
     rows = _rows_where(values, ids, lambda v: v is None or (isinstance(v, list) and None in v))
     repair = "Label these rows or remove them."
     rule = "must hold a label in every row"
-    return [Problem("The label column", rule, quoted(rows), repair)] if rows else []
+    return [Problem("The label column", rule, f"none for {quoted(rows)}", repair)] if rows else []
 
 
 def _find_bad_lists(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
     rows = _rows_where(values, ids, lambda v: isinstance(v, list) and len(set(map(_text, v))) < len(v))
     rule = "must name each class of a row once"
     repair = "List the classes that hold; a row of zeros and ones is not read as one place per class."
-    return [Problem("The label column", rule, quoted(rows), repair)] if rows else []
+    return [Problem("The label column", rule, f"repeated ones for {quoted(rows)}", repair)] if rows else []
 
 
 def _find_bad_amounts(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
@@ -184,7 +186,9 @@ def _find_bad_amounts(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Seq
         problems.append(Problem("The label column", "must hold finite numbers", quoted(infinite)))
     if ignored:
         repair = "Shift or scale the labels: the Trainer takes -100 for 'ignore this example'."
-        problems.append(Problem("The label column", "must not hold exactly -100", quoted(ignored), repair))
+        problems.append(
+            Problem("The label column", "must not hold exactly -100", f"it for {quoted(ignored)}", repair)
+        )
     return problems
 
 

@@ -5,15 +5,18 @@ from collections.abc import Iterable
 __all__ = ["MOST_SHOWN", "listed", "quoted"]
 
 MOST_SHOWN = 20
+"""Problems of one kind that are told one by one, and names in a list of all there are."""
+
+_MOST_IN_A_LINE = 8
 
 
-def listed(words: Iterable[str], most: int = MOST_SHOWN) -> str:
+def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
     """Write words one after another, at most ``most`` of them and then a count of the rest."""
     every = list(words)
     shown = ", ".join(every[:most])
     return shown if len(every) <= most else f"{shown} and {len(every) - most} more"
 
 
-def quoted(words: Iterable[str], most: int = MOST_SHOWN) -> str:
+def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
     """Write words as ``listed`` does, each between quotes."""
     return listed((repr(word) for word in words), most)

@@ -63,8 +63,12 @@ def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
 
 def _recipe_of(model_or_run: str | Path) -> Recipe | None:
     found = resolve_model_dir(model_or_run)
-    file = Path(found).parent / "recipe.yaml"
-    return load_recipe(file) if isinstance(found, Path) and file.is_file() else None
+    run = Path(found).parent
+    # A checkpoint may lie beside any recipe; only in a run does a manifest lie there too.
+    is_run = isinstance(found, Path) and all(
+        (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
+    )
+    return load_recipe(run / "recipe.yaml") if is_run else None
 
 
 def _own_data(recipe: Recipe, classifier: Classifier, split: str) -> Dataset:

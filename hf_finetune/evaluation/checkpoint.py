@@ -22,6 +22,7 @@ from transformers import (
 
 from hf_finetune.data.labels import Target
 from hf_finetune.data.texts import resolve_max_length
+from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
 
@@ -119,12 +120,15 @@ def load_classifier(
     try:
         model, loaded = model_class.from_pretrained(source, output_loading_info=True, **options)
         preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(source, **options)
+    except SafetensorError as error:
+        rule, found = "must hold whole weight files", "one that is damaged or cut off"
+        raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error
     except _LOADING_ERRORS as error:
         raise InputError(
             Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
         ) from error
     if loaded["missing_keys"]:
-        missing = ", ".join(sorted(loaded["missing_keys"]))
+        missing = listed(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))

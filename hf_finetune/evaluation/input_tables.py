@@ -71,7 +71,9 @@ def _find_columns(
             found = present[0]
         if found is None:
             rule = f"must have one column that is plainly the {main}"
-            problems.append(Problem(place, rule, f"columns {quoted(present)}", f"Name the {main} column."))
+            problems.append(
+                Problem(place, rule, f"columns {quoted(present)}", f"Rename that column to {main!r}.")
+            )
         else:
             used[main] = found
         if found == "text" and "text_pair" in present:

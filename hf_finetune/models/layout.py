@@ -154,7 +154,8 @@ def _size(module: nn.Module) -> int:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return "Norm" in type(module).__name__ and not any(True for _ in module.children())
+    """Tell a normalisation layer by its name; timm's holds its activation as a child."""
+    return "Norm" in type(module).__name__ and any(True for _ in module.parameters(recurse=False))
 
 
 def _no_weight_decay(model: PreTrainedModel) -> set[str]:

@@ -96,8 +96,11 @@ def _in_groups(layout: Layout, groups: set[int]) -> set[str]:
 
 def _no_match(layout: Layout, part: str, place: str) -> Problem:
     if part.startswith("/"):
-        near = nearest(part[1:-1], _name_parts(layout))
-        return Problem(place, "must match at least one parameter", repr(part), near)
+        names = layout.names()
+        repair = nearest(part[1:-1], _name_parts(layout))
+        if not repair.startswith("Nearest"):
+            repair = f"This model's {len(names)} parameters run from {names[0]!r} to {names[-1]!r}."
+        return Problem(place, "must match at least one parameter", repr(part), repair)
     count = f"This model has {layout.backbone_groups} layer groups and {len(layout.parameters)} parameters."
     return Problem(place, "must match at least one parameter", repr(part), count)
 

@@ -29,8 +29,8 @@ _short.maxlevel = 3
 
 
 def shown(value: Any) -> str:
-    """Give a value as Python writes it, cut short where it is long."""
-    return _short.repr(value)
+    """Give a value as Python writes it, cut short where it is long. A list of the recipe is a list here too."""
+    return _short.repr(list(value) if isinstance(value, tuple) else value)
 
 
 def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:

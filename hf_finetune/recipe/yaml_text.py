@@ -98,8 +98,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, origin: str) -> Prob
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return Problem(origin, "must be valid YAML", repair=f"{error.problem}.")
-    lines = text.splitlines()
-    line = lines[mark.line].strip() if mark.line < len(lines) else ""
+    lines = [*text.splitlines(), ""]
+    if error.context_mark is not None and not "".join(lines[mark.line :]).strip():
+        mark = error.context_mark  # the parser notices at the end of the file; the mistake is where it began
+    line = lines[mark.line].strip()
     said = ", ".join(part for part in (error.context, error.problem) if part)
     repair = f"YAML's parser says: {said}."
     if r"'\t'" in said:

@@ -160,7 +160,7 @@ def test_classes_with_too_few_examples_to_cut():
     table = text_table(["1", "2", "3", "4", "5", "5"], labels=[0, 0, 0, 1, 2, 2])
     problems = check_class_counts(table, "single_label", ["a", "b", "c"], {"validation": 0.1, "test": 0.1})
     assert lines(problems) == [
-        "Each class must have 3 examples, one for each of train, validation, test. Got 'b': 1, 'c': 1. "
+        "Each class must have at least 3 examples, one for each of train, validation, test. Got 'b': 1, 'c': 1. "
         "Add examples, set data.split.validation and data.split.test to 0, or set data.split.stratify: false."
     ]
     assert check_class_counts(table, "single_label", ["a", "b", "c"], {}) == []
@@ -176,7 +176,7 @@ def test_groups():
     train = text_table(["a", "b", "c"], groups=("x", "y", None))
     test = text_table(["d"], split="test", groups=("y",))
     assert lines(check_groups({"train": train, "test": test}, needed=3)) == [
-        "The group column must hold a group in every row. Got 'train:2'. "
+        "The group column must hold a group in every row. Got none for 'train:2'. "
         "Give these rows a group or remove them.",
         "The data must not have the same group in train and test. Got 'y'. "
         "Remove those rows from train, or leave out data.split.group.",

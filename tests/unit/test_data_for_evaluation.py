@@ -46,7 +46,7 @@ def test_test_comes_first_unless_it_has_no_labels(tmp_path):
     write(tmp_path / "test.jsonl", ("test", None))
     assert load(tmp_path)["text"][0] == "dev"
     assert error_text(tmp_path, split="test") == (
-        "The label column must hold a label in every row. Got 'test:0'. Label these rows or remove them."
+        "The label column must hold a label in every row. Got none for 'test:0'. Label these rows or remove them."
     )
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_split(tmp_path):
 def test_unknown_labels_and_empty_texts_are_told_at_once(tmp_path):
     write(tmp_path / "test.jsonl", ("a", "possible"), ("b", "pos"), (" ", "neg"))
     assert error_text(tmp_path) == (
-        "Label 'possible' must be one the model knows. Got 'test:0'. Known: 'neg', 'pos'.\n"
+        "Label 'possible' must be one the model knows. Got it for 'test:0'. Known: 'neg', 'pos'.\n"
         "test:2 must hold text. Got an empty text. "
         "Replace or remove it, or set data.on_error: skip to leave it out."
     )

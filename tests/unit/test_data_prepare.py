@@ -293,7 +293,7 @@ def test_all_problems_are_told_at_once(tmp_path):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": "Text  1", "label": "a"}) + "\n")
     assert error_text(tmp_path) == (
-        "The label column must hold a label in every row. Got 'train:3'. Label these rows or remove them.\n"
+        "The label column must hold a label in every row. Got none for 'train:3'. Label these rows or remove them.\n"
         "train:4 must hold text. Got an empty text. "
         "Replace or remove it, or set data.on_error: skip to leave it out.\n"
         "The data must not hold the same example in train and test. Got 'train:1' = 'test:0'. "
@@ -316,7 +316,7 @@ def test_classes_with_too_few_examples(tmp_path):
     (tmp_path / "tmp" / "c").rename(tmp_path / "c")
     (tmp_path / "tmp").rmdir()
     assert error_text(tmp_path, "image") == (
-        "Each class must have 3 examples, one for each of train, validation, test. Got 'c': 1. "
+        "Each class must have at least 3 examples, one for each of train, validation, test. Got 'c': 1. "
         "Add examples, set data.split.validation and data.split.test to 0, or set data.split.stratify: false."
     )
     assert sizes(prepare(tmp_path, "image", validation=0, test=0)) == (11, None, None)

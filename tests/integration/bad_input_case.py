@@ -1,0 +1,173 @@
+"""A bad input: what is given, the command, and what the person is told. And the room in which it happens."""
+
+import contextlib
+import io
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from evaluation_helpers import save_bert, save_vit
+from PIL import Image
+from rich.console import Console
+
+from hf_finetune import cli
+
+__all__ = ["Case", "Outcome", "Room", "nothing"]
+
+RECIPE = """\
+task: image-classification
+model: ./vit
+data: ./photos
+stages:
+  - {name: head, train: head, epochs: 1, lr: 1e-2}
+"""
+TEXT_RECIPE = """\
+task: text-classification
+model: ./bert
+data: ./reviews.csv
+stages:
+  - {name: head, train: head, epochs: 1, lr: 1e-2}
+"""
+COLOURS = {"cake": (200, 150, 90), "soup": (60, 160, 40), "tea": (120, 60, 20)}
+
+
+def nothing(folder: Path) -> None:
+    """Leave the room as it is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bad input.
+
+    Attributes:
+        given: What is wrong, for the table. No two cases share it.
+        command: What follows ``hf-finetune``, as typed in the room's folder.
+        message: Everything on standard error; the room's folder is written as ``.``.
+        prepare: Spoils the room. Its folder is the current one, and its argument.
+        code: The exit code.
+        partial: The folder in which an interrupted run may be left. Empty where nothing may be written.
+        during: What holds while the command runs.
+    """
+
+    given: str
+    command: str
+    message: str
+    prepare: Callable[[Path], None] = nothing
+    code: int = 2
+    partial: str = ""
+    during: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did.
+
+    Attributes:
+        code: The exit code.
+        message: Standard error, without the spaces that pad its lines.
+        written: Files and folders that are new, gone or changed, by their path below the room's folder.
+    """
+
+    code: int
+    message: str
+    written: tuple[str, ...]
+
+
+class Room:
+    """A folder with a good recipe for images and one for texts, their data, two checkpoints and a finished run.
+
+    Every case has it anew, at the same path: the run's recipe names its data by the whole path.
+
+    Args:
+        parent: Where it is built.
+    """
+
+    def __init__(self, parent: Path):
+        self.folder, self.original = parent / "room", parent / "original"
+        self.folder.mkdir(parents=True)
+        (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+        (self.folder / "text.yaml").write_text(TEXT_RECIPE, encoding="utf-8")
+        for name, colour in COLOURS.items():
+            (self.folder / "photos" / name).mkdir(parents=True)
+            for index in range(6):
+                shade = tuple(channel + 8 * index for channel in colour)
+                Image.new("RGB", (32, 32), shade).save(self.folder / "photos" / name / f"{index}.png")
+        rows = [f"the film {'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(6)]
+        (self.folder / "reviews.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+        save_vit(self.folder / "vit", names=("a", "b"))
+        save_bert(self.folder / "bert")
+        done = self.run("run recipe.yaml --output-dir run")
+        if done.code != 0:
+            raise RuntimeError(done.message)
+        shutil.copytree(self.folder, self.original)
+
+    def reset(self) -> None:
+        """Make everything as it was."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.original, self.folder)
+
+    def outcome(self, case: Case) -> Outcome:
+        """Run a case in a fresh room."""
+        self.reset()
+        with contextlib.chdir(self.folder):
+            case.prepare(self.folder)
+        with case.during():
+            return self.run(case.command)
+
+    def run(self, command: str) -> Outcome:
+        """Run the command line in this process."""
+        before = _contents(self.folder)
+        errors = io.StringIO()
+        consoles = {
+            "out": Console(soft_wrap=True, highlight=False, width=1000),
+            "err": Console(stderr=True, soft_wrap=True, highlight=False, width=1000),
+        }
+        with (
+            contextlib.chdir(self.folder),
+            patch.multiple(cli, **consoles),
+            patch.object(sys, "argv", ["hf-finetune", *shlex.split(command)]),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(errors),
+            _library_logs_to(errors),
+        ):
+            threads = torch.get_num_threads()
+            try:
+                cli.main()
+            except SystemExit as exit_:
+                code = exit_.code if isinstance(exit_.code, int) else 1
+            finally:
+                torch.set_num_threads(threads)
+        text = errors.getvalue().replace(str(self.folder), ".")
+        message = "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")
+        after = _contents(self.folder)
+        changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+        return Outcome(code, message, tuple(sorted(changed)))
+
+
+def _contents(folder: Path) -> dict[str, bytes | None]:
+    """Read every file below a folder; folders are None."""
+    return {
+        os.path.relpath(path, folder): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@contextlib.contextmanager
+def _library_logs_to(stream: io.StringIO):
+    """Send to a stream what libraries log to the standard error of when they were imported."""
+    loggers = [logging.getLogger(name) for name in (None, *logging.root.manager.loggerDict)]
+    handlers = [one for logger in loggers for one in logger.handlers if type(one) is logging.StreamHandler]
+    streams = [handler.setStream(stream) for handler in handlers]
+    try:
+        yield
+    finally:
+        for handler, old in zip(handlers, streams, strict=True):
+            handler.setStream(old or sys.__stderr__)

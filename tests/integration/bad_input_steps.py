@@ -1,0 +1,100 @@
+"""Ways to spoil a room, each a function of its folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+__all__ = ["change", "config", "copy", "cut", "delete", "do", "rows", "text", "weights", "write"]
+
+Step = Callable[[Path], None]
+
+
+def do(*steps: Step) -> Step:
+    """One after another."""
+
+    def step(folder: Path) -> None:
+        for each in steps:
+            each(folder)
+
+    return step
+
+
+def write(path: str, content: str | bytes) -> Step:
+    """Write a file."""
+
+    def step(folder: Path) -> None:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return step
+
+
+def rows(path: str, *lines: str) -> Step:
+    """Write a file of lines."""
+    return write(path, "".join(f"{line}\n" for line in lines))
+
+
+def text(path: str, form: str) -> Step:
+    """Write a file anew: ``{}`` is what it held."""
+    return lambda folder: write(path, form.format((folder / path).read_text(encoding="utf-8")))(folder)
+
+
+def change(path: str, old: str, new: str) -> Step:
+    """Replace a part of a file that must be there."""
+
+    def step(folder: Path) -> None:
+        content = (folder / path).read_text(encoding="utf-8")
+        if old not in content:
+            raise ValueError(f"{path} must hold {old!r}.")
+        write(path, content.replace(old, new))(folder)
+
+    return step
+
+
+def copy(source: str, target: str) -> Step:
+    """Copy a file, or a folder with all that is in it."""
+
+    def step(folder: Path) -> None:
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (folder / source).is_dir() else shutil.copy)(folder / source, folder / target)
+
+    return step
+
+
+def delete(*paths: str) -> Step:
+    """Remove files, or folders with all that is in them."""
+
+    def step(folder: Path) -> None:
+        for path in paths:
+            (shutil.rmtree if (folder / path).is_dir() else Path.unlink)(folder / path)
+
+    return step
+
+
+def cut(path: str, size: int) -> Step:
+    """Keep the first bytes of a file: a download that broke off."""
+    return lambda folder: write(path, (folder / path).read_bytes()[:size])(folder)
+
+
+def config(path: str, **changes: object) -> Step:
+    """Change entries of a JSON file."""
+
+    def step(folder: Path) -> None:
+        content = json.loads((folder / path).read_text(encoding="utf-8"))
+        write(path, json.dumps({**content, **changes}))(folder)
+
+    return step
+
+
+def weights(path: str, change_them: Callable[[dict], dict]) -> Step:
+    """Change the tensors of a safetensors file."""
+
+    def step(folder: Path) -> None:
+        tensors = load_file(folder / path)
+        save_file(change_them(tensors), folder / path, metadata={"format": "pt"})
+
+    return step

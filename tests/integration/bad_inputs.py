@@ -1,0 +1,19 @@
+"""Every bad input, by area."""
+
+import bad_checkpoints
+import bad_data
+import bad_folders
+import bad_models
+import bad_recipes
+from bad_input_case import Case
+
+__all__ = ["AREAS", "CASES"]
+
+AREAS: dict[str, list[Case]] = {
+    "Recipes": bad_recipes.CASES,
+    "Data": bad_data.CASES,
+    "Checkpoints": bad_checkpoints.CASES,
+    "Run directories, full disks, diverging training": bad_folders.CASES,
+    "Evaluation, prediction and the command line": bad_models.CASES,
+}
+CASES = [case for cases in AREAS.values() for case in cases]

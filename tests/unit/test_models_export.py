@@ -1,0 +1,132 @@
+"""What is saved loads in plain transformers and plain timm, with the same logits."""
+
+import json
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+    BitImageProcessor,
+    ViTImageProcessor,
+    pipeline,
+)
+
+from hf_finetune.data.images import processor_transform
+from hf_finetune.models.build import build_model, load_processor, read_config
+from hf_finetune.models.export import export_model, set_image_size
+
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+LABELS = ["tea", "soup", "cake", "pie"]
+
+
+def square_processor(size):
+    return ViTImageProcessor(size={"height": size, "width": size})
+
+
+def grey(size=(100, 70)):
+    return Image.new("RGB", size, (120, 120, 120))
+
+
+def build(path, dropout=None):
+    config = read_config(str(path), LABELS, "single_label", dropout=dropout)
+    return build_model(str(path), config, modality="image").model.eval(), load_processor(str(path), "image")
+
+
+@pytest.mark.parametrize("dropout", [None, 0.25])
+def test_a_timm_classifier_loads_both_ways(tmp_path, timm_checkpoint, dropout):
+    """Trap 22: transformers 5.23 saves ``model_args: null``, on which timm 1.0.31 fails."""
+    model, processor = build(timm_checkpoint, dropout)
+    export_model(model, processor, tmp_path / "model")
+    with torch.no_grad():
+        expected = model(PIXELS).logits
+        wrapped, info = AutoModelForImageClassification.from_pretrained(
+            tmp_path / "model", output_loading_info=True
+        )
+        torch.testing.assert_close(wrapped(PIXELS).logits, expected, rtol=0, atol=0)
+        plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+        torch.testing.assert_close(plain(PIXELS), expected, rtol=0, atol=0)
+    assert not any(info.values())
+    assert list(wrapped.config.id2label.values()) == LABELS
+    assert plain.num_classes == 4
+    for loaded in (wrapped.timm_model, plain):
+        assert getattr(loaded, "drop_rate", 0.0) == (dropout or 0.0)
+    assert AutoImageProcessor.from_pretrained(tmp_path / "model").data_config["input_size"] == (3, 32, 32)
+
+
+def test_a_timm_config_without_arguments_loads_both_ways(tmp_path, tiny_model):
+    """Trap 22, from a checkpoint whose config says nothing of ``model_args``."""
+    model = tiny_model("timm/test_resnet", model_args=None)
+    model.save_pretrained(tmp_path / "first")
+    export_model(model, load_processor(str(tmp_path / "first"), "image"), tmp_path / "model")
+    assert "model_args" not in json.loads((tmp_path / "model" / "config.json").read_text())
+    assert timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).num_classes == 3
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "model").num_labels == 3
+
+
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin", "resnet", "convnext"])
+def test_what_is_published_has_the_names_of_the_hub(tmp_path, tiny_model, name):
+    """Trap 14: transformers 5.23 keeps ViT's weights under other names in memory than on the Hub."""
+    model = tiny_model(name, num_labels=3)
+    export_model(model, square_processor(32), tmp_path / "model")
+    loaded, info = AutoModelForImageClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(info.values())
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    model.save_pretrained(tmp_path / "stock")
+    ours, stock = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "stock"))
+    assert ours == stock
+
+
+def test_a_text_classifier_loads_in_a_pipeline(tmp_path, bert_checkpoint):
+    config = read_config(str(bert_checkpoint), ["bad", "good"], "single_label")
+    model = build_model(str(bert_checkpoint), config, modality="text").model.eval()
+    export_model(model, load_processor(str(bert_checkpoint), "text"), tmp_path / "model")
+    found = pipeline("text-classification", model=str(tmp_path / "model"), top_k=None)(["good film"])[0]
+    with torch.no_grad():
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+        expected = model(**tokenizer("good film", return_tensors="pt")).logits.softmax(-1)[0]
+    scores = {entry["label"]: entry["score"] for entry in found}
+    assert scores == pytest.approx({"bad": expected[0].item(), "good": expected[1].item()})
+
+
+def test_everybody_may_read_what_is_saved(tmp_path, timm_checkpoint):
+    export_model(*build(timm_checkpoint), tmp_path / "model")
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "model").iterdir()} == {0o644}
+
+
+def test_the_image_size_of_a_timm_checkpoint_is_set_for_training_too(timm_checkpoint):
+    """The processor of transformers 5.23 reads the size once, when it is made: the config alone is too late."""
+    config = read_config(str(timm_checkpoint), LABELS, "single_label")
+    processor = load_processor(str(timm_checkpoint), "image")
+    set_image_size(processor, config, 48)
+    assert config.pretrained_cfg["input_size"] == [3, 48, 48]
+    assert processor_transform(processor)(grey()).shape == (3, 48, 48)
+    assert tuple(processor.data_config["input_size"]) == (3, 48, 48)
+
+
+def test_the_image_size_of_a_checkpoint_with_a_square_size():
+    processor = square_processor(32)
+    set_image_size(processor, None, 48)
+    assert processor_transform(processor)(grey()).shape == (3, 48, 48)
+
+
+def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
+    processor = BitImageProcessor(size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224})
+    set_image_size(processor, None, 112)
+    assert (dict(processor.size), dict(processor.crop_size)) == (
+        {"shortest_edge": 128},
+        {"height": 112, "width": 112},
+    )
+    assert processor_transform(processor)(grey((300, 200))).shape == (3, 112, 112)
+
+
+def test_without_an_image_size_the_checkpoints_stays(timm_checkpoint):
+    config = read_config(str(timm_checkpoint), LABELS, "single_label")
+    before = dict(config.pretrained_cfg)
+    processor = load_processor(str(timm_checkpoint), "image")
+    set_image_size(processor, config, None)
+    assert config.pretrained_cfg == before
+    assert processor_transform(processor)(grey()).shape == (3, 32, 32)

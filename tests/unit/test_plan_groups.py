@@ -1,0 +1,62 @@
+"""Parameter groups: rates by depth, decay by kind."""
+
+import pytest
+
+from hf_finetune.plan.groups import ParameterGroup, parameter_groups
+from hf_finetune.plan.layers import Layout, Parameter
+
+LAYOUT = Layout(
+    parameters=(
+        Parameter("embed", 8, 0, decays=False),
+        Parameter("layer.0.weight", 4, 1),
+        Parameter("layer.0.bias", 2, 1, decays=False),
+        Parameter("layer.1.weight", 4, 2),
+        Parameter("fc.weight", 6, 3),
+        Parameter("fc.bias", 3, 3, decays=False),
+    ),
+    groups=("input", "layer.0", "layer.1", "head"),
+)
+
+
+def test_without_layer_decay_there_is_one_group_that_decays_and_one_that_does_not():
+    groups = parameter_groups(LAYOUT, LAYOUT.names(), lr=0.1, weight_decay=0.05)
+    assert groups == (
+        ParameterGroup("layer.0..head", 0.1, 0.05, ("layer.0.weight", "layer.1.weight", "fc.weight"), 14),
+        ParameterGroup("input..head", 0.1, 0.0, ("embed", "layer.0.bias", "fc.bias"), 13),
+    )
+
+
+def test_layer_decay_multiplies_the_rate_once_for_each_layer_below_the_head():
+    groups = parameter_groups(LAYOUT, LAYOUT.names(), lr=0.8, weight_decay=0.05, layer_decay=0.5)
+    assert [(group.layers, group.lr, group.weight_decay, group.parameters) for group in groups] == [
+        ("head", 0.8, 0.05, ("fc.weight",)),
+        ("head", 0.8, 0.0, ("fc.bias",)),
+        ("layer.1", 0.4, 0.05, ("layer.1.weight",)),
+        ("layer.0", 0.2, 0.05, ("layer.0.weight",)),
+        ("layer.0", 0.2, 0.0, ("layer.0.bias",)),
+        ("input", 0.1, 0.0, ("embed",)),
+    ]
+
+
+def test_without_weight_decay_a_layer_is_one_group():
+    groups = parameter_groups(LAYOUT, ["fc.weight", "fc.bias"], lr=0.1)
+    assert groups == (ParameterGroup("head", 0.1, 0.0, ("fc.weight", "fc.bias"), 9),)
+
+
+def test_no_group_is_empty_when_only_biases_are_trained():
+    """Trap 6: ZeRO-3 cannot index an empty first group, which the stock Trainer makes here."""
+    groups = parameter_groups(LAYOUT, ["layer.0.bias", "fc.bias"], lr=0.1, weight_decay=0.05)
+    assert groups == (ParameterGroup("layer.0..head", 0.1, 0.0, ("layer.0.bias", "fc.bias"), 5),)
+
+
+@pytest.mark.parametrize("layer_decay", [0.0, -0.5, 1.01])
+def test_layer_decay_is_a_factor(layer_decay):
+    with pytest.raises(ValueError) as caught:
+        parameter_groups(LAYOUT, ["fc.bias"], lr=0.1, layer_decay=layer_decay)
+    assert str(caught.value) == f"layer_decay must be in (0, 1]. Got {layer_decay!r}."
+
+
+def test_a_name_that_the_model_does_not_have_is_an_error():
+    with pytest.raises(ValueError) as caught:
+        parameter_groups(LAYOUT, ["fc.bias", "fc.wieght"], lr=0.1)
+    assert str(caught.value) == "trainable must name parameters of the model. Got fc.wieght."

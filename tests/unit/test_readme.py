@@ -1,0 +1,173 @@
+"""What README.md and its neighbours say exists: recipes, files, commands, options, targets and code."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import hf_finetune
+from hf_finetune import load_recipe
+from hf_finetune.cli import app
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.recipe.yaml_text import read_yaml
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#]+)\)")
+NAMED_FILE = re.compile(r"`((?:hf_finetune|recipes|examples|tests|docs|tools|\.ci)/[\w./-]*)`")
+COMMAND = re.compile(r"(?:hf-finetune|-m hf_finetune) +([a-z][^`\n#]*)")
+MAKE = re.compile(r"(?<![\w-])make ([a-z]+)\b(?=`|$| +#)", re.MULTILINE)
+PLACEHOLDERS = ("NAME", "DEST", "RECIPE", "./")
+
+
+def blocks(text, language):
+    """Give the fenced blocks of a language, without the indent that they have inside a list."""
+    found = [match[2] for match in FENCE.finditer(text) if match[1] == language]
+    return [re.sub(r"^ {3}" if block.startswith("   ") else r"^", "", block, flags=re.M) for block in found]
+
+
+def command_tree(command):
+    """Give the options of every command, by its words: ``recipes copy``."""
+    subcommands = getattr(command, "commands", None)
+    if not isinstance(subcommands, Mapping):
+        return {"": {option for parameter in command.params for option in parameter.opts}}
+    return {
+        f"{name} {rest}".strip(): options
+        for name, child in subcommands.items()
+        for rest, options in command_tree(child).items()
+    }
+
+
+COMMANDS = command_tree(typer.main.get_command(app))
+RECIPES = blocks(README, "yaml")
+CODE = [(name, code) for name, text in TEXTS.items() for code in blocks(text, "python")]
+WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMMAND.findall(text)]
+
+
+def test_the_patterns_find_what_there_is():
+    assert len(RECIPES) == 2
+    assert len(CODE) == 3
+    assert len(WRITTEN) >= 20
+    assert {name for name, _ in WRITTEN} >= {"README.md", "examples/README.md"}
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_recipes_validate(text):
+    content, problems = read_yaml(text, "README.md")
+    assert problems == []
+    assert parse_recipe(content).stages
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_and_named_files_exist(name):
+    links = [link for link in LINK.findall(TEXTS[name]) if not link.startswith("https://")]
+    missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
+    missing += [path for path in NAMED_FILE.findall(TEXTS[name]) if not placeholder_or_file(path)]
+    assert missing == []
+
+
+def placeholder_or_file(path):
+    return "NAME" in path or (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("name", "line"), WRITTEN)
+def test_commands_and_options_exist(name, line):
+    words = line.split()
+    command = " ".join(words[:2]) if words[0] == "recipes" else words[0]
+    assert command in COMMANDS, f"{name}: {line}"
+    options = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert options <= COMMANDS[command], f"{name}: {line}"
+
+
+@pytest.mark.parametrize(("name", "line"), [pair for pair in WRITTEN if pair[1].startswith("recipes ")])
+def test_shipped_recipes_named_exist(name, line):
+    words = line.split()
+    if len(words) > 2 and words[1] in ("show", "copy") and words[2] != "NAME":
+        assert load_recipe(words[2]).stages, f"{name}: {line}"
+
+
+def test_overrides_named_in_commands_fit_the_recipe():
+    content, _ = read_yaml(RECIPES[0], "README.md")
+    changes = [
+        word
+        for name, line in WRITTEN
+        for word in line.split()
+        if name == "README.md" and re.fullmatch(r"[a-z][\w.]*=\S+", word)
+    ]
+    assert len(changes) == 4
+    assert parse_recipe(content, changes).stages[1].epochs == 3
+
+
+@pytest.mark.parametrize(("name", "code"), CODE)
+def test_code_compiles_and_takes_what_the_package_gives(name, code):
+    compile(code, name, "exec")
+    for names in re.findall(r"^from hf_finetune import (.+)$", code, re.MULTILINE):
+        assert set(names.split(", ")) <= set(hf_finetune.__all__)
+
+
+def test_the_callback_block_is_a_part_of_the_example():
+    block = next(code for name, code in CODE if name == "README.md" and "FreezingCallback" in code)
+    example = (ROOT / "examples/freezing_callback.py").read_text(encoding="utf-8").splitlines()
+    lines = iter(line.strip() for line in example)
+    lacking = [line for line in block.splitlines() if line.strip() and not reached(line.strip(), lines)]
+    assert lacking == []
+
+
+def reached(wanted, lines):
+    """Go on through the lines until the one that is wanted, or, for an import, one that imports as much."""
+    if wanted.startswith("from "):
+        module, _, names = wanted.partition(" import ")
+        return any(
+            line.startswith(f"{module} import ")
+            and set(names.split(", ")) <= set(line[len(module) + 8 :].split(", "))
+            for line in lines
+        )
+    return wanted in lines
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = {target for text in TEXTS.values() for target in MAKE.findall(text)}
+    assert named >= {"quickstart", "test", "check", "assets", "clean"}
+    assert named <= targets
+
+
+def test_the_table_of_stage_fields_is_complete_and_its_defaults_are_true():
+    table = README.partition("### The fields of a stage")[2].partition("\n## ")[0]
+    shown = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            fields, defaults, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            names = re.findall(r"`(\w+)`", fields)
+            values = re.findall(r"`([^`]+)`", defaults) or [None] * len(names)
+            shown |= dict(zip(names, values, strict=True))
+    assert set(shown) == set(StageSpec.model_fields)
+    assert sum(text is not None for text in shown.values()) == 10
+    default = StageSpec.model_validate({"train": "head", "epochs": 1, "lr": 1e-3})
+    for name, text in shown.items():
+        if text is not None:
+            value = getattr(default, name)
+            assert yaml.safe_load(text) == getattr(value, "name", value), name
+
+
+def test_selectors_of_the_table_are_read():
+    table = README.partition("selectors\n")[2].partition("\n### ")[0]
+    cells = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)[1:]
+    assert len(cells) == 8
+    for cell in cells:
+        stage, problems = read_yaml(f"{{train: {cell}, epochs: 1, lr: 0.1}}", "README.md")
+        assert problems == []
+        assert StageSpec.model_validate(stage).train == yaml_tuple(yaml.safe_load(cell))
+
+
+def yaml_tuple(value):
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,73 @@
+"""The manifest: written, changed and read back."""
+
+import json
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
+
+MANIFEST = Manifest(
+    stages=(StageRecord("head", "done", 1.5, {"steps": 3}), StageRecord("all")),
+    fingerprints={"recipe": "a", "data": "b", "checkpoint": "c"},
+    versions={"torch": "2.15.0"},
+    seed=7,
+)
+
+
+def test_a_manifest_comes_back_as_it_was(tmp_path):
+    MANIFEST.write(tmp_path / "manifest.json")
+    assert read_manifest(tmp_path / "manifest.json") == MANIFEST
+
+
+def test_changing_a_stage_makes_another_manifest():
+    changed = MANIFEST.with_stage(1, state="running", seconds=0.5)
+    assert changed.stages == (MANIFEST.stages[0], StageRecord("all", "running", 0.5))
+    assert MANIFEST.stages[1].state == "pending"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (None, "FileNotFoundError"),
+        ("{", "JSONDecodeError"),
+        ("{}", "KeyError"),
+        ('{"stages": [{"nom": "head"}]}', "TypeError"),
+        ('{"stages": [], "seed": 0}', "TypeError"),
+        ("[]", "TypeError"),
+    ],
+)
+def test_what_is_no_manifest_is_an_error(tmp_path, text, kind):
+    path = tmp_path / "manifest.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == f"{path} must be the manifest of a run. Got {kind}."
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_json(path, {"accuracy": 0.5, "name": "crème"})
+    before = path.read_text(encoding="utf-8")
+    assert json.loads(before) == {"accuracy": 0.5, "name": "crème"}
+    assert "crème" in before
+    for content in ({"accuracy": float("nan")}, {"accuracy": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            write_json(path, content)
+    assert path.read_text(encoding="utf-8") == before
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_the_versions_a_result_depends_on_are_listed():
+    versions = library_versions()
+    assert set(versions) == {
+        "hf-finetune",
+        "torch",
+        "transformers",
+        "datasets",
+        "accelerate",
+        "timm",
+        "scikit-learn",
+    }
+    assert all(versions.values())

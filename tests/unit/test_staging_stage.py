@@ -1,0 +1,79 @@
+"""A stage's files: the last whole checkpoint, and weights that are whole or not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_finetune.staging.stage import last_checkpoint, load_weights, save_weights, stage_folder
+
+
+def checkpoint(folder, step, state=None):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights")
+    if state is not None:
+        (path / "trainer_state.json").write_text(state, encoding="utf-8")
+    return path
+
+
+def test_each_stage_has_its_own_folder():
+    """Trap 15: stages that share an output directory pick up each other's checkpoints."""
+    folders = [stage_folder(Path("RUN"), index, name) for index, name in enumerate(["head", "all", "head"])]
+    assert folders == [Path("RUN/stages/01-head"), Path("RUN/stages/02-all"), Path("RUN/stages/03-head")]
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
+    for step in (9, 10, 100, 20):
+        checkpoint(tmp_path, step, json.dumps({"global_step": step}))
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+
+
+@pytest.mark.parametrize("state", [None, "", '{"global_step": 2', "{}", '{"global_step": "x"}'])
+def test_a_half_written_checkpoint_is_skipped_and_removed(tmp_path, state):
+    whole = checkpoint(tmp_path, 10, json.dumps({"global_step": 10}))
+    half = checkpoint(tmp_path, 20, state)
+    assert last_checkpoint(tmp_path) == whole
+    assert not half.exists()
+
+
+def test_without_checkpoints_there_is_none(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    assert last_checkpoint(tmp_path / "not-there") is None
+    checkpoint(tmp_path, 3)
+    assert last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["vit", "timm/test_resnet", "albert", "bert"])
+def test_weights_come_back_bit_for_bit(tmp_path, tiny_model, name):
+    model = tiny_model(name)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_weights(model, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    load_weights(model, tmp_path / "model.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_weights_of_another_model_are_not_loaded(tmp_path, tiny_model):
+    save_weights(tiny_model("bert"), tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError):
+        load_weights(tiny_model("bert", num_hidden_layers=3), tmp_path / "model.safetensors")
+
+
+def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+
+    def full(model, name):
+        Path(name).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hf_finetune.staging.stage.save_model", full)
+    with pytest.raises(OSError):
+        save_weights(tiny_model("bert"), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
