@@ -18,7 +18,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.recipe import Recipe
 from hf_finetune.staging.trainer import check_optimizer_name
-from hf_finetune.tasks import TASKS, Task, load_data
+from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
 __all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward"]
 
@@ -133,20 +133,27 @@ def load_pretrained(ready: Ready) -> BuiltModel:
     )
 
 
-def try_forward(model: PreTrainedModel, ready: Ready) -> None:
-    """Try one example, so that an input of the wrong size is told before anything trains."""
-    try:
-        with torch.no_grad():
-            model.eval()(**ready.task.dummy(ready.processor))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        size = ready.recipe.data.image_size
-        place, value = (
-            ("data.image_size", str(size)) if size else ("model.path", repr(ready.recipe.model.path))
-        )
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            Problem(place, "must suit the checkpoint", value, f"The model says: {first}")
-        ) from error
+def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
+    """Try one example, so that an input of the wrong size is told before anything trains.
+
+    Raises:
+        InputError: If the model cannot take what inference or training will give it.
+    """
+    data = ready.recipe.data
+    example = inputs.collate([inputs.train[0]])
+    example.pop("labels", None)
+    trained_on = "train_image_size" if data.train_image_size else "image_size"
+    for field, batch in (("image_size", ready.task.dummy(ready.processor)), (trained_on, example)):
+        try:
+            with torch.no_grad():
+                model.eval()(**batch)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = getattr(data, field)
+            path = repr(ready.recipe.model.path)
+            place, value = (f"data.{field}", str(size)) if size else ("model.path", path)
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problem = Problem(place, "must suit the checkpoint", value, f"The model says: {first}")
+            raise InputError(problem) from error
 
 
 def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,7 @@ from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec, dump_recipe
 from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
+from hf_finetune.tasks import Inputs
 
 __all__ = ["RunResult", "run"]
 
@@ -82,68 +83,81 @@ def run(
     started = perf_counter()
     state = PartialState()
     folder = _choose_folder(output_dir, recipe, resume, state)
+    before = read_manifest(folder / "manifest.json") if resume else None
+    if before is None:
+        _check_folder(folder)
     ready = get_ready(recipe, state)
-    manifest = _open_run(folder, ready, resume, state)
-    for note in ready.data.notes:
-        logger.info(note)
     built = load_pretrained(ready)
-    for note in built.notes:
-        logger.info(note)
-    try_forward(built.model, ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
-    model: PreTrainedModel = built.model
-    for index, (stage, planned) in enumerate(zip(recipe.stages, ready.plan.stages, strict=True)):
-        place = stage_folder(folder, index, stage.name)
+    try_forward(built.model, ready, inputs)
+    manifest = _begin(folder, ready, before, state)
+    for note in (*ready.data.notes, *built.notes):
+        logger.info(note)
+    model = built.model
+    for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)
             continue
         if index > 0:
             model = load_pretrained(ready).model
             load_weights(model, stage_folder(folder, index - 1, recipe.stages[index - 1].name) / WEIGHTS)
-        resumes = manifest.stages[index].state == "running"
-        manifest = manifest.with_stage(index, state="running")
-        _write(manifest, folder, state)
-        logger.info(_first_line(index, stage, planned, ready, resumes))
-        best = _best_metric(stage, ready)
-        begun = perf_counter()
-        try:
-            result = train_stage(
-                model,
-                stage,
-                planned,
-                folder=place,
-                target=ready.data.target,
-                train=inputs.train,
-                validation=inputs.validation,
-                collate=inputs.collate,
-                compute_metrics=_trainer_metrics(ready),
-                best_metric=best,
-                greater_is_better=best != "loss" and best is not None and greater_is_better(best),
-                evaluation_batch_size=recipe.evaluation.batch_size,
-                speed=recipe.speed,
-                workers=recipe.data.workers,
-                seed=recipe.seed + index,
-                resume=resumes,
-                callbacks=callbacks,
-            )
-        finally:
-            spent = manifest.stages[index].seconds + perf_counter() - begun
-            manifest = manifest.with_stage(index, seconds=round(spent, 3))
-            _write(manifest, folder, state)
-        manifest = manifest.with_stage(
-            index, state="done", result=_stage_entry(planned, result, spent, ready)
-        )
-        _write(manifest, folder, state)
+        manifest = _run_stage(model, index, ready, inputs, manifest, folder, state, callbacks)
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         last = len(recipe.stages) - 1
         load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
         _export(model, ready.processor, folder / "model")
         metrics = _evaluate(ready, manifest, folder, perf_counter() - started, progress)
-        manifest = Manifest(**{**manifest.__dict__, "state": "done"})
-        _write(manifest, folder, state)
+        _write(replace(manifest, state="done"), folder, state)
     state.wait_for_everyone()
     return RunResult(folder, metrics, ready.headline)
+
+
+def _run_stage(
+    model: PreTrainedModel,
+    index: int,
+    ready: Ready,
+    inputs: Inputs,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+) -> Manifest:
+    """Train one stage, or go on with it, and write down how far it is."""
+    recipe, stage, planned = ready.recipe, ready.recipe.stages[index], ready.plan.stages[index]
+    resumes = manifest.stages[index].state == "running"
+    manifest = manifest.with_stage(index, state="running")
+    _write(manifest, folder, state)
+    logger.info(_first_line(index, stage, planned, ready, resumes))
+    best = _best_metric(stage, ready)
+    begun = perf_counter()
+    try:
+        result = train_stage(
+            model,
+            stage,
+            planned,
+            folder=stage_folder(folder, index, stage.name),
+            target=ready.data.target,
+            train=inputs.train,
+            validation=inputs.validation,
+            collate=inputs.collate,
+            compute_metrics=_trainer_metrics(ready),
+            best_metric=best,
+            greater_is_better=best not in (None, "loss") and greater_is_better(str(best)),
+            evaluation_batch_size=recipe.evaluation.batch_size,
+            speed=recipe.speed,
+            workers=recipe.data.workers,
+            seed=recipe.seed + index,
+            resume=resumes,
+            callbacks=callbacks,
+        )
+    finally:
+        spent = manifest.stages[index].seconds + perf_counter() - begun
+        manifest = manifest.with_stage(index, seconds=round(spent, 3))
+        _write(manifest, folder, state)
+    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
+    _write(manifest, folder, state)
+    return manifest
 
 
 def _choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
@@ -157,39 +171,37 @@ def _choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, 
     return Path(names[0])
 
 
-def _open_run(folder: Path, ready: Ready, resume: bool, state: PartialState) -> Manifest:
-    """Begin a run directory, or go on with one."""
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, or cannot be made."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        repair = "Name another folder, or add --resume to go on with the run in it."
+        raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        rule = "must be in a folder that can be written to"
+        raise InputError(Problem("--output-dir", rule, str(existing)))
+
+
+def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialState) -> Manifest:
+    """Begin a run directory, or make sure that the run in it is of this recipe, data and checkpoint."""
     text = dump_recipe(ready.recipe)
     fingerprints = {
         "recipe": hashlib.sha256(text.encode()).hexdigest(),
         "data": ready.data.fingerprint,
         "checkpoint": _checkpoint_fingerprint(ready.recipe.model.path, ready.config),
     }
-    manifest: Manifest | None = None
-    if resume:
-        manifest = read_manifest(folder / "manifest.json")
-        _check_unchanged(folder, ready.recipe, manifest, fingerprints)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        repair = "Name another folder, or add --resume to go on with the run in it."
-        raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
-    else:
-        _check_writable(folder)
+    if before is not None:
+        _check_unchanged(folder, ready.recipe, before, fingerprints)
+        return before
+    stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
+    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
     state.wait_for_everyone()
-    if manifest is None:
-        stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-        manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
-        if state.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-            _write(manifest, folder, state)
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        _write(manifest, folder, state)
     state.wait_for_everyone()
     return manifest
-
-
-def _check_writable(folder: Path) -> None:
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(Problem("--output-dir", "must be in a folder that can be written to", str(existing)))
 
 
 def _check_unchanged(

@@ -31,6 +31,7 @@ from transformers import TimmWrapperConfig  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
+torch.set_num_threads(1)  # on models this small more threads only get in each other's way
 
 DEPRECATIONS = ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning")
 WATCHED = r"(hf_finetune|transformers|accelerate|torch|timm)(\..*)?"
@@ -82,7 +83,10 @@ def reviews(tmp_path_factory):
     lines = ["text,label"]
     for index in range(20):
         tail = f"the {WORDS[index % 10]} {WORDS[index // 2]} film"
-        lines += [f"good {tail} great{' fine' * (index % 3)},good", f"bad {tail} poor{' dull' * (index % 3)},bad"]
+        lines += [
+            f"good {tail} great{' fine' * (index % 3)},good",
+            f"bad {tail} poor{' dull' * (index % 3)},bad",
+        ]
     path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -211,6 +215,9 @@ ARCHITECTURES = {
             "hidden_dropout_prob": 0.0,
         },
     ),
-    "resnet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"}),
+    "resnet": (
+        "ResNet",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "basic"},
+    ),
     "convnext": ("ConvNext", {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}),
 }

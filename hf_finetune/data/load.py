@@ -11,7 +11,7 @@ from datasets import Dataset, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from hf_finetune.data.locate import FORMATS, PICTURE_SUFFIXES, Location, Modality, locate, split_name
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Source", "load_source"]
@@ -105,7 +105,7 @@ def _load_files(location: Location) -> dict[str, Dataset]:
         reader = FORMATS[files[0].suffix.lower()]
         empty = [file.name for file in files if file.stat().st_size == 0]
         if empty:
-            problems.append(Problem(quoted(empty), "must hold at least one example", "an empty file"))
+            problems.append(Problem(listed(empty), "must hold at least one example", "an empty file"))
             continue
         try:
             splits[split] = _read(

@@ -72,7 +72,9 @@ def _find_columns(
         if found is None:
             rule = f"must have one column that is plainly the {main}"
             problems.append(
-                Problem(place, rule, f"columns {quoted(present)}", f"Rename that column to {main!r}.")
+                Problem(
+                    place, rule, f"columns {quoted(present)}", f"Rename the one with the {main}s to {main!r}."
+                )
             )
         else:
             used[main] = found

@@ -144,6 +144,10 @@ class DataSpec(Part):
         default=None,
         description="Height and width of the model's input in pixels; null = the checkpoint's.",
     )
+    train_image_size: Count | None = Field(
+        default=None,
+        description="Height and width of augmented training images in pixels; null = image_size.",
+    )
     max_length: Count | None = Field(
         default=None,
         description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",

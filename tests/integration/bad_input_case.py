@@ -92,7 +92,7 @@ class Room:
 
     def __init__(self, parent: Path):
         self.folder, self.original = parent / "room", parent / "original"
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir()
         (self.folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
         (self.folder / "text.yaml").write_text(TEXT_RECIPE, encoding="utf-8")
         for name, colour in COLOURS.items():
@@ -100,7 +100,9 @@ class Room:
             for index in range(6):
                 shade = tuple(channel + 8 * index for channel in colour)
                 Image.new("RGB", (32, 32), shade).save(self.folder / "photos" / name / f"{index}.png")
-        rows = [f"the film {'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(6)]
+        rows = [
+            f"the film {'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(6)
+        ]
         (self.folder / "reviews.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
         save_vit(self.folder / "vit", names=("a", "b"))
         save_bert(self.folder / "bert")

@@ -5,12 +5,14 @@ import bad_data
 import bad_folders
 import bad_models
 import bad_recipes
+import bad_stages
 from bad_input_case import Case
 
 __all__ = ["AREAS", "CASES"]
 
 AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
+    "Selectors, optimizers and metrics": bad_stages.CASES,
     "Data": bad_data.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,

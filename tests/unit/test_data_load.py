@@ -121,7 +121,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path):
     assert train.value.startswith("ArrowInvalid: Parquet magic bytes not found")
     assert str(test) == (
         "test.csv must be readable as csv. Got UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff "
-        "in position 0: invalid start byte."
+        "in position 0: invalid start byte. Save it again as UTF-8."
     )
 
 

@@ -283,7 +283,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
         f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
         "Known: '.txt', '.csv', '.json', '.jsonl', '.parquet'.",
         f"{table} must have one column that is plainly the text. Got columns 'headline', 'summary'. "
-        "Rename that column to 'text'.",
+        "Rename the one with the texts to 'text'.",
         f"{blank} must hold at least one row.",
     ]
     assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")

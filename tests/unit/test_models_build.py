@@ -41,7 +41,9 @@ def change_weights(folder, change):
 
 def test_a_backbone_without_a_head_gets_a_new_one(tmp_path, tiny_model):
     before = saved(tiny_model("bert"), tmp_path)
-    change_weights(tmp_path, lambda weights: [weights.pop(f"classifier.{name}") for name in ("weight", "bias")])
+    change_weights(
+        tmp_path, lambda weights: [weights.pop(f"classifier.{name}") for name in ("weight", "bias")]
+    )
     built = build(tmp_path, ["bad", "good"])
     assert built.notes == ("A new head is made for 2 labels.",)
     after = built.model.state_dict()

@@ -72,7 +72,9 @@ def test_what_is_published_has_the_names_of_the_hub(tmp_path, tiny_model, name):
     """Trap 14: transformers 5.23 keeps ViT's weights under other names in memory than on the Hub."""
     model = tiny_model(name, num_labels=3)
     export_model(model, square_processor(32), tmp_path / "model")
-    loaded, info = AutoModelForImageClassification.from_pretrained(tmp_path / "model", output_loading_info=True)
+    loaded, info = AutoModelForImageClassification.from_pretrained(
+        tmp_path / "model", output_loading_info=True
+    )
     assert not any(info.values())
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     model.save_pretrained(tmp_path / "stock")

@@ -37,13 +37,11 @@ MATRIX = {
     "deit": (["input", "deit.layers.0", "deit.layers.1"], CLASSIFIER),
     "dinov2": (["input", "dinov2.encoder.layer.0", "dinov2.encoder.layer.1"], CLASSIFIER),
     "swin": (
-        ["input"]
-        + [f"swin.encoder.layers.{name}" for name in ("0.blocks.0", "1.blocks.0", "1.blocks.1")],
+        ["input"] + [f"swin.encoder.layers.{name}" for name in ("0.blocks.0", "1.blocks.0", "1.blocks.1")],
         CLASSIFIER,
     ),
     "resnet": (
-        ["input"]
-        + [f"resnet.encoder.stages.{name}" for name in ("0.layers.0", "1.layers.0", "1.layers.1")],
+        ["input"] + [f"resnet.encoder.stages.{name}" for name in ("0.layers.0", "1.layers.0", "1.layers.1")],
         ["classifier.1.weight", "classifier.1.bias"],
     ),
     "convnext": (
@@ -71,7 +69,8 @@ MATRIX = {
         ["timm_model.fc.weight", "timm_model.fc.bias"],
     ),
     "timm/vgg11_bn": (
-        [f"features.{i}" for i in (0, 1, 4, 5, 8, 9, 11, 12, 15, 16, 18, 19, 22, 23, 25, 26)] + ["pre_logits"],
+        [f"features.{i}" for i in (0, 1, 4, 5, 8, 9, 11, 12, 15, 16, 18, 19, 22, 23, 25, 26)]
+        + ["pre_logits"],
         ["timm_model.head.fc.weight", "timm_model.head.fc.bias"],
     ),
     "timm/test_convnext": (None, ["timm_model.head.fc.weight", "timm_model.head.fc.bias"]),
@@ -125,10 +124,19 @@ def test_weight_decay_spares_norms_biases_and_tokens(on_meta, name):
     decays = {parameter.name for parameter in layout.parameters if parameter.decays}
     spared = [name for name in parameters if name not in decays]
     assert {name for name in parameters if parameters[name].ndim == 1} <= set(spared)
-    tokens = ("cls_token", "pos_embed", "position_embeddings", "distillation_token", "mask_token", "bias_table")
+    tokens = (
+        "cls_token",
+        "pos_embed",
+        "position_embeddings",
+        "distillation_token",
+        "mask_token",
+        "bias_table",
+    )
     assert {name for name in parameters if name.endswith(tokens)} <= set(spared)
     if name.startswith("timm/") and hasattr(model.timm_model, "no_weight_decay"):
-        assert {f"timm_model.{name}" for name in model.timm_model.no_weight_decay()} & set(parameters) <= set(spared)
+        assert {f"timm_model.{name}" for name in model.timm_model.no_weight_decay()} & set(parameters) <= set(
+            spared
+        )
     matrices = [name for name in parameters if name.endswith(".weight") and parameters[name].ndim > 1]
     assert decays == set(matrices)
     groups = parameter_groups(layout, layout.names(), lr=0.1, weight_decay=0.05)

@@ -88,7 +88,9 @@ def test_each_epoch_moves_what_its_phase_trains_and_nothing_else(tmp_path, tiny_
     assert first == second == set(head_names(model))
     expected = set(model.state_dict()) - {"vit.embeddings.mask_token"}
     # a key's bias has no gradient in attention: the softmax does not see it
-    assert {name for name in expected - third if "key.bias" not in name and "k_proj.bias" not in name} == set()
+    assert {
+        name for name in expected - third if "key.bias" not in name and "k_proj.bias" not in name
+    } == set()
 
 
 def test_a_phase_can_freeze_again(tmp_path, tiny_model):
@@ -116,7 +118,9 @@ def test_a_single_selector_freezes_before_the_optimizer_is_made(tmp_path, tiny_m
 def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
     """Trap 16: a callback's state is not restored; the phase must follow from the Trainer's."""
     whole = tiny_model("timm/test_resnet")
-    stock(whole, tmp_path / "whole", [FreezingCallback(PHASES)], epochs=3, save_strategy="steps", save_steps=1).train()
+    stock(
+        whole, tmp_path / "whole", [FreezingCallback(PHASES)], epochs=3, save_strategy="steps", save_steps=1
+    ).train()
     for step in (1, 2, 3, 4):
         model = tiny_model("timm/test_resnet")
         folder = tmp_path / f"stopped-{step}"
@@ -126,7 +130,9 @@ def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
         model = tiny_model("timm/test_resnet")
         resumed = stock(model, folder, [FreezingCallback(PHASES)], **options)
         resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
-        assert all(torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items()), step
+        assert all(
+            torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items()
+        ), step
 
 
 MISUSE = (

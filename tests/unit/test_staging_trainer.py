@@ -46,7 +46,9 @@ class Watch(TrainerCallback):
         self.rates.append([group["lr"] for group in kwargs["optimizer"].param_groups])
 
 
-def make_trainer(model, folder, examples, *, train="all", groups=None, optimizer_args=None, callbacks=(), **options):
+def make_trainer(
+    model, folder, examples, *, train="all", groups=None, optimizer_args=None, callbacks=(), **options
+):
     layout = read_layout(model)
     trainable = select(layout, train)
     freeze_all_but(model, trainable)
@@ -131,9 +133,13 @@ def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path
     assert watch.norms == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("train", "layer_decay"), [("head", 1.0), ("last:1", 0.5), ("all", 0.5), ("biases", 1.0)])
+@pytest.mark.parametrize(
+    ("train", "layer_decay"), [("head", 1.0), ("last:1", 0.5), ("all", 0.5), ("biases", 1.0)]
+)
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
-def test_the_optimizer_holds_exactly_what_is_trained_as_planned(tmp_path, tiny_model, name, train, layer_decay):
+def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
+    tmp_path, tiny_model, name, train, layer_decay
+):
     """Traps 1, 2, 4 and 19: the stock optimiser misses what is thawed later, and decays timm's exceptions."""
     model = tiny_model(name)
     planned = {"lr": 0.02, "weight_decay": 0.05, "layer_decay": layer_decay}
@@ -260,13 +266,20 @@ def test_optimizers_that_take_groups_are_known(name):
 
 
 def test_optimizer_names_are_the_trainers():
-    assert [optimizer_name(name) for name in ("adamw", "sgd", "adafactor")] == ["adamw_torch", "sgd", "adafactor"]
+    assert [optimizer_name(name) for name in ("adamw", "sgd", "adafactor")] == [
+        "adamw_torch",
+        "sgd",
+        "adafactor",
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("adamww", "stages[1].optimizer must be an optimizer that the Trainer knows. Got 'adamww'. Nearest: 'adamw'."),
+        (
+            "adamww",
+            "stages[1].optimizer must be an optimizer that the Trainer knows. Got 'adamww'. Nearest: 'adamw'.",
+        ),
         (
             "galore_adamw",
             "stages[1].optimizer must take parameter groups. Got 'galore_adamw'. "

@@ -1,0 +1,87 @@
+"""Every bad input ends in its message and its exit code, and leaves nothing half-written."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from bad_folders import largest_file
+from bad_input_case import Room
+from bad_inputs import AREAS, CASES
+
+TABLE = Path(__file__).parents[2] / "docs" / "bad-inputs.md"
+TEMPORARY = (".part", ".tmp", ".incomplete")
+
+
+@pytest.fixture(scope="module")
+def room():
+    with tempfile.TemporaryDirectory(prefix="bad-inputs-") as folder:
+        yield Room(Path(folder))
+
+
+def test_there_are_many_and_no_two_alike():
+    assert len(CASES) >= 45
+    assert Counter(case.given for case in CASES).most_common(1)[0][1] == 1
+    assert all(len(cases) >= 10 for cases in AREAS.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.given for case in CASES])
+def test_a_bad_input(case, room):
+    outcome = room.outcome(case)
+    assert outcome.message == case.message
+    assert outcome.code == case.code
+    left = [
+        path for path in outcome.written if not case.partial or not Path(path).is_relative_to(case.partial)
+    ]
+    assert left == []
+    assert [path for path in outcome.written if path.endswith(TEMPORARY)] == []
+    if case.partial:
+        assert outcome.written != ()
+        assert (room.folder / case.partial).exists()
+
+
+def test_a_run_that_a_full_disk_stopped_is_resumed_to_the_same_end(room):
+    room.reset()
+    with largest_file(20_000):
+        assert room.run("run recipe.yaml --output-dir new").code == 1
+    assert json.loads((room.folder / "new/manifest.json").read_text())["state"] == "running"
+    assert room.run("run recipe.yaml --output-dir new --resume").code == 0
+    assert json.loads((room.folder / "new/manifest.json").read_text())["state"] == "done"
+    for name in ("model/model.safetensors", "predictions.parquet"):
+        assert (room.folder / "new" / name).read_bytes() == (room.folder / "run" / name).read_bytes()
+    assert not [path for path in (room.folder / "new").rglob("*") if path.name.endswith(TEMPORARY)]
+
+
+def test_a_diverged_run_says_so_again_when_it_is_resumed(room):
+    case = next(case for case in CASES if case.given == "a rate at which the loss is no number")
+    assert room.outcome(case).code == 1
+    again = room.run(f"{case.command} --resume")
+    assert again.code == 1
+    assert again.message.splitlines()[-2:] == case.message.splitlines()[-2:]
+
+
+def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_predicted(room):
+    case = next(case for case in CASES if case.given == "a damaged image among those to predict")
+    room.outcome(case)
+    header, *lines = (room.folder / "found.csv").read_text().splitlines()
+    assert header == "id,prediction,score,probability:cake,probability:soup,probability:tea,error"
+    assert [line.split(",")[0] for line in lines] == [f"photos/tea/{index}.png" for index in range(6)]
+    assert [bool(line.split(",")[1]) for line in lines] == [True, True, True, False, True, True]
+    assert lines[3].startswith("photos/tea/3.png,,,,,,The image cannot be read. UnidentifiedImageError")
+
+
+def test_the_table_in_the_documents_has_every_case():
+    text = TABLE.read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| Given")]
+    assert len(rows) == len(CASES)
+    for case, row in zip(CASES, rows, strict=True):
+        given, _command, message, code = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert (given, int(code)) == (case.given, case.code)
+        assert message == message_cell(case.message)
+
+
+def message_cell(message):
+    """As the table shows it: the lines of a message below each other."""
+    escaped = message.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return "<br>".join(line.strip() for line in escaped.splitlines() if line.strip())
