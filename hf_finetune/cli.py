@@ -22,6 +22,9 @@ app = typer.Typer(
 recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that ship with the package.")
 app.add_typer(recipes_app, name="recipes")
 
+# What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
+USAGE_ERROR = typer.BadParameter.__mro__[2]
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -152,7 +155,8 @@ def predict_command(
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:
-        err.print(f"{stream.failed:,} inputs could not be read; each one's error stands in its place.")
+        unread = "1 input" if stream.failed == 1 else f"{stream.failed:,} inputs"
+        err.print(f"{unread} could not be read; the error stands in its place.")
         raise typer.Exit(2)
 
 
@@ -209,15 +213,13 @@ def _tell(error: InputError) -> int:
 
 
 def _tell_failure(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
+    if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, click.ClickException):
+    if isinstance(error, typer.Abort):
+        return 130
+    if isinstance(error, USAGE_ERROR):
         error.show()
         return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
-        return 130
     if os.environ.get("HF_FINETUNE_TRACEBACK"):
         raise error
     err.print(f"[bold red]{type(error).__name__}:[/]", end=" ")

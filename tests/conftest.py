@@ -149,7 +149,15 @@ def _timm_model(architecture, changes):
         pretrained_cfg={**cfg, "input_size": [3, size, size]},
         **{"model_args": {}, **changes},
     )
-    return transformers.TimmWrapperForImageClassification(config).eval()
+    model = transformers.TimmWrapperForImageClassification(config)
+    for (
+        module
+    ) in model.modules():  # as new, timm's give features of size 1e-5, whose gradients are lost to rounding
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.eval()
 
 
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -21,7 +21,7 @@ the folder it ran in. The exit code is 0 when all went well, 2 when the input is
 130 after Ctrl-C. Nothing is written unless the row says so.
 
 The cases are in `tests/integration/bad_*.py`, and the tests compare every message and look for files left
-behind. `python tools/bad_inputs_table.py` makes this page. A full disk stands for a limit on the size of a file;
+behind. `python tools/bad_inputs_table.py` makes this page. Where a disk fills up, the size of files was limited;
 the folder that may not be written to is one of which the system says so (root may write to any).
 """
 

@@ -9,77 +9,172 @@ __all__ = ["CASES"]
 EMBEDDINGS = "vit.embeddings.patch_embeddings.projection.weight"
 
 CASES = [
-    Case("a checkpoint's path with a typing error", "run recipe.yaml model=./vitt", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './vitt'. There is no such folder.")),
-    Case("a folder that is no checkpoint", "run recipe.yaml model=photos", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './photos'. Nearest: './photos'.")),
-    Case("a checkpoint on the Hub without a network", "run recipe.yaml model=google/vit-base-patch16-224-in21k", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got 'google/vit-base-patch16-224-in21k'. If it is on the Hub, check the name, the "
-"network and your access. We couldn't connect to 'https://huggingface.co' to load the "
-"files, and couldn't find them in the cached files.")),
-    Case("a timm model's name with a typing error", "run recipe.yaml model=timm/resnet5O.a1_in1k", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got 'timm/resnet5O.a1_in1k'. If it is on the Hub, check the name, the network and "
-"your access. We couldn't connect to 'https://huggingface.co' to load the files, and "
-"couldn't find them in the cached files.")),
-    Case("a broken config.json", "run recipe.yaml", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './vit'. Nearest: './vit'."), write("vit/config.json", '{"model_type": "vit",')),
-    Case("an architecture that transformers does not know", "run recipe.yaml", ("Problem:\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './vit'. Nearest: './vit'."), config("vit/config.json", model_type="vitt")),
-    Case("a text model for images", "run recipe.yaml model=bert", ("2 problems:\n"
-"  model.path must be a checkpoint with an image processor. Got './bert'. Can't load "
-"image processor for './bert'. If you were trying to load it from "
-"'https://huggingface.co/models', make sure you don't have a local directory with the "
-"same nam...\n"
-"  model.path must be a checkpoint that transformers can build an image classifier of. "
-"Got a 'bert' model.")),
-    Case("an image model for texts", "run text.yaml model=vit", ("2 problems:\n"
-"  model.path must be a checkpoint with a tokenizer. Got './vit'. Couldn't instantiate "
-"the backend tokenizer from one of:\n"
-"  model.path must be a checkpoint that transformers can build a text classifier of. "
-"Got a 'vit' model.")),
-    Case("a checkpoint without its image processor", "run recipe.yaml", ("Problem:\n"
-"  model.path must be a checkpoint with an image processor. Got './vit'. Can't load "
-"image processor for './vit'. If you were trying to load it from "
-"'https://huggingface.co/models', make sure you don't have a local directory with the "
-"same name..."), delete("vit/preprocessor_config.json")),
-    Case("a checkpoint without its weights", "run recipe.yaml --output-dir new", ("Problem:\n"
-"  model.path must hold weights that can be loaded. Got './vit'. Error no file named "
-"model.safetensors, or pytorch_model.bin, found in directory ./vit."), delete("vit/model.safetensors"), partial="new"),
-    Case("truncated weights", "run recipe.yaml --output-dir new", ("Problem:\n"
-"  model.path must hold whole weight files. Got './vit'. Fetch them again: Error while "
-"deserializing header: incomplete metadata, file not fully covered"), cut("vit/model.safetensors", 9000), partial="new"),
-    Case("weights of no bytes", "run recipe.yaml --output-dir new", ("Problem:\n"
-"  model.path must hold whole weight files. Got './vit'. Fetch them again: Error while "
-"deserializing header: header too small"), cut("vit/model.safetensors", 0), partial="new"),
+    Case(
+        "a checkpoint's path with a typing error",
+        "run recipe.yaml model=./vitt",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './vitt'. There is no such folder."
+        ),
+    ),
+    Case(
+        "a folder that is no checkpoint",
+        "run recipe.yaml model=photos",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './photos'. Nearest: './photos'."
+        ),
+    ),
+    Case(
+        "a checkpoint on the Hub without a network",
+        "run recipe.yaml model=google/vit-base-patch16-224-in21k",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got 'google/vit-base-patch16-224-in21k'. If it is on the Hub, check the name, the "
+            "network and your access. We couldn't connect to 'https://huggingface.co' to load the "
+            "files, and couldn't find them in the cached files."
+        ),
+    ),
+    Case(
+        "a timm model's name with a typing error",
+        "run recipe.yaml model=timm/resnet5O.a1_in1k",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got 'timm/resnet5O.a1_in1k'. If it is on the Hub, check the name, the network and "
+            "your access. We couldn't connect to 'https://huggingface.co' to load the files, and "
+            "couldn't find them in the cached files."
+        ),
+    ),
+    Case(
+        "a broken config.json",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './vit'. Nearest: './vit'."
+        ),
+        write("vit/config.json", '{"model_type": "vit",'),
+    ),
+    Case(
+        "an architecture that transformers does not know",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './vit'. Nearest: './vit'."
+        ),
+        config("vit/config.json", model_type="vitt"),
+    ),
+    Case(
+        "a text model for images",
+        "run recipe.yaml model=bert",
+        (
+            "2 problems:\n"
+            "  model.path must be a checkpoint with an image processor. Got './bert'. Can't load "
+            "image processor for './bert'. If you were trying to load it from "
+            "'https://huggingface.co/models', make sure you don't have a local directory with the "
+            "same nam...\n"
+            "  model.path must be a checkpoint that transformers can build an image classifier of. "
+            "Got a 'bert' model."
+        ),
+    ),
+    Case(
+        "an image model for texts",
+        "run text.yaml model=vit",
+        (
+            "2 problems:\n"
+            "  model.path must be a checkpoint with a tokenizer. Got './vit'. Couldn't instantiate "
+            "the backend tokenizer from one of:\n"
+            "  model.path must be a checkpoint that transformers can build a text classifier of. "
+            "Got a 'vit' model."
+        ),
+    ),
+    Case(
+        "a checkpoint without its image processor",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint with an image processor. Got './vit'. Can't load "
+            "image processor for './vit'. If you were trying to load it from "
+            "'https://huggingface.co/models', make sure you don't have a local directory with the "
+            "same name..."
+        ),
+        delete("vit/preprocessor_config.json"),
+    ),
+    Case(
+        "a checkpoint without its weights",
+        "run recipe.yaml --output-dir new",
+        (
+            "Problem:\n"
+            "  model.path must hold weights that can be loaded. Got './vit'. Error no file named "
+            "model.safetensors, or pytorch_model.bin, found in directory ./vit."
+        ),
+        delete("vit/model.safetensors"),
+    ),
+    Case(
+        "truncated weights",
+        "run recipe.yaml --output-dir new",
+        (
+            "Problem:\n"
+            "  model.path must hold whole weight files. Got './vit'. Fetch them again: Error while "
+            "deserializing header: incomplete metadata, file not fully covered"
+        ),
+        cut("vit/model.safetensors", 9000),
+    ),
+    Case(
+        "weights of no bytes",
+        "run recipe.yaml --output-dir new",
+        (
+            "Problem:\n"
+            "  model.path must hold whole weight files. Got './vit'. Fetch them again: Error while "
+            "deserializing header: header too small"
+        ),
+        cut("vit/model.safetensors", 0),
+    ),
     Case(
         "a layer's weights missing",
         "run recipe.yaml --output-dir new",
-        ("Problem:\n"
-"  model.path must hold every weight outside the head; it lacks "
-"vit.embeddings.patch_embeddings.projection.weight. Got './vit'. Name it in "
-"model.allow_missing if that is meant."),
-        weights("vit/model.safetensors", lambda tensors: {k: v for k, v in tensors.items() if k != EMBEDDINGS}), partial="new"),
+        (
+            "Problem:\n"
+            "  model.path must hold every weight outside the head; it lacks "
+            "vit.embeddings.patch_embeddings.projection.weight. Got './vit'. Name it in "
+            "model.allow_missing if that is meant."
+        ),
+        weights(
+            "vit/model.safetensors", lambda tensors: {k: v for k, v in tensors.items() if k != EMBEDDINGS}
+        ),
+    ),
     Case(
         "weights that belong to no layer",
         "run recipe.yaml --output-dir new",
-        ("Problem:\n"
-"  model.path must hold only weights of its architecture; vit.adapter.weight belong to "
-"no layer. Got './vit'. Name it in model.allow_missing if that is meant."),
-        weights("vit/model.safetensors", lambda tensors: {**tensors, "vit.adapter.weight": torch.ones(2)}), partial="new"),
+        (
+            "Problem:\n"
+            "  model.path must hold only weights of its architecture; vit.adapter.weight belong to "
+            "no layer. Got './vit'. Name it in model.allow_missing if that is meant."
+        ),
+        weights("vit/model.safetensors", lambda tensors: {**tensors, "vit.adapter.weight": torch.ones(2)}),
+    ),
     Case(
         "weights of another shape",
         "run recipe.yaml --output-dir new",
-        ("Problem:\n"
-"  model.path must hold vit.embeddings.patch_embeddings.projection.weight in the shape "
-"[16, 3, 16, 16]. Got [16, 3, 8, 8]. Name it in model.allow_missing if that is meant."),
-        weights("vit/model.safetensors", lambda tensors: {**tensors, EMBEDDINGS: torch.ones(16, 3, 8, 8)}), partial="new"),
-    Case("an image size that the checkpoint cannot take", "run recipe.yaml --output-dir new data.image_size=48", ("Problem:\n"
-"  data.image_size must suit the checkpoint. Got 48. The model says: Input image size "
-"(48*48) doesn't match model (32*32)."), partial="new"),
+        (
+            "Problem:\n"
+            "  model.path must hold vit.embeddings.patch_embeddings.projection.weight in the shape "
+            "[16, 3, 16, 16]. Got [16, 3, 8, 8]. Name it in model.allow_missing if that is meant."
+        ),
+        weights("vit/model.safetensors", lambda tensors: {**tensors, EMBEDDINGS: torch.ones(16, 3, 8, 8)}),
+    ),
+    Case(
+        "an image size that the checkpoint cannot take",
+        "run recipe.yaml --output-dir new data.image_size=48",
+        (
+            "Problem:\n"
+            "  data.image_size must suit the checkpoint. Got 48. The model says: Input image size "
+            "(48*48) doesn't match model (32*32)."
+        ),
+    ),
 ]

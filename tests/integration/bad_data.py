@@ -8,174 +8,353 @@ __all__ = ["CASES"]
 PAIRS = [f"the film {number},{label}" for number in range(6) for label in ("bad", "good")]
 
 CASES = [
-    Case("data whose path has a typing error", "run recipe.yaml data=./photo", ("Problem:\n"
-"  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
-"'./photos'.")),
-    Case("a Hub dataset without a network", "run recipe.yaml data=ethz/food101", ("Problem:\n"
-"  data.path must be local while the Hub cannot be reached. Got 'ethz/food101'. "
-"Nothing of that name is in '.' either. Check the path, or connect and try again.")),
-    Case("data in a file of an unknown format", "run text.yaml data=reviews.xlsx", ("Problem:\n"
-"  data.path must be a file of a known format. Got './reviews.xlsx'. Known: csv, json, "
-"jsonl, parquet."), copy("reviews.csv", "reviews.xlsx")),
-    Case("a folder without data", "run recipe.yaml data=vit", ("2 problems:\n"
-"  data.path must hold class folders of images, or csv, json, jsonl or parquet files, "
-"or a dataset saved by save_to_disk. Got './vit'.\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './vit'. Nearest: './vit'."), delete("vit/config.json", "vit/preprocessor_config.json")),
-    Case("a folder with a test split only", "run text.yaml data=tables", ("Problem:\n"
-"  data.path must have a train split. Got only 'test'."), copy("reviews.csv", "tables/test.csv")),
-    Case("a folder of files that name no split", "run text.yaml data=tables", ("Problem:\n"
-"  data.path must hold files named after their split. Got 'a.csv', 'b.csv'. Name one "
-"file train (train.csv, train-00000.parquet), or give the path of a single file."), do(copy("reviews.csv", "tables/a.csv"), copy("reviews.csv", "tables/b.csv"))),
-    Case("a table without rows", "run text.yaml", ("Problem:\n"
-"  The train split must hold at least one example."), rows("reviews.csv", "text,label")),
-    Case("a file of no bytes", "run text.yaml", ("Problem:\n"
-"  reviews.csv must hold at least one example. Got an empty file."), write("reviews.csv", "")),
-    Case("a csv with a row of too many cells", "run text.yaml", ("Failed to read file './reviews.csv' with error <class 'pandas.errors.ParserError'>: "
-"Error tokenizing data. C error: Expected 2 fields in line 14, saw 4\n"
-"\n"
-"\n"
-"Problem:\n"
-"  reviews.csv must be readable as csv. Got ParserError: Error tokenizing data. C "
-"error: Expected 2 fields in line 14, saw 4. Every row must have as many cells as the "
-"first; a cell with a comma in it stands in quotes."), rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good")),
-    Case("a broken jsonl", "run text.yaml data=reviews.jsonl", ("Failed to load JSON from file './reviews.jsonl' with error <class "
-"'pyarrow.lib.ArrowInvalid'>: JSON parse error: Invalid encoding in string. in row 1\n"
-"\n"
-"Problem:\n"
-"  reviews.jsonl must be readable as json. Got ArrowInvalid: JSON parse error: Invalid "
-"encoding in string. in row 1. Each line of a jsonl file is a JSON object; a json file "
-"holds a list of them."), rows("reviews.jsonl", '{"text": "a film", "label": "good"}', '{"text": "a fi')),
-    Case("a file that is called Parquet and is none", "run text.yaml data=reviews.parquet", ("Failed to read schema from './reviews.parquet' with error ArrowInvalid: Parquet magic "
-"bytes not found in footer. Either the file is corrupted or this is not a parquet "
-"file.\n"
-"\n"
-"Problem:\n"
-"  reviews.parquet must be readable as parquet. Got ArrowInvalid: Parquet magic bytes "
-"not found in footer. Either the file is corrupted or this is not a parquet file."), copy("reviews.csv", "reviews.parquet")),
-    Case("no column that looks like texts", "run text.yaml", ("Problem:\n"
-"  data.columns.text must be named, because no column looks like texts. Got columns "
-"'a', 'b', 'label'. Set data.columns.text to one of them."), rows("reviews.csv", "a,b,label", *(pair.replace(",", ",so it is,") for pair in PAIRS))),
+    Case(
+        "data whose path has a typing error",
+        "run recipe.yaml data=./photo",
+        (
+            "Problem:\n"
+            "  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
+            "'./photos'."
+        ),
+    ),
+    Case(
+        "a Hub dataset without a network",
+        "run recipe.yaml data=ethz/food101",
+        (
+            "Problem:\n"
+            "  data.path must be local while the Hub cannot be reached. Got 'ethz/food101'. "
+            "Nothing of that name is in '.' either. Check the path, or connect and try again."
+        ),
+    ),
+    Case(
+        "data in a file of an unknown format",
+        "run text.yaml data=reviews.xlsx",
+        (
+            "Problem:\n"
+            "  data.path must be a file of a known format. Got './reviews.xlsx'. Known: csv, json, "
+            "jsonl, parquet."
+        ),
+        copy("reviews.csv", "reviews.xlsx"),
+    ),
+    Case(
+        "a folder without data",
+        "run recipe.yaml data=vit",
+        (
+            "2 problems:\n"
+            "  data.path must hold class folders of images, or csv, json, jsonl or parquet files, "
+            "or a dataset saved by save_to_disk. Got './vit'.\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './vit'. Nearest: './vit'."
+        ),
+        delete("vit/config.json", "vit/preprocessor_config.json"),
+    ),
+    Case(
+        "a folder with a test split only",
+        "run text.yaml data=tables",
+        ("Problem:\n  data.path must have a train split. Got only 'test'."),
+        copy("reviews.csv", "tables/test.csv"),
+    ),
+    Case(
+        "a folder of files that name no split",
+        "run text.yaml data=tables",
+        (
+            "Problem:\n"
+            "  data.path must hold files named after their split. Got 'a.csv', 'b.csv'. Name one "
+            "file train (train.csv, train-00000.parquet), or give the path of a single file."
+        ),
+        do(copy("reviews.csv", "tables/a.csv"), copy("reviews.csv", "tables/b.csv")),
+    ),
+    Case(
+        "a table without rows",
+        "run text.yaml",
+        ("Problem:\n  The train split must hold at least one example."),
+        rows("reviews.csv", "text,label"),
+    ),
+    Case(
+        "a file of no bytes",
+        "run text.yaml",
+        ("Problem:\n  reviews.csv must hold at least one example. Got an empty file."),
+        write("reviews.csv", ""),
+    ),
+    Case(
+        "a csv with a row of too many cells",
+        "run text.yaml",
+        (
+            "Failed to read file './reviews.csv' with error <class 'pandas.errors.ParserError'>: "
+            "Error tokenizing data. C error: Expected 2 fields in line 14, saw 4\n"
+            "\n"
+            "\n"
+            "Problem:\n"
+            "  reviews.csv must be readable as csv. Got ParserError: Error tokenizing data. C "
+            "error: Expected 2 fields in line 14, saw 4. Every row must have as many cells as the "
+            "first; a cell with a comma in it stands in quotes."
+        ),
+        rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),
+    ),
+    Case(
+        "a broken jsonl",
+        "run text.yaml data=reviews.jsonl",
+        (
+            "Failed to load JSON from file './reviews.jsonl' with error <class "
+            "'pyarrow.lib.ArrowInvalid'>: JSON parse error: Invalid encoding in string. in row 1\n"
+            "\n"
+            "Problem:\n"
+            "  reviews.jsonl must be readable as json. Got ArrowInvalid: JSON parse error: Invalid "
+            "encoding in string. in row 1. Each line of a jsonl file is a JSON object; a json file "
+            "holds a list of them."
+        ),
+        rows("reviews.jsonl", '{"text": "a film", "label": "good"}', '{"text": "a fi'),
+    ),
+    Case(
+        "a file that is called Parquet and is none",
+        "run text.yaml data=reviews.parquet",
+        (
+            "Failed to read schema from './reviews.parquet' with error ArrowInvalid: Parquet magic "
+            "bytes not found in footer. Either the file is corrupted or this is not a parquet "
+            "file.\n"
+            "\n"
+            "Problem:\n"
+            "  reviews.parquet must be readable as parquet. Got ArrowInvalid: Parquet magic bytes "
+            "not found in footer. Either the file is corrupted or this is not a parquet file."
+        ),
+        copy("reviews.csv", "reviews.parquet"),
+    ),
+    Case(
+        "no column that looks like texts",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  data.columns.text must be named, because no column looks like texts. Got columns "
+            "'a', 'b', 'label'. Set data.columns.text to one of them."
+        ),
+        rows("reviews.csv", "a,b,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
+    ),
     Case(
         "several columns that look like texts",
         "run text.yaml",
-        ("Problem:\n"
-"  data.columns.text must be named, because several columns look like texts. Got "
-"'review', 'title'. Set data.columns.text to one of them."),
+        (
+            "Problem:\n"
+            "  data.columns.text must be named, because several columns look like texts. Got "
+            "'review', 'title'. Set data.columns.text to one of them."
+        ),
         rows("reviews.csv", "review,title,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
     ),
-    Case("a label column that is not there", "run text.yaml data.columns.label=lable", ("Problem:\n"
-"  data.columns.label must be a column of the data. Got 'lable'. Nearest: 'label'.")),
-    Case("a text column of numbers", "run text.yaml data.columns.text=year", ("Problem:\n"
-"  data.columns.text must hold strings. Got 'year' of type int64."), rows("reviews.csv", "text,year,label", *(pair.replace(",", ",1999,") for pair in PAIRS))),
-    Case("rows without a label", "run text.yaml", ("Problem:\n"
-"  The label column must hold a label in every row. Got none for 'train:12', "
-"'train:13'. Label these rows or remove them."), text("reviews.csv", "{}a film,\nanother film,\n")),
-    Case("empty texts", "run text.yaml", ("2 problems:\n"
-"  train:12 must hold text. Got an empty text. Replace or remove it, or set "
-"data.on_error: skip to leave it out.\n"
-"  train:13 must hold text. Got an empty text. Replace or remove it, or set "
-"data.on_error: skip to leave it out."), text("reviews.csv", "{},good\n  ,bad\n")),
-    Case("data of one class", "run text.yaml", ("Problem:\n"
-"  The label column must hold at least two classes in train. Got 'good'."), rows("reviews.csv", "text,label", *(f"film {n},good" for n in range(9)))),
-    Case("too few examples of a class", "run text.yaml", ("Problem:\n"
-"  Each class must have at least 3 examples, one for each of train, validation, test. "
-"Got 'fine': 1. Add examples, set data.split.validation and data.split.test to 0, or "
-"set data.split.stratify: false."), text("reviews.csv", "{}a film,fine\n")),
+    Case(
+        "a label column that is not there",
+        "run text.yaml data.columns.label=lable",
+        ("Problem:\n  data.columns.label must be a column of the data. Got 'lable'. Nearest: 'label'."),
+    ),
+    Case(
+        "a text column of numbers",
+        "run text.yaml data.columns.text=year",
+        ("Problem:\n  data.columns.text must hold strings. Got 'year' of type int64."),
+        rows("reviews.csv", "text,year,label", *(pair.replace(",", ",1999,") for pair in PAIRS)),
+    ),
+    Case(
+        "rows without a label",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  The label column must hold a label in every row. Got none for 'train:12', "
+            "'train:13'. Label these rows or remove them."
+        ),
+        text("reviews.csv", "{}a film,\nanother film,\n"),
+    ),
+    Case(
+        "empty texts",
+        "run text.yaml",
+        (
+            "2 problems:\n"
+            "  train:12 must hold text. Got an empty text. Replace or remove it, or set "
+            "data.on_error: skip to leave it out.\n"
+            "  train:13 must hold text. Got an empty text. Replace or remove it, or set "
+            "data.on_error: skip to leave it out."
+        ),
+        text("reviews.csv", "{},good\n  ,bad\n"),
+    ),
+    Case(
+        "data of one class",
+        "run text.yaml",
+        ("Problem:\n  The label column must hold at least two classes in train. Got 'good'."),
+        rows("reviews.csv", "text,label", *(f"film {n},good" for n in range(9))),
+    ),
+    Case(
+        "too few examples of a class",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  Each class must have at least 3 examples, one for each of train, validation, test. "
+            "Got 'fine': 1. Add examples, set data.split.validation and data.split.test to 0, or "
+            "set data.split.stratify: false."
+        ),
+        text("reviews.csv", "{}a film,fine\n"),
+    ),
     Case(
         "a class in the test split only",
         "run text.yaml data=tables",
-        ("Problem:\n"
-"  The test split must hold only classes that are in train too. Got 'dull'. Add "
-"examples of them to train, or remove them."),
-        do(copy("reviews.csv", "tables/train.csv"), rows("tables/test.csv", "text,label", "a film,dull", "the plot,good")),
+        (
+            "Problem:\n"
+            "  The test split must hold only classes that are in train too. Got 'dull'. Add "
+            "examples of them to train, or remove them."
+        ),
+        do(
+            copy("reviews.csv", "tables/train.csv"),
+            rows("tables/test.csv", "text,label", "a film,dull", "the plot,good"),
+        ),
     ),
     Case(
         "the same text in train and test",
         "run text.yaml data=tables",
-        ("Problem:\n"
-"  The data must not hold the same example in train and test. Got 'train:6' = "
-"'test:0'. Remove one of each, or set data.on_error: skip to leave them out of train."),
-        do(copy("reviews.csv", "tables/train.csv"), rows("tables/test.csv", "text,label", "The Film Good,good", "a plot,bad")),
+        (
+            "Problem:\n"
+            "  The data must not hold the same example in train and test. Got 'train:6' = "
+            "'test:0'. Remove one of each, or set data.on_error: skip to leave them out of train."
+        ),
+        do(
+            copy("reviews.csv", "tables/train.csv"),
+            rows("tables/test.csv", "text,label", "The Film Good,good", "a plot,bad"),
+        ),
     ),
     Case(
         "the same image in train and test",
         "run recipe.yaml data=split",
-        ("Problem:\n"
-"  The data must not hold the same example in train and test. Got 'train/tea/0.png' = "
-"'test/tea/0.png'. Remove one of each, or set data.on_error: skip to leave them out of "
-"train."),
+        (
+            "Problem:\n"
+            "  The data must not hold the same example in train and test. Got 'train/tea/0.png' = "
+            "'test/tea/0.png'. Remove one of each, or set data.on_error: skip to leave them out of "
+            "train."
+        ),
         do(copy("photos", "split/train"), copy("photos/tea/0.png", "split/test/tea/0.png")),
     ),
-    Case("a group column that is not there", "run text.yaml data.split.group=author", ("Problem:\n"
-"  data.split.group must be a column of the data. Got 'author'. Known: 'text', 'label'.")),
+    Case(
+        "a group column that is not there",
+        "run text.yaml data.split.group=author",
+        ("Problem:\n  data.split.group must be a column of the data. Got 'author'. Known: 'text', 'label'."),
+    ),
     Case(
         "rows without a group, and too few groups",
         "run text.yaml data.split.group=author",
-        ("2 problems:\n"
-"  The group column must hold a group in every row. Got none for 'train:12'. Give "
-"these rows a group or remove them.\n"
-"  data.split.group must have at least 3 groups in train to make 3 splits of it. Got "
-"1. Lower the number of splits to make, or choose another column."),
-        rows("reviews.csv", "text,author,label", *(pair.replace(",", ",ann,") for pair in PAIRS), "a film,,good"),
+        (
+            "2 problems:\n"
+            "  The group column must hold a group in every row. Got none for 'train:12'. Give "
+            "these rows a group or remove them.\n"
+            "  data.split.group must have at least 3 groups in train to make 3 splits of it. Got "
+            "1. Lower the number of splits to make, or choose another column."
+        ),
+        rows(
+            "reviews.csv",
+            "text,author,label",
+            *(pair.replace(",", ",ann,") for pair in PAIRS),
+            "a film,,good",
+        ),
     ),
     Case(
         "images that cannot be read",
         "run recipe.yaml",
-        ("3 problems:\n"
-"  cake/0.png must hold a readable image. Got a damaged file (OSError: image file is "
-"truncated). Replace or remove it, or set data.on_error: skip to leave it out.\n"
-"  tea/0.png must hold a readable image. Got an empty file. Replace or remove it, or "
-"set data.on_error: skip to leave it out.\n"
-"  tea/1.png must hold a readable image. Got a file of no known image format. Replace "
-"or remove it, or set data.on_error: skip to leave it out."),
-        do(write("photos/tea/0.png", ""), write("photos/tea/1.png", "no image"), cut("photos/cake/0.png", 50)),
+        (
+            "3 problems:\n"
+            "  cake/0.png must hold a readable image. Got a damaged file (OSError: image file is "
+            "truncated). Replace or remove it, or set data.on_error: skip to leave it out.\n"
+            "  tea/0.png must hold a readable image. Got an empty file. Replace or remove it, or "
+            "set data.on_error: skip to leave it out.\n"
+            "  tea/1.png must hold a readable image. Got a file of no known image format. Replace "
+            "or remove it, or set data.on_error: skip to leave it out."
+        ),
+        do(
+            write("photos/tea/0.png", ""), write("photos/tea/1.png", "no image"), cut("photos/cake/0.png", 50)
+        ),
     ),
     Case(
         "images that cannot be read, left out, so that a split is empty",
         "run recipe.yaml data=split data.on_error=skip",
-        ("Problem:\n"
-"  The test split must hold at least one example."),
+        ("Problem:\n  The test split must hold at least one example."),
         do(copy("photos", "split/train"), write("split/test/tea/0.png", "no image")),
     ),
     Case(
         "a table that names an image which is not there",
         "run recipe.yaml data=images.csv",
-        ("2 problems:\n"
-"  photos/cake/6.png must hold a readable image. Got no such file. Replace or remove "
-"it, or set data.on_error: skip to leave it out.\n"
-"  photos/tea/6.png must hold a readable image. Got no such file. Replace or remove "
-"it, or set data.on_error: skip to leave it out."),
-        rows("images.csv", "image,label", *(f"photos/{name}/{n}.png,{name}" for name in ("cake", "tea") for n in range(7))),
+        (
+            "2 problems:\n"
+            "  photos/cake/6.png must hold a readable image. Got no such file. Replace or remove "
+            "it, or set data.on_error: skip to leave it out.\n"
+            "  photos/tea/6.png must hold a readable image. Got no such file. Replace or remove "
+            "it, or set data.on_error: skip to leave it out."
+        ),
+        rows(
+            "images.csv",
+            "image,label",
+            *(f"photos/{name}/{n}.png,{name}" for name in ("cake", "tea") for n in range(7)),
+        ),
     ),
-    Case("pictures beside the class folders", "run recipe.yaml", ("Problem:\n"
-"  ./photos must hold its pictures in one folder per class. Got '0.png'. Move them "
-"into the folder of their class."), copy("photos/tea/0.png", "photos/0.png")),
-    Case("pictures too deep in a class folder", "run recipe.yaml", ("Problem:\n"
-"  tea must hold its pictures itself, not in folders below. Got 'tea/more/0.png', "
-"'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', "
-"'tea/more/5.png'. Move them up into the folder of their class."), copy("photos/soup", "photos/tea/more")),
-    Case("single labels read as several", "run text.yaml data.target=multi_label", ("Problem:\n"
-"  data.target must suit the labels, which are no lists of classes. Got 'multi_label'. "
-"Leave it at 'auto'.")),
-    Case("texts read as amounts", "run text.yaml data.target=regression", ("Problem:\n"
-"  data.target must suit the labels, which are no numbers. Got 'regression'. Leave it "
-"at 'auto'.")),
+    Case(
+        "pictures beside the class folders",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  ./photos must hold its pictures in one folder per class. Got '0.png'. Move them "
+            "into the folder of their class."
+        ),
+        copy("photos/tea/0.png", "photos/0.png"),
+    ),
+    Case(
+        "pictures too deep in a class folder",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  tea must hold its pictures itself, not in folders below. Got 'tea/more/0.png', "
+            "'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', "
+            "'tea/more/5.png'. Move them up into the folder of their class."
+        ),
+        copy("photos/soup", "photos/tea/more"),
+    ),
+    Case(
+        "single labels read as several",
+        "run text.yaml data.target=multi_label",
+        (
+            "Problem:\n"
+            "  data.target must suit the labels, which are no lists of classes. Got 'multi_label'. "
+            "Leave it at 'auto'."
+        ),
+    ),
+    Case(
+        "texts read as amounts",
+        "run text.yaml data.target=regression",
+        (
+            "Problem:\n"
+            "  data.target must suit the labels, which are no numbers. Got 'regression'. Leave it "
+            "at 'auto'."
+        ),
+    ),
     Case(
         "rows of zeros and ones for several classes",
         "run text.yaml data=reviews.jsonl",
-        ("Problem:\n"
-"  The label column must name each class of a row once. Got repeated ones for "
-"'train:0', 'train:1', 'train:2', 'train:3', 'train:4', 'train:5', 'train:6', "
-"'train:7' and 4 more. List the classes that hold; a row of zeros and ones is not read "
-"as one place per class."),
+        (
+            "Problem:\n"
+            "  The label column must name each class of a row once. Got repeated ones for "
+            "'train:0', 'train:1', 'train:2', 'train:3', 'train:4', 'train:5', 'train:6', "
+            "'train:7' and 4 more. List the classes that hold; a row of zeros and ones is not read "
+            "as one place per class."
+        ),
         rows("reviews.jsonl", *(f'{{"text": "film {n}", "label": [0, {n % 2}, 1]}}' for n in range(12))),
     ),
-    Case("an amount that the Trainer ignores", "run text.yaml", ("Problem:\n"
-"  The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale "
-"the labels: the Trainer takes -100 for 'ignore this example'."), rows("reviews.csv", "text,label", "a,0.5", "b,-100", "c,1.5", "d,2.5")),
-    Case("texts longer than the checkpoint takes", "run text.yaml data.max_length=64", ("Problem:\n"
-"  data.max_length must be at most the 16 tokens that the checkpoint takes. Got 64.")),
-    Case("a limit that leaves one class", "run text.yaml data.limit=1", ("Problem:\n"
-"  The label column must hold at least two classes in train. Got 'bad'.")),
+    Case(
+        "an amount that the Trainer ignores",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale "
+            "the labels: the Trainer takes -100 for 'ignore this example'."
+        ),
+        rows("reviews.csv", "text,label", "a,0.5", "b,-100", "c,1.5", "d,2.5"),
+    ),
+    Case(
+        "texts longer than the checkpoint takes",
+        "run text.yaml data.max_length=64",
+        ("Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint takes. Got 64."),
+    ),
+    Case(
+        "a limit that leaves one class",
+        "run text.yaml data.limit=1",
+        ("Problem:\n  The label column must hold at least two classes in train. Got 'bad'."),
+    ),
 ]

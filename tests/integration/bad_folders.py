@@ -40,58 +40,134 @@ def unwritable(name: str) -> Iterator[None]:
 
 
 CASES = [
-    Case("a run directory that is not empty", "run recipe.yaml --output-dir photos", ("Problem:\n"
-"  --output-dir must be empty or not exist. Got photos. Name another folder, or add "
-"--resume to go on with the run in it.")),
-    Case("a file for a run directory", "run recipe.yaml --output-dir recipe.yaml", ("Problem:\n"
-"  --output-dir must be empty or not exist. Got recipe.yaml. Name another folder, or "
-"add --resume to go on with the run in it.")),
-    Case("a run directory that cannot be made, below a file", "run recipe.yaml --output-dir recipe.yaml/new", ("Problem:\n"
-"  --output-dir must be in a folder that can be written to. Got ./recipe.yaml.")),
-    Case("a run directory in a folder that may not be written to", "run recipe.yaml --output-dir vit/new", ("Problem:\n"
-"  --output-dir must be in a folder that can be written to. Got ./vit."), during=lambda: unwritable("vit")),
-    Case("nothing to resume", "run recipe.yaml --resume", ("Problem:\n"
-"  --resume must come with the run's folder. Add --output-dir RUN.")),
-    Case("a folder to resume that is no run", "run recipe.yaml --output-dir photos --resume", ("Problem:\n"
-"  photos/manifest.json must be the manifest of a run. Got FileNotFoundError.")),
-    Case("a run whose manifest is cut off", "run recipe.yaml --output-dir run --resume", ("Problem:\n"
-"  run/manifest.json must be the manifest of a run. Got JSONDecodeError."), cut("run/manifest.json", 40)),
-    Case("a run resumed with another recipe", "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume", ("Problem:\n"
-"  --resume must go on with the recipe that the run began with. Got 'lr: 0.001' was "
-"'lr: 0.01'. Resume with run/recipe.yaml, or begin a new run.")),
-    Case("a run resumed with other data", "run recipe.yaml --output-dir run --resume", ("Problem:\n"
-"  --resume must go on with the data that the run began with. Got another data. Begin "
-"a new run."), delete("photos/tea/5.png")),
-    Case("a run resumed with another checkpoint", "run recipe.yaml --output-dir run --resume", ("Problem:\n"
-"  --resume must go on with the checkpoint that the run began with. Got another "
-"checkpoint. Begin a new run."), config("vit/config.json", layer_norm_eps=1e-6)),
-    Case("a rate at which the loss is no number", f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new", ("Columns inferred: image from 'image', label from 'label'.\n"
-"Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-"share of every class.\n"
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-"Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
-"\n"
-"DivergedError: stages[head] diverged: the loss is nan at step 2. Lower its lr, set "
-"clip, or use fp32; what was saved before is kept.\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1, partial="new"),
-    Case("a rate at which the model's output is no number", f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new", ("Columns inferred: image from 'image', label from 'label'.\n"
-"Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-"share of every class.\n"
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-"Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
-"\n"
-"Problem:\n"
-"  The model's output must be finite numbers. Got nan or infinity for 3 of 3 examples. "
-"The training diverged: lower lr, or use speed.precision: fp32."), partial="new"),
-    Case("a disk that fills up while a checkpoint is written", "run recipe.yaml --output-dir new", ("Columns inferred: image from 'image', label from 'label'.\n"
-"Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-"share of every class.\n"
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-"Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
-"Epoch 1: validation loss 2.3165, accuracy 0.3333, f1_macro 0.1667\n"
-"\n"
-"SafetensorError: Error while serializing: I/O error: File too large (os error 27)\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1, partial="new", during=lambda: largest_file(20_000)),
-    Case("a disk that fills up while predictions are written", "predict run photos --output found.csv", ("OSError: [Errno 27] File too large\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1, during=lambda: largest_file(200)),
+    Case(
+        "a run directory that is not empty",
+        "run recipe.yaml --output-dir photos",
+        (
+            "Problem:\n"
+            "  --output-dir must be empty or not exist. Got photos. Name another folder, or add "
+            "--resume to go on with the run in it."
+        ),
+    ),
+    Case(
+        "a file for a run directory",
+        "run recipe.yaml --output-dir recipe.yaml",
+        (
+            "Problem:\n"
+            "  --output-dir must be empty or not exist. Got recipe.yaml. Name another folder, or "
+            "add --resume to go on with the run in it."
+        ),
+    ),
+    Case(
+        "a run directory that cannot be made, below a file",
+        "run recipe.yaml --output-dir recipe.yaml/new",
+        ("Problem:\n  --output-dir must be in a folder that can be written to. Got ./recipe.yaml."),
+    ),
+    Case(
+        "a run directory in a folder that may not be written to",
+        "run recipe.yaml --output-dir vit/new",
+        ("Problem:\n  --output-dir must be in a folder that can be written to. Got ./vit."),
+        during=lambda: unwritable("vit"),
+    ),
+    Case(
+        "nothing to resume",
+        "run recipe.yaml --resume",
+        ("Problem:\n  --resume must come with the run's folder. Add --output-dir RUN."),
+    ),
+    Case(
+        "a folder to resume that is no run",
+        "run recipe.yaml --output-dir photos --resume",
+        ("Problem:\n  photos/manifest.json must be the manifest of a run. Got FileNotFoundError."),
+    ),
+    Case(
+        "a run whose manifest is cut off",
+        "run recipe.yaml --output-dir run --resume",
+        ("Problem:\n  run/manifest.json must be the manifest of a run. Got JSONDecodeError."),
+        cut("run/manifest.json", 40),
+    ),
+    Case(
+        "a run resumed with another recipe",
+        "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume",
+        (
+            "Problem:\n"
+            "  --resume must go on with the recipe that the run began with. Got 'lr: 0.001' was "
+            "'lr: 0.01'. Resume with run/recipe.yaml, or begin a new run."
+        ),
+    ),
+    Case(
+        "a run resumed with other data",
+        "run recipe.yaml --output-dir run --resume",
+        (
+            "Problem:\n"
+            "  --resume must go on with the data that the run began with. Got another data. Begin "
+            "a new run."
+        ),
+        delete("photos/tea/5.png"),
+    ),
+    Case(
+        "a run resumed with another checkpoint",
+        "run recipe.yaml --output-dir run --resume",
+        (
+            "Problem:\n"
+            "  --resume must go on with the checkpoint that the run began with. Got another "
+            "checkpoint. Begin a new run."
+        ),
+        config("vit/config.json", layer_norm_eps=1e-6),
+    ),
+    Case(
+        "a rate at which the loss is no number",
+        f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new",
+        (
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
+            "share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
+            "\n"
+            "DivergedError: stages[head] diverged: the loss is nan at step 2. Lower its lr, set "
+            "clip, or use fp32; what was saved before is kept.\n"
+            "Set HF_FINETUNE_TRACEBACK=1 to see where."
+        ),
+        code=1,
+        partial="new",
+    ),
+    Case(
+        "a rate at which the model's output is no number",
+        f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new",
+        (
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
+            "share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
+            "\n"
+            "Problem:\n"
+            "  The model's output must be finite numbers. Got nan or infinity for 3 of 3 examples. "
+            "The training diverged: lower lr, or use speed.precision: fp32."
+        ),
+        partial="new",
+    ),
+    Case(
+        "a disk that fills up while a checkpoint is written",
+        "run recipe.yaml --output-dir new data.split.validation=0",
+        (
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 15: test (3 examples), with a share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
+            "\n"
+            "SafetensorError: Error while serializing: I/O error: File too large (os error 27)\n"
+            "Set HF_FINETUNE_TRACEBACK=1 to see where."
+        ),
+        code=1,
+        partial="new",
+        during=lambda: largest_file(20_000),
+    ),
+    Case(
+        "a disk that fills up while predictions are written",
+        "predict run photos --output found.csv",
+        ("OSError: [Errno 27] File too large\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
+        code=1,
+        during=lambda: largest_file(200),
+    ),
 ]

@@ -6,75 +6,199 @@ from bad_input_steps import config, copy, cut, delete, do, rows, write
 __all__ = ["CASES"]
 
 CASES = [
-    Case("a model to evaluate that is not there", "evaluate ./runn", ("Problem:\n"
-"  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is.")),
-    Case("a folder to evaluate that is no model", "evaluate photos", ("Problem:\n"
-"  photos must be a checkpoint folder, a run or a Hub id. Got a folder with neither "
-"config.json nor model/config.json.")),
-    Case("a file to evaluate", "evaluate run/model/config.json", ("Problem:\n"
-"  run/model/config.json must be a checkpoint folder, a run or a Hub id. Got a file. "
-"Give the folder that holds it.")),
-    Case("a run to evaluate that is not finished", "evaluate run", ("Problem:\n"
-"  run must hold a finished model. Got no run/model. Finish it: hf-finetune run "
-"run/recipe.yaml --output-dir run --resume."), delete("run/model")),
-    Case("a checkpoint to evaluate without data", "evaluate vit", ("Problem:\n"
-"  --data must be given unless the model is a run. A checkpoint knows no data; name "
-"some with --data.")),
-    Case("a checkpoint to evaluate that is no classifier", "evaluate vit --data photos", ("Problem:\n"
-"  vit must be a model ForImageClassification or ForSequenceClassification. Got "
-"ViTModel."), config("vit/config.json", architectures=["ViTModel"])),
-    Case("a run to evaluate whose weights are truncated", "evaluate run", ("Problem:\n"
-"  run/model must hold whole weight files. Got one that is damaged or cut off. Fetch "
-"or copy it again."), cut("run/model/model.safetensors", 9000)),
-    Case("a run to evaluate whose data has moved", "evaluate run", ("Problem:\n"
-"  data.path must be a folder, a data file or a Hub id. Got './photos'. '.' holds "
-"nothing of that name."), delete("photos")),
-    Case("labels that the model does not know", "evaluate run --data fresh", ("2 problems:\n"
-"  Label 'pizza' must be one the model knows. Got it for 'pizza/0.png', 'pizza/1.png', "
-"'pizza/2.png', 'pizza/3.png', 'pizza/4.png', 'pizza/5.png'. Known: 'cake', 'soup', "
-"'tea'.\n"
-"  Label 'teas' must be one the model knows. Got it for 'teas/0.png', 'teas/1.png', "
-"'teas/2.png', 'teas/3.png', 'teas/4.png', 'teas/5.png'. Nearest: 'tea'."), do(copy("photos/tea", "fresh/teas"), copy("photos/soup", "fresh/pizza"))),
-    Case("texts for a model of images", "evaluate run --data reviews.csv", ("Problem:\n"
-"  data.columns.image must be named, because no column looks like images. Got columns "
-"'text', 'label'. Set data.columns.image to one of them.")),
-    Case("a split that the run lacks", "evaluate run --split dev", ("Problem:\n"
-"  --split must be one of the run's. Got 'dev'. Known: 'train', 'validation', 'test'.")),
-    Case("a split that the data lacks", "evaluate run --data photos --split test", ("Problem:\n"
-"  The split must be one of the data's. Got 'test'. Known: 'train'.")),
-    Case("a batch size of 0", "evaluate run --batch-size 0", ("BadParameter: Input should be greater than or equal to 1\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1),
-    Case("a model to predict with that is not there", "predict ./runn photos", ("Problem:\n"
-"  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is.")),
-    Case("an image to predict that is not there", "predict run photos/tea/9.png photos/tea/0.png", "1 inputs could not be read; each one's error stands in its place."),
+    Case(
+        "a model to evaluate that is not there",
+        "evaluate ./runn",
+        ("Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is."),
+    ),
+    Case(
+        "a folder to evaluate that is no model",
+        "evaluate photos",
+        (
+            "Problem:\n"
+            "  photos must be a checkpoint folder, a run or a Hub id. Got a folder with neither "
+            "config.json nor model/config.json."
+        ),
+    ),
+    Case(
+        "a file to evaluate",
+        "evaluate run/model/config.json",
+        (
+            "Problem:\n"
+            "  run/model/config.json must be a checkpoint folder, a run or a Hub id. Got a file. "
+            "Give the folder that holds it."
+        ),
+    ),
+    Case(
+        "a run to evaluate that is not finished",
+        "evaluate run",
+        (
+            "Problem:\n"
+            "  run must hold a finished model. Got no run/model. Finish it: hf-finetune run "
+            "run/recipe.yaml --output-dir run --resume."
+        ),
+        delete("run/model"),
+    ),
+    Case(
+        "a checkpoint to evaluate without data",
+        "evaluate vit",
+        (
+            "Problem:\n"
+            "  --data must be given unless the model is a run. A checkpoint knows no data; name "
+            "some with --data."
+        ),
+    ),
+    Case(
+        "a checkpoint to evaluate that is no classifier",
+        "evaluate vit --data photos",
+        (
+            "Problem:\n"
+            "  vit must be a model ForImageClassification or ForSequenceClassification. Got "
+            "ViTModel."
+        ),
+        config("vit/config.json", architectures=["ViTModel"]),
+    ),
+    Case(
+        "a run to evaluate whose weights are truncated",
+        "evaluate run",
+        (
+            "Problem:\n"
+            "  run/model must hold whole weight files. Got one that is damaged or cut off. Fetch "
+            "or copy it again."
+        ),
+        cut("run/model/model.safetensors", 9000),
+    ),
+    Case(
+        "a run to evaluate whose data has moved",
+        "evaluate run",
+        (
+            "Problem:\n"
+            "  data.path must be a folder, a data file or a Hub id. Got './photos'. '.' holds "
+            "nothing of that name."
+        ),
+        delete("photos"),
+    ),
+    Case(
+        "labels that the model does not know",
+        "evaluate run --data fresh",
+        (
+            "2 problems:\n"
+            "  Label 'pizza' must be one the model knows. Got it for 'pizza/0.png', 'pizza/1.png', "
+            "'pizza/2.png', 'pizza/3.png', 'pizza/4.png', 'pizza/5.png'. Known: 'cake', 'soup', "
+            "'tea'.\n"
+            "  Label 'teas' must be one the model knows. Got it for 'teas/0.png', 'teas/1.png', "
+            "'teas/2.png', 'teas/3.png', 'teas/4.png', 'teas/5.png'. Nearest: 'tea'."
+        ),
+        do(copy("photos/tea", "fresh/teas"), copy("photos/soup", "fresh/pizza")),
+    ),
+    Case(
+        "texts for a model of images",
+        "evaluate run --data reviews.csv",
+        (
+            "Problem:\n"
+            "  data.columns.image must be named, because no column looks like images. Got columns "
+            "'text', 'label'. Set data.columns.image to one of them."
+        ),
+    ),
+    Case(
+        "a split that the run lacks",
+        "evaluate run --split dev",
+        ("Problem:\n  --split must be one of the run's. Got 'dev'. Known: 'train', 'validation', 'test'."),
+    ),
+    Case(
+        "a split that the data lacks",
+        "evaluate run --data photos --split test",
+        ("Problem:\n  The split must be one of the data's. Got 'test'. Known: 'train'."),
+    ),
+    Case(
+        "a batch size of 0",
+        "evaluate run --batch-size 0",
+        (
+            "BadParameter: Input should be greater than or equal to 1\n"
+            "Set HF_FINETUNE_TRACEBACK=1 to see where."
+        ),
+        code=1,
+    ),
+    Case(
+        "a model to predict with that is not there",
+        "predict ./runn photos",
+        ("Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is."),
+    ),
+    Case(
+        "an image to predict that is not there",
+        "predict run photos/tea/9.png photos/tea/0.png",
+        "1 inputs could not be read; each one's error stands in its place.",
+    ),
     Case(
         "a damaged image among those to predict",
         "predict run photos/tea --output found.csv",
-        ("5 predictions are in found.csv.\n"
-"1 inputs could not be read; each one's error stands in its place."),
+        (
+            "5 predictions are in found.csv.\n"
+            "1 inputs could not be read; each one's error stands in its place."
+        ),
         write("photos/tea/3.png", "no image"),
         partial="found.csv",
     ),
-    Case("a table to predict that is not there", "predict run images.csv", ("Problem:\n"
-"  images.csv must exist.")),
-    Case("a table to predict without an image column", "predict run images.csv", ("Problem:\n"
-"  images.csv must have one column that is plainly the image. Got columns 'a', 'b'. "
-"Rename the one with the images to 'image'."), rows("images.csv", "a,b", "1,2")),
-    Case("a folder to predict without images", "predict run vit", ("Problem:\n"
-"  vit must hold images at any depth.")),
-    Case("predictions of an unknown format", "predict run photos --output found.txt", ("Problem:\n"
-"  --output must end in .csv, .jsonl or .parquet. Got 'found.txt'.")),
-    Case("predictions into a folder that is not there", "predict run photos --output out/found.csv", ("Problem:\n"
-"  --output must be in a folder that exists. Got 'out/found.csv'.")),
-    Case("a shipped recipe that is not there", "recipes show imdb-brt", ("Problem:\n"
-"  'imdb-brt' must be a recipe file or the name of a shipped recipe. Nearest: "
-"'text/imdb-bert'.")),
-    Case("a copy over a file that is there", "recipes copy quickstart recipe.yaml", ("Problem:\n"
-"  recipe.yaml must not exist. Nothing is overwritten; name another file.")),
-    Case("an unknown command", "trian recipe.yaml", ("UsageError: No such command 'trian'.\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1),
-    Case("an unknown option", "run recipe.yaml --output new", ("NoSuchOption: No such option: --output\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1),
-    Case("a command without its recipe", "run", ("MissingParameter: Missing parameter: recipe\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."), code=1),
+    Case(
+        "a table to predict that is not there",
+        "predict run images.csv",
+        ("Problem:\n  images.csv must exist."),
+    ),
+    Case(
+        "a table to predict without an image column",
+        "predict run images.csv",
+        (
+            "Problem:\n"
+            "  images.csv must have one column that is plainly the image. Got columns 'a', 'b'. "
+            "Rename the one with the images to 'image'."
+        ),
+        rows("images.csv", "a,b", "1,2"),
+    ),
+    Case(
+        "a folder to predict without images",
+        "predict run vit",
+        ("Problem:\n  vit must hold images at any depth."),
+    ),
+    Case(
+        "predictions of an unknown format",
+        "predict run photos --output found.txt",
+        ("Problem:\n  --output must end in .csv, .jsonl or .parquet. Got 'found.txt'."),
+    ),
+    Case(
+        "predictions into a folder that is not there",
+        "predict run photos --output out/found.csv",
+        ("Problem:\n  --output must be in a folder that exists. Got 'out/found.csv'."),
+    ),
+    Case(
+        "a shipped recipe that is not there",
+        "recipes show imdb-brt",
+        (
+            "Problem:\n"
+            "  'imdb-brt' must be a recipe file or the name of a shipped recipe. Nearest: "
+            "'text/imdb-bert'."
+        ),
+    ),
+    Case(
+        "a copy over a file that is there",
+        "recipes copy quickstart recipe.yaml",
+        ("Problem:\n  recipe.yaml must not exist. Nothing is overwritten; name another file."),
+    ),
+    Case(
+        "an unknown command",
+        "trian recipe.yaml",
+        ("UsageError: No such command 'trian'.\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
+        code=1,
+    ),
+    Case(
+        "an unknown option",
+        "run recipe.yaml --output new",
+        ("NoSuchOption: No such option: --output\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
+        code=1,
+    ),
+    Case(
+        "a command without its recipe",
+        "run",
+        ("MissingParameter: Missing parameter: recipe\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
+        code=1,
+    ),
 ]

@@ -6,143 +6,269 @@ from bad_input_steps import change, text, write
 __all__ = ["CASES"]
 
 CASES = [
-    Case("a recipe's path with a typing error", "run recip.yaml", ("Problem:\n"
-"  recip.yaml must exist. Nearest: 'recipe.yaml'.")),
-    Case("a shipped recipe's name with a typing error", "run quikstart", ("Problem:\n"
-"  'quikstart' must be a recipe file or the name of a shipped recipe. Nearest: "
-"'quickstart'.")),
-    Case("a folder for a recipe", "run photos", ("Problem:\n"
-"  photos must be a recipe file. Got a folder. It holds no recipe.")),
-    Case("an empty recipe", "run recipe.yaml", ("Problem:\n"
-"  recipe.yaml must hold a recipe. Got an empty file. Begin with task, model, data, "
-"stages."), write("recipe.yaml", "")),
-    Case("a recipe that is a list", "run recipe.yaml", ("Problem:\n"
-"  recipe.yaml must hold a mapping of fields. Got ['task', 'model']. Begin with task, "
-"model, data, stages."), write("recipe.yaml", "- task\n- model\n")),
-    Case("a recipe in Latin-1", "run recipe.yaml", ("Problem:\n"
-"  recipe.yaml must be UTF-8 text. Got byte 0xfc at offset 3. Save it again as UTF-8."), write("recipe.yaml", "# Süßes\n".encode("latin-1"))),
+    Case(
+        "a recipe's path with a typing error",
+        "run recip.yaml",
+        ("Problem:\n  recip.yaml must exist. Nearest: 'recipe.yaml'."),
+    ),
+    Case(
+        "a shipped recipe's name with a typing error",
+        "run quikstart",
+        (
+            "Problem:\n"
+            "  'quikstart' must be a recipe file or the name of a shipped recipe. Nearest: "
+            "'quickstart'."
+        ),
+    ),
+    Case(
+        "a folder for a recipe",
+        "run photos",
+        ("Problem:\n  photos must be a recipe file. Got a folder. It holds no recipe."),
+    ),
+    Case(
+        "an empty recipe",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  recipe.yaml must hold a recipe. Got an empty file. Begin with task, model, data, "
+            "stages."
+        ),
+        write("recipe.yaml", ""),
+    ),
+    Case(
+        "a recipe that is a list",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  recipe.yaml must hold a mapping of fields. Got ['task', 'model']. Begin with task, "
+            "model, data, stages."
+        ),
+        write("recipe.yaml", "- task\n- model\n"),
+    ),
+    Case(
+        "a recipe in Latin-1",
+        "run recipe.yaml",
+        ("Problem:\n  recipe.yaml must be UTF-8 text. Got byte 0xfc at offset 3. Save it again as UTF-8."),
+        write("recipe.yaml", "# Süßes\n".encode("latin-1")),
+    ),
     Case(
         "YAML with an open bracket",
         "run recipe.yaml",
-        ("Problem:\n"
-"  recipe.yaml, line 5, column 5 must be valid YAML. Got '- {name: head, train: head, "
-"epochs: 1, lr: 1e-2'. YAML's parser says: while parsing a flow mapping, expected ',' "
-"or '}', but got '<stream end>'."),
+        (
+            "Problem:\n"
+            "  recipe.yaml, line 5, column 5 must be valid YAML. Got '- {name: head, train: head, "
+            "epochs: 1, lr: 1e-2'. YAML's parser says: while parsing a flow mapping, expected ',' "
+            "or '}', but got '<stream end>'."
+        ),
         change("recipe.yaml", "lr: 1e-2}", "lr: 1e-2"),
     ),
-    Case("YAML indented with a tab", "run recipe.yaml", ("Problem:\n"
-"  recipe.yaml, line 5, column 1 must be valid YAML. Got '- {name: head, train: head, "
-"epochs: 1, lr: 1e-2}'. Indent with spaces, not tabs."), change("recipe.yaml", "  - {", "\t- {")),
+    Case(
+        "YAML indented with a tab",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  recipe.yaml, line 5, column 1 must be valid YAML. Got '- {name: head, train: head, "
+            "epochs: 1, lr: 1e-2}'. Indent with spaces, not tabs."
+        ),
+        change("recipe.yaml", "  - {", "\t- {"),
+    ),
     Case(
         "layers[1:] without quotes",
         "run recipe.yaml",
-        ("Problem:\n"
-"  recipe.yaml, line 5, column 31 must be valid YAML. Got '- {name: head, train: "
-"layers[1:], epochs: 1, lr: 1e-2}'. Inside [] and {}, put a selector such as "
-"layers[8:] in quotes."),
+        (
+            "Problem:\n"
+            "  recipe.yaml, line 5, column 31 must be valid YAML. Got '- {name: head, train: "
+            "layers[1:], epochs: 1, lr: 1e-2}'. Inside [] and {}, put a selector such as "
+            "layers[8:] in quotes."
+        ),
         change("recipe.yaml", "train: head", "train: layers[1:]"),
     ),
-    Case("a key that is there twice", "run recipe.yaml", ("Problem:\n"
-"  recipe.yaml, line 7 must not repeat the key 'model' of line 2. Keep one of them."), text("recipe.yaml", "{}seed: 1\nmodel: ./bert\n")),
-    Case("a recipe with nothing but its task", "run recipe.yaml", ("3 problems:\n"
-"  model must be given. Pretrained checkpoint: its name, or its fields.\n"
-"  data must be given. Labelled data: its path, or its fields.\n"
-"  stages must be given. Stages in the order they run, each on what the one before it "
-"gave."), write("recipe.yaml", RECIPE.split("model")[0])),
+    Case(
+        "a key that is there twice",
+        "run recipe.yaml",
+        ("Problem:\n  recipe.yaml, line 7 must not repeat the key 'model' of line 2. Keep one of them."),
+        text("recipe.yaml", "{}seed: 1\nmodel: ./bert\n"),
+    ),
+    Case(
+        "a recipe with nothing but its task",
+        "run recipe.yaml",
+        (
+            "3 problems:\n"
+            "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
+            "  data must be given. Labelled data: its path, or its fields.\n"
+            "  stages must be given. Stages in the order they run, each on what the one before it "
+            "gave."
+        ),
+        write("recipe.yaml", RECIPE.split("model")[0]),
+    ),
     Case(
         "misspelt fields, on two levels",
         "run recipe.yaml",
-        ("3 problems:\n"
-"  stages[0].epocs must be a known field. Got 'epocs'. Nearest: 'epochs'.\n"
-"  seeds must be a known field. Got 'seeds'. Nearest: 'seed'.\n"
-"  stages[0] must have either epochs (passes over the training split) or max_steps "
-"(optimiser steps). Got neither."),
+        (
+            "3 problems:\n"
+            "  stages[0].epocs must be a known field. Got 'epocs'. Nearest: 'epochs'.\n"
+            "  seeds must be a known field. Got 'seeds'. Nearest: 'seed'.\n"
+            "  stages[0] must have either epochs (passes over the training split) or max_steps "
+            "(optimiser steps). Got neither."
+        ),
         write("recipe.yaml", RECIPE.replace("epochs", "epocs").replace("stages", "seeds: 1\nstages")),
     ),
     Case(
         "values of the wrong type",
         "run recipe.yaml stages.0.lr=fast stages.0.batch_size='\"16\"' data.split.stratify=1 model=3",
-        ("4 problems:\n"
-"  model.path must be text. Got 3. Put it in quotes.\n"
-"  data.split.stratify must be true or false. Got 1.\n"
-"  stages[0].lr must be a number. Got 'fast'.\n"
-"  stages[0].batch_size must be a whole number. Got '16'. Leave out the quotes."),
+        (
+            "4 problems:\n"
+            "  model.path must be text. Got 3. Put it in quotes.\n"
+            "  data.split.stratify must be true or false. Got 1.\n"
+            "  stages[0].lr must be a number. Got 'fast'.\n"
+            "  stages[0].batch_size must be a whole number. Got '16'. Leave out the quotes."
+        ),
     ),
     Case(
         "values out of their range",
         "run recipe.yaml seed=-1 stages.0.lr=0 stages.0.label_smoothing=1 stages.0.batch_size=0 stages.0.warmup=1.5",
-        ("5 problems:\n"
-"  stages[0].lr must be above 0. Got 0.\n"
-"  stages[0].warmup must be a whole number of steps, or a fraction of the stage's "
-"steps that is below 1. Got 1.5.\n"
-"  stages[0].batch_size must be at least 1. Got 0.\n"
-"  stages[0].label_smoothing must be below 1. Got 1.\n"
-"  seed must be at least 0. Got -1."),
+        (
+            "5 problems:\n"
+            "  stages[0].lr must be above 0. Got 0.\n"
+            "  stages[0].warmup must be a whole number of steps, or a fraction of the stage's "
+            "steps that is below 1. Got 1.5.\n"
+            "  stages[0].batch_size must be at least 1. Got 0.\n"
+            "  stages[0].label_smoothing must be below 1. Got 1.\n"
+            "  seed must be at least 0. Got -1."
+        ),
     ),
-    Case("an unknown task", "run recipe.yaml task=image-clasification", ("Problem:\n"
-"  task must be 'image-classification' or 'text-classification'. Got "
-"'image-clasification'. Nearest: 'image-classification'.")),
-    Case("no stages", "run recipe.yaml stages=[]", ("Problem:\n"
-"  stages must not be empty. Got [].")),
-    Case("epochs and max_steps together", "run recipe.yaml stages.0.max_steps=5", ("Problem:\n"
-"  stages[0] must have either epochs (passes over the training split) or max_steps "
-"(optimiser steps). Got epochs 1 and max_steps 5.")),
-    Case("neither epochs nor max_steps", "run recipe.yaml stages.0.epochs=", ("Problem:\n"
-"  stages[0] must have either epochs (passes over the training split) or max_steps "
-"(optimiser steps). Got neither.")),
+    Case(
+        "an unknown task",
+        "run recipe.yaml task=image-clasification",
+        (
+            "Problem:\n"
+            "  task must be 'image-classification' or 'text-classification'. Got "
+            "'image-clasification'. Nearest: 'image-classification'."
+        ),
+    ),
+    Case("no stages", "run recipe.yaml stages=[]", ("Problem:\n  stages must not be empty. Got [].")),
+    Case(
+        "epochs and max_steps together",
+        "run recipe.yaml stages.0.max_steps=5",
+        (
+            "Problem:\n"
+            "  stages[0] must have either epochs (passes over the training split) or max_steps "
+            "(optimiser steps). Got epochs 1 and max_steps 5."
+        ),
+    ),
+    Case(
+        "neither epochs nor max_steps",
+        "run recipe.yaml stages.0.epochs=",
+        (
+            "Problem:\n"
+            "  stages[0] must have either epochs (passes over the training split) or max_steps "
+            "(optimiser steps). Got neither."
+        ),
+    ),
     Case(
         "two stages that are the same, of the same name",
         "run recipe.yaml",
-        ("2 problems:\n"
-"  stages[1].name must be unique. Got 'head'. stages[0] has it already.\n"
-"  stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the "
-"earlier stage, or change this one."),
+        (
+            "2 problems:\n"
+            "  stages[1].name must be unique. Got 'head'. stages[0] has it already.\n"
+            "  stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the "
+            "earlier stage, or change this one."
+        ),
         text("recipe.yaml", "{}  - {{name: head, train: head, epochs: 1, lr: 1e-2}}\n"),
     ),
-    Case("splits that take everything", "run recipe.yaml data.split.validation=0.5 data.split.test=0.5", ("Problem:\n"
-"  data.split must have validation + test below 1. Got 0.5 + 0.5. What they leave of 1 "
-"is trained on.")),
-    Case("image fields for texts", "run text.yaml data.image_size=32 data.augment=strong", ("2 problems:\n"
-"  data.image_size must be left out when the task is text-classification. Got 32.\n"
-"  data.augment must be left out when the task is text-classification. Got 'strong'. "
-"Texts are not augmented.")),
+    Case(
+        "splits that take everything",
+        "run recipe.yaml data.split.validation=0.5 data.split.test=0.5",
+        (
+            "Problem:\n"
+            "  data.split must have validation + test below 1. Got 0.5 + 0.5. What they leave of 1 "
+            "is trained on."
+        ),
+    ),
+    Case(
+        "image fields for texts",
+        "run text.yaml data.image_size=32 data.augment=strong",
+        (
+            "2 problems:\n"
+            "  data.image_size must be left out when the task is text-classification. Got 32.\n"
+            "  data.augment must be left out when the task is text-classification. Got 'strong'. "
+            "Texts are not augmented."
+        ),
+    ),
     Case(
         "arguments that are fields of the stage",
         "run recipe.yaml stages.0.optimizer.args.lr=1 stages.0.schedule.power=2",
-        ("2 problems:\n"
-"  stages[0].schedule.power must be left out. Got 2. Only the polynomial schedule has "
-"a power.\n"
-"  stages[0].optimizer.args.lr must be left out. Got 1. It is the stage's lr."),
+        (
+            "2 problems:\n"
+            "  stages[0].schedule.power must be left out. Got 2. Only the polynomial schedule has "
+            "a power.\n"
+            "  stages[0].optimizer.args.lr must be left out. Got 1. It is the stage's lr."
+        ),
     ),
-    Case("early stopping that may not look", "run recipe.yaml stages.0.early_stopping=2 stages.0.best=", ("Problem:\n"
-"  stages[0].best must not be null when early_stopping is given. Early stopping "
-"watches the metric of best: leave best out, or name its metric.")),
-    Case("a broken regular expression", "run recipe.yaml model.allow_missing='[(head]'", ("Problem:\n"
-"  model.allow_missing[0] must be a regular expression (missing ), unterminated "
-"subpattern at position 0). Got '(head'.")),
-    Case("an override without =", "run recipe.yaml seed", ("Problem:\n"
-"  seed must have the form KEY=VALUE. For example seed=1.")),
-    Case("an override of an unknown field", "run recipe.yaml stages.0.learning_rate=0.1", ("Problem:\n"
-"  stages.0.learning_rate=0.1 must name a known field. Got 'learning_rate'. Known: "
-"'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
-"'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
-"'label_smoothing', 'early_stopping', 'best'.")),
-    Case("an override of a stage that is not there", "run recipe.yaml stages.1.lr=0.1", ("Problem:\n"
-"  stages.1.lr=0.1 must index an entry of stages. Got 1. stages has 1 entry, counted "
-"from 0.")),
-    Case("an override that is not YAML", "run recipe.yaml 'stages.0.train=[head'", ("Problem:\n"
-"  stages.0.train=[head must have a value in YAML. Got '[head'. YAML's parser says: "
-"while parsing a flow sequence, expected ',' or ']', but got '<stream end>'.")),
+    Case(
+        "early stopping that may not look",
+        "run recipe.yaml stages.0.early_stopping=2 stages.0.best=",
+        (
+            "Problem:\n"
+            "  stages[0].best must not be null when early_stopping is given. Early stopping "
+            "watches the metric of best: leave best out, or name its metric."
+        ),
+    ),
+    Case(
+        "a broken regular expression",
+        "run recipe.yaml model.allow_missing='[(head]'",
+        (
+            "Problem:\n"
+            "  model.allow_missing[0] must be a regular expression (missing ), unterminated "
+            "subpattern at position 0). Got '(head'."
+        ),
+    ),
+    Case(
+        "an override without =",
+        "run recipe.yaml seed",
+        ("Problem:\n  seed must have the form KEY=VALUE. For example seed=1."),
+    ),
+    Case(
+        "an override of an unknown field",
+        "run recipe.yaml stages.0.learning_rate=0.1",
+        (
+            "Problem:\n"
+            "  stages.0.learning_rate=0.1 must name a known field. Got 'learning_rate'. Known: "
+            "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
+            "'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
+            "'label_smoothing', 'early_stopping', 'best'."
+        ),
+    ),
+    Case(
+        "an override of a stage that is not there",
+        "run recipe.yaml stages.1.lr=0.1",
+        (
+            "Problem:\n"
+            "  stages.1.lr=0.1 must index an entry of stages. Got 1. stages has 1 entry, counted "
+            "from 0."
+        ),
+    ),
+    Case(
+        "an override that is not YAML",
+        "run recipe.yaml 'stages.0.train=[head'",
+        (
+            "Problem:\n"
+            "  stages.0.train=[head must have a value in YAML. Got '[head'. YAML's parser says: "
+            "while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."
+        ),
+    ),
     Case(
         "mistakes in the file, in an override and between fields, all at once",
         "run recipe.yaml seed=one data.pth=./photos stages.0.max_steps=3",
-        ("5 problems:\n"
-"  recipe.yaml, line 8 must not repeat the key 'seed' of line 7. Keep one of them.\n"
-"  data.pth=./photos must name a known field. Got 'pth'. Nearest: 'path'.\n"
-"  speed.precision must be 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
-"  seed must be a whole number. Got 'one'.\n"
-"  stages[0] must have either epochs (passes over the training split) or max_steps "
-"(optimiser steps). Got epochs 1 and max_steps 3."),
+        (
+            "5 problems:\n"
+            "  recipe.yaml, line 8 must not repeat the key 'seed' of line 7. Keep one of them.\n"
+            "  data.pth=./photos must name a known field. Got 'pth'. Nearest: 'path'.\n"
+            "  speed.precision must be 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
+            "  seed must be a whole number. Got 'one'.\n"
+            "  stages[0] must have either epochs (passes over the training split) or max_steps "
+            "(optimiser steps). Got epochs 1 and max_steps 3."
+        ),
         text("recipe.yaml", "{}speed: {{precision: fp8}}\nseed: 1\nseed: 2\n"),
     ),
 ]

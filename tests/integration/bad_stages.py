@@ -6,75 +6,147 @@ from bad_input_steps import write
 __all__ = ["CASES"]
 
 CASES = [
-    Case("a selector with a typing error", "run recipe.yaml stages.0.train=haed", ("Problem:\n"
-"  stages[0].train must be a selector. Got 'haed'. Nearest: 'head'. Forms: head, all, "
-"norms, biases, last:N, layers[A:B], /regular expression/.")),
-    Case("a selector that matches nothing", "run recipe.yaml stages.0.train=/encodr/", ("Problem:\n"
-"  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-"parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'.")),
-    Case("a selector that is no regular expression", "run recipe.yaml stages.0.train='/layer[/'", ("Problem:\n"
-"  stages[0].train must hold a valid regular expression (unterminated character set at "
-"position 5). Got '/layer[/'.")),
-    Case("more layer groups than the model has", "run recipe.yaml stages.0.train=last:9", ("Problem:\n"
-"  stages[0].train must count between 1 and 2 layer groups, as many as this model has. "
-"Got 'last:9'. Write 'head' or 'all' for the two ends.")),
-    Case("a layer group that the model lacks", "run recipe.yaml 'stages.0.train=\"layers[7]\"'", ("Problem:\n"
-"  stages[0].train must index one of the 2 layer groups, 0 to 1. Got 'layers[7]'.")),
-    Case("an optimizer with a typing error", "run recipe.yaml stages.0.optimizer=adamv", ("Problem:\n"
-"  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
-"Nearest: 'adam'.")),
-    Case("an optimizer that takes no parameter groups", "run recipe.yaml stages.0.optimizer=galore_adamw", ("Problem:\n"
-"  stages[0].optimizer must take parameter groups. Got 'galore_adamw'. It replaces the "
-"parameter groups of a stage by its own.")),
+    Case(
+        "a selector with a typing error",
+        "run recipe.yaml stages.0.train=haed",
+        (
+            "Problem:\n"
+            "  stages[0].train must be a selector. Got 'haed'. Nearest: 'head'. Forms: head, all, "
+            "norms, biases, last:N, layers[A:B], /regular expression/."
+        ),
+    ),
+    Case(
+        "a selector that matches nothing",
+        "run recipe.yaml stages.0.train=/encodr/",
+        (
+            "Problem:\n"
+            "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
+            "parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'."
+        ),
+    ),
+    Case(
+        "a selector that is no regular expression",
+        "run recipe.yaml stages.0.train='/layer[/'",
+        (
+            "Problem:\n"
+            "  stages[0].train must hold a valid regular expression (unterminated character set at "
+            "position 5). Got '/layer[/'."
+        ),
+    ),
+    Case(
+        "more layer groups than the model has",
+        "run recipe.yaml stages.0.train=last:9",
+        (
+            "Problem:\n"
+            "  stages[0].train must count between 1 and 2 layer groups, as many as this model has. "
+            "Got 'last:9'. Write 'head' or 'all' for the two ends."
+        ),
+    ),
+    Case(
+        "a layer group that the model lacks",
+        "run recipe.yaml 'stages.0.train=\"layers[7]\"'",
+        ("Problem:\n  stages[0].train must index one of the 2 layer groups, 0 to 1. Got 'layers[7]'."),
+    ),
+    Case(
+        "an optimizer with a typing error",
+        "run recipe.yaml stages.0.optimizer=adamv",
+        (
+            "Problem:\n"
+            "  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
+            "Nearest: 'adam'."
+        ),
+    ),
+    Case(
+        "an optimizer that takes no parameter groups",
+        "run recipe.yaml stages.0.optimizer=galore_adamw",
+        (
+            "Problem:\n"
+            "  stages[0].optimizer must take parameter groups. Got 'galore_adamw'. It replaces the "
+            "parameter groups of a stage by its own."
+        ),
+    ),
     Case(
         "an argument that the optimizer lacks",
         "run recipe.yaml --output-dir new 'stages.0.optimizer={name: sgd, args: {momentun: 0.9}}'",
-        ("Columns inferred: image from 'image', label from 'label'.\n"
-"Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-"share of every class.\n"
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-"Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
-"\n"
-"TypeError: SGD.__init__() got an unexpected keyword argument 'momentun'\n"
-"Set HF_FINETUNE_TRACEBACK=1 to see where."),
+        (
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
+            "share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
+            "\n"
+            "TypeError: SGD.__init__() got an unexpected keyword argument 'momentun'\n"
+            "Set HF_FINETUNE_TRACEBACK=1 to see where."
+        ),
         code=1,
         partial="new",
     ),
-    Case("a metric with a typing error", "run recipe.yaml 'metrics=[acuracy]'", ("Problem:\n"
-"  metrics[0] must be a metric for single_label labels, or one that evaluate.load "
-"finds here or on the Hub. Got 'acuracy'. Nearest: 'accuracy'.")),
-    Case("a metric of another target", "run recipe.yaml 'metrics=[accuracy, mae]' stages.0.best=rmse", ("2 problems:\n"
-"  metrics[1] must be defined for single_label labels. Got 'mae'. Known: 'accuracy', "
-"'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
-"'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
-"'log_loss'.\n"
-"  stages[0].best.metric must be defined for single_label labels. Got 'rmse'. Known: "
-"'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
-"'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
-"'log_loss'.")),
-    Case("a best metric without a validation split", "run recipe.yaml data.split.validation=0 stages.0.best=accuracy", ("Problem:\n"
-"  stages[0].best.metric must have a validation split to look at. Set "
-"data.split.validation above 0, or leave it out.")),
-    Case("early stopping without a validation split", "run recipe.yaml data.split.validation=0 stages.0.early_stopping=2", ("Problem:\n"
-"  stages[0].early_stopping must have a validation split to look at. Set "
-"data.split.validation above 0, or leave it out.")),
+    Case(
+        "a metric with a typing error",
+        "run recipe.yaml 'metrics=[acuracy]'",
+        (
+            "Problem:\n"
+            "  metrics[0] must be a metric for single_label labels, or one that evaluate.load "
+            "finds here or on the Hub. Got 'acuracy'. Nearest: 'accuracy'."
+        ),
+    ),
+    Case(
+        "a metric of another target",
+        "run recipe.yaml 'metrics=[accuracy, mae]' stages.0.best=rmse",
+        (
+            "2 problems:\n"
+            "  metrics[1] must be defined for single_label labels. Got 'mae'. Known: 'accuracy', "
+            "'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
+            "'log_loss'.\n"
+            "  stages[0].best.metric must be defined for single_label labels. Got 'rmse'. Known: "
+            "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
+            "'log_loss'."
+        ),
+    ),
+    Case(
+        "a best metric without a validation split",
+        "run recipe.yaml data.split.validation=0 stages.0.best=accuracy",
+        (
+            "Problem:\n"
+            "  stages[0].best.metric must have a validation split to look at. Set "
+            "data.split.validation above 0, or leave it out."
+        ),
+    ),
+    Case(
+        "early stopping without a validation split",
+        "run recipe.yaml data.split.validation=0 stages.0.early_stopping=2",
+        (
+            "Problem:\n"
+            "  stages[0].early_stopping must have a validation split to look at. Set "
+            "data.split.validation above 0, or leave it out."
+        ),
+    ),
     Case(
         "label smoothing for amounts",
         "run text.yaml data=amounts.csv stages.0.label_smoothing=0.1",
-        ("Problem:\n"
-"  stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."),
+        ("Problem:\n  stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
         "a stage, the data and the checkpoint wrong together",
         "run recipe.yaml data.path=./photo model=./vitt stages.0.optimizer=adamv",
-        ("2 problems:\n"
-"  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
-"'./photos'.\n"
-"  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-"Got './vitt'. There is no such folder."),
+        (
+            "2 problems:\n"
+            "  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
+            "'./photos'.\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
+            "Got './vitt'. There is no such folder."
+        ),
     ),
-    Case("a plan of a selector that matches nothing", "plan recipe.yaml stages.0.train=/encodr/", ("Problem:\n"
-"  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-"parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'.")),
+    Case(
+        "a plan of a selector that matches nothing",
+        "plan recipe.yaml stages.0.train=/encodr/",
+        (
+            "Problem:\n"
+            "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
+            "parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'."
+        ),
+    ),
 ]

@@ -1,0 +1,77 @@
+"""What a person gets who installs the built wheel, and what importing costs."""
+
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Build the wheel and put it into an empty environment that sees the dependencies but not the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder / "site"]
+    subprocess.run([*pip, wheel], check=True)
+    packages = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    # A .pth entry adds a folder without reading the .pth files in it, so an editable install there stays unseen.
+    Path(packages, "dependencies.pth").write_text(f"{folder / 'site'}\n{site.getsitepackages()[0]}\n")
+    empty = folder / "empty"
+    empty.mkdir()
+    return python, empty
+
+
+def _run(installed: tuple[Path, Path], *words: str) -> str:
+    python, empty = installed
+    done = subprocess.run([python, *words], cwd=empty, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_brings_every_recipe(installed):
+    listed = _run(installed, "-m", "hf_finetune", "recipes", "list")
+    names = {line.split()[0] for line in listed.splitlines()}
+    assert names == {
+        path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in (ROOT / "recipes").rglob("*.yaml")
+    }
+
+
+def test_the_wheel_is_what_runs(installed):
+    where = _run(installed, "-c", "import hf_finetune; print(hf_finetune.__file__)").strip()
+    assert not Path(where).is_relative_to(ROOT)
+    assert Path(where).parent.parent.name == "site"
+
+
+def test_a_shipped_recipe_can_be_copied_and_planned_offline(installed):
+    _run(installed, "-m", "hf_finetune", "recipes", "copy", "image/dishes-resnet50", "mine.yaml")
+    printed = _run(installed, "-m", "hf_finetune", "plan", "mine.yaml", "data.path=nobody/has-this")
+    assert "timm/resnet50.a1_in1k" in printed
+    assert "The data 'nobody/has-this' is not at hand" in printed
+
+
+@pytest.mark.parametrize("words", [["-c", "import hf_finetune"], ["-m", "hf_finetune", "--help"]])
+def test_importing_and_help_load_no_heavy_library(words):
+    code = f"""
+import runpy, sys
+sys.argv = ["hf-finetune", "--help"]
+try:
+    {'import hf_finetune' if words[0] == '-c' else 'runpy.run_module("hf_finetune", run_name="__main__")'}
+except SystemExit:
+    pass
+print(sorted({{"torch", "transformers", "datasets", "numpy"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
