@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -147,7 +148,7 @@ class InterruptCallback(TrainerCallback):
     """At the first Ctrl-C (or SIGTERM) finish the step, save a checkpoint and stop; at the second stop at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.stops = False
         self.previous: dict[int, Any] = {}
 
     def on_train_begin(
@@ -162,15 +163,23 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for a checkpoint at the end of the step."""
-        if self.asked:
+        """Ask for a checkpoint at the end of the step; on several processes at the next step that is logged."""
+        if args.world_size > 1:
+            if state.global_step % args.logging_steps != 0:
+                return
+            flag = torch.tensor(int(self.asked), device=args.device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self.stops = bool(flag)
+        else:
+            self.stops = self.asked
+        if self.stops:
             control.should_log = control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop once the checkpoint is there."""
-        if self.asked:
+        if self.stops:
             self.restore()
             raise KeyboardInterrupt
 
@@ -181,7 +190,7 @@ class InterruptCallback(TrainerCallback):
         self.previous = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             self.restore()
             raise KeyboardInterrupt
         self.asked = True
