@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def main() -> None:
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="hf-finetune")
     except InputError as error:
         code = _tell(error)
     except KeyboardInterrupt:
@@ -218,11 +219,31 @@ def _tell_failure(error: Exception) -> int:
     if isinstance(error, typer.Abort):
         return 130
     if isinstance(error, USAGE_ERROR):
-        error.show()
-        return error.exit_code
+        error.show()  # type: ignore[attr-defined]
+        return error.exit_code  # type: ignore[attr-defined]
     if os.environ.get("HF_FINETUNE_TRACEBACK"):
         raise error
+    if _disk_is_full(error):
+        err.print(
+            "[bold red]The disk is full.[/] What was saved before is kept; a run goes on with --resume."
+        )
+        return 1
+    if type(error).__name__ == "DivergedError":
+        err.print("[bold red]Stopped:[/]", end=" ")
+        err.print(str(error), markup=False)
+        return 1
     err.print(f"[bold red]{type(error).__name__}:[/]", end=" ")
     err.print(str(error), markup=False)
     err.print("Set HF_FINETUNE_TRACEBACK=1 to see where.", style="dim")
     return 1
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Tell from an error, or what caused it. safetensors gives only a text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "File too large")):
+            return True
+        error = error.__cause__
+    return False

@@ -49,7 +49,8 @@ def quiet_libraries(console: Console) -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
+    # It logs what it raises as well.
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
     logging.getLogger("httpx").setLevel(logging.ERROR)
 

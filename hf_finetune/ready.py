@@ -17,7 +17,7 @@ from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, lo
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.recipe import Recipe
-from hf_finetune.staging.trainer import check_optimizer_name
+from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
 __all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward"]
@@ -99,6 +99,8 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
             trust_remote_code=recipe.model.trust_remote_code,
         )
         task.configure(processor, config, recipe.data)
+    for index, stage in enumerate(recipe.stages):
+        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"stages[{index}].optimizer")
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += _recipe_problems(recipe, data, headline)
@@ -177,7 +179,6 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
             problems.append(problem)
     for index, stage in enumerate(recipe.stages):
         place = f"stages[{index}]"
-        problems += check_optimizer_name(stage.optimizer.name, f"{place}.optimizer")
         metric = stage.best.metric if stage.best else None
         if metric not in (None, "loss"):
             problem = metric_problem(str(metric), data.target, f"{place}.best.metric", classes)

@@ -26,6 +26,7 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.evaluation.predictions import write_predictions
+from hf_finetune.files import replacing
 from hf_finetune.models.export import export_model
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
@@ -174,7 +175,9 @@ def _choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something, or cannot be made."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        repair = "Name another folder, or add --resume to go on with the run in it."
+        repair = "Name another folder."
+        if (folder / "manifest.json").is_file():
+            repair = "Name another folder, or add --resume to go on with the run in it."
         raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -198,8 +201,13 @@ def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialSt
     state.wait_for_everyone()
     if state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-        _write(manifest, folder, state)
+        try:
+            with replacing(folder / "recipe.yaml") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            _write(manifest, folder, state)
+        except BaseException:
+            (folder / "recipe.yaml").unlink(missing_ok=True)
+            raise
     state.wait_for_everyone()
     return manifest
 
@@ -214,7 +222,7 @@ def _check_unchanged(
         after = dump_recipe(recipe).splitlines()
         changed = next(
             (
-                f"{old.strip()!r} was {new.strip()!r}"
+                f"{old.strip()!r} where it was {new.strip()!r}"
                 for new, old in zip(before, after, strict=False)
                 if old != new
             ),
@@ -230,7 +238,7 @@ def _check_unchanged(
                 Problem(
                     "--resume",
                     f"must go on with the {name} that the run began with",
-                    f"another {name}",
+                    "",
                     "Begin a new run.",
                 )
             )
@@ -296,9 +304,13 @@ def _export(model: PreTrainedModel, processor: Any, folder: Path) -> None:
     """Write ``RUN/model``; it is whole or not there."""
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    export_model(model, processor, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        export_model(model, processor, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _evaluate(

@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.models.layout import head_names
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
@@ -161,7 +161,7 @@ def build_model(
     notes = []
     if kept == head and old_labels != tuple(config.id2label.values()):
         for module in _head_modules(model, head):
-            model._init_weights(module)
+            _initialise(model, module)
         replaced |= head
     if replaced & head:
         notes.append(
@@ -188,13 +188,18 @@ def load_processor(
         InputError: If the checkpoint brings none.
     """
     auto = AutoImageProcessor if modality == "image" else AutoTokenizer
+    kind, file = (
+        ("an image processor", "preprocessor_config.json")
+        if modality == "image"
+        else ("a tokenizer", "tokenizer.json")
+    )
+    lacking = Problem("model.path", f"must be a checkpoint with {kind}", repr(path), f"It lacks {file}.")
     try:
         processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
-        kind = "an image processor" if modality == "image" else "a tokenizer"
-        raise InputError(
-            Problem("model.path", f"must be a checkpoint with {kind}", repr(path), _brief(error))
-        ) from error
+        raise InputError(lacking) from error
+    if modality == "text" and len(processor) <= len(processor.all_special_ids):
+        raise InputError(lacking)  # transformers makes an empty tokenizer when its files are missing
     if modality == "text" and processor.pad_token is None:
         if processor.eos_token is None:
             raise InputError(Problem("model.path", "must have a tokenizer with a padding token", repr(path)))
@@ -236,6 +241,13 @@ def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Modul
     return [model.get_submodule(name) for name in sorted({name.rpartition(".")[0] for name in head})]
 
 
+def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
+    """Draw new weights for a module whose weights were loaded: those are marked, and would be passed over."""
+    for owner in (module, *module.parameters(recurse=False)):
+        owner.__dict__.pop("_is_hf_initialized", None)
+    model._init_weights(module)
+
+
 def _account_for_weights(
     path: str, model: PreTrainedModel, info: dict[str, Any], head: set[str], allow_missing: Sequence[str]
 ) -> str:
@@ -273,7 +285,7 @@ def _account_for_weights(
         problems.append(
             Problem(
                 "model.path",
-                f"must hold only weights of its architecture; {_some(foreign)} belong to no layer",
+                f"must hold only weights of its architecture; it also holds {_some(foreign)}",
                 repr(path),
                 repair,
             )
@@ -304,34 +316,39 @@ def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
 
 
 def _no_checkpoint(path: str, error: Exception) -> Problem:
-    parent = Path(path).expanduser().parent
-    siblings = (
-        [str(parent / other.name) for other in parent.iterdir()]
-        if parent.is_dir() and parent != Path()
-        else []
-    )
-    close = get_close_matches(path, siblings, n=1)
-    if close:
-        repair = f"Nearest: {close[0]!r}."
-    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+    folder = Path(path).expanduser()
+    siblings = {str(other): other.name for other in folder.absolute().parent.glob("*")}
+    close = get_close_matches(folder.name, list(siblings.values()), n=1)
+    is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if folder.is_dir():
+        config = folder / "config.json"
+        repair = (
+            f"Its config.json cannot be read: {_brief(error)}"
+            if config.is_file()
+            else "It has no config.json."
+        )
+    elif path.startswith("timm/"):
+        repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
+    elif close and (is_path or "/" not in path):
+        repair = f"Nearest: {str(folder.parent / close[0])!r}."
+    elif is_path:
         repair = "There is no such folder."
-    elif Path(path).is_dir():
-        repair = _brief(error)
     else:
-        repair = f"If it is on the Hub, check the name, the network and your access. {_brief(error)}"
-    return Problem(
-        "model.path",
-        "must be a checkpoint: a folder with config.json, or a name on the Hub",
-        repr(path),
-        repair,
-    )
+        repair = "There is no such folder. If it is on the Hub, check the name, the network and your access."
+    rule = "must be a checkpoint: a folder with config.json, or a name on the Hub"
+    return Problem("model.path", rule, repr(path), repair)
 
 
 def _unreadable(path: str, error: Exception) -> Problem:
     if isinstance(error, SafetensorError):
-        return Problem(
-            "model.path", "must hold whole weight files", repr(path), f"Fetch them again: {_brief(error)}"
-        )
+        repair = "One is damaged or cut off: fetch it again."
+        return Problem("model.path", "must hold whole weight files", repr(path), repair)
+    folder = Path(path)
+    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
+        return Problem("model.path", "must hold weights", repr(path), "It has no model.safetensors.")
+    if isinstance(error, OSError) and not folder.is_dir():
+        repair = "If it is on the Hub, check the name, the network and your access."
+        return Problem("model.path", "must hold weights that can be loaded", repr(path), repair)
     return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
 
 

@@ -44,6 +44,8 @@ def set_image_size(processor: Any, config: Any, size: int | None) -> None:
     if isinstance(config, TimmWrapperConfig):
         config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, size, size]}
         config.pretrained_cfg.pop("test_input_size", None)
+        # It reads the size when it is made, and only then.
+        processor.__init__(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
         return
     crop = dict(getattr(processor, "crop_size", None) or {})
     wanted = dict(processor.size)

@@ -139,8 +139,8 @@ class LogCallback(TrainerCallback):
                 file.write(json.dumps(entry) + "\n")
         if not math.isfinite(entry.get("loss", 0.0)):
             raise DivergedError(
-                f"stages[{self.stage}] diverged: the loss is {entry['loss']} at step {state.global_step}. "
-                "Lower its lr, set clip, or use fp32; what was saved before is kept."
+                f"Stage {self.stage!r} diverged: the loss is {entry['loss']} at step {state.global_step}. "
+                "In a new run lower its lr, set clip, or use fp32."
             )
 
 

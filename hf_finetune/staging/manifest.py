@@ -73,8 +73,13 @@ def read_manifest(path: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
         stages = tuple(StageRecord(**stage) for stage in content.pop("stages"))
         return Manifest(stages=stages, **content)
+    except FileNotFoundError as error:
+        repair = "Begin the run without --resume."
+        raise InputError(
+            Problem(str(path), "must be the manifest of a run", "no such file", repair)
+        ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(Problem(str(path), "must be the manifest of a run", type(error).__name__)) from error
+        raise InputError(Problem(str(path), "must be the manifest of a run", "a damaged file")) from error
 
 
 def library_versions() -> dict[str, str]:

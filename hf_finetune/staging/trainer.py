@@ -1,20 +1,21 @@
 """The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.plan.groups import ParameterGroup
 
-__all__ = ["StagedTrainer", "check_optimizer_name", "loss_for", "optimizer_name"]
+__all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
 
 # What a recipe calls them, as the Trainer does.
 ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
@@ -93,16 +94,31 @@ def optimizer_name(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def check_optimizer_name(name: str, place: str) -> list[Problem]:
-    """Say what is wrong with an optimiser's name, if anything is."""
+def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list[Problem]:
+    """Say what is wrong with an optimiser's name or arguments, if anything is, by making one."""
     known = [*ALIASES, *(member.value for member in OptimizerNames)]
     usable = [other for other in known if not any(word in other for word in WITHOUT_GROUPS)]
-    if name in usable:
-        return []
-    if name in known:
-        repair = "It replaces the parameter groups of a stage by its own."
-        return [Problem(place, "must take parameter groups", repr(name), repair)]
-    return [Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))]
+    if name not in usable:
+        if name in known:
+            repair = "It replaces the parameter groups of a stage by its own."
+            return [Problem(place, "must take parameter groups", repr(name), repair)]
+        return [
+            Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))
+        ]
+    try:
+        options = TrainingArguments(output_dir="unused", optim=optimizer_name(name), report_to="none")
+        optimizer_class, defaults = Trainer.get_optimizer_cls_and_kwargs(options)
+        accepted = set(inspect.signature(optimizer_class).parameters) - {"params", "lr", "weight_decay"}
+        if unknown := [word for word in arguments if word not in accepted]:
+            rule = f"must be an argument of {optimizer_class.__name__}"
+            return [
+                Problem(f"{place}.args.{word}", rule, repr(arguments[word]), nearest(word, sorted(accepted)))
+                for word in unknown
+            ]
+        optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})
+    except (ImportError, ValueError, TypeError) as error:
+        return [Problem(place, "must be an optimizer that can be made here", repr(name), f"It says: {error}")]
+    return []
 
 
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:

@@ -114,10 +114,11 @@ CASES = [
         "a batch size of 0",
         "evaluate run --batch-size 0",
         (
-            "BadParameter: Input should be greater than or equal to 1\n"
-            "Set HF_FINETUNE_TRACEBACK=1 to see where."
+            "Usage: hf-finetune evaluate [OPTIONS] {MODEL_OR_RUN}\n"
+            "Try 'hf-finetune evaluate --help' for help.\n"
+            "\n"
+            "Error: Invalid value for '--batch-size': Input should be greater than or equal to 1"
         ),
-        code=1,
     ),
     Case(
         "a model to predict with that is not there",
@@ -127,15 +128,12 @@ CASES = [
     Case(
         "an image to predict that is not there",
         "predict run photos/tea/9.png photos/tea/0.png",
-        "1 inputs could not be read; each one's error stands in its place.",
+        "1 input could not be read; the error stands in its place.",
     ),
     Case(
         "a damaged image among those to predict",
         "predict run photos/tea --output found.csv",
-        (
-            "5 predictions are in found.csv.\n"
-            "1 inputs could not be read; each one's error stands in its place."
-        ),
+        ("5 predictions are in found.csv.\n1 input could not be read; the error stands in its place."),
         write("photos/tea/3.png", "no image"),
         partial="found.csv",
     ),
@@ -186,19 +184,31 @@ CASES = [
     Case(
         "an unknown command",
         "trian recipe.yaml",
-        ("UsageError: No such command 'trian'.\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
-        code=1,
+        (
+            "Usage: hf-finetune [OPTIONS] COMMAND [ARGS]...\n"
+            "Try 'hf-finetune --help' for help.\n"
+            "\n"
+            "Error: No such command 'trian'."
+        ),
     ),
     Case(
         "an unknown option",
         "run recipe.yaml --output new",
-        ("NoSuchOption: No such option: --output\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
-        code=1,
+        (
+            "Usage: hf-finetune run [OPTIONS] {RECIPE} [[KEY=VALUE]...]...\n"
+            "Try 'hf-finetune run --help' for help.\n"
+            "\n"
+            "Error: No such option: --output (Possible options: --output-dir)"
+        ),
     ),
     Case(
         "a command without its recipe",
         "run",
-        ("MissingParameter: Missing parameter: recipe\nSet HF_FINETUNE_TRACEBACK=1 to see where."),
-        code=1,
+        (
+            "Usage: hf-finetune run [OPTIONS] {RECIPE} [[KEY=VALUE]...]...\n"
+            "Try 'hf-finetune run --help' for help.\n"
+            "\n"
+            "Error: Missing argument 'RECIPE'."
+        ),
     ),
 ]

@@ -15,11 +15,23 @@ ROOT = Path(__file__).parents[2]
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Build the wheel and put it into an empty environment that sees the dependencies but not the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, capture_output=True
+    )
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder / "site"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        folder / "site",
+    ]
     subprocess.run([*pip, wheel], check=True)
     packages = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
@@ -45,7 +57,8 @@ def test_the_wheel_brings_every_recipe(installed):
     listed = _run(installed, "-m", "hf_finetune", "recipes", "list")
     names = {line.split()[0] for line in listed.splitlines()}
     assert names == {
-        path.relative_to(ROOT / "recipes").with_suffix("").as_posix() for path in (ROOT / "recipes").rglob("*.yaml")
+        path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
+        for path in (ROOT / "recipes").rglob("*.yaml")
     }
 
 
@@ -68,7 +81,7 @@ def test_importing_and_help_load_no_heavy_library(words):
 import runpy, sys
 sys.argv = ["hf-finetune", "--help"]
 try:
-    {'import hf_finetune' if words[0] == '-c' else 'runpy.run_module("hf_finetune", run_name="__main__")'}
+    {"import hf_finetune" if words[0] == "-c" else 'runpy.run_module("hf_finetune", run_name="__main__")'}
 except SystemExit:
     pass
 print(sorted({{"torch", "transformers", "datasets", "numpy"}} & set(sys.modules)))

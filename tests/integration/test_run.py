@@ -604,7 +604,7 @@ def test_a_changed_recipe_is_refused(tmp_path, text_recipe):
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
     message = refusal(lambda: run(other, tmp_path / "run", resume=True))
     assert message == (
-        "--resume must go on with the recipe that the run began with. Got 'lr: 0.02' was 'lr: 0.05'. "
+        "--resume must go on with the recipe that the run began with. Got 'lr: 0.02' where it was 'lr: 0.05'. "
         f"Resume with {tmp_path / 'run' / 'recipe.yaml'}, or begin a new run."
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
@@ -625,14 +625,15 @@ def test_changed_data_and_a_changed_checkpoint_are_refused(tmp_path, reviews, be
     with data.open("a", encoding="utf-8") as file:
         file.write("a film of its own,good\n")
     assert refusal(lambda: run(recipe, tmp_path / "run", resume=True)) == (
-        "--resume must go on with the data that the run began with. Got another data. Begin a new run.\n"
-        "--resume must go on with the checkpoint that the run began with. Got another checkpoint. Begin a new run."
+        "--resume must go on with the data that the run began with. Begin a new run.\n"
+        "--resume must go on with the checkpoint that the run began with. Begin a new run."
     )
 
 
 def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
     assert refusal(lambda: run(text_recipe(), tmp_path / "run", resume=True)) == (
-        f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got FileNotFoundError."
+        f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
+        "Begin the run without --resume."
     )
     assert refusal(lambda: run(text_recipe(), resume=True)) == (
         "--resume must come with the run's folder. Add --output-dir RUN."
@@ -646,8 +647,7 @@ def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
 def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
     (tmp_path / "notes.txt").write_text("mine")
     assert refusal(lambda: run(text_recipe(), tmp_path)) == (
-        f"--output-dir must be empty or not exist. Got {tmp_path}. "
-        "Name another folder, or add --resume to go on with the run in it."
+        f"--output-dir must be empty or not exist. Got {tmp_path}. Name another folder."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert refusal(lambda: run(text_recipe(), tmp_path / "notes.txt")).startswith(
@@ -670,8 +670,8 @@ def test_every_problem_of_recipe_and_data_is_told_at_once(tmp_path, text_recipe)
     )
     message = refusal(lambda: run(recipe, tmp_path / "run")).splitlines()
     assert [line.split(" must ")[0] for line in message] == [
-        "metrics[0]",
         "stages[0].optimizer",
+        "metrics[0]",
         "stages[1].best.metric",
         "stages[0].train",
     ]
@@ -709,7 +709,7 @@ def test_truncated_weights_are_refused_and_nothing_is_written(tmp_path, bert_che
     path.write_bytes(path.read_bytes()[:-100])
     content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")).startswith(
-        f"model.path must hold whole weight files. Got {str(tmp_path / 'bert')!r}. Fetch them again: "
+        f"model.path must hold whole weight files. Got {str(tmp_path / 'bert')!r}. "
     )
     assert not (tmp_path / "run").exists()
 
@@ -752,7 +752,7 @@ def test_a_run_that_diverges_says_so(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {"lr": 1e38, "clip": None, "optimizer": "sgd"}, {})
     with pytest.raises(DivergedError) as caught:
         run(recipe, tmp_path / "run")
-    assert str(caught.value).startswith("stages[head] diverged: the loss is ")
+    assert str(caught.value).startswith("Stage 'head' diverged: the loss is ")
     assert not list((tmp_path / "run" / "stages" / "01-head").glob("checkpoint-*"))
 
 

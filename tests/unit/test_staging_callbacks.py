@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import head_names
@@ -73,6 +73,7 @@ def stock(model, folder, callbacks, epochs=2, optimizers=(None, None), **options
         model=model,
         args=TrainingArguments(**arguments),
         train_dataset=Pictures(),
+        eval_dataset=Pictures(4),
         callbacks=callbacks,
         optimizers=optimizers,
     )
@@ -217,8 +218,7 @@ def test_a_loss_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path,
     with pytest.raises(DivergedError) as caught:
         trainer.train()
     assert str(caught.value) == (
-        "stages[head] diverged: the loss is nan at step 4. "
-        "Lower its lr, set clip, or use fp32; what was saved before is kept."
+        "Stage 'head' diverged: the loss is nan at step 4. In a new run lower its lr, set clip, or use fp32."
     )
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
@@ -265,12 +265,22 @@ def test_the_second_interrupt_stops_at_once(tmp_path, tiny_model, handlers):
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
-def test_without_an_interrupt_nothing_is_asked_for(handlers):
-    interrupt = InterruptCallback()
-    control = TrainerControl()
-    interrupt.on_train_begin(None, TrainerState(), control)
-    interrupt.on_step_end(None, TrainerState(), control)
-    interrupt.on_save(None, TrainerState(), control)
-    interrupt.restore()
-    assert not control.should_save
-    assert {number: signal.getsignal(number) for number in handlers} == handlers
+def test_without_an_interrupt_nothing_is_saved_or_stopped(tmp_path, tiny_model):
+    trainer = stock(tiny_model("timm/test_resnet"), tmp_path, [InterruptCallback()], epochs=1)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_an_interrupt_in_the_last_step_of_an_epoch_waits_for_its_evaluation(tmp_path, tiny_model, handlers):
+    trainer = stock(
+        tiny_model("timm/test_resnet"),
+        tmp_path,
+        [SignalAt(1), InterruptCallback()],
+        save_strategy="epoch",
+        eval_strategy="epoch",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [2]

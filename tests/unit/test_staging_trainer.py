@@ -10,7 +10,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import parameter_groups
 from hf_finetune.plan.selectors import select
 from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.trainer import StagedTrainer, check_optimizer_name, loss_for, optimizer_name
+from hf_finetune.staging.trainer import StagedTrainer, check_optimizer, loss_for, optimizer_name
 
 IMAGES = ("vit", "deit", "dinov2", "swin", "resnet", "timm/test_resnet", "timm/test_vit")
 
@@ -262,7 +262,7 @@ def test_the_loss_of_half_precision_logits_is_computed_in_full():
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "adamw_torch", "adafactor", "rmsprop", "adagrad"])
 def test_optimizers_that_take_groups_are_known(name):
-    assert check_optimizer_name(name, "stages[0].optimizer") == []
+    assert check_optimizer(name, {}, "stages[0].optimizer") == []
 
 
 def test_optimizer_names_are_the_trainers():
@@ -274,18 +274,31 @@ def test_optimizer_names_are_the_trainers():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "arguments", "message"),
     [
         (
             "adamww",
+            {},
             "stages[1].optimizer must be an optimizer that the Trainer knows. Got 'adamww'. Nearest: 'adamw'.",
         ),
         (
             "galore_adamw",
+            {},
             "stages[1].optimizer must take parameter groups. Got 'galore_adamw'. "
             "It replaces the parameter groups of a stage by its own.",
         ),
+        (
+            "sgd",
+            {"momentm": 0.5},
+            "stages[1].optimizer.args.momentm must be an argument of SGD. Got 0.5. Nearest: 'momentum'.",
+        ),
+        (
+            "adamw",
+            {"eps": -1.0},
+            "stages[1].optimizer must be an optimizer that can be made here. Got 'adamw'. "
+            "It says: Invalid epsilon value: -1.0",
+        ),
     ],
 )
-def test_other_optimizers_are_refused(name, message):
-    assert str(InputError(check_optimizer_name(name, "stages[1].optimizer"))) == message
+def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
+    assert str(InputError(check_optimizer(name, arguments, "stages[1].optimizer"))) == message
