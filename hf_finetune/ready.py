@@ -16,6 +16,7 @@ from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import Plan, build_plan
+from hf_finetune.processes import start_processes
 from hf_finetune.recipe import Recipe
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -78,7 +79,7 @@ def plan(recipe: Recipe) -> PlanReport:
     layout = read_layout(build_skeleton(config, task.modality))
     examples = len(data.train) if data else None
     return PlanReport(
-        build_plan(layout, recipe.stages, examples, PartialState().num_processes), tuple(notes), examples
+        build_plan(layout, recipe.stages, examples, start_processes().num_processes), tuple(notes), examples
     )
 
 

@@ -29,6 +29,7 @@ from hf_finetune.evaluation.predictions import write_predictions
 from hf_finetune.files import replacing
 from hf_finetune.models.export import export_model
 from hf_finetune.plan.stages import StagePlan
+from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec, dump_recipe
 from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
@@ -82,7 +83,7 @@ def run(
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     started = perf_counter()
-    state = PartialState()
+    state = start_processes()
     folder = _choose_folder(output_dir, recipe, resume, state)
     before = read_manifest(folder / "manifest.json") if resume else None
     if before is None:
@@ -148,7 +149,7 @@ def _run_stage(
             evaluation_batch_size=recipe.evaluation.batch_size,
             speed=recipe.speed,
             workers=recipe.data.workers,
-            seed=recipe.seed + index,
+            seed=(recipe.seed + index) % 2**32,
             resume=resumes,
             callbacks=callbacks,
         )
@@ -232,8 +233,9 @@ def _check_unchanged(
         problems.append(
             Problem("--resume", "must go on with the recipe that the run began with", changed, repair)
         )
+    same_recipe = not problems
     for name in ("data", "checkpoint"):
-        if not problems and manifest.fingerprints[name] != fingerprints[name]:
+        if same_recipe and manifest.fingerprints[name] != fingerprints[name]:
             problems.append(
                 Problem(
                     "--resume",

@@ -172,8 +172,18 @@ class InterruptCallback(TrainerCallback):
             self.stops = bool(flag)
         else:
             self.stops = self.asked
-        if self.stops:
+        # The checkpoint of an epoch's last step is left to its end, behind the evaluation that chooses the best.
+        at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
+        if self.stops and not at_end:
             control.should_log = control.should_save = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint at the end of the epoch."""
+        self.stops = self.stops or (self.asked and args.world_size == 1)
+        if self.stops:
+            control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

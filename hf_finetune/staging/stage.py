@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch.utils.data import Dataset
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
     TrainerCallback,
@@ -26,6 +25,7 @@ from hf_finetune.plan.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
 
 __all__ = ["StageResult", "last_checkpoint", "load_weights", "save_weights", "stage_folder", "train_stage"]
@@ -33,7 +33,6 @@ __all__ = ["StageResult", "last_checkpoint", "load_weights", "save_weights", "st
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
-LOGS_PER_EPOCH = 5
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,8 @@ def train_stage(
     ]
     if stage.early_stopping is not None and best_metric is not None:
         patience, threshold = stage.early_stopping.patience, stage.early_stopping.threshold
-        watchers.insert(0, EarlyStoppingCallback(patience, threshold))
+        watchers.insert(0, ResumableEarlyStopping(patience, threshold))
     folder.mkdir(parents=True, exist_ok=True)
-    steps = planned.steps or 1
-    per_epoch = max(1, round(steps / planned.epochs)) if planned.epochs else steps
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=stage.batch_size,
@@ -142,7 +139,7 @@ def train_stage(
         metric_for_best_model=best_metric,
         greater_is_better=greater_is_better if best_metric is not None else None,
         logging_strategy="steps",
-        logging_steps=max(1, per_epoch // LOGS_PER_EPOCH),
+        logging_steps=1,  # a mean over several steps would begin anew at a resume
         logging_nan_inf_filter=False,
         seed=seed,
         data_seed=seed,
@@ -170,6 +167,15 @@ def train_stage(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder) if resume else None
+    if checkpoint is not None:
+        trainer.add_callback(MovedCheckpoint(folder))
+        if stage.early_stopping is not None and best_metric is not None:
+            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if (
+                failed_evaluations(state, arguments, stage.early_stopping.threshold)
+                >= stage.early_stopping.patience
+            ):
+                arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
