@@ -157,7 +157,9 @@ def predict_command(
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:
         unread = "1 input" if stream.failed == 1 else f"{stream.failed:,} inputs"
-        err.print(f"{unread} could not be read; the error stands in its place.")
+        err.print(f"{unread} could not be read; the error stands in its place:")
+        for name, reason in stream.first_failures:
+            err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)
 
 

@@ -40,7 +40,7 @@ __all__ = [
 
 def quiet_libraries(console: Console) -> None:
     """Show this package's own log lines, and of the libraries only errors."""
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+    handler = _log_handler(console)
     ours = logging.getLogger("hf_finetune")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
@@ -53,6 +53,13 @@ def quiet_libraries(console: Console) -> None:
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
     logging.getLogger("httpx").setLevel(logging.ERROR)
+
+
+def _log_handler(console: Console) -> logging.Handler:
+    """Write above the bars on a terminal; anywhere else (a file, a job's log) plain lines, however long."""
+    if console.is_terminal:
+        return RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+    return logging.StreamHandler(console.file)
 
 
 def default_run_folder(recipe: str, resume: bool) -> Path | None:
@@ -90,12 +97,12 @@ class RunDisplay:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not self.is_main,
+            disable=not (self.is_main and console.is_terminal),
         )
         self.evaluation: Any = None
 
     def __enter__(self) -> "RunDisplay":
-        with self.console.status("Loading libraries") if self.is_main else _nothing():
+        with self.console.status("Loading libraries") if self.console.is_terminal else _nothing():
             quiet_libraries(self.console)
         self.bar.start()
         self.callback = _make_callback(self)
@@ -140,7 +147,7 @@ def counting_bar(console: Console, title: str, total: int | None = None) -> Iter
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -87,12 +87,13 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together."""
     task = TASKS[recipe.task]
     problems: list[Problem] = []
-    data, processor, config, made = None, None, None, None
+    data, processor, config, layout, made = None, None, None, None, None
     with _collected(problems), state.main_process_first():
         data = load_data(recipe, task.modality)
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
         config = _read_config(recipe, names, target)
+        layout = read_layout(build_skeleton(config, task.modality))
         processor = load_processor(
             recipe.model.path,
             task.modality,
@@ -105,11 +106,10 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += _recipe_problems(recipe, data, headline)
-    if config is not None:
+    if layout is not None:
         with _collected(problems):
-            layout = read_layout(build_skeleton(config, task.modality))
             made = build_plan(layout, recipe.stages, len(data.train) if data else None, state.num_processes)
-    if problems or data is None or made is None:
+    if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, task, data, config, processor, made, tuple(headline))
 
@@ -154,9 +154,13 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
             size = getattr(data, field)
             path = repr(ready.recipe.model.path)
             place, value = (f"data.{field}", str(size)) if size else ("model.path", path)
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problem = Problem(place, "must suit the checkpoint", value, f"The model says: {first}")
+            problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
             raise InputError(problem) from error
+
+
+def _complaint(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "The model cannot compute with it." if "INTERNAL ASSERT" in first else f"The model says: {first}"
 
 
 def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:

@@ -1,5 +1,6 @@
 """From a recipe to a saved, evaluated classifier: the one place where the rooms meet."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -32,6 +33,7 @@ from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec, dump_recipe
+from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
 from hf_finetune.tasks import Inputs
@@ -175,7 +177,9 @@ def _choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, 
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that holds something, or cannot be made."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
+    if folder.exists() and any(folder.iterdir()):
         repair = "Name another folder."
         if (folder / "manifest.json").is_file():
             repair = "Name another folder, or add --resume to go on with the run in it."
@@ -201,7 +205,7 @@ def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialSt
     manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
     state.wait_for_everyone()
     if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         try:
             with replacing(folder / "recipe.yaml") as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -211,6 +215,16 @@ def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialSt
             raise
     state.wait_for_everyone()
     return manifest
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        rule = "must be a folder that can be made"
+        raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
 
 
 def _check_unchanged(
@@ -277,6 +291,10 @@ def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float
         logits = (
             prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         )
+        if not np.isfinite(logits).all():
+            raise DivergedError(
+                "The model's output on the validation split is not finite. In a new run lower lr, or use fp32."
+            )
         return compute_metrics(names, target, probabilities(logits, target), np.asarray(prediction.label_ids))
 
     return compute

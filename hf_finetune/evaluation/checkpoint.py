@@ -109,9 +109,7 @@ def load_classifier(
     try:
         config = AutoConfig.from_pretrained(source, **options)
     except _LOADING_ERRORS as error:
-        raise InputError(
-            Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
-        ) from error
+        raise InputError(_no_checkpoint(source, error)) from error
     made_for = _task_of(config, place)
     if task is not None and task != made_for:
         raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for}"))
@@ -164,6 +162,14 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
         for entry in found:
             logits[position[entry["label"]]] = entry["score"]
         yield logits
+
+
+def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
+    if isinstance(source, Path):
+        return Problem(str(source), "must be a checkpoint that can be loaded", cause_of(error))
+    found = "no folder here, and nothing that the Hub gives"
+    repair = "Check the name, the network and your access."
+    return Problem(source, "must be a checkpoint folder, a run or a Hub id", found, repair)
 
 
 def _task_of(config: PreTrainedConfig, place: str) -> Task:

@@ -20,6 +20,7 @@ __all__ = ["Prediction", "PredictionStream", "predict"]
 
 # Examples whose names are held while their batch fills: a bound on the memory of a run of unreadable ones.
 _HELD = 10_000
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class PredictionStream:
         total: How many predictions and errors there will be. None if that is not known.
         done: How many there have been.
         failed: How many of those were errors.
+        first_failures: Names and errors of the first ten.
     """
 
     def __init__(self, classifier: Classifier, inputs: Inputs):
@@ -57,14 +59,21 @@ class PredictionStream:
         self.total = inputs.total
         self.done = 0
         self.failed = 0
+        self.first_failures: list[tuple[str, str]] = []
         self._items = inputs.items
 
     def __iter__(self) -> Iterator[Prediction]:
         for first in self._items:
             for prediction in self._predict(chain([first], islice(self._items, _HELD - 1))):
                 self.done += 1
-                self.failed += prediction.error is not None
+                if prediction.error is not None:
+                    self.failed += 1
+                    self._remember(prediction.id, prediction.error)
                 yield prediction
+
+    def _remember(self, name: str, error: str) -> None:
+        if len(self.first_failures) < _NAMED:
+            self.first_failures.append((name, error))
 
     def _predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
         """Feed the readable items to the pipeline, and put the unreadable ones back in their places."""

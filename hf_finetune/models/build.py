@@ -330,7 +330,7 @@ def _no_checkpoint(path: str, error: Exception) -> Problem:
     elif path.startswith("timm/"):
         repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
     elif close and (is_path or "/" not in path):
-        repair = f"Nearest: {str(folder.parent / close[0])!r}."
+        repair = f"Nearest: {path.rstrip('/').removesuffix(folder.name) + close[0]!r}."
     elif is_path:
         repair = "There is no such folder."
     else:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, TimmWrapperConfig
 
+from hf_finetune.errors import InputError, Problem
+
 __all__ = ["export_model", "set_image_size"]
 
 
@@ -31,31 +33,56 @@ def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
         file.chmod(0o644)
 
 
-def set_image_size(processor: Any, config: Any, size: int | None) -> None:
-    """Set the height and width of the images that processor and config ask for; None keeps the checkpoint's.
+def set_image_size(processor: Any, config: Any, size: int | None, crop_pct: float | None = None) -> None:
+    """Set the images that processor and config ask for; None keeps what the checkpoint says.
 
     Args:
         processor: An image processor, changed in place.
         config: The model's config, changed in place.
-        size: Pixels.
+        size: Height and width in pixels.
+        crop_pct: Fraction of the resized image's shorter edge that is kept, in (0, 1].
+    Raises:
+        InputError: If the processor never cuts an image, and is given a ``crop_pct``.
     """
-    if size is None:
-        return
     if isinstance(config, TimmWrapperConfig):
-        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": [3, size, size]}
-        config.pretrained_cfg.pop("test_input_size", None)
-        # It reads the size when it is made, and only then.
-        processor.__init__(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
-        return
-    crop = dict(getattr(processor, "crop_size", None) or {})
-    wanted = dict(processor.size)
-    if "shortest_edge" in wanted:
-        old = crop.get("height", wanted["shortest_edge"])
-        processor.size = {"shortest_edge": round(wanted["shortest_edge"] * size / old)}
-    else:
+        _set_timm_size(processor, config, size, crop_pct)
+    elif size is not None or crop_pct is not None:
+        _set_size(processor, size, crop_pct)
+
+
+def _set_timm_size(
+    processor: Any, config: TimmWrapperConfig, size: int | None, crop_pct: float | None
+) -> None:
+    wanted = dict(config.pretrained_cfg)
+    if size is not None:
+        wanted["input_size"] = [3, size, size]
+        wanted.pop("test_input_size", None)
+    if crop_pct is not None:
+        wanted["crop_pct"] = crop_pct
+        wanted.pop("test_crop_pct", None)
+    config.pretrained_cfg = wanted
+    # It reads the size when it is made, and only then.
+    processor.__init__(pretrained_cfg=wanted, architecture=config.architecture)
+
+
+def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
+    resized, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+    edge = resized.get("shortest_edge")
+    if edge is None:
+        if crop_pct is not None:
+            rule = "must be left out for a checkpoint that takes the whole image"
+            raise InputError(Problem("data.crop_pct", rule, f"{crop_pct:g}"))
         processor.size = {"height": size, "width": size}
+        return
+    old: int = crop.get("height", edge)
+    new = size or old
+    if hasattr(processor, "crop_pct"):  # ConvNeXt and PoolFormer enlarge the shorter edge by it themselves
+        processor.size = {"shortest_edge": new}
+        processor.crop_pct = crop_pct or processor.crop_pct
+    else:
+        processor.size = {"shortest_edge": int(new / crop_pct) if crop_pct else round(edge * new / old)}
     if crop:
-        processor.crop_size = {"height": size, "width": size}
+        processor.crop_size = {"height": new, "width": new}
 
 
 def _mend_timm_config(path: Path) -> None:

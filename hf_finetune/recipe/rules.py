@@ -15,7 +15,7 @@ __all__ = ["HELD_OUT", "rule_problems", "shown"]
 HELD_OUT = 0.1
 """Fraction of the examples held out for validation, and again for the test, by default."""
 
-IMAGE_ONLY = ("columns.image", "image_size", "train_image_size")
+IMAGE_ONLY = ("columns.image", "image_size", "train_image_size", "crop_pct")
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 STAGE_SETS = {
     "lr": "the stage's lr",

@@ -148,6 +148,12 @@ class DataSpec(Part):
         default=None,
         description="Height and width of augmented training images in pixels; null = image_size.",
     )
+    crop_pct: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Fraction of the shorter edge kept by the centre crop at inference; null = the checkpoint's.",
+    )
     max_length: Count | None = Field(
         default=None,
         description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",

@@ -27,8 +27,8 @@ class ImageClassification:
     modality: ClassVar[Literal["image", "text"]] = "image"
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set the image size."""
-        set_image_size(processor, config, data.image_size)
+        """Set the image size and how much of an image is cut off."""
+        set_image_size(processor, config, data.image_size, data.crop_pct)
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Augment the training images; prepare the validation images exactly as inference does."""

@@ -48,7 +48,7 @@ CASES = [
     Case(
         "a file for a run directory",
         "run recipe.yaml --output-dir recipe.yaml",
-        ("Problem:\n  --output-dir must be empty or not exist. Got recipe.yaml. Name another folder."),
+        ("Problem:\n  --output-dir must be a folder. Got the file recipe.yaml."),
     ),
     Case(
         "a run directory that cannot be made, below a file",
@@ -111,7 +111,6 @@ CASES = [
             "share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
-            "\n"
             "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, "
             "set clip, or use fp32."
         ),
@@ -127,11 +126,10 @@ CASES = [
             "share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
-            "\n"
-            "Problem:\n"
-            "  The model's output must be finite numbers. Got nan or infinity for 3 of 3 examples. "
-            "The training diverged: lower lr, or use speed.precision: fp32."
+            "Stopped: The model's output on the validation split is not finite. In a new run lower "
+            "lr, or use fp32."
         ),
+        code=1,
         partial="new",
     ),
     Case(
@@ -142,7 +140,6 @@ CASES = [
             "Cut from train, which keeps 15: test (3 examples), with a share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
-            "\n"
             "The disk is full. What was saved before is kept; a run goes on with --resume."
         ),
         code=1,

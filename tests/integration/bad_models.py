@@ -128,12 +128,21 @@ CASES = [
     Case(
         "an image to predict that is not there",
         "predict run photos/tea/9.png photos/tea/0.png",
-        "1 input could not be read; the error stands in its place.",
+        (
+            "1 input could not be read; the error stands in its place:\n"
+            "  photos/tea/9.png: The image cannot be read. FileNotFoundError: [Errno 2] No such "
+            "file or directory: 'photos/tea/9.png'."
+        ),
     ),
     Case(
         "a damaged image among those to predict",
         "predict run photos/tea --output found.csv",
-        ("5 predictions are in found.csv.\n1 input could not be read; the error stands in its place."),
+        (
+            "5 predictions are in found.csv.\n"
+            "1 input could not be read; the error stands in its place:\n"
+            "  photos/tea/3.png: The image cannot be read. UnidentifiedImageError: cannot identify "
+            "image file 'photos/tea/3.png'."
+        ),
         write("photos/tea/3.png", "no image"),
         partial="found.csv",
     ),

@@ -130,7 +130,7 @@ CASES = [
             "  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
             "'./photos'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
-            "Got './vitt'. Nearest: 'vit'.\n"
+            "Got './vitt'. Nearest: './vit'.\n"
             "  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
             "Nearest: 'adam'."
         ),

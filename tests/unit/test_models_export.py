@@ -5,17 +5,19 @@ import json
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoTokenizer,
     BitImageProcessor,
+    ConvNextImageProcessor,
     ViTImageProcessor,
     pipeline,
 )
 
 from hf_finetune.data.images import processor_transform
+from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model, set_image_size
 
@@ -29,6 +31,11 @@ def square_processor(size):
 
 def grey(size=(100, 70)):
     return Image.new("RGB", size, (120, 120, 120))
+
+
+def framed():
+    """A light square with a black border of 4 of its 64 pixels."""
+    return ImageOps.expand(Image.new("RGB", (56, 56), (200, 200, 200)), 4)
 
 
 def build(path, dropout=None):
@@ -123,6 +130,44 @@ def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
         {"height": 112, "width": 112},
     )
     assert processor_transform(processor)(grey((300, 200))).shape == (3, 112, 112)
+
+
+def test_the_crop_of_a_timm_checkpoint_is_set(timm_checkpoint):
+    """The border of a picture is kept at 1 and cut off at 0.5, for whoever loads the saved config too."""
+    config = read_config(str(timm_checkpoint), LABELS, "single_label")
+    processor = load_processor(str(timm_checkpoint), "image")
+    seen = {}
+    for crop_pct in (1.0, 0.5):
+        set_image_size(processor, config, 32, crop_pct)
+        seen[crop_pct] = processor_transform(processor)(framed()).amin(dim=(0, 1)).tolist()
+    assert config.pretrained_cfg["crop_pct"] == 0.5
+    assert seen[1.0][0] < min(seen[0.5]) == seen[0.5][0]
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        BitImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 32, "width": 32}),
+        ConvNextImageProcessor(size={"shortest_edge": 32}),
+    ],
+    ids=["bit", "convnext"],
+)
+def test_the_crop_of_a_checkpoint_of_transformers_is_set(processor):
+    seen = {}
+    for crop_pct in (1.0, 0.5):
+        set_image_size(processor, None, None, crop_pct)
+        values = processor_transform(processor)(framed())
+        assert values.shape == (3, 32, 32)
+        seen[crop_pct] = values.amin(dim=(0, 1)).tolist()
+    assert seen[1.0][0] < min(seen[0.5])
+
+
+def test_a_checkpoint_that_takes_the_whole_image_has_no_crop():
+    with pytest.raises(InputError) as error:
+        set_image_size(square_processor(32), None, None, 0.9)
+    assert str(error.value) == (
+        "data.crop_pct must be left out for a checkpoint that takes the whole image. Got 0.9."
+    )
 
 
 def test_without_an_image_size_the_checkpoints_stays(timm_checkpoint):
