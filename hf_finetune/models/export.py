@@ -74,7 +74,7 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
             raise InputError(Problem("data.crop_pct", rule, f"{crop_pct:g}"))
         processor.size = {"height": size, "width": size}
         return
-    old: int = crop.get("height", edge)
+    old = crop["height"] if crop else edge
     new = size or old
     if hasattr(processor, "crop_pct"):  # ConvNeXt and PoolFormer enlarge the shorter edge by it themselves
         processor.size = {"shortest_edge": new}
