@@ -142,18 +142,16 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
     Raises:
         InputError: If the model cannot take what inference or training will give it.
     """
-    data = ready.recipe.data
+    size = ready.recipe.data.image_size
     example = inputs.collate([inputs.train[0]])
     example.pop("labels", None)
-    trained_on = "train_image_size" if data.train_image_size else "image_size"
-    for field, batch in (("image_size", ready.task.dummy(ready.processor)), (trained_on, example)):
+    for batch in (ready.task.dummy(ready.processor), example):
         try:
             with torch.no_grad():
                 model.eval()(**batch)
         except (RuntimeError, ValueError, AssertionError) as error:
-            size = getattr(data, field)
             path = repr(ready.recipe.model.path)
-            place, value = (f"data.{field}", str(size)) if size else ("model.path", path)
+            place, value = ("data.image_size", str(size)) if size else ("model.path", path)
             problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
             raise InputError(problem) from error
 

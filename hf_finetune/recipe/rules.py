@@ -15,7 +15,7 @@ __all__ = ["HELD_OUT", "rule_problems", "shown"]
 HELD_OUT = 0.1
 """Fraction of the examples held out for validation, and again for the test, by default."""
 
-IMAGE_ONLY = ("columns.image", "image_size", "train_image_size", "crop_pct")
+IMAGE_ONLY = ("columns.image", "image_size", "crop_pct")
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 STAGE_SETS = {
     "lr": "the stage's lr",
@@ -69,10 +69,6 @@ def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any])
             yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(given[name]))
     if task == "image-classification" and data.get("truncation_side") == "left":
         yield Problem("data.truncation_side", f"must be left out when the task is {task}", "'left'")
-    if data.get("train_image_size") is not None and data.get("augment") == "none":
-        repair = "Images that are not augmented are trained on as they are classified."
-        value = shown(data["train_image_size"])
-        yield Problem("data.train_image_size", "must be left out when augment is none", value, repair)
     if task == "text-classification" and data.get("augment") in ("light", "strong"):
         repair = "Texts are not augmented."
         yield Problem(

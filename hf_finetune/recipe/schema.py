@@ -144,10 +144,6 @@ class DataSpec(Part):
         default=None,
         description="Height and width of the model's input in pixels; null = the checkpoint's.",
     )
-    train_image_size: Count | None = Field(
-        default=None,
-        description="Height and width of augmented training images in pixels; null = image_size.",
-    )
     crop_pct: float | None = Field(
         default=None,
         gt=0,

@@ -36,7 +36,7 @@ class ImageClassification:
         plain = ImageTransform(processor_transform(processor), classes)
         augmented = plain
         if spec.augment != "none":
-            transform = _augmentation(spec.augment, processor, spec.train_image_size)
+            transform = _augmentation(spec.augment, processor)
             augmented = ImageTransform(transform, classes)
         return Inputs(
             train=SeededExamples(data.train.with_transform(augmented), seed),
@@ -50,19 +50,13 @@ class ImageClassification:
         return {"pixel_values": processor_transform(processor)(image)[None]}
 
 
-def _augmentation(preset: Any, processor: Any, size: int | None) -> Callable[[Image.Image], torch.Tensor]:
-    """Build a preset with the mean, deviation, interpolation and, unless given, size of the processor.
-
-    Training on smaller images than are classified later is faster, and often better: a random crop shows objects
-    larger than they will be.
-    Source: Touvron et al. 2019, Fixing the train-test resolution discrepancy.
-    """
+def _augmentation(preset: Any, processor: Any) -> Callable[[Image.Image], torch.Tensor]:
+    """Build a preset with the size, mean, deviation and interpolation of the processor."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config is not None:
-        size = size or timm_config["input_size"][-1]
-        mean, std = timm_config["mean"], timm_config["std"]
+        size, mean, std = timm_config["input_size"][-1], timm_config["mean"], timm_config["std"]
         return train_transform(preset, size, mean, std, timm_config["interpolation"])
     shape = getattr(processor, "crop_size", None) or processor.size
-    size = size or shape.get("height") or shape["shortest_edge"]
+    size = shape.get("height") or shape["shortest_edge"]
     interpolation = INTERPOLATIONS.get(int(processor.resample), "bicubic")
     return train_transform(preset, size, processor.image_mean, processor.image_std, interpolation)
