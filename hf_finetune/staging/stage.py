@@ -152,6 +152,7 @@ def train_stage(
         label_names=["labels"],
         report_to="none",
         disable_tqdm=True,
+        log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
     trainer = StagedTrainer(
         groups=planned.groups,
