@@ -650,8 +650,8 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
         f"--output-dir must be empty or not exist. Got {tmp_path}. Name another folder."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    assert refusal(lambda: run(text_recipe(), tmp_path / "notes.txt")).startswith(
-        "--output-dir must be empty"
+    assert refusal(lambda: run(text_recipe(), tmp_path / "notes.txt")) == (
+        f"--output-dir must be a folder. Got the file {tmp_path / 'notes.txt'}."
     )
 
 
