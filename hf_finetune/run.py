@@ -1,23 +1,17 @@
 """From a recipe to a saved, evaluated classifier: the one place where the rooms meet."""
 
-import errno
-import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
-from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.metrics import (
@@ -27,14 +21,14 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.evaluation.predictions import write_predictions
-from hf_finetune.files import replacing
 from hf_finetune.models.export import export_model
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
-from hf_finetune.recipe import Recipe, StageSpec, dump_recipe
+from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.run_folder import begin_run, check_folder, choose_folder, write_manifest
 from hf_finetune.staging.callbacks import DivergedError
-from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
+from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
 from hf_finetune.tasks import Inputs
 
@@ -86,15 +80,15 @@ def run(
     """
     started = perf_counter()
     state = start_processes()
-    folder = _choose_folder(output_dir, recipe, resume, state)
+    folder = choose_folder(output_dir, recipe, resume, state)
     before = read_manifest(folder / "manifest.json") if resume else None
     if before is None:
-        _check_folder(folder)
+        check_folder(folder)
     ready = get_ready(recipe, state)
     built = load_pretrained(ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
-    manifest = _begin(folder, ready, before, state)
+    manifest = begin_run(folder, ready, before, state)
     for note in (*ready.data.notes, *built.notes):
         logger.info(note)
     model = built.model
@@ -112,7 +106,7 @@ def run(
         load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
         _export(model, ready.processor, folder / "model")
         metrics = _evaluate(ready, manifest, folder, perf_counter() - started, progress)
-        _write(replace(manifest, state="done"), folder, state)
+        write_manifest(replace(manifest, state="done"), folder, state)
     state.wait_for_everyone()
     return RunResult(folder, metrics, ready.headline)
 
@@ -131,7 +125,7 @@ def _run_stage(
     recipe, stage, planned = ready.recipe, ready.recipe.stages[index], ready.plan.stages[index]
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
-    _write(manifest, folder, state)
+    write_manifest(manifest, folder, state)
     logger.info(_first_line(index, stage, planned, ready, resumes))
     best = _best_metric(stage, ready)
     begun = perf_counter()
@@ -158,122 +152,10 @@ def _run_stage(
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
-        _write(manifest, folder, state)
+        write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
-    _write(manifest, folder, state)
+    write_manifest(manifest, folder, state)
     return manifest
-
-
-def _choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
-    if output_dir is not None:
-        return Path(output_dir).expanduser()
-    if resume:
-        raise InputError(Problem("--resume", "must come with the run's folder", "", "Add --output-dir RUN."))
-    names = [f"runs/{recipe.task}-{datetime.now():%Y%m%d-%H%M%S}"]
-    if state.num_processes > 1:
-        broadcast_object_list(names)
-    return Path(names[0])
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, or cannot be made."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
-    if folder.exists() and any(folder.iterdir()):
-        repair = "Name another folder."
-        if (folder / "manifest.json").is_file():
-            repair = "Name another folder, or add --resume to go on with the run in it."
-        raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        rule = "must be in a folder that can be written to"
-        raise InputError(Problem("--output-dir", rule, str(existing)))
-
-
-def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialState) -> Manifest:
-    """Begin a run directory, or make sure that the run in it is of this recipe, data and checkpoint."""
-    text = dump_recipe(ready.recipe)
-    fingerprints = {
-        "recipe": hashlib.sha256(text.encode()).hexdigest(),
-        "data": ready.data.fingerprint,
-        "checkpoint": _checkpoint_fingerprint(ready.recipe.model.path, ready.config),
-    }
-    if before is not None:
-        _check_unchanged(folder, ready.recipe, before, fingerprints)
-        return before
-    stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        _make_folder(folder)
-        try:
-            with replacing(folder / "recipe.yaml") as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            _write(manifest, folder, state)
-        except BaseException:
-            (folder / "recipe.yaml").unlink(missing_ok=True)
-            raise
-    state.wait_for_everyone()
-    return manifest
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        rule = "must be a folder that can be made"
-        raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
-
-
-def _check_unchanged(
-    folder: Path, recipe: Recipe, manifest: Manifest, fingerprints: Mapping[str, str]
-) -> None:
-    """Refuse to go on with something else: the result would be of neither recipe."""
-    problems = []
-    if manifest.fingerprints["recipe"] != fingerprints["recipe"]:
-        before = (folder / "recipe.yaml").read_text(encoding="utf-8").splitlines()
-        after = dump_recipe(recipe).splitlines()
-        changed = next(
-            (
-                f"{old.strip()!r} where it was {new.strip()!r}"
-                for new, old in zip(before, after, strict=False)
-                if old != new
-            ),
-            "more fields",
-        )
-        repair = f"Resume with {folder / 'recipe.yaml'}, or begin a new run."
-        problems.append(
-            Problem("--resume", "must go on with the recipe that the run began with", changed, repair)
-        )
-    same_recipe = not problems
-    for name in ("data", "checkpoint"):
-        if same_recipe and manifest.fingerprints[name] != fingerprints[name]:
-            problems.append(
-                Problem(
-                    "--resume",
-                    f"must go on with the {name} that the run began with",
-                    "",
-                    "Begin a new run.",
-                )
-            )
-    if problems:
-        raise InputError(problems)
-
-
-def _checkpoint_fingerprint(path: str, config: PreTrainedConfig) -> str:
-    digest = hashlib.sha256()
-    folder = Path(path)
-    if folder.is_dir():
-        for file in (
-            sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) + [folder / "config.json"]
-        ):
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    else:
-        digest.update(f"{path}@{getattr(config, '_commit_hash', None)}".encode())
-    return digest.hexdigest()
 
 
 def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
@@ -381,8 +263,3 @@ def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
 
 def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in metrics.items()}
-
-
-def _write(manifest: Manifest, folder: Path, state: PartialState) -> None:
-    if state.is_main_process:
-        manifest.write(folder / "manifest.json")

@@ -115,9 +115,7 @@ class LogCallback(TrainerCallback):
     ) -> None:
         """Begin with what a resumed stage logged before its checkpoint."""
         if state.is_world_process_zero:
-            self.path.write_text(
-                "".join(json.dumps(entry) + "\n" for entry in state.log_history), encoding="utf-8"
-            )
+            self.path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -136,7 +134,7 @@ class LogCallback(TrainerCallback):
             entry["learning_rates"] = [list(pair) for pair in zip(self.layers, rates, strict=True)]
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(_line(entry))
         if not math.isfinite(entry.get("loss", 0.0)):
             raise DivergedError(
                 f"Stage {self.stage!r} diverged: the loss is {entry['loss']} at step {state.global_step}. "
@@ -204,6 +202,10 @@ class InterruptCallback(TrainerCallback):
             self.restore()
             raise KeyboardInterrupt
         self.asked = True
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, sort_keys=True) + "\n"  # sorted, as what comes back from a checkpoint is
 
 
 def _unwrapped(model: nn.Module) -> PreTrainedModel:

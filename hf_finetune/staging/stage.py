@@ -1,8 +1,6 @@
 """Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
 
-import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +22,12 @@ from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
+from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
 
-__all__ = ["StageResult", "last_checkpoint", "load_weights", "save_weights", "stage_folder", "train_stage"]
+__all__ = ["StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,6 @@ def train_stage(
         max_grad_norm=stage.clip or 0.0,
         eval_strategy="epoch" if validation is not None else "no",
         save_strategy="epoch",
-        save_total_limit=2,
         load_best_model_at_end=best_metric is not None,
         metric_for_best_model=best_metric,
         greater_is_better=greater_is_better if best_metric is not None else None,
@@ -188,22 +186,6 @@ def train_stage(
     return _result(trainer.state, best_metric)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest whole checkpoint. The Trainer writes its state last: a checkpoint without it is half-written.
-
-    Half-written ones are removed, so that nothing else takes them for whole.
-    """
-    whole: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        try:
-            whole[
-                int(json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-            ] = path
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(path, ignore_errors=True)
-    return whole[max(whole)] if whole else None
-
-
 def save_weights(model: PreTrainedModel, path: Path) -> None:
     """Write a model's weights under their in-memory names; the file is whole or not there."""
     with replacing(path) as temporary:
@@ -223,7 +205,7 @@ def _result(state: TrainerState, best_metric: str | None) -> StageResult:
     found = evaluations[-1] if evaluations else {}
     metrics = {
         key.removeprefix("eval_"): value
-        for key, value in found.items()
+        for key, value in sorted(found.items())  # a log that was read back is sorted
         if key.startswith("eval_") and key not in skipped
     }
     return StageResult(round(state.epoch or 0.0, 4), state.global_step, best, metrics)

@@ -14,6 +14,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.plan.groups import ParameterGroup
+from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
 
@@ -87,6 +88,20 @@ class StagedTrainer(Trainer):
             raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
         model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
         torch.save(self.args, folder / "training_args.bin")
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Seal the checkpoint once every process has written its part, and only then remove older ones.
+
+        transformers 5.23 writes the files one after the other and rotates behind that: a kill leaves checkpoints
+        which look whole by their ``trainer_state.json``.
+        """
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
+            rotate(folder, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
 
 
 def optimizer_name(name: str) -> str:

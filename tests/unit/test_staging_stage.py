@@ -1,48 +1,17 @@
-"""A stage's files: the last whole checkpoint, and weights that are whole or not there."""
+"""A stage's files: its folder, and weights that are whole or not there."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from hf_finetune.staging.stage import last_checkpoint, load_weights, save_weights, stage_folder
-
-
-def checkpoint(folder, step, state=None):
-    path = folder / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "model.safetensors").write_bytes(b"weights")
-    if state is not None:
-        (path / "trainer_state.json").write_text(state, encoding="utf-8")
-    return path
+from hf_finetune.staging.stage import load_weights, save_weights, stage_folder
 
 
 def test_each_stage_has_its_own_folder():
     """Trap 15: stages that share an output directory pick up each other's checkpoints."""
     folders = [stage_folder(Path("RUN"), index, name) for index, name in enumerate(["head", "all", "head"])]
     assert folders == [Path("RUN/stages/01-head"), Path("RUN/stages/02-all"), Path("RUN/stages/03-head")]
-
-
-def test_the_newest_checkpoint_is_the_one_of_the_highest_step(tmp_path):
-    for step in (9, 10, 100, 20):
-        checkpoint(tmp_path, step, json.dumps({"global_step": step}))
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
-
-
-@pytest.mark.parametrize("state", [None, "", '{"global_step": 2', "{}", '{"global_step": "x"}'])
-def test_a_half_written_checkpoint_is_skipped_and_removed(tmp_path, state):
-    whole = checkpoint(tmp_path, 10, json.dumps({"global_step": 10}))
-    half = checkpoint(tmp_path, 20, state)
-    assert last_checkpoint(tmp_path) == whole
-    assert not half.exists()
-
-
-def test_without_checkpoints_there_is_none(tmp_path):
-    assert last_checkpoint(tmp_path) is None
-    assert last_checkpoint(tmp_path / "not-there") is None
-    checkpoint(tmp_path, 3)
-    assert last_checkpoint(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["vit", "timm/test_resnet", "albert", "bert"])

@@ -1,0 +1,105 @@
+"""Checkpoints of a stage that are whole, or are not there: each is sealed once all of it is on the disk."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hf_finetune.files import replacing
+
+__all__ = ["SEAL", "checkpoint_step", "is_whole", "last_checkpoint", "rotate", "seal_checkpoint"]
+
+SEAL = "whole.json"
+
+
+def seal_checkpoint(folder: Path) -> None:
+    """Write down size and SHA-256 of every file of a checkpoint, as the last thing that is written of it.
+
+    The files reach the disk before the seal does, so that a power cut leaves no seal on files that are cut off.
+
+    Args:
+        folder: The checkpoint; no process writes to it any more.
+    """
+    files = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
+    for path in _files(folder):
+        _sync(path)
+    with replacing(folder / SEAL) as temporary:
+        temporary.write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
+        _sync(temporary)
+    _sync(folder)
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether a checkpoint is as it was when it was sealed: no file missing, cut off or changed."""
+    try:
+        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+        return all(_digest(folder / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint from which a stage can go on: whole, as is the best one up to there.
+
+    Half-written and damaged ones are removed, so that nothing else takes them for whole.
+
+    Args:
+        folder: The stage's folder.
+    """
+    whole: dict[int, Path] = {}
+    for path in folder.glob("checkpoint-*"):
+        if is_whole(path):
+            whole[checkpoint_step(path)] = path
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    for step in sorted(whole, reverse=True):
+        best = _state(whole[step]).get("best_global_step")
+        if not best or best in whole:
+            return whole[step]
+        shutil.rmtree(whole[step], ignore_errors=True)
+    return None
+
+
+def checkpoint_step(path: Path) -> int:
+    """Read at which optimiser step a whole checkpoint was written."""
+    return int(_state(path)["global_step"])
+
+
+def rotate(folder: Path, best_step: int | None) -> None:
+    """Keep the newest and the best checkpoint of a stage, or the newest two if they are one; remove the others.
+
+    Call it once the newest is sealed, so that a kill at any moment leaves one to go on from.
+
+    Args:
+        folder: The stage's folder.
+        best_step: Optimiser step of the best checkpoint so far; None if none is chosen.
+    """
+    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    *older, newest = sorted(found)
+    kept = {newest, best_step if best_step in older else max(older, default=newest)}
+    for step in found.keys() - kept:
+        shutil.rmtree(found[step], ignore_errors=True)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+
+
+def _digest(path: Path) -> list[Any]:
+    with path.open("rb") as stream:
+        return [path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()]
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,377 @@
+"""A run that is killed, at any step or in the middle of any file, ends as if it had not been: bit for bit.
+
+Most kills are SIGKILLs in a forked process, which spares the imports; nothing of Python runs after them.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Trainer, TrainerCallback, TrainerState
+
+from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.run import run
+from hf_finetune.staging.checkpoints import is_whole, last_checkpoint
+
+TIMES = ("runtime", "per_second", "seconds")
+STAGES = ("01-head", "02-all")
+STEPS = [(stage, step) for stage in STAGES for step in range(4)]
+STEP_IDS = [f"{stage}-step-{step}" for stage, step in STEPS]
+CHECKPOINT_FILES = (
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "whole.json",
+)
+kills = {"SIGKILL": 0, "SIGINT": 0, "damage": 0}
+
+
+def image_recipe(squares, checkpoint, workers=0):
+    """Give 24 images in 2 steps an epoch, augmented, with BatchNorms that move."""
+    common = {"epochs": 2.0, "batch_size": 12, "optimizer": "sgd"}
+    return parse_recipe(
+        {
+            "task": "image-classification",
+            "model": str(checkpoint),
+            "data": {
+                "path": str(squares),
+                "augment": "strong",
+                "split": {"validation": 0.17, "test": 0.17},
+                "workers": workers,
+            },
+            "stages": [
+                {"name": "head", "train": "head", "lr": 0.05, **common},
+                {"name": "all", "train": "last:2", "lr": 0.01, "layer_decay": 0.5, **common},
+            ],
+            "seed": 3,
+        }
+    )
+
+
+def text_recipe(reviews, checkpoint):
+    """Give 28 texts in 2 steps an epoch, of two forward passes each, with dropout and early stopping."""
+    common = {"epochs": 2.0, "batch_size": 8, "accumulation": 2, "warmup": 1, "early_stopping": 2}
+    return parse_recipe(
+        {
+            "task": "text-classification",
+            "model": str(checkpoint),
+            "data": {"path": str(reviews), "split": {"validation": 0.15, "test": 0.15}},
+            "stages": [
+                {"name": "head", "train": "head", "lr": 0.05, **common},
+                {"name": "all", "train": "all", "lr": 0.005, "layer_decay": 0.9, **common},
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, squares, reviews, timm_checkpoint, bert_checkpoint):
+    """Give both recipes, what their uninterrupted runs leave, and their folders as the second stage begins.
+
+    Print the number of kills at the end.
+    """
+    found = {}
+    recipes = {"image": image_recipe(squares, timm_checkpoint), "text": text_recipe(reviews, bert_checkpoint)}
+    for kind, recipe in recipes.items():
+        folder = tmp_path_factory.mktemp(kind)
+        run(recipe, folder / "run")
+        run_to_the_second_stage(recipe, folder / "half")
+        found[kind] = recipe, contents(folder / "run"), folder / "half"
+    yield found
+    print("\nkilled and resumed:", kills)
+
+
+# --- What is compared -------------------------------------------------------------------------------------------
+
+
+def contents(folder):
+    """Read all that a run leaves but for times: weights, optimiser states, metrics, predictions and logs."""
+    return {
+        "model": load_file(folder / "model" / "model.safetensors"),
+        "predictions": (folder / "predictions.parquet").read_bytes(),
+        "metrics": without_times(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
+        "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()),
+        **{stage: contents_of_stage(folder / "stages" / stage) for stage in STAGES},
+    }
+
+
+def contents_of_stage(folder):
+    last = last_checkpoint(folder)
+    states = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        "weights": load_file(folder / "model.safetensors"),
+        "last": last.name,
+        "last weights": load_file(last / "model.safetensors"),
+        **{name: torch.load(last / name, weights_only=False) for name in states},
+        "history": history(json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))),
+        # but for the summary of the last ``train()``, which counts its own steps
+        "log": [without_times(json.loads(line)) for line in lines if "train_loss" not in line],
+    }
+
+
+def history(state):
+    names = ("global_step", "epoch", "max_steps", "best_metric", "best_global_step", "total_flos")
+    return {**{name: state[name] for name in names}, "log": without_times(state["log_history"])}
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {
+            key: without_times(item) for key, item in value.items() if not any(word in key for word in TIMES)
+        }
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def differences(one, other, place=""):
+    """Name the places where two nests of mappings, lists and tensors are not bit-equal."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if one.dtype == other.dtype and torch.equal(one, other) else [place]
+    if isinstance(one, dict) and isinstance(other, dict):
+        if list(one) != list(other):
+            return [f"{place}: {sorted(map(str, one.keys() ^ other.keys()))}"]
+        return [found for key in one for found in differences(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list | tuple) and type(one) is type(other) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for index, pair in pairs for found in differences(*pair, f"{place}/{index}")]
+    same = (one == other) if not hasattr(one, "shape") else bool((one == other).all())
+    return [] if type(one) is type(other) and same else [f"{place}: {one!r} is not {other!r}"]
+
+
+def resume_and_compare(recipe, folder, expected, stage="02-all"):
+    """Go on to the end, or to that of the first stage, which is all that the second one knows of."""
+    if stage == "01-head":
+        run_to_the_second_stage(recipe, folder, resume=True)
+        assert differences(contents_of_stage(folder / "stages" / stage), expected[stage]) == []
+    else:
+        run(recipe, folder, resume=True)
+        assert differences(contents(folder), expected) == []
+
+
+class StopBeforeSecond(TrainerCallback):
+    def on_train_begin(self, args, state, control, **kwargs):
+        if Path(args.output_dir).name == "02-all":
+            raise KeyboardInterrupt
+
+
+def run_to_the_second_stage(recipe, folder, **options):
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, folder, callbacks=[StopBeforeSecond()], **options)
+
+
+def begun(folder, half, stage):
+    """Lay a run in place whose first stage is done, if it is the second one that is to be killed."""
+    if stage == "02-all":
+        shutil.copytree(half, folder)
+    return stage == "02-all"
+
+
+def test_the_comparison_sees_a_single_bit(straight):
+    expected = straight["text"][1]
+    changed = {**expected, "02-all": {**expected["02-all"]}}
+    assert differences(changed, expected) == []
+    state = {**expected["02-all"]["optimizer.pt"]}
+    state["state"] = {**state["state"], 0: {**state["state"][0], "step": state["state"][0]["step"] + 1}}
+    changed["02-all"]["optimizer.pt"] = state
+    assert differences(changed, expected) == ["/02-all/optimizer.pt/state/0/step"]
+
+
+# --- Killed -----------------------------------------------------------------------------------------------------
+
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_until_killed(recipe, folder, *, resume=False, callbacks=(), patch=None):
+    """Run in a forked process that is killed on the way."""
+    process = os.fork()
+    if process == 0:
+        try:
+            if patch is not None:
+                patch()
+            run(recipe, folder, resume=resume, callbacks=callbacks)
+        finally:
+            os._exit(0)
+    status = os.waitpid(process, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    kills["SIGKILL"] += 1
+
+
+class At(TrainerCallback):
+    """Do something in the middle of a step, when its gradients are there and the optimiser has not used them."""
+
+    def __init__(self, stage, step, action):
+        self.stage, self.step, self.action = stage, step, action
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if (Path(args.output_dir).name, state.global_step) == (self.stage, self.step):
+            self.action()
+
+
+@pytest.mark.parametrize(("stage", "step"), STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_killed_at_any_step(tmp_path, straight, kind, stage, step):
+    recipe, expected, half = straight[kind]
+    folder = tmp_path / "run"
+    resume = begun(folder, half, stage)
+    run_until_killed(recipe, folder, resume=resume, callbacks=[At(stage, step, die)])
+    resume_and_compare(recipe, folder, expected, stage)
+
+
+@pytest.mark.parametrize(("stage", "step"), STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_ctrl_c_at_any_step(tmp_path, straight, kind, stage, step):
+    recipe, expected, half = straight[kind]
+    folder = tmp_path / "run"
+    ctrl_c(recipe, folder, stage, step, resume=begun(folder, half, stage))
+    # the step that was interrupted is done, and kept
+    assert last_checkpoint(folder / "stages" / stage).name == f"checkpoint-{step + 1}"
+    resume_and_compare(recipe, folder, expected, stage)
+
+
+def ctrl_c(recipe, folder, stage, step, resume):
+    interrupt = At(stage, step, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, folder, resume=resume, callbacks=[interrupt])
+    kills["SIGINT"] += 1
+
+
+def test_stopped_at_every_step_one_after_the_other(tmp_path, straight):
+    recipe, expected, _ = straight["text"]
+    for index, (stage, step) in enumerate(STEPS):
+        ctrl_c(recipe, tmp_path / "run", stage, step, resume=index > 0)
+    resume_and_compare(recipe, tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize(("stage", "step"), [("01-head", 3), ("02-all", 1)])
+def test_killed_with_data_loader_processes(tmp_path, straight, squares, timm_checkpoint, stage, step):
+    recipe = image_recipe(squares, timm_checkpoint, workers=2)
+    run_until_killed(recipe, tmp_path / "run", callbacks=[At(stage, step, die)])
+    # the workers augment as the main process does, so that even their number changes nothing
+    resume_and_compare(recipe, tmp_path / "run", straight["image"][1])
+
+
+@pytest.mark.parametrize("step", [6])
+def test_the_command_line_killed_from_outside(tmp_path, straight, step):
+    """No fork here: a process of its own, killed by another one as soon as its log has so many lines."""
+    recipe, expected, _ = straight["text"]
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "hf_finetune", "run", "recipe.yaml", "--output-dir", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    logs = [tmp_path / "run" / "stages" / stage / "log.jsonl" for stage in STAGES]
+    while process.poll() is None:
+        lines = sum(log.read_text().count('"loss"') for log in logs if log.exists())
+        if lines >= step:
+            process.kill()
+            break
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    kills["SIGKILL"] += 1
+    resume_and_compare(recipe, tmp_path / "run", expected)
+
+
+# --- Killed in the middle of a file -----------------------------------------------------------------------------
+
+
+def on_call(owner, name, number, before=die):
+    """Die in the so-and-so-many-th call of a function. ``before`` gets its arguments."""
+    calls, original = [], getattr(owner, name)
+
+    def patched(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            before(*args, **kwargs)
+            die()
+        return original(*args, **kwargs)
+
+    return lambda: setattr(owner, name, patched)
+
+
+def half_of(original, where):
+    """Do what a function does, and cut the file that it wrote in two."""
+
+    def act(*args, **kwargs):
+        original(*args, **kwargs)
+        path = where(*args)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return act
+
+
+def moments():
+    import hf_finetune.run as running
+    from hf_finetune.staging import stage, trainer
+
+    checkpoint = "checkpoint {}, half of {}"
+    parts = {
+        "model.safetensors": (trainer.StagedTrainer, "_save", lambda self, folder, *rest: Path(folder)),
+        "optimizer.pt": (Trainer, "_save_optimizer_and_scheduler", lambda self, folder: Path(folder)),
+        "scheduler.pt": (Trainer, "_save_optimizer_and_scheduler", lambda self, folder: Path(folder)),
+        "rng_state.pth": (Trainer, "_save_rng_state", lambda self, folder: Path(folder)),
+        "trainer_state.json": (TrainerState, "save_to_json", lambda self, path: Path(path).parent),
+    }
+    for number in (1, 2):  # of each stage
+        for name, (owner, method, folder) in parts.items():
+            whole = getattr(owner, method)
+            cut = half_of(whole, lambda *args, folder=folder, name=name: folder(*args) / name)
+            yield checkpoint.format(number, name), on_call(owner, method, number, cut)
+        yield f"checkpoint {number}, before its seal", on_call(trainer, "seal_checkpoint", number)
+        yield f"checkpoint {number}, before older ones go", on_call(trainer, "rotate", number)
+    yield "restoring the best weights", on_call(Trainer, "_load_best_model", 1)
+    yield "writing the stage's weights", on_call(stage, "save_weights", 1)
+    yield "between the stages", on_call(running, "load_pretrained", 2)
+    yield "loading the stage before", on_call(running, "load_weights", 1)
+    yield "loading the last stage", on_call(running, "load_weights", 2)
+    yield "exporting", on_call(running, "export_model", 1)
+    yield "exporting, half of it", on_call(running, "export_model", 1, half_export)
+    yield "evaluating", on_call(running, "evaluate_model", 1)
+    yield "writing the predictions", on_call(running, "write_predictions", 1)
+    yield "writing the metrics", on_call(running, "write_json", 1)
+
+
+def half_export(model, processor, folder):
+    folder.mkdir()
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+MOMENTS = dict(moments())
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_a_moment(tmp_path, straight, moment):
+    """Each stage is the same code; between them and behind the last there is more."""
+    recipe, expected, half = straight["text"]
+    folder = tmp_path / "run"
+    stage = "01-head" if moment == "between the stages" else "02-all"
+    run_until_killed(recipe, folder, resume=begun(folder, half, stage), patch=MOMENTS[moment])
+    resume_and_compare(recipe, folder, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [*((name, "cut off") for name in CHECKPOINT_FILES), ("optimizer.pt", "missing")]
+)
+def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(tmp_path, straight, name, damage):
+    """What a power cut leaves when the disk was behind."""
+    recipe, expected, half = straight["text"]
+    folder = tmp_path / "run"
+    ctrl_c(recipe, folder, "02-all", 2, resume=begun(folder, half, "02-all"))
+    stage = folder / "stages" / "02-all"
+    newest = last_checkpoint(stage)
+    assert (newest.name, is_whole(stage / "checkpoint-2")) == ("checkpoint-3", True)
+    file = newest / name
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    kills["damage"] += 1
+    resume_and_compare(recipe, folder, expected)
