@@ -110,7 +110,11 @@ class RunDisplay:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         self.bar.stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and self.is_main:
+        if kind is None or not issubclass(kind, KeyboardInterrupt) or not self.is_main:
+            return
+        if self.folder is None or not (self.folder / "manifest.json").is_file():
+            self.console.print("[bold]Stopped[/] before anything was written.")
+        else:
             self.console.print(
                 "[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" "
             )
@@ -127,7 +131,7 @@ class RunDisplay:
         test, majority = result.metrics["test"], result.metrics["baselines"].get("majority", {})
         if test:
             shown = {name: test.get(name) for name in result.headline}
-            console.print(f"Test: {_line(shown)}   (majority: {_line(majority)})", markup=False)
+            console.print(f"Test: {_line(shown)}   (without the input: {_line(majority)})", markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
         console.print(

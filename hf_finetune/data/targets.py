@@ -13,6 +13,7 @@ __all__ = ["Targets", "encode_known", "resolve_targets"]
 
 _MOST_WHOLE_CLASSES = 50
 _IGNORED_BY_TRAINER = -100
+_MOST_UNKNOWN = 10
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,24 @@ def encode_known(
             for label in _flat([value]):
                 if label is not None and _text(label) not in indices:
                     rows.setdefault(_text(label), []).append(row)
-        for label, found in rows.items():
-            rule, known = "must be one the model knows", list(label_names)
-            problems.append(
-                Problem(f"Label {label!r}", rule, f"it for {quoted(found)}", nearest(label, known))
-            )
+        problems += _find_unknown(rows, label_names)
     return ([] if problems else [_encode(value, indices) for value in values]), problems
+
+
+def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str]) -> list[Problem]:
+    """Tell of each label that the model does not know, with its nearest; of many, only which they are."""
+    known = list(label_names)
+    if len(rows) > _MOST_UNKNOWN:
+        return [Problem("Labels", "must be ones the model knows", quoted(rows), f"Known: {quoted(known)}.")]
+    return [
+        Problem(
+            f"Label {label!r}",
+            "must be one the model knows",
+            f"it for {quoted(found)}",
+            nearest(label, known),
+        )
+        for label, found in rows.items()
+    ]
 
 
 def _decide(

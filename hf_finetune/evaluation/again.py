@@ -35,11 +35,11 @@ def evaluate_again(
         InputError: If there is no such model, data or split, or the data has labels that the model does not know.
     """
     recipe = _recipe_of(model_or_run)
+    trust = recipe.model.trust_remote_code if recipe else False
+    classifier = load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust)
     if data is None and recipe is None:
         repair = "A checkpoint knows no data; name some with --data."
         raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
-    trust = recipe.model.trust_remote_code if recipe else False
-    classifier = load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust)
     if data is None and recipe is not None:
         dataset = _own_data(recipe, classifier, split or "test")
     elif data is not None:

@@ -66,12 +66,16 @@ def open_inputs(
 
 def _open(given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str]) -> Inputs:
     image = task == "image-classification"
+    path = Path(given)
+    ending = path.suffix.lower()
+    if "text_pair" in named and not (ending in FORMATS and _is(path.is_file)):
+        columns = quoted([named[key] for key in ("text", "text_pair") if key in named])
+        rule = "must be a table, because the model takes pairs of texts"
+        raise InputError(Problem(given, rule, "", f"Give it the columns {columns}."))
     if given == STDIN:
         return Inputs(_read_lines("stdin", stdin, image), None)
-    path = Path(given)
     if _is(path.is_dir):
         return _open_folder(path, image)
-    ending = path.suffix.lower()
     file_meant = (ending in FORMATS or ending == ".txt") and not any(letter.isspace() for letter in given)
     if not _is(path.is_file):
         if file_meant:

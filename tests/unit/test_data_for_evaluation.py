@@ -86,3 +86,11 @@ def test_nothing_left_to_evaluate(tmp_path):
 def test_amounts(tmp_path):
     write(tmp_path / "test.jsonl", ("a", 1), ("b", 2))
     assert load(tmp_path, target="regression", label_names=("label",))["label"][:] == [1.0, 2.0]
+
+
+def test_many_unknown_labels_are_one_problem(tmp_path):
+    write(tmp_path / "test.jsonl", *((f"text {row}", f"label-{row}") for row in range(58)))
+    shown = ", ".join(f"'label-{row}'" for row in range(8))
+    assert error_text(tmp_path) == (
+        f"Labels must be ones the model knows. Got {shown} and 50 more. Known: 'neg', 'pos'."
+    )

@@ -300,3 +300,12 @@ def test_other_inputs_that_cannot_be_used(tmp_path):
     assert problem_of([str(table)], "text-classification", columns={"text": "sumary"}) == (
         f"{table} must have the column that was named for text. Got 'sumary'. Nearest: 'summary'."
     )
+
+
+@pytest.mark.parametrize("given", ["good film", "-"])
+def test_a_model_of_pairs_is_given_no_single_texts(given):
+    columns = {"text": "question", "text_pair": "other"}
+    assert problem_of([given], "text-classification", columns=columns, stdin=["good\n"]) == (
+        f"{given} must be a table, because the model takes pairs of texts. "
+        "Give it the columns 'question', 'other'."
+    )
