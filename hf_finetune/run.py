@@ -91,11 +91,12 @@ def run(
     if before is None:
         _check_folder(folder)
     ready = get_ready(recipe, state)
+    recipe = ready.recipe
     built = load_pretrained(ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
     manifest = _begin(folder, ready, before, state)
-    for note in (*ready.data.notes, *built.notes):
+    for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     model = built.model
     for index, stage in enumerate(recipe.stages):
@@ -134,6 +135,8 @@ def _run_stage(
     _write(manifest, folder, state)
     logger.info(_first_line(index, stage, planned, ready, resumes))
     best = _best_metric(stage, ready)
+    carries = stage.carry_optimizer
+    following = recipe.stages[index + 1 : index + 2]
     begun = perf_counter()
     try:
         result = train_stage(
@@ -154,6 +157,8 @@ def _run_stage(
             seed=(recipe.seed + index) % 2**32,
             resume=resumes,
             callbacks=callbacks,
+            carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
+            keep_optimizer=any(other.carry_optimizer for other in following),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun

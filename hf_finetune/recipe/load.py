@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
-from hf_finetune.recipe.problems import problems_of
 from hf_finetune.recipe.part import parts
+from hf_finetune.recipe.problems import problems_of
 from hf_finetune.recipe.rules import rule_problems, shown
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
