@@ -3,13 +3,16 @@
 The public names are loaded when they are first used, so that importing the package costs nothing.
 """
 
+import sys
 from importlib import import_module
+from inspect import Signature, signature
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_finetune.errors import InputError, Problem
+    from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
-    from hf_finetune.plan.groups import parameter_groups
     from hf_finetune.plan.stages import build_plan
     from hf_finetune.ready import plan
     from hf_finetune.recipe import Recipe, load_recipe
@@ -41,14 +44,48 @@ _HOME = {
     "StagedTrainer": "hf_finetune.staging.trainer",
     "build_plan": "hf_finetune.plan.stages",
     "load_recipe": "hf_finetune.recipe",
-    "parameter_groups": "hf_finetune.plan.groups",
+    "parameter_groups": "hf_finetune.models.groups",
     "plan": "hf_finetune.ready",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.run",
 }
 
 
+# Rooms that share their name with a public function.
+_CALLABLE = ("plan", "run")
+
+
+class _CallableRoom(ModuleType):
+    """A room that can be called as the public function of its name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    @property
+    def _function(self) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(_HOME[name]), name)
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(self._function)
+
+
+class _Package(ModuleType):
+    """The import system binds ``hf_finetune.plan`` to the room, whenever anything in it is first imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CALLABLE and type(value) is ModuleType:
+            value.__class__ = _CallableRoom
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
+    if name in _CALLABLE:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

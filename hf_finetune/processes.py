@@ -5,7 +5,7 @@ import os
 import torch
 from accelerate import PartialState
 
-__all__ = ["start_processes"]
+__all__ = ["is_sharded", "start_processes"]
 
 
 def start_processes() -> PartialState:
@@ -18,3 +18,8 @@ def start_processes() -> PartialState:
         return PartialState()
     os.environ["ACCELERATE_USE_CPU"] = "true"
     return PartialState(cpu=True)
+
+
+def is_sharded() -> bool:
+    """Say whether each process is to hold a part of the model only: under FSDP or DeepSpeed, as accelerate tells."""
+    return "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))

@@ -21,11 +21,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hf_finetune.recipe.schema import SchedulesSpec
+from hf_finetune.recipe.yaml_text import write_yaml
+
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from hf_finetune.plan.layers import Layout
+    from hf_finetune.plan.stages import StagePlan
     from hf_finetune.ready import PlanReport
-    from hf_finetune.recipe import Recipe
+    from hf_finetune.recipe import Recipe, ScheduleSpec, StageSpec
     from hf_finetune.run import RunResult
 
 __all__ = [
@@ -172,28 +177,54 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None
         console.print(note, markup=False)
     groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}.", markup=False)
-    for index, (stage, planned) in enumerate(zip(recipe.stages, report.plan.stages, strict=True)):
-        steps = "unknown" if planned.steps is None else f"{planned.steps:,}"
-        epochs = "unknown" if planned.epochs is None else f"{planned.epochs:g}"
-        table = Table(
-            title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
-        )
-        for heading in ("layers", "parameters", "lr", "weight decay"):
-            table.add_column(heading, justify="left" if heading == "layers" else "right")
-        for group in planned.groups:
-            table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}")
-        console.print()
-        console.print(table)
-        schedule = stage.schedule.name + (
-            f" {stage.schedule.power:g}" if stage.schedule.name == "polynomial" else ""
-        )
-        warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
-        console.print(
-            f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs} epochs, {steps} steps, "
-            f"{warmup} of warmup; {stage.optimizer.name}, {schedule}; "
-            f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
-            markup=False,
-        )
+    if recipe.strategy is not None:
+        written = [_written(stage) for stage in report.recipe.stages]
+        console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
+        console.print(write_yaml({"stages": written}), markup=False)
+    for index, (stage, planned) in enumerate(zip(report.recipe.stages, report.plan.stages, strict=True)):
+        _print_stage(console, index, stage, planned, layout)
+
+
+def _print_stage(
+    console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
+) -> None:
+    steps = "unknown" if planned.steps is None else f"{planned.steps:,}"
+    epochs = "unknown" if planned.epochs is None else f"{planned.epochs:g}"
+    table = Table(
+        title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
+    )
+    for heading in ("layers", "parameters", "lr", "weight decay", "schedule"):
+        table.add_column(heading, justify="left" if heading in ("layers", "schedule") else "right")
+    for group in planned.groups:
+        schedule = _schedule(group.schedule)
+        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}", schedule)
+    console.print()
+    console.print(table)
+    warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
+    carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
+    console.print(
+        f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs} epochs, {steps} steps, "
+        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}; "
+        f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+        markup=False,
+    )
+
+
+def _written(stage: "StageSpec") -> dict[str, Any]:
+    """Give what differs from the defaults of a stage, as short as a recipe may say it."""
+    fields = stage.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(stage.schedule, SchedulesSpec):
+        by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
+        fields["schedule"] = {
+            part: one.name if one.power == 1 else one.model_dump() for part, one in by_part.items()
+        }
+    return fields
+
+
+def _schedule(schedule: "ScheduleSpec | None") -> str:
+    if schedule is None:
+        return ""
+    return f"{schedule.name} {schedule.power:g}" if schedule.name == "polynomial" else schedule.name
 
 
 def _make_callback(display: RunDisplay) -> "TrainerCallback":

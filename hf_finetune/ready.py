@@ -15,13 +15,15 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.layout import read_layout
+from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
-from hf_finetune.processes import start_processes
-from hf_finetune.recipe import Recipe
+from hf_finetune.plan.strategies import write_stages
+from hf_finetune.processes import is_sharded, start_processes
+from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
-__all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward"]
+__all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward", "written_out"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class PlanReport:
     """A plan, and what it could not know.
 
     Attributes:
+        recipe: The recipe, its stages written out where it has a strategy.
         plan: What each stage trains.
         notes: Sentences for the person.
         examples: Number of training examples; None if the data is not at hand.
     """
 
+    recipe: Recipe
     plan: Plan
     notes: tuple[str, ...]
     examples: int | None
@@ -41,7 +45,7 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything a run needs, checked; nothing written yet."""
+    """Everything a run needs, checked; nothing written yet. The recipe's stages are written out."""
 
     recipe: Recipe
     task: Task
@@ -77,9 +81,20 @@ def plan(recipe: Recipe) -> PlanReport:
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     config = _read_config(recipe, names, target)
     layout = read_layout(build_skeleton(config, task.modality))
+    notes += filter(None, [layout.note])
     examples = len(data.train) if data else None
-    return PlanReport(
-        build_plan(layout, recipe.stages, examples, start_processes().num_processes), tuple(notes), examples
+    recipe = written_out(recipe, layout)
+    made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
+    return PlanReport(recipe, made, tuple(notes), examples)
+
+
+def written_out(recipe: Recipe, layout: Layout) -> Recipe:
+    """Give the recipe with the stages that its strategy means for a model; without a strategy it is as it was."""
+    if recipe.strategy is None:
+        return recipe
+    fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
+    return Recipe(
+        **{**fields, "strategy": None, "stages": write_stages(recipe.strategy, layout.backbone_groups)}
     )
 
 
@@ -101,13 +116,17 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
             trust_remote_code=recipe.model.trust_remote_code,
         )
         task.configure(processor, config, recipe.data)
-    for index, stage in enumerate(recipe.stages):
-        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"stages[{index}].optimizer")
+    for place, stage in _settings(recipe):
+        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+        if stage.carry_optimizer and is_sharded():
+            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
+            problems.append(Problem(f"{place}.carry_optimizer", rule))
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += _recipe_problems(recipe, data, headline)
     if layout is not None:
         with _collected(problems):
+            recipe = written_out(recipe, layout)
             made = build_plan(layout, recipe.stages, len(data.train) if data else None, state.num_processes)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
@@ -173,6 +192,13 @@ def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> Pre
     )
 
 
+def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
+    """List what holds for stages, with its place: that of a strategy holds for all of them, and is said once."""
+    if recipe.strategy is not None:
+        return [("strategy", recipe.strategy)]
+    return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
+
+
 def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:
     """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
     problems: list[Problem] = []
@@ -180,8 +206,7 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
     for index, name in enumerate(headline):
         if problem := metric_problem(name, data.target, f"metrics[{index}]", classes):
             problems.append(problem)
-    for index, stage in enumerate(recipe.stages):
-        place = f"stages[{index}]"
+    for place, stage in _settings(recipe):
         metric = stage.best.metric if stage.best else None
         if metric not in (None, "loss"):
             problem = metric_problem(str(metric), data.target, f"{place}.best.metric", classes)

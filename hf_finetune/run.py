@@ -85,11 +85,12 @@ def run(
     if before is None:
         check_folder(folder)
     ready = get_ready(recipe, state)
+    recipe = ready.recipe
     built = load_pretrained(ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
     manifest = begin_run(folder, ready, before, state)
-    for note in (*ready.data.notes, *built.notes):
+    for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     model = built.model
     for index, stage in enumerate(recipe.stages):
@@ -128,6 +129,8 @@ def _run_stage(
     write_manifest(manifest, folder, state)
     logger.info(_first_line(index, stage, planned, ready, resumes))
     best = _best_metric(stage, ready)
+    carries = stage.carry_optimizer
+    following = recipe.stages[index + 1 : index + 2]
     begun = perf_counter()
     try:
         result = train_stage(
@@ -148,6 +151,8 @@ def _run_stage(
             seed=(recipe.seed + index) % 2**32,
             resume=resumes,
             callbacks=callbacks,
+            carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
+            keep_optimizer=any(other.carry_optimizer for other in following),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun

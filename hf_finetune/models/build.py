@@ -114,7 +114,12 @@ def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedMo
         InputError: If the checkpoint's architecture has no classifier for this kind of input.
     """
     with torch.device("meta"):
-        return _auto_model(config, modality)._from_config(config)
+        model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
+    if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
+        rule = "must be a checkpoint that an image classifier can be built of"
+        repair = "It gives features only: take another architecture."
+        raise InputError(Problem("model.path", rule, f"timm's {config.architecture!r}", repair))
+    return model
 
 
 def build_model(
@@ -222,7 +227,11 @@ def _timm_config(path: str) -> TimmWrapperConfig | None:
 def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
     auto = AUTO_MODELS[modality]
     try:
-        return auto._model_mapping[type(config)]
+        found = auto._model_mapping[type(config)]
+        # DeiT, LeViT and Perceiver have several classifiers; the checkpoint says which one it is of
+        of_checkpoint = config.architectures or ()
+        several = found if isinstance(found, tuple) else (found,)
+        return next((one for one in several if one.__name__ in of_checkpoint), several[0])
     except KeyError as error:
         kind = "an image" if modality == "image" else "a text"
         rule = f"must be a checkpoint that transformers can build {kind} classifier of"

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
+from hf_finetune.models.head import find_head, head_names, timm_part
 from hf_finetune.plan.layers import HEAD, Layout, Parameter, assign_groups
 
 __all__ = ["head_names", "read_layout"]
@@ -17,28 +18,31 @@ SPARED = re.compile(
     r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$"
 )
 SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
+# Of the largest list of layers: a smaller one beside it is no part of the trunk.
+LARGE = 0.25
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
 
-def read_layout(model: PreTrainedModel) -> Layout:
+def read_layout(model: nn.Module) -> Layout:
     """Describe a classifier for the plan.
 
-    The layer groups come from timm's ``group_matcher``, else from the trunk of repeated layers that a
-    transformers model holds in a ``ModuleList``, else from the backbone's children in order.
+    The layer groups come from timm's ``group_matcher``, else from the lists of repeated layers that a transformers
+    model holds in ``ModuleList``s, else from the backbone's modules in order, which ``Layout.note`` then says.
 
     Args:
-        model: Any classifier that transformers builds; a model on the meta device will do.
+        model: A classifier of transformers or timm, or any other module; one on the meta device will do.
     """
     names = [name for name, _ in model.named_parameters()]
-    head = head_names(model)
-    timm_model = getattr(model, "timm_model", None)
+    head, is_known = find_head(model)
+    timm_model, prefix = timm_part(model)
     if timm_model is not None and hasattr(timm_model, "group_matcher"):
-        groups, titles = _timm_groups(timm_model, names, head)
-        source = "timm's group_matcher"
+        groups, titles = _timm_groups(timm_model, prefix, names, head)
+        source, in_order = "timm's group_matcher", False
     else:
-        layers, source = _trunk(model)
+        layers, source, in_order = _trunk(model)
         early = [name for name in names if EMBEDDING.search(name) and not _inside(name, layers)]
         groups, titles = assign_groups(names, layers, head, early)
+        titles = (*_distinct(_titles(titles[:-1], groups, prefix)), HEAD)
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
     spared = _no_weight_decay(model)
     parameters = []
@@ -46,28 +50,25 @@ def read_layout(model: PreTrainedModel) -> Layout:
         is_norm = name.rpartition(".")[0] in norms
         decays = parameter.ndim > 1 and not is_norm and name not in spared
         parameters.append(Parameter(name, parameter.numel(), groups[name], is_norm, decays))
-    return Layout(tuple(parameters), titles, _batch_norms(model, groups, len(titles) - 1), source)
+    norm_groups = _batch_norms(model, groups, len(titles) - 1)
+    return Layout(tuple(parameters), titles, norm_groups, source, _note(model, in_order, head, is_known))
 
 
-def head_names(model: PreTrainedModel) -> list[str]:
-    """Name the parameters of the classification head: what a new task needs anew."""
-    timm_model = getattr(model, "timm_model", None)
-    if timm_model is not None:
-        found = timm_model.get_classifier()
-        parts = found if isinstance(found, (list, tuple)) else [found]
-        owned = {
-            id(parameter) for part in parts if isinstance(part, nn.Module) for parameter in part.parameters()
-        }
-    else:
-        backbone = {id(parameter) for parameter in model.base_model.parameters()}
-        owned = {id(parameter) for parameter in model.parameters()} - backbone
-    return [name for name, parameter in model.named_parameters() if id(parameter) in owned]
+def _note(model: nn.Module, in_order: bool, head: Sequence[str], is_known: bool) -> str:
+    """Say what was guessed of an architecture that is not a known one."""
+    guesses = []
+    if in_order:
+        guesses.append("its layer groups are its modules in order")
+    if not is_known:
+        shown = head[0].rpartition(".")[0] if head else "nothing"
+        guesses.append(f"its head is taken to be {shown}")
+    inner = timm_part(model)[0] or model
+    return f"{type(inner).__name__} is not a known architecture: {', and '.join(guesses)}." if guesses else ""
 
 
 def _timm_groups(
-    timm_model: nn.Module, names: Sequence[str], head: Sequence[str]
+    timm_model: nn.Module, prefix: str, names: Sequence[str], head: Sequence[str]
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    prefix = "timm_model."
     matcher = timm_model.group_matcher(coarse=False)  # type: ignore[operator]
     by_layer = group_parameters(timm_model, matcher)
     in_head = set(head)
@@ -77,7 +78,10 @@ def _timm_groups(
         backbone = [name for member in members if (name := prefix + member) not in in_head]
         if backbone:
             groups |= dict.fromkeys(backbone, len(titles))
-            titles.append(_common_module([name.removeprefix(prefix) for name in backbone]))
+            short = [name.removeprefix(prefix) for name in backbone]
+            title = _common_module(short)
+            # what timm keeps in the head before the classifier, a norm or a projection, is not the head
+            titles.append(title if title != HEAD else short[0].rpartition(".")[0])
     groups |= dict.fromkeys(head, len(titles))
     return {name: groups[name] for name in names}, (*_distinct(titles), HEAD)
 
@@ -102,14 +106,18 @@ def _distinct(titles: Sequence[str]) -> list[str]:
     distinct = []
     for title in titles:
         count[title] = count.get(title, 0) + 1
-        distinct.append(title if seen[title] == 1 else f"{title}#{count[title]}")
+        distinct.append(title if seen[title] == 1 and title != HEAD else f"{title}#{count[title]}")
     return distinct
 
 
-def _trunk(model: PreTrainedModel) -> tuple[list[str], str]:
-    """Find the repeated layers of the backbone. A stage that is itself a list of blocks counts by its blocks."""
-    base = model.base_model
-    prefix = "" if base is model else f"{model.base_model_prefix}."
+def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
+    """Find the repeated layers of the backbone, say where they are, and whether they are but its modules in order.
+
+    A stage that is itself a list of blocks counts by its blocks. Of several lists, an encoder's and a decoder's, all
+    that are large count, in the order of the model.
+    """
+    base = model.base_model if isinstance(model, PreTrainedModel) else model
+    prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
     lists = {
         name: module
         for name, module in base.named_modules()
@@ -119,19 +127,54 @@ def _trunk(model: PreTrainedModel) -> tuple[list[str], str]:
         name: module for name, module in lists.items() if not any(_inside(name, [other]) for other in lists)
     }
     if not outer:
-        children = [
-            f"{prefix}{name}"
-            for name, child in base.named_children()
-            if any(True for _ in child.parameters())
-        ]
-        return children, "the backbone's children in order (no list of layers found)"
-    name, trunk = max(outer.items(), key=lambda item: _size(item[1]))
+        layers = [title for name, child in base.named_children() for title in _opened(name, child)]
+        source = "the backbone's modules in order (no list of layers found)"
+        return [f"{prefix}{layer}" for layer in layers], source, True
+    largest = max(_size(module) for module in outer.values())
+    large = {name: module for name, module in outer.items() if _size(module) >= LARGE * largest}
+    layers = [title for name, trunk in large.items() for title in _opened(name, trunk)]
+    if len({(name.rpartition(".")[0], len(trunk)) for name, trunk in large.items()}) < len(large):
+        large, layers = _side_by_side(outer, large)
+    source = f"the layers of {' and '.join(prefix + name for name in large)}"
+    return [f"{prefix}{layer}" for layer in layers], source, False
+
+
+def _side_by_side(
+    outer: Mapping[str, nn.ModuleList], large: Mapping[str, nn.ModuleList]
+) -> tuple[dict[str, nn.ModuleList], list[str]]:
+    """Read lists beside each other by turns: XLM keeps the parts of its layers in a list for each kind."""
+    parent, length = next((name.rpartition(".")[0], len(trunk)) for name, trunk in large.items())
+    beside = {
+        name: trunk
+        for name, trunk in outer.items()
+        if name.rpartition(".")[0] == parent and len(trunk) == length
+    }
+    return beside, [f"{name}.{index}" for index in range(length) for name in beside]
+
+
+def _titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> list[str]:
+    """Name the layer groups; what stands in the head before the classifier, a norm or a projection, is not the head."""
+    short = [title.removeprefix(prefix) for title in titles]
+    for name, group in groups.items():
+        if group < len(short) and short[group] == HEAD:
+            short[group] = name.removeprefix(prefix).rpartition(".")[0]
+    return short
+
+
+def _opened(name: str, module: nn.Module) -> list[str]:
+    """List the layers of a list of layers, and the blocks of those that are lists of blocks; else the module."""
+    if not any(True for _ in module.parameters()):
+        return []
+    is_list = isinstance(module, nn.ModuleList) or (
+        isinstance(module, nn.Sequential) and all(any(True for _ in layer.children()) for layer in module)
+    )
+    if not is_list:
+        return [name]
     layers = []
-    for index, layer in enumerate(trunk):
-        title = f"{prefix}{name}.{index}"
-        blocks = _blocks(layer)
-        layers += [f"{title}.{block}" for block in blocks] if blocks else [title]
-    return layers, f"the layers of {prefix}{name}"
+    for index, layer in module.named_children():
+        blocks = [f"{name}.{index}.{block}" for block in _blocks(layer)]
+        layers += blocks or [f"{name}.{index}"]
+    return layers
 
 
 def _blocks(layer: nn.Module) -> list[str]:
@@ -158,16 +201,16 @@ def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and any(True for _ in module.parameters(recurse=False))
 
 
-def _no_weight_decay(model: PreTrainedModel) -> set[str]:
-    timm_model = getattr(model, "timm_model", None)
-    listed = timm_model.no_weight_decay() if timm_model and hasattr(timm_model, "no_weight_decay") else ()
-    spared = {f"timm_model.{name}" for name in listed}
+def _no_weight_decay(model: nn.Module) -> set[str]:
+    timm_model, prefix = timm_part(model)
+    listed = timm_model.no_weight_decay() if hasattr(timm_model, "no_weight_decay") else ()  # type: ignore
+    spared = {f"{prefix}{name}" for name in listed}
     return spared | {
         name for name, _ in model.named_parameters() if SPARED.search(name) or SPARED_TABLES.search(name)
     }
 
 
-def _batch_norms(model: PreTrainedModel, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:
+def _batch_norms(model: nn.Module, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):

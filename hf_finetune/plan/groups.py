@@ -1,16 +1,17 @@
-"""Parameter groups: which rate and which weight decay each trained parameter gets."""
+"""Parameter groups: which rate, weight decay and schedule each trained parameter gets."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from hf_finetune.plan.layers import Layout
+from hf_finetune.plan.layers import Layout, Parameter
+from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SchedulesSpec
 
-__all__ = ["ParameterGroup", "parameter_groups"]
+__all__ = ["ParameterGroup", "layer_rates", "plan_groups"]
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate and a weight decay.
+    """Parameters that share a learning rate, a weight decay and a schedule.
 
     Attributes:
         layers: The layer groups it spans: ``head``, ``blocks.6`` or ``input..blocks.6``.
@@ -18,6 +19,7 @@ class ParameterGroup:
         weight_decay: Weight decay factor, 0 for parameters that are spared.
         parameters: Names, in the model's order.
         size: Number of elements.
+        schedule: Shape of the rate over the stage's steps; None leaves it to the Trainer.
     """
 
     layers: str
@@ -25,39 +27,48 @@ class ParameterGroup:
     weight_decay: float
     parameters: tuple[str, ...]
     size: int
+    schedule: ScheduleSpec | None = None
 
 
-def parameter_groups(
-    layout: Layout, trainable: Collection[str], lr: float, weight_decay: float = 0.0, layer_decay: float = 1.0
+def plan_groups(
+    layout: Layout,
+    trainable: Collection[str],
+    lr: float | RatesSpec,
+    weight_decay: float = 0.0,
+    layer_decay: float = 1.0,
+    schedule: ScheduleSpec | SchedulesSpec | None = None,
 ) -> tuple[ParameterGroup, ...]:
-    """Group the trained parameters by learning rate and weight decay, the head first; no group is empty.
-
-    A layer group ``d`` steps below the head gets the rate ``lr * layer_decay**d``.
+    """Group the trained parameters by rate, decay and schedule, the highest rate first; no group is empty.
 
     Args:
         layout: The model's parameters and layer groups.
         trainable: Names of the parameters to train.
-        lr: Learning rate of the head.
+        lr: Learning rate of the head, or rates for head and backbone.
         weight_decay: Weight decay factor of the parameters that decay.
-        layer_decay: Factor per layer group below the head, in (0, 1].
+        layer_decay: Factor per layer group below the head, in (0, 1]; 1 when `lr` has a rate for the backbone.
+        schedule: Shape of every rate over the steps, or one for head and backbone each.
     Raises:
-        ValueError: If `layer_decay` is outside (0, 1], or `trainable` names what the model does not have.
-    Source: Howard & Ruder 2018, discriminative fine-tuning; Clark et al. 2020, layer-wise learning-rate decay.
+        ValueError: If `layer_decay` does not fit, or `trainable` names what the model does not have.
     """
-    if not 0 < layer_decay <= 1:
-        raise ValueError(f"layer_decay must be in (0, 1]. Got {layer_decay!r}.")
+    rates = layer_rates(layout.backbone_groups, lr, layer_decay)
     if unknown := sorted(set(trainable) - set(layout.names())):
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(unknown)}.")
+    if isinstance(schedule, SchedulesSpec) and schedule.head == schedule.backbone:
+        schedule = schedule.head
     chosen = set(trainable)
-    members: dict[tuple[float, float], list] = {}
+    members: dict[tuple[float, float, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
         if parameter.name in chosen:
-            rate = lr * layer_decay ** (layout.backbone_groups - parameter.group)
-            members.setdefault((rate, weight_decay if parameter.decays else 0.0), []).append(parameter)
+            decay = weight_decay if parameter.decays else 0.0
+            apart = isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
+            members.setdefault((rates[parameter.group], decay, apart), []).append(parameter)
     groups = []
-    for (rate, decay), parameters in sorted(members.items(), key=lambda item: (-item[0][0], -item[0][1])):
+    for (rate, decay, apart), parameters in sorted(members.items(), key=_fastest_first):
         depths = [parameter.group for parameter in parameters]
         first, last = layout.groups[min(depths)], layout.groups[max(depths)]
+        shape = schedule
+        if isinstance(shape, SchedulesSpec):
+            shape = shape.backbone if apart else shape.head
         groups.append(
             ParameterGroup(
                 layers=first if first == last else f"{first}..{last}",
@@ -65,6 +76,42 @@ def parameter_groups(
                 weight_decay=decay,
                 parameters=tuple(parameter.name for parameter in parameters),
                 size=sum(parameter.size for parameter in parameters),
+                schedule=shape,
             )
         )
     return tuple(groups)
+
+
+def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1.0) -> tuple[float, ...]:
+    """Give the peak rate of each layer group, input first, and of the head, which is the last.
+
+    From one rate, a layer group ``d`` steps below the head gets ``lr * layer_decay**d``. From a range, the layer
+    groups' rates grow by equal factors from its first value, nearest the input, to its second, nearest the head;
+    a single layer group gets the second.
+
+    Args:
+        layer_groups: Number of layer groups below the head.
+        lr: Learning rate of the head, or rates for head and backbone.
+        layer_decay: Factor per layer group below the head, in (0, 1].
+    Raises:
+        ValueError: If `layer_decay` is outside (0, 1], or not 1 beside a rate for the backbone.
+    Source: Howard & Ruder 2018, discriminative fine-tuning; Clark et al. 2020, layer-wise learning-rate decay;
+        the range is fastai's ``slice(first, second)``, its ``even_mults``.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay must be in (0, 1]. Got {layer_decay!r}.")
+    if not isinstance(lr, RatesSpec):
+        return tuple(lr * layer_decay**depth for depth in range(layer_groups, -1, -1))
+    if layer_decay != 1:
+        raise ValueError(f"layer_decay must be 1 when lr has a rate for the backbone. Got {layer_decay!r}.")
+    low, high = lr.backbone if isinstance(lr.backbone, tuple) else (lr.backbone, lr.backbone)
+    last = layer_groups - 1
+    backbone = [
+        low * (high / low) ** (index / last) if index < last else high for index in range(layer_groups)
+    ]
+    return (*backbone, lr.head)
+
+
+def _fastest_first(item: tuple[tuple[float, float, bool], object]) -> tuple[float, float, bool]:
+    (rate, decay, apart), _ = item
+    return -rate, -decay, apart

@@ -42,12 +42,14 @@ class Layout:
         groups: Names of the layer groups, input first. The last one is the head.
         batch_norms: Module name of each BatchNorm layer, with the index of its layer group.
         source: Where the groups come from, for the person: "timm group_matcher", ...
+        note: What the person should know where the architecture is not a known one; empty where it is.
     """
 
     parameters: tuple[Parameter, ...]
     groups: tuple[str, ...]
     batch_norms: tuple[tuple[str, int], ...] = ()
     source: str = ""
+    note: str = ""
 
     @property
     def backbone_groups(self) -> int:

@@ -1,11 +1,11 @@
 """The plan: for each stage, exactly what is trained, at which rates and for how many steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.plan.groups import ParameterGroup, parameter_groups
+from hf_finetune.plan.groups import ParameterGroup, plan_groups
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.selectors import select
 from hf_finetune.recipe.schema import StageSpec
@@ -27,6 +27,7 @@ class StagePlan:
         epochs: Passes over the training split, possibly a fraction of one.
         steps: Optimiser steps; None if the number of training examples is not known.
         warmup_steps: Optimiser steps of the linear warmup; None if `steps` is needed and not known.
+        carried: Names of the parameters whose optimiser state goes on from the stage before.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StagePlan:
     epochs: float | None
     steps: int | None
     warmup_steps: int | None
+    carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ def build_plan(
         examples: Number of training examples; None if not known, then the steps are not either.
         processes: Number of processes that share each epoch.
     Raises:
-        InputError: If a selector matches nothing, or a stage repeats the one before it. Every problem is listed.
+        InputError: If a selector matches nothing, a stage repeats the one before it, or one has nothing to carry
+            on with. Every problem is listed.
     """
     problems: list[Problem] = []
     planned: list[StagePlan] = []
     previous: StageSpec | None = None
+    before: StagePlan | None = None
     for index, stage in enumerate(stages):
         if previous is not None and _settings(stage) == _settings(previous):
             repair = "Raise the epochs of the earlier stage, or change this one."
@@ -77,9 +81,14 @@ def build_plan(
             )
         previous = stage
         try:
-            planned.append(_plan_stage(layout, stage, f"stages[{index}]", examples, processes))
+            made = _plan_stage(layout, stage, f"stages[{index}]", examples, processes)
+            if stage.carry_optimizer and before is not None:
+                made = _carrying_on(made, before, f"stages[{index}]")
+            planned.append(made)
+            before = made
         except InputError as error:
             problems.extend(error.problems)
+            before = None
     if problems:
         raise InputError(problems)
     return Plan(layout, tuple(planned))
@@ -116,7 +125,9 @@ def _plan_stage(
         name=stage.name or f"stage-{place}",
         train=stage.train if isinstance(stage.train, str) else ", ".join(stage.train),
         trainable=trainable,
-        groups=parameter_groups(layout, trainable, stage.lr, stage.weight_decay, stage.layer_decay),
+        groups=plan_groups(
+            layout, trainable, stage.lr, stage.weight_decay, stage.layer_decay, stage.schedule
+        ),
         trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
         frozen_batch_norms=tuple(
             name
@@ -129,6 +140,17 @@ def _plan_stage(
         steps=steps,
         warmup_steps=_warmup_steps(stage.warmup, steps),
     )
+
+
+def _carrying_on(planned: StagePlan, before: StagePlan, place: str) -> StagePlan:
+    chosen = set(before.trainable)
+    carried = tuple(name for name in planned.trainable if name in chosen)
+    if not carried:
+        rule = "must be left out unless the stage goes on training something of the stage before it"
+        raise InputError(
+            Problem(f"{place}.carry_optimizer", rule, f"{before.train!r} and then {planned.train!r}")
+        )
+    return replace(planned, carried=carried)
 
 
 def _warmup_steps(warmup: int | float, steps: int | None) -> int | None:

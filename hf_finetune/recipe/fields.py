@@ -18,6 +18,7 @@ __all__ = [
     "CountFromZero",
     "Location",
     "Patterns",
+    "RateRange",
     "Seed",
     "Selector",
     "Text",
@@ -70,6 +71,18 @@ def _warmup(value: Any) -> Any:
     )
 
 
+def _rate_range(value: Any) -> Any:
+    ends = as_tuple(value)
+    ends = ends if isinstance(ends, tuple) else (ends, ends)
+    if len(ends) == 2 and all(_is_finite(end) and end > 0 for end in ends):
+        low, high = map(float, ends)
+        return (low, high) if isinstance(value, list | tuple) else low
+    repair = "For example 1e-5, or [1e-6, 1e-5]."
+    raise _refuse(
+        "must be a rate above 0, or a list of two: nearest the input, nearest the head", value, repair
+    )
+
+
 def _is_finite(value: Any) -> bool:
     return type(value) is int or (type(value) is float and isfinite(value))
 
@@ -94,6 +107,7 @@ Location = Annotated[str, Field(pattern=FILLED), BeforeValidator(_location)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole)]
+RATE = {"type": "number", "exclusiveMinimum": 0}
 TEXT_OR_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), WithJsonSchema(TEXT_OR_TEXTS)]
@@ -115,6 +129,11 @@ Warmup = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}]}
     ),
+]
+RateRange = Annotated[
+    float | tuple[float, float],
+    BeforeValidator(_rate_range),
+    WithJsonSchema({"anyOf": [RATE, {"type": "array", "items": RATE, "minItems": 2, "maxItems": 2}]}),
 ]
 Argument = Annotated[
     bool | int | float | str | tuple[int | float, ...],

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
+from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.problems import problems_of
 from hf_finetune.recipe.rules import rule_problems, shown
-from hf_finetune.recipe.schema import Part, Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
 
@@ -85,22 +86,30 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Write a recipe as YAML, every default written out, so that it loads to an equal recipe."""
-    return write_yaml(recipe.model_dump(mode="json"))
+    without = {"stages"} if recipe.strategy is not None else set()
+    return write_yaml(recipe.model_dump(mode="json", exclude=without))
 
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (draft 2020-12) of a recipe file, by which editors complete and check recipes."""
     schema = Recipe.model_json_schema()
-    parts = {part.__name__: part for part in Part.__subclasses__() if part.shorthand}
-    for name in parts.keys() & schema["$defs"].keys():
+    by_name = {part.__name__: part for part in parts() if part.shorthand}
+    for name in by_name.keys() & schema["$defs"].keys():
         full = schema["$defs"][name]
-        short = full["properties"][parts[name].shorthand]
+        short = full["properties"][by_name[name].shorthand]
         schema["$defs"][name] = {"description": full["description"], "anyOf": [short, full]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "hf-finetune recipe",
+        "oneOf": [_given("stages", "strategy"), _given("strategy", "stages")],
     }
+
+
+def _given(one: str, other: str) -> dict[str, Any]:
+    """Say in JSON Schema that one field is given, and the other is not, or null."""
+    null = {"type": "null"}
+    return {"required": [one], "properties": {one: {"not": null}, other: null}}
 
 
 def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], origin: str) -> Recipe:

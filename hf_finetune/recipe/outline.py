@@ -1,23 +1,38 @@
 """Where in the schema a place of a recipe is: which fields are known there, and what a field means."""
 
 from collections.abc import Sequence
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from hf_finetune.recipe.schema import Part, Recipe
+from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part
+from hf_finetune.recipe.schema import Recipe
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
 
 
 def place_of(location: Sequence[str | int]) -> str:
     """Write a location as people read it: ``stages[1].lr``; the root is ``recipe``."""
-    words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    steps = [step for step in location if step not in (PLAIN, PER_GROUP)]
+    words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return words.removeprefix(".") or "recipe"
 
 
-def part_in(annotation: Any) -> type[Part] | None:
-    """Give the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none."""
-    candidates = [annotation, *get_args(annotation)]
-    return next((one for one in candidates if isinstance(one, type) and issubclass(one, Part)), None)
+def part_in(annotation: Any, step: str | int | None = None) -> type[Part] | None:
+    """Give the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none.
+
+    Args:
+        annotation: Type of the field.
+        step: Of several parts, prefer one that has this field.
+    """
+    found = _parts_in(annotation)
+    return next((part for part in found if step in part.model_fields), found[0] if found else None)
+
+
+def _parts_in(annotation: Any) -> list[type[Part]]:
+    candidates = [
+        get_args(one)[0] if get_origin(one) is Annotated else one
+        for one in (annotation, *get_args(annotation))
+    ]
+    return [one for one in candidates if isinstance(one, type) and issubclass(one, Part)]
 
 
 def step_into(annotation: Any, step: str | int) -> Any:
@@ -27,7 +42,9 @@ def step_into(annotation: Any, step: str | int) -> Any:
         annotation: Type of a field, or a part of the recipe.
         step: Name of a field, key of a mapping, or index in a list.
     """
-    if part := part_in(annotation) if get_origin(annotation) is not tuple else None:
+    if step in (PLAIN, PER_GROUP):
+        return annotation
+    if part := part_in(annotation, step) if get_origin(annotation) is not tuple else None:
         return part.model_fields[step].annotation if step in part.model_fields else None
     for one in (annotation, *get_args(annotation)):
         if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):
@@ -39,13 +56,12 @@ def step_into(annotation: Any, step: str | int) -> Any:
 
 def known_fields(location: Sequence[str | int]) -> list[str]:
     """List the fields of the part of a recipe at a location; none where there is no part."""
-    part = part_in(_type_at(location))
-    return list(part.model_fields) if part else []
+    return [field for part in _parts_in(_type_at(location)) for field in part.model_fields]
 
 
 def meaning(location: Sequence[str | int]) -> str:
     """Give the description of the field at a location; empty where there is no field."""
-    part = part_in(_type_at(location[:-1]))
+    part = part_in(_type_at(location[:-1]), location[-1])
     field = part.model_fields.get(str(location[-1])) if part else None
     return (field.description or "") if field else ""
 

@@ -8,8 +8,9 @@ from typing import Any, get_args, get_origin
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.recipe.outline import known_fields, part_in, step_into
+from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import shown
-from hf_finetune.recipe.schema import Part, Recipe
+from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 
 __all__ = ["Override", "apply_override", "read_override"]
@@ -75,7 +76,8 @@ def apply_override(recipe: Mapping[str, Any], override: Override) -> dict[str, A
 def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any:
     if depth == len(override.path):
         return override.value
-    opened, step = _opened(value, annotation), override.path[depth]
+    step = override.path[depth]
+    opened = _opened(value, annotation, step)
     inner = step_into(annotation, step)
     if isinstance(opened, Mapping):
         return {**opened, step: _changed(opened.get(step), inner, override, depth + 1)}
@@ -91,16 +93,22 @@ def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any
     return entries
 
 
-def _opened(value: Any, annotation: Any) -> Any:
+def _opened(value: Any, annotation: Any, step: str) -> Any:
     """Write a shorthand out, so that a field inside it can be set."""
     if _is_list(annotation):
         return [] if value is None else [value] if isinstance(value, str) else value
-    part = part_in(annotation)
+    part = part_in(annotation, step)
+    if isinstance(value, Part):
+        value = {field: getattr(value, field) for field in value.model_fields_set}
+    if part and part.spreads and value and not _has_any(value, part):
+        return dict.fromkeys(part.model_fields, value)
     if part and part.shorthand and isinstance(value, str | int | float | PurePath):
         return {part.shorthand: value}
-    if isinstance(value, Part):
-        return {field: getattr(value, field) for field in value.model_fields_set}
     return {} if value is None else value
+
+
+def _has_any(value: Any, part: type[Part]) -> bool:
+    return isinstance(value, Mapping) and any(field in value for field in part.model_fields)
 
 
 def _is_list(annotation: Any) -> bool:

@@ -10,12 +10,14 @@ from typing import Any
 
 from hf_finetune.errors import Problem
 
-__all__ = ["HELD_OUT", "rule_problems", "shown"]
+__all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "rule_problems", "shown"]
 
 HELD_OUT = 0.1
 """Fraction of the examples held out for validation, and again for the test, by default."""
 
 IMAGE_ONLY = ("columns.image", "image_size", "crop_pct")
+DEFAULT_OPTIMIZER = "adamw"
+
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 STAGE_SETS = {
     "lr": "the stage's lr",
@@ -44,12 +46,15 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     return [
         *_task_problems(recipe.get("task"), _mapping(recipe.get("data")), _mapping(recipe.get("speed"))),
         *_split_problems(_mapping(recipe.get("data"))),
+        *_either_problems(recipe.get("stages"), recipe.get("strategy")),
+        *_stage_problems("strategy", _mapping(recipe.get("strategy"))),
         *(
             problem
             for index, stage in enumerate(stages)
             for problem in _stage_problems(f"stages[{index}]", stage)
         ),
         *_sequence_problems(stages),
+        *_carrying_problems(stages),
     ]
 
 
@@ -96,19 +101,35 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
+def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
+    if strategy is None and (stages is None or stages == ()):
+        repair = "A list of stages; or give strategy: gradual_unfreeze, which writes it."
+        yield Problem("stages", "must be given", repair=repair)
+    if strategy is not None and stages:
+        repair = "A strategy writes the stages. To use it, set stages to null."
+        yield Problem("strategy", "must be left out when stages are given", shown(strategy), repair)
+
+
 def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     if not stage:
         return
     epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
     rule = "must have either epochs (passes over the training split) or max_steps (optimiser steps)"
-    if epochs is None and max_steps is None:
+    if epochs is None and max_steps is None and place != "strategy":
         yield Problem(place, rule, "neither")
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
-    schedule = _mapping(stage.get("schedule"))
-    if schedule.get("power", 1.0) != 1.0 and schedule.get("name", "linear") != "polynomial":
-        repair = "Only the polynomial schedule has a power."
-        yield Problem(f"{place}.schedule.power", "must be left out", shown(schedule["power"]), repair)
+    given = _mapping(stage.get("schedule"))
+    for part in ("", ".head", ".backbone"):
+        schedule = _mapping(given.get(part[1:])) if part else given
+        if schedule.get("power", 1.0) != 1.0 and schedule.get("name", "linear") != "polynomial":
+            repair = "Only the polynomial schedule has a power."
+            where = f"{place}.schedule{part}.power"
+            yield Problem(where, "must be left out", shown(schedule["power"]), repair)
+    if _mapping(stage.get("lr")) and stage.get("layer_decay", 1.0) != 1.0:
+        repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
+        rule = "must be left out when lr has a rate for the backbone"
+        yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
     arguments = _mapping(_mapping(stage.get("optimizer")).get("args"))
     for name in STAGE_SETS:
         if name in arguments:
@@ -132,6 +153,26 @@ def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
             repair = "Raise the epochs of the earlier stage, or change this one."
             train = shown(stage.get("train"))
             yield Problem(f"stages[{index}]", "must differ from the stage before it", train, repair)
+
+
+def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
+    for index, stage in enumerate(stages):
+        if stage.get("carry_optimizer") is not True:
+            continue
+        if index == 0:
+            repair = "No stage before it has an optimizer to carry on with."
+            yield Problem("stages[0].carry_optimizer", "must be left out in the first stage", "True", repair)
+        elif _optimizer(stage) != _optimizer(stages[index - 1]):
+            rule = "must be, arguments included, that of the stage before it when carry_optimizer is true"
+            repair = "The state of one optimizer means nothing to another."
+            value = shown(stage.get("optimizer", DEFAULT_OPTIMIZER))
+            yield Problem(f"stages[{index}].optimizer", rule, value, repair)
+
+
+def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
+    given = stage.get("optimizer", DEFAULT_OPTIMIZER)
+    written_out = given if isinstance(given, Mapping) else {"name": given}
+    return written_out.get("name", DEFAULT_OPTIMIZER), dict(_mapping(written_out.get("args")))
 
 
 def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:

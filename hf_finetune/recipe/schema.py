@@ -1,19 +1,20 @@
 """The fields of a recipe. Each says in its description what it means and in which unit."""
 
 import re
-from pathlib import PurePath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.fields import (
     STAGE_NAME,
     Argument,
     Count,
-    CountFromZero,
     Location,
     Patterns,
+    RateRange,
     Seed,
     Selector,
     Text,
@@ -21,7 +22,8 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
-from hf_finetune.recipe.rules import HELD_OUT, rule_problems
+from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 
 __all__ = [
     "BestSpec",
@@ -31,33 +33,22 @@ __all__ = [
     "EvaluationSpec",
     "ModelSpec",
     "OptimizerSpec",
+    "Part",
+    "RatesSpec",
     "Recipe",
     "ScheduleSpec",
+    "SchedulesSpec",
     "SpeedSpec",
     "SplitSpec",
+    "StageSettings",
     "StageSpec",
+    "StrategySpec",
 ]
 
 
 def _without_default(schema: dict[str, Any]) -> None:
     """Hide the default of a field that is filled in when the recipe is read."""
     del schema["default"]
-
-
-class Part(BaseModel):
-    """A part of a recipe: unknown fields are errors, types are not converted, nothing changes later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    shorthand: ClassVar[str | None] = None
-    """The field that a bare value stands for: ``model: NAME`` means ``model: {path: NAME}``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_shorthand(cls, value: Any) -> Any:
-        if cls.shorthand and isinstance(value, str | int | float | PurePath):
-            return {cls.shorthand: value}
-        return value
 
 
 class ModelSpec(Part):
@@ -84,100 +75,14 @@ class ModelSpec(Part):
     )
 
 
-class ColumnsSpec(Part):
-    """What the data's columns are called; those left out are inferred."""
-
-    image: Text | None = Field(
-        default=None, description="Column of the images or their paths; null = inferred."
-    )
-    text: Text | None = Field(default=None, description="Column of the texts; null = inferred.")
-    text_pair: Text | None = Field(
-        default=None, description="Column of each text's second part; null = none."
-    )
-    label: Text | None = Field(default=None, description="Column of the labels; null = inferred.")
-    group: Text | None = Field(
-        default=None, description="Column of what must not be split, as data.split.group; null = none."
-    )
-
-
-class SplitSpec(Part):
-    """How validation and test splits are made where the source has none."""
-
-    validation: float = Field(
-        default=HELD_OUT,
-        ge=0,
-        lt=1,
-        description="Fraction of the examples held out for validation; 0 = none.",
-    )
-    test: float = Field(
-        default=HELD_OUT, ge=0, lt=1, description="Fraction of the examples held out for the test; 0 = none."
-    )
-    stratify: bool = Field(
-        default=True, description="Whether each split keeps the proportions of the classes."
-    )
-    group: Text | None = Field(
-        default=None, description="Column whose equal values stay in one split; null = none."
-    )
-
-
-class DataSpec(Part):
-    """The labelled data."""
-
-    shorthand = "path"
-
-    path: Location = Field(
-        description="Hub id, folder of class folders, csv, json, jsonl or parquet file, or saved dataset."
-    )
-    config: Text | None = Field(
-        default=None, description="Configuration of the Hub dataset; null = its default."
-    )
-    revision: Text | None = Field(
-        default=None, description="Branch, tag or commit on the Hub; null = the main branch."
-    )
-    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
-    split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")
-    target: Literal["auto", "single_label", "multi_label", "regression"] = Field(
-        default="auto",
-        description="A label is one class, a list of classes, or a number; auto = told from the column.",
-    )
-    image_size: Count | None = Field(
-        default=None,
-        description="Height and width of the model's input in pixels; null = the checkpoint's.",
-    )
-    crop_pct: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Fraction of the shorter edge kept by the centre crop at inference; null = the checkpoint's.",
-    )
-    max_length: Count | None = Field(
-        default=None,
-        description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",
-    )
-    truncation_side: Literal["right", "left"] = Field(
-        default="right", description="The end at which long texts are cut."
-    )
-    augment: Literal["none", "light", "standard", "strong"] = Field(
-        default="standard", description="How much training images are varied; texts are never varied."
-    )
-    on_error: Literal["fail", "skip"] = Field(
-        default="fail", description="What to do about unreadable examples."
-    )
-    limit: Count | None = Field(
-        default=None, description="Number of examples used of each split; null = all."
-    )
-    workers: CountFromZero = Field(
-        default=0, description="Number of processes that prepare batches; 0 = the main process."
-    )
-
-
 class OptimizerSpec(Part):
     """The optimiser of a stage."""
 
     shorthand = "name"
 
     name: Text = Field(
-        default="adamw", description="Optimiser: sgd, adamw, or any name that transformers' Trainer knows."
+        default=DEFAULT_OPTIMIZER,
+        description="Optimiser: sgd, adamw, or any name that transformers' Trainer knows.",
     )
     args: dict[str, Argument] = Field(
         default_factory=dict, description="Its other arguments, in its own units: momentum, betas, eps, ..."
@@ -194,6 +99,27 @@ class ScheduleSpec(Part):
     )
     power: float = Field(
         default=1.0, gt=0, description="Exponent (no unit) of polynomial: rate x (1 - step/steps)^power."
+    )
+
+
+class SchedulesSpec(Part):
+    """A schedule for the head and one for the backbone; the warmup is that of the stage."""
+
+    spreads = True
+
+    head: ScheduleSpec = Field(description="Shape of the head's learning rate.")
+    backbone: ScheduleSpec = Field(description="Shape of the learning rate of every other layer group.")
+
+
+class RatesSpec(Part):
+    """Discriminative learning rates: one for the head, and one or a range for the layer groups below it."""
+
+    spreads = True
+
+    head: float = Field(gt=0, description="Peak learning rate of the head (per optimiser step).")
+    backbone: RateRange = Field(
+        description="Peak learning rate of the layer groups; of two, the first is nearest the input, the second "
+        "nearest the head, and equal factors lie between."
     )
 
 
@@ -218,27 +144,30 @@ class BestSpec(Part):
     )
 
 
-class StageSpec(Part):
-    """One stage: what is trained, for how long, at which rates."""
+Rates = Annotated[
+    Annotated[Annotated[float, Field(gt=0)], Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
+    Discriminator(form_of(RatesSpec)),
+]
+Schedules = Annotated[
+    Annotated[ScheduleSpec, Tag(PLAIN)] | Annotated[SchedulesSpec, Tag(PER_GROUP)],
+    Discriminator(form_of(SchedulesSpec, ScheduleSpec)),
+]
 
-    name: str = Field(
-        default="",
-        pattern=STAGE_NAME,
-        max_length=100,
-        description="Name of the stage, in its folder's name too; left out = made from the selector.",
-        json_schema_extra=_without_default,
-    )
-    train: Selector = Field(
-        description="What is trained: head, all, last:N, layers[A:B], norms, biases, /regex/, or a list."
-    )
+
+class StageSettings(Part):
+    """What a stage and a strategy that writes stages have in common: for how long, at which rates."""
+
     epochs: float | None = Field(
         default=None, gt=0, description="Passes over the training split; or give max_steps."
     )
     max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
-    lr: float = Field(gt=0, description="Peak learning rate of the head (per optimiser step).")
+    lr: Rates = Field(
+        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."
+    )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser, by name.")
-    schedule: ScheduleSpec = Field(
-        default=ScheduleSpec(), description="Shape of the learning rate over steps."
+    schedule: Schedules = Field(
+        default=ScheduleSpec(),
+        description="Shape of the learning rate over steps; or {head, backbone}, a shape for each.",
     )
     warmup: Warmup = Field(
         default=0, description="Steps until the peak rate; below 1 = a fraction of the stage's steps."
@@ -272,6 +201,56 @@ class StageSpec(Part):
     best: BestSpec | None = Field(
         default=BestSpec(), description="Metric whose best checkpoint is kept; null = keep the last."
     )
+    carry_optimizer: bool = Field(
+        default=False,
+        description="Whether parameters that the stage before trained too keep their optimiser state.",
+    )
+
+
+class _Named(Part):
+    """What a stage has besides: these two come first."""
+
+    name: str = Field(
+        default="",
+        pattern=STAGE_NAME,
+        max_length=100,
+        description="Name of the stage, in its folder's name too; left out = made from the selector.",
+        json_schema_extra=_without_default,
+    )
+    train: Selector = Field(
+        description="What is trained: head, all, last:N, layers[A:B], norms, biases, /regex/, or a list."
+    )
+
+
+class StageSpec(StageSettings, _Named):
+    """One stage: what is trained, for how long, at which rates."""
+
+
+class _Strategy(Part):
+    """What a strategy has besides: these two come first."""
+
+    name: Literal["gradual_unfreeze"] = Field(
+        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything."
+    )
+    groups_per_stage: Count = Field(
+        default=1, description="Number of layer groups that each stage trains more than the one before it."
+    )
+
+
+class StrategySpec(StageSettings, _Strategy):
+    """Stages that are written for you; what is given here goes for each of them."""
+
+    shorthand = "name"
+
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="Passes over the training split in each stage; null = 1, or max_steps.",
+    )
+    lr: Rates = Field(
+        default=1e-3,
+        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
+    )
 
 
 class EvaluationSpec(Part):
@@ -301,7 +280,14 @@ class Recipe(Part):
     model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
     data: DataSpec = Field(description="Labelled data: its path, or its fields.")
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_tuple)] = Field(
-        min_length=1, description="Stages in the order they run, each on what the one before it gave."
+        default=(),
+        min_length=1,
+        description="Stages in the order they run, each on what the one before it gave; or give strategy.",
+        json_schema_extra=_without_default,
+    )
+    strategy: StrategySpec | None = Field(
+        default=None,
+        description="A strategy that writes the stages: its name, or its fields; or give stages.",
     )
     metrics: Texts = Field(
         default=(), description="Names of the metrics, the leading one first; [] = the task's."
@@ -309,6 +295,16 @@ class Recipe(Part):
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of every evaluation.")
     speed: SpeedSpec = Field(default=SpeedSpec(), description="How the numbers are computed.")
     seed: Seed = Field(default=0, description="Seed of every random choice (a whole number, no unit).")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_no_stages(cls, value: Any) -> Any:
+        """Take ``stages: null``, and beside a strategy ``stages: []``, for stages that are not given."""
+        if isinstance(value, Mapping) and "stages" in value:
+            stages, strategy = value["stages"], value.get("strategy")
+            if stages is None or (stages in ([], ()) and strategy is not None):
+                return {field: one for field, one in value.items() if field != "stages"}
+        return value
 
     @field_validator("stages")
     @classmethod

@@ -1,101 +1,24 @@
-"""Callbacks of a stage: freezing, the log of every rate, a clean stop at Ctrl-C, and an end to diverged training."""
+"""Callbacks of a stage: the log of every rate, a clean stop at Ctrl-C, and an end to diverged training."""
 
 import json
 import math
 import signal
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.selectors import select
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.staging.thawing import FreezingCallback
 
 __all__ = ["DivergedError", "FreezingCallback", "InterruptCallback", "LogCallback"]
-
-Selector = str | Sequence[str]
 
 
 class DivergedError(RuntimeError):
     """The loss is no longer a number."""
-
-
-class FreezingCallback(TrainerCallback):
-    """Train only what a selector names. Works on any ``Trainer``.
-
-    ``FreezingCallback("head")`` freezes the rest once, before the optimiser exists, which then holds exactly the
-    trained parameters: one stage, one Trainer.
-
-    ``FreezingCallback({0: "head", 2: "last:3", 4: "all"})`` changes what is trained at the start of these epochs,
-    inside one ``train()``. The optimiser then holds every parameter that any phase trains, and leaves those alone
-    that have no gradient at the moment. Which phase it is follows from ``state.epoch``, so a resumed run goes on
-    as it should. On several processes pass ``ddp_find_unused_parameters=True``.
-
-    Args:
-        phases: A selector, as in a recipe's ``train:``; or one for each epoch (from 0) at which it takes over.
-    Raises:
-        ValueError: If the phases do not begin at epoch 0.
-        InputError: When training begins, if a selector matches nothing in the model.
-    """
-
-    def __init__(self, phases: Selector | Mapping[int, Selector]):
-        self.once = not isinstance(phases, Mapping)
-        self.phases: dict[int, Selector] = {0: phases} if not isinstance(phases, Mapping) else dict(phases)
-        if 0 not in self.phases:
-            raise ValueError(f"phases must begin at epoch 0. Got {sorted(self.phases)}.")
-
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Freeze for a whole stage, or make trainable what any of the phases trains."""
-        model = kwargs["model"]
-        if self.once:
-            freeze_all_but(model, self._names(model, 0))
-            return
-        freeze_all_but(model, {name for epoch in self.phases for name in self._names(model, epoch)})
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Check that the optimiser holds what the phases need, and freeze for the phase that is due."""
-        model, optimizer = kwargs["model"], kwargs.get("optimizer")
-        if optimizer is not None:
-            self._check_optimizer(model, optimizer)
-        if not self.once:
-            self._enter(model, state)
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Change over to the phase of this epoch."""
-        if not self.once:
-            self._enter(kwargs["model"], state)
-
-    def _enter(self, model: nn.Module, state: TrainerState) -> None:
-        epoch = math.floor((state.epoch or 0.0) + 1e-6)
-        freeze_all_but(_unwrapped(model), self._names(model, max(at for at in self.phases if at <= epoch)))
-
-    def _names(self, model: nn.Module, epoch: int) -> Collection[str]:
-        place = "train" if self.once else f"phases[{epoch}]"
-        return select(read_layout(_unwrapped(model)), self.phases[epoch], place)
-
-    def _check_optimizer(self, model: nn.Module, optimizer: Any) -> None:
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        parameters = dict(_unwrapped(model).named_parameters())
-        for epoch in self.phases:
-            lacking = [name for name in self._names(model, epoch) if id(parameters[name]) not in held]
-            if lacking:
-                raise ValueError(
-                    f"The optimizer must hold every parameter that the callback trains from epoch {epoch}. "
-                    f"It lacks {len(lacking)}, the first is {lacking[0]!r}. Pass the callback when the Trainer is "
-                    "made, so that the Trainer makes the optimizer after it; or give your own optimizer all of them."
-                )
 
 
 class LogCallback(TrainerCallback):
@@ -206,12 +129,3 @@ class InterruptCallback(TrainerCallback):
 
 def _line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, sort_keys=True) + "\n"  # sorted, as what comes back from a checkpoint is
-
-
-def _unwrapped(model: nn.Module) -> PreTrainedModel:
-    while not isinstance(model, PreTrainedModel):
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if inner is None:
-            raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
-        model = inner
-    return model

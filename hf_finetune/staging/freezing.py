@@ -28,6 +28,9 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
     release(model)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in chosen)
+        if name not in chosen:
+            # an optimizer passes over what has no gradient; with one of zeros, decay and momentum would still move it
+            parameter.grad = None
     for module in frozen_modules(model):
         module.eval()
         module.train = _StaysInEval(module)  # type: ignore[method-assign]

@@ -20,8 +20,9 @@ from transformers import (
 
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
+from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
@@ -32,6 +33,7 @@ __all__ = ["StageResult", "load_weights", "save_weights", "stage_folder", "train
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.pt"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def train_stage(
     seed: int,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    carry_from: Path | None = None,
+    keep_optimizer: bool = False,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -96,6 +100,8 @@ def train_stage(
         seed: Seed of this stage.
         resume: Whether to go on at the last checkpoint in ``folder``.
         callbacks: Further callbacks.
+        carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
+        keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
     Raises:
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
@@ -121,14 +127,9 @@ def train_stage(
         gradient_accumulation_steps=stage.accumulation,
         num_train_epochs=stage.epochs or 1,
         max_steps=stage.max_steps or -1,
-        learning_rate=stage.lr,
+        learning_rate=stage.lr.head if isinstance(stage.lr, RatesSpec) else stage.lr,
         optim=optimizer_name(stage.optimizer.name),
-        lr_scheduler_type=stage.schedule.name
-        if stage.schedule.name != "constant"
-        else "constant_with_warmup",
-        lr_scheduler_kwargs={"lr_end": 0.0, "power": stage.schedule.power}
-        if stage.schedule.name == "polynomial"
-        else None,
+        **_schedule_arguments(planned.groups[0].schedule or ScheduleSpec()),
         warmup_steps=planned.warmup_steps or 0,
         max_grad_norm=stage.clip or 0.0,
         eval_strategy="epoch" if validation is not None else "no",
@@ -156,6 +157,7 @@ def train_stage(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=loss_for(target, stage.label_smoothing),
+        carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
         train_dataset=train,
@@ -180,10 +182,29 @@ def train_stage(
     finally:
         interrupt.restore()
     release(model)
+    if keep_optimizer:
+        _keep_optimizer(trainer, folder, best_metric)
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS)
     trainer.accelerator.wait_for_everyone()
     return _result(trainer.state, best_metric)
+
+
+def _schedule_arguments(schedule: ScheduleSpec) -> dict[str, Any]:
+    """Name the schedule of the first parameter group as the Trainer does; it is used when all groups share it."""
+    name = "constant_with_warmup" if schedule.name == "constant" else schedule.name
+    options = {"lr_end": 0.0, "power": schedule.power} if name == "polynomial" else None
+    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": options}
+
+
+def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:
+    """Write the optimizer state that belongs to the weights that go on: the best checkpoint's, or the last."""
+    best = trainer.state.best_global_step if best_metric is not None else None
+    if best and best != trainer.state.global_step:
+        # the Trainer restores the weights of the best checkpoint, and nothing else of it
+        trainer._load_optimizer_and_scheduler(str(folder / f"checkpoint-{best}"))
+    if trainer.is_world_process_zero():
+        save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
 
 
 def save_weights(model: PreTrainedModel, path: Path) -> None:

@@ -2,18 +2,22 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.plan.groups import ParameterGroup
+from hf_finetune.plan.schedules import rate_factor
+from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
@@ -32,6 +36,8 @@ class StagedTrainer(Trainer):
         groups: The parameter groups of the stage; their names are those of the model's parameters.
         optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
+        carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
+            is resumed replaces it.
         kwargs: As for ``Trainer``.
     """
 
@@ -41,8 +47,10 @@ class StagedTrainer(Trainer):
         groups: Sequence[ParameterGroup],
         optimizer_args: dict[str, Any] | None = None,
         loss: Callable[..., torch.Tensor] | None = None,
+        carried: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ):
+        self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
         super().__init__(compute_loss_func=loss, **kwargs)
@@ -70,7 +78,33 @@ class StagedTrainer(Trainer):
             for group in self.planned_groups
         ]
         made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        if self.carried:
+            carry_state(made, self.planned_groups, self.carried)
         self.optimizer = made
+        return made
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Give each group its own schedule, where the plan has several; one for all is the Trainer's."""
+        schedules = [group.schedule for group in self.planned_groups]
+        if self.lr_scheduler is not None or len(set(schedules)) == 1:  # type: ignore[has-type]
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        made = LambdaLR(
+            optimizer or self.optimizer,
+            [
+                partial(
+                    rate_factor,
+                    name=schedule.name if schedule is not None else "linear",
+                    steps=num_training_steps,
+                    warmup_steps=warmup,
+                    power=schedule.power if schedule is not None else 1.0,
+                )
+                for schedule in schedules
+            ],
+        )
+        self.lr_scheduler, self._created_lr_scheduler = made, True
         return made
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

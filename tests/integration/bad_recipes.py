@@ -96,8 +96,8 @@ CASES = [
             "3 problems:\n"
             "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
             "  data must be given. Labelled data: its path, or its fields.\n"
-            "  stages must be given. Stages in the order they run, each on what the one before it "
-            "gave."
+            "  stages must be given. A list of stages; or give strategy: gradual_unfreeze, which "
+            "writes it."
         ),
         write("recipe.yaml", RECIPE.split("model")[0]),
     ),
@@ -236,7 +236,7 @@ CASES = [
             "  stages.0.learning_rate=0.1 must name a known field. Got 'learning_rate'. Known: "
             "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
             "'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
-            "'label_smoothing', 'early_stopping', 'best'."
+            "'label_smoothing', 'early_stopping', 'best', 'carry_optimizer'."
         ),
     ),
     Case(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.plan.groups import parameter_groups
+from hf_finetune.plan.groups import plan_groups
 from hf_finetune.plan.selectors import select
 from hf_finetune.plan.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
@@ -139,7 +139,7 @@ def test_weight_decay_spares_norms_biases_and_tokens(on_meta, name):
         )
     matrices = [name for name in parameters if name.endswith(".weight") and parameters[name].ndim > 1]
     assert decays == set(matrices)
-    groups = parameter_groups(layout, layout.names(), lr=0.1, weight_decay=0.05)
+    groups = plan_groups(layout, layout.names(), lr=0.1, weight_decay=0.05)
     assert [(group.weight_decay, set(group.parameters)) for group in groups] == [
         (0.05, decays),
         (0.0, set(spared)),
@@ -187,4 +187,7 @@ def test_a_backbone_without_a_list_of_layers_is_grouped_by_its_children(tiny_mod
     model.bert.encoder = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
     layout = read_layout(model)
     assert layout.groups == ("bert.embeddings", "bert.encoder", "bert.pooler", "head")
-    assert layout.source == "the backbone's children in order (no list of layers found)"
+    assert layout.source == "the backbone's modules in order (no list of layers found)"
+    assert layout.note == (
+        "BertForSequenceClassification is not a known architecture: its layer groups are its modules in order."
+    )

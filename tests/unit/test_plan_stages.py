@@ -72,6 +72,33 @@ def test_every_problem_of_every_stage_is_told_with_its_place():
     )
 
 
+def test_the_optimizer_state_is_carried_of_what_both_stages_train():
+    fields = {"carry_optimizer": True}
+    stages = [stage(), stage(train="last:1", **fields), stage(train=["head", "norms"], **fields)]
+    head, last, norms = build_plan(LAYOUT, stages).stages
+    assert (head.carried, last.carried) == ((), ("fc.weight",))
+    assert norms.carried == ("block.bn.weight", "fc.weight")
+    assert build_plan(LAYOUT, [stage(), stage(train="all")]).stages[1].carried == ()
+
+
+def test_a_stage_with_nothing_to_carry_is_an_error():
+    with pytest.raises(InputError) as caught:
+        build_plan(LAYOUT, [stage(), stage(train="layers[0]", carry_optimizer=True)])
+    assert str(caught.value) == (
+        "stages[1].carry_optimizer must be left out unless the stage goes on training something of the stage "
+        "before it. Got 'head' and then 'layers[0]'."
+    )
+
+
+def test_a_stage_has_the_schedules_of_its_groups():
+    fields = {"head": "constant", "backbone": {"name": "polynomial", "power": 2.0}}
+    groups = build_plan(LAYOUT, [stage(train="all", weight_decay=0, schedule=fields)]).stages[0].groups
+    assert [(group.layers, group.schedule.name) for group in groups] == [
+        ("head", "constant"),
+        ("input..block", "polynomial"),
+    ]
+
+
 class Counted(torch.utils.data.Dataset):
     def __init__(self, length):
         self.length = length

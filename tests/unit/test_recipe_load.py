@@ -233,9 +233,22 @@ def test_a_dumped_recipe_holds_every_default_in_order_and_loads_to_the_same():
     text = dump_recipe(recipe)
     assert load_recipe(write(text, "again.yaml")) == recipe
     fields, _ = read_yaml(text, "again.yaml")
-    assert list(fields) == ["task", "model", "data", "stages", "metrics", "evaluation", "speed", "seed"]
+    names = ["task", "model", "data", "stages", "strategy", "metrics", "evaluation", "speed", "seed"]
+    assert list(fields) == names
+    assert list(fields["stages"][0])[:5] == ["name", "train", "epochs", "max_steps", "lr"]
     assert fields["data"]["split"] == {"validation": 0.1, "test": 0.1, "stratify": True, "group": None}
     assert dump_recipe(parse_recipe(fields)) == text
+
+
+def test_a_strategy_is_dumped_without_stages_and_loads_to_the_same():
+    text = (
+        GOOD.partition("stages:")[0] + "strategy: {name: gradual_unfreeze, lr: {head: 0.1, backbone: 1e-4}}\n"
+    )
+    recipe = load_recipe(write(text), ["strategy.groups_per_stage=2"])
+    assert load_recipe(write(dump_recipe(recipe), "again.yaml")) == recipe
+    fields, _ = read_yaml(dump_recipe(recipe), "again.yaml")
+    assert "stages" not in fields
+    assert list(fields["strategy"])[:3] == ["name", "groups_per_stage", "epochs"]
 
 
 def test_reading_a_recipe_imports_no_heavy_package():

@@ -16,7 +16,14 @@ def plain():
         "model": "resnet",
         "data": "photos",
         "stages": [
-            {"train": "head", "epochs": 1, "lr": 0.1, "optimizer": "sgd", "early_stopping": 2},
+            {
+                "train": "head",
+                "epochs": 1,
+                "lr": 0.1,
+                "optimizer": "sgd",
+                "early_stopping": 2,
+                "schedule": "cosine",
+            },
             {"train": "all", "epochs": 1, "lr": 0.01, "best": None},
         ],
     }
@@ -49,10 +56,26 @@ def value_of(recipe, path):
         ("stages.0.early_stopping=", "stages.0.early_stopping", None),
         ("stages.1.best.metric=f1_macro", "stages.1.best.metric", "f1_macro"),
         ("stages.1.clip=null", "stages.1.clip", None),
+        ("stages.1.lr.backbone=1e-5", "stages.1.lr", {"head": 0.01, "backbone": 1e-5}),
+        ("stages.1.lr={head: 1, backbone: [1e-5, 1e-4]}", "stages.1.lr.backbone", (1e-5, 1e-4)),
+        ("stages.1.schedule.name=cosine", "stages.1.schedule", {"name": "cosine", "power": 1.0}),
+        ("stages.0.schedule.head.name=linear", "stages.0.schedule.head.name", "linear"),
+        ("stages.0.schedule.head=linear", "stages.0.schedule.backbone.name", "cosine"),
+        ("stages.1.carry_optimizer=false", "stages.1.carry_optimizer", False),
     ],
 )  # fmt: skip
 def test_an_override_changes_its_field(override, path, value):
     assert value_of(parse_recipe(plain(), [override]).model_dump(), path) == value
+
+
+def test_stages_can_be_exchanged_for_a_strategy_and_its_fields_changed():
+    changes = ["stages=null", "strategy=gradual_unfreeze", "strategy.lr=0.1", "strategy.lr.backbone=1e-4"]
+    made = parse_recipe(
+        plain(), [*changes, "strategy.early_stopping.threshold=0.1", "strategy.early_stopping=2"]
+    )
+    assert made.stages == ()
+    assert made.strategy.lr.model_dump() == {"head": 0.1, "backbone": 1e-4}
+    assert made.strategy.early_stopping.patience == 2
 
 
 def test_an_override_changes_nothing_else():
@@ -92,6 +115,9 @@ BAD = [
     ("seed.x=1", "seed.x=1 must end at seed, which has no fields. Got 'x'."),
     ("metrics=[a", "metrics=[a must have a value in YAML. Got '[a'. YAML's parser says: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."),
     ("stages.0.train=[head, layers[8:]]", "stages.0.train=[head, layers[8:]] must have a value in YAML. Got '[head, layers[8:]]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
+    ("stages.0.lr.hed=1", "stages.0.lr.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
+    ("stages.0.schedule.hed=1", "stages.0.schedule.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
+    ("strategy.epocs=1", "strategy.epocs=1 must name a known field. Got 'epocs'. Nearest: 'epochs'."),
     ("stages.0.lr=-1", "stages[0].lr must be above 0. Got -1."),
 ]  # fmt: skip
 

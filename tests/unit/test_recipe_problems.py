@@ -12,6 +12,7 @@ from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.problems import RULES, problems_of
 
 STAGE = {"train": "head", "epochs": 1, "lr": 0.1}
+STRATEGY = {"name": "gradual_unfreeze"}
 EITHER = "must have either epochs (passes over the training split) or max_steps (optimiser steps)."
 
 
@@ -75,12 +76,19 @@ SINGLE = [
     (stage(train=["head", 3]), "stages[1].train must be a selector or a list of selectors. Got ['head', 3]. For example head, last:3, all."),
     (stage(name="-head"), "stages[1].name must start with a letter or digit and hold only letters, digits, '.', '_' and '-'. Got '-head'."),
     (stage(name="a" * 101), f"stages[1].name must have at most 100 characters. Got '{'a' * 47}...{'a' * 48}'."),
-    (stage(lr=None), "stages[1].lr must be given. Peak learning rate of the head (per optimiser step)."),
+    (stage(lr=None), "stages[1].lr must be given. Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."),
     (stage(lr=0), "stages[1].lr must be above 0. Got 0."),
     (stage(lr="1e-3"), "stages[1].lr must be a number. Got '1e-3'. Leave out the quotes."),
     (stage(lr="fast"), "stages[1].lr must be a number. Got 'fast'."),
     (stage(lr=True), "stages[1].lr must be a number. Got True."),
     (stage(lr=float("nan")), "stages[1].lr must be a finite number. Got nan."),
+    (stage(lr={}), "stages[1].lr.head must be given. Peak learning rate of the head (per optimiser step).\nstages[1].lr.backbone must be given. Peak learning rate of the layer groups; of two, the first is nearest the input, the second nearest the head, and equal factors lie between."),
+    (stage(lr={"head": 0.1, "backbon": 0.1}), "stages[1].lr.backbone must be given. Peak learning rate of the layer groups; of two, the first is nearest the input, the second nearest the head, and equal factors lie between.\nstages[1].lr.backbon must be a known field. Got 'backbon'. Nearest: 'backbone'."),
+    (stage(lr={"head": 0, "backbone": 0.1}), "stages[1].lr.head must be above 0. Got 0."),
+    (stage(lr={"head": 1, "backbone": "1e-5"}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got '1e-5'. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": [1e-5, 0]}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got [1e-05, 0]. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": [1e-5]}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got [1e-05]. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": 0.1}, layer_decay=0.9), "stages[1].layer_decay must be left out when lr has a rate for the backbone. Got 0.9. lr.backbone says how the rates fall: give [nearest the input, nearest the head]."),
     (stage(epochs=None), f"stages[1] {EITHER} Got neither."),
     (stage(max_steps=10), f"stages[1] {EITHER} Got epochs 1 and max_steps 10."),
     (stage(warmup=1.0), "stages[1].warmup must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got 1.0."),
@@ -93,6 +101,22 @@ SINGLE = [
     (stage(optimizer={"args": {"lr": 0.1}}), "stages[1].optimizer.args.lr must be left out. Got 0.1. It is the stage's lr."),
     (stage(schedule="cosin"), "stages[1].schedule.name must be 'linear', 'cosine', 'constant' or 'polynomial'. Got 'cosin'. Nearest: 'cosine'."),
     (stage(schedule={"power": 2}), "stages[1].schedule.power must be left out. Got 2. Only the polynomial schedule has a power."),
+    (stage(schedule={"hed": "linear"}), "stages[1].schedule.hed must be a known field. Got 'hed'. Nearest: 'head'."),
+    (stage(schedule={"head": "linear"}), "stages[1].schedule.backbone must be given. Shape of the learning rate of every other layer group."),
+    (stage(schedule={"head": "linea", "backbone": "linear"}), "stages[1].schedule.head.name must be 'linear', 'cosine', 'constant' or 'polynomial'. Got 'linea'. Nearest: 'linear'."),
+    (stage(schedule={"head": "linear", "backbone": {"name": "cosine", "power": 2}}), "stages[1].schedule.backbone.power must be left out. Got 2. Only the polynomial schedule has a power."),
+    (stage(carry_optimizer=1), "stages[1].carry_optimizer must be true or false. Got 1."),
+    (stage(carry_optimizer=True, optimizer="sgd"), "stages[1].optimizer must be, arguments included, that of the stage before it when carry_optimizer is true. Got 'sgd'. The state of one optimizer means nothing to another."),
+    (stage(carry_optimizer=True, optimizer={"args": {"amsgrad": True}}), "stages[1].optimizer must be, arguments included, that of the stage before it when carry_optimizer is true. Got {'args': {'amsgrad': True}}. The state of one optimizer means nothing to another."),
+    (image(stages=[{**STAGE, "carry_optimizer": True}]), "stages[0].carry_optimizer must be left out in the first stage. Got True. No stage before it has an optimizer to carry on with."),
+    (image(stages=None), "stages must be given. A list of stages; or give strategy: gradual_unfreeze, which writes it."),
+    (image(strategy="gradual_unfreeze"), "strategy must be left out when stages are given. Got 'gradual_unfreeze'. A strategy writes the stages. To use it, set stages to null."),
+    (image(stages=None, strategy="gradual_unfreze"), "strategy.name must be 'gradual_unfreeze'. Got 'gradual_unfreze'. Nearest: 'gradual_unfreeze'."),
+    (image(stages=None, strategy={"epochs": 1}), "strategy.name must be given. gradual_unfreeze: the head, then ever more layer groups below it, then everything."),
+    (image(stages=None, strategy={**STRATEGY, "epochs": 1, "max_steps": 2}), f"strategy {EITHER} Got epochs 1 and max_steps 2."),
+    (image(stages=None, strategy={**STRATEGY, "groups_per_stage": 0}), "strategy.groups_per_stage must be at least 1. Got 0."),
+    (image(stages=None, strategy={**STRATEGY, "train": "all"}), "strategy.train must be a known field. Got 'train'. Known: 'name', 'groups_per_stage', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', 'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', 'label_smoothing', 'early_stopping', 'best', 'carry_optimizer'."),
+    (image(stages=None, strategy={**STRATEGY, "lr": {"head": 1, "backbone": 0.1}, "layer_decay": 0.9}), "strategy.layer_decay must be left out when lr has a rate for the backbone. Got 0.9. lr.backbone says how the rates fall: give [nearest the input, nearest the head]."),
     (stage(early_stopping=0), "stages[1].early_stopping.patience must be at least 1. Got 0."),
     (image(stages=[{**STAGE, "early_stopping": 2, "best": None}]), "stages[0].best must not be null when early_stopping is given. Early stopping watches the metric of best: leave best out, or name its metric."),
     (image(stages=[{**STAGE, "name": "a"}, {**STAGE, "train": "all", "name": "a"}]), "stages[1].name must be unique. Got 'a'. stages[0] has it already."),
@@ -101,7 +125,7 @@ SINGLE = [
     (image(evaluation={"batch_size": 0}), "evaluation.batch_size must be at least 1. Got 0."),
     (image(seed=2**32), "seed must be at most 4294967295. Got 4294967296."),
     (image(sed=1), "sed must be a known field. Got 'sed'. Nearest: 'seed'."),
-    (image(colour=1), "colour must be a known field. Got 'colour'. Known: 'task', 'model', 'data', 'stages', 'metrics', 'evaluation', 'speed', 'seed'."),
+    (image(colour=1), "colour must be a known field. Got 'colour'. Known: 'task', 'model', 'data', 'stages', 'strategy', 'metrics', 'evaluation', 'speed', 'seed'."),
     ({**image(), 1: 2}, "recipe must have text as keys. Got 1. Put the key in quotes."),
     ([1], "recipe must hold a mapping of fields. Got [1]. Begin with task, model, data, stages."),
 ]  # fmt: skip
@@ -109,7 +133,7 @@ SINGLE = [
 
 @pytest.mark.parametrize(("recipe", "expected"), SINGLE, ids=[expected[:50] for _, expected in SINGLE])
 def test_what_is_said_of_one_mistake(recipe, expected):
-    assert said(recipe) == [expected]
+    assert said(recipe) == expected.splitlines()
 
 
 def test_every_mistake_is_said_at_once():

@@ -10,12 +10,15 @@ from hf_finetune.recipe import (
     EarlyStoppingSpec,
     ModelSpec,
     OptimizerSpec,
+    RatesSpec,
     Recipe,
     ScheduleSpec,
+    SchedulesSpec,
     SplitSpec,
     StageSpec,
+    StrategySpec,
 )
-from hf_finetune.recipe.schema import Part
+from hf_finetune.recipe.part import parts
 
 UNITS = (
     "examples",
@@ -27,6 +30,7 @@ UNITS = (
     "passes",
     "evaluations",
     "processes",
+    "layer groups",
     "learning rate",
     "factor",
     "norm",
@@ -52,11 +56,11 @@ def stages(*selectors, **fields):
 
 
 def all_fields():
-    return [(part, name) for part in Part.__subclasses__() for name in part.model_fields]
+    return [(part, name) for part in parts() for name in part.model_fields]
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(Part.__subclasses__()) == 12
+    assert len(parts()) == 15
     assert (StageSpec, "lr") in all_fields()
 
 
@@ -88,6 +92,7 @@ def test_task_model_data_and_one_stage_are_enough():
         label_smoothing=0.0,
         early_stopping=None,
         best=BestSpec(metric=None),
+        carry_optimizer=False,
     )
     assert (made.metrics, made.evaluation.batch_size, made.speed.precision, made.seed) == ((), 64, "fp32", 0)
 
@@ -101,6 +106,27 @@ def test_shorthands_mean_the_full_forms():
     assert made.stages[0].schedule == ScheduleSpec(name="cosine")
     assert made.stages[0].early_stopping == EarlyStoppingSpec(patience=3)
     assert made.stages[0].best == BestSpec(metric="f1_macro")
+
+
+def test_a_rate_and_a_schedule_are_one_or_one_for_head_and_backbone_each():
+    given = {"head": 1, "backbone": [1e-5, 1e-4]}
+    shapes = {"head": "constant", "backbone": {"name": "polynomial", "power": 2}}
+    made = recipe(stages=[{"train": "all", "epochs": 1, "lr": given, "schedule": shapes}]).stages[0]
+    assert made.lr == RatesSpec(head=1.0, backbone=(1e-5, 1e-4))
+    assert made.schedule == SchedulesSpec(
+        head=ScheduleSpec(name="constant"), backbone=ScheduleSpec(name="polynomial", power=2.0)
+    )
+    assert recipe(stages=[made.model_dump()]).stages[0].lr == made.lr
+    assert recipe(stages=[made]).stages[0].schedule == made.schedule
+    assert repr(recipe().stages[0].lr) == "0.1"
+
+
+def test_a_strategy_stands_for_the_stages_and_has_defaults():
+    short = recipe(stages=None, strategy="gradual_unfreeze")
+    assert short == recipe(stages=[], strategy={"name": "gradual_unfreeze"})
+    assert short.stages == ()
+    assert short.strategy == StrategySpec(name="gradual_unfreeze", groups_per_stage=1, epochs=None, lr=1e-3)
+    assert set(StrategySpec.model_fields) - {"groups_per_stage"} == set(StageSpec.model_fields) - {"train"}
 
 
 def test_python_may_pass_paths_and_parts():

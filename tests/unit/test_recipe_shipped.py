@@ -25,11 +25,14 @@ KEYWORDS = {
     "exclusiveMaximum",
     "exclusiveMinimum",
     "items",
+    "maxItems",
     "maxLength",
     "maximum",
     "minItems",
     "minLength",
     "minimum",
+    "not",
+    "oneOf",
     "pattern",
     "properties",
     "required",
@@ -60,6 +63,12 @@ def complaints(value, schema, root, place="recipe"):
         yield from complaints(value, root["$defs"][schema["$ref"].rpartition("/")[2]], root, place)
     if "anyOf" in schema and all([*complaints(value, one, root, place)] for one in schema["anyOf"]):
         yield f"{place}: {value!r} fits none of its forms"
+    if "oneOf" in schema:
+        fitting = [one for one in schema["oneOf"] if not [*complaints(value, one, root, place)]]
+        if len(fitting) != 1:
+            yield f"{place} fits {len(fitting)} forms and not one"
+    if "not" in schema and not [*complaints(value, schema["not"], root, place)]:
+        yield f"{place}: {value!r} is not allowed"
     kinds = schema.get("type", [])
     if kinds and not any(is_kind(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
         yield f"{place}: {value!r} is no {kinds}"
@@ -78,6 +87,8 @@ def complaints(value, schema, root, place="recipe"):
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             yield f"{place}: too short"
+        if len(value) > schema.get("maxItems", len(value)):
+            yield f"{place}: too long"
         for index, entry in enumerate(value):
             yield from complaints(entry, schema.get("items", {}), root, f"{place}[{index}]")
     if isinstance(value, dict):
@@ -151,6 +162,29 @@ def test_the_json_schema_accepts_the_shorthands_that_the_reader_accepts():
     parse_recipe(SHORT)
 
 
+PER_GROUP = {
+    "lr": {"head": 0.1, "backbone": [1e-5, 1e-4]},
+    "schedule": {"head": "linear", "backbone": {"name": "polynomial", "power": 2}},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stages": [{**SHORT["stages"][0], **PER_GROUP}]},
+        {"stages": [{**SHORT["stages"][0], "lr": {"head": 0.1, "backbone": 0.1}}]},
+        {"strategy": "gradual_unfreeze"},
+        {"strategy": {"name": "gradual_unfreeze", "groups_per_stage": 2, "max_steps": 3, **PER_GROUP}},
+    ],
+)
+def test_the_json_schema_accepts_rates_and_schedules_by_group_and_a_strategy(change):
+    recipe = {field: value for field, value in SHORT.items() if field != "stages"} | change
+    schema = json_schema()
+    assert [*complaints(recipe, schema, schema)] == []
+    written_out = read_yaml(dump_recipe(parse_recipe(recipe)), "recipe")[0]
+    assert [*complaints(written_out, schema, schema)] == []
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -158,6 +192,7 @@ def test_the_json_schema_accepts_the_shorthands_that_the_reader_accepts():
         ({"seed": -1}, "recipe.seed: -1 is out of range"),
         ({"task": "audio"}, "recipe.task: 'audio' is not allowed"),
         ({"stages": []}, "recipe.stages: too short"),
+        ({"strategy": "gradual_unfreeze"}, "recipe fits 0 forms and not one"),
         ({"model": 5}, "recipe.model: 5 fits none of its forms"),
     ],
 )

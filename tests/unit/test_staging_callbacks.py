@@ -69,10 +69,11 @@ def stock(model, folder, callbacks, epochs=2, optimizers=(None, None), **options
         "dataloader_pin_memory": False,
         **options,
     }
+    train_dataset = arguments.pop("train_dataset", None) or Pictures()
     return Trainer(
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=Pictures(),
+        train_dataset=train_dataset,
         eval_dataset=Pictures(4),
         callbacks=callbacks,
         optimizers=optimizers,

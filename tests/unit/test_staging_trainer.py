@@ -7,8 +7,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.groups import parameter_groups
+from hf_finetune.plan.groups import plan_groups
+from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.plan.selectors import select
+from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
 from hf_finetune.staging.freezing import freeze_all_but
 from hf_finetune.staging.trainer import StagedTrainer, check_optimizer, loss_for, optimizer_name
 
@@ -65,7 +67,7 @@ def make_trainer(
         **options,
     }
     return StagedTrainer(
-        groups=parameter_groups(layout, trainable, **settings),
+        groups=plan_groups(layout, trainable, **settings),
         optimizer_args=optimizer_args,
         loss=loss_for("single_label"),
         model=model,
@@ -196,6 +198,85 @@ def test_the_polynomial_schedule_is_exact_at_every_step(tmp_path, tiny_model, po
     assert len(set(peaks)) == 4
     expected = [[peak * (1 - t / steps) ** power for peak in peaks] for t in range(steps)]
     torch.testing.assert_close(torch.tensor(watch.rates), torch.tensor(expected), rtol=1e-12, atol=0)
+
+
+TWO = SchedulesSpec(head=ScheduleSpec(name="constant"), backbone=ScheduleSpec(name="cosine"))
+
+
+def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, tiny_model):
+    watch = Watch()
+    trainer = make_trainer(
+        tiny_model("bert"),
+        tmp_path,
+        Examples("bert", 4),
+        groups={"lr": 0.02, "layer_decay": 0.5, "schedule": TWO},
+        callbacks=[watch],
+        max_steps=7,
+        warmup_steps=2,
+    )
+    trainer.train()
+    assert len(trainer.planned_groups) == 8
+    assert trainer.planned_groups[0].layers == "head"
+    factor = [
+        [rate_factor(t, group.schedule.name, 7, 2) for group in trainer.planned_groups] for t in range(7)
+    ]
+    assert watch.rates == [
+        [value * group.lr for value, group in zip(values, trainer.planned_groups, strict=True)]
+        for values in factor
+    ]
+    assert [rates[0] for rates in watch.rates] == [0.0, 0.01, *[0.02] * 5]
+    assert watch.rates[6][-1] < 0.1 * watch.rates[2][-1]
+
+
+def test_one_schedule_for_all_groups_is_the_trainers_own(tmp_path, tiny_model):
+    one = SchedulesSpec(head=ScheduleSpec(name="cosine"), backbone=ScheduleSpec(name="cosine"))
+    rates = []
+    for schedule in (None, one):
+        watch = Watch()
+        make_trainer(
+            tiny_model("bert"),
+            tmp_path,
+            Examples("bert", 4),
+            groups={"lr": 0.02, "layer_decay": 0.5, "schedule": schedule},
+            callbacks=[watch],
+            max_steps=5,
+            lr_scheduler_type="cosine",
+        ).train()
+        rates.append(watch.rates)
+    assert rates[0] == rates[1]
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_schedule_for_each_group_resumes_bit_for_bit(tmp_path, tiny_model, step):
+    options = {
+        "groups": {"lr": 0.02, "layer_decay": 0.5, "schedule": TWO},
+        "max_steps": 5,
+        "warmup_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "per_device_train_batch_size": 2,
+    }
+    whole, watch = tiny_model("bert"), Watch()
+    make_trainer(whole, tmp_path / "whole", Examples("bert", 6), callbacks=[watch], **options).train()
+    stopped = make_trainer(
+        tiny_model("bert"), tmp_path / "run", Examples("bert", 6), callbacks=[StopAt(step)], **options
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    model, rest = tiny_model("bert"), Watch()
+    resumed = make_trainer(model, tmp_path / "run", Examples("bert", 6), callbacks=[rest], **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+    assert rest.rates == watch.rates[step:]
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin", "resnet", "timm/test_resnet", "bert"])

@@ -1,0 +1,52 @@
+"""Find the classification head of a model."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+__all__ = ["find_head", "head_names", "timm_part"]
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Name the parameters of the classification head: what a new task needs anew."""
+    return find_head(model)[0]
+
+
+def find_head(model: nn.Module) -> tuple[list[str], bool]:
+    """Name the parameters of the classification head, and say whether the architecture itself tells which they are.
+
+    Where it does not, the head is the last module that gives as many values as there are labels, or else the last
+    one with parameters.
+    """
+    timm_model, _ = timm_part(model)
+    owned: set[int] = set()
+    if timm_model is not None:
+        found = timm_model.get_classifier()  # type: ignore[operator]
+        parts = found if isinstance(found, (list, tuple)) else [found]
+        # VOLO has a second head, for its patches, which get_classifier() of timm 1.0 leaves out
+        parts = [*parts, getattr(timm_model, "aux_head", None)]
+        owned = {id(one) for part in parts if isinstance(part, nn.Module) for one in part.parameters()}
+    elif isinstance(model, PreTrainedModel):
+        backbone = {id(parameter) for parameter in model.base_model.parameters()}
+        owned = {id(parameter) for parameter in model.parameters()} - backbone
+    is_known = bool(owned) or timm_model is not None
+    if not is_known:
+        owned = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}
+    return [name for name, parameter in model.named_parameters() if id(parameter) in owned], is_known
+
+
+def _last_layer(model: nn.Module) -> nn.Module:
+    owners = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
+    labels = getattr(getattr(model, "config", None), "num_labels", None)
+    sizes = ("out_features", "out_channels")
+    fitting = [
+        module for module in owners if labels in [getattr(module, size, None) for size in sizes] and labels
+    ]
+    return [model, *owners, *fitting][-1]
+
+
+def timm_part(model: nn.Module) -> tuple[nn.Module | None, str]:
+    """Give timm's model, which may be wrapped by transformers', and the prefix of its parameters' names."""
+    inner = getattr(model, "timm_model", None)
+    timm_model, prefix = (model, "") if inner is None else (inner, "timm_model.")
+    is_timm = hasattr(timm_model, "get_classifier") and not isinstance(timm_model, PreTrainedModel)
+    return (timm_model, prefix) if is_timm else (None, prefix)

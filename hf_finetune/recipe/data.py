@@ -1,0 +1,98 @@
+"""The fields of a recipe's data. Each says in its description what it means and in which unit."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hf_finetune.recipe.fields import Count, CountFromZero, Location, Text
+from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.rules import HELD_OUT
+
+__all__ = ["ColumnsSpec", "DataSpec", "SplitSpec"]
+
+
+class ColumnsSpec(Part):
+    """What the data's columns are called; those left out are inferred."""
+
+    image: Text | None = Field(
+        default=None, description="Column of the images or their paths; null = inferred."
+    )
+    text: Text | None = Field(default=None, description="Column of the texts; null = inferred.")
+    text_pair: Text | None = Field(
+        default=None, description="Column of each text's second part; null = none."
+    )
+    label: Text | None = Field(default=None, description="Column of the labels; null = inferred.")
+    group: Text | None = Field(
+        default=None, description="Column of what must not be split, as data.split.group; null = none."
+    )
+
+
+class SplitSpec(Part):
+    """How validation and test splits are made where the source has none."""
+
+    validation: float = Field(
+        default=HELD_OUT,
+        ge=0,
+        lt=1,
+        description="Fraction of the examples held out for validation; 0 = none.",
+    )
+    test: float = Field(
+        default=HELD_OUT, ge=0, lt=1, description="Fraction of the examples held out for the test; 0 = none."
+    )
+    stratify: bool = Field(
+        default=True, description="Whether each split keeps the proportions of the classes."
+    )
+    group: Text | None = Field(
+        default=None, description="Column whose equal values stay in one split; null = none."
+    )
+
+
+class DataSpec(Part):
+    """The labelled data."""
+
+    shorthand = "path"
+
+    path: Location = Field(
+        description="Hub id, folder of class folders, csv, json, jsonl or parquet file, or saved dataset."
+    )
+    config: Text | None = Field(
+        default=None, description="Configuration of the Hub dataset; null = its default."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the Hub; null = the main branch."
+    )
+    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
+    split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")
+    target: Literal["auto", "single_label", "multi_label", "regression"] = Field(
+        default="auto",
+        description="A label is one class, a list of classes, or a number; auto = told from the column.",
+    )
+    image_size: Count | None = Field(
+        default=None,
+        description="Height and width of the model's input in pixels; null = the checkpoint's.",
+    )
+    crop_pct: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Fraction of the shorter edge kept by the centre crop at inference; null = the checkpoint's.",
+    )
+    max_length: Count | None = Field(
+        default=None,
+        description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",
+    )
+    truncation_side: Literal["right", "left"] = Field(
+        default="right", description="The end at which long texts are cut."
+    )
+    augment: Literal["none", "light", "standard", "strong"] = Field(
+        default="standard", description="How much training images are varied; texts are never varied."
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        default="fail", description="What to do about unreadable examples."
+    )
+    limit: Count | None = Field(
+        default=None, description="Number of examples used of each split; null = all."
+    )
+    workers: CountFromZero = Field(
+        default=0, description="Number of processes that prepare batches; 0 = the main process."
+    )

@@ -1,0 +1,65 @@
+"""Carry an optimizer's state (moments, step counts) from one stage to the next, by the names of the parameters."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_finetune.files import replacing
+from hf_finetune.plan.groups import ParameterGroup
+
+__all__ = ["carry_state", "load_state", "optimizer_state", "save_state"]
+
+State = dict[str, dict[str, Any]]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> State:
+    """Give what an optimizer remembers of each parameter that it has moved, by the parameter's name.
+
+    Args:
+        optimizer: Of the planned groups, in their order.
+        groups: The planned groups.
+    """
+    state = optimizer.state_dict()["state"]
+    return {name: dict(state[index]) for index, name in enumerate(_names(groups)) if index in state}
+
+
+def carry_state(
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[ParameterGroup],
+    carried: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Give a fresh optimizer the state of the parameters that are named; the others begin anew.
+
+    Args:
+        optimizer: Of the planned groups, in their order.
+        groups: The planned groups.
+        carried: From ``optimizer_state`` of an optimizer of the same kind.
+    """
+    fresh = optimizer.state_dict()
+    known = {index: name for index, name in enumerate(_names(groups)) if name in carried}
+    # Adagrad has a state from the start, which what is new keeps
+    fresh["state"] = {
+        **fresh["state"],
+        **{index: deepcopy(dict(carried[name])) for index, name in known.items()},
+    }
+    optimizer.load_state_dict(fresh)  # which moves it to the parameters' devices
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write a state; the file is whole or not there."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path, names: Sequence[str]) -> State:
+    """Read the state of some parameters; those that were never moved have none."""
+    state: State = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: state[name] for name in names if name in state}
+
+
+def _names(groups: Sequence[ParameterGroup]) -> list[str]:
+    """List the parameters as ``state_dict()`` numbers them: by group, and in the group's order."""
+    return [name for group in groups for name in group.parameters]
