@@ -63,12 +63,15 @@ class FreezingCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check that the optimiser holds what the phases need, and freeze for the phase that is due."""
+        """Check that the optimiser holds what the phases need, and freeze for the phase that is due.
+
+        Also for a single selector: a Trainer with ``model_init`` makes a new model for each ``train()``, after
+        ``on_init_end``. Its optimiser then holds all of it, and passes over what has no gradient.
+        """
         model, optimizer = kwargs["model"], kwargs.get("optimizer")
         if optimizer is not None:
             self._check_optimizer(model, optimizer)
-        if not self.once:
-            self._enter(model, state)
+        self._enter(model, state)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

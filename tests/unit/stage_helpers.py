@@ -1,15 +1,27 @@
 """Real stages on tiny models: examples, and what can be seen of the training from outside the package."""
 
+import inspect
+
 import torch
 from torch.nn import functional
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
-from hf_finetune.staging.stage import train_stage
+from hf_finetune.staging.stage import stage_folder, train_stage
 
-__all__ = ["Examples", "StageWatch", "WholeBatch", "collate", "differing", "state_of", "train_stages"]
+__all__ = [
+    "Examples",
+    "StageWatch",
+    "WholeBatch",
+    "collate",
+    "differing",
+    "optimizer_names",
+    "state_of",
+    "stock_trainer",
+    "train_stages",
+]
 
 
 class Examples(torch.utils.data.Dataset):
@@ -141,10 +153,12 @@ def train_stages(
     selectors,
     *,
     data=None,
+    validation=None,
+    compute_metrics=None,
+    best_metric=None,
     callbacks=(),
     collator=collate,
     speed=None,
-    target="single_label",
     **changes,
 ):
     """Train a model in stages of two steps, as a run does.
@@ -154,24 +168,21 @@ def train_stages(
         folder: Where the stages write.
         selectors: What each stage trains.
         data: Training examples; eight unless given.
+        validation: Validation examples.
+        compute_metrics: Metrics on them.
+        best_metric: Which of them chooses the checkpoint; more is better.
         callbacks: Further callbacks of each stage.
         collator: Makes a batch.
         speed: Precision, layout and compilation.
-        target: ``single_label``, ``multi_label`` or ``regression``.
         changes: Fields of each stage.
+
     Returns:
         The plan of each stage, and what was seen of it.
     """
-    fields = {
-        "max_steps": 2,
-        "lr": 0.01,
-        "weight_decay": 0.05,
-        "layer_decay": 0.5,
-        "batch_size": 4,
-        "clip": None,
-    }
+    fields = {"lr": 0.01, "weight_decay": 0.05, "layer_decay": 0.5, "batch_size": 4, "clip": None}
+    length = {} if "epochs" in changes else {"max_steps": 2}
     stages = [
-        StageSpec(train=selector, name=f"stage-{index}", **{**fields, **changes})
+        StageSpec(train=selector, name=f"stage-{index}", **{**fields, **length, **changes})
         for index, selector in enumerate(selectors)
     ]
     data = Examples(model, 8) if data is None else data
@@ -183,13 +194,13 @@ def train_stages(
             model,
             stage,
             planned,
-            folder=folder / stage.name,
-            target=target,
+            folder=stage_folder(folder, index, stage.name),
+            target="single_label",
             train=data,
-            validation=None,
+            validation=validation,
             collate=collator,
-            compute_metrics=lambda prediction: {},
-            best_metric=None,
+            compute_metrics=compute_metrics,
+            best_metric=best_metric,
             greater_is_better=True,
             evaluation_batch_size=4,
             speed=speed or SpeedSpec(),
@@ -198,3 +209,53 @@ def train_stages(
             callbacks=[seen[-1], *callbacks],
         )
     return plan.stages, seen
+
+
+def stock_trainer(model, folder, callbacks=(), *, data=None, make=Trainer, **options):
+    """Make a Trainer as a person would: SGD for 2 epochs of two steps, nothing saved.
+
+    Args:
+        model: The model; or a function that makes one, which is passed as ``model_init``.
+        folder: Its output directory.
+        callbacks: Its callbacks.
+        data: Training examples; eight unless given.
+        make: Makes it.
+        options: Of ``TrainingArguments``, or of the Trainer itself.
+    """
+    made = (
+        {"model_init": model}
+        if callable(model) and not isinstance(model, torch.nn.Module)
+        else {"model": model}
+    )
+    own = {
+        key: options.pop(key)
+        for key in list(options)
+        if key in inspect.signature(Trainer.__init__).parameters
+    }
+    arguments = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 2,
+        "learning_rate": 0.05,
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        **options,
+    }
+    return make(
+        **made,
+        args=TrainingArguments(**arguments),
+        train_dataset=Examples(model, 8) if data is None else data,
+        callbacks=list(callbacks),
+        **own,
+    )
+
+
+def optimizer_names(trainer):
+    """Name the parameters that a Trainer's optimiser holds, group by group."""
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    return [[names[id(p)] for p in group["params"]] for group in trainer.optimizer.param_groups]
