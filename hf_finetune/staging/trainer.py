@@ -64,7 +64,9 @@ class StagedTrainer(Trainer):
             return
         first = {parameter.name for parameter in read_layout(self.model).parameters if parameter.group == 0}
         if not first & {name for group in self.planned_groups for name in group.parameters}:
-            logger.info("Activation checkpointing is off: the first layers are frozen and keep no activations.")
+            logger.info(
+                "Activation checkpointing is off: the first layers are frozen and keep no activations."
+            )
             self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
