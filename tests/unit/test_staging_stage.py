@@ -88,18 +88,19 @@ def test_a_model_follows_train_again_when_its_stage_is_over(tmp_path, tiny_model
 
 
 class Noted(Examples):
-    """Examples that note in which order they were asked for, and which epochs they were told."""
+    """Examples that note in which order they were drawn, and in which epoch they were told to be then."""
 
     def __init__(self, model, count):
         super().__init__(model, count)
-        self.order, self.epochs = [], []
+        self.order, self.epochs, self.epoch = [], [], None
 
     def __getitem__(self, index):
         self.order.append(index)
+        self.epochs.append(self.epoch)
         return super().__getitem__(index)
 
     def set_epoch(self, epoch):
-        self.epochs.append(epoch)
+        self.epoch = epoch
 
 
 def test_the_order_of_the_examples_follows_from_the_seed(tmp_path, tiny_model):
@@ -116,9 +117,9 @@ def test_the_order_of_the_examples_follows_from_the_seed(tmp_path, tiny_model):
     assert first != second
 
 
-def test_the_examples_are_told_each_epoch(tmp_path, tiny_model):
+def test_examples_are_drawn_in_the_epoch_that_it_is(tmp_path, tiny_model):
     """Else each would be augmented alike in all epochs."""
     model = tiny_model("bert")
     data = Noted(model, 8)
     train_stages(model, tmp_path, ["head", "all"], data=data, epochs=3.0)
-    assert data.epochs == [0, 1, 2] * 2
+    assert data.epochs == [epoch for _ in ("head", "all") for epoch in (0, 1, 2) for _ in range(8)]
