@@ -20,6 +20,7 @@ from stage_helpers import (
     stock_trainer,
     train_stages,
 )
+from torch._dynamo.utils import counters
 from torch.nn import functional
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -276,6 +277,19 @@ def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_
     assert reaches_the_embeddings(StagedTrainer, "all")
 
 
+class Compiles(TrainerCallback):
+    """Count what was compiled in each stage."""
+
+    def __init__(self):
+        self.graphs = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        counters.clear()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.graphs.append(counters["stats"]["unique_graphs"])
+
+
 def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, monkeypatch):
     """Whatever is trained anew is compiled anew, and behind a number of times no longer at all."""
     arguments = stage_module.TrainingArguments
@@ -296,5 +310,11 @@ def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, 
                 freeze_all_but(model, select(layout, train))
                 compiled(**collate([Examples(model, 4)[index] for index in range(4)]))
         torch.compiler.reset()
-        train_stages(tiny_model("bert"), tmp_path, stages, speed=SpeedSpec(compile=True))
+        compiles = Compiles()
+        for train in stages:  # each on a model of its own, as in a run
+            model = tiny_model("bert")
+            train_stages(
+                model, tmp_path / train, [train], speed=SpeedSpec(compile=True), callbacks=[compiles]
+            )
+        assert compiles.graphs and min(compiles.graphs) > 0
     torch.compiler.reset()
