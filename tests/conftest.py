@@ -5,7 +5,9 @@ import os
 import re
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 # Read when the libraries are imported, so they are set before that.
 CACHE = tempfile.TemporaryDirectory(prefix="hf-finetune-tests-")
@@ -147,9 +149,12 @@ def _timm_model(architecture, changes):
     config = TimmWrapperConfig(
         architecture=architecture,
         pretrained_cfg={**cfg, "input_size": [3, size, size]},
-        **{"model_args": {}, **changes},
+        **{"model_args": TIMM_ARGUMENTS.get(architecture, {}), **changes},
     )
-    model = transformers.TimmWrapperForImageClassification(config)
+    with ExitStack() as stack:
+        for patched in _thinner(architecture):
+            stack.enter_context(patched)
+        model = transformers.TimmWrapperForImageClassification(config)
     for (
         module
     ) in model.modules():  # as new, timm's give features of size 1e-5, whose gradients are lost to rounding
@@ -160,6 +165,38 @@ def _timm_model(architecture, changes):
     return model.eval()
 
 
+def _thinner(architecture):
+    """Give the patches under which timm makes an architecture whose width is no argument with few channels."""
+    if architecture.startswith("vgg"):
+        return [patch.dict(timm.models.vgg.cfgs, {"vgg11": [8, "M", 8, "M", 16, 16, "M"]})]
+    if architecture == "inception_v3":
+        module = sys.modules["timm.models.inception_v3"]  # as an attribute, the name is the function's
+
+        def conv(channels, features, make=module.ConvNormAct, **options):
+            return make(max(channels // 8, 3), features // 8, **options)
+
+        def classifier(features, *arguments, make=module.create_classifier, **options):
+            return make(features // 8, *arguments, **options)
+
+        return [
+            patch.object(module, "ConvNormAct", conv),
+            patch.object(module, "create_classifier", classifier),
+        ]
+    return []
+
+
+# What makes a real architecture of timm tiny.
+TIMM_ARGUMENTS = {
+    "vgg11": {"mlp_ratio": 0.01},
+    "vgg11_bn": {"mlp_ratio": 0.01},
+    "swin_tiny_patch4_window7_224": {
+        "img_size": 32,
+        "window_size": 4,
+        "embed_dim": 8,
+        "depths": [1, 2],
+        "num_heads": [2, 2],
+    },
+}
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TOKENS = {"vocab_size": 15, "max_position_embeddings": 24, "pad_token_id": 0}

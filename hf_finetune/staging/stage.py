@@ -106,6 +106,10 @@ def train_stage(
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
+    if speed.compile:
+        # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
+        # class) computes uncompiled, with no more than a warning.
+        torch.compiler.reset()
     if speed.memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
     freeze_all_but(model, planned.trainable)

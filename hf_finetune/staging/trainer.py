@@ -1,6 +1,7 @@
 """The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
 
 from hf_finetune.errors import Problem, nearest
+from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
+
+logger = logging.getLogger(__name__)
 
 # What a recipe calls them, as the Trainer does.
 ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
@@ -57,6 +61,22 @@ class StagedTrainer(Trainer):
         # Many heads take **kwargs and drop num_items_in_batch, so the Trainer would take their mean over the
         # micro-batch for one over the whole batch: the gradient then grows with the accumulation.
         self.model_accepts_loss_kwargs = False
+        self._spare_the_frozen_prefix()
+
+    def _spare_the_frozen_prefix(self) -> None:
+        """Switch activation checkpointing off where nothing of the first layer group is trained.
+
+        transformers 5.23 would make the embeddings' output require a gradient, and every frozen layer behind them
+        would be computed twice and backpropagated through.
+        """
+        if not self.args.gradient_checkpointing or not isinstance(self.model, PreTrainedModel):
+            return
+        first = {parameter.name for parameter in read_layout(self.model).parameters if parameter.group == 0}
+        if not first & {name for group in self.planned_groups for name in group.parameters}:
+            logger.info(
+                "Activation checkpointing is off: the first layers are frozen and keep no activations."
+            )
+            self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of exactly the planned groups."""
@@ -179,6 +199,9 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         target: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or ``regression``
             (mean squared error).
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
+
+    Labels of single-label data may be probabilities [batch, classes], as mixup makes them. The model never sees
+    labels: it would take such for several labels per example, and write that into its config.
     """
 
     def loss(
@@ -192,6 +215,8 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
             total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
         else:
             total = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1), reduction="sum")
+        if target == "single_label" and labels.ndim > 1:
+            total = total * labels.shape[-1]  # the Trainer counts the probability of each class
         return total / (num_items_in_batch if num_items_in_batch is not None else labels.numel())
 
     return loss

@@ -1,0 +1,92 @@
+"""Traps 9 and 10, on two processes on the CPU: layers that thaw under DDP and under FSDP.
+
+One launch runs every scenario of ``trap_scenarios.py``. Where what is said of the stock libraries fails, they have
+changed, and the defence may no longer be needed.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from stage_helpers import Examples, collate
+from torch.nn import functional
+
+from hf_finetune.models.layout import head_names
+from hf_finetune.staging.freezing import freeze_all_but
+
+HERE = Path(__file__).parent
+LAUNCH = [
+    *(sys.executable, "-m", "accelerate.commands.launch"),
+    *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
+    *("--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traps")
+    paths = [*map(str, (HERE, HERE.parent, HERE.parent / "unit")), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    command = [*LAUNCH, str(HERE / "trap_scenarios.py"), str(folder)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=180, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def both(folder, name):
+    return [load_file(folder / f"{name}-{rank}.safetensors") for rank in (0, 1)]
+
+
+def differing(one, other):
+    assert one.keys() == other.keys()
+    return {name for name, value in one.items() if not torch.equal(value, other[name])}
+
+
+def test_trap_09_processes_agree_after_layers_have_thawed(folder, tiny_model):
+    """DDP reduces the gradients of what required one when it was made, and of nothing else, in silence."""
+    model = tiny_model("vit")
+    head, backbone = set(head_names(model)), dict(model.named_parameters()).keys() - set(head_names(model))
+    for name in ("thawed", "twice"):
+        apart = differing(*both(folder, name))
+        assert len(apart & backbone) > len(backbone) / 2, name
+    for name in ("stages", "phases"):
+        one, other = both(folder, name)
+        assert differing(one, other) == set(), name
+        moved = differing(one, model.state_dict())
+        assert head < moved and len(moved & backbone) > len(backbone) / 2
+
+
+def test_trap_10_a_sharded_model_is_frozen_and_thawed(folder, tiny_model):
+    """FSDP1 wants all of a module frozen, or nothing; FSDP2 does as it is told, and so does the freezing on it."""
+    for rank in (0, 1):
+        assert "uniform `requires_grad`" in (folder / f"fsdp1-{rank}.txt").read_text(encoding="utf-8")
+
+    model = tiny_model("vit")
+    batch = collate([Examples(model, 4)[index] for index in range(4)])
+    labels = batch.pop("labels")
+    everything = [name for name, _ in model.named_parameters()]
+    for name, trainable in (("fsdp2-head", head_names(model)), ("fsdp2-all", everything)):
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        freeze_all_but(model, trainable)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        functional.cross_entropy(model.train()(**batch).logits, labels).backward()
+        optimizer.step()
+        model.zero_grad()
+        one, other = both(folder, name)
+        assert differing(one, other) == set()
+        assert differing(before, model.state_dict()) <= set(trainable)
+        for key, value in model.state_dict().items():
+            torch.testing.assert_close(one[key], value, rtol=1e-4, atol=1e-6)
+            if key not in trainable:
+                assert torch.equal(one[key], before[key])

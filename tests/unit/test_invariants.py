@@ -1,0 +1,141 @@
+"""The first promise, on every family: what a stage says is trained is trained, and nothing else moves.
+
+Each model goes through four stages of ``train_stage``, as a run does. What is expected is read off the model's modules
+and parameters here, and not taken from the package's own idea of what is frozen.
+"""
+
+import pytest
+import torch
+from stage_helpers import Examples, WholeBatch, differing, state_of, train_stages
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.staging.freezing import freeze_all_but
+
+ARCHITECTURES = [
+    *("timm/test_resnet", "timm/vgg11_bn", "timm/inception_v3", "timm/test_efficientnet"),
+    *("timm/test_convnext", "timm/test_vit", "timm/swin_tiny_patch4_window7_224"),
+    *("vit", "deit", "dinov2", "swin", "resnet", "convnext"),
+    *("bert", "distilbert", "roberta", "albert", "deberta-v2", "modernbert", "gpt2", "electra"),
+]
+STAGES = ["head", "last:1", "norms", "all"]
+# Weights of pretraining that no classifier computes with: no stage can move them.
+UNUSED = {"dinov2": {"dinov2.embeddings.mask_token"}}
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path, tiny_model, name):
+    model = with_dropout(tiny_model(name))
+    layout = read_layout(model)
+    initial = state_of(model)
+    stages, seen = train_stages(model, tmp_path, STAGES)
+    for before, watch in zip([initial, *(watch.after for watch in seen)], seen, strict=False):
+        assert differing(before, watch.before) == set()  # nor does anything move between two stages
+    for planned, watch in zip(stages, seen, strict=True):
+        trained = set(planned.trainable)
+
+        # the optimiser: each trained parameter once, at the rate of its depth
+        settings = {parameter: (rate, decay) for names, rate, decay in watch.groups for parameter in names}
+        assert sum(len(names) for names, _, _ in watch.groups) == len(settings)
+        assert settings == {
+            parameter.name: (
+                pytest.approx(0.01 * 0.5 ** (layout.backbone_groups - parameter.group)),
+                0.05 if parameter.decays else 0.0,
+            )
+            for parameter in layout.parameters
+            if parameter.name in trained
+        }
+
+        # what moved: all that is trained, the statistics of the trained BatchNorms, and nothing else, bit for bit
+        owners = {parameter.rpartition(".")[0] for parameter in trained}
+        norms = {name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        assert set(planned.frozen_batch_norms) == norms - owners
+        changed = differing(watch.before, watch.after)
+        assert changed - trained == {f"{norm}.{buffer}" for norm in norms & owners for buffer in STATISTICS}
+        assert trained - changed == trained - watch.moved_by_gradient == trained & UNUSED.get(name, set())
+
+        # the mode: a module that holds nothing trained, and all that is in it, computed in eval
+        frozen = {
+            path
+            for path, module in model.named_modules()
+            if any(True for _ in module.parameters()) and not any(_is_in(owner, path) for owner in owners)
+        }
+        in_eval = {path for path in watch.modes if any(_is_in(path, top) for top in frozen)}
+        assert {path: watch.modes[path] for path in in_eval} == {path: {False} for path in in_eval}
+        in_training = owners & watch.modes.keys()
+        assert {path: watch.modes[path] for path in in_training} == {path: {True} for path in in_training}
+    assert set(stages[-1].trainable) == {path for path, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_model, name, monkeypatch):
+    """Accumulated over three micro-batches, of which the last is smaller."""
+    monkeypatch.setattr(_BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))
+    model = with_dropout(tiny_model(name), 0.0)
+    whole = WholeBatch(model)
+    stages, _ = train_stages(
+        model,
+        tmp_path,
+        STAGES,
+        data=Examples(model, 5),
+        collator=whole.collate,
+        callbacks=[whole],
+        batch_size=2,
+        accumulation=3,
+        max_steps=1,
+    )
+    for planned, (taken, expected) in zip(stages, whole.pairs, strict=True):
+        assert taken.keys() == expected.keys() == set(planned.trainable) - UNUSED.get(name, set())
+        norms = [torch.stack([value.norm() for value in each.values()]).norm() for each in (taken, expected)]
+        assert norms[0].item() == pytest.approx(norms[1].item(), rel=1e-4)
+        errors = {each: ((taken[each] - expected[each]).norm() / norms[1]).item() for each in taken}
+        assert {each: error for each, error in errors.items() if error > 1e-4} == {}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_stands_before_the_first_trained_layer_gives_the_same_each_time(tiny_model, name):
+    """Dropout and stochastic depth are off there, wherever the architecture registers them."""
+    model = with_dropout(tiny_model(name))
+    layout = read_layout(model)
+    batch = Examples(model, 4).inputs
+    for group in range(1, len(layout.groups)):
+        trained = {parameter.name for parameter in layout.parameters if parameter.group >= group}
+        freeze_all_but(model, trained)
+        first = [_input_of_first(model, trained, batch) for _ in range(2)]
+        assert torch.equal(*first), layout.groups[group]
+
+
+def with_dropout(model, rate=0.2):
+    """Set every dropout and stochastic depth that the architecture has."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif "DropPath" in type(module).__name__:
+            module.drop_prob = rate
+    return model
+
+
+def _is_in(path, module):
+    return path == module or module == "" or path.startswith(f"{module}.")
+
+
+def _input_of_first(model, trained, batch):
+    """Give the input of whichever module of trained parameters alone computes first."""
+    whole = [
+        path
+        for path, module in model.named_modules()
+        if (names := {f"{path}.{name}" for name, _ in module.named_parameters()}) and names <= trained
+    ]
+    found = []
+    hooks = [
+        model.get_submodule(path).register_forward_pre_hook(lambda module, inputs: found.append(inputs))
+        for path in whole
+    ]
+    model.train()
+    with torch.no_grad():
+        model(**batch)
+    for hook in hooks:
+        hook.remove()
+    return next(value for inputs in found for value in inputs if isinstance(value, torch.Tensor))
