@@ -21,7 +21,16 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
-__all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward"]
+__all__ = [
+    "PlanReport",
+    "Ready",
+    "data_at_hand",
+    "get_ready",
+    "load_pretrained",
+    "make_ready",
+    "plan",
+    "try_forward",
+]
 
 
 @dataclass(frozen=True)
@@ -61,19 +70,14 @@ def plan(recipe: Recipe) -> PlanReport:
         InputError: If the recipe does not fit the checkpoint or the data.
     """
     task = TASKS[recipe.task]
-    notes: list[str] = []
-    data: LabelledData | None = None
-    try:
-        data = load_data(recipe, task.modality)
-        notes += data.notes
-    except InputError as error:
-        if Path(recipe.data.path).exists() or not all(
-            problem.place == "data.path" for problem in error.problems
-        ):
-            raise
-        notes.append(
-            f"The data {recipe.data.path!r} is not at hand: its labels are counted as 2, its steps are unknown."
+    data = data_at_hand(recipe)
+    notes = (
+        data.notes
+        if data
+        else (
+            f"The data {recipe.data.path!r} is not at hand: its labels are counted as 2, its steps are unknown.",
         )
+    )
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     config = _read_config(recipe, names, target)
     layout = read_layout(build_skeleton(config, task.modality))
@@ -83,13 +87,47 @@ def plan(recipe: Recipe) -> PlanReport:
     )
 
 
+def data_at_hand(recipe: Recipe) -> LabelledData | None:
+    """Load the recipe's data; None if it is not there, which most of a recipe can be looked at without.
+
+    Raises:
+        InputError: If the data is there and cannot be used.
+    """
+    try:
+        return load_data(recipe, TASKS[recipe.task].modality)
+    except InputError as error:
+        if Path(recipe.data.path).exists() or not all(
+            problem.place == "data.path" for problem in error.problems
+        ):
+            raise
+        return None
+
+
 def get_ready(recipe: Recipe, state: PartialState) -> Ready:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together."""
-    task = TASKS[recipe.task]
     problems: list[Problem] = []
-    data, processor, config, layout, made = None, None, None, None, None
+    data = None
     with _collected(problems), state.main_process_first():
-        data = load_data(recipe, task.modality)
+        data = load_data(recipe, TASKS[recipe.task].modality)
+    return make_ready(recipe, data, problems, state.num_processes)
+
+
+def make_ready(
+    recipe: Recipe, data: LabelledData | None, found: Sequence[Problem] = (), processes: int = 1
+) -> Ready:
+    """Check a recipe and its checkpoint against data that is loaded.
+
+    Args:
+        recipe: What to do.
+        data: Of the recipe, or made up; None if it could not be loaded.
+        found: The problems of the data.
+        processes: Number of processes that share each epoch.
+    Raises:
+        InputError: With the problems of data, checkpoint and recipe together.
+    """
+    task = TASKS[recipe.task]
+    problems = list(found)
+    processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
         config = _read_config(recipe, names, target)
@@ -108,7 +146,7 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
         problems += _recipe_problems(recipe, data, headline)
     if layout is not None:
         with _collected(problems):
-            made = build_plan(layout, recipe.stages, len(data.train) if data else None, state.num_processes)
+            made = build_plan(layout, recipe.stages, len(data.train) if data else None, processes)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, task, data, config, processor, made, tuple(headline))

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, TrainerCallback
@@ -34,7 +35,14 @@ from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec, dump_recipe
 from hf_finetune.staging.callbacks import DivergedError
-from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions, read_manifest, write_json
+from hf_finetune.staging.manifest import (
+    Manifest,
+    StageRecord,
+    determinism,
+    library_versions,
+    read_manifest,
+    write_json,
+)
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
 from hf_finetune.tasks import Inputs
 
@@ -202,7 +210,15 @@ def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialSt
         _check_unchanged(folder, ready.recipe, before, fingerprints)
         return before
     stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
+    repeatable = determinism(
+        device=state.device.type,
+        processor=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        precision=ready.recipe.speed.precision,
+        compiled=ready.recipe.speed.compile,
+        processes=state.num_processes,
+    )
+    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed, repeatable)
     state.wait_for_everyone()
     if state.is_main_process:
         _make_folder(folder)
