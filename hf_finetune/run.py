@@ -210,14 +210,9 @@ def _begin(folder: Path, ready: Ready, before: Manifest | None, state: PartialSt
         _check_unchanged(folder, ready.recipe, before, fingerprints)
         return before
     stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-    repeatable = determinism(
-        device=state.device.type,
-        processor=torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(),
-        precision=ready.recipe.speed.precision,
-        compiled=ready.recipe.speed.compile,
-        processes=state.num_processes,
-    )
+    speed, device = ready.recipe.speed, state.device.type
+    machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    repeatable = determinism(*machine, speed.precision, speed.compile, state.num_processes)
     manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed, repeatable)
     state.wait_for_everyone()
     if state.is_main_process:

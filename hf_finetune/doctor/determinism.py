@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from hf_finetune.doctor.gradients import widest_stage
-from hf_finetune.doctor.result import CheckResult, some
+from hf_finetune.doctor.result import CheckResult, counted, some
 from hf_finetune.doctor.steps import shorten, take_steps
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.processes import start_processes
@@ -41,7 +41,9 @@ def check_determinism(subject: Subject, folder: Path) -> CheckResult:
         ends.append({name: value.detach().cpu() for name, value in trained.state_dict().items()})
     one, other = ends
     device = start_processes().device.type
-    where = f"on the CPU with {_threads()}" if device == "cpu" else f"on {device}"
+    where = (
+        f"on the CPU with {counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else f"on {device}"
+    )
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     if not differ:
         measured = f"Two runs of 2 steps end equal bit for bit in all {len(one)} tensors, {where}."
@@ -52,8 +54,3 @@ def check_determinism(subject: Subject, folder: Path) -> CheckResult:
     if device != "cpu":
         return CheckResult(DETERMINISM, "skipped", f"{measured} Bit for bit is promised on a CPU only.")
     return CheckResult(DETERMINISM, "fail", measured, REPAIR)
-
-
-def _threads() -> str:
-    count = torch.get_num_threads()
-    return "1 thread" if count == 1 else f"{count} threads"

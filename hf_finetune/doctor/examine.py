@@ -14,7 +14,7 @@ from hf_finetune.doctor.checkpoint import ROUND_TRIP, WEIGHTS, check_round_trip,
 from hf_finetune.doctor.determinism import DETERMINISM, check_determinism
 from hf_finetune.doctor.gradients import LOSS_SCALING, check_loss_scaling
 from hf_finetune.doctor.precision import PRECISION, check_precision
-from hf_finetune.doctor.result import Check, CheckResult
+from hf_finetune.doctor.result import Check, CheckResult, counted
 from hf_finetune.doctor.stages import check_stage, stage_title
 from hf_finetune.doctor.subject import Subject, read_subject, tiny_recipes
 from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
@@ -83,7 +83,7 @@ def describe_machine() -> str:
     if device.type == "cuda":
         what = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        what = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        what = f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
     else:
         what = device.type
     versions = library_versions()

@@ -67,7 +67,8 @@ def check_loss_scaling(subject: Subject, folder: Path) -> CheckResult:
             f"the gradients differ by up to {worst:.1%} of it."
         )
         return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
-    measured = f"Accumulation {' and '.join(names)} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
+    cut = " and ".join(names)
+    measured = f"Accumulation {cut} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
     return CheckResult(LOSS_SCALING, "pass", measured)
 
 

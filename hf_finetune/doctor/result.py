@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Check", "CheckResult", "State", "sentence", "some"]
+__all__ = ["Check", "CheckResult", "State", "counted", "sentence", "some"]
 
 State = Literal["pass", "fail", "skipped"]
 
@@ -38,6 +38,11 @@ class Check:
 
     name: str
     run: Callable[[Path], CheckResult]
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun: 1 thread, 2 threads."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def sentence(parts: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.doctor.result import CheckResult, sentence, some
+from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.plan.stages import StagePlan
@@ -50,7 +50,7 @@ def check_stage(subject: Subject, index: int, folder: Path) -> CheckResult:
         clip=stage.clip,
         lowest_rate=LOWEST_RATE,
     )
-    watch, first = _Watch(planned), FirstGradient()
+    watch, first = _Watch(short[1]), FirstGradient()
     trained = take_steps(
         subject.model,
         short,
@@ -92,7 +92,7 @@ class _Watch(TrainerCallback):
     """Look at the optimiser when training begins, and at the mode of every frozen module in each forward pass."""
 
     def __init__(self, planned: StagePlan):
-        self.planned = planned
+        self.groups = planned.groups
         self.trainable = set(planned.trainable)
         self.training: set[str] = set()
         self.frozen = 0
@@ -100,10 +100,11 @@ class _Watch(TrainerCallback):
 
     def look_at(self, model: PreTrainedModel) -> None:
         """Register on every module none of whose parameters is trained, and on all inside it."""
+        trained = {id(value) for name, value in model.named_parameters() if name in self.trainable}
         frozen: dict[str, nn.Module] = {}
         for name, module in model.named_modules():
-            owned = [f"{name}.{own}".removeprefix(".") for own, _ in module.named_parameters()]
-            if owned and not self.trainable.intersection(owned):
+            owned = {id(value) for value in module.parameters()}
+            if owned and not owned & trained:
                 frozen |= {f"{name}.{inner}".rstrip("."): child for inner, child in module.named_modules()}
         for name, module in frozen.items():
             module.register_forward_pre_hook(self._hook(name))
@@ -117,16 +118,24 @@ class _Watch(TrainerCallback):
             id(parameter): name.removeprefix("module.")
             for name, parameter in kwargs["model"].named_parameters()
         }
-        held = [
-            names.get(id(p), "an unknown tensor")
-            for g in kwargs["optimizer"].param_groups
-            for p in g["params"]
-        ]
-        lacking, extra = sorted(self.trainable - set(held)), sorted(set(held) - self.trainable)
-        twice = sorted({name for name in held if held.count(name) > 1}) if len(held) > len(set(held)) else []
-        wrong = {"lacks": lacking, "holds besides": extra, "holds twice": twice}
-        found = [f"{word} {some(which)}" for word, which in wrong.items() if which]
-        self.optimizer_problem = f"the optimizer {', '.join(found)}" if found else ""
+        found: dict[str, tuple[float, float]] = {}
+        twice = []
+        for group in kwargs["optimizer"].param_groups:
+            for parameter in group["params"]:
+                name = names.get(id(parameter), "an unknown tensor")
+                twice += [name] if name in found else []
+                found[name] = group["initial_lr"], group["weight_decay"]
+        planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
+        wrong = {
+            "lacks": sorted(planned.keys() - found.keys()),
+            "holds besides": sorted(found.keys() - planned.keys()),
+            "holds twice": sorted(twice),
+            "has another rate or decay for": [
+                name for name in planned if found.get(name, planned[name]) != planned[name]
+            ],
+        }
+        told = [f"{words} {some(which)}" for words, which in wrong.items() if which]
+        self.optimizer_problem = f"the optimizer {', '.join(told)}" if told else ""
 
     def _hook(self, name: str) -> Any:
         def look(module: nn.Module, inputs: Any) -> None:
@@ -180,12 +189,12 @@ def _held_back(
 def _summary(subject: Subject, planned: StagePlan, still: list[str], frozen: int) -> str:
     total = len(subject.ready.plan.layout.parameters)
     buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
-    kept = [f"{total - len(planned.trainable)} others"] if len(planned.trainable) < total else []
-    kept += [f"{len(buffers)} buffers"] if buffers else []
-    text = f"2 steps moved the {len(planned.trainable) - len(still)} planned parameters"
-    text += f"; {' and '.join(kept)} stand bit for bit" if kept else ""
-    text += f"; {frozen} frozen modules stay in eval" if frozen else ""
-    text += "; the optimizer holds just these."
+    kept = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
+    kept += [counted(len(buffers), "buffer")] if buffers else []
+    text = f"2 steps moved {counted(len(planned.trainable) - len(still), 'planned parameter')}"
+    text += f"; {' and '.join(kept)} stood still bit for bit" if kept else ""
+    text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
+    text += "; the optimizer held just these, at their rates."
     if still:
         text += f" Planned, but no step shows: {some(still)}."
     return text

@@ -90,7 +90,6 @@ def library_versions() -> dict[str, str]:
 
 
 def determinism(
-    *,
     device: str,
     processor: str,
     threads: int,
@@ -114,7 +113,9 @@ def determinism(
     if device != "cpu":
         obstacles.append(f"{device} kernels may add numbers in another order each time")
     if precision != "fp32":
-        obstacles.append(f"{precision} autocast rounds as the kernels that the library picks do")
+        obstacles.append(
+            f"{precision} autocast leaves the choice of kernels, and so the rounding, to the library"
+        )
     if compiled:
         obstacles.append("torch.compile may choose other kernels each time, by measuring")
     if processes > 1:

@@ -94,8 +94,14 @@ def test_one_process_in_fp32_on_a_cpu_is_reproducible_on_its_like():
     ("changes", "obstacle"),
     [
         ({"device": "cuda"}, "cuda kernels may add numbers in another order each time"),
-        ({"precision": "bf16"}, "bf16 autocast rounds as the kernels that the library picks do"),
-        ({"precision": "fp16"}, "fp16 autocast rounds as the kernels that the library picks do"),
+        (
+            {"precision": "bf16"},
+            "bf16 autocast leaves the choice of kernels, and so the rounding, to the library",
+        ),
+        (
+            {"precision": "fp16"},
+            "fp16 autocast leaves the choice of kernels, and so the rounding, to the library",
+        ),
         ({"compiled": True}, "torch.compile may choose other kernels each time, by measuring"),
         ({"processes": 3}, "3 processes may add their gradients in another order each time"),
     ],
