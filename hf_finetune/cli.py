@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -123,7 +124,9 @@ def doctor_command(
     from hf_finetune.doctor.examine import examinations
     from hf_finetune.doctor.table import print_examinations
 
-    if not print_examinations(out, examinations(loaded)):
+    with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
+        healthy = print_examinations(out, examinations(loaded, Path(folder)), Path(folder))
+    if not healthy:
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-import tempfile
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -41,9 +41,12 @@ class Examination:
     checks: tuple[Check, ...]
 
 
-def examinations(recipe: Recipe | None) -> Iterator[Examination]:
+def examinations(recipe: Recipe | None, folder: Path) -> Iterator[Examination]:
     """Give what is to be examined: the recipe's checkpoint; without a recipe, a tiny model of each kind of input.
 
+    Args:
+        recipe: Whose checkpoint and stages to examine.
+        folder: Where the tiny models are written.
     Raises:
         InputError: If the recipe or its checkpoint cannot be used, or several processes were started.
     """
@@ -54,27 +57,31 @@ def examinations(recipe: Recipe | None) -> Iterator[Examination]:
         subject = read_subject(recipe)
         yield Examination(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
         return
-    with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
-        for tiny in tiny_recipes(Path(folder)):
-            subject = read_subject(tiny)
-            name = f"A tiny {Path(tiny.model.path).name.removeprefix('tiny-')} with random weights"
-            yield Examination(_title(subject, name), "", _checks(subject, speed=False))
+    for tiny in tiny_recipes(folder):
+        subject = read_subject(tiny)
+        name = f"A tiny {Path(tiny.model.path).name.removeprefix('tiny-')} with random weights"
+        yield Examination(_title(subject, name), "", _checks(subject, speed=False))
 
 
-def run_check(check: Check) -> CheckResult:
-    """Run a check in a temporary folder. If it breaks off, that is its result.
+def run_check(check: Check, folder: Path) -> CheckResult:
+    """Run a check. If it breaks off, that is its result; with ``HF_FINETUNE_TRACEBACK`` set the error is raised.
 
-    With ``HF_FINETUNE_TRACEBACK`` set the error is raised instead.
+    Args:
+        check: What to do.
+        folder: Where it gets a folder of its own, which is removed behind it.
     """
-    with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
-        try:
-            return check.run(Path(folder))
-        except Exception as error:
-            if os.environ.get("HF_FINETUNE_TRACEBACK"):
-                raise
-            first = next(iter(str(error).strip().splitlines()), "")
-            measured = f"The check broke off. {type(error).__name__}: {first}".rstrip(": ")
-            return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see where.")
+    own = folder / "check"
+    own.mkdir()
+    try:
+        return check.run(own)
+    except Exception as error:
+        if os.environ.get("HF_FINETUNE_TRACEBACK"):
+            raise
+        first = next(iter(str(error).strip().splitlines()), "")
+        measured = f"The check broke off. {type(error).__name__}: {first}".rstrip(": ")
+        return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see where.")
+    finally:
+        shutil.rmtree(own)
 
 
 def describe_machine() -> str:

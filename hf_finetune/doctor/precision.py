@@ -27,7 +27,7 @@ WORTH_IT = 1.1
 STEPS = 3
 LONG = 1.0
 """Seconds from which on a step is not repeated when another way took half as long."""
-WORDS = 100
+WORDS = 64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The table of results: on a terminal in columns and colours, elsewhere one plain line for each check."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from time import perf_counter
 
 from rich.console import Console
@@ -16,8 +17,14 @@ STYLES = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
 NAME_WIDTH, STATE_WIDTH = 24, 7
 
 
-def print_examinations(console: Console, found: Iterable[Examination]) -> bool:
-    """Run the checks and print each result as it comes. Returns whether none failed."""
+def print_examinations(console: Console, found: Iterable[Examination], folder: Path) -> bool:
+    """Run the checks and print each result as it comes. Returns whether none failed.
+
+    Args:
+        console: Where to.
+        found: What to examine.
+        folder: Where the checks may write; they leave nothing.
+    """
     began = perf_counter()
     results: list[CheckResult] = []
     for number, examination in enumerate(found):
@@ -29,9 +36,9 @@ def print_examinations(console: Console, found: Iterable[Examination]) -> bool:
         for check in examination.checks:
             if console.is_terminal:
                 with console.status(check.name):
-                    result = run_check(check)
+                    result = run_check(check, folder)
             else:
-                result = run_check(check)
+                result = run_check(check, folder)
             print_result(console, result, width)
             results.append(result)
     console.print(_summary(results, perf_counter() - began), markup=False, style="bold")

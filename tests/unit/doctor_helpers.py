@@ -23,7 +23,7 @@ def make_subject(task, checkpoint, **changes):
 def drift_apart(module, inputs):
     """Stand in for a model whose processes disagree. Lives in a module, so that it can be sent to them."""
     parameter = next(module.parameters())
-    parameter.data.add_(1e-3 * int(os.environ["RANK"]))
+    parameter.data.add_(1e-3 * int(os.environ.get("RANK", "0")))
 
 
 def scale_under_autocast(module, inputs, outputs):

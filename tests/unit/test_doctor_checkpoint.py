@@ -97,7 +97,7 @@ def test_a_model_that_timm_cannot_load_fails(tmp_path, image, monkeypatch):
         model.save_pretrained(folder)
 
     monkeypatch.setattr("hf_finetune.doctor.checkpoint.export_model", stock)
-    found = run_check(Check("save and load", lambda folder: check_round_trip(image, folder)))
+    found = run_check(Check("save and load", lambda folder: check_round_trip(image, folder)), tmp_path)
     assert found.state == "fail"
 
 
