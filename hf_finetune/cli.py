@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +103,31 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from hf_finetune.ready import plan
 
     print_plan(out, loaded, plan(loaded))
+
+
+@app.command("doctor")
+def doctor_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="Whose checkpoint and stages to check; without one, tiny models."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Check by numbers that this machine, these libraries and a recipe's checkpoint train what they should."""
+    from hf_finetune.progress import quiet_libraries
+    from hf_finetune.recipe import load_recipe
+
+    loaded = None if recipe is None else load_recipe(recipe, overrides or ())
+    quiet_libraries(err)
+    from hf_finetune.doctor.examine import examinations
+    from hf_finetune.doctor.table import print_examinations
+
+    with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
+        healthy = print_examinations(out, examinations(loaded, Path(folder)), Path(folder))
+    if not healthy:
+        raise typer.Exit(1)
 
 
 @app.command("evaluate")

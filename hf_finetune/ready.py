@@ -23,7 +23,20 @@ from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
-__all__ = ["PlanReport", "Ready", "get_ready", "load_pretrained", "plan", "try_forward", "written_out"]
+__all__ = [
+    "PlanReport",
+    "Ready",
+    "data_at_hand",
+    "get_ready",
+    "load_pretrained",
+    "make_ready",
+    "plan",
+    "try_forward",
+    "written_out",
+]
+
+
+NOT_AT_HAND = "its labels are counted as 2, its steps are unknown"
 
 
 @dataclass(frozen=True)
@@ -65,27 +78,25 @@ def plan(recipe: Recipe) -> PlanReport:
         InputError: If the recipe does not fit the checkpoint or the data.
     """
     task = TASKS[recipe.task]
-    notes: list[str] = []
-    data: LabelledData | None = None
-    try:
-        data = load_data(recipe, task.modality)
-        notes += data.notes
-    except InputError as error:
-        if Path(recipe.data.path).exists() or not all(
-            problem.place == "data.path" for problem in error.problems
-        ):
-            raise
-        notes.append(
-            f"The data {recipe.data.path!r} is not at hand: its labels are counted as 2, its steps are unknown."
-        )
+    problems: list[Problem] = []
+    data, layout, made = None, None, None
+    with _collected(problems):
+        data = data_at_hand(recipe)
+        notes = [*data.notes] if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
-    config = _read_config(recipe, names, target)
-    layout = read_layout(build_skeleton(config, task.modality))
-    notes += filter(None, [layout.note])
+    with _collected(problems):
+        layout = read_layout(build_skeleton(_read_config(recipe, names, target), task.modality))
+    problems += _stage_problems(recipe)
+    if data is not None:
+        problems += _recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
     examples = len(data.train) if data else None
-    recipe = written_out(recipe, layout)
-    made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
-    return PlanReport(recipe, made, tuple(notes), examples)
+    if layout is not None:
+        with _collected(problems):
+            recipe = written_out(recipe, layout)
+            made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
+    if problems or layout is None or made is None:
+        raise InputError(problems)
+    return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples)
 
 
 def written_out(recipe: Recipe, layout: Layout) -> Recipe:
@@ -98,13 +109,47 @@ def written_out(recipe: Recipe, layout: Layout) -> Recipe:
     )
 
 
+def data_at_hand(recipe: Recipe) -> LabelledData | None:
+    """Load the recipe's data; None if it is not there, which most of a recipe can be looked at without.
+
+    Raises:
+        InputError: If the data is there and cannot be used.
+    """
+    try:
+        return load_data(recipe, TASKS[recipe.task].modality)
+    except InputError as error:
+        if Path(recipe.data.path).exists() or not all(
+            problem.place == "data.path" for problem in error.problems
+        ):
+            raise
+        return None
+
+
 def get_ready(recipe: Recipe, state: PartialState) -> Ready:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together."""
-    task = TASKS[recipe.task]
     problems: list[Problem] = []
-    data, processor, config, layout, made = None, None, None, None, None
+    data = None
     with _collected(problems), state.main_process_first():
-        data = load_data(recipe, task.modality)
+        data = load_data(recipe, TASKS[recipe.task].modality)
+    return make_ready(recipe, data, problems, state.num_processes)
+
+
+def make_ready(
+    recipe: Recipe, data: LabelledData | None, found: Sequence[Problem] = (), processes: int = 1
+) -> Ready:
+    """Check a recipe and its checkpoint against data that is loaded.
+
+    Args:
+        recipe: What to do.
+        data: Of the recipe, or made up; None if it could not be loaded.
+        found: The problems of the data.
+        processes: Number of processes that share each epoch.
+    Raises:
+        InputError: With the problems of data, checkpoint and recipe together.
+    """
+    task = TASKS[recipe.task]
+    problems = list(found)
+    processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
         config = _read_config(recipe, names, target)
@@ -116,18 +161,14 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
             trust_remote_code=recipe.model.trust_remote_code,
         )
         task.configure(processor, config, recipe.data)
-    for place, stage in _settings(recipe):
-        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
-        if stage.carry_optimizer and is_sharded():
-            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
-            problems.append(Problem(f"{place}.carry_optimizer", rule))
+    problems += _stage_problems(recipe)
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += _recipe_problems(recipe, data, headline)
     if layout is not None:
         with _collected(problems):
             recipe = written_out(recipe, layout)
-            made = build_plan(layout, recipe.stages, len(data.train) if data else None, state.num_processes)
+            made = build_plan(layout, recipe.stages, len(data.train) if data else None, processes)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, task, data, config, processor, made, tuple(headline))
@@ -197,6 +238,17 @@ def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
     if recipe.strategy is not None:
         return [("strategy", recipe.strategy)]
     return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
+
+
+def _stage_problems(recipe: Recipe) -> list[Problem]:
+    """Find what neither data nor checkpoint is needed for, but the libraries are."""
+    problems: list[Problem] = []
+    for place, stage in _settings(recipe):
+        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+        if stage.carry_optimizer and is_sharded():
+            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
+            problems.append(Problem(f"{place}.carry_optimizer", rule))
+    return problems
 
 
 def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedConfig
@@ -15,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.ready import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
-from hf_finetune.staging.manifest import Manifest, StageRecord, library_versions
+from hf_finetune.staging.manifest import Manifest, StageRecord, determinism, library_versions
 
 __all__ = ["begin_run", "check_folder", "choose_folder", "write_manifest"]
 
@@ -71,7 +72,10 @@ def begin_run(folder: Path, ready: Ready, before: Manifest | None, state: Partia
         _check_unchanged(folder, ready.recipe, before, fingerprints)
         return before
     stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed)
+    speed, device = ready.recipe.speed, state.device.type
+    machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    repeatable = determinism(*machine, speed.precision, speed.compile, state.num_processes)
+    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed, repeatable)
     state.wait_for_everyone()
     if state.is_main_process:
         _make_folder(folder)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 
-__all__ = ["Manifest", "StageRecord", "library_versions", "read_manifest", "write_json"]
+__all__ = ["Manifest", "StageRecord", "determinism", "library_versions", "read_manifest", "write_json"]
 
 LIBRARIES = ("hf-finetune", "torch", "transformers", "datasets", "accelerate", "timm", "scikit-learn")
 State = Literal["pending", "running", "done"]
@@ -42,6 +42,7 @@ class Manifest:
         fingerprints: SHA-256 of the recipe, the data and the checkpoint's config.
         versions: Version of each library.
         seed: The run's seed.
+        determinism: From ``determinism``; empty in runs of before there was such an entry.
         format: Version of this file's layout.
     """
 
@@ -49,6 +50,7 @@ class Manifest:
     fingerprints: dict[str, str]
     versions: dict[str, str]
     seed: int
+    determinism: dict[str, Any] = field(default_factory=dict)
     state: State = "running"
     format: int = 1
 
@@ -85,6 +87,43 @@ def read_manifest(path: Path) -> Manifest:
 def library_versions() -> dict[str, str]:
     """List the versions that a result depends on."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def determinism(
+    device: str,
+    processor: str,
+    threads: int,
+    precision: str = "fp32",
+    compiled: bool = False,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Say whether the same run gives the same weights again, bit for bit, and if not, what stands in the way.
+
+    Args:
+        device: Type of the device: ``cpu``, ``cuda``, ...
+        processor: Kind of the CPU, by its vector instructions: it decides in which order sums are formed.
+        threads: Number of threads of a process, which decides it too.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        compiled: Whether torch.compile is used.
+        processes: Number of processes that train together.
+    Returns:
+        ``bit_for_bit``, ``provided`` (what must be the same) and ``obstacles`` (what cannot be promised).
+    """
+    obstacles = []
+    if device != "cpu":
+        obstacles.append(f"{device} kernels may add numbers in another order each time")
+    if precision != "fp32":
+        obstacles.append(
+            f"{precision} autocast leaves the choice of kernels, and so the rounding, to the library"
+        )
+    if compiled:
+        obstacles.append("torch.compile may choose other kernels each time, by measuring")
+    if processes > 1:
+        obstacles.append(f"{processes} processes may add their gradients in another order each time")
+    provided = {"versions": "as listed", "processes": processes}
+    if device == "cpu":
+        provided |= {"processor": processor, "threads": threads}
+    return {"bit_for_bit": not obstacles, "provided": provided, "obstacles": obstacles}
 
 
 def write_json(path: Path, content: Any) -> None:

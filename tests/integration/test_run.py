@@ -345,6 +345,8 @@ def test_the_manifest_says_that_all_is_done_and_of_what_it_was_made(request, kin
     assert all(stage["seconds"] > 0 for stage in manifest["stages"])
     assert [stage["result"] for stage in manifest["stages"]] == result.metrics["stages"]
     assert (manifest["seed"], manifest["format"]) == (recipe.seed, 1)
+    assert manifest["determinism"]["bit_for_bit"] is True
+    assert manifest["determinism"]["provided"]["threads"] == torch.get_num_threads()
     assert {name: len(value) for name, value in manifest["fingerprints"].items()} == dict.fromkeys(
         ["recipe", "data", "checkpoint"], 64
     )

@@ -1,0 +1,63 @@
+"""Checks of the checkpoint: every weight accounted for, and what is saved is what is loaded."""
+
+from pathlib import Path
+
+import timm
+import torch
+from transformers import TimmWrapperConfig
+
+from hf_finetune.doctor.result import CheckResult
+from hf_finetune.doctor.subject import Subject
+from hf_finetune.models.build import AUTO_MODELS
+from hf_finetune.models.export import export_model
+from hf_finetune.models.layout import head_names
+
+__all__ = ["check_round_trip", "check_weights"]
+
+WEIGHTS = "weights"
+ROUND_TRIP = "save and load"
+LIBRARIES = (
+    "A published model would not be the trained one. Update transformers and timm together "
+    "(pip install -U transformers timm), and look again."
+)
+
+
+def check_weights(subject: Subject) -> CheckResult:
+    """Check that the checkpoint holds the architecture's weights, no fewer and no more, but for the head's."""
+    if subject.unaccounted:
+        repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
+        found = " ".join(f"It {problem.rule}." for problem in subject.unaccounted)
+        return CheckResult(WEIGHTS, "fail", found, " ".join(repairs))
+    head = set(head_names(subject.model))
+    backbone = sum(name not in head for name, _ in subject.model.named_parameters())
+    measured = " ".join((f"All {backbone} parameters below the head are the checkpoint's.", *subject.notes))
+    return CheckResult(WEIGHTS, "pass", measured)
+
+
+def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
+    """Check that the saved model, loaded by transformers and where it can by timm, gives the same logits."""
+    model = subject.model.eval()
+    batch = subject.inputs.collate([dict(example) for example in subject.examples])
+    batch.pop("labels")
+    with torch.no_grad():
+        expected = model(**batch).logits
+        export_model(model, subject.ready.processor, folder / "model")
+        auto = AUTO_MODELS[subject.ready.task.modality]
+        loaded = auto.from_pretrained(
+            folder / "model", trust_remote_code=subject.ready.recipe.model.trust_remote_code
+        )
+        found = {"transformers": loaded.eval()(**batch).logits}
+        if isinstance(model.config, TimmWrapperConfig):
+            native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
+            found["timm"] = native.eval()(batch["pixel_values"])
+    wrong = [
+        f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
+        if logits.shape == expected.shape
+        else f"loaded by {library} it has {logits.shape[-1]} outputs, not {expected.shape[-1]}"
+        for library, logits in found.items()
+        if not torch.equal(logits, expected)
+    ]
+    if wrong:
+        return CheckResult(ROUND_TRIP, "fail", f"The saved model is another: {'; '.join(wrong)}.", LIBRARIES)
+    measured = f"Loaded by {' and by '.join(found)}, its {expected.numel()} logits are equal bit for bit."
+    return CheckResult(ROUND_TRIP, "pass", measured)

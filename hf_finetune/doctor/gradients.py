@@ -1,0 +1,78 @@
+"""The check of the loss: the gradient is that of the whole batch, however it is cut."""
+
+from pathlib import Path
+
+from hf_finetune.doctor.result import CheckResult
+from hf_finetune.doctor.steps import (
+    FirstGradient,
+    difference,
+    hold_in_eval,
+    plain_gradient,
+    shorten,
+    take_steps,
+)
+from hf_finetune.doctor.subject import Subject
+from hf_finetune.processes import start_processes
+
+__all__ = ["TOLERANCE", "check_loss_scaling", "widest_stage"]
+
+LOSS_SCALING = "loss scaling"
+TOLERANCE = 1e-2
+"""Largest difference of two gradients, as a share of their norm. Rounding gives 1e-6 in fp32, 1e-3 in TF32; what is
+looked for are factors of 2 and more."""
+REPAIR = (
+    "Learning rates would mean something else with accumulation. Set accumulation: 1 in every stage, and update "
+    "transformers and accelerate."
+)
+
+
+def check_loss_scaling(subject: Subject, folder: Path) -> CheckResult:
+    """Check that 1 batch of 8 and 4 of 2 give one optimiser step the gradient that plain torch gives for the 8."""
+    index = widest_stage(subject)
+    stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
+    count, target = len(subject.examples), subject.ready.data.target
+    cuts = ((1, count), (4, count // 4))
+    found = []
+    for accumulation, batch_size in cuts:
+        first = FirstGradient()
+        take_steps(
+            subject.model,
+            shorten(stage, planned, steps=1, batch_size=batch_size, accumulation=accumulation),
+            target=target,
+            examples=list(subject.examples),
+            collate=subject.inputs.collate,
+            folder=folder / f"{accumulation}x{batch_size}",
+            prepare=hold_in_eval,
+            callbacks=[first],
+        )
+        found.append(first.gradient)
+    batch = subject.inputs.collate([dict(example) for example in subject.examples])
+    plain = plain_gradient(
+        subject.model,
+        planned.trainable,
+        batch,
+        target,
+        label_smoothing=stage.label_smoothing,
+        device=start_processes().device,
+    )
+    names = [f"{accumulation} x {batch_size}" for accumulation, batch_size in cuts]
+    compared = [difference(gradient, plain) for gradient in found]
+    worst = max(error for _, error in compared)
+    if not worst <= TOLERANCE:
+        ratios = " and ".join(
+            f"{ratio:.3g} times with {name}" for (ratio, _), name in zip(compared, names, strict=True)
+        )
+        measured = (
+            f"The gradient norm of {count} examples is {ratios} what plain torch gives; "
+            f"the gradients differ by up to {worst:.1%} of it."
+        )
+        return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
+    cut = " and ".join(names)
+    measured = f"Accumulation {cut} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
+    return CheckResult(LOSS_SCALING, "pass", measured)
+
+
+def widest_stage(subject: Subject) -> int:
+    """Give the index of the stage that trains most; of equals the last."""
+    sizes = [stage.trainable_size for stage in subject.ready.plan.stages]
+    return max(range(len(sizes)), key=lambda index: (sizes[index], index))

@@ -1,0 +1,176 @@
+"""The check of precision: which one is fastest here, and whether it computes the same loss."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_finetune.doctor.gradients import widest_stage
+from hf_finetune.doctor.result import CheckResult
+from hf_finetune.doctor.subject import Subject, made_up_data
+from hf_finetune.processes import start_processes
+from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.staging.trainer import loss_for
+
+__all__ = ["Timing", "check_precision", "judge"]
+
+PRECISION = "precision"
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AGREES = 0.02
+"""Largest difference of a loss from fp32's, as a share of it. bf16 keeps 8 bits: a single rounding is 0.4 %."""
+WORTH_IT = 1.1
+"""Least gain that is suggested: on a busy machine the times of equal steps differ by some percent."""
+STEPS = 3
+LONG = 1.0
+"""Seconds from which on a step is not repeated when another way took half as long."""
+WORDS = 64
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A way to compute, measured.
+
+    Attributes:
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        memory_format: ``contiguous`` or ``channels_last``.
+        seconds: Of one step, forward and backward; the fastest of several.
+        loss: Of one batch, in eval mode.
+    """
+
+    precision: str
+    memory_format: str
+    seconds: float
+    loss: float
+
+    @property
+    def title(self) -> str:
+        """Name it."""
+        return self.precision if self.memory_format == "contiguous" else f"{self.precision} channels_last"
+
+
+def check_precision(subject: Subject) -> CheckResult:
+    """Time a step of the widest stage in each precision and memory layout, and compare the losses."""
+    ready, index = subject.ready, widest_stage(subject)
+    device = start_processes().device
+    if device.type not in ("cpu", "cuda"):
+        return CheckResult(
+            PRECISION, "skipped", f"It is measured on cpu and cuda only, not on {device.type}."
+        )
+    data = made_up_data(
+        ready.task.modality,
+        ready.data.target,
+        ready.data.label_names,
+        words=WORDS,
+        pair=ready.recipe.data.columns.text_pair is not None,
+    )
+    inputs = ready.task.prepare(data, ready.processor, ready.recipe.data, ready.recipe.seed)
+    size = ready.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
+    batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
+    batch = {name: value.to(device) for name, value in batch.items()}
+    layouts = ("contiguous", "channels_last") if ready.task.modality == "image" else ("contiguous",)
+    model = copy.deepcopy(subject.model).to(device)
+    freeze_all_but(model, ready.plan.stages[index].trainable)
+    ways = [(precision, layout) for precision in _precisions(device) for layout in layouts]
+    timings = _measure(model, batch, ready.data.target, ways)
+    speed = ready.recipe.speed
+    return judge(timings, size, speed.precision, speed.memory_format if len(layouts) > 1 else "contiguous")
+
+
+def judge(timings: list[Timing], size: int, precision: str, memory_format: str) -> CheckResult:
+    """Say what the times and losses mean for a recipe.
+
+    Args:
+        timings: The first one is fp32, contiguous: what the others are compared with.
+        size: Examples per step.
+        precision: The recipe's.
+        memory_format: The recipe's.
+    """
+    plain = timings[0]
+    ours = next((t for t in timings if (t.precision, t.memory_format) == (precision, memory_format)), None)
+    shown = ", ".join(
+        f"{timing.title} {_milliseconds(timing.seconds)}{' (the recipe)' if timing is ours else ''}"
+        for timing in timings
+    )
+    measured = f"A step of {size}: {shown}."
+    if ours is None:
+        return CheckResult(
+            PRECISION,
+            "fail",
+            f"{measured} This device does not compute in {precision}, which the recipe asks for.",
+            "Set speed.precision=fp32.",
+        )
+    if not _agrees(ours, plain):
+        found = f"With {ours.title} the loss is {ours.loss:.4g}, with fp32 {plain.loss:.4g}."
+        return CheckResult(PRECISION, "fail", f"{measured} {found}", "Set speed.precision=fp32.")
+    rejected = [timing.title for timing in timings if not _agrees(timing, plain)]
+    if rejected:
+        measured += f" The loss of {' and '.join(rejected)} is not that of fp32."
+    best = min((timing for timing in timings if _agrees(timing, plain)), key=lambda timing: timing.seconds)
+    gain = ours.seconds / best.seconds
+    if best is ours or gain < WORTH_IT:
+        return CheckResult(PRECISION, "pass", f"{measured} None is much faster than the recipe's.")
+    fields = {"precision": best.precision, "memory_format": best.memory_format}
+    current = {"precision": precision, "memory_format": memory_format}
+    changes = " ".join(f"speed.{name}={value}" for name, value in fields.items() if value != current[name])
+    return CheckResult(
+        PRECISION,
+        "pass",
+        measured,
+        f"{changes} is {gain:.1f} times as fast; its loss agrees with fp32 ({best.loss:.4g}, {plain.loss:.4g}).",
+    )
+
+
+def _precisions(device: torch.device) -> list[str]:
+    if device.type == "cpu":
+        return ["fp32", "bf16"]
+    return ["fp32", *(["bf16"] if torch.cuda.is_bf16_supported() else []), "fp16"]
+
+
+def _measure(
+    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, ways: list[tuple[str, str]]
+) -> list[Timing]:
+    """Measure each way to compute in turn, several times, so that a busy moment of the machine meets all of them."""
+    losses, seconds = {}, {way: float("inf") for way in ways}
+    for precision, layout in ways:  # also the first, slow, use of each kernel
+        model.to(memory_format=LAYOUTS[layout])
+        with torch.no_grad():
+            losses[precision, layout] = _loss(model.eval(), batch, target, precision).item()
+    model.train()
+    for _ in range(STEPS):
+        for way in ways:
+            fastest = min(seconds.values())
+            if LONG < seconds[way] < float("inf") and seconds[way] > 2 * fastest:
+                continue
+            model.to(memory_format=LAYOUTS[way[1]])
+            seconds[way] = min(seconds[way], _step(model, batch, target, way[0]))
+    return [Timing(*way, seconds[way], losses[way]) for way in ways]
+
+
+def _step(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, precision: str) -> float:
+    start = perf_counter()
+    _loss(model, batch, target, precision).backward()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    model.zero_grad()
+    return perf_counter() - start
+
+
+def _loss(
+    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, precision: str
+) -> torch.Tensor:
+    dtype = DTYPES[precision]
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
+        outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+    return loss_for(target)(outputs, batch["labels"])
+
+
+def _agrees(timing: Timing, plain: Timing) -> bool:
+    return abs(timing.loss - plain.loss) <= AGREES * abs(plain.loss)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,200 @@
+"""The check of a stage: two real steps move exactly what is planned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_finetune.doctor.result import CheckResult, counted, sentence, some
+from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
+from hf_finetune.doctor.subject import Subject
+from hf_finetune.plan.stages import StagePlan
+from hf_finetune.recipe.schema import SpeedSpec
+
+__all__ = ["check_stage", "stage_title"]
+
+LOWEST_RATE = 1e-3
+VISIBLE = 1e-6
+"""Least step, as a share of a weight, that fp32 shows for sure; its rounding is 6e-8."""
+
+OTHERS_MOVED = (
+    "Something besides the optimizer changes the model: its own code, or a library. Update transformers and "
+    "accelerate, and do not trust this stage until it passes."
+)
+NOT_MOVED = (
+    "The stage would train less than it says. Update transformers and accelerate; until it passes, "
+    "leave these parameters out of the stage's selector."
+)
+
+
+def stage_title(subject: Subject, index: int) -> str:
+    """Name the row of a stage."""
+    return f"stage {subject.ready.recipe.stages[index].name}"
+
+
+def check_stage(subject: Subject, index: int, folder: Path) -> CheckResult:
+    """Train a stage for two steps, and look at what moved, what the optimiser held, and which modules trained.
+
+    Rates below 1e-3 are raised to it, so that two steps are enough to see.
+    """
+    title = stage_title(subject, index)
+    stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
+    short = shorten(
+        stage,
+        planned,
+        steps=2,
+        batch_size=len(subject.examples) // 2,
+        clip=stage.clip,
+        lowest_rate=LOWEST_RATE,
+    )
+    watch, first = _Watch(short[1]), FirstGradient()
+    trained = take_steps(
+        subject.model,
+        short,
+        target=subject.ready.data.target,
+        examples=list(subject.examples),
+        collate=subject.inputs.collate,
+        folder=folder,
+        speed=SpeedSpec(memory_format=subject.ready.recipe.speed.memory_format),
+        prepare=watch.look_at,
+        callbacks=[watch, first],
+    )
+    before, after = _tensors(subject.model), _tensors(trained)
+    parameters = dict(subject.model.named_parameters())
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    still = [name for name in parameters if name in set(planned.trainable) - moved]
+    extra = sorted(moved - set(planned.trainable) - _moving_buffers(subject, planned))
+    held_back = _held_back(subject, index, still, first.gradient) if still else set()
+    late = [name for name in still if name not in held_back]
+    wrong: list[str] = []
+    repairs: dict[str, None] = {}
+    if extra:
+        wrong.append(f"not planned, and changed: {some(extra)}")
+        repairs[OTHERS_MOVED] = None
+    if late:
+        wrong.append(f"planned, and not changed: {some(late)}")
+        repairs[NOT_MOVED] = None
+    if watch.optimizer_problem:
+        wrong.append(watch.optimizer_problem)
+        repairs[NOT_MOVED] = None
+    if watch.training:
+        wrong.append(f"frozen, and not in eval mode: {some(sorted(watch.training))}")
+        repairs[OTHERS_MOVED] = None
+    if wrong:
+        return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
+    return CheckResult(title, "pass", _summary(subject, planned, still, watch.frozen))
+
+
+class _Watch(TrainerCallback):
+    """Look at the optimiser when training begins, and at the mode of every frozen module in each forward pass."""
+
+    def __init__(self, planned: StagePlan):
+        self.groups = planned.groups
+        self.trainable = set(planned.trainable)
+        self.training: set[str] = set()
+        self.frozen = 0
+        self.optimizer_problem = "the optimizer was never seen"
+
+    def look_at(self, model: PreTrainedModel) -> None:
+        """Register on every module none of whose parameters is trained, and on all inside it."""
+        trained = {id(value) for name, value in model.named_parameters() if name in self.trainable}
+        frozen: dict[str, nn.Module] = {}
+        for name, module in model.named_modules():
+            owned = {id(value) for value in module.parameters()}
+            if owned and not owned & trained:
+                frozen |= {f"{name}.{inner}".rstrip("."): child for inner, child in module.named_modules()}
+        for name, module in frozen.items():
+            module.register_forward_pre_hook(self._hook(name))
+        self.frozen = len(frozen)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Compare the optimiser's groups with the plan's."""
+        names = {
+            id(parameter): name.removeprefix("module.")
+            for name, parameter in kwargs["model"].named_parameters()
+        }
+        found: dict[str, tuple[float, float]] = {}
+        twice = []
+        for group in kwargs["optimizer"].param_groups:
+            for parameter in group["params"]:
+                name = names.get(id(parameter), "an unknown tensor")
+                twice += [name] if name in found else []
+                found[name] = group["initial_lr"], group["weight_decay"]
+        planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
+        wrong = {
+            "lacks": sorted(planned.keys() - found.keys()),
+            "holds besides": sorted(found.keys() - planned.keys()),
+            "holds twice": sorted(twice),
+            "has another rate or decay for": [
+                name for name in planned if found.get(name, planned[name]) != planned[name]
+            ],
+        }
+        told = [f"{words} {some(which)}" for words, which in wrong.items() if which]
+        self.optimizer_problem = f"the optimizer {', '.join(told)}" if told else ""
+
+    def _hook(self, name: str) -> Any:
+        def look(module: nn.Module, inputs: Any) -> None:
+            if module.training:
+                self.training.add(name)
+
+        return look
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: value.detach().cpu() for name, value in named}
+
+
+def _moving_buffers(subject: Subject, planned: StagePlan) -> set[str]:
+    """Name the statistics of the BatchNorms that are trained; every other buffer must stand."""
+    moving = [
+        name for name, _ in subject.ready.plan.layout.batch_norms if name not in planned.frozen_batch_norms
+    ]
+    return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in moving}
+
+
+def _held_back(
+    subject: Subject, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
+) -> set[str]:
+    """Of the parameters that did not move, name those that could not: the step is lost in rounding, or there is none.
+
+    A gradient that the stage lacks and plain torch gives is no excuse.
+    """
+    batch = subject.inputs.collate([dict(example) for example in subject.examples])
+    planned = subject.ready.plan.stages[index].trainable
+    expected = plain_gradient(subject.model, planned, batch, subject.ready.data.target)
+    clip = subject.ready.recipe.stages[index].clip
+    total = torch.stack([value.norm() for value in gradient.values()]).norm().item() if gradient else 0.0
+    scale = 1.0 if clip is None or total <= clip else clip / total
+    weights = dict(subject.model.named_parameters())
+
+    def shows(name: str, step: torch.Tensor | None) -> bool:
+        if step is None:
+            return False
+        weight = weights[name].detach().abs()
+        return bool((LOWEST_RATE * scale * step.abs() > VISIBLE * weight + 1e-30).any())
+
+    return {
+        name
+        for name in still
+        if not shows(name, expected.get(name)) or (name in gradient and not shows(name, gradient[name]))
+    }
+
+
+def _summary(subject: Subject, planned: StagePlan, still: list[str], frozen: int) -> str:
+    total = len(subject.ready.plan.layout.parameters)
+    buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
+    kept = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
+    kept += [counted(len(buffers), "buffer")] if buffers else []
+    text = f"2 steps moved {counted(len(planned.trainable) - len(still), 'planned parameter')}"
+    text += f"; {' and '.join(kept)} stood still bit for bit" if kept else ""
+    text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
+    text += "; the optimizer held just these, at their rates."
+    if still:
+        text += f" Planned, but no step shows: {some(still)}."
+    return text

@@ -1,0 +1,77 @@
+"""The table of results: on a terminal in columns and colours, elsewhere one plain line for each check."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hf_finetune.doctor.examine import Examination, describe_machine, run_check
+from hf_finetune.doctor.result import CheckResult
+
+__all__ = ["print_examinations", "print_result"]
+
+STYLES = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
+NAME_WIDTH, STATE_WIDTH = 24, 7
+
+
+def print_examinations(console: Console, found: Iterable[Examination], folder: Path) -> bool:
+    """Run the checks and print each result as it comes. Returns whether none failed.
+
+    Args:
+        console: Where to.
+        found: What to examine.
+        folder: Where the checks may write; they leave nothing.
+    """
+    began = perf_counter()
+    results: list[CheckResult] = []
+    for number, examination in enumerate(found):
+        console.print(describe_machine() if number == 0 else "", markup=False, style="dim")
+        console.print(examination.title, markup=False, style="bold")
+        if examination.remark:
+            console.print(examination.remark, markup=False)
+        width = min(max(len(check.name) for check in examination.checks), NAME_WIDTH)
+        for check in examination.checks:
+            if console.is_terminal:
+                with console.status(check.name):
+                    result = run_check(check, folder)
+            else:
+                result = run_check(check, folder)
+            print_result(console, result, width)
+            results.append(result)
+    console.print(_summary(results, perf_counter() - began), markup=False, style="bold")
+    return not any(result.state == "fail" for result in results)
+
+
+def print_result(console: Console, result: CheckResult, width: int) -> None:
+    """Print one row.
+
+    Args:
+        console: Where to.
+        result: The row.
+        width: Of the first column, in characters; longer names are wrapped.
+    """
+    label = "Repair: " if result.state == "fail" else "Faster: "
+    if not console.is_terminal:
+        line = f"{result.state:{STATE_WIDTH}}  {result.name:{width}}  {result.measured}"
+        console.print(f"{line} {label}{result.repair}" if result.repair else line, markup=False)
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=STATE_WIDTH, style=STYLES[result.state])
+    table.add_column(width=width, overflow="fold")
+    table.add_column(ratio=1)
+    measured = Text(result.measured)
+    if result.repair:
+        measured.append(f"\n{label}", "bold")
+        measured.append(result.repair)
+    table.add_row(result.state, Text(result.name), measured)
+    console.print(table, soft_wrap=False)
+
+
+def _summary(results: list[CheckResult], seconds: float) -> str:
+    counts = {state: sum(result.state == state for result in results) for state in STYLES}
+    words = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
+    told = ", ".join(f"{count} {words[state]}" for state, count in counts.items() if count)
+    return f"{len(results)} checks in {seconds:.0f} s: {told}."

@@ -1,0 +1,151 @@
+"""The check of several processes: two on this machine stay equal, and learn what one learns."""
+
+import copy
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from hf_finetune.doctor.gradients import TOLERANCE
+from hf_finetune.doctor.result import CheckResult, sentence, some
+from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
+from hf_finetune.doctor.subject import Subject
+from hf_finetune.doctor.worker import JOB, digests_file, gradient_file
+
+__all__ = ["check_two_processes"]
+
+TWO_PROCESSES = "two processes"
+COUNT = 2
+SECONDS = 300
+ALONE = "Run in one process, without accelerate launch, and update torch, transformers and accelerate."
+NOT_STARTED = (
+    "Processes on this machine cannot work together; one process alone is not affected. Behind a firewall or in a "
+    "container, see that they may reach each other on the loopback interface."
+)
+
+
+def check_two_processes(subject: Subject, folder: Path) -> CheckResult:
+    """Check that two gloo processes end two steps of every stage with equal weights, and share out the gradient.
+
+    They compute on the CPU with batches of half the size, so that the global batch is that of one process.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        return CheckResult(TWO_PROCESSES, "skipped", "This build of torch has no gloo.")
+    ready, count = subject.ready, len(subject.examples)
+    stages = [
+        shorten(stage, planned, steps=2, batch_size=count // COUNT)
+        for stage, planned in zip(ready.recipe.stages, ready.plan.stages, strict=True)
+    ]
+    # Held here and not in the workers: torch counts hooks anew in each process, and one that is registered on a
+    # model from a file may take the place of a hook that the model brought along.
+    held = copy.deepcopy(subject.model)
+    hold_in_eval(held)
+    job = {
+        "model": held,
+        "stages": stages,
+        "target": ready.data.target,
+        "examples": list(subject.examples),
+        "collate": subject.inputs.collate,
+    }
+    torch.save(job, folder / JOB)
+    if complaint := _run_workers(folder):
+        return CheckResult(TWO_PROCESSES, "fail", f"A process failed: {complaint}", NOT_STARTED)
+    digests = [json.loads(digests_file(folder, rank).read_text(encoding="utf-8")) for rank in range(COUNT)]
+    batch = subject.inputs.collate([dict(example) for example in subject.examples])
+    wrong, worst = [], 0.0
+    for index, (stage, planned) in enumerate(stages):
+        differ = _differences([found[index] for found in digests])
+        if differ:
+            wrong.append(
+                f"after stage {stage.name} the two differ in {len(differ)} parameters ({some(differ)})"
+            )
+        expected = plain_gradient(
+            subject.model, planned.trainable, batch, ready.data.target, label_smoothing=stage.label_smoothing
+        )
+        ratio, error = difference(load_file(gradient_file(folder, index)), expected)
+        worst = max(worst, error)
+        if not error <= TOLERANCE:
+            wrong.append(
+                f"in stage {stage.name} the gradient norm is {ratio:.3g} times that of one process, "
+                f"and the gradients differ by {error:.1%} of it"
+            )
+    if wrong:
+        return CheckResult(TWO_PROCESSES, "fail", sentence(wrong), ALONE)
+    each = "the stage" if len(stages) == 1 else f"each of the {len(stages)} stages"
+    measured = (
+        f"After 2 steps of {each} they are equal bit for bit; "
+        f"the gradient is that of one process, to {worst:.0e} of its norm."
+    )
+    return CheckResult(TWO_PROCESSES, "pass", measured)
+
+
+def _differences(digests: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name the parameters that are not the same in all processes."""
+    return [
+        name for name, digest in digests[0].items() if any(other[name] != digest for other in digests[1:])
+    ]
+
+
+def _run_workers(folder: Path) -> str:
+    """Run both processes to their end, or to the first one's failure. Returns what that one said, or nothing."""
+    started: list[subprocess.Popen] = []
+    logs = [folder / f"log-{rank}.txt" for rank in range(COUNT)]
+    try:
+        for rank, log in enumerate(logs):
+            with log.open("w", encoding="utf-8") as stream:
+                started.append(
+                    subprocess.Popen(
+                        [sys.executable, "-P", "-m", "hf_finetune.doctor.worker", str(folder)],
+                        env=_environment(rank),
+                        stdin=subprocess.DEVNULL,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        until = time.monotonic() + SECONDS
+        while any(process.poll() is None for process in started):
+            if any(process.poll() for process in started):
+                break
+            if time.monotonic() > until:
+                return f"it was not done within {SECONDS} seconds."
+            time.sleep(0.05)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    failed = [rank for rank, process in enumerate(started) if process.returncode > 0] or [
+        rank for rank, process in enumerate(started) if process.returncode
+    ]
+    return _last_line(logs[failed[0]], started[failed[0]].returncode) if failed else ""
+
+
+def _environment(rank: int) -> dict[str, str]:
+    threads = max((os.cpu_count() or COUNT) // COUNT, 1)
+    ours = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(COUNT),
+        "LOCAL_WORLD_SIZE": str(COUNT),
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    if loopback:  # gloo looks for the address of the host's name, which in a container may lead nowhere
+        ours["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback)
+    return {**os.environ, **ours}
+
+
+def _last_line(log: Path, code: int) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    said = next((line for line in reversed(lines) if line), "")
+    return re.sub(r"^\[rank\d+\]: ", "", said) or f"it ended with code {code} and said nothing."

@@ -1,0 +1,115 @@
+"""The doctor's two processes, and the whole command on tiny models."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from doctor_helpers import drift_apart, fail, make_subject
+
+import hf_finetune
+from hf_finetune.doctor import two_processes
+from hf_finetune.doctor.two_processes import check_two_processes
+
+HELPERS = Path(__file__).parents[1] / "unit"
+PACKAGE = Path(hf_finetune.__file__).parents[1]
+NAMES = [
+    "weights",
+    "save and load",
+    "stage head",
+    "stage all",
+    "loss scaling",
+    "determinism",
+    "two processes",
+]
+
+
+def command(folder):
+    return {
+        "args": [sys.executable, "-m", "hf_finetune", "doctor"],
+        "cwd": folder,
+        "env": {**os.environ, "PYTHONPATH": str(PACKAGE), "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": ""},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+
+
+def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(tmp_path):
+    done = subprocess.run(**command(tmp_path), timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    lines = done.stdout.splitlines()
+    rows = [line for line in lines if line.startswith(("pass ", "fail ", "skipped "))]
+    assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 2
+    assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 2
+    assert [line for line in lines if line.startswith("A tiny")] == [
+        "A tiny resnet with random weights: image-classification, 372,882 parameters",
+        "A tiny bert with random weights: text-classification, 6,082 parameters",
+    ]
+    assert lines[-1].endswith(" s: 14 passed, 2 skipped.")
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
+
+
+def test_ctrl_c_exits_with_130_and_leaves_nothing(tmp_path):
+    with subprocess.Popen(**command(tmp_path)) as running:
+        line = running.stdout.readline()
+        while line and not line.startswith("pass"):
+            line = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        rest, errors = running.communicate(timeout=120)
+    assert line.startswith("pass     weights")
+    assert (running.returncode, errors) == (130, ""), rest
+    assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there
+
+
+@pytest.fixture
+def helpers_on_the_path(monkeypatch):
+    """Let the processes find what the models of these tests refer to."""
+    monkeypatch.syspath_prepend(str(HELPERS))
+
+
+def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_the_path):
+    subject = make_subject("text", bert_checkpoint)
+    subject.model.register_forward_pre_hook(drift_apart)
+    found = check_two_processes(subject, tmp_path)
+    assert (found.state, found.repair) == ("fail", two_processes.ALONE)
+    assert "fter stage head the two differ in " in found.measured
+    assert "; after stage all the two differ in " in found.measured
+
+
+def test_a_gradient_that_is_not_that_of_one_process_fails(tmp_path, bert_checkpoint, monkeypatch):
+    plain = two_processes.plain_gradient
+
+    def halved(*arguments, **options):
+        return {name: value / 2 for name, value in plain(*arguments, **options).items()}
+
+    monkeypatch.setattr(two_processes, "plain_gradient", halved)
+    found = check_two_processes(make_subject("text", bert_checkpoint), tmp_path)
+    assert found.state == "fail"
+    each = (
+        "stage {} the gradient norm is 2 times that of one process, and the gradients differ by 100.0% of it"
+    )
+    assert found.measured == f"In {each.format('head')}; in {each.format('all')}."
+
+
+def test_a_process_that_fails_is_told_with_what_it_said(tmp_path, bert_checkpoint, helpers_on_the_path):
+    subject = make_subject("text", bert_checkpoint)
+    subject.model.register_forward_pre_hook(fail)
+    began = time.monotonic()
+    found = check_two_processes(subject, tmp_path)
+    assert (found.state, found.measured, found.repair) == (
+        "fail",
+        "A process failed: RuntimeError: no such luck",
+        two_processes.NOT_STARTED,
+    )
+    assert time.monotonic() - began < two_processes.SECONDS
+
+
+def test_without_gloo_the_check_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_gloo_available", lambda: False)
+    found = check_two_processes(None, tmp_path)
+    assert (found.state, found.measured) == ("skipped", "This build of torch has no gloo.")

@@ -1,0 +1,40 @@
+"""Subjects for the tests of the doctor: tiny checkpoints under recipes whose data is not at hand."""
+
+import os
+
+from hf_finetune.doctor.subject import read_subject
+from hf_finetune.recipe import parse_recipe
+
+STAGES = [
+    {"name": "head", "train": "head", "epochs": 1, "lr": 1e-2},
+    {"name": "all", "train": "all", "epochs": 2, "lr": 1e-4, "warmup": 0.5, "layer_decay": 0.5},
+]
+
+
+def make_recipe(task, checkpoint, **changes):
+    content = {"task": f"{task}-classification", "model": str(checkpoint), "data": "./not-there"}
+    return parse_recipe({**content, "stages": STAGES, **changes})
+
+
+def make_subject(task, checkpoint, **changes):
+    return read_subject(make_recipe(task, checkpoint, **changes))
+
+
+def drift_apart(module, inputs):
+    """Stand in for a model whose processes disagree. Lives in a module, so that it can be sent to them."""
+    parameter = next(module.parameters())
+    parameter.data.add_(1e-3 * int(os.environ.get("RANK", "0")))
+
+
+def scale_under_autocast(module, inputs, outputs):
+    """Stand in for a model that half precision ruins."""
+    import torch
+
+    if torch.is_autocast_enabled("cpu"):
+        outputs.logits = outputs.logits * 100
+    return outputs
+
+
+def fail(module, inputs):
+    """Stand in for a model that breaks."""
+    raise RuntimeError("no such luck")

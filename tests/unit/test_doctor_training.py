@@ -1,0 +1,205 @@
+"""The doctor on training: it passes on what the package does, and fails once a defence is taken away."""
+
+import pytest
+import torch
+import transformers
+from doctor_helpers import make_subject
+
+from hf_finetune.doctor import determinism, gradients, stages
+from hf_finetune.doctor.determinism import check_determinism
+from hf_finetune.doctor.gradients import check_loss_scaling, widest_stage
+from hf_finetune.doctor.result import CheckResult
+from hf_finetune.doctor.stages import check_stage
+from hf_finetune.doctor.steps import difference
+from hf_finetune.models.layout import head_names
+from hf_finetune.staging.trainer import StagedTrainer, loss_for
+
+KINDS = ("image", "text")
+
+
+@pytest.fixture(scope="module")
+def image(timm_checkpoint):
+    return make_subject("image", timm_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def text(bert_checkpoint):
+    return make_subject("text", bert_checkpoint)
+
+
+@pytest.fixture(params=KINDS)
+def subject(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_stages_of_an_image_model_pass(tmp_path, image):
+    assert check_stage(image, 0, tmp_path / "0") == CheckResult(
+        "stage head",
+        "pass",
+        "2 steps moved 2 planned parameters; 45 others and 45 buffers stood still bit for bit; "
+        "64 frozen modules stayed in eval mode; the optimizer held just these, at their rates.",
+    )
+    assert check_stage(image, 1, tmp_path / "1") == CheckResult(
+        "stage all",
+        "pass",
+        "2 steps moved 47 planned parameters; the optimizer held just these, at their rates.",
+    )
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_stages_of_a_text_model_pass(tmp_path, text, index):
+    found = check_stage(text, index, tmp_path)
+    assert (found.state, found.repair) == ("pass", "")
+    assert found.measured.endswith("the optimizer held just these, at their rates.")
+
+
+def test_the_models_that_are_examined_are_not_changed(tmp_path, subject):
+    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    check_stage(subject, 1, tmp_path / "stage")
+    check_loss_scaling(subject, tmp_path / "scaling")
+    after = subject.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in subject.model.parameters())
+
+
+def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
+    """Trap 7: the statistics of a frozen BatchNorm move when it follows ``model.train()``."""
+    monkeypatch.setattr("hf_finetune.staging.freezing.frozen_modules", lambda model: [])
+    found = check_stage(image, 0, tmp_path)
+    assert (found.state, found.repair) == ("fail", stages.OTHERS_MOVED)
+    assert found.measured.startswith("Not planned, and changed: timm_model.bn1.num_batches_tracked, ")
+    assert "; frozen, and not in eval mode: timm_model.bn1, timm_model.conv1, " in found.measured
+
+
+def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
+    """Trap 1 the other way round: the stock optimiser takes all that requires a gradient."""
+    monkeypatch.setattr("hf_finetune.staging.stage.freeze_all_but", lambda model, names: None)
+    monkeypatch.setattr(StagedTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
+    found = check_stage(subject, 0, tmp_path)
+    assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
+    assert found.measured.startswith("Not planned, and changed: ")
+    assert "; the optimizer holds besides " in found.measured
+
+
+def test_an_optimizer_that_lacks_a_parameter_fails(tmp_path, subject, monkeypatch):
+    planned = StagedTrainer.create_optimizer
+
+    def without_the_first(self, model=None):
+        optimizer = planned(self, model)
+        optimizer.param_groups[0]["params"].pop(0)
+        return optimizer
+
+    monkeypatch.setattr(StagedTrainer, "create_optimizer", without_the_first)
+    found = check_stage(subject, 0, tmp_path)
+    name = head_names(subject.model)[0]
+    measured = f"Planned, and not changed: {name}; the optimizer lacks {name}."
+    assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
+
+
+def test_an_optimizer_with_another_rate_fails(tmp_path, subject, monkeypatch):
+    planned = StagedTrainer.create_optimizer
+
+    def faster(self, model=None):
+        optimizer = planned(self, model)
+        optimizer.param_groups[0]["lr"] *= 2
+        return optimizer
+
+    monkeypatch.setattr(StagedTrainer, "create_optimizer", faster)
+    found = check_stage(subject, 0, tmp_path)
+    name = head_names(subject.model)[0]
+    measured = f"The optimizer has another rate or decay for {name}."
+    assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
+
+
+def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypatch):
+    from hf_finetune.staging.stage import freeze_all_but
+
+    name = next(name for name, _ in subject.model.named_parameters())
+
+    def too_much(model, names):
+        freeze_all_but(model, set(names) - {name})
+
+    monkeypatch.setattr("hf_finetune.staging.stage.freeze_all_but", too_much)
+    found = check_stage(subject, 1, tmp_path)
+    assert (found.state, found.repair) == ("fail", stages.NOT_MOVED)
+    assert found.measured == f"Planned, and not changed: {name}."
+
+
+def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(tmp_path, bert_checkpoint):
+    subject = make_subject("text", bert_checkpoint)
+    subject.model.bert.register_parameter("spare", torch.nn.Parameter(torch.ones(3)))
+    from dataclasses import replace
+
+    from hf_finetune.models.layout import read_layout
+    from hf_finetune.plan.stages import build_plan
+
+    plan = build_plan(read_layout(subject.model), subject.ready.recipe.stages, 8)
+    subject = replace(subject, ready=replace(subject.ready, plan=plan))
+    found = check_stage(subject, 1, tmp_path)
+    assert found.state == "pass"
+    assert found.measured.endswith(" Planned, but no step shows: bert.spare.")
+
+
+def test_the_gradient_of_a_batch_does_not_depend_on_how_it_is_cut(tmp_path, subject):
+    found = check_loss_scaling(subject, tmp_path)
+    assert found.state == "pass"
+    assert found.measured.startswith(
+        "Accumulation 1 x 8 and 4 x 2 give the same gradient, that of plain torch, to "
+    )
+
+
+@pytest.mark.parametrize("target", ["multi_label", "regression"])
+def test_the_gradient_of_other_targets_too(tmp_path, bert_checkpoint, target):
+    subject = make_subject("text", bert_checkpoint, data={"path": "./not-there", "target": target})
+    assert check_loss_scaling(subject, tmp_path).state == "pass"
+
+
+def test_a_loss_that_is_the_mean_of_each_micro_batch_fails(tmp_path, subject, monkeypatch):
+    """Trap 11: the gradient then grows with the accumulation."""
+
+    def mean_loss(target, smoothing=0.0):
+        exact = loss_for(target, smoothing)
+        return lambda outputs, labels, num_items_in_batch=None: exact(outputs, labels)
+
+    monkeypatch.setattr("hf_finetune.staging.stage.loss_for", mean_loss)
+    assert check_loss_scaling(subject, tmp_path) == CheckResult(
+        "loss scaling",
+        "fail",
+        "The gradient norm of 8 examples is 1 times with 1 x 8 and 4 times with 4 x 2 what plain torch gives; "
+        "the gradients differ by up to 300.0% of it.",
+        gradients.REPAIR,
+    )
+
+
+def test_two_runs_are_equal(tmp_path, subject):
+    found = check_determinism(subject, tmp_path)
+    assert found.state == "pass"
+    tensors = len(subject.model.state_dict())
+    assert found.measured == (
+        f"Two runs of 2 steps end equal bit for bit in all {tensors} tensors, on the CPU with 1 thread."
+    )
+
+
+def test_chance_that_no_seed_fixes_fails(tmp_path, text, monkeypatch):
+    monkeypatch.setattr("transformers.trainer.set_seed", lambda *arguments, **options: None)
+    found = check_determinism(text, tmp_path)
+    assert (found.state, found.repair) == ("fail", determinism.REPAIR)
+    assert found.measured.startswith("Two runs differ on the CPU with 1 thread in ")
+    assert ": bert.embeddings.word_embeddings.weight, " in found.measured
+
+
+def test_the_widest_stage_is_the_one_that_trains_most(image, timm_checkpoint):
+    assert widest_stage(image) == 1
+    turned = make_subject(
+        "image", timm_checkpoint, stages=image.ready.recipe.model_dump(mode="json")["stages"][::-1]
+    )
+    assert widest_stage(turned) == 0
+
+
+def test_gradients_are_compared_by_norm_and_difference():
+    one = {"a": torch.tensor([3.0, 4.0])}
+    assert difference(one, one) == (1.0, 0.0)
+    assert difference({"a": 2 * one["a"]}, one) == (2.0, 1.0)
+    assert difference({}, one) == (0.0, 1.0)
+    assert difference({**one, "b": torch.tensor([5.0])}, one) == (pytest.approx(2**0.5), 1.0)
+    assert difference(one, {"a": torch.zeros(2)})[1] == float("inf")
