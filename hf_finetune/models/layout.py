@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
+from hf_finetune.models.adapters import adapter_kind, adapter_names, bare_names
 from hf_finetune.plan.layers import HEAD, Layout, Parameter, assign_groups
 
 __all__ = ["head_names", "read_layout"]
@@ -17,6 +18,8 @@ SPARED = re.compile(
     r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$"
 )
 SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
+# LoRA's two matrices. What else an adapter has are factors, which do nothing at 1: decay would pull them to 0.
+FACTOR = re.compile(r"\.lora_[AB]\.")
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
 
@@ -26,11 +29,14 @@ def read_layout(model: PreTrainedModel) -> Layout:
     The layer groups come from timm's ``group_matcher``, else from the trunk of repeated layers that a
     transformers model holds in a ``ModuleList``, else from the backbone's children in order.
 
+    An adapter changes no group: its weights belong to the group of the layer that they are in.
+
     Args:
         model: Any classifier that transformers builds; a model on the meta device will do.
     """
-    names = [name for name, _ in model.named_parameters()]
-    head = head_names(model)
+    bare = bare_names(model)
+    names = list(dict.fromkeys(bare.values()))
+    head = list(dict.fromkeys(bare[name] for name in head_names(model)))
     timm_model = getattr(model, "timm_model", None)
     if timm_model is not None and hasattr(timm_model, "group_matcher"):
         groups, titles = _timm_groups(timm_model, names, head)
@@ -40,13 +46,16 @@ def read_layout(model: PreTrainedModel) -> Layout:
         early = [name for name in names if EMBEDDING.search(name) and not _inside(name, layers)]
         groups, titles = assign_groups(names, layers, head, early)
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
-    spared = _no_weight_decay(model)
+    spared, adapters = _no_weight_decay(model, names), adapter_names(model)
     parameters = []
     for name, parameter in model.named_parameters():
-        is_norm = name.rpartition(".")[0] in norms
-        decays = parameter.ndim > 1 and not is_norm and name not in spared
-        parameters.append(Parameter(name, parameter.numel(), groups[name], is_norm, decays))
-    return Layout(tuple(parameters), titles, _batch_norms(model, groups, len(titles) - 1), source)
+        is_norm, is_adapter = name.rpartition(".")[0] in norms, name in adapters
+        decays = parameter.ndim > 1 and not is_norm and bare[name] not in spared
+        if is_adapter:
+            decays = bool(FACTOR.search(name))
+        parameters.append(Parameter(name, parameter.numel(), groups[bare[name]], is_norm, decays, is_adapter))
+    batch_norms = _batch_norms(model, groups, len(titles) - 1)
+    return Layout(tuple(parameters), titles, batch_norms, source, adapter_kind(model))
 
 
 def head_names(model: PreTrainedModel) -> list[str]:
@@ -69,7 +78,7 @@ def _timm_groups(
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
     prefix = "timm_model."
     matcher = timm_model.group_matcher(coarse=False)  # type: ignore[operator]
-    by_layer = group_parameters(timm_model, matcher)
+    by_layer = group_with_matcher(((name.removeprefix(prefix), None) for name in names), matcher)
     in_head = set(head)
     groups: dict[str, int] = {}
     titles: list[str] = []
@@ -158,13 +167,11 @@ def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and any(True for _ in module.parameters(recurse=False))
 
 
-def _no_weight_decay(model: PreTrainedModel) -> set[str]:
+def _no_weight_decay(model: PreTrainedModel, names: Sequence[str]) -> set[str]:
     timm_model = getattr(model, "timm_model", None)
     listed = timm_model.no_weight_decay() if timm_model and hasattr(timm_model, "no_weight_decay") else ()
     spared = {f"timm_model.{name}" for name in listed}
-    return spared | {
-        name for name, _ in model.named_parameters() if SPARED.search(name) or SPARED_TABLES.search(name)
-    }
+    return spared | {name for name in names if SPARED.search(name) or SPARED_TABLES.search(name)}
 
 
 def _batch_norms(model: PreTrainedModel, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:

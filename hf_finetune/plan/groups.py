@@ -13,7 +13,7 @@ class ParameterGroup:
     """Parameters that share a learning rate and a weight decay.
 
     Attributes:
-        layers: The layer groups it spans: ``head``, ``blocks.6`` or ``input..blocks.6``.
+        layers: The layer groups it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
         lr: Peak learning rate.
         weight_decay: Weight decay factor, 0 for parameters that are spared.
         parameters: Names, in the model's order.
@@ -32,7 +32,8 @@ def parameter_groups(
 ) -> tuple[ParameterGroup, ...]:
     """Group the trained parameters by learning rate and weight decay, the head first; no group is empty.
 
-    A layer group ``d`` steps below the head gets the rate ``lr * layer_decay**d``.
+    A layer group ``d`` steps below the head gets the rate ``lr * layer_decay**d``, and so does an adapter in it, in
+    a parameter group of its own.
 
     Args:
         layout: The model's parameters and layer groups.
@@ -49,20 +50,22 @@ def parameter_groups(
     if unknown := sorted(set(trainable) - set(layout.names())):
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(unknown)}.")
     chosen = set(trainable)
-    members: dict[tuple[float, float], list] = {}
+    members: dict[tuple[float, bool, float], list] = {}
     for parameter in layout.parameters:
         if parameter.name in chosen:
             rate = lr * layer_decay ** (layout.backbone_groups - parameter.group)
-            members.setdefault((rate, weight_decay if parameter.decays else 0.0), []).append(parameter)
+            decay = weight_decay if parameter.decays else 0.0
+            members.setdefault((-rate, parameter.is_adapter, -decay), []).append(parameter)
     groups = []
-    for (rate, decay), parameters in sorted(members.items(), key=lambda item: (-item[0][0], -item[0][1])):
+    for (falling_rate, is_adapter, falling_decay), parameters in sorted(members.items()):
         depths = [parameter.group for parameter in parameters]
         first, last = layout.groups[min(depths)], layout.groups[max(depths)]
+        layers = first if first == last else f"{first}..{last}"
         groups.append(
             ParameterGroup(
-                layers=first if first == last else f"{first}..{last}",
-                lr=rate,
-                weight_decay=decay,
+                layers=f"{layout.adapter} in {layers}" if is_adapter else layers,
+                lr=-falling_rate,
+                weight_decay=-falling_decay,
                 parameters=tuple(parameter.name for parameter in parameters),
                 size=sum(parameter.size for parameter in parameters),
             )

@@ -64,7 +64,8 @@ def build_plan(
         examples: Number of training examples; None if not known, then the steps are not either.
         processes: Number of processes that share each epoch.
     Raises:
-        InputError: If a selector matches nothing, or a stage repeats the one before it. Every problem is listed.
+        InputError: If a selector matches nothing, a stage repeats the one before it, or no stage trains the model's
+            adapter. Every problem is listed.
     """
     problems: list[Problem] = []
     planned: list[StagePlan] = []
@@ -80,9 +81,17 @@ def build_plan(
             planned.append(_plan_stage(layout, stage, f"stages[{index}]", examples, processes))
         except InputError as error:
             problems.extend(error.problems)
+    if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
+        rule, repair = "must be trained by a stage", f"Add one, or change one: train: {layout.adapter}."
+        problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
     if problems:
         raise InputError(problems)
     return Plan(layout, tuple(planned))
+
+
+def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:
+    chosen = set(stage.trainable)
+    return any(parameter.is_adapter and parameter.name in chosen for parameter in layout.parameters)
 
 
 def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, processes: int = 1) -> int:

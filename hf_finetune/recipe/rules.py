@@ -17,6 +17,8 @@ HELD_OUT = 0.1
 
 IMAGE_ONLY = ("columns.image", "image_size", "train_image_size", "crop_pct")
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
+LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
+"""Fields that only lora and dora have, and their defaults."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -44,6 +46,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     return [
         *_task_problems(recipe.get("task"), _mapping(recipe.get("data")), _mapping(recipe.get("speed"))),
         *_split_problems(_mapping(recipe.get("data"))),
+        *_adapter_problems(_mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
@@ -98,6 +101,18 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(
             "data.split.group", f"must not differ from data.columns.group {column!r}", shown(group), repair
         )
+
+
+def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
+    adapter = _mapping(model.get("adapter"))
+    for field, default in LOW_RANK.items():
+        if adapter.get("type") == "ia3" and adapter.get(field, default) != default:
+            repair = "It has no matrices of low rank, only factors."
+            yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(adapter[field]), repair)
+    if adapter.get("save", "merged") != "merged" and model.get("allow_missing"):
+        rule = "must be merged when model.allow_missing is given"
+        repair = "A weight that the checkpoint lacks is in no adapter."
+        yield Problem("model.adapter.save", rule, shown(adapter["save"]), repair)
 
 
 def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:

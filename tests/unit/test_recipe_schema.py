@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hf_finetune.recipe import (
+    AdapterSpec,
     BestSpec,
     EarlyStoppingSpec,
     ModelSpec,
@@ -56,7 +57,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(Part.__subclasses__()) == 12
+    assert len(Part.__subclasses__()) == 13
     assert (StageSpec, "lr") in all_fields()
 
 
@@ -101,6 +102,25 @@ def test_shorthands_mean_the_full_forms():
     assert made.stages[0].schedule == ScheduleSpec(name="cosine")
     assert made.stages[0].early_stopping == EarlyStoppingSpec(patience=3)
     assert made.stages[0].best == BestSpec(metric="f1_macro")
+
+
+def test_an_adapter_is_named_or_spelt_out():
+    named = recipe(model={"path": "gpt2", "adapter": "lora"}).model.adapter
+    assert named == AdapterSpec(type="lora", r=8, alpha=16, dropout=0.0, target=("auto",), save="merged")
+    fields = {
+        "type": "dora",
+        "r": 4,
+        "alpha": 4,
+        "dropout": 0.1,
+        "target": ["query", "/key$/"],
+        "save": "both",
+    }
+    spelt = recipe(model={"path": "gpt2", "adapter": fields}).model.adapter
+    assert spelt.model_dump() == {**fields, "target": ("query", "/key$/")}
+    assert recipe(model={"path": "gpt2", "adapter": {"type": "ia3", "target": "key"}}).model.adapter == (
+        AdapterSpec(type="ia3", target=("key",))
+    )
+    assert recipe().model.adapter is None
 
 
 def test_python_may_pass_paths_and_parts():
