@@ -72,7 +72,8 @@ def export_adapter(
         base: The checkpoint that the adapter is for.
         revision: Its branch, tag or commit on the Hub.
     """
-    heads = _modules_of(model, head)
+    # each layer by itself: peft 0.21 does not unload a larger module, such as RoBERTa's whole head, from IA3
+    heads = sorted({name.rpartition(".")[0] for name in head})
     config = copy.copy(model.peft_config[ADAPTER])
     config.target_modules = sorted(
         adapted_layers(model)
@@ -97,16 +98,6 @@ def export_adapter(
     (folder / "README.md").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)
-
-
-def _modules_of(model: PreTrainedModel, parameters: Collection[str]) -> list[str]:
-    """Name the outermost modules that hold these parameters and no others."""
-    found: list[str] = []
-    for name, module in model.named_modules():
-        owned = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
-        if owned and owned <= set(parameters) and not any(name.startswith(f"{other}.") for other in found):
-            found.append(name)
-    return found
 
 
 def set_image_size(processor: Any, config: Any, size: int | None, crop_pct: float | None = None) -> None:
