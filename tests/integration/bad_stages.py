@@ -163,11 +163,11 @@ CASES = [
     ),
     Case(
         "a target of the adapter with a typing error",
-        "run recipe.yaml model.adapter=lora model.adapter.target=qury stages.0.train=lora",
+        "run recipe.yaml model.adapter=lora model.adapter.target=q_prj stages.0.train=lora",
         (
             "Problem:\n"
             "  model.adapter.target must match at least one linear or plain convolutional layer of the "
-            "backbone. Got 'qury'. Nearest: 'query'."
+            "backbone. Got 'q_prj'. Nearest: 'q_proj'."
         ),
     ),
     Case(
