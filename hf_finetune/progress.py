@@ -139,11 +139,13 @@ class RunDisplay:
             console.print(f"Test: {_line(shown)}   (without the input: {_line(majority)})", markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
-        console.print(
-            f"Model, metrics and predictions are in {result.folder}; "
-            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model').",
-            markup=False,
+        what, how = (
+            "Model",
+            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model')",
         )
+        if not (result.folder / "model").exists():
+            what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"
+        console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics, metric_problem
+from hf_finetune.models.adapters import add_adapter, uncalled_layers
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
-from hf_finetune.models.layout import read_layout
+from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
@@ -68,6 +69,11 @@ class Ready:
     plan: Plan
     headline: tuple[str, ...]
 
+    @property
+    def saves(self) -> str:
+        """What the run leaves: ``merged``, ``adapter`` or ``both``."""
+        return self.recipe.model.adapter.save if self.recipe.model.adapter else "merged"
+
 
 def plan(recipe: Recipe) -> PlanReport:
     """Say what each stage of a recipe would train. Trains nothing, loads no weights, writes nothing.
@@ -80,12 +86,14 @@ def plan(recipe: Recipe) -> PlanReport:
     task = TASKS[recipe.task]
     problems: list[Problem] = []
     data, layout, made = None, None, None
+    notes: list[str] = []
     with _collected(problems):
         data = data_at_hand(recipe)
-        notes = [*data.notes] if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
+        notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
-        layout = read_layout(build_skeleton(_read_config(recipe, names, target), task.modality))
+        layout, adapter_notes = _read_layout(recipe, _read_config(recipe, names, target), task)
+        notes += adapter_notes
     problems += _stage_problems(recipe)
     if data is not None:
         problems += _recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
@@ -94,6 +102,7 @@ def plan(recipe: Recipe) -> PlanReport:
         with _collected(problems):
             recipe = written_out(recipe, layout)
             made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
+            problems += _adapter_problems(recipe, made)
     if problems or layout is None or made is None:
         raise InputError(problems)
     return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples)
@@ -153,7 +162,7 @@ def make_ready(
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
         config = _read_config(recipe, names, target)
-        layout = read_layout(build_skeleton(config, task.modality))
+        layout, _ = _read_layout(recipe, config, task)
         processor = load_processor(
             recipe.model.path,
             task.modality,
@@ -169,6 +178,7 @@ def make_ready(
         with _collected(problems):
             recipe = written_out(recipe, layout)
             made = build_plan(layout, recipe.stages, len(data.train) if data else None, processes)
+            problems += _adapter_problems(recipe, made)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, task, data, config, processor, made, tuple(headline))
@@ -183,9 +193,9 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 
 def load_pretrained(ready: Ready) -> BuiltModel:
-    """Load the checkpoint's weights under a new head; the same weights at every call."""
+    """Load the checkpoint's weights under a new head, with the recipe's adapter; the same weights at every call."""
     spec = ready.recipe.model
-    return build_model(
+    built = build_model(
         spec.path,
         ready.config,
         modality=ready.task.modality,
@@ -194,6 +204,50 @@ def load_pretrained(ready: Ready) -> BuiltModel:
         trust_remote_code=spec.trust_remote_code,
         seed=ready.recipe.seed,
     )
+    return replace(built, notes=(*built.notes, *_add_adapter(built.model, ready.recipe)))
+
+
+def _add_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
+    """Put the recipe's adapter into a model, if it has one, and say where it is."""
+    spec = recipe.model.adapter
+    if spec is None:
+        return []
+    note = add_adapter(
+        model,
+        head_names(model),
+        kind=spec.type,
+        r=spec.r,
+        alpha=spec.alpha,
+        dropout=spec.dropout,
+        target=spec.target,
+        seed=recipe.seed,
+    )
+    return [note]
+
+
+def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[Layout, list[str]]:
+    skeleton = build_skeleton(config, task.modality)
+    notes = _add_adapter(skeleton, recipe)
+    return read_layout(skeleton), notes
+
+
+def _adapter_problems(recipe: Recipe, made: Plan) -> list[Problem]:
+    """Refuse to save an adapter on its own where it would not be all that the stages changed."""
+    adapter = recipe.model.adapter
+    if adapter is None or adapter.save == "merged":
+        return []
+    beside = {
+        parameter.name
+        for parameter in made.layout.parameters
+        if parameter.is_adapter or parameter.group == made.layout.backbone_groups
+    }
+    rule = "must train only the adapter and the head when model.adapter.save is not merged"
+    repair = f"Set model.adapter.save to merged, or train {adapter.type}."
+    return [
+        Problem(f"stages[{index}].train", rule, repr(stage.train), repair)
+        for index, stage in enumerate(made.stages)
+        if not beside.issuperset(stage.trainable)
+    ]
 
 
 def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
@@ -205,15 +259,21 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
     size = ready.recipe.data.image_size
     example = inputs.collate([inputs.train[0]])
     example.pop("labels", None)
-    for batch in (ready.task.dummy(ready.processor), example):
-        try:
-            with torch.no_grad():
-                model.eval()(**batch)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            path = repr(ready.recipe.model.path)
-            place, value = ("data.image_size", str(size)) if size else ("model.path", path)
-            problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
-            raise InputError(problem) from error
+    with uncalled_layers(model) as uncalled:
+        for batch in (ready.task.dummy(ready.processor), example):
+            try:
+                with torch.no_grad():
+                    model.eval()(**batch)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                path = repr(ready.recipe.model.path)
+                place, value = ("data.image_size", str(size)) if size else ("model.path", path)
+                problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
+                raise InputError(problem) from error
+    if uncalled:
+        rule, names = "must name layers that the model calls", sorted(uncalled)
+        value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        repair = "The model reads their weights without calling them, past any adapter: name others."
+        raise InputError(Problem("model.adapter.target", rule, value, repair))
 
 
 def _complaint(error: Exception) -> str:

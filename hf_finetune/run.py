@@ -21,7 +21,10 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.evaluation.predictions import write_predictions
-from hf_finetune.models.export import export_model
+from hf_finetune.files import replacing_folder
+from hf_finetune.models.adapters import merge_adapter
+from hf_finetune.models.export import export_adapter, export_model
+from hf_finetune.models.layout import head_names
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
@@ -105,8 +108,10 @@ def run(
     if state.is_main_process:
         last = len(recipe.stages) - 1
         load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
-        _export(model, ready.processor, folder / "model")
+        _export(model, ready, folder)
         metrics = _evaluate(ready, manifest, folder, perf_counter() - started, progress)
+        if ready.saves == "adapter":
+            shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
     state.wait_for_everyone()
     return RunResult(folder, metrics, ready.headline)
@@ -207,17 +212,18 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
     }
 
 
-def _export(model: PreTrainedModel, processor: Any, folder: Path) -> None:
-    """Write ``RUN/model``; it is whole or not there."""
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        export_model(model, processor, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
+    """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it."""
+    spec = ready.recipe.model
+    if spec.adapter is not None:
+        model.cpu()
+        if ready.saves != "merged":
+            with replacing_folder(folder / "adapter") as partial:
+                export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
+        change = merge_adapter(model, ready.task.dummy(ready.processor))
+        logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
+    with replacing_folder(folder / "model") as partial:
+        export_model(model, ready.processor, partial)
 
 
 def _evaluate(

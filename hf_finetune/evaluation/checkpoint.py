@@ -74,6 +74,9 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
             return candidate
     place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
     if folder.is_dir():
+        if (folder / "adapter" / "adapter_config.json").is_file():
+            repair = f"{folder / 'adapter' / 'README.md'} says how peft loads it."
+            raise InputError(Problem(place, "must hold a finished model", "an adapter alone", repair))
         if any((folder / name).exists() for name in ("recipe.yaml", "manifest.json", "stages")):
             repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
             raise InputError(Problem(place, "must hold a finished model", f"no {folder / 'model'}", repair))

@@ -1,14 +1,39 @@
 """Save a finished model so that plain transformers and plain timm load it."""
 
+import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, TimmWrapperConfig
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.adapters import ADAPTER, adapted_layers
 
-__all__ = ["export_model", "set_image_size"]
+__all__ = ["export_adapter", "export_model", "set_image_size"]
+
+
+ADAPTER_CARD = """\
+---
+library_name: peft
+base_model: {base}
+---
+An adapter, and the head that was trained with it. On top of the checkpoint:
+
+```python
+from peft import PeftModel
+from transformers import {model_class}
+
+labels = {labels}
+model = {model_class}.from_pretrained(
+    {base!r}, num_labels=len(labels), id2label=labels, ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(model, "FOLDER OF THIS FILE")
+```
+"""
 
 
 def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
@@ -29,6 +54,48 @@ def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
     processor.save_pretrained(folder)
     if is_timm:
         _mend_timm_config(folder / "config.json")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def export_adapter(
+    model: PreTrainedModel, head: Collection[str], folder: Path, *, base: str, revision: str | None = None
+) -> None:
+    """Write the adapter and the head in peft's format, so that peft alone loads them on top of the checkpoint.
+
+    peft has no task for images: the head is what it calls ``modules_to_save``, for texts too.
+
+    Args:
+        model: With its adapter, not merged.
+        head: Names of the head's parameters.
+        folder: Where to; it is created.
+        base: The checkpoint that the adapter is for.
+        revision: Its branch, tag or commit on the Hub.
+    """
+    # each layer by itself: peft 0.21 does not unload a larger module, such as RoBERTa's whole head, from IA3
+    heads = sorted({name.rpartition(".")[0] for name in head})
+    config = copy.copy(model.peft_config[ADAPTER])
+    config.target_modules = sorted(
+        adapted_layers(model)
+    )  # peft shortens the names, and writes a set in any order
+    config.modules_to_save = heads
+    config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights |= {
+        name: value
+        for name, value in model.state_dict().items()
+        if any(name.startswith(f"{module}.") for module in heads)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config.save_pretrained(str(folder))
+    labels = {int(index): name for index, name in model.config.id2label.items()}
+    text = ADAPTER_CARD.format(base=base, model_class=type(model).__name__, labels=labels)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)
 

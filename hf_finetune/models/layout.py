@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from timm.models import group_parameters
+from timm.models._manipulate import group_with_matcher
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
+from hf_finetune.models.adapters import adapter_kind, adapter_names, bare_names
 from hf_finetune.models.head import find_head, head_names, timm_part
 from hf_finetune.plan.layers import HEAD, Layout, Parameter, assign_groups
 
@@ -20,6 +21,8 @@ SPARED = re.compile(
 SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
 # Of the largest list of layers: a smaller one beside it is no part of the trunk.
 LARGE = 0.25
+# LoRA's two matrices. What else an adapter has are factors, which do nothing at 1: decay would pull them to 0.
+FACTOR = re.compile(r"\.lora_[AB]\.")
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
 
@@ -29,11 +32,15 @@ def read_layout(model: nn.Module) -> Layout:
     The layer groups come from timm's ``group_matcher``, else from the lists of repeated layers that a transformers
     model holds in ``ModuleList``s, else from the backbone's modules in order, which ``Layout.note`` then says.
 
+    An adapter changes no group: its weights belong to the group of the layer that they are in.
+
     Args:
         model: A classifier of transformers or timm, or any other module; one on the meta device will do.
     """
-    names = [name for name, _ in model.named_parameters()]
-    head, is_known = find_head(model)
+    bare = bare_names(model)
+    names = list(dict.fromkeys(bare.values()))
+    found, is_known = find_head(model)
+    head = list(dict.fromkeys(bare[name] for name in found))
     timm_model, prefix = timm_part(model)
     if timm_model is not None and hasattr(timm_model, "group_matcher"):
         groups, titles = _timm_groups(timm_model, prefix, names, head)
@@ -44,14 +51,17 @@ def read_layout(model: nn.Module) -> Layout:
         groups, titles = assign_groups(names, layers, head, early)
         titles = (*_distinct(_titles(titles[:-1], groups, prefix)), HEAD)
     norms = {name for name, module in model.named_modules() if _is_norm(module)}
-    spared = _no_weight_decay(model)
+    spared, adapters = _no_weight_decay(model, names), adapter_names(model)
     parameters = []
     for name, parameter in model.named_parameters():
-        is_norm = name.rpartition(".")[0] in norms
-        decays = parameter.ndim > 1 and not is_norm and name not in spared
-        parameters.append(Parameter(name, parameter.numel(), groups[name], is_norm, decays))
+        is_norm, is_adapter = name.rpartition(".")[0] in norms, name in adapters
+        decays = parameter.ndim > 1 and not is_norm and bare[name] not in spared
+        if is_adapter:
+            decays = bool(FACTOR.search(name))
+        parameters.append(Parameter(name, parameter.numel(), groups[bare[name]], is_norm, decays, is_adapter))
     norm_groups = _batch_norms(model, groups, len(titles) - 1)
-    return Layout(tuple(parameters), titles, norm_groups, source, _note(model, in_order, head, is_known))
+    note = _note(model, in_order, head, is_known)
+    return Layout(tuple(parameters), titles, norm_groups, source, note, adapter_kind(model))
 
 
 def _note(model: nn.Module, in_order: bool, head: Sequence[str], is_known: bool) -> str:
@@ -70,7 +80,7 @@ def _timm_groups(
     timm_model: nn.Module, prefix: str, names: Sequence[str], head: Sequence[str]
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
     matcher = timm_model.group_matcher(coarse=False)  # type: ignore[operator]
-    by_layer = group_parameters(timm_model, matcher)
+    by_layer = group_with_matcher(((name.removeprefix(prefix), None) for name in names), matcher)
     in_head = set(head)
     groups: dict[str, int] = {}
     titles: list[str] = []
@@ -201,13 +211,11 @@ def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__ and any(True for _ in module.parameters(recurse=False))
 
 
-def _no_weight_decay(model: nn.Module) -> set[str]:
+def _no_weight_decay(model: nn.Module, names: Sequence[str]) -> set[str]:
     timm_model, prefix = timm_part(model)
     listed = timm_model.no_weight_decay() if hasattr(timm_model, "no_weight_decay") else ()  # type: ignore
     spared = {f"{prefix}{name}" for name in listed}
-    return spared | {
-        name for name, _ in model.named_parameters() if SPARED.search(name) or SPARED_TABLES.search(name)
-    }
+    return spared | {name for name in names if SPARED.search(name) or SPARED_TABLES.search(name)}
 
 
 def _batch_norms(model: nn.Module, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:

@@ -14,7 +14,7 @@ class ParameterGroup:
     """Parameters that share a learning rate, a weight decay and a schedule.
 
     Attributes:
-        layers: The layer groups it spans: ``head``, ``blocks.6`` or ``input..blocks.6``.
+        layers: The layer groups it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
         lr: Peak learning rate.
         weight_decay: Weight decay factor, 0 for parameters that are spared.
         parameters: Names, in the model's order.
@@ -40,6 +40,8 @@ def plan_groups(
 ) -> tuple[ParameterGroup, ...]:
     """Group the trained parameters by rate, decay and schedule, the highest rate first; no group is empty.
 
+    An adapter in a layer group has that group's rate, in a parameter group of its own.
+
     Args:
         layout: The model's parameters and layer groups.
         trainable: Names of the parameters to train.
@@ -56,22 +58,24 @@ def plan_groups(
     if isinstance(schedule, SchedulesSpec) and schedule.head == schedule.backbone:
         schedule = schedule.head
     chosen = set(trainable)
-    members: dict[tuple[float, float, bool], list[Parameter]] = {}
+    members: dict[tuple[float, float, bool, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
         if parameter.name in chosen:
             decay = weight_decay if parameter.decays else 0.0
             apart = isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
-            members.setdefault((rates[parameter.group], decay, apart), []).append(parameter)
+            key = (rates[parameter.group], decay, apart, parameter.is_adapter)
+            members.setdefault(key, []).append(parameter)
     groups = []
-    for (rate, decay, apart), parameters in sorted(members.items(), key=_fastest_first):
+    for (rate, decay, apart, is_adapter), parameters in sorted(members.items(), key=_fastest_first):
         depths = [parameter.group for parameter in parameters]
         first, last = layout.groups[min(depths)], layout.groups[max(depths)]
+        layers = first if first == last else f"{first}..{last}"
         shape = schedule
         if isinstance(shape, SchedulesSpec):
             shape = shape.backbone if apart else shape.head
         groups.append(
             ParameterGroup(
-                layers=first if first == last else f"{first}..{last}",
+                layers=f"{layout.adapter} in {layers}" if is_adapter else layers,
                 lr=rate,
                 weight_decay=decay,
                 parameters=tuple(parameter.name for parameter in parameters),
@@ -112,6 +116,8 @@ def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1
     return (*backbone, lr.head)
 
 
-def _fastest_first(item: tuple[tuple[float, float, bool], object]) -> tuple[float, float, bool]:
-    (rate, decay, apart), _ = item
-    return -rate, -decay, apart
+def _fastest_first(
+    item: tuple[tuple[float, float, bool, bool], object],
+) -> tuple[float, bool, float, bool]:
+    (rate, decay, apart, is_adapter), _ = item
+    return -rate, is_adapter, -decay, apart

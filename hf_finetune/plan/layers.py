@@ -19,6 +19,7 @@ class Parameter:
         group: Index into ``Layout.groups``, 0 = nearest the input.
         is_norm: Whether a normalisation layer owns it.
         decays: Whether weight decay applies: not to norms, biases, and what timm's ``no_weight_decay()`` names.
+        is_adapter: Whether it belongs to an adapter.
     """
 
     name: str
@@ -26,6 +27,12 @@ class Parameter:
     group: int
     is_norm: bool = False
     decays: bool = True
+    is_adapter: bool = False
+
+    @property
+    def bare_name(self) -> str:
+        """Its name in the model without adapters: peft moves an adapted layer into its ``base_layer``."""
+        return self.name.replace(".base_layer.", ".")
 
     @property
     def is_bias(self) -> bool:
@@ -43,6 +50,7 @@ class Layout:
         batch_norms: Module name of each BatchNorm layer, with the index of its layer group.
         source: Where the groups come from, for the person: "timm group_matcher", ...
         note: What the person should know where the architecture is not a known one; empty where it is.
+        adapter: Which adapter the model has: ``lora``, ``dora``, ``ia3``; empty if it has none.
     """
 
     parameters: tuple[Parameter, ...]
@@ -50,6 +58,7 @@ class Layout:
     batch_norms: tuple[tuple[str, int], ...] = ()
     source: str = ""
     note: str = ""
+    adapter: str = ""
 
     @property
     def backbone_groups(self) -> int:

@@ -9,7 +9,8 @@ from hf_finetune.plan.layers import Layout
 __all__ = ["select"]
 
 WORDS = ("head", "all", "norms", "biases")
-FORMS = (*WORDS, "last:N", "layers[A:B]", "/regular expression/")
+ADAPTERS = ("adapter", "lora", "dora", "ia3")
+FORMS = ("last:N", "layers[A:B]", "/regular expression/")
 LAST = re.compile(r"last:(\d+)")
 LAYERS = re.compile(r"layers\[(-?\d+)?(:)?(-?\d+)?\]")
 
@@ -21,14 +22,16 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
         layout: The model's parameters and layer groups.
         selector: ``head``; ``all``; ``last:3`` (the head and the last three layer groups); ``layers[8:]`` (layer
             groups by index or slice, 0 = nearest the input, the head not among them); ``norms``; ``biases``;
+            ``lora``, ``dora``, ``ia3`` or ``adapter`` (the model's adapter and the head);
             ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
+            An adapter's weights are in ``all``, and where a word or regular expression names them; not in layer groups.
         place: Where the selector stands, for the error.
     Raises:
         InputError: If a selector is malformed or matches no parameter.
     """
     parts = [selector] if isinstance(selector, str) else list(selector)
     if not parts:
-        raise InputError(Problem(place, "must name something to train", "[]", f"Forms: {', '.join(FORMS)}."))
+        raise InputError(Problem(place, "must name something to train", "[]", _forms(layout)))
     problems: list[Problem] = []
     chosen: set[str] = set()
     for part in parts:
@@ -51,6 +54,8 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         return set(layout.names())
     if part == "head":
         return _in_groups(layout, {head})
+    if part in ADAPTERS:
+        return _adapter(layout, part, place)
     if part == "norms":
         return {parameter.name for parameter in layout.parameters if parameter.is_norm}
     if part == "biases":
@@ -66,10 +71,28 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
             raise InputError(
                 Problem(place, f"must hold a valid regular expression ({error})", repr(part))
             ) from error
-        return {name for name in layout.names() if pattern.search(name)}
+        return {parameter.name for parameter in layout.parameters if pattern.search(parameter.bare_name)}
     raise InputError(
-        Problem(place, "must be a selector", repr(part), f"{nearest(part, WORDS)} Forms: {', '.join(FORMS)}.")
+        Problem(place, "must be a selector", repr(part), f"{nearest(part, _words(layout))} {_forms(layout)}")
     )
+
+
+def _words(layout: Layout) -> tuple[str, ...]:
+    return (*WORDS, layout.adapter) if layout.adapter else WORDS
+
+
+def _forms(layout: Layout) -> str:
+    return f"Forms: {', '.join((*_words(layout), *FORMS))}."
+
+
+def _adapter(layout: Layout, part: str, place: str) -> set[str]:
+    """Name the adapter's weights and the head: a new task needs both, as peft's ``modules_to_save`` says."""
+    if not layout.adapter or part not in ("adapter", layout.adapter):
+        kind = "lora" if part == "adapter" else part
+        repair = f"It has {layout.adapter!r}." if layout.adapter else f"Give it one: model.adapter={kind}."
+        raise InputError(Problem(place, "must name an adapter that the model has", repr(part), repair))
+    own = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
+    return own | _in_groups(layout, {layout.backbone_groups})
 
 
 def _last(count: int, head: int, part: str, place: str) -> set[int]:
@@ -91,12 +114,16 @@ def _slice(match: re.Match[str], head: int, part: str, place: str) -> set[int]:
 
 
 def _in_groups(layout: Layout, groups: set[int]) -> set[str]:
-    return {parameter.name for parameter in layout.parameters if parameter.group in groups}
+    return {
+        parameter.name
+        for parameter in layout.parameters
+        if parameter.group in groups and not parameter.is_adapter
+    }
 
 
 def _no_match(layout: Layout, part: str, place: str) -> Problem:
     if part.startswith("/"):
-        names = layout.names()
+        names = [parameter.bare_name for parameter in layout.parameters]
         repair = nearest(part[1:-1], _name_parts(layout))
         if not repair.startswith("Nearest"):
             repair = f"This model's {len(names)} parameters run from {names[0]!r} to {names[-1]!r}."
@@ -108,8 +135,8 @@ def _no_match(layout: Layout, part: str, place: str) -> Problem:
 def _name_parts(layout: Layout) -> list[str]:
     """List the dotted prefixes of the parameter names, outermost first, to find the nearest one to a typing error."""
     prefixes: dict[str, None] = {}
-    for name in layout.names():
-        words = name.split(".")
+    for parameter in layout.parameters:
+        words = parameter.bare_name.split(".")
         for end in range(1, len(words) + 1):
             prefixes[".".join(words[:end])] = None
             prefixes[words[end - 1]] = None

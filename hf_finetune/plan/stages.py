@@ -89,9 +89,17 @@ def build_plan(
         except InputError as error:
             problems.extend(error.problems)
             before = None
+    if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
+        rule, repair = "must be trained by a stage", f"Add one, or change one: train: {layout.adapter}."
+        problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
     if problems:
         raise InputError(problems)
     return Plan(layout, tuple(planned))
+
+
+def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:
+    chosen = set(stage.trainable)
+    return any(parameter.is_adapter and parameter.name in chosen for parameter in layout.parameters)
 
 
 def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, processes: int = 1) -> int:

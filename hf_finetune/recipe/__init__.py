@@ -2,6 +2,7 @@
 
 from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
 from hf_finetune.recipe.schema import (
+    AdapterSpec,
     BestSpec,
     ColumnsSpec,
     DataSpec,
@@ -22,6 +23,7 @@ from hf_finetune.recipe.schema import (
 from hf_finetune.recipe.shipped import shipped_recipes
 
 __all__ = [
+    "AdapterSpec",
     "BestSpec",
     "ColumnsSpec",
     "DataSpec",

@@ -19,6 +19,8 @@ IMAGE_ONLY = ("columns.image", "image_size", "crop_pct")
 DEFAULT_OPTIMIZER = "adamw"
 
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
+LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
+"""Fields that only lora and dora have, and their defaults."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -48,6 +50,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *_split_problems(_mapping(recipe.get("data"))),
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", _mapping(recipe.get("strategy"))),
+        *_adapter_problems(_mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
@@ -108,6 +111,18 @@ def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
     if strategy is not None and stages:
         repair = "A strategy writes the stages. To use it, set stages to null."
         yield Problem("strategy", "must be left out when stages are given", shown(strategy), repair)
+
+
+def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
+    adapter = _mapping(model.get("adapter"))
+    for field, default in LOW_RANK.items():
+        if adapter.get("type") == "ia3" and adapter.get(field, default) != default:
+            repair = "It has no matrices of low rank, only factors."
+            yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(adapter[field]), repair)
+    if adapter.get("save", "merged") != "merged" and model.get("allow_missing"):
+        rule = "must be merged when model.allow_missing is given"
+        repair = "A weight that the checkpoint lacks is in no adapter."
+        yield Problem("model.adapter.save", rule, shown(adapter["save"]), repair)
 
 
 def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 
 __all__ = [
+    "AdapterSpec",
     "BestSpec",
     "ColumnsSpec",
     "DataSpec",
@@ -51,6 +52,31 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+class AdapterSpec(Part):
+    """Small weights beside the checkpoint's, which a stage trains in their place."""
+
+    shorthand = "type"
+
+    type: Literal["lora", "dora", "ia3"] = Field(
+        description="Kind of adapter: lora and dora (products of two matrices), or ia3 (factors)."
+    )
+    r: Count = Field(default=8, description="Rank (no unit) of the matrices of lora and dora.")
+    alpha: Count = Field(
+        default=16, description="Strength (no unit) of lora and dora: their product is taken alpha / r times."
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="Probability of dropping an input of lora and dora."
+    )
+    target: Texts = Field(
+        default=("auto",),
+        description="Layers that get it: auto, all-linear, the end of their names, /regex/, or a list.",
+    )
+    save: Literal["merged", "adapter", "both"] = Field(
+        default="merged",
+        description="What a run leaves: the model with the adapter merged in, the adapter alone, or both.",
+    )
+
+
 class ModelSpec(Part):
     """The pretrained checkpoint."""
 
@@ -59,6 +85,10 @@ class ModelSpec(Part):
     path: Location = Field(description="Checkpoint: a Hub id (timm/... for timm's) or a local folder.")
     revision: Text | None = Field(
         default=None, description="Branch, tag or commit on the Hub; null = the main branch."
+    )
+    adapter: AdapterSpec | None = Field(
+        default=None,
+        description="Adapter that a stage can train: lora, dora, ia3, or its fields; null = none.",
     )
     dropout: float | None = Field(
         default=None,
@@ -218,7 +248,7 @@ class _Named(Part):
         json_schema_extra=_without_default,
     )
     train: Selector = Field(
-        description="What is trained: head, all, last:N, layers[A:B], norms, biases, /regex/, or a list."
+        description="What is trained: head, all, last:N, layers[A:B], norms, biases, an adapter, /regex/, or a list."
     )
 
 

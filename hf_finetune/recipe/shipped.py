@@ -11,7 +11,7 @@ __all__ = ["find_shipped", "shipped_recipes"]
 def shipped_recipes() -> Mapping[str, Path]:
     """Give the file of each recipe that comes with the package, by name (``text/imdb-bert``), sorted."""
     folder = _folder()
-    found = sorted(folder.rglob("*.yaml")) if folder else []
+    found = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix("")) if folder else []
     return MappingProxyType(
         {path.relative_to(folder).with_suffix("").as_posix(): path for path in found if folder}
     )

@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 from torch import nn
 
+from hf_finetune.models.adapters import adapter_dropouts
+
 __all__ = ["freeze_all_but", "frozen_modules", "release"]
 
 
@@ -47,17 +49,22 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
     """List the modules that are to stay in eval mode, by which parameters require a gradient.
 
     They are: a module all of whose parameters are frozen; and a module without parameters (dropout, stochastic
-    depth, an activation) that stands before the first trained layer, or inside a frozen module.
+    depth, an activation) that stands before the first trained layer, or inside a frozen module. The dropout of an
+    adapter goes with the adapter's weights.
     """
     frozen: list[nn.Module] = []
     reached = False
     frozen_above: set[int] = set()
+    dropouts = adapter_dropouts(model)
+    acting = {id(part) for dropout, trained in dropouts.items() if trained for part in dropout.modules()}
+    frozen_above |= {id(dropout) for dropout, trained in dropouts.items() if not trained}
     for module in model.modules():
         parameters = list(module.parameters())
         trained = any(parameter.requires_grad for parameter in parameters)
         owns_trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         reached = reached or owns_trained
         still = not trained and (bool(parameters) or id(module) in frozen_above or not reached)
+        still = still and id(module) not in acting
         if still:
             frozen.append(module)
             frozen_above.update(id(child) for child in module.children())

@@ -11,7 +11,7 @@ from hf_finetune.files import replacing
 
 __all__ = ["Manifest", "StageRecord", "determinism", "library_versions", "read_manifest", "write_json"]
 
-LIBRARIES = ("hf-finetune", "torch", "transformers", "datasets", "accelerate", "timm", "scikit-learn")
+LIBRARIES = ("hf-finetune", "torch", "transformers", "datasets", "accelerate", "timm", "peft", "scikit-learn")
 State = Literal["pending", "running", "done"]
 
 

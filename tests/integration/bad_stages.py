@@ -144,4 +144,39 @@ CASES = [
             "parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'."
         ),
     ),
+    Case(
+        "an adapter selector without an adapter",
+        "run recipe.yaml stages.0.train=lora",
+        (
+            "Problem:\n"
+            "  stages[0].train must name an adapter that the model has. Got 'lora'. Give it one: "
+            "model.adapter=lora."
+        ),
+    ),
+    Case(
+        "an adapter that no stage trains",
+        "run recipe.yaml model.adapter=dora",
+        (
+            "Problem:\n"
+            "  model.adapter must be trained by a stage. Got 'dora'. Add one, or change one: train: dora."
+        ),
+    ),
+    Case(
+        "a target of the adapter with a typing error",
+        "run recipe.yaml model.adapter=lora model.adapter.target=q_prj stages.0.train=lora",
+        (
+            "Problem:\n"
+            "  model.adapter.target must match at least one linear or plain convolutional layer of the "
+            "backbone. Got 'q_prj'. Nearest: 'q_proj'."
+        ),
+    ),
+    Case(
+        "an adapter to be saved alone beside other trained weights",
+        "run recipe.yaml model.adapter=lora model.adapter.save=both stages.0.train=all",
+        (
+            "Problem:\n"
+            "  stages[0].train must train only the adapter and the head when model.adapter.save is not "
+            "merged. Got 'all'. Set model.adapter.save to merged, or train lora."
+        ),
+    ),
 ]

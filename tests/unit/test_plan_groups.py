@@ -50,6 +50,28 @@ def test_no_group_is_empty_when_only_biases_are_trained():
     assert groups == (ParameterGroup("layer.0..head", 0.1, 0.0, ("layer.0.bias", "fc.bias"), 5),)
 
 
+def test_an_adapter_has_a_parameter_group_of_its_own():
+    adapter = Parameter("layer.0.lora_A.default.weight", 5, 1, is_adapter=True)
+    other = Parameter("layer.1.lora_A.default.weight", 7, 2, is_adapter=True)
+    layout = Layout((*LAYOUT.parameters, adapter, other), LAYOUT.groups, adapter="lora")
+    chosen = ["fc.weight", "fc.bias", adapter.name, other.name]
+    groups = plan_groups(layout, chosen, lr=0.1, weight_decay=0.05)
+    assert groups == (
+        ParameterGroup("head", 0.1, 0.05, ("fc.weight",), 6),
+        ParameterGroup("head", 0.1, 0.0, ("fc.bias",), 3),
+        ParameterGroup("lora in layer.0..layer.1", 0.1, 0.05, (adapter.name, other.name), 12),
+    )
+    groups = plan_groups(layout, layout.names(), lr=0.8, layer_decay=0.5)
+    assert [(group.layers, group.lr) for group in groups] == [
+        ("head", 0.8),
+        ("layer.1", 0.4),
+        ("lora in layer.1", 0.4),
+        ("layer.0", 0.2),
+        ("lora in layer.0", 0.2),
+        ("input", 0.1),
+    ]
+
+
 @pytest.mark.parametrize("layer_decay", [0.0, -0.5, 1.01])
 def test_layer_decay_is_a_factor(layer_decay):
     with pytest.raises(ValueError) as caught:

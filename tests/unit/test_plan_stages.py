@@ -158,3 +158,35 @@ def test_processes_share_the_batches_of_an_epoch():
     assert steps_per_epoch(17, 4, 1, processes=2) == 3
     assert steps_per_epoch(17, 4, 2, processes=2) == 2
     assert steps_per_epoch(2, 4, 1, processes=2) == 1
+
+
+ADAPTED = Layout(
+    parameters=(
+        *LAYOUT.parameters[:5],
+        Parameter("block.lora_A.default.weight", 4, 1, is_adapter=True),
+        LAYOUT.parameters[5],
+    ),
+    groups=LAYOUT.groups,
+    batch_norms=LAYOUT.batch_norms,
+    adapter="lora",
+)
+
+
+def test_an_adapter_stage_trains_the_adapter_and_the_head():
+    (planned,) = build_plan(ADAPTED, [stage(train="lora")]).stages
+    assert planned.trainable == ("block.lora_A.default.weight", "fc.weight")
+    assert (planned.trainable_size, ADAPTED.size, planned.frozen_batch_norms) == (10, 37, ("bn", "block.bn"))
+    assert [(group.layers, group.lr, group.size) for group in planned.groups] == [
+        ("head", 0.1, 6),
+        ("lora in block", 0.1, 4),
+    ]
+
+
+def test_an_adapter_that_no_stage_trains_is_an_error():
+    for trained in ("lora", "adapter", "all", "/lora_A/"):
+        assert build_plan(ADAPTED, [stage(), stage(name="two", train=trained)])
+    with pytest.raises(InputError) as caught:
+        build_plan(ADAPTED, [stage(), stage(name="two", train=["last:1", "norms"])])
+    assert str(caught.value) == (
+        "model.adapter must be trained by a stage. Got 'lora'. Add one, or change one: train: lora."
+    )

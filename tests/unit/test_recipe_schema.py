@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hf_finetune.recipe import (
+    AdapterSpec,
     BestSpec,
     EarlyStoppingSpec,
     ModelSpec,
@@ -127,6 +128,25 @@ def test_a_strategy_stands_for_the_stages_and_has_defaults():
     assert short.stages == ()
     assert short.strategy == StrategySpec(name="gradual_unfreeze", groups_per_stage=1, epochs=None, lr=1e-3)
     assert set(StrategySpec.model_fields) - {"groups_per_stage"} == set(StageSpec.model_fields) - {"train"}
+
+
+def test_an_adapter_is_named_or_spelt_out():
+    named = recipe(model={"path": "gpt2", "adapter": "lora"}).model.adapter
+    assert named == AdapterSpec(type="lora", r=8, alpha=16, dropout=0.0, target=("auto",), save="merged")
+    fields = {
+        "type": "dora",
+        "r": 4,
+        "alpha": 4,
+        "dropout": 0.1,
+        "target": ["query", "/key$/"],
+        "save": "both",
+    }
+    spelt = recipe(model={"path": "gpt2", "adapter": fields}).model.adapter
+    assert spelt.model_dump() == {**fields, "target": ("query", "/key$/")}
+    assert recipe(model={"path": "gpt2", "adapter": {"type": "ia3", "target": "key"}}).model.adapter == (
+        AdapterSpec(type="ia3", target=("key",))
+    )
+    assert recipe().model.adapter is None
 
 
 def test_python_may_pass_paths_and_parts():

@@ -77,6 +77,7 @@ def test_the_versions_a_result_depends_on_are_listed():
         "datasets",
         "accelerate",
         "timm",
+        "peft",
         "scikit-learn",
     }
     assert all(versions.values())

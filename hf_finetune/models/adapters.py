@@ -1,0 +1,186 @@
+"""Adapters of peft: put into a model, told apart from its own weights, merged into them, and saved on their own.
+
+peft's layers are put into the model itself, with no wrapper around it. So it stays what transformers built, and
+freezing, checkpoints and plans go by the names of its parameters as they do without an adapter.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from peft import IA3Config, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+from transformers.pytorch_utils import Conv1D
+
+from hf_finetune.models.adapter_layers import describe_layers, ends_with, target_layers
+
+__all__ = [
+    "ADAPTER",
+    "adapted_layers",
+    "adapter_dropouts",
+    "adapter_kind",
+    "adapter_names",
+    "add_adapter",
+    "bare_names",
+    "merge_adapter",
+    "uncalled_layers",
+]
+
+Kind = Literal["lora", "dora", "ia3"]
+
+ADAPTER = "default"
+"""peft's name for the only adapter of a model."""
+
+MERGED_ALIKE = 1e-3
+"""Largest change of a logit by merging, as a share of the largest logit. In fp32 it is about 1e-6."""
+
+
+def add_adapter(
+    model: PreTrainedModel,
+    head: Collection[str],
+    *,
+    kind: Kind,
+    r: int = 8,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    target: Sequence[str] = ("auto",),
+    seed: int = 0,
+) -> str:
+    """Put an adapter into a model, in place. It changes no output yet.
+
+    Args:
+        model: Any classifier that transformers builds; a model on the meta device will do.
+        head: Names of the head's parameters. The head gets no adapter: it is trained itself.
+        kind: ``lora``, ``dora`` or ``ia3``.
+        r: Rank of LoRA and DoRA.
+        alpha: LoRA and DoRA add ``alpha / r`` times the product of their two matrices.
+        dropout: Probability of dropping an input of LoRA and DoRA.
+        target: ``auto``, ``all-linear``, or some of: the end of a layer's name, ``/regular expression/``.
+        seed: Seed of the adapter's weights.
+    Returns:
+        Sentences that say where the adapter is.
+    Raises:
+        InputError: If a target matches no layer that can have an adapter.
+    Source: Hu et al. 2021 (LoRA), Liu et al. 2024 (DoRA), Liu et al. 2022 (IA3), all as in peft.
+    """
+    layers = target_layers(model, head, kind, target)
+    turned = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
+    config: PeftConfig
+    if kind == "ia3":
+        inputs = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, ())
+        scaled_inputs = [name for name in layers if ends_with(name, inputs)]
+        config = IA3Config(target_modules=layers, feedforward_modules=scaled_inputs, fan_in_fan_out=turned)
+    else:
+        config = LoraConfig(
+            r=r,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            use_dora=kind == "dora",
+            target_modules=layers,
+            fan_in_fan_out=turned,
+        )
+    rank = "" if kind == "ia3" else f" of rank {r}"
+    sentence = f"An adapter, {kind}{rank}, is in {describe_layers(model, layers)}"
+    set_seed(seed)
+    inject_adapter_in_model(config, model, ADAPTER)
+    return sentence
+
+
+def adapter_kind(model: nn.Module) -> str:
+    """Say which adapter a model has: ``lora``, ``dora``, ``ia3`` or another of peft's; empty if it has none."""
+    if not adapted_layers(model):
+        return ""
+    config = next(iter(model.peft_config.values()))  # type: ignore[operator]
+    return "dora" if getattr(config, "use_dora", False) else str(config.peft_type.value).lower()
+
+
+def adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
+    """Give the layers that have an adapter, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+def bare_names(model: nn.Module) -> dict[str, str]:
+    """Give each parameter's name in the model without adapters; for an adapter's own, the weight of its layer."""
+    bare = {name: name for name, _ in model.named_parameters()}
+    for layer, module in adapted_layers(model).items():
+        for name, _ in module.named_parameters():
+            own = name.removeprefix("base_layer.") if name.startswith("base_layer.") else "weight"
+            bare[f"{layer}.{name}"] = f"{layer}.{own}"
+    return bare
+
+
+def adapter_names(model: nn.Module) -> set[str]:
+    """Give the names of the adapters' own parameters."""
+    return {
+        f"{layer}.{name}"
+        for layer, module in adapted_layers(model).items()
+        for name, _ in module.named_parameters()
+        if not name.startswith("base_layer.")
+    }
+
+
+def adapter_dropouts(model: nn.Module) -> dict[nn.Module, bool]:
+    """Give the dropout of each adapted layer, and whether its adapter is trained.
+
+    peft registers it before the adapter's weights, so by its place alone it would count to what comes before them.
+    """
+    return {
+        module.lora_dropout: any(
+            parameter.requires_grad
+            for name, parameter in module.named_parameters()
+            if not name.startswith("base_layer.")
+        )
+        for module in adapted_layers(model).values()
+        if hasattr(module, "lora_dropout")
+    }
+
+
+@contextmanager
+def uncalled_layers(model: nn.Module) -> Iterator[Collection[str]]:
+    """Give the adapted layers that have not been called yet; it shrinks as forward passes inside the block call them.
+
+    Some models (BEiT in timm 1.0) read a layer's weight and do not call it: an adapter around it never acts.
+    """
+    waiting: dict[str, Any] = adapted_layers(model)
+
+    def hook(name: str) -> Any:
+        def called(*_: Any) -> None:
+            waiting.pop(name, None)
+
+        return called
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in waiting.items()]
+    try:
+        yield waiting
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def merge_adapter(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> float:
+    """Merge the adapter into the weights, in place: the model is then as if it had never had one.
+
+    Args:
+        model: On the CPU, in fp32.
+        batch: An input, to compare outputs before and after.
+    Returns:
+        The largest change of a logit, as a share of the largest logit.
+    Raises:
+        RuntimeError: If the merged model gives other outputs.
+    """
+    before = model.eval()(**batch).logits
+    for name, layer in adapted_layers(model).items():
+        layer.merge(safe_merge=True)
+        model.set_submodule(name, layer.get_base_layer())
+    del model.peft_config
+    change = float((model(**batch).logits - before).abs().max() / before.abs().max().clamp_min(1e-12))
+    if not change <= MERGED_ALIKE:
+        raise RuntimeError(
+            f"The adapter cannot be merged: a logit changes by {change:.1g} of the largest, beyond {MERGED_ALIKE:g}."
+        )
+    return change

@@ -1,0 +1,30 @@
+"""Adapter stages on two processes: in step with each other, and with one process."""
+
+import torch
+from safetensors.torch import load_file
+from test_launch import SCRIPT, launch, recipe, same  # noqa: F401 (the recipe is a fixture)
+
+from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.run import run
+
+
+def test_two_processes_train_an_adapter_as_one_does(tmp_path, recipe):  # noqa: F811
+    kind = "dora"  # lora's two matrices, and factors as ia3 has
+    content = recipe.model_dump(mode="json")
+    content["model"]["adapter"] = kind
+    content["stages"] = [{**content["stages"][0], "name": kind, "train": kind, "epochs": 1.0}]
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(parse_recipe(content)), encoding="utf-8")
+    (tmp_path / "ranks").mkdir()
+    done = launch(tmp_path, "script.py", "recipe.yaml", "run", "ranks")
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (load_file(tmp_path / "ranks" / f"01-{kind}-{rank}.safetensors") for rank in (0, 1))
+    assert same(first, second)
+    content["stages"][0]["batch_size"] *= 2
+    run(parse_recipe(content), tmp_path / "alone")
+    alone = load_file(tmp_path / "alone" / "stages" / f"01-{kind}" / "model.safetensors")
+    for name, weight in alone.items():
+        torch.testing.assert_close(
+            first[name], weight, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert any("lora_magnitude_vector" in name for name in alone)
