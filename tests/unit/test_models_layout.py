@@ -69,8 +69,7 @@ MATRIX = {
         ["timm_model.fc.weight", "timm_model.fc.bias"],
     ),
     "timm/vgg11_bn": (
-        [f"features.{i}" for i in (0, 1, 4, 5, 8, 9, 11, 12, 15, 16, 18, 19, 22, 23, 25, 26)]
-        + ["pre_logits"],
+        [f"features.{i}" for i in (0, 1, 4, 5, 8, 9, 11, 12)] + ["pre_logits"],
         ["timm_model.head.fc.weight", "timm_model.head.fc.bias"],
     ),
     "timm/test_convnext": (None, ["timm_model.head.fc.weight", "timm_model.head.fc.bias"]),

@@ -61,7 +61,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 15
+    assert len(parts()) == 16
     assert (StageSpec, "lr") in all_fields()
 
 
