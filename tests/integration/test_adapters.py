@@ -311,3 +311,23 @@ def test_a_selector_and_an_adapter_that_do_not_meet_are_errors(tmp_path, recipe_
         "model.adapter must be trained by a stage. Got 'dora'. Add one, or change one: train: dora."
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_layers_that_the_model_does_not_call_are_refused_and_nothing_is_written(
+    tmp_path, tiny_model, squares
+):
+    tiny_model("timm/eva02_tiny_patch14_224", size=224).save_pretrained(tmp_path / "eva")
+    recipe = parse_recipe(
+        {
+            "task": "image-classification",
+            "model": {"path": str(tmp_path / "eva"), "adapter": "lora"},
+            "data": {"path": str(squares)},
+            "stages": [{"train": "lora", **STEPS}],
+        }
+    )
+    assert refusal(lambda: run(recipe, tmp_path / "run")) == (
+        "model.adapter.target must name layers that the model calls. "
+        "Got 'timm_model.blocks.0.attn.qkv' and 11 more. "
+        "The model reads their weights without calling them, past any adapter: name others."
+    )
+    assert not (tmp_path / "run").exists()
