@@ -90,6 +90,13 @@ MUTATIONS = (
         (f"{TRAP_MODELS}14_the_best_checkpoint_is_really_restored[vit]",),
     ),
     Mutation(
+        "A checkpoint is sealed once it is whole",
+        f"{TRAINER}:StagedTrainer._save_checkpoint",
+        "the Trainer's own",
+        the_trainers("_save_checkpoint"),
+        (f"{UNIT}test_staging_trainer.py::test_the_checkpoints_of_the_trainer_are_sealed",),
+    ),
+    Mutation(
         "Head and backbone follow schedules of their own",
         f"{TRAINER}:StagedTrainer.create_scheduler",
         "the Trainer's own",
@@ -296,7 +303,7 @@ MUTATIONS = (
         "Weight decay spares what timm's `no_weight_decay` and the field name",
         f"{LAYOUT}:_no_weight_decay",
         "nothing is spared by name",
-        lambda original: lambda model: set(),
+        lambda original: lambda model, names: set(),
         (f"{TRAP_MODELS}19_weight_decay_spares_what_timm_and_the_field_spare[timm/test_vit]",),
     ),
     Mutation(
@@ -308,7 +315,7 @@ MUTATIONS = (
     ),
     Mutation(
         "The head of a timm model is found",
-        f"{LAYOUT}:head_names",
+        "hf_finetune.models.head:find_head",
         "what the base model does not hold",
         beside_the_base_model,
         (f"{TRAP_MODELS}20_the_head_of_a_timm_model_is_found[timm/test_resnet]",),

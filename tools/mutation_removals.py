@@ -171,18 +171,16 @@ def decay_all(original: Any) -> Any:
 
 
 def one_rate(original: Any) -> Any:
-    def instead(
-        layout: Any, trainable: Any, lr: float, weight_decay: float = 0.0, layer_decay: float = 1.0
-    ) -> Any:
+    def instead(layout: Any, trainable: Any, lr: float, weight_decay: float, *rest: Any) -> Any:
         return original(layout, trainable, lr, weight_decay)
 
     return instead
 
 
 def beside_the_base_model(original: Any) -> Any:
-    def instead(model: Any) -> list[str]:
+    def instead(model: Any) -> tuple[list[str], bool]:
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
-        return [name for name, parameter in model.named_parameters() if id(parameter) not in backbone]
+        return [name for name, parameter in model.named_parameters() if id(parameter) not in backbone], True
 
     return instead
 

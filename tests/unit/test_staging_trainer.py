@@ -11,6 +11,7 @@ from hf_finetune.plan.groups import plan_groups
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.plan.selectors import select
 from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
+from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but
 from hf_finetune.staging.trainer import StagedTrainer, check_optimizer, loss_for, optimizer_name
 
@@ -383,3 +384,10 @@ def test_optimizer_names_are_the_trainers():
 )
 def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
     assert str(InputError(check_optimizer(name, arguments, "stages[1].optimizer"))) == message
+
+
+def test_the_checkpoints_of_the_trainer_are_sealed(tmp_path, tiny_model):
+    """So that a resume tells a whole one from one that was cut off: see ``staging/checkpoints.py``."""
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 4}
+    make_trainer(tiny_model("bert"), tmp_path, Examples("bert", 8), **options).train()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
