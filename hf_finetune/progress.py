@@ -64,7 +64,18 @@ def _log_handler(console: Console) -> logging.Handler:
     """Write above the bars on a terminal; anywhere else (a file, a job's log) plain lines, however long."""
     if console.is_terminal:
         return RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
-    return logging.StreamHandler(console.file)
+    return _PlainHandler(console)
+
+
+class _PlainHandler(logging.Handler):
+    """Print through the console, and so to whatever it writes to at that moment."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), markup=False)
 
 
 def default_run_folder(recipe: str, resume: bool) -> Path | None:
