@@ -68,7 +68,7 @@ TRAP_TRAINING = f"{UNIT}test_traps_training.py::test_trap_"
 TRAP_MODELS = f"{UNIT}test_traps_models.py::test_trap_"
 MODELS_BUILD = f"{UNIT}test_models_build.py::test_"
 STAGING = f"{UNIT}test_staging_callbacks.py::test_"
-RUNS = "tests/integration/test_run.py::test_"
+RESUMED = "tests/integration/test_run_resumed.py::test_"
 
 MUTATIONS = (
     Mutation(
@@ -371,20 +371,23 @@ MUTATIONS = (
         "hf_finetune.run_folder:_check_unchanged",
         "nothing",
         nothing,
-        (f"{RUNS}a_changed_recipe_is_refused", f"{RUNS}changed_data_and_a_changed_checkpoint_are_refused"),
+        (
+            f"{RESUMED}a_changed_recipe_is_refused",
+            f"{RESUMED}changed_data_and_a_changed_checkpoint_are_refused",
+        ),
     ),
     Mutation(
         "Early stopping counts on behind a resume",
         "hf_finetune.staging.resuming:ResumableEarlyStopping.on_train_begin",
         "the stock callback's",
         early_stopping_begins_anew,
-        (f"{RUNS}early_stopping_counts_on_after_an_interruption[stop0]",),
+        (f"{RESUMED}early_stopping_counts_on_after_an_interruption[stop0]",),
     ),
     Mutation(
         "The best checkpoint of a run that was moved is found",
         "hf_finetune.staging.resuming:MovedCheckpoint.on_train_begin",
         "nothing",
         nothing,
-        (f"{RUNS}a_run_that_was_moved_goes_on_where_it_is",),
+        (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
     ),
 )

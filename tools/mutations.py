@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def table() -> str:
     return HEADER + "".join(rows)
 
 
-def apply(mutation: Mutation) -> None:
+def apply(mutation: Mutation, put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Put something else in the place of a defence, wherever the package or a test has a name for it."""
     module_name, _, path = mutation.target.partition(":")
     *owners, name = path.split(".")
@@ -80,12 +80,12 @@ def apply(mutation: Mutation) -> None:
         owner = getattr(owner, step)
     original = getattr(owner, name)
     instead = mutation.become(original)
-    setattr(owner, name, instead)
+    put(owner, name, instead)
     if not owners and getattr(original, "__module__", None) == module_name:
         for key, module in list(sys.modules.items()):
             ours = key.startswith("hf_finetune.") or key.startswith(("test_", "stage_helpers"))
             if ours and getattr(module, name, None) is original:
-                setattr(module, name, instead)
+                put(module, name, instead)
 
 
 class Removals:

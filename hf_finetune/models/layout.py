@@ -213,8 +213,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _no_weight_decay(model: nn.Module, names: Sequence[str]) -> set[str]:
     timm_model, prefix = timm_part(model)
-    listed = timm_model.no_weight_decay() if hasattr(timm_model, "no_weight_decay") else ()  # type: ignore
-    spared = {f"{prefix}{name}" for name in listed}
+    no_weight_decay = getattr(timm_model, "no_weight_decay", tuple)
+    spared = {f"{prefix}{name}" for name in no_weight_decay()}
     return spared | {name for name in names if SPARED.search(name) or SPARED_TABLES.search(name)}
 
 

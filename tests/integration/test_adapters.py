@@ -7,9 +7,9 @@ import sys
 import pytest
 import timm
 import torch
+from run_helpers import Record, Stop, changed, interrupt, log_of, refusal, without_times
 from safetensors.torch import load_file, save_file
 from test_models_adapters import assert_alike, load_adapter
-from test_run import Record, Stop, changed, interrupt, log_of, refusal, without_times
 from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,

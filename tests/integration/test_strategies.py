@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from test_run import Stop, assert_equal_runs, changed, interrupt, log_of, refusal, weights_of
+from run_helpers import Stop, assert_equal_runs, changed, interrupt, log_of, refusal, weights_of
 from transformers import TrainerCallback
 
 from hf_finetune import load_recipe, plan, run

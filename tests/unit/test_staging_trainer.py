@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from stage_helpers import Examples
 from torch.nn import functional
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -14,27 +15,6 @@ from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but
 from hf_finetune.staging.trainer import StagedTrainer, check_optimizer, loss_for, optimizer_name
-
-IMAGES = ("vit", "deit", "dinov2", "swin", "resnet", "timm/test_resnet", "timm/test_vit")
-
-
-class Examples(torch.utils.data.Dataset):
-    """Random pixels of 32 x 32, or random tokens of one length, with labels of three classes."""
-
-    def __init__(self, name, count):
-        generator = torch.Generator().manual_seed(1)
-        if name in IMAGES:
-            self.inputs = {"pixel_values": torch.randn(count, 3, 32, 32, generator=generator)}
-        else:
-            tokens = torch.randint(4, 15, (count, 7), generator=generator)
-            self.inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        self.labels = torch.randint(0, 3, (count,), generator=generator)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return {**{name: values[index] for name, values in self.inputs.items()}, "labels": self.labels[index]}
 
 
 class Watch(TrainerCallback):
@@ -52,6 +32,7 @@ class Watch(TrainerCallback):
 def make_trainer(
     model, folder, examples, *, train="all", groups=None, optimizer_args=None, callbacks=(), **options
 ):
+    """Give the trainer of one stage. ``examples`` is a data set, or how many to make up."""
     layout = read_layout(model)
     trainable = select(layout, train)
     freeze_all_but(model, trainable)
@@ -73,7 +54,7 @@ def make_trainer(
         loss=loss_for("single_label"),
         model=model,
         args=TrainingArguments(**arguments),
-        train_dataset=examples,
+        train_dataset=Examples(model, examples) if isinstance(examples, int) else examples,
         callbacks=list(callbacks),
     )
 
@@ -86,7 +67,7 @@ def norms(name, model, folder, count, batch_size, accumulation):
     trainer = make_trainer(
         model,
         folder,
-        Examples(name, count),
+        count,
         train=train,
         callbacks=[watch],
         per_device_train_batch_size=batch_size,
@@ -112,7 +93,7 @@ def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, 
 
 
 def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path, tiny_model):
-    examples = Examples("bert", 8)
+    examples = Examples(tiny_model("bert"), 8)
     watch = Watch()
     trainer = make_trainer(
         tiny_model("bert"),
@@ -146,7 +127,7 @@ def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
     """Traps 1, 2, 4 and 19: the stock optimiser misses what is thawed later, and decays timm's exceptions."""
     model = tiny_model(name)
     planned = {"lr": 0.02, "weight_decay": 0.05, "layer_decay": layer_decay}
-    trainer = make_trainer(model, tmp_path, Examples(name, 4), train=train, groups=planned)
+    trainer = make_trainer(model, tmp_path, 4, train=train, groups=planned)
     optimizer = trainer.create_optimizer()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     held = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
@@ -163,18 +144,15 @@ def test_the_optimizer_holds_exactly_what_is_trained_as_planned(
 
 
 def test_sgd_has_momentum_unless_the_recipe_says_otherwise(tmp_path, tiny_model):
-    examples = Examples("bert", 4)
     for number, (arguments, momentum) in enumerate([({}, 0.9), ({"momentum": 0.0}, 0.0)]):
         trainer = make_trainer(
-            tiny_model("bert"), tmp_path / str(number), examples, optim="sgd", optimizer_args=arguments
+            tiny_model("bert"), tmp_path / str(number), 4, optim="sgd", optimizer_args=arguments
         )
         assert {group["momentum"] for group in trainer.create_optimizer().param_groups} == {momentum}
 
 
 def test_arguments_of_the_recipe_reach_the_optimizer(tmp_path, tiny_model):
-    trainer = make_trainer(
-        tiny_model("bert"), tmp_path, Examples("bert", 4), optimizer_args={"betas": [0.8, 0.9], "eps": 1e-5}
-    )
+    trainer = make_trainer(tiny_model("bert"), tmp_path, 4, optimizer_args={"betas": [0.8, 0.9], "eps": 1e-5})
     optimizer = trainer.create_optimizer()
     assert type(optimizer) is torch.optim.AdamW
     assert {(tuple(group["betas"]), group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.9), 1e-5)}
@@ -187,7 +165,7 @@ def test_the_polynomial_schedule_is_exact_at_every_step(tmp_path, tiny_model, po
     trainer = make_trainer(
         tiny_model("bert"),
         tmp_path,
-        Examples("bert", 4),
+        4,
         groups={"lr": 0.02, "layer_decay": 0.5},
         callbacks=[watch],
         max_steps=steps,
@@ -209,7 +187,7 @@ def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, ti
     trainer = make_trainer(
         tiny_model("bert"),
         tmp_path,
-        Examples("bert", 4),
+        4,
         groups={"lr": 0.02, "layer_decay": 0.5, "schedule": TWO},
         callbacks=[watch],
         max_steps=7,
@@ -237,7 +215,7 @@ def test_one_schedule_for_all_groups_is_the_trainers_own(tmp_path, tiny_model):
         make_trainer(
             tiny_model("bert"),
             tmp_path,
-            Examples("bert", 4),
+            4,
             groups={"lr": 0.02, "layer_decay": 0.5, "schedule": schedule},
             callbacks=[watch],
             max_steps=5,
@@ -267,14 +245,12 @@ def test_a_schedule_for_each_group_resumes_bit_for_bit(tmp_path, tiny_model, ste
         "per_device_train_batch_size": 2,
     }
     whole, watch = tiny_model("bert"), Watch()
-    make_trainer(whole, tmp_path / "whole", Examples("bert", 6), callbacks=[watch], **options).train()
-    stopped = make_trainer(
-        tiny_model("bert"), tmp_path / "run", Examples("bert", 6), callbacks=[StopAt(step)], **options
-    )
+    make_trainer(whole, tmp_path / "whole", 6, callbacks=[watch], **options).train()
+    stopped = make_trainer(tiny_model("bert"), tmp_path / "run", 6, callbacks=[StopAt(step)], **options)
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
     model, rest = tiny_model("bert"), Watch()
-    resumed = make_trainer(model, tmp_path / "run", Examples("bert", 6), callbacks=[rest], **options)
+    resumed = make_trainer(model, tmp_path / "run", 6, callbacks=[rest], **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
     assert rest.rates == watch.rates[step:]
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items())
@@ -284,7 +260,7 @@ def test_a_schedule_for_each_group_resumes_bit_for_bit(tmp_path, tiny_model, ste
 def test_a_checkpoint_reloads_bit_for_bit(tmp_path, tiny_model, name):
     """Trap 14: transformers 5.23 saves ViT's checkpoints under hub names and reloads them with strict=False."""
     model = tiny_model(name)
-    trainer = make_trainer(model, tmp_path, Examples(name, 4))
+    trainer = make_trainer(model, tmp_path, 4)
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters()):
             parameter.fill_(number + 1)
@@ -302,7 +278,7 @@ def test_the_stock_trainer_still_reloads_wrong_weights(tmp_path, tiny_model, nam
     """Trap 14: when this fails, transformers is mended and ``StagedTrainer._save`` can go."""
     model = tiny_model(name)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
-    trainer = Trainer(model=model, args=arguments, train_dataset=Examples(name, 4))
+    trainer = Trainer(model=model, args=arguments, train_dataset=Examples(model, 4))
     trainer.save_model(str(tmp_path / "checkpoint-1"), _internal_call=True)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -389,5 +365,5 @@ def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
 def test_the_checkpoints_of_the_trainer_are_sealed(tmp_path, tiny_model):
     """So that a resume tells a whole one from one that was cut off: see ``staging/checkpoints.py``."""
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 4}
-    make_trainer(tiny_model("bert"), tmp_path, Examples("bert", 8), **options).train()
+    make_trainer(tiny_model("bert"), tmp_path, 8, **options).train()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"

@@ -1,0 +1,160 @@
+"""Whole runs on tiny models: what is seen of them, how they are stopped, and how two are compared."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+# What a run may take a different time for.
+TIMES = ("runtime", "per_second", "seconds")
+
+
+def tiny_image_recipe(data, checkpoint, **changes):
+    """Two stages on 24 images in 6 steps an epoch, augmented."""
+    common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd"}
+    content = {
+        "task": "image-classification",
+        "model": str(checkpoint),
+        "data": {
+            "path": str(data),
+            "augment": "strong",
+            "split": {"validation": 0.17, "test": 0.17},
+        },
+        "stages": [
+            {"name": "head", "train": "head", "lr": 0.05, **common},
+            {"name": "all", "train": "last:2", "lr": 0.01, "layer_decay": 0.5, **common},
+        ],
+        "seed": 3,
+    }
+    return parse_recipe({**content, **changes})
+
+
+def tiny_text_recipe(data, checkpoint, **changes):
+    """Two stages on 28 texts in 4 steps an epoch, with dropout."""
+    common = {"epochs": 2.0, "batch_size": 4, "accumulation": 2}
+    content = {
+        "task": "text-classification",
+        "model": str(checkpoint),
+        "data": {"path": str(data), "split": {"validation": 0.15, "test": 0.15}},
+        "stages": [
+            {"name": "head", "train": "head", "lr": 0.05, **common},
+            {"name": "all", "train": "all", "lr": 0.005, "layer_decay": 0.9, **common},
+        ],
+    }
+    return parse_recipe({**content, **changes})
+
+
+def with_stages(recipe, *changes):
+    """Change fields of the stages of a recipe, one mapping for each stage."""
+    content = recipe.model_dump(mode="json")
+    for stage, change in zip(content["stages"], changes, strict=True):
+        stage.update(change)
+    return parse_recipe(content)
+
+
+class Record(TrainerCallback):
+    """Keep the model's state around each stage, and what its optimiser held."""
+
+    def __init__(self):
+        self.before, self.after, self.groups, self.modes = [], [], [], []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.before.append(copy_of(kwargs["model"]))
+        names = {id(parameter): name for name, parameter in kwargs["model"].named_parameters()}
+        self.groups.append(
+            [
+                ([names[id(p)] for p in group["params"]], group["initial_lr"], group["weight_decay"])
+                for group in kwargs["optimizer"].param_groups
+            ]
+        )
+        self.modes.append(set())
+
+    def on_step_end(self, args, state, control, **kwargs):
+        training = [name for name, module in kwargs["model"].named_modules() if module.training]
+        self.modes[-1].update(training)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.after.append(copy_of(kwargs["model"]))
+
+
+class Stop(TrainerCallback):
+    """Stop as if killed: at the start of a step of a stage, or right after a checkpoint."""
+
+    def __init__(self, stage, step, moment):
+        self.stage, self.step, self.moment = stage, step, moment
+
+    def happens(self, moment, args, state):
+        here = Path(args.output_dir).name.endswith(self.stage) and state.global_step == self.step
+        return here and moment == self.moment
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.happens("ctrl-c", args, state):
+            os.kill(os.getpid(), signal.SIGINT)
+        if self.happens("begin", args, state):
+            raise KeyboardInterrupt
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.happens("save", args, state):
+            raise KeyboardInterrupt
+
+
+def copy_of(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def changed(before, after):
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def weights_of(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {
+            key: without_times(item) for key, item in value.items() if not any(word in key for word in TIMES)
+        }
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def log_of(folder, stage):
+    """Read a stage's log, but for the summary of the last ``train()`` call, which counts its own steps."""
+    lines = (folder / "stages" / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [without_times(json.loads(line)) for line in lines]
+    return [entry for entry in entries if "train_loss" not in entry]
+
+
+def assert_equal_runs(one, other):
+    first, second = weights_of(one), weights_of(other)
+    assert changed(first, second) == set()
+    metrics = [without_times(json.loads((folder / "metrics.json").read_text())) for folder in (one, other)]
+    assert metrics[0] == metrics[1]
+    tables = [(folder / "predictions.parquet").read_bytes() for folder in (one, other)]
+    assert tables[0] == tables[1]
+    for stage in ("01-head", "02-all"):
+        assert log_of(one, stage) == log_of(other, stage)
+
+
+def interrupt(recipe, folder, stop):
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, folder, callbacks=[stop])
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["state"] == "running"
+    assert not (folder / "model").exists()
+
+
+def refusal(function):
+    with pytest.raises(InputError) as caught:
+        function()
+    return str(caught.value)

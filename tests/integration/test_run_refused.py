@@ -1,0 +1,166 @@
+"""What a run refuses, leaving nothing behind; and what its plan says."""
+
+import shutil
+
+import pytest
+from PIL import Image
+from run_helpers import refusal, with_stages
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForImageClassification,
+    TrainerCallback,
+    ViTImageProcessor,
+)
+
+from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.models.layout import head_names, read_layout
+from hf_finetune.ready import plan
+from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.run import run
+from hf_finetune.staging.callbacks import DivergedError
+
+# --- What is refused, and leaves nothing behind -----------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert refusal(lambda: run(text_recipe(), tmp_path)) == (
+        f"--output-dir must be empty or not exist. Got {tmp_path}. Name another folder."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert refusal(lambda: run(text_recipe(), tmp_path / "notes.txt")) == (
+        f"--output-dir must be a folder. Got the file {tmp_path / 'notes.txt'}."
+    )
+
+
+def test_a_folder_inside_a_file_is_refused(tmp_path, text_recipe):
+    (tmp_path / "file").write_text("mine")
+    assert refusal(lambda: run(text_recipe(), tmp_path / "file" / "run")) == (
+        f"--output-dir must be in a folder that can be written to. Got {tmp_path / 'file'}."
+    )
+
+
+def test_every_problem_of_recipe_and_data_is_told_at_once(tmp_path, text_recipe):
+    recipe = with_stages(
+        text_recipe(metrics=["acuracy"]),
+        {"train": "last:9", "optimizer": "adamww"},
+        {"best": {"metric": "rmse"}},
+    )
+    message = refusal(lambda: run(recipe, tmp_path / "run")).splitlines()
+    assert [line.split(" must ")[0] for line in message] == [
+        "stages[0].optimizer",
+        "metrics[0]",
+        "stages[1].best.metric",
+        "stages[0].train",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_needs_a_validation_split_is_refused_without_one(tmp_path, text_recipe):
+    content = with_stages(text_recipe(), {"early_stopping": 2}, {"best": "loss"}).model_dump(mode="json")
+    content["data"]["split"]["validation"] = 0.0
+    assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
+        "stages[0].early_stopping must have a validation split to look at. "
+        "Set data.split.validation above 0, or leave it out.\n"
+        "stages[1].best.metric must have a validation split to look at. "
+        "Set data.split.validation above 0, or leave it out."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_with_a_gap_is_refused_and_nothing_is_written(tmp_path, bert_checkpoint, text_recipe):
+    shutil.copytree(bert_checkpoint, tmp_path / "bert")
+    weights = load_file(tmp_path / "bert" / "model.safetensors")
+    del weights["bert.pooler.dense.bias"]
+    save_file(weights, tmp_path / "bert" / "model.safetensors", {"format": "pt"})
+    content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
+    assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
+        "model.path must hold every weight outside the head; it lacks bert.pooler.dense.bias. "
+        f"Got {str(tmp_path / 'bert')!r}. Name it in model.allow_missing if that is meant."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_weights_are_refused_and_nothing_is_written(tmp_path, bert_checkpoint, text_recipe):
+    shutil.copytree(bert_checkpoint, tmp_path / "bert")
+    path = tmp_path / "bert" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
+    assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")).startswith(
+        f"model.path must hold whole weight files. Got {str(tmp_path / 'bert')!r}. "
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_size_that_the_checkpoint_cannot_take_is_refused_and_nothing_is_written(
+    tmp_path, tiny_model, image_recipe, squares
+):
+    tiny_model("vit").save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    content = image_recipe().model_dump(mode="json")
+    content["model"] = str(tmp_path / "vit")
+    content["data"]["image_size"] = 48
+    assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
+        "data.image_size must suit the checkpoint. Got 48. "
+        "The model says: Input image size (48*48) doesn't match model (32*32)."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_image_size_of_a_timm_checkpoint_is_that_of_training_and_inference(tmp_path, image_recipe):
+    sizes = set()
+
+    class Size(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            kwargs["model"].register_forward_pre_hook(
+                lambda module, args, inputs: sizes.add(tuple(inputs["pixel_values"].shape[2:])),
+                with_kwargs=True,
+            )
+
+    content = with_stages(image_recipe(), *[{"epochs": None, "max_steps": 1}] * 2).model_dump(mode="json")
+    content["data"]["image_size"] = 40
+    run(parse_recipe(content), tmp_path / "run", callbacks=[Size()])
+    assert sizes == {(40, 40)}
+    classifier = load_classifier(tmp_path / "run" / "model")
+    pixels = classifier.pipe.image_processor(Image.new("RGB", (90, 60)), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 40, 40)
+
+
+def test_a_run_that_diverges_says_so(tmp_path, text_recipe):
+    recipe = with_stages(text_recipe(), {"lr": 1e38, "clip": None, "optimizer": "sgd"}, {})
+    with pytest.raises(DivergedError) as caught:
+        run(recipe, tmp_path / "run")
+    assert str(caught.value).startswith("Stage 'head' diverged: the loss is ")
+    assert not list((tmp_path / "run" / "stages" / "01-head").glob("checkpoint-*"))
+
+
+# --- The plan ---------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_says_what_the_run_does_and_writes_nothing(tmp_path, image_run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, result = image_run
+    report = plan(recipe)
+    assert report.examples == 24
+    for planned, entry in zip(report.plan.stages, result.metrics["stages"], strict=True):
+        assert (planned.steps, planned.trainable_size) == (entry["steps"], entry["trainable_parameters"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_without_the_data_counts_two_labels(tmp_path, text_recipe):
+    content = text_recipe().model_dump(mode="json")
+    content["data"]["path"] = str(tmp_path / "none.csv")
+    report = plan(parse_recipe(content))
+    assert report.examples is None
+    assert [stage.steps for stage in report.plan.stages] == [None, None]
+    assert report.notes == (
+        f"The data {str(tmp_path / 'none.csv')!r} is not at hand: its labels are counted as 2, its steps are unknown.",
+    )
+
+
+def test_the_layout_of_the_plan_is_that_of_the_model(image_run):
+    recipe, result = image_run
+    model = AutoModelForImageClassification.from_pretrained(result.folder / "model")
+    assert read_layout(model) == plan(recipe).plan.layout
+    assert head_names(model) == list(plan(recipe).plan.stages[0].trainable)
+    assert dump_recipe(recipe) == (result.folder / "recipe.yaml").read_text(encoding="utf-8")

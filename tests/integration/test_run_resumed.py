@@ -1,0 +1,193 @@
+"""Whole runs that are interrupted: what an interruption changes, which is nothing."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from run_helpers import Stop, assert_equal_runs, interrupt, refusal, with_stages
+from safetensors.torch import load_file, save_file
+
+from hf_finetune.ready import plan
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+STOPS = [
+    ("head", 6, "save"),  # after the first epoch's checkpoint
+    ("head", 12, "save"),  # after the last checkpoint of the stage
+    ("head", 3, "begin"),  # before there is any checkpoint
+    ("head", 8, "ctrl-c"),  # inside the second epoch
+    ("all", 0, "begin"),  # between the stages
+    ("all", 6, "save"),
+    ("all", 12, "save"),
+    ("all", 2, "ctrl-c"),
+    ("all", 9, "begin"),
+]
+STOP_IDS = [f"{stage}-{moment}-{step}" for stage, step, moment in STOPS]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=STOP_IDS)
+def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, image_run, stop):
+    recipe, result = image_run
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "stop", [("head", 4, "save"), ("all", 1, "ctrl-c"), ("all", 4, "save"), ("all", 6, "ctrl-c")]
+)
+def test_an_interrupted_text_run_ends_as_if_it_had_not_been(tmp_path, text_run, stop):
+    recipe, result = text_run
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("stage", ["head", "all"])
+def test_an_interrupt_in_the_last_step_of_an_epoch_skips_no_evaluation(tmp_path, text_run, stage):
+    """A checkpoint written before the epoch's evaluation would resume in the next epoch."""
+    recipe, result = text_run
+    interrupt(recipe, tmp_path / "run", Stop(stage, 3, "ctrl-c"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_an_interrupt_between_two_logs_changes_none_of_them(tmp_path, text_recipe, step):
+    """The Trainer starts its mean of the loss anew when it resumes."""
+    recipe = with_stages(text_recipe(), *[{"batch_size": 1, "accumulation": 2, "epochs": 1.0}] * 2)
+    assert plan(recipe).plan.stages[0].steps >= 10
+    run(recipe, tmp_path / "whole")
+    interrupt(recipe, tmp_path / "run", Stop("all", step, "ctrl-c"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_that_is_interrupted_again_and_again_ends_the_same(tmp_path, text_run):
+    recipe, result = text_run
+    interrupt(recipe, tmp_path / "run", Stop("head", 1, "ctrl-c"))
+    for stop in [("head", 5, "ctrl-c"), ("all", 1, "ctrl-c"), ("all", 4, "save"), ("all", 6, "begin")]:
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "run", resume=True, callbacks=[Stop(*stop)])
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("stop", [("head", 8, "ctrl-c"), ("all", 6, "save")])
+def test_an_interrupted_run_with_a_data_loader_process_ends_the_same(tmp_path, image_run, stop):
+    recipe = image_run[0]
+    content = recipe.model_dump(mode="json")
+    content["data"]["workers"] = 1
+    content["stages"] = [{**stage, "epochs": 2.0} for stage in content["stages"]]
+    recipe = parse_recipe(content)
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    run(recipe, tmp_path / "run", resume=True)
+    # the worker augments as the main process does, so that even the number of workers changes nothing
+    assert_equal_runs(image_run[1].folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("stop", [("head", 8, "save"), ("head", 12, "save"), ("head", 9, "ctrl-c")])
+def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, stop):
+    """Trap 16: transformers 5.23 restores no state of a callback unless it is told to."""
+    endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 2, "threshold": 0.5}}
+    recipe = with_stages(text_recipe(), endless, {"epochs": None, "max_steps": 1})
+    whole = run(recipe, tmp_path / "whole").metrics["stages"][0]
+    assert whole["steps"] == 12
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    assert run(recipe, tmp_path / "run", resume=True).metrics["stages"][0]["steps"] == 12
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_early_stopping_starts_anew_in_each_stage(tmp_path, text_recipe):
+    """Trap 17: a best metric carried over a transition would stop the next stage in its first dip."""
+    endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 1, "threshold": 0.5}}
+    stages = run(with_stages(text_recipe(), endless, endless), tmp_path / "run").metrics["stages"]
+    assert [entry["steps"] for entry in stages] == [8, 8]
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, text_run):
+    recipe, result = text_run
+    interrupt(recipe, tmp_path / "run", Stop("all", 4, "save"))
+    half = tmp_path / "run" / "stages" / "02-all" / "checkpoint-7"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe):
+    recipe = with_stages(text_recipe(), *[{"lr": 1e-5}] * 2)
+    run(recipe, tmp_path / "whole")
+    interrupt(recipe, tmp_path / "old", Stop("all", 8, "save"))
+    (tmp_path / "old").rename(tmp_path / "new")
+    run(recipe, tmp_path / "new", resume=True)
+    # the best checkpoint is not the last one here
+    assert json.loads((tmp_path / "new" / "metrics.json").read_text())["stages"][1]["best_step"] == 4
+    assert_equal_runs(tmp_path / "whole", tmp_path / "new")
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path, text_run):
+    recipe, result = text_run
+    shutil.copytree(result.folder, tmp_path / "run")
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run, monkeypatch):
+    recipe, result = text_run
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_finetune.run.evaluate_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+def test_a_changed_recipe_is_refused(tmp_path, text_recipe):
+    recipe = text_recipe()
+    interrupt(recipe, tmp_path / "run", Stop("head", 4, "save"))
+    other = with_stages(recipe, {"lr": 0.02}, {})
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
+    message = refusal(lambda: run(other, tmp_path / "run", resume=True))
+    assert message == (
+        "--resume must go on with the recipe that the run began with. Got 'lr: 0.02' where it was 'lr: 0.05'. "
+        f"Resume with {tmp_path / 'run' / 'recipe.yaml'}, or begin a new run."
+    )
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_changed_data_and_a_changed_checkpoint_are_refused(tmp_path, reviews, bert_checkpoint, text_recipe):
+    data, checkpoint = tmp_path / "reviews.csv", tmp_path / "bert"
+    shutil.copy(reviews, data)
+    shutil.copytree(bert_checkpoint, checkpoint)
+    content = text_recipe().model_dump(mode="json")
+    content["data"]["path"], content["model"]["path"] = str(data), str(checkpoint)
+    recipe = parse_recipe(content)
+    interrupt(recipe, tmp_path / "run", Stop("head", 4, "save"))
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file(
+        {**weights, "classifier.bias": torch.ones(3)}, checkpoint / "model.safetensors", {"format": "pt"}
+    )
+    with data.open("a", encoding="utf-8") as file:
+        file.write("a film of its own,good\n")
+    assert refusal(lambda: run(recipe, tmp_path / "run", resume=True)) == (
+        "--resume must go on with the data that the run began with. Begin a new run.\n"
+        "--resume must go on with the checkpoint that the run began with. Begin a new run."
+    )
+
+
+def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
+    assert refusal(lambda: run(text_recipe(), tmp_path / "run", resume=True)) == (
+        f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
+        "Begin the run without --resume."
+    )
+    assert refusal(lambda: run(text_recipe(), resume=True)) == (
+        "--resume must come with the run's folder. Add --output-dir RUN."
+    )
+    assert list(tmp_path.iterdir()) == []
