@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hf_finetune.doctor.result import CheckResult
+from hf_finetune.doctor.result import CheckResult, counted
 from hf_finetune.doctor.steps import (
     FirstGradient,
     difference,
@@ -55,20 +55,22 @@ def check_loss_scaling(subject: Subject, folder: Path) -> CheckResult:
         label_smoothing=stage.label_smoothing,
         device=start_processes().device,
     )
-    names = [f"{accumulation} x {batch_size}" for accumulation, batch_size in cuts]
+    names = [
+        f"{counted(accumulation, 'batch', 'batches')} of {batch_size}" for accumulation, batch_size in cuts
+    ]
     compared = [difference(gradient, plain) for gradient in found]
     worst = max(error for _, error in compared)
     if not worst <= TOLERANCE:
         ratios = " and ".join(
-            f"{ratio:.3g} times with {name}" for (ratio, _), name in zip(compared, names, strict=True)
+            f"{ratio:.3g} ({name})" for (ratio, _), name in zip(compared, names, strict=True)
         )
         measured = (
-            f"The gradient norm of {count} examples is {ratios} what plain torch gives; "
+            f"The gradient norm is {ratios} times that of plain torch; "
             f"the gradients differ by up to {worst:.1%} of it."
         )
         return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
     cut = " and ".join(names)
-    measured = f"Accumulation {cut} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
+    measured = f"{cut} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
     return CheckResult(LOSS_SCALING, "pass", measured)
 
 

@@ -40,9 +40,9 @@ class Check:
     run: Callable[[Path], CheckResult]
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, several: str = "") -> str:
     """Write a number with its noun: 1 thread, 2 threads."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {several or f'{noun}s'}"
 
 
 def sentence(parts: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_finetune.doctor.gradients import TOLERANCE
-from hf_finetune.doctor.result import CheckResult, sentence, some
+from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.doctor.worker import JOB, digests_file, gradient_file
@@ -65,7 +65,7 @@ def check_two_processes(subject: Subject, folder: Path) -> CheckResult:
         differ = _differences([found[index] for found in digests])
         if differ:
             wrong.append(
-                f"after stage {stage.name} the two differ in {len(differ)} parameters ({some(differ)})"
+                f"after stage {stage.name} the two differ in {counted(len(differ), 'parameter')} ({some(differ)})"
             )
         expected = plain_gradient(
             subject.model, planned.trainable, batch, ready.data.target, label_smoothing=stage.label_smoothing
@@ -79,9 +79,8 @@ def check_two_processes(subject: Subject, folder: Path) -> CheckResult:
             )
     if wrong:
         return CheckResult(TWO_PROCESSES, "fail", sentence(wrong), ALONE)
-    each = "the stage" if len(stages) == 1 else f"each of the {len(stages)} stages"
     measured = (
-        f"After 2 steps of {each} they are equal bit for bit; "
+        "2 steps of every stage leave them equal bit for bit; "
         f"the gradient is that of one process, to {worst:.0e} of its norm."
     )
     return CheckResult(TWO_PROCESSES, "pass", measured)

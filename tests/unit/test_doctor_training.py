@@ -144,7 +144,7 @@ def test_the_gradient_of_a_batch_does_not_depend_on_how_it_is_cut(tmp_path, subj
     found = check_loss_scaling(subject, tmp_path)
     assert found.state == "pass"
     assert found.measured.startswith(
-        "Accumulation 1 x 8 and 4 x 2 give the same gradient, that of plain torch, to "
+        "1 batch of 8 and 4 batches of 2 give the same gradient, that of plain torch, to "
     )
 
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_the_mean_of_each_micro_batch_fails(tmp_path, subject, mo
     assert check_loss_scaling(subject, tmp_path) == CheckResult(
         "loss scaling",
         "fail",
-        "The gradient norm of 8 examples is 1 times with 1 x 8 and 4 times with 4 x 2 what plain torch gives; "
+        "The gradient norm is 1 (1 batch of 8) and 4 (4 batches of 2) times that of plain torch; "
         "the gradients differ by up to 300.0% of it.",
         gradients.REPAIR,
     )
