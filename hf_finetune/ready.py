@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem
@@ -16,7 +17,7 @@ from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import Plan, build_plan
-from hf_finetune.processes import start_processes
+from hf_finetune.processes import first_process_first, start_processes
 from hf_finetune.recipe import Recipe
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -88,7 +89,7 @@ def get_ready(recipe: Recipe, state: PartialState) -> Ready:
     task = TASKS[recipe.task]
     problems: list[Problem] = []
     data, processor, config, layout, made = None, None, None, None, None
-    with _collected(problems), state.main_process_first():
+    with _collected(problems), first_process_first(state):
         data = load_data(recipe, task.modality)
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
@@ -125,6 +126,9 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 def load_pretrained(ready: Ready) -> BuiltModel:
     """Load the checkpoint's weights under a new head; the same weights at every call."""
     spec = ready.recipe.model
+    # While the TrainingArguments of an earlier stage live, transformers 5.23 would divide the model as it loads it
+    # for DeepSpeed's ZeRO-3, and leave empty tensors behind. The stage's own engine divides it.
+    unset_hf_deepspeed_config()
     return build_model(
         spec.path,
         ready.config,
