@@ -147,17 +147,15 @@ def test_a_process_that_is_stuck_ends_the_others_after_the_timeout(tmp_path, rev
     assert "LostProcessError: Process 0 of 2 has lost another one, which ended or is stuck" in done.err
 
 
-def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, straight, reviews, bert_checkpoint):
+def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, reviews, bert_checkpoint):
     event = {"rank": 1, "stage": "all", "step": 1, "how": "ctrl-c"}
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)
     stopped = launch(tmp_path, recipe, 2, event=event)
     assert stopped.code != 0
-    assert [path.name for path in (tmp_path / "run" / "stages" / "02-all").glob("checkpoint-*")] == [
-        "checkpoint-2"
-    ]
-    done = launch(tmp_path, recipe, 2, resume=True)
-    assert done.code == 0, done.err[-4000:]
-    assert same(stage_weights(tmp_path, "02-all"), stage_weights(straight.folder, "02-all")) == []
+    checkpoints = (tmp_path / "run" / "stages" / "02-all").glob("checkpoint-*")
+    assert [path.name for path in checkpoints] == ["checkpoint-2"]
+    run(recipe, tmp_path / "run", resume=True)
+    close(stage_weights(alone, "02-all"), stage_weights(tmp_path, "02-all"))
 
 
 def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_checkpoint, monkeypatch):

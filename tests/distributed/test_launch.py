@@ -48,7 +48,7 @@ class Keep(TrainerCallback):
 
 
 result = run(load_recipe(sys.argv[1]), sys.argv[2], callbacks=[Keep()])
-print("metrics:", bool(result.metrics))
+sys.stdout.write(f"metrics: {bool(result.metrics)}\\n")  # at once: the processes share the stream
 """
 
 
