@@ -156,6 +156,7 @@ def train_stage(
         remove_unused_columns=False,
         label_names=["labels"],
         report_to="none",
+        log_level_replica="error",  # else the other processes would warn where the first one is quiet
         disable_tqdm=True,
     )
     loss = loss_for(target, stage.label_smoothing)
