@@ -77,6 +77,12 @@ def run_command(
         Path | None, typer.Option(help="The run directory; it must be empty or not exist.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Resume although recipe, data or checkpoint have changed; say what has."
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune, evaluate and save."""
     from hf_finetune.progress import RunDisplay, default_run_folder
@@ -87,7 +93,14 @@ def run_command(
     with RunDisplay(err, folder) as display:
         from hf_finetune.run import run
 
-        result = run(loaded, folder, resume=resume, callbacks=[display.callback], progress=display.evaluated)
+        result = run(
+            loaded,
+            folder,
+            resume=resume,
+            allow_changes=allow_changes,
+            callbacks=[display.callback],
+            progress=display.evaluated,
+        )
     if display.is_main:
         display.print_result(out, result)
 
@@ -256,7 +269,7 @@ def _tell_failure(error: Exception) -> int:
             "[bold red]The disk is full.[/] What was saved before is kept; a run goes on with --resume."
         )
         return 1
-    if type(error).__name__ == "DivergedError":
+    if type(error).__name__ in ("DivergedError", "LostProcessError"):
         err.print("[bold red]Stopped:[/]", end=" ")
         err.print(str(error), markup=False)
         return 1

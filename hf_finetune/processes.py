@@ -1,11 +1,49 @@
 """The processes that ``accelerate launch`` started, or the one that there is."""
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType, is_deepspeed_available
+from torch import distributed, nn
 
-__all__ = ["is_sharded", "start_processes"]
+from hf_finetune.errors import InputError, Problem
+
+__all__ = [
+    "LostProcessError",
+    "first_process_first",
+    "is_sharded",
+    "naming_lost_processes",
+    "start_processes",
+    "wait_for_all",
+]
+
+# One step of training, or the writing of a checkpoint, takes less; a process that is stuck ends all after this.
+TIMEOUT_SECONDS = 600
+# The first process alone reads the data and evaluates on the test split. The others wait for as long as it takes.
+PATIENCE = timedelta(days=7)
+# What gloo and NCCL say when another process is gone or silent.
+LOST = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "Timed out",
+    "timed out",
+    "Connection refused",
+    "abort",
+)
+
+_patient_group: Any = None
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the launch has ended, or is stuck."""
 
 
 def start_processes() -> PartialState:
@@ -13,13 +51,122 @@ def start_processes() -> PartialState:
 
     accelerate 1.15 takes several processes for one each unless both of them, ``PartialState`` and the Trainer's own
     state, are told that it is the CPU that is used.
+
+    Raises:
+        InputError: If FSDP or DeepSpeed are asked for in a way that this package cannot use.
     """
+    global _patient_group
+    if _asked_for("ACCELERATE_USE_DEEPSPEED"):
+        _check_deepspeed()
+    if _asked_for("ACCELERATE_USE_FSDP"):
+        _check_fsdp()
+        # Each process loads all weights and takes its share: the other way leaves out BatchNorm's buffers
+        # (accelerate 1.15). Checkpoints hold whole weights, so that any number of processes can go on from them.
+        os.environ.update(FSDP_CPU_RAM_EFFICIENT_LOADING="false", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
+    timeout = timedelta(seconds=float(os.environ.get("HF_FINETUNE_TIMEOUT", TIMEOUT_SECONDS)))
     if torch.accelerator.is_available():
-        return PartialState()
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    return PartialState(cpu=True)
+        state = PartialState(timeout=timeout)
+    else:
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        state = PartialState(cpu=True, timeout=timeout)
+    if state.num_processes > 1 and _patient_group is None:
+        _patient_group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    return state
 
 
 def is_sharded() -> bool:
     """Say whether each process is to hold a part of the model only: under FSDP or DeepSpeed, as accelerate tells."""
-    return "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
+    return _asked_for("ACCELERATE_USE_FSDP") or _asked_for("ACCELERATE_USE_DEEPSPEED")
+
+
+def _asked_for(name: str) -> bool:
+    return os.environ.get(name, "false").lower() == "true"
+
+
+def _check_deepspeed() -> None:
+    """Refuse what would take the rates out of the recipe's hands. Its optimizer may come from the config."""
+    if not is_deepspeed_available():
+        repair = "Install it (python -m pip install deepspeed), or launch without it."
+        raise InputError(Problem("--use_deepspeed", "must have DeepSpeed installed", "", repair))
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if path != "none" and "scheduler" in json.loads(Path(path).read_text(encoding="utf-8")):
+        repair = "Take 'scheduler' out of it."
+        rule = "must leave the schedule to the recipe, which has rates for each layer"
+        raise InputError(Problem(path, rule, "", repair))
+
+
+def _check_fsdp() -> None:
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        rule, repair = "must be that of FSDP 2", "Add it to accelerate launch, or to its config file."
+        raise InputError(Problem("--fsdp_version", rule, version, repair))
+
+
+def prepare_sharding(model: nn.Module) -> None:
+    """Let FSDP divide this model, on the CPU too. Call it right before an ``Accelerator`` is made.
+
+    accelerate 1.15 looks at the settings of FSDP for processes with an accelerator only; on the CPU it takes
+    ``--use_fsdp`` and trains with DDP, in silence. FSDP itself works with gloo. And where accelerate is to wrap layers
+    without being told their classes, it takes BERT's embeddings for a layer and then divides the word embeddings in
+    them a second time, and looks for classes that timm's models do not have: both fail.
+    """
+    if not _asked_for("ACCELERATE_USE_FSDP"):
+        return
+    state = PartialState()
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+    by_class = os.environ.get("FSDP_AUTO_WRAP_POLICY", "").upper() == "TRANSFORMER_BASED_WRAP"
+    if by_class and "FSDP_TRANSFORMER_CLS_TO_WRAP" not in os.environ:
+        layers = layer_classes(model)
+        if layers:
+            os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = ",".join(layers)
+        else:
+            os.environ["FSDP_AUTO_WRAP_POLICY"] = "NO_WRAP"
+
+
+def layer_classes(model: nn.Module) -> list[str]:
+    """Name the classes of a model's layers, by which FSDP divides it; none that holds the word embeddings."""
+    try:
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    named = getattr(model, "_no_split_modules", None) or ()
+    found = [module for module in model.modules() if type(module).__name__ in named and module is not model]
+    holders = {type(module).__name__ for module in found if embeddings in list(module.modules())}
+    return sorted({type(module).__name__ for module in found} - holders)
+
+
+def wait_for_all(state: PartialState) -> None:
+    """Wait until every process is here, also while one of them works alone for long."""
+    if state.num_processes > 1:
+        distributed.barrier(group=_patient_group)
+
+
+@contextmanager
+def first_process_first(state: PartialState) -> Iterator[None]:
+    """Let the first process do something, and then the others, who find it done. An error does not keep them."""
+    if not state.is_main_process:
+        wait_for_all(state)
+    try:
+        yield
+    finally:
+        if state.is_main_process:
+            wait_for_all(state)
+
+
+@contextmanager
+def naming_lost_processes(state: PartialState) -> Iterator[None]:
+    """Say in plain words that another process is gone, where gloo and NCCL tell of sockets.
+
+    Raises:
+        LostProcessError: If that is so.
+    """
+    try:
+        yield
+    except (RuntimeError, distributed.DistError) as error:
+        if state.num_processes == 1 or not any(word in str(error) for word in LOST):
+            raise
+        raise LostProcessError(
+            f"Process {state.process_index} of {state.num_processes} has lost another one, which ended or is stuck; "
+            "what that one says is the cause. What was saved before is kept; a run goes on with --resume."
+        ) from error

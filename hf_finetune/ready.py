@@ -1,6 +1,6 @@
 """Check everything that a run needs, before anything is written: recipe, data and checkpoint together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem
@@ -19,7 +20,7 @@ from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
-from hf_finetune.processes import is_sharded, start_processes
+from hf_finetune.processes import first_process_first, is_sharded, start_processes
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -59,9 +60,22 @@ class PlanReport:
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything a run needs, checked; nothing written yet. The recipe's stages are written out."""
+    """Everything a run needs, checked; nothing written yet.
+
+    Attributes:
+        recipe: What each process does, the stages written out.
+        asked: What the run is to do, the stages written out: the same but for a run that goes on with another number
+            of processes, whose batches are spread over them.
+        task: All that differs between images and texts.
+        data: Its splits.
+        config: Of the model to be.
+        processor: Of its inputs: an image processor or a tokenizer.
+        plan: What each stage trains.
+        headline: Names of the metrics, the leading one first.
+    """
 
     recipe: Recipe
+    asked: Recipe
     task: Task
     data: LabelledData
     config: PreTrainedConfig
@@ -134,17 +148,27 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
         return None
 
 
-def get_ready(recipe: Recipe, state: PartialState) -> Ready:
-    """Check everything before anything is written. Problems of data, checkpoint and recipe are told together."""
+def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Recipe] | None = None) -> Ready:
+    """Check everything before anything is written. Problems of data, checkpoint and recipe are told together.
+
+    Args:
+        recipe: What to do.
+        state: The processes.
+        spread: Gives the recipe whose batches are spread over the processes, if it is not the same.
+    """
     problems: list[Problem] = []
     data = None
-    with _collected(problems), state.main_process_first():
+    with _collected(problems), first_process_first(state):
         data = load_data(recipe, TASKS[recipe.task].modality)
-    return make_ready(recipe, data, problems, state.num_processes)
+    return make_ready(recipe, data, problems, state.num_processes, spread)
 
 
 def make_ready(
-    recipe: Recipe, data: LabelledData | None, found: Sequence[Problem] = (), processes: int = 1
+    recipe: Recipe,
+    data: LabelledData | None,
+    found: Sequence[Problem] = (),
+    processes: int = 1,
+    spread: Callable[[Recipe], Recipe] | None = None,
 ) -> Ready:
     """Check a recipe and its checkpoint against data that is loaded.
 
@@ -153,11 +177,13 @@ def make_ready(
         data: Of the recipe, or made up; None if it could not be loaded.
         found: The problems of the data.
         processes: Number of processes that share each epoch.
+        spread: See ``get_ready``.
     Raises:
         InputError: With the problems of data, checkpoint and recipe together.
     """
     task = TASKS[recipe.task]
     problems = list(found)
+    asked = recipe
     processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
@@ -176,12 +202,13 @@ def make_ready(
         problems += _recipe_problems(recipe, data, headline)
     if layout is not None:
         with _collected(problems):
-            recipe = written_out(recipe, layout)
+            asked = written_out(recipe, layout)
+            recipe = spread(asked) if spread else asked
             made = build_plan(layout, recipe.stages, len(data.train) if data else None, processes)
             problems += _adapter_problems(recipe, made)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
-    return Ready(recipe, task, data, config, processor, made, tuple(headline))
+    return Ready(recipe, asked, task, data, config, processor, made, tuple(headline))
 
 
 @contextmanager
@@ -195,6 +222,9 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 def load_pretrained(ready: Ready) -> BuiltModel:
     """Load the checkpoint's weights under a new head, with the recipe's adapter; the same weights at every call."""
     spec = ready.recipe.model
+    # While the TrainingArguments of an earlier stage live, transformers 5.23 would divide the model as it loads it
+    # for DeepSpeed's ZeRO-3, and leave empty tensors behind. The stage's own engine divides it.
+    unset_hf_deepspeed_config()
     built = build_model(
         spec.path,
         ready.config,

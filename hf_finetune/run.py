@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.metrics import (
@@ -26,10 +28,11 @@ from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.layout import head_names
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import start_processes
+from hf_finetune.processes import naming_lost_processes, start_processes, wait_for_all
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
-from hf_finetune.run_folder import begin_run, check_folder, choose_folder, write_manifest
+from hf_finetune.run_changes import spread_recipe
+from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
@@ -62,6 +65,7 @@ def run(
     output_dir: str | Path | None = None,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     progress: Callable[[int], None] | None = None,
 ) -> RunResult:
@@ -74,25 +78,46 @@ def run(
         output_dir: The run directory; it must be empty or not exist, unless the run is resumed. None makes
             ``runs/TASK-DATE``.
         resume: Go on with the run in ``output_dir`` at the last checkpoint of the stage it was in.
+        allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest says what has.
         callbacks: Further callbacks for the Trainer of each stage.
         progress: Called with the number of test examples done.
     Raises:
         InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
         DivergedError: If a stage's loss is no longer a number.
+        LostProcessError: If another process of the launch is gone.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
-    started = perf_counter()
     state = start_processes()
+    with naming_lost_processes(state):
+        return _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
+
+
+def _run(
+    recipe: Recipe,
+    output_dir: str | Path | None,
+    resume: bool,
+    allow_changes: bool,
+    callbacks: Sequence[TrainerCallback],
+    progress: Callable[[int], None] | None,
+    state: PartialState,
+) -> RunResult:
+    started = perf_counter()
+    if allow_changes and not resume:
+        raise InputError(Problem("--allow-changes", "must come with --resume"))
     folder = choose_folder(output_dir, recipe, resume, state)
     before = read_manifest(folder / "manifest.json") if resume else None
     if before is None:
         check_folder(folder)
-    ready = get_ready(recipe, state)
+    spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
+    ready = get_ready(recipe, state, spread)
     recipe = ready.recipe
     built = load_pretrained(ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
-    manifest = begin_run(folder, ready, before, state)
+    if before is None:
+        manifest = begin_run(folder, ready, state)
+    else:
+        manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
     for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     model = built.model
@@ -107,13 +132,14 @@ def run(
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         last = len(recipe.stages) - 1
+        model = load_pretrained(ready).model  # that of the last stage may be divided, or compiled
         load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
         _export(model, ready, folder)
         metrics = _evaluate(ready, manifest, folder, perf_counter() - started, progress)
         if ready.saves == "adapter":
             shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
-    state.wait_for_everyone()
+    wait_for_all(state)
     return RunResult(folder, metrics, ready.headline)
 
 

@@ -2,10 +2,14 @@
 
 import errno
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Mapping
+import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -14,11 +18,24 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
+from hf_finetune.processes import first_process_first
 from hf_finetune.ready import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
+from hf_finetune.run_changes import (
+    Changes,
+    Position,
+    begins_anew,
+    find_changes,
+    find_position,
+    refusals,
+    uncarried,
+)
 from hf_finetune.staging.manifest import Manifest, StageRecord, determinism, library_versions
+from hf_finetune.staging.stage import stage_folder
 
-__all__ = ["begin_run", "check_folder", "choose_folder", "write_manifest"]
+__all__ = ["begin_run", "check_folder", "choose_folder", "resume_run", "write_manifest"]
+
+logger = logging.getLogger(__name__)
 
 
 def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
@@ -56,38 +73,156 @@ def check_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(existing)))
 
 
-def begin_run(folder: Path, ready: Ready, before: Manifest | None, state: PartialState) -> Manifest:
-    """Begin a run directory, or make sure that the run in it is of this recipe, data and checkpoint.
+def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
+    """Begin a run directory.
+
+    Args:
+        folder: Where to.
+        ready: The recipe and what was made of it.
+        state: The processes.
 
     Raises:
-        InputError: If it is of others, or if the folder cannot be made.
+        InputError: If the folder cannot be made.
     """
-    text = dump_recipe(ready.recipe)
-    fingerprints = {
-        "recipe": hashlib.sha256(text.encode()).hexdigest(),
-        "data": ready.data.fingerprint,
-        "checkpoint": _checkpoint_fingerprint(ready.recipe.model.path, ready.config),
-    }
-    if before is not None:
-        _check_unchanged(folder, ready.recipe, before, fingerprints)
-        return before
-    stages = tuple(StageRecord(stage.name) for stage in ready.recipe.stages)
-    speed, device = ready.recipe.speed, state.device.type
-    machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-    repeatable = determinism(*machine, speed.precision, speed.compile, state.num_processes)
-    manifest = Manifest(stages, fingerprints, library_versions(), ready.recipe.seed, repeatable)
+    text = dump_recipe(ready.asked)
+    manifest = Manifest(
+        stages=tuple(StageRecord(stage.name) for stage in ready.asked.stages),
+        fingerprints=_fingerprints(ready),
+        versions=library_versions(),
+        seed=ready.asked.seed,
+        recipe=ready.asked.model_dump(mode="json"),
+        processes=state.num_processes,
+        determinism=_determinism(ready, state),
+    )
     state.wait_for_everyone()
     if state.is_main_process:
         _make_folder(folder)
         try:
-            with replacing(folder / "recipe.yaml") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            _write_recipe(folder, text)
             write_manifest(manifest, folder, state)
         except BaseException:
             (folder / "recipe.yaml").unlink(missing_ok=True)
             raise
     state.wait_for_everyone()
     return manifest
+
+
+def resume_run(
+    folder: Path, ready: Ready, before: Manifest, state: PartialState, *, allow_changes: bool
+) -> Manifest:
+    """Make sure that a run goes on with the recipe, data and checkpoint that it began with, or with allowed changes.
+
+    Args:
+        folder: The run directory.
+        ready: The recipe and what was made of it for this number of processes.
+        before: The run.
+        state: The processes.
+        allow_changes: Whether the run goes on with what has changed, if that is possible.
+
+    Raises:
+        InputError: If something has changed, and it is not allowed or not possible.
+    """
+    recipe, fingerprints = ready.asked, _fingerprints(ready)
+    changes = find_changes(before, recipe, fingerprints)
+    if changes:
+        with first_process_first(state):
+            position = find_position(folder, before)
+        position = replace(position, anew=begins_anew(before, changes, ready, position))
+        problems = uncarried(before, ready, fingerprints, position)
+        if not allow_changes:
+            raise InputError(refusals(folder, changes, possible=not problems))
+        if problems:
+            raise InputError(problems)
+        logger.info(_announcement(before, changes, position))
+    manifest = replace(
+        before, fingerprints=fingerprints, seed=recipe.seed, recipe=recipe.model_dump(mode="json")
+    )
+    if before.determinism.get("bit_for_bit", True):
+        manifest = replace(manifest, determinism=_determinism(ready, state))
+    if changes:
+        manifest = _changed(manifest, changes, position, recipe)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _tidy(folder, manifest)
+        write_manifest(manifest, folder, state)
+        _write_recipe(folder, dump_recipe(recipe))
+    state.wait_for_everyone()
+    return manifest
+
+
+def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: Recipe) -> Manifest:
+    """Keep of the stages what goes on, and write down what has changed."""
+    records = {record.name: record for record in manifest.stages[: position.stage]}
+    if position.stage < len(manifest.stages) and not position.anew:
+        records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
+    names = [stage.name for stage in recipe.stages]
+    stages = tuple(
+        records[name] if name in records and index <= position.stage else StageRecord(name)
+        for index, name in enumerate(names)
+    )
+    at = names[position.stage] if position.stage < len(names) else None
+    entry = {"stage": at, "step": position.step, "anew": position.anew, **changes.as_json()}
+    return replace(manifest, stages=stages, changes=(*manifest.changes, entry), state="running")
+
+
+def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
+    """Say in one line what has changed, and what becomes of it."""
+    stages = [record.name for record in manifest.stages]
+    where = "behind the last stage"
+    if position.stage < len(stages):
+        where = f"at step {position.step} of stage {stages[position.stage]}"
+    words = [f"Goes on with changes, {where}: {changes.sentence()}."]
+    done = [name for index, name in enumerate(stages[: position.stage]) if _touches(changes, index)]
+    if done:
+        words.append(f"They come too late for {', '.join(done)}.")
+    if position.anew and position.step:
+        words.append(f"Stage {stages[position.stage]} begins anew with them.")
+    if changes.data and (position.stage or position.step):
+        words.append("Examples that were trained on may now be in the test split.")
+    return " ".join(words)
+
+
+def _touches(changes: Changes, index: int) -> bool:
+    return any(path.startswith(f"stages.{index}.") for path in changes.recipe)
+
+
+def _tidy(folder: Path, manifest: Manifest) -> None:
+    """Remove what a kill left half-written, and the folders of stages that are to begin anew."""
+    for path in [*folder.glob(".*.part"), *folder.glob("stages/*/.*.part")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    begun = {
+        stage_folder(folder, index, record.name)
+        for index, record in enumerate(manifest.stages)
+        if record.state != "pending"
+    }
+    for stale in set(folder.glob("stages/*")) - begun:
+        shutil.rmtree(stale)
+
+
+def _write_recipe(folder: Path, text: str) -> None:
+    with replacing(folder / "recipe.yaml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _determinism(ready: Ready, state: PartialState) -> dict[str, Any]:
+    speed, device = ready.asked.speed, state.device.type
+    machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    return determinism(*machine, speed.precision, speed.compile, state.num_processes)
+
+
+def _fingerprints(ready: Ready) -> dict[str, str]:
+    layout = [[parameter.name, parameter.size] for parameter in ready.plan.layout.parameters]
+    return {
+        "recipe": _sha256(dump_recipe(ready.asked)),
+        "data": ready.data.fingerprint,
+        "classes": _sha256(json.dumps([ready.data.target, ready.data.label_names])),
+        "checkpoint": _checkpoint_fingerprint(ready.asked.model.path, ready.config),
+        "architecture": _sha256(json.dumps(layout)),
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _make_folder(folder: Path) -> None:
@@ -98,41 +233,6 @@ def _make_folder(folder: Path) -> None:
             raise
         rule = "must be a folder that can be made"
         raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
-
-
-def _check_unchanged(
-    folder: Path, recipe: Recipe, manifest: Manifest, fingerprints: Mapping[str, str]
-) -> None:
-    """Refuse to go on with something else: the result would be of neither recipe."""
-    problems = []
-    if manifest.fingerprints["recipe"] != fingerprints["recipe"]:
-        before = (folder / "recipe.yaml").read_text(encoding="utf-8").splitlines()
-        after = dump_recipe(recipe).splitlines()
-        changed = next(
-            (
-                f"{old.strip()!r} where it was {new.strip()!r}"
-                for new, old in zip(before, after, strict=False)
-                if old != new
-            ),
-            "more fields",
-        )
-        repair = f"Resume with {folder / 'recipe.yaml'}, or begin a new run."
-        problems.append(
-            Problem("--resume", "must go on with the recipe that the run began with", changed, repair)
-        )
-    same_recipe = not problems
-    for name in ("data", "checkpoint"):
-        if same_recipe and manifest.fingerprints[name] != fingerprints[name]:
-            problems.append(
-                Problem(
-                    "--resume",
-                    f"must go on with the {name} that the run began with",
-                    "",
-                    "Begin a new run.",
-                )
-            )
-    if problems:
-        raise InputError(problems)
 
 
 def _checkpoint_fingerprint(path: str, config: PreTrainedConfig) -> str:

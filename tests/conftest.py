@@ -20,7 +20,8 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 TESTS = Path(__file__).parent
-sys.path.insert(0, str(TESTS / "unit"))  # so that the tests beside it find its helpers
+for beside in ("unit", "distributed"):
+    sys.path.insert(0, str(TESTS / beside))  # so that tests find the helpers beside them
 
 import datasets  # noqa: E402
 import pytest  # noqa: E402

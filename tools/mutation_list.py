@@ -1,9 +1,7 @@
 """The defences of the package, how each is taken away, and the tests that must then fail."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
+from mutation import Mutation
+from mutation_list_processes import OF_PROCESSES
 from mutation_removals import (
     accept_loss_arguments,
     beside_the_base_model,
@@ -14,6 +12,7 @@ from mutation_removals import (
     keep_the_checkpoints_labels,
     mean_loss,
     newest_by_name,
+    no_changes,
     not_ours,
     nothing,
     one_folder,
@@ -30,26 +29,7 @@ from mutation_removals import (
     write_in_place,
 )
 
-__all__ = ["MUTATIONS", "Mutation"]
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A defence, and its removal.
-
-    Attributes:
-        defence: What it guards against.
-        target: Where it is, ``module:name``.
-        removal: What is put in its place, in words.
-        become: Gives what is put in its place, from what is there.
-        tests: Tests that must fail without it.
-    """
-
-    defence: str
-    target: str
-    removal: str
-    become: Callable[[Any], Any]
-    tests: tuple[str, ...]
+__all__ = ["MUTATIONS"]
 
 
 TRAINER = "hf_finetune.staging.trainer"
@@ -68,6 +48,7 @@ TRAP_TRAINING = f"{UNIT}test_traps_training.py::test_trap_"
 TRAP_MODELS = f"{UNIT}test_traps_models.py::test_trap_"
 MODELS_BUILD = f"{UNIT}test_models_build.py::test_"
 STAGING = f"{UNIT}test_staging_callbacks.py::test_"
+CHANGES = "tests/integration/test_allow_changes.py::test_"
 RESUMED = "tests/integration/test_run_resumed.py::test_"
 
 MUTATIONS = (
@@ -368,13 +349,20 @@ MUTATIONS = (
     ),
     Mutation(
         "A run goes on with the recipe, data and checkpoint that it began with",
-        "hf_finetune.run_folder:_check_unchanged",
-        "nothing",
-        nothing,
+        "hf_finetune.run_changes:find_changes",
+        "whatever it is given",
+        no_changes,
         (
-            f"{RESUMED}a_changed_recipe_is_refused",
-            f"{RESUMED}changed_data_and_a_changed_checkpoint_are_refused",
+            f"{CHANGES}every_changed_field_is_named_with_both_values",
+            f"{CHANGES}other_data_and_another_checkpoint_are_named",
         ),
+    ),
+    Mutation(
+        "A run that is allowed to change takes the rates of its new recipe",
+        f"{TRAINER}:StagedTrainer._load_optimizer_and_scheduler",
+        "the Trainer's own",
+        the_trainers("_load_optimizer_and_scheduler"),
+        (f"{CHANGES}the_first_step_after_it_takes_the_new_rate",),
     ),
     Mutation(
         "Early stopping counts on behind a resume",
@@ -390,4 +378,5 @@ MUTATIONS = (
         nothing,
         (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
     ),
+    *OF_PROCESSES,
 )

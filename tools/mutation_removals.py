@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 __all__ = [
     "accept_loss_arguments",
+    "as_it_is",
     "beside_the_base_model",
     "count_every_share",
     "decay_all",
@@ -15,6 +17,7 @@ __all__ = [
     "keep_the_checkpoints_labels",
     "mean_loss",
     "newest_by_name",
+    "no_changes",
     "not_ours",
     "nothing",
     "one_folder",
@@ -26,6 +29,7 @@ __all__ = [
     "swallow_divergence",
     "the_trainers",
     "unseeded",
+    "without_a_context",
     "without_rates",
     "wrapper_names",
     "write_in_place",
@@ -59,6 +63,22 @@ def not_ours(module: str) -> Callable[[Any], Any]:
         return instead
 
     return become
+
+
+def as_it_is(original: Any) -> Any:
+    """Give the first argument back."""
+    return lambda given, *arguments, **options: given
+
+
+def without_a_context(original: Any) -> Any:
+    """Let everything through."""
+    return lambda *arguments: nullcontext()
+
+
+def no_changes(original: Any) -> Any:
+    from hf_finetune.run_changes import Changes
+
+    return lambda *arguments: Changes({}, data=False, checkpoint=False)
 
 
 def accept_loss_arguments(original: Any) -> Any:

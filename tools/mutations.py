@@ -18,11 +18,14 @@ from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
-from mutation_list import MUTATIONS, Mutation
+from mutation import Mutation
+from mutation_list import MUTATIONS
 
-__all__ = ["Removals", "apply", "main", "table"]
+__all__ = ["Removals", "apply", "apply_here", "main", "table"]
 
 ROOT = Path(__file__).parents[1]
+# The number of a defence that processes launched by a test are to do without.
+WITHOUT = "HF_FINETUNE_TESTS_WITHOUT"
 PAGE = ROOT / "docs" / "mutations.md"
 HEADER = """\
 # What each defence is worth
@@ -88,6 +91,12 @@ def apply(mutation: Mutation, put: Callable[[Any, str, Any], None] = setattr) ->
                 put(module, name, instead)
 
 
+def apply_here() -> None:
+    """Do without the defence that the tests which launched this process do without, if there is one."""
+    if number := os.environ.get(WITHOUT):
+        apply(MUTATIONS[int(number)])
+
+
 class Removals:
     """A plugin of pytest that runs the tests of each defence without it, in place of running them once.
 
@@ -130,6 +139,7 @@ def _in_fork(
         if child == 0:
             try:
                 if mutation is not None:
+                    os.environ[WITHOUT] = str(MUTATIONS.index(mutation))
                     apply(mutation)
                 Path(file.name).write_text(json.dumps(_outcomes(items, tests)), encoding="utf-8")
             finally:

@@ -39,10 +39,13 @@ class Manifest:
     Attributes:
         state: ``done`` once the model is saved and evaluated.
         stages: Its stages in order.
-        fingerprints: SHA-256 of the recipe, the data and the checkpoint's config.
+        fingerprints: SHA-256 of the recipe, the data, its classes, the checkpoint and its architecture.
         versions: Version of each library.
         seed: The run's seed.
         determinism: From ``determinism``; empty in runs of before there was such an entry.
+        recipe: The recipe, every default written out.
+        processes: Number of processes that the run began on: it says how many examples a step sees.
+        changes: What was changed while the run was interrupted, where, in order.
         format: Version of this file's layout.
     """
 
@@ -51,6 +54,9 @@ class Manifest:
     versions: dict[str, str]
     seed: int
     determinism: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    changes: tuple[dict[str, Any], ...] = ()
     state: State = "running"
     format: int = 1
 
@@ -74,7 +80,8 @@ def read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         stages = tuple(StageRecord(**stage) for stage in content.pop("stages"))
-        return Manifest(stages=stages, **content)
+        changes = tuple(content.pop("changes"))
+        return Manifest(stages=stages, changes=changes, **content)
     except FileNotFoundError as error:
         repair = "Begin the run without --resume."
         raise InputError(

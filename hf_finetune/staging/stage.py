@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from accelerate import PartialState
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from safetensors.torch import load_model, save_file, save_model
 from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
@@ -18,14 +20,17 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
+from hf_finetune.processes import first_process_first
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
+from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
 
 __all__ = ["StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
@@ -103,6 +108,7 @@ def train_stage(
         carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
         keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
     Raises:
+        InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
@@ -118,6 +124,7 @@ def train_stage(
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
         *callbacks,
+        SharedBuffers(),
         interrupt,
     ]
     if stage.early_stopping is not None and best_metric is not None:
@@ -157,21 +164,26 @@ def train_stage(
         disable_tqdm=True,
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
+    loss = loss_for(target, stage.label_smoothing)
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=loss_for(target, stage.label_smoothing),
+        loss=loss,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collate,
-        compute_metrics=compute_metrics,
+        compute_metrics=_with_loss(compute_metrics, loss),
         callbacks=watchers,
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(folder) if resume else None
+    checkpoint = None
+    if resume:
+        with first_process_first(PartialState()):
+            checkpoint = last_checkpoint(folder)
+        _check_sharding(checkpoint, trainer.is_fsdp_enabled)
     if checkpoint is not None:
         trainer.add_callback(MovedCheckpoint(folder))
         if stage.early_stopping is not None and best_metric is not None:
@@ -188,8 +200,9 @@ def train_stage(
     release(model)
     if keep_optimizer:
         _keep_optimizer(trainer, folder, best_metric)
+    weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
-        save_weights(model, folder / WEIGHTS)
+        save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
     return _result(trainer.state, best_metric)
 
@@ -211,10 +224,46 @@ def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | Non
         save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
 
 
-def save_weights(model: PreTrainedModel, path: Path) -> None:
-    """Write a model's weights under their in-memory names; the file is whole or not there."""
+def _check_sharding(checkpoint: Path | None, fsdp: bool) -> None:
+    """Refuse a checkpoint of FSDP without it, and one of another kind with it: the Trainer reads only its own."""
+    if checkpoint is not None and (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
+        way = "without" if fsdp else "with"
+        rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
+        raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
+
+
+def _with_loss(
+    compute_metrics: Callable[[Any], dict[str, float]], loss: Callable[..., torch.Tensor]
+) -> Callable[[Any], dict[str, float]]:
+    """Add the loss over the whole split.
+
+    transformers 5.23 takes the mean of the batches' means, in which several processes count some examples twice.
+    """
+
+    def compute(prediction: Any) -> dict[str, float]:
+        logits = prediction.predictions
+        logits = torch.as_tensor(logits[0] if isinstance(logits, tuple) else logits)
+        return {
+            **compute_metrics(prediction),
+            "loss": loss((logits,), torch.as_tensor(prediction.label_ids)).item(),
+        }
+
+    return compute
+
+
+def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a model's weights under their in-memory names; the file is whole or not there.
+
+    Args:
+        model: The model.
+        path: The file.
+        weights: Its weights, if they are divided among processes and were gathered.
+    """
     with replacing(path) as temporary:
-        save_model(model, str(temporary))
+        if weights is None:
+            save_model(model, str(temporary))
+        else:
+            save_file({name: value.clone() for name, value in weights.items()}, temporary)
 
 
 def load_weights(model: PreTrainedModel, path: Path) -> None:

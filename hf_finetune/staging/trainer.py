@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
@@ -19,8 +21,10 @@ from hf_finetune.errors import Problem, nearest
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
+from hf_finetune.processes import prepare_sharding
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
+from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
 
@@ -78,18 +82,63 @@ class StagedTrainer(Trainer):
             )
             self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let FSDP divide any model, on the CPU too."""
+        prepare_sharding(self.model)
+        super().create_accelerator_and_postprocess()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Deal the examples to the processes so that each counts once; alone, as the stock Trainer does."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        dealt = DealtBatches(
+            self._get_train_sampler(), self.args.per_device_train_batch_size, self.args.world_size
+        )
+        loader = DataLoader(
+            WithFillers(self.train_dataset),
+            batch_sampler=dealt,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader = self.accelerator.prepare(loader)
+        return prepared
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count the labels of an optimiser step exactly.
+
+        transformers 5.23 leaves out every label that is -100, an amount too, and counts examples twice that complete
+        the last round of several processes.
+        """
+        if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return count_labels(batch_samples, lambda number: self.accelerator.gather(number.to(device)))
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimiser of exactly the planned groups."""
-        if self.optimizer is not None:  # type: ignore[has-type]
-            return self.optimizer  # type: ignore[has-type]
+        """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""
         trained = model if model is not None else self.model
-        parameters = {name.removeprefix("module."): value for name, value in trained.named_parameters()}
+        if self.optimizer is not None:  # type: ignore[has-type]
+            if isinstance(self.optimizer, DummyOptim):  # type: ignore[has-type]
+                self.optimizer.params = self._parameter_groups(trained)  # type: ignore[has-type]
+            return self.optimizer  # type: ignore[has-type]
         optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
         if is_optimizer_factory(optimizer_class):
             raise ValueError(f"{self.args.optim} takes no parameter groups.")
         if self.args.optim == OptimizerNames.SGD:
             arguments = {**arguments, "momentum": MOMENTUM}
-        groups = [
+        groups = self._parameter_groups(trained)
+        made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        if self.carried:
+            carry_state(made, self.planned_groups, self.carried)
+        self.optimizer = made
+        return made
+
+    def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        parameters = {
+            name.replace("_orig_mod.", "").removeprefix("module."): value
+            for name, value in model.named_parameters()
+        }
+        return [
             {
                 "params": [parameters[name] for name in group.parameters],
                 "lr": group.lr,
@@ -97,11 +146,19 @@ class StagedTrainer(Trainer):
             }
             for group in self.planned_groups
         ]
-        made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
-        if self.carried:
-            carry_state(made, self.planned_groups, self.carried)
-        self.optimizer = made
-        return made
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take the moments from the checkpoint, and the rates from the plan: they may have been changed since."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_deepspeed_enabled:
+            return
+        scheduler: Any = self.lr_scheduler
+        scheduler.base_lrs = [group.lr for group in self.planned_groups]
+        for group, planned, shape in zip(
+            self.optimizer.param_groups, self.planned_groups, scheduler.lr_lambdas, strict=True
+        ):
+            group["initial_lr"], group["weight_decay"] = planned.lr, planned.weight_decay
+            group["lr"] = planned.lr * shape(scheduler.last_epoch)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -157,6 +214,13 @@ class StagedTrainer(Trainer):
             rotate(folder, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
 
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """Gather the weights that FSDP or ZeRO-3 has divided; every process calls this. None if they are whole."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+        return weights
+
 
 def optimizer_name(name: str) -> str:
     """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
@@ -193,7 +257,8 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:
     """Give the loss: a sum over the micro-batch, divided by the labels of the whole batch.
 
-    So the gradient is that of the mean over the batch, however many micro-batches and processes share it.
+    So the gradient is that of the mean over the batch, however many micro-batches and processes share it. The labels
+    of fillers do not count.
 
     Args:
         target: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or ``regression``
@@ -208,15 +273,20 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        logits = logits.float()
-        if target == "single_label":
-            total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
-        elif target == "multi_label":
-            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
-        else:
-            total = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1), reduction="sum")
+        logits, known = logits.float(), counted(labels)
         if target == "single_label" and labels.ndim > 1:
-            total = total * labels.shape[-1]  # the Trainer counts the probability of each class
-        return total / (num_items_in_batch if num_items_in_batch is not None else labels.numel())
+            shares = labels.where(known, 0).to(logits)
+            each = functional.cross_entropy(logits, shares, reduction="none", label_smoothing=label_smoothing)
+            total = (each.unsqueeze(-1) * known).sum()  # the share of each class counts as a label
+        elif target == "single_label":
+            total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        else:
+            labels = labels.where(known, 0).to(logits)
+            if target == "multi_label":
+                each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            else:
+                each = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
+            total = (each * known.view_as(each)).sum()
+        return total / (num_items_in_batch if num_items_in_batch is not None else known.sum())
 
     return loss

@@ -86,20 +86,29 @@ CASES = [
         "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must go on with the recipe that the run began with. Got 'lr: 0.001' where "
-            "it was 'lr: 0.01'. Resume with run/recipe.yaml, or begin a new run."
+            "  --resume must go on with the recipe that the run began with. Got stages.0.lr: 0.001 "
+            "where it was 0.01. Resume with run/recipe.yaml, add --allow-changes to go on with it, or "
+            "begin a new run."
         ),
     ),
     Case(
         "a run resumed with other data",
         "run recipe.yaml --output-dir run --resume",
-        ("Problem:\n  --resume must go on with the data that the run began with. Begin a new run."),
+        (
+            "Problem:\n"
+            "  --resume must go on with the data that the run began with. Add --allow-changes to go "
+            "on with it, or begin a new run."
+        ),
         delete("photos/tea/5.png"),
     ),
     Case(
         "a run resumed with another checkpoint",
         "run recipe.yaml --output-dir run --resume",
-        ("Problem:\n  --resume must go on with the checkpoint that the run began with. Begin a new run."),
+        (
+            "Problem:\n"
+            "  --resume must go on with the checkpoint that the run began with. Add --allow-changes "
+            "to go on with it, or begin a new run."
+        ),
         config("vit/config.json", layer_norm_eps=1e-6),
     ),
     Case(

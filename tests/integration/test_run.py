@@ -187,7 +187,7 @@ def test_the_manifest_says_that_all_is_done_and_of_what_it_was_made(request, kin
     assert manifest["determinism"]["bit_for_bit"] is True
     assert manifest["determinism"]["provided"]["threads"] == torch.get_num_threads()
     assert {name: len(value) for name, value in manifest["fingerprints"].items()} == dict.fromkeys(
-        ["recipe", "data", "checkpoint"], 64
+        ["recipe", "data", "classes", "checkpoint", "architecture"], 64
     )
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert sorted(path.name for path in result.folder.iterdir()) == [

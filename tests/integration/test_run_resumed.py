@@ -4,9 +4,7 @@ import json
 import shutil
 
 import pytest
-import torch
 from run_helpers import Stop, assert_equal_runs, interrupt, refusal, with_stages
-from safetensors.torch import load_file, save_file
 
 from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
@@ -147,39 +145,6 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
     assert not (tmp_path / "run" / "metrics.json").exists()
     run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
-
-
-def test_a_changed_recipe_is_refused(tmp_path, text_recipe):
-    recipe = text_recipe()
-    interrupt(recipe, tmp_path / "run", Stop("head", 4, "save"))
-    other = with_stages(recipe, {"lr": 0.02}, {})
-    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
-    message = refusal(lambda: run(other, tmp_path / "run", resume=True))
-    assert message == (
-        "--resume must go on with the recipe that the run began with. Got 'lr: 0.02' where it was 'lr: 0.05'. "
-        f"Resume with {tmp_path / 'run' / 'recipe.yaml'}, or begin a new run."
-    )
-    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*")) == before
-
-
-def test_changed_data_and_a_changed_checkpoint_are_refused(tmp_path, reviews, bert_checkpoint, text_recipe):
-    data, checkpoint = tmp_path / "reviews.csv", tmp_path / "bert"
-    shutil.copy(reviews, data)
-    shutil.copytree(bert_checkpoint, checkpoint)
-    content = text_recipe().model_dump(mode="json")
-    content["data"]["path"], content["model"]["path"] = str(data), str(checkpoint)
-    recipe = parse_recipe(content)
-    interrupt(recipe, tmp_path / "run", Stop("head", 4, "save"))
-    weights = load_file(checkpoint / "model.safetensors")
-    save_file(
-        {**weights, "classifier.bias": torch.ones(3)}, checkpoint / "model.safetensors", {"format": "pt"}
-    )
-    with data.open("a", encoding="utf-8") as file:
-        file.write("a film of its own,good\n")
-    assert refusal(lambda: run(recipe, tmp_path / "run", resume=True)) == (
-        "--resume must go on with the data that the run began with. Begin a new run.\n"
-        "--resume must go on with the checkpoint that the run began with. Begin a new run."
-    )
 
 
 def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):

@@ -1,0 +1,122 @@
+"""What several processes share: the examples of an epoch, each exactly once, and the buffers of the model."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil, nan
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+__all__ = ["DealtBatches", "SharedBuffers", "WithFillers", "count_labels", "counted", "deal"]
+
+IGNORED = -100  # the class that torch's cross-entropy passes over
+
+
+def deal(order: Iterable[int], size: int, batch_size: int, processes: int) -> Iterator[list[int]]:
+    """Deal the examples of an epoch: in each round one batch to every process, and each example once.
+
+    The last round is dealt as evenly as it comes out. A process for which nothing is left gets a filler, an example
+    from beyond the data, whose label does not count.
+
+    Args:
+        order: The indices of the examples, in the order of this epoch.
+        size: Number of examples.
+        batch_size: Examples per process in a full round.
+        processes: Number of processes.
+
+    Yields:
+        The batch of the first process in the first round, of the second one, and so on, round after round.
+    """
+    left = list(order)
+    for start in range(0, len(left), batch_size * processes):
+        dealt = left[start : start + batch_size * processes]
+        share, more = divmod(len(dealt), processes)
+        end = 0
+        for process in range(processes):
+            begin, end = end, end + share + (process < more)
+            yield dealt[begin:end] or [size + dealt[0]]
+
+
+class DealtBatches:
+    """The batches of all processes in turn, for a ``DataLoader`` that accelerate divides among them.
+
+    accelerate 1.15 by itself completes the last round with examples from the beginning of the epoch, which then
+    count twice.
+
+    Args:
+        sampler: Gives the order of an epoch. accelerate replaces it by one that all processes agree on.
+        batch_size: Examples per process in a full round.
+        processes: Number of processes.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, processes: int):
+        self.sampler, self.examples_per_process, self.processes = sampler, batch_size, processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return deal(self.sampler, len(self.sampler), self.examples_per_process, self.processes)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        rounds = ceil(len(self.sampler) / (self.examples_per_process * self.processes))  # type: ignore[arg-type]
+        return rounds * self.processes
+
+
+class WithFillers(Dataset):
+    """Examples, and beyond their end the same ones again with labels that do not count.
+
+    Args:
+        dataset: Gives examples with ``labels`` by index.
+    """
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < len(self.dataset):
+            return self.dataset[index]
+        example = dict(self.dataset[index - len(self.dataset)])
+        return {**example, "labels": _ignored(example["labels"])}
+
+
+def _ignored(label: Any) -> Any:
+    """Give a label of the same kind that does not count."""
+    if isinstance(label, torch.Tensor):
+        return torch.full_like(label, nan if label.is_floating_point() else IGNORED)
+    if isinstance(label, Sequence):
+        return [_ignored(item) for item in label]
+    return nan if isinstance(label, float) else IGNORED
+
+
+def counted(labels: torch.Tensor) -> torch.Tensor:
+    """Tell which labels count: all but those of fillers. Amounts may well be -100."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
+
+
+def count_labels(batches: Sequence[Any], gather: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Count the labels of an optimiser step, over all forward passes and processes.
+
+    Args:
+        batches: The batches of this process, each with ``labels``.
+        gather: Collects a number from every process.
+    """
+    here = torch.stack([counted(batch["labels"]).sum() for batch in batches]).sum()
+    return gather(here).sum()
+
+
+class SharedBuffers(TrainerCallback):
+    """Give all processes the first one's BatchNorm statistics before a model is evaluated, as they are saved.
+
+    In training each process counts the statistics of its own batches; torch 2.15 takes over the first one's at the
+    next forward pass under DDP, and never under FSDP.
+    """
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Broadcast the buffers."""
+        if args.world_size > 1:
+            for buffer in kwargs["model"].buffers():
+                torch.distributed.broadcast(buffer, 0)

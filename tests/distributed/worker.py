@@ -1,0 +1,105 @@
+"""What each process of a launch does in these tests: the run, and notes of what happened in it."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from hf_finetune.recipe import load_recipe
+from hf_finetune.run import run
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
+
+import mutations
+
+mutations.apply_here()
+torch.set_num_threads(1)
+
+
+class Notes(TrainerCallback):
+    """Keep the weights before and after each stage, and of each step the gradient norm and the examples."""
+
+    def __init__(self, event):
+        self.event = event
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.notes = {
+            "labels": [],
+            "sizes": [],
+            "training": [],
+            "groups": [],
+            "fillers": 0,
+            "writes": args.should_save,
+        }
+        self.notes["groups"] = [
+            sum(parameter.numel() for parameter in group["params"])
+            for group in kwargs["optimizer"].param_groups
+        ]
+        self.notes["optimizer"] = type(kwargs["optimizer"]).__name__
+        self.notes["sharded"] = sum(hasattr(value, "full_tensor") for value in kwargs["model"].parameters())
+        self.save(args, kwargs["model"], "before")
+        collate = kwargs["train_dataloader"].collate_fn
+
+        def noting(examples):
+            batch = collate(examples)
+            self.notes["sizes"].append(len(examples))
+            self.notes["fillers"] += int((batch["labels"] == -100).sum())
+            return batch
+
+        kwargs["train_dataloader"].base_dataloader.collate_fn = noting
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        training = [name for name, module in kwargs["model"].named_modules() if module.training]
+        self.notes["training"].append(sorted(name.removeprefix("module.") for name in training))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        event = self.event
+        if not event or args.process_index != event["rank"]:
+            return
+        if not args.output_dir.endswith(f"-{event['stage']}") or state.global_step != event["step"]:
+            return
+        print("the event happens", file=sys.stderr, flush=True)
+        if event["how"] == "exit":
+            os._exit(7)
+        if event["how"] == "raise":
+            raise OSError("the disk of this process is gone")
+        if event["how"] == "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else it takes the launcher 30 seconds to end it
+            time.sleep(3600)
+        if event["how"] == "ctrl-c":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.save(args, kwargs["model"], "after")
+        self.notes["log"] = state.log_history
+        path = self.path(args, "json")
+        path.write_text(json.dumps(self.notes), encoding="utf-8")
+
+    def save(self, args, model, moment):
+        weights = {
+            name.removeprefix("module."): whole(value.detach()) for name, value in model.state_dict().items()
+        }
+        save_file(weights, self.path(args, "safetensors", f"-{moment}"))
+
+    def path(self, args, ending, moment=""):
+        return Path("ranks") / f"{Path(args.output_dir).name}{moment}-{args.process_index}.{ending}"
+
+
+def whole(value):
+    return (value.full_tensor() if hasattr(value, "full_tensor") else value).clone().contiguous()
+
+
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    result = run(
+        load_recipe("recipe.yaml"), "run", resume=options["resume"], callbacks=[Notes(options["event"])]
+    )
+    Path("ranks", f"metrics-{os.environ['RANK']}.json").write_text(
+        json.dumps(result.metrics), encoding="utf-8"
+    )

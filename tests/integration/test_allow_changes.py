@@ -1,0 +1,393 @@
+"""Resuming with something else: refused, naming what; with ``--allow-changes`` it goes on, and says so."""
+
+import json
+import logging
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.run import run
+
+
+class Stop(TrainerCallback):
+    """Stop as a second Ctrl-C does, after a step of a stage; keep the rates and losses of each step."""
+
+    def __init__(self, stage=None, step=None):
+        self.stage, self.step, self.steps, self.rates = stage, step, [], []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.steps.append((args.output_dir.rpartition("-")[2], state.global_step))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if args.output_dir.endswith(f"-{self.stage}") and state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def recipe(reviews, bert_checkpoint, tmp_path):
+    """Give two stages on 28 texts, each of 2 epochs of 4 steps, with data and checkpoint of the test's own."""
+    shutil.copy(reviews, tmp_path / "reviews.csv")
+    shutil.copytree(bert_checkpoint, tmp_path / "bert")
+    common = {"epochs": 2.0, "batch_size": 8}
+    return parse_recipe(
+        {
+            "task": "text-classification",
+            "model": str(tmp_path / "bert"),
+            "data": {"path": str(tmp_path / "reviews.csv"), "split": {"validation": 0.15, "test": 0.15}},
+            "stages": [
+                {"name": "head", "train": "head", "lr": 0.05, **common},
+                {"name": "all", "train": "all", "lr": 0.005, **common},
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def interrupted(recipe, tmp_path):
+    """Give a run that was killed in the second epoch of its second stage."""
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[Stop("all", 6)])
+    return tmp_path / "run"
+
+
+def changed(recipe, *overrides):
+    return parse_recipe(recipe.model_dump(mode="json"), overrides)
+
+
+def refusal(recipe, folder, **options):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError) as caught:
+        run(recipe, folder, resume=True, **options)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    return str(caught.value)
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def log_of(folder, stage):
+    lines = (folder / "stages" / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [entry for entry in map(json.loads, lines) if "loss" in entry]
+
+
+def allow(recipe, folder, caplog):
+    """Go on with a changed recipe. Give the announcement, and the steps that were trained."""
+    steps = Stop()
+    with caplog.at_level(logging.INFO, logger="hf_finetune"):
+        run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
+    found = [record.getMessage() for record in caplog.records if "Goes on with" in record.getMessage()]
+    assert len(found) == 1
+    return found[0], steps.steps
+
+
+# --- Refused ----------------------------------------------------------------------------------------------------
+
+
+def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
+    other = changed(
+        recipe,
+        *("stages.1.lr=0.02", "stages.0.batch_size=4", "stages.1.train=[head, norms]", "stages.1.clip=null"),
+        *("stages.0.optimizer.args={eps: 1e-6}", "metrics=[accuracy, f1_macro]", "seed=1"),
+    )
+    found = refusal(other, interrupted)
+    # another seed cuts other splits
+    assert found == (
+        "--resume must go on with the recipe that the run began with. Got "
+        "stages.0.optimizer.args.eps: 1e-06 where it was nothing; stages.0.batch_size: 4 where it was 8; "
+        "stages.1.train: ['head', 'norms'] where it was 'all'; stages.1.lr: 0.02 where it was 0.005; "
+        "stages.1.clip: null where it was 1.0; metrics: ['accuracy', 'f1_macro'] where it was []; "
+        f"seed: 1 where it was 0. Resume with {interrupted / 'recipe.yaml'}, add --allow-changes to go on with it, "
+        "or begin a new run.\n"
+        "--resume must go on with the data that the run began with. Add --allow-changes to go on with it, "
+        "or begin a new run."
+    )
+
+
+def test_stages_that_come_or_go_are_named(interrupted, recipe):
+    content = recipe.model_dump(mode="json")
+    content["stages"].append({"name": "end", "train": "norms", "epochs": 1.0, "lr": 0.001})
+    assert "Got stages.2: 'end' where it was nothing. Resume with" in refusal(
+        parse_recipe(content), interrupted
+    )
+    content["stages"] = content["stages"][:1]
+    found = refusal(parse_recipe(content), interrupted)
+    assert "Got stages.1: nothing where it was 'all'. Resume with" in found
+
+
+def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, tmp_path):
+    other_data(tmp_path)
+    other_checkpoint(tmp_path)
+    assert refusal(recipe, interrupted) == (
+        "--resume must go on with the data that the run began with. "
+        "Add --allow-changes to go on with it, or begin a new run.\n"
+        "--resume must go on with the checkpoint that the run began with. "
+        "Add --allow-changes to go on with it, or begin a new run."
+    )
+
+
+def other_data(folder):
+    with (folder / "reviews.csv").open("a", encoding="utf-8") as file:
+        file.write("a film of its own,good\n")
+
+
+def other_checkpoint(folder):
+    path = folder / "bert" / "model.safetensors"
+    weights = {name: value + 1 for name, value in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+
+
+def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(interrupted):
+    path = interrupted / "recipe.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("lr: 0.005", "lr: 0.5"), encoding="utf-8")
+    assert "Got stages.1.lr: 0.5 where it was 0.005." in refusal(load_recipe(path), interrupted)
+
+
+def test_allowing_changes_needs_a_run_to_resume(recipe, tmp_path):
+    with pytest.raises(InputError) as caught:
+        run(recipe, tmp_path / "new", allow_changes=True)
+    assert str(caught.value) == "--allow-changes must come with --resume."
+
+
+# --- Refused although allowed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["first", "all"], "stages[0].name must be 'head', which is done. Got 'first'. "),
+        (["all", "head"], "stages[0].name must be 'head', which is done. Got 'all'. "),
+        (["new", "head", "all"], "stages[0].name must be 'head', which is done. Got 'new'. "),
+    ],
+)
+def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message):
+    stages = {stage["name"]: stage for stage in recipe.model_dump(mode="json")["stages"]}
+    chosen = [
+        {**stages.get(name, stages["head"]), "name": name, "lr": 0.01 * (index + 1)}
+        for index, name in enumerate(names)
+    ]
+    other = parse_recipe({**recipe.model_dump(mode="json"), "stages": chosen})
+    assert refusal(other, interrupted, allow_changes=True) == (
+        f"{message}What is done keeps its number, order and names; begin a new run."
+    )
+    # and nobody is told to allow it
+    assert "--allow-changes" not in refusal(other, interrupted)
+
+
+def test_a_finished_run_keeps_all_of_its_stages(recipe, tmp_path):
+    run(recipe, tmp_path / "run")
+    other = parse_recipe(
+        {**recipe.model_dump(mode="json"), "stages": recipe.model_dump(mode="json")["stages"][:1]}
+    )
+    assert refusal(other, tmp_path / "run", allow_changes=True).startswith(
+        "stages[1].name must be 'all', which is done. Got nothing. "
+    )
+
+
+def test_the_weights_of_another_architecture_are_not_carried(interrupted, recipe, tiny_model, tmp_path):
+    tiny_model("bert", num_hidden_layers=3, num_labels=2).save_pretrained(tmp_path / "bert")
+    assert refusal(recipe, interrupted, allow_changes=True) == (
+        "model.path must have the architecture that the run began with. "
+        f"Got {str(tmp_path / 'bert')!r}. "
+        "The weights that are trained are those of the other one; begin a new run."
+    )
+
+
+def test_a_head_for_other_classes_is_not_carried(interrupted, recipe, tmp_path):
+    text = (tmp_path / "reviews.csv").read_text(encoding="utf-8")
+    (tmp_path / "reviews.csv").write_text(text.replace(",good", ",great"), encoding="utf-8")
+    assert refusal(recipe, interrupted, allow_changes=True) == (
+        "The data must have the classes that the run began with. Begin a new run."
+    )
+
+
+def test_steps_that_are_done_are_not_taken_back(interrupted, recipe):
+    other = changed(recipe, "stages.1.epochs=0.5")
+    assert refusal(other, interrupted, allow_changes=True) == (
+        "stages[1].epochs must be enough for the 4 steps that are done. Got 2 steps."
+    )
+
+
+# --- Allowed ----------------------------------------------------------------------------------------------------
+
+
+def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
+    """The optimiser and schedule of a checkpoint bring their old rates."""
+    other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
+    said, steps = allow(other, interrupted, caplog)
+    assert said == (
+        "Goes on with changes, at step 4 of stage all: stages.1.epochs: 3.0 where it was 2.0; "
+        "stages.1.lr: 0.02 where it was 0.005; stages.1.schedule.name: 'cosine' where it was 'linear'."
+    )
+    assert steps == [("all", step) for step in range(5, 13)]
+    logged = [entry["learning_rates"][0][1] for entry in log_of(interrupted, "02-all")]
+    # each entry holds the rate of the step that comes next
+    straight = [0.005 * (1 - step / 8) for step in range(1, 5)]
+    bent = [0.02 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(5, 13)]
+    assert logged == pytest.approx([*straight, *bent], rel=1e-9, abs=1e-12)
+    # and the first of them is already the new one, although the checkpoint's scheduler has the old one
+    state = torch.load(interrupted / "stages" / "02-all" / "checkpoint-12" / "optimizer.pt")
+    assert {group["initial_lr"] for group in state["param_groups"]} == {0.02}
+
+
+def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):
+    steps = Stop()
+    run(
+        changed(recipe, "stages.1.lr=0.02"),
+        interrupted,
+        resume=True,
+        allow_changes=True,
+        callbacks=[steps],
+    )
+    assert steps.rates == pytest.approx([0.02 * (1 - step / 8) for step in range(4, 8)], rel=1e-12)
+
+
+def test_what_changed_is_written_down(interrupted, recipe, caplog):
+    other = changed(recipe, "stages.1.lr=0.02")
+    before = manifest_of(interrupted)
+    allow(other, interrupted, caplog)
+    after = manifest_of(interrupted)
+    assert after["changes"] == [
+        {
+            "stage": "all",
+            "step": 4,
+            "anew": False,
+            "recipe": {"stages.1.lr": [0.005, 0.02]},
+            "data": False,
+            "checkpoint": False,
+        }
+    ]
+    assert before["changes"] == []
+    same = [
+        name for name in before["fingerprints"] if before["fingerprints"][name] == after["fingerprints"][name]
+    ]
+    assert same == ["data", "classes", "checkpoint", "architecture"]
+    assert load_recipe(interrupted / "recipe.yaml") == other
+    # from now on this is the run's recipe
+    run(other, interrupted, resume=True)
+    assert "stages.1.lr: 0.005 where it was 0.02" in refusal(recipe, interrupted)
+
+
+def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe, caplog):
+    with caplog.at_level(logging.INFO, logger="hf_finetune"):
+        run(recipe, interrupted, resume=True, allow_changes=True)
+    assert "Goes on with" not in caplog.text
+    assert manifest_of(interrupted)["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["stages.1.train=last:1"], "stages.1.train: 'last:1' where it was 'all'"),
+        (["stages.1.layer_decay=0.5"], "stages.1.layer_decay: 0.5 where it was 1.0"),
+        (["stages.1.batch_size=4"], "stages.1.batch_size: 4 where it was 8"),
+        (["stages.1.optimizer=sgd"], "stages.1.optimizer.name: 'sgd' where it was 'adamw'"),
+        (["metrics=[f1_macro]"], "metrics: ['f1_macro'] where it was []"),
+    ],
+)
+def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
+    interrupted, recipe, caplog, overrides, words
+):
+    said, steps = allow(changed(recipe, *overrides), interrupted, caplog)
+    assert said == f"Goes on with changes, at step 4 of stage all: {words}. Stage all begins anew with them."
+    assert steps[0] == ("all", 1) and {stage for stage, _ in steps} == {"all"}
+    assert manifest_of(interrupted)["changes"][0]["anew"] is True
+    assert [entry["step"] for entry in log_of(interrupted, "02-all")] == [step for _, step in steps]
+
+
+def test_a_smaller_batch_of_more_forward_passes_goes_on(interrupted, recipe, caplog):
+    other = changed(recipe, "stages.1.batch_size=4", "stages.1.accumulation=2")
+    said, steps = allow(other, interrupted, caplog)
+    assert "anew" not in said
+    assert steps == [("all", step) for step in range(5, 9)]
+
+
+def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplog):
+    said, steps = allow(changed(recipe, "stages.0.lr=0.1"), interrupted, caplog)
+    assert said == (
+        "Goes on with changes, at step 4 of stage all: stages.0.lr: 0.1 where it was 0.05. "
+        "They come too late for head."
+    )
+    assert steps == [("all", step) for step in range(5, 9)]
+
+
+def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
+    interrupted, recipe, tmp_path, caplog
+):
+    other_data(tmp_path)
+    said, steps = allow(recipe, interrupted, caplog)
+    assert said == (
+        "Goes on with changes, at step 4 of stage all: other data. Stage all begins anew with them. "
+        "Examples that were trained on may now be in the test split."
+    )
+    assert steps == [("all", step) for step in range(1, 9)]
+    assert manifest_of(interrupted)["changes"][0]["data"] is True
+
+
+def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
+    interrupted, recipe, tmp_path, caplog
+):
+    (tmp_path / "bert").rename(tmp_path / "there")
+    (tmp_path / "reviews.csv").rename(tmp_path / "moved.csv")
+    other = changed(recipe, f"model.path={tmp_path / 'there'}", f"data.path={tmp_path / 'moved.csv'}")
+    said, steps = allow(other, interrupted, caplog)
+    assert said.startswith("Goes on with changes, at step 4 of stage all: model.path: ")
+    assert "another checkpoint" not in said and "other data" not in said and "anew" not in said
+    assert steps == [("all", step) for step in range(5, 9)]
+
+
+def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
+    interrupted, recipe, tmp_path, caplog
+):
+    other_checkpoint(tmp_path)
+    said, steps = allow(recipe, interrupted, caplog)
+    assert said == "Goes on with changes, at step 4 of stage all: another checkpoint."
+    assert steps == [("all", step) for step in range(5, 9)]
+
+
+def test_stages_that_have_not_begun_may_come_go_and_change(recipe, tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[Stop("all", 0)])
+    content = recipe.model_dump(mode="json")
+    content["stages"][1:] = [
+        {"name": "norms", "train": "norms", "max_steps": 1, "lr": 0.01},
+        {"name": "end", "train": "last:1", "max_steps": 2, "lr": 0.001},
+    ]
+    said, steps = allow(parse_recipe(content), tmp_path / "run", caplog)
+    assert said.startswith(
+        "Goes on with changes, at step 0 of stage all: stages.1.name: 'norms' where it was "
+    )
+    assert steps == [("norms", 1), ("end", 1), ("end", 2)]
+    folders = sorted(path.name for path in (tmp_path / "run" / "stages").iterdir())
+    assert folders == ["01-head", "02-norms", "03-end"]
+
+
+def test_a_finished_run_can_get_another_stage(recipe, tmp_path, caplog):
+    run(recipe, tmp_path / "run")
+    content = recipe.model_dump(mode="json")
+    content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
+    said, steps = allow(parse_recipe(content), tmp_path / "run", caplog)
+    assert said == "Goes on with changes, behind the last stage: stages.2: 'end' where it was nothing."
+    assert steps == [("end", 1)]
+    manifest = manifest_of(tmp_path / "run")
+    assert (manifest["state"], manifest["changes"][0]["stage"]) == ("done", "end")
+    assert len(json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]) == 3
+
+
+def test_a_stage_that_was_interrupted_may_be_left_out(interrupted, recipe, caplog):
+    content = recipe.model_dump(mode="json")
+    content["stages"] = content["stages"][:1]
+    said, steps = allow(parse_recipe(content), interrupted, caplog)
+    assert said == "Goes on with changes, at step 4 of stage all: stages.1: nothing where it was 'all'."
+    assert steps == []
+    assert [path.name for path in (interrupted / "stages").iterdir()] == ["01-head"]

@@ -1,0 +1,150 @@
+"""Processes: what is refused before they start, which layers are divided, and errors in plain words."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.utils.deepspeed import DummyOptim
+from test_staging_trainer import Examples, make_trainer
+from transformers.integrations import deepspeed
+
+from hf_finetune import processes
+from hf_finetune.errors import InputError
+from hf_finetune.processes import LostProcessError, layer_classes, naming_lost_processes, start_processes
+from hf_finetune.ready import load_pretrained
+
+
+def refusal():
+    with pytest.raises(InputError) as caught:
+        start_processes()
+    return str(caught.value)
+
+
+def test_deepspeed_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(processes, "is_deepspeed_available", lambda: False)
+    assert refusal() == (
+        "--use_deepspeed must have DeepSpeed installed. "
+        "Install it (python -m pip install deepspeed), or launch without it."
+    )
+
+
+def test_a_deepspeed_config_with_a_schedule_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "deepspeed.json"
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(path))
+    monkeypatch.setattr(processes, "is_deepspeed_available", lambda: True)
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "scheduler": {"type": "WarmupLR"}}))
+    assert refusal() == (
+        f"{path} must leave the schedule to the recipe, which has rates for each layer. "
+        "Take 'scheduler' out of it."
+    )
+    path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW"}}))
+    assert start_processes().num_processes == 1
+
+
+def test_the_optimizer_of_a_deepspeed_config_gets_the_planned_groups(tmp_path, tiny_model):
+    """The Trainer puts this stand-in in its place when the config names an optimizer, with all parameters alike."""
+    model = tiny_model("bert")
+    trainer = make_trainer(
+        model, tmp_path, Examples("bert", 4), train="last:1", groups={"layer_decay": 0.5, "weight_decay": 0.1}
+    )
+    trainer.optimizer = DummyOptim(params=[p for p in model.parameters() if p.requires_grad])
+    assert trainer.create_optimizer() is trainer.optimizer
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    held = [
+        ([names[id(p)] for p in group["params"]], group["lr"], group["weight_decay"])
+        for group in trainer.optimizer.params
+    ]
+    assert held == [
+        (list(group.parameters), group.lr, group.weight_decay) for group in trainer.planned_groups
+    ]
+    assert all(group["params"] for group in trainer.optimizer.params) and len(held) == 4
+
+
+def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch):
+    """Under ZeRO-3 transformers would divide it while it loads, and leave empty tensors for our weights."""
+
+    class Config:
+        def is_zero3(self):
+            return True
+
+    alive = Config()
+    deepspeed.set_hf_deepspeed_config(alive)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    seen = []
+    monkeypatch.setattr(
+        "hf_finetune.ready.build_model",
+        lambda *args, **kwargs: seen.append(deepspeed.is_deepspeed_zero3_enabled()),
+    )
+    spec = SimpleNamespace(path="", revision=None, allow_missing=(), trust_remote_code=False)
+    ready = SimpleNamespace(
+        recipe=SimpleNamespace(model=spec, seed=0), config=None, task=SimpleNamespace(modality="text")
+    )
+    load_pretrained(ready)
+    assert seen == [False]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_a_stage_trains_with_deepspeed(tmp_path, tiny_model):
+    trainer = make_trainer(
+        tiny_model("bert"),
+        tmp_path,
+        Examples("bert", 8),
+        train="head",
+        max_steps=2,
+        deepspeed={
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+            "zero_optimization": {"stage": 0},
+        },
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.whole_weights()
+    moved = {name for name in before if not torch.equal(before[name], after[name].cpu())}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bert", ["BertLayer"]),
+        ("roberta", ["RobertaLayer"]),
+        ("vit", ["ViTLayer"]),
+        ("gpt2", ["GPT2Block"]),
+        ("timm/test_resnet", []),
+    ],
+)
+def test_layers_are_divided_and_nothing_that_holds_the_word_embeddings(tiny_model, name, expected):
+    """accelerate 1.15 takes ``BertEmbeddings`` too, divides its word embeddings twice, and fails."""
+    assert layer_classes(tiny_model(name)) == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:25799.",
+        "[/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 3000ms for recv operation to complete",
+        "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3) ran for 600000 milliseconds: timed out",
+    ],
+)
+def test_a_lost_process_is_named(message):
+    state = SimpleNamespace(num_processes=3, process_index=1)
+    with pytest.raises(LostProcessError) as caught, naming_lost_processes(state):
+        raise RuntimeError(message)
+    assert str(caught.value) == (
+        "Process 1 of 3 has lost another one, which ended or is stuck; what that one says is the cause. "
+        "What was saved before is kept; a run goes on with --resume."
+    )
+    assert str(caught.value.__cause__) == message
+
+
+def test_other_errors_stay_what_they_are():
+    several, one = (SimpleNamespace(num_processes=number, process_index=0) for number in (2, 1))
+    for state, message in ((several, "shapes do not match"), (one, "Connection closed by peer")):
+        with pytest.raises(RuntimeError, match=message) as caught, naming_lost_processes(state):
+            raise RuntimeError(message)
+        assert type(caught.value) is RuntimeError

@@ -1,0 +1,66 @@
+"""The defences that several processes need. Their tests launch processes, which take the defence away themselves."""
+
+from mutation import Mutation
+from mutation_removals import as_it_is, nothing, the_trainers, without_a_context
+
+__all__ = ["OF_PROCESSES"]
+
+TRAINER = "hf_finetune.staging.trainer:StagedTrainer"
+PROCESSES = "tests/distributed/test_processes.py::test_"
+INTERRUPTED = "tests/distributed/test_interrupted.py::test_"
+SHARDED = "tests/distributed/test_fsdp.py::test_"
+
+OF_PROCESSES = (
+    Mutation(
+        "Each example of an epoch is trained on once",
+        f"{TRAINER}.get_train_dataloader",
+        "the Trainer's own",
+        the_trainers("get_train_dataloader"),
+        (
+            f"{PROCESSES}each_process_trains_on_its_share",
+            f"{PROCESSES}loss_and_gradient_norm_do_not_depend_on_the_number_of_processes",
+        ),
+    ),
+    Mutation(
+        "The labels of a step are counted exactly, amounts of -100 too, fillers not",
+        f"{TRAINER}._get_num_items_in_batch",
+        "the Trainer's own",
+        the_trainers("_get_num_items_in_batch"),
+        ("tests/unit/test_staging_sharing.py::test_the_trainer_counts_amounts_exactly",),
+    ),
+    Mutation(
+        "FSDP divides the model on the CPU too",
+        f"{TRAINER}.create_accelerator_and_postprocess",
+        "the Trainer's own",
+        the_trainers("create_accelerator_and_postprocess"),
+        (f"{SHARDED}the_model_is_divided",),
+    ),
+    Mutation(
+        "All processes evaluate with the BatchNorm statistics that are saved",
+        "hf_finetune.staging.sharing:SharedBuffers.on_epoch_end",
+        "nothing",
+        nothing,
+        (f"{PROCESSES}validation_judges_the_weights_that_are_saved",),
+    ),
+    Mutation(
+        "The validation loss counts each example once",
+        "hf_finetune.staging.stage:_with_loss",
+        "the Trainer's own, the mean of the batches' means",
+        as_it_is,
+        (f"{PROCESSES}validation_counts_each_example_once",),
+    ),
+    Mutation(
+        "A process that has lost another says so in plain words",
+        "hf_finetune.processes:naming_lost_processes",
+        "what gloo says",
+        without_a_context,
+        (f"{INTERRUPTED}a_process_that_dies_ends_the_others_and_they_say_so",),
+    ),
+    Mutation(
+        "A step sees as many examples on another number of processes",
+        "hf_finetune.run_changes:spread_recipe",
+        "each process takes the recipe's batches",
+        as_it_is,
+        (f"{INTERRUPTED}two_processes_go_on_where_one_was",),
+    ),
+)
