@@ -91,16 +91,18 @@ def run_command(
     loaded = load_recipe(recipe, overrides or ())
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:
+        from hf_finetune.processes import ending_processes
         from hf_finetune.run import run
 
-        result = run(
-            loaded,
-            folder,
-            resume=resume,
-            allow_changes=allow_changes,
-            callbacks=[display.callback],
-            progress=display.evaluated,
-        )
+        with ending_processes():
+            result = run(
+                loaded,
+                folder,
+                resume=resume,
+                allow_changes=allow_changes,
+                callbacks=[display.callback],
+                progress=display.evaluated,
+            )
     if display.is_main:
         display.print_result(out, result)
 

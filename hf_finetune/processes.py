@@ -17,6 +17,7 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = [
     "LostProcessError",
+    "ending_processes",
     "first_process_first",
     "is_sharded",
     "naming_lost_processes",
@@ -72,6 +73,28 @@ def start_processes() -> PartialState:
     if state.num_processes > 1 and _patient_group is None:
         _patient_group = distributed.new_group(backend="gloo", timeout=PATIENCE)
     return state
+
+
+@contextmanager
+def ending_processes() -> Iterator[None]:
+    """Take leave of the other processes at the end of a program, be it done or interrupted.
+
+    Otherwise a process that is still ending its threads may be aborted, which the launcher takes for a failure.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:  # all of them stop then; after any other error the rest may be gone, or wait
+        _leave()
+        raise
+    else:
+        _leave()
+
+
+def _leave() -> None:
+    global _patient_group
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+        _patient_group = None
 
 
 def is_sharded() -> bool:

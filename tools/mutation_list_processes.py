@@ -40,7 +40,7 @@ OF_PROCESSES = (
         "hf_finetune.staging.sharing:SharedBuffers.on_epoch_end",
         "nothing",
         nothing,
-        (f"{PROCESSES}validation_judges_the_weights_that_are_saved",),
+        (f"{PROCESSES}every_process_evaluates_with_the_same_statistics",),
     ),
     Mutation(
         "The validation loss counts each example once",

@@ -45,7 +45,7 @@ class Launched:
         return load_file(self.folder / "ranks" / f"{stage}-{moment}-{rank}.safetensors")
 
     def notes(self, stage, rank):
-        """Read what a process noted of a stage: the examples of each step, gradient norms, mode of modules."""
+        """Read what a process noted of a stage: the examples of each step, mode of modules, buffers when evaluated."""
         return json.loads((self.folder / "ranks" / f"{stage}-{rank}.json").read_text(encoding="utf-8"))
 
     def manifest(self):

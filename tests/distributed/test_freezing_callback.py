@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from conftest import make_model
 from safetensors.torch import save_file
+from torch import distributed
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -114,6 +115,8 @@ try:
 except (RuntimeError, ValueError) as error:
     (folder / f"told-{state.process_index}.txt").write_text(f"{type(error).__name__}: {error}")
     raise
+if state.num_processes > 1:
+    distributed.destroy_process_group()
 """
 
 

@@ -170,8 +170,14 @@ def test_the_statistics_of_the_processes_are_one(two):
     assert not any("running" in name and not torch.equal(before[name], after[name]) for name in after)
 
 
+def test_every_process_evaluates_with_the_same_statistics(two):
+    for stage in STAGES:
+        first, second = (two.notes(stage, rank)["buffers"] for rank in range(2))
+        assert len(first) == 2 and first == second
+    assert len(set(first)) == 2
+
+
 def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
-    """Each process would otherwise evaluate its part with BatchNorm statistics of its own."""
     recipe = image_recipe(squares, timm_checkpoint)
     ready = get_ready(recipe, start_processes())
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)

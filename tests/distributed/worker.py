@@ -1,5 +1,6 @@
 """What each process of a launch does in these tests: the run, and notes of what happened in it."""
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
+from hf_finetune.processes import ending_processes
 from hf_finetune.recipe import load_recipe
 from hf_finetune.run import run
 
@@ -35,6 +37,7 @@ class Notes(TrainerCallback):
             "training": [],
             "groups": [],
             "fillers": 0,
+            "buffers": [],
             "writes": args.should_save,
         }
         self.notes["groups"] = [
@@ -75,6 +78,12 @@ class Notes(TrainerCallback):
         if event["how"] == "ctrl-c":
             os.kill(os.getpid(), signal.SIGINT)
 
+    def on_evaluate(self, args, state, control, **kwargs):
+        digest = hashlib.sha256()
+        for buffer in kwargs["model"].buffers():
+            digest.update(buffer.numpy().tobytes())
+        self.notes["buffers"].append(digest.hexdigest())
+
     def on_train_end(self, args, state, control, **kwargs):
         self.save(args, kwargs["model"], "after")
         self.notes["log"] = state.log_history
@@ -97,9 +106,9 @@ def whole(value):
 
 if __name__ == "__main__":
     options = json.loads(sys.argv[1])
-    result = run(
-        load_recipe("recipe.yaml"), "run", resume=options["resume"], callbacks=[Notes(options["event"])]
-    )
+    notes = Notes(options["event"])
+    with ending_processes():
+        result = run(load_recipe("recipe.yaml"), "run", resume=options["resume"], callbacks=[notes])
     Path("ranks", f"metrics-{os.environ['RANK']}.json").write_text(
         json.dumps(result.metrics), encoding="utf-8"
     )

@@ -204,7 +204,8 @@ def test_carrying_makes_a_difference(tmp_path, content, carried_run):
 
 
 def test_an_optimizer_in_pieces_is_not_carried(tmp_path, content, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
     recipe = stages(content, {}, {"carry_optimizer": True})
     assert refusal(lambda: run(recipe, tmp_path / "run")) == (
         "stages[1].carry_optimizer must be left out under FSDP and DeepSpeed, which keep the optimizer's state in "

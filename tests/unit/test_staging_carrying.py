@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_staging_trainer import Examples, make_trainer
+from test_staging_trainer import make_trainer
 from transformers import TrainerCallback
 
 from hf_finetune.models.layout import head_names
@@ -43,7 +43,7 @@ def stage(model, folder, train, watch, carried=None, optim="adamw_torch", **opti
     trainer = make_trainer(
         model,
         folder,
-        Examples("bert", 6),
+        6,
         train=train,
         groups={"lr": 0.02, "layer_decay": 0.5},
         callbacks=[watch],

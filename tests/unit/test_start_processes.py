@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils.deepspeed import DummyOptim
-from test_staging_trainer import Examples, make_trainer
+from test_staging_trainer import make_trainer
 from transformers.integrations import deepspeed
 
 from hf_finetune import processes
 from hf_finetune.errors import InputError
+from hf_finetune.models.build import BuiltModel
 from hf_finetune.processes import LostProcessError, layer_classes, naming_lost_processes, start_processes
 from hf_finetune.ready import load_pretrained
 
@@ -49,7 +50,7 @@ def test_the_optimizer_of_a_deepspeed_config_gets_the_planned_groups(tmp_path, t
     """The Trainer puts this stand-in in its place when the config names an optimizer, with all parameters alike."""
     model = tiny_model("bert")
     trainer = make_trainer(
-        model, tmp_path, Examples("bert", 4), train="last:1", groups={"layer_decay": 0.5, "weight_decay": 0.1}
+        model, tmp_path, 4, train="last:1", groups={"layer_decay": 0.5, "weight_decay": 0.1}
     )
     trainer.optimizer = DummyOptim(params=[p for p in model.parameters() if p.requires_grad])
     assert trainer.create_optimizer() is trainer.optimizer
@@ -75,11 +76,13 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
     deepspeed.set_hf_deepspeed_config(alive)
     assert deepspeed.is_deepspeed_zero3_enabled()
     seen = []
-    monkeypatch.setattr(
-        "hf_finetune.ready.build_model",
-        lambda *args, **kwargs: seen.append(deepspeed.is_deepspeed_zero3_enabled()),
-    )
-    spec = SimpleNamespace(path="", revision=None, allow_missing=(), trust_remote_code=False)
+
+    def build_model(*args, **kwargs):
+        seen.append(deepspeed.is_deepspeed_zero3_enabled())
+        return BuiltModel(None, ())
+
+    monkeypatch.setattr("hf_finetune.ready.build_model", build_model)
+    spec = SimpleNamespace(path="", revision=None, allow_missing=(), trust_remote_code=False, adapter=None)
     ready = SimpleNamespace(
         recipe=SimpleNamespace(model=spec, seed=0), config=None, task=SimpleNamespace(modality="text")
     )
@@ -92,7 +95,7 @@ def test_a_stage_trains_with_deepspeed(tmp_path, tiny_model):
     trainer = make_trainer(
         tiny_model("bert"),
         tmp_path,
-        Examples("bert", 8),
+        8,
         train="head",
         max_steps=2,
         deepspeed={

@@ -133,11 +133,10 @@ def test_trap_13_mixed_labels_leave_the_kind_of_task_alone(tmp_path, tiny_model,
 
 def test_trap_15_a_stage_does_not_see_the_checkpoints_of_another(tmp_path, tiny_model):
     """``global_step`` begins again with each ``train()``: in one folder the newest checkpoint is another stage's."""
-    options = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 2}
+    options = {"save_strategy": "steps", "save_steps": 1}
     for steps in (4, 2):
         stock_trainer(tiny_model(RESNET), tmp_path / "stock", max_steps=steps, **options).train()
     assert get_last_checkpoint(str(tmp_path / "stock")).endswith("checkpoint-4")
-    assert not (tmp_path / "stock" / "checkpoint-1").exists()
 
     class Last(TrainerCallback):
         def __init__(self):
