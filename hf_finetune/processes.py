@@ -17,11 +17,13 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = [
     "LostProcessError",
+    "backend",
     "ending_processes",
     "first_process_first",
     "is_sharded",
     "naming_lost_processes",
     "start_processes",
+    "uses_deepspeed",
     "wait_for_all",
 ]
 
@@ -40,6 +42,9 @@ LOST = (
     "abort",
 )
 
+# DeepSpeed's setting without which no process ever holds whole weights; in spite of its name they stay fp32.
+GATHERS = "stage3_gather_16bit_weights_on_model_save"
+
 _patient_group: Any = None
 
 
@@ -57,7 +62,7 @@ def start_processes() -> PartialState:
         InputError: If FSDP or DeepSpeed are asked for in a way that this package cannot use.
     """
     global _patient_group
-    if _asked_for("ACCELERATE_USE_DEEPSPEED"):
+    if uses_deepspeed():
         _check_deepspeed()
     if _asked_for("ACCELERATE_USE_FSDP"):
         _check_fsdp()
@@ -67,6 +72,10 @@ def start_processes() -> PartialState:
     timeout = timedelta(seconds=float(os.environ.get("HF_FINETUNE_TIMEOUT", TIMEOUT_SECONDS)))
     if torch.accelerator.is_available():
         state = PartialState(timeout=timeout)
+    elif uses_deepspeed():
+        # accelerate 1.15 leaves DeepSpeed out, in silence, where it is told that it is the CPU that is used
+        os.environ["ACCELERATE_USE_CPU"] = "false"
+        state = PartialState(backend=backend(), timeout=timeout)
     else:
         os.environ["ACCELERATE_USE_CPU"] = "true"
         state = PartialState(cpu=True, timeout=timeout)
@@ -97,9 +106,19 @@ def _leave() -> None:
         _patient_group = None
 
 
+def backend() -> str | None:
+    """Name what processes speak through where accelerate would not find it: under DeepSpeed on the CPU."""
+    return "gloo" if uses_deepspeed() and not torch.accelerator.is_available() else None
+
+
 def is_sharded() -> bool:
     """Say whether each process is to hold a part of the model only: under FSDP or DeepSpeed, as accelerate tells."""
-    return _asked_for("ACCELERATE_USE_FSDP") or _asked_for("ACCELERATE_USE_DEEPSPEED")
+    return _asked_for("ACCELERATE_USE_FSDP") or uses_deepspeed()
+
+
+def uses_deepspeed() -> bool:
+    """Say whether the launcher was given ``--use_deepspeed``."""
+    return _asked_for("ACCELERATE_USE_DEEPSPEED")
 
 
 def _asked_for(name: str) -> bool:
@@ -107,15 +126,20 @@ def _asked_for(name: str) -> bool:
 
 
 def _check_deepspeed() -> None:
-    """Refuse what would take the rates out of the recipe's hands. Its optimizer may come from the config."""
+    """Refuse what would take the rates out of the recipe's hands, or the weights. An optimizer may be in the config."""
     if not is_deepspeed_available():
         repair = "Install it (python -m pip install deepspeed), or launch without it."
         raise InputError(Problem("--use_deepspeed", "must have DeepSpeed installed", "", repair))
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
-    if path != "none" and "scheduler" in json.loads(Path(path).read_text(encoding="utf-8")):
+    config = json.loads(Path(path).read_text(encoding="utf-8")) if path != "none" else {}
+    if "scheduler" in config:
         repair = "Take 'scheduler' out of it."
         rule = "must leave the schedule to the recipe, which has rates for each layer"
         raise InputError(Problem(path, rule, "", repair))
+    zero = config.get("zero_optimization", {})
+    if zero.get("stage") == 3 and not zero.get(GATHERS):
+        rule = "must let ZeRO-3 gather the weights when they are saved"
+        raise InputError(Problem(path, rule, "", f"Set zero_optimization.{GATHERS} to true."))
 
 
 def _check_fsdp() -> None:

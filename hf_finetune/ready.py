@@ -20,7 +20,7 @@ from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
-from hf_finetune.processes import first_process_first, is_sharded, start_processes
+from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -338,6 +338,9 @@ def _stage_problems(recipe: Recipe) -> list[Problem]:
         if stage.carry_optimizer and is_sharded():
             rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
             problems.append(Problem(f"{place}.carry_optimizer", rule))
+    if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
+        rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
+        problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
     return problems
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import first_process_first
+from hf_finetune.processes import backend, first_process_first
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
@@ -162,6 +162,7 @@ def train_stage(
         label_names=["labels"],
         report_to="none",
         disable_tqdm=True,
+        ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
     loss = loss_for(target, stage.label_smoothing)

@@ -21,7 +21,7 @@ from hf_finetune.errors import Problem, nearest
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
-from hf_finetune.processes import prepare_sharding
+from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted
@@ -239,7 +239,9 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
             Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))
         ]
     try:
-        options = TrainingArguments(output_dir="unused", optim=optimizer_name(name), report_to="none")
+        options = TrainingArguments(
+            output_dir="unused", optim=optimizer_name(name), report_to="none", ddp_backend=backend()
+        )
         optimizer_class, defaults = Trainer.get_optimizer_cls_and_kwargs(options)
         accepted = set(inspect.signature(optimizer_class).parameters) - {"params", "lr", "weight_decay"}
         if unknown := [word for word in arguments if word not in accepted]:

@@ -21,6 +21,7 @@ MODES = {
         *("--use_fsdp", "--fsdp_version", "2", "--dynamo_backend", "no"),
         *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
     ),
+    "deepspeed": ("--use_deepspeed", "--deepspeed_config_file", "deepspeed.json"),
 }
 
 
@@ -62,7 +63,7 @@ def launch(folder, recipe, processes, *, mode="ddp", resume=False, event=None, e
         folder: Where to.
         recipe: The recipe.
         processes: Their number.
-        mode: ``ddp`` or ``fsdp``.
+        mode: ``ddp``, ``fsdp``, or ``deepspeed`` with a ``deepspeed.json`` in the folder.
         resume: Whether to resume.
         event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.
         environment: Further environment variables.

@@ -1,0 +1,87 @@
+"""A DeepSpeed config passes through: ZeRO divides optimiser or model, and what a stage says is trained is trained.
+
+Where DeepSpeed is not installed, tests/unit/test_start_processes.py tests what is done for it without it.
+"""
+
+import importlib.util
+import json
+
+import pytest
+from launching import launch
+from safetensors.torch import load_file
+from test_interrupted import close, recipe_with_best, same, stage_weights
+from test_processes import log_of, values
+
+from hf_finetune.processes import GATHERS
+from hf_finetune.ready import plan
+from hf_finetune.run import run
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
+)
+STAGES = ("01-head", "02-all")
+
+
+def configure(folder, stage, **more):
+    config = {"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto"}
+    config |= {
+        "train_batch_size": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": {"stage": stage, GATHERS: True},
+    }
+    (folder / "deepspeed.json").write_text(json.dumps(config | more), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(reviews, bert_checkpoint):
+    return recipe_with_best(reviews, bert_checkpoint, 3)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, reviews, bert_checkpoint):
+    folder = tmp_path_factory.mktemp("alone")
+    run(recipe_with_best(reviews, bert_checkpoint, 6), folder / "run")
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["ZeRO-2", "ZeRO-3"])
+def divided(request, tmp_path_factory, recipe):
+    done = launch(configure(tmp_path_factory.mktemp("zero"), request.param), recipe, 2, mode="deepspeed")
+    assert done.code == 0, done.err[-4000:]
+    return done
+
+
+def test_deepspeed_it_is(divided):
+    for stage in STAGES:
+        assert {divided.notes(stage, rank)["optimizer"] for rank in (0, 1)} == {"DeepSpeedOptimizerWrapper"}
+
+
+def test_exactly_the_planned_parameters_move(divided, alone, recipe):
+    before = load_file(f"{recipe.model.path}/model.safetensors")
+    for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
+        after = stage_weights(divided.folder, stage)
+        moved = {name for name in before if name in after and name in same(before, after)}
+        assert moved <= set(planned.trainable)
+        before = after
+
+
+def test_it_learns_what_one_process_learns(divided, alone):
+    for stage in STAGES:
+        close(stage_weights(alone, stage), stage_weights(divided.folder, stage))
+        one, other = (log_of(folder / "run", stage) for folder in (alone, divided.folder))
+        for name in ("loss", "grad_norm", "eval_loss"):
+            assert values(other, name) == pytest.approx(values(one, name), rel=2e-3)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, recipe):
+    straight, ended = (
+        configure(tmp_path / name, 2) for name in ("straight", "ended") if not (tmp_path / name).mkdir()
+    )
+    assert launch(straight, recipe, 2, mode="deepspeed").code == 0
+    event = {"rank": 1, "stage": "all", "step": 7, "how": "exit"}
+    assert launch(ended, recipe, 2, mode="deepspeed", event=event).code != 0
+    done = launch(ended, recipe, 2, mode="deepspeed", resume=True)
+    assert done.code == 0, done.err[-4000:]
+    for stage in STAGES:
+        assert same(stage_weights(straight, stage), stage_weights(ended, stage)) == []
