@@ -32,6 +32,7 @@ class LogCallback(TrainerCallback):
 
     def __init__(self, path: Path, layers: Sequence[str], stage: str):
         self.path, self.layers, self.stage = path, tuple(layers), stage
+        self.rates: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -39,6 +40,12 @@ class LogCallback(TrainerCallback):
         """Begin with what a resumed stage logged before its checkpoint."""
         if state.is_world_process_zero:
             self.path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the rates of this step; when it is logged they are those of the next one."""
+        self.rates = [group["lr"] for group in kwargs["optimizer"].param_groups]
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -51,10 +58,8 @@ class LogCallback(TrainerCallback):
     ) -> None:
         """Add the rates and write the entry."""
         entry = state.log_history[-1]
-        optimizer = kwargs.get("optimizer")
-        if "loss" in entry and optimizer is not None:
-            rates = [group["lr"] for group in optimizer.param_groups]
-            entry["learning_rates"] = [list(pair) for pair in zip(self.layers, rates, strict=True)]
+        if "loss" in entry:
+            entry["learning_rates"] = [list(pair) for pair in zip(self.layers, self.rates, strict=True)]
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line(entry))
@@ -66,7 +71,11 @@ class LogCallback(TrainerCallback):
 
 
 class InterruptCallback(TrainerCallback):
-    """At the first Ctrl-C (or SIGTERM) finish the step, save a checkpoint and stop; at the second stop at once."""
+    """At the first Ctrl-C (or SIGTERM) finish the step, save a checkpoint and stop; at the second stop at once.
+
+    What comes behind the last step, the choice of the best checkpoint, is finished first: ``stop_if_asked`` then
+    raises ``KeyboardInterrupt``.
+    """
 
     def __init__(self) -> None:
         self.asked = self.stops = False
@@ -85,14 +94,9 @@ class InterruptCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Ask for a checkpoint at the end of the step; on several processes at the next step that is logged."""
-        if args.world_size > 1:
-            if state.global_step % args.logging_steps != 0:
-                return
-            flag = torch.tensor(int(self.asked), device=args.device)
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-            self.stops = bool(flag)
-        else:
-            self.stops = self.asked
+        if args.world_size > 1 and state.global_step % args.logging_steps != 0:
+            return
+        self.stops = _anywhere(self.asked, args)
         # The checkpoint of an epoch's last step is left to its end, behind the evaluation that chooses the best.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
         if self.stops and not at_end:
@@ -114,6 +118,11 @@ class InterruptCallback(TrainerCallback):
             self.restore()
             raise KeyboardInterrupt
 
+    def stop_if_asked(self, args: TrainingArguments) -> None:
+        """Stop if that was asked for behind the last checkpoint, on any of the processes."""
+        if _anywhere(self.asked, args):
+            raise KeyboardInterrupt
+
     def restore(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self.previous.items():
@@ -125,6 +134,15 @@ class InterruptCallback(TrainerCallback):
             self.restore()
             raise KeyboardInterrupt
         self.asked = True
+
+
+def _anywhere(asked: bool, args: TrainingArguments) -> bool:
+    """Say whether something was asked for on any process; all of them call this at once."""
+    if args.world_size == 1:
+        return asked
+    flag = torch.tensor(int(asked), device=args.device)
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag)
 
 
 def _line(entry: Mapping[str, Any]) -> str:

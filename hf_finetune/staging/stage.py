@@ -198,6 +198,7 @@ def train_stage(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.restore()
+    interrupt.stop_if_asked(arguments)
     release(model)
     if keep_optimizer:
         _keep_optimizer(trainer, folder, best_metric)

@@ -87,7 +87,7 @@ class Record(TrainerCallback):
 
 
 class Stop(TrainerCallback):
-    """Stop as if killed: at the start of a step of a stage, or right after a checkpoint."""
+    """Stop as if killed: at the start of a step of a stage, right after a checkpoint, or at the stage's end."""
 
     def __init__(self, stage, step, moment):
         self.stage, self.step, self.moment = stage, step, moment
@@ -105,6 +105,10 @@ class Stop(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if self.happens("save", args, state):
             raise KeyboardInterrupt
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.happens("ctrl-c at the end", args, state):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def copy_of(model):

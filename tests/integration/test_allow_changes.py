@@ -231,11 +231,10 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     )
     assert steps == [("all", step) for step in range(5, 13)]
     logged = [entry["learning_rates"][0][1] for entry in log_of(interrupted, "02-all")]
-    # each entry holds the rate of the step that comes next
-    straight = [0.005 * (1 - step / 8) for step in range(1, 5)]
-    bent = [0.02 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(5, 13)]
+    straight = [0.005 * (1 - step / 8) for step in range(4)]
+    bent = [0.02 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(4, 12)]
     assert logged == pytest.approx([*straight, *bent], rel=1e-9, abs=1e-12)
-    # and the first of them is already the new one, although the checkpoint's scheduler has the old one
+    # the new one from the first on, although the checkpoint's scheduler has the old one
     state = torch.load(interrupted / "stages" / "02-all" / "checkpoint-12" / "optimizer.pt")
     assert {group["initial_lr"] for group in state["param_groups"]} == {0.02}
 

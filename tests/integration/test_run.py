@@ -206,7 +206,7 @@ def test_the_log_of_a_stage_holds_the_rate_of_every_layer_group(image_run):
     assert entries
     groups = plan(image_run[0]).plan.stages[1].groups
     for entry in entries:
-        share = 1 - entry["step"] / 12
+        share = 1 - (entry["step"] - 1) / 12
         assert entry["learning_rates"] == [
             [group.layers, pytest.approx(group.lr * share, abs=1e-15)] for group in groups
         ]

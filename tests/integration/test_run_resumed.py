@@ -33,7 +33,15 @@ def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, image_run
 
 
 @pytest.mark.parametrize(
-    "stop", [("head", 4, "save"), ("all", 1, "ctrl-c"), ("all", 4, "save"), ("all", 6, "ctrl-c")]
+    "stop",
+    [
+        ("head", 4, "save"),
+        ("head", 8, "ctrl-c at the end"),
+        ("all", 1, "ctrl-c"),
+        ("all", 4, "save"),
+        ("all", 6, "ctrl-c"),
+        ("all", 8, "ctrl-c at the end"),
+    ],
 )
 def test_an_interrupted_text_run_ends_as_if_it_had_not_been(tmp_path, text_run, stop):
     recipe, result = text_run

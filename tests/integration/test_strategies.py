@@ -94,9 +94,9 @@ def test_the_log_has_the_rate_of_every_group(written):
     groups = [layers for layers, _ in steps[0]["learning_rates"]]
     assert groups[0] == "head" and groups[-1] == "input"
     rates = {layers: [dict(entry["learning_rates"])[layers] for entry in steps] for layers in groups}
-    # of 4 steps the first is warmup; logged is the rate of the step to come
-    assert rates["head"] == pytest.approx([0.05, 0.05 * 2 / 3, 0.05 / 3, 0.0])
-    assert rates["input"] == pytest.approx([0.001, 0.00075, 0.00025, 0.0])
+    # of 4 steps the first is warmup
+    assert rates["head"] == pytest.approx([0.0, 0.05, 0.05 * 2 / 3, 0.05 / 3])
+    assert rates["input"] == pytest.approx([0.0, 0.001, 0.00075, 0.00025])
 
 
 def test_what_is_wrong_with_a_strategy_is_said_once(tmp_path, content):

@@ -192,10 +192,9 @@ def test_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     steps = [entry for entry in entries if "loss" in entry]
     assert [entry["step"] for entry in steps] == [1, 2]
-    # a rate is logged after the schedule's step, for the step to come
     assert [entry["learning_rates"] for entry in steps] == [
+        [["head", 0.1], ["conv1..layer4.0", 0.01]],
         [["head", 0.05], ["conv1..layer4.0", 0.005]],
-        [["head", 0.0], ["conv1..layer4.0", 0.0]],
     ]
     assert "train_loss" in entries[-1] and "learning_rates" not in entries[-1]
 
