@@ -1,5 +1,6 @@
 """Checks of the checkpoint: every weight accounted for, and what is saved is what is loaded."""
 
+import copy
 from pathlib import Path
 
 import timm
@@ -8,6 +9,7 @@ from transformers import TimmWrapperConfig
 
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.subject import Subject
+from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
 from hf_finetune.models.build import AUTO_MODELS
 from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
@@ -16,6 +18,7 @@ __all__ = ["check_round_trip", "check_weights"]
 
 WEIGHTS = "weights"
 ROUND_TRIP = "save and load"
+NOISE = 0.02
 LIBRARIES = (
     "A published model would not be the trained one. Update transformers and timm together "
     "(pip install -U transformers timm), and look again."
@@ -28,18 +31,31 @@ def check_weights(subject: Subject) -> CheckResult:
         repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
         found = " ".join(f"It {problem.rule}." for problem in subject.unaccounted)
         return CheckResult(WEIGHTS, "fail", found, " ".join(repairs))
-    head = set(head_names(subject.model))
-    backbone = sum(name not in head for name, _ in subject.model.named_parameters())
+    new = set(head_names(subject.model)) | adapter_names(subject.model)
+    backbone = sum(name not in new for name, _ in subject.model.named_parameters())
     measured = " ".join((f"All {backbone} parameters below the head are the checkpoint's.", *subject.notes))
     return CheckResult(WEIGHTS, "pass", measured)
 
 
 def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
-    """Check that the saved model, loaded by transformers and where it can by timm, gives the same logits."""
-    model = subject.model.eval()
+    """Check that the saved model, loaded by transformers and where it can by timm, gives the same logits.
+
+    An adapter is filled with noise first, and merged, as it is at the end of a run.
+    """
+    model, merged = subject.model.eval(), ""
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     batch.pop("labels")
     with torch.no_grad():
+        if adapted_layers(model):
+            model = copy.deepcopy(model)
+            generator = torch.Generator().manual_seed(0)
+            for name in sorted(adapter_names(model)):
+                parameter = model.get_parameter(name)
+                parameter += NOISE * torch.randn(parameter.shape, generator=generator)
+            change = merge_adapter(model, batch)
+            merged = (
+                f"Its adapter, filled with noise, is merged: no logit changes by more than {change:.1g}. "
+            )
         expected = model(**batch).logits
         export_model(model, subject.ready.processor, folder / "model")
         auto = AUTO_MODELS[subject.ready.task.modality]
@@ -59,5 +75,7 @@ def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
     ]
     if wrong:
         return CheckResult(ROUND_TRIP, "fail", f"The saved model is another: {'; '.join(wrong)}.", LIBRARIES)
-    measured = f"Loaded by {' and by '.join(found)}, its {expected.numel()} logits are equal bit for bit."
+    measured = (
+        f"{merged}Loaded by {' and by '.join(found)}, its {expected.numel()} logits are equal bit for bit."
+    )
     return CheckResult(ROUND_TRIP, "pass", measured)

@@ -1,5 +1,6 @@
 """The doctor on the checkpoint: every weight accounted for, saved and loaded as it was."""
 
+import re
 import shutil
 
 import pytest
@@ -42,6 +43,23 @@ def test_whole_checkpoints_pass(image, text):
         "The checkpoint's head (3 labels) is replaced by a new one (2).",
     )
     assert check_weights(text).state == "pass"
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_an_adapter_is_merged_before_the_model_is_saved(tmp_path, bert_checkpoint, kind):
+    model = {"path": str(bert_checkpoint), "adapter": {"type": kind}}
+    stages = [{"name": "head", "train": ["head", kind], "epochs": 1, "lr": 1e-3}]
+    subject = make_subject("text", "", model=model, stages=stages)
+    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    assert check_weights(subject).measured.startswith(
+        "All 39 parameters below the head are the checkpoint's."
+    )
+    found = check_round_trip(subject, tmp_path)
+    assert found.state == "pass"
+    words = r"Its adapter, filled with noise, is merged: no logit changes by more than \S+\. Loaded by transformers, "
+    assert re.match(words, found.measured)
+    after = subject.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkpoint):
