@@ -53,7 +53,7 @@ def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
         model.save_pretrained(folder)
     processor.save_pretrained(folder)
     if is_timm:
-        _mend_timm_config(folder / "config.json")
+        _mend_timm_config(folder / "config.json", model)
     for file in folder.iterdir():
         file.chmod(0o644)
 
@@ -152,13 +152,18 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
         processor.crop_size = {"height": new, "width": new}
 
 
-def _mend_timm_config(path: Path) -> None:
-    """Write a config that both libraries load.
+def _mend_timm_config(path: Path, model: PreTrainedModel) -> None:
+    """Write a config that both libraries load, as the same model.
 
     transformers 5.23 saves ``model_args: null``, which timm 1.0.31 unpacks and fails on; without the entry both
-    take their default.
+    take their default. And timm makes a model for images of the config's size, where transformers makes it for those
+    of the architecture: timm would then resize the table of positions, which the model does with each image anyway.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("model_args") is None:
-        config.pop("model_args", None)
+    arguments = dict(config.pop("model_args", None) or {})
+    made_for = getattr(getattr(model.timm_model, "patch_embed", None), "img_size", None)
+    if made_for and list(made_for) != list(config["pretrained_cfg"].get("input_size", [3, *made_for]))[1:]:
+        arguments.setdefault("img_size", list(made_for))
+    if arguments:
+        config["model_args"] = arguments
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,6 +12,8 @@ from transformers import (
     AutoTokenizer,
     BitImageProcessor,
     ConvNextImageProcessor,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
     ViTImageProcessor,
     pipeline,
 )
@@ -72,6 +74,25 @@ def test_a_timm_config_without_arguments_loads_both_ways(tmp_path, tiny_model):
     assert "model_args" not in json.loads((tmp_path / "model" / "config.json").read_text())
     assert timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).num_classes == 3
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "model").num_labels == 3
+
+
+def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(tmp_path):
+    """timm would resize the table of positions to the config's size, and compute with another one."""
+    torch.manual_seed(0)
+    known = timm.get_pretrained_cfg("test_vit").to_dict()
+    config = TimmWrapperConfig(architecture="test_vit", pretrained_cfg=known, num_labels=4)
+    model = TimmWrapperForImageClassification(config).eval()
+    model.save_pretrained(tmp_path / "checkpoint")
+    processor = load_processor(str(tmp_path / "checkpoint"), "image")
+    set_image_size(processor, model.config, 96)
+    pixels = torch.nn.functional.interpolate(PIXELS, size=96)
+    export_model(model, processor, tmp_path / "model")
+    with torch.no_grad():
+        expected = model(pixels).logits
+        plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+        assert torch.equal(plain(pixels), expected)
+        wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+        assert torch.equal(wrapped(pixels).logits, expected)
 
 
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin", "resnet", "convnext"])
