@@ -80,6 +80,7 @@ def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(
     """timm would resize the table of positions to the config's size, and compute with another one."""
     torch.manual_seed(0)
     known = timm.get_pretrained_cfg("test_vit").to_dict()
+    del known["fixed_input_size"]  # as configs have it that name no size to make the model for
     config = TimmWrapperConfig(architecture="test_vit", pretrained_cfg=known, num_labels=4)
     model = TimmWrapperForImageClassification(config).eval()
     model.save_pretrained(tmp_path / "checkpoint")
@@ -90,6 +91,7 @@ def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(
     with torch.no_grad():
         expected = model(pixels).logits
         plain = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+        assert plain.pos_embed.shape == model.timm_model.pos_embed.shape
         assert torch.equal(plain(pixels), expected)
         wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "model")
         assert torch.equal(wrapped(pixels).logits, expected)
