@@ -58,6 +58,26 @@ def quiet_libraries(console: Console) -> None:
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
     logging.getLogger("httpx").setLevel(logging.ERROR)
+    hub, handler = logging.getLogger("huggingface_hub"), _log_handler(console)
+    handler.addFilter(_HubOnce())
+    hub.handlers, hub.propagate = [handler], False
+
+
+class _HubOnce(logging.Filter):
+    """Say once that the Hub does not answer, where huggingface_hub tells of every attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return True
+        if self.said or "Retrying" not in record.getMessage():
+            return False
+        self.said = True
+        record.msg, record.args = "The Hugging Face Hub does not answer; trying for half a minute.", ()
+        return True
 
 
 def _log_handler(console: Console) -> logging.Handler:
@@ -186,23 +206,27 @@ def print_metrics(console: Console, metrics: Mapping[str, float], caption: str) 
 def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None:
     """Print a table per stage: what is trained, at which rates, for how long."""
     layout = report.plan.layout
-    for note in report.notes:
-        console.print(note, markup=False)
     groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
-    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}.", markup=False)
+    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
+    numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
+    console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
     if recipe.strategy is not None:
         written = [_written(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
         console.print(write_yaml({"stages": written}), markup=False)
     for index, (stage, planned) in enumerate(zip(report.recipe.stages, report.plan.stages, strict=True)):
         _print_stage(console, index, stage, planned, layout)
+    if report.notes:
+        console.print()
+    for note in report.notes:
+        console.print(note, markup=False)
 
 
 def _print_stage(
     console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
 ) -> None:
-    steps = "unknown" if planned.steps is None else f"{planned.steps:,}"
-    epochs = "unknown" if planned.epochs is None else f"{planned.epochs:g}"
+    steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
+    epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
     table = Table(
         title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
     )
@@ -216,11 +240,15 @@ def _print_stage(
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
     carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
     console.print(
-        f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs} epochs, {steps} steps, "
+        f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs}, {steps}, "
         f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
     )
+
+
+def _several(number: float, word: str) -> str:
+    return f"{number:,.15g} {word}" if number == 1 else f"{number:,.15g} {word}s"
 
 
 def _written(stage: "StageSpec") -> dict[str, Any]:

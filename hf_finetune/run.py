@@ -191,6 +191,8 @@ def _run_stage(
         write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
     write_manifest(manifest, folder, state)
+    if result.best_step is not None:
+        logger.info(_last_line(stage, result, best))
     return manifest
 
 
@@ -223,6 +225,13 @@ def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, 
     share = f"{planned.trainable_size:,} of {ready.plan.layout.size:,} parameters"
     verb = "goes on" if resumes else "begins"
     return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
+
+
+def _last_line(stage: StageSpec, result: StageResult, metric: str | None) -> str:
+    epoch = round(result.epochs * (result.best_step or 0) / result.steps, 2)
+    value = result.validation.get(str(metric))
+    shown = f", the best {metric}: {value:.4f}" if value is not None else ""
+    return f"Stage {stage.name} keeps epoch {epoch:g} of {result.epochs:g}{shown}."
 
 
 def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready: Ready) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mutation_removals import (
     nothing,
     one_folder,
     one_rate,
+    only_the_first_rate,
     only_with_parameters,
     remember_the_phase,
     same_seed,
@@ -24,7 +25,6 @@ from mutation_removals import (
     swallow_divergence,
     the_trainers,
     unseeded,
-    without_rates,
     wrapper_names,
     write_in_place,
 )
@@ -216,9 +216,9 @@ MUTATIONS = (
     ),
     Mutation(
         "The log holds the rate of every group",
-        f"{CALLBACKS}:LogCallback.on_log",
-        "the rates are left out",
-        without_rates,
+        f"{CALLBACKS}:LogCallback.on_pre_optimizer_step",
+        "that of the first group for all",
+        only_the_first_rate,
         (f"{TRAP_TRAINING}18_the_log_holds_the_rate_of_every_group",),
     ),
     Mutation(

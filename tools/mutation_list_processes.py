@@ -47,7 +47,7 @@ OF_PROCESSES = (
         "hf_finetune.staging.stage:_with_loss",
         "the Trainer's own, the mean of the batches' means",
         as_it_is,
-        (f"{PROCESSES}validation_counts_each_example_once",),
+        (f"{PROCESSES}validation_judges_the_weights_that_are_saved",),
     ),
     Mutation(
         "A process that has lost another says so in plain words",

@@ -22,6 +22,7 @@ __all__ = [
     "nothing",
     "one_folder",
     "one_rate",
+    "only_the_first_rate",
     "only_with_parameters",
     "remember_the_phase",
     "same_seed",
@@ -30,7 +31,6 @@ __all__ = [
     "the_trainers",
     "unseeded",
     "without_a_context",
-    "without_rates",
     "wrapper_names",
     "write_in_place",
 ]
@@ -153,9 +153,10 @@ def swallow_divergence(original: Any) -> Any:
     return instead
 
 
-def without_rates(original: Any) -> Any:
+def only_the_first_rate(original: Any) -> Any:
     def instead(self: Any, args: Any, state: Any, control: Any, **options: Any) -> None:
-        original(self, args, state, control, **{**options, "optimizer": None})
+        original(self, args, state, control, **options)
+        self.rates = [self.rates[0]] * len(self.rates)
 
     return instead
 

@@ -143,7 +143,7 @@ def image_recipe(squares, checkpoint):
         {
             "task": "image-classification",
             "model": str(checkpoint),
-            "data": {"path": str(squares), "split": {"validation": 0.17, "test": 0.17}},
+            "data": {"path": str(squares), "split": {"validation": 0.14, "test": 0.17}},
             "stages": [
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "all", "lr": 0.01, **common},
@@ -154,7 +154,7 @@ def image_recipe(squares, checkpoint):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, squares, timm_checkpoint):
-    """Give a run on two processes whose BatchNorms move: 24 images in steps of 10, 10 and 4."""
+    """Give a run on two processes whose BatchNorms move: 25 images in steps of 10, 10 and 5; 5 for validation."""
     done = launch(tmp_path_factory.mktemp("two"), image_recipe(squares, timm_checkpoint), 2)
     assert done.code == 0, done.err[-4000:]
     return done
