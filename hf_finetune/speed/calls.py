@@ -94,8 +94,8 @@ def record_calls(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Calls:
 
 def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Key, Any]:
     """Give the arguments of a call by position and name."""
-    found: dict[Key, Any] = dict(kwargs)
-    return found | dict(enumerate(args))
+    given: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
+    return dict(given)
 
 
 def shapes_in(value: Any) -> Any:
