@@ -1,10 +1,13 @@
 """From a recipe to a saved, evaluated classifier: the one place where the rooms meet."""
 
+import hashlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,6 +36,7 @@ from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
+from hf_finetune.speed.prefix_cache import CacheSettings, cache_folder
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
@@ -184,6 +188,7 @@ def _run_stage(
             callbacks=callbacks,
             carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
             keep_optimizer=any(other.carry_optimizer for other in following),
+            cache=_cache_settings(ready, planned),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -194,6 +199,26 @@ def _run_stage(
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
     return manifest
+
+
+def _cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
+    """Say where and how much is kept of what frozen layers give, if the recipe asks for it."""
+    recipe = ready.recipe
+    spec = recipe.speed.prefix_cache
+    if spec is None:
+        return None
+    augmented = ready.task.modality == "image" and recipe.data.augment != "none"
+    views = spec.views if isinstance(spec.views, int) else 1
+    if augmented and spec.views == "auto":
+        views = max(1, ceil(ceil(planned.epochs or 1) / 2))
+    source = [
+        ready.data.fingerprint,
+        recipe.data.model_dump(mode="json", exclude={"path", "workers", "on_error"}),
+        str(ready.processor),
+        recipe.seed if augmented else None,
+    ]
+    digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+    return CacheSettings(cache_folder(), views if augmented else 1, spec.size_limit, digest)
 
 
 def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
@@ -243,6 +268,7 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "train_seconds": round(seconds, 3),
         "trainable_parameters": planned.trainable_size,
         "total_parameters": ready.plan.layout.size,
+        **({"prefix_cache": asdict(result.cache)} if result.cache is not None else {}),
         "validation": _without_nan(result.validation),
     }
 

@@ -23,6 +23,7 @@ __all__ = [
     "Selector",
     "Text",
     "Texts",
+    "Views",
     "Warmup",
     "as_tuple",
 ]
@@ -69,6 +70,13 @@ def _warmup(value: Any) -> Any:
     raise _refuse(
         "must be a whole number of steps, or a fraction of the stage's steps that is below 1", value
     )
+
+
+def _views(value: Any) -> Any:
+    number = _whole(value)
+    if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 1):
+        return number
+    raise _refuse("must be a whole number of versions from 1 on, or auto", value)
 
 
 def _rate_range(value: Any) -> Any:
@@ -129,6 +137,11 @@ Warmup = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}]}
     ),
+]
+Views = Annotated[
+    int | str,
+    BeforeValidator(_views),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
 ]
 RateRange = Annotated[
     float | tuple[float, float],

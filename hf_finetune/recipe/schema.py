@@ -19,6 +19,7 @@ from hf_finetune.recipe.fields import (
     Selector,
     Text,
     Texts,
+    Views,
     Warmup,
     as_tuple,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "ModelSpec",
     "OptimizerSpec",
     "Part",
+    "PrefixCacheSpec",
     "RatesSpec",
     "Recipe",
     "ScheduleSpec",
@@ -289,6 +291,19 @@ class EvaluationSpec(Part):
     batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
 
 
+class PrefixCacheSpec(Part):
+    """What the frozen layers below a stage give is computed once for each example, and kept."""
+
+    shorthand = "views"
+
+    views: Views = Field(
+        default="auto",
+        description="Number of augmented versions of each training example; epochs cycle through them. "
+        "auto: 1 without augmentation, else half as many as the stage has epochs, rounded up.",
+    )
+    size_limit: Count = Field(default=20_000_000_000, description="Bytes that may be kept for one stage.")
+
+
 class SpeedSpec(Part):
     """How the numbers are computed: in which precision, layout and compilation."""
 
@@ -299,6 +314,10 @@ class SpeedSpec(Part):
         default="contiguous", description="Order of the dimensions of image tensors in memory."
     )
     compile: bool = Field(default=False, description="Whether torch.compile is used.")
+    prefix_cache: PrefixCacheSpec | None = Field(
+        default=None,
+        description="Compute frozen layers once for each example, and keep what they give; null = in every epoch.",
+    )
 
 
 class Recipe(Part):

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from transformers import (
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import backend, first_process_first
+from hf_finetune.processes import backend, first_process_first, is_sharded
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
+from hf_finetune.speed.cut import NoCutError
+from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
@@ -50,12 +53,14 @@ class StageResult:
         steps: Optimiser steps.
         best_step: Step of the checkpoint that goes on; None if it is the last.
         validation: Metrics of that checkpoint on the validation split; empty without one.
+        cache: What was kept of the frozen prefix; None if that was not asked for.
     """
 
     epochs: float
     steps: int
     best_step: int | None
     validation: dict[str, float]
+    cache: CacheReport | None = None
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -84,6 +89,7 @@ def train_stage(
     callbacks: Sequence[TrainerCallback] = (),
     carry_from: Path | None = None,
     keep_optimizer: bool = False,
+    cache: CacheSettings | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -107,6 +113,7 @@ def train_stage(
         callbacks: Further callbacks.
         carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
         keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
+        cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
@@ -119,6 +126,9 @@ def train_stage(
     if speed.memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
     freeze_all_but(model, planned.trainable)
+    cached, report = _cached(model, stage, planned, train, validation, collate, speed, workers, cache)
+    if cached is not None:
+        train, validation, collate = cached.train, cached.validation, cached.collate
     interrupt = InterruptCallback()
     watchers = [
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
@@ -170,6 +180,7 @@ def train_stage(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=loss,
+        prefix=cached.entry if cached is not None else None,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
@@ -195,7 +206,8 @@ def train_stage(
             ):
                 arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with cached.entry.passing() if cached is not None else nullcontext():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.restore()
     interrupt.stop_if_asked(arguments)
@@ -206,7 +218,50 @@ def train_stage(
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
-    return _result(trainer.state, best_metric)
+    return replace(_result(trainer.state, best_metric), cache=report)
+
+
+def _cached(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    train: Any,
+    validation: Any,
+    collate: Any,
+    speed: SpeedSpec,
+    workers: int,
+    settings: CacheSettings | None,
+) -> tuple[PrefixCache | None, CacheReport | None]:
+    """Compute the frozen prefix once, if that is asked for and possible; say which it is."""
+    if settings is None:
+        return None, None
+    state = PartialState()
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    try:
+        if speed.compile or is_sharded():
+            raise NoCutError("a model that is compiled or divided is computed as a whole")
+        with first_process_first(state):
+            made = cache_prefix(
+                model,
+                planned.trainable,
+                train,
+                validation,
+                collate,
+                settings,
+                batch_size=stage.batch_size,
+                device=state.device,
+                workers=workers,
+                autocast=halves.get(speed.precision),
+            )
+    except NoCutError as error:
+        logger.info("Stage %s computes its frozen layers in every epoch: %s.", stage.name, error)
+        return None, CacheReport(False, str(error))
+    versions = "version" if made.report.views == 1 else "versions"
+    logger.info(
+        "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
+        *(stage.name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
+    )
+    return made, made.report
 
 
 def _schedule_arguments(schedule: ScheduleSpec) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.processes import backend, prepare_sharding
+from hf_finetune.speed.passing import PrefixPass
+from hf_finetune.speed.prefix_cache import PREFIX
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted
@@ -44,6 +46,7 @@ class StagedTrainer(Trainer):
         groups: The parameter groups of the stage; their names are those of the model's parameters.
         optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
+        prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
         kwargs: As for ``Trainer``.
@@ -56,8 +59,10 @@ class StagedTrainer(Trainer):
         optimizer_args: dict[str, Any] | None = None,
         loss: Callable[..., torch.Tensor] | None = None,
         carried: Mapping[str, Mapping[str, Any]] | None = None,
+        prefix: PrefixPass | None = None,
         **kwargs: Any,
     ):
+        self.prefix = prefix
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -113,6 +118,12 @@ class StagedTrainer(Trainer):
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
         return count_labels(batch_samples, lambda number: self.accelerator.gather(number.to(device)))
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Put what the frozen prefix gave in its place, where batches hold it."""
+        if self.prefix is not None:
+            self.prefix.values = inputs.pop(PREFIX)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""

@@ -1,0 +1,153 @@
+"""Rows of numbers in files: written once from beginning to end, read one by one in any order."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_finetune.files import replacing_folder
+
+__all__ = ["RowFormat", "RowStore", "write_rows"]
+
+META = "meta.json"
+OFFSETS = "offsets.npy"
+PIECE = 1 << 24  # bytes read at once to check a file
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """What the rows of one file look like.
+
+    Attributes:
+        sizes: Shape of a row; of rows of several lengths, the shape of one element.
+        dtype: Name of the element type, as torch calls it: ``float32``.
+        varies: Whether rows have several lengths.
+    """
+
+    sizes: tuple[int, ...]
+    dtype: str
+    varies: bool
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of a row; of rows of several lengths, of one element."""
+        return int(np.prod(self.sizes, dtype=np.int64)) * getattr(torch, self.dtype).itemsize
+
+
+def write_rows(
+    folder: Path,
+    rows: Iterable[Sequence[torch.Tensor]],
+    formats: Sequence[RowFormat],
+    meta: Mapping[str, Any],
+) -> None:
+    """Write rows one behind the other; the folder is whole or not there.
+
+    Args:
+        folder: Where to; what is there is replaced.
+        rows: Of each row, a tensor for each format.
+        formats: One for each file.
+        meta: What the rows are of; kept beside them.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    with replacing_folder(folder) as partial:
+        partial.mkdir(parents=True, exist_ok=True)
+        sums, offsets = [0] * len(formats), [[0] for _ in formats]
+        files = [(partial / f"{number}.bin").open("wb") for number in range(len(formats))]
+        try:
+            for row in rows:
+                for number, (file, tensor) in enumerate(zip(files, row, strict=True)):
+                    raw = _bytes_of(tensor)
+                    file.write(raw)
+                    sums[number] = zlib.crc32(raw, sums[number])
+                    offsets[number].append(offsets[number][-1] + len(raw))
+        finally:
+            for file in files:
+                file.close()
+        np.save(partial / OFFSETS, np.array(offsets, dtype=np.int64))
+        content = {
+            **meta,
+            "formats": [asdict(form) for form in formats],
+            "crc32": [*sums, zlib.crc32((partial / OFFSETS).read_bytes())],
+        }
+        (partial / META).write_text(json.dumps(content), encoding="utf-8")
+
+
+class RowStore:
+    """Rows that were written by ``write_rows``. Rows are read from the file, so that memory does not grow with them.
+
+    Args:
+        folder: Where they are.
+
+    Raises:
+        ValueError: If a file is missing, cut off or changed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.meta = json.loads((folder / META).read_text(encoding="utf-8"))
+            self.formats = [
+                RowFormat(tuple(form["sizes"]), form["dtype"], form["varies"])
+                for form in self.meta["formats"]
+            ]
+            self.offsets = np.load(folder / OFFSETS, mmap_mode="r")
+            found = [_checksum(folder / f"{number}.bin") for number in range(len(self.formats))]
+            whole = [*found, _checksum(folder / OFFSETS)] == self.meta["crc32"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder} must hold rows that were written whole. {error}") from error
+        if not whole:
+            raise ValueError(f"{folder} must hold rows as they were written. They were changed.")
+        self.files: list[int] | None = None
+
+    def __len__(self) -> int:
+        return self.offsets.shape[1] - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return int(self.offsets[:, -1].sum())
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        """Read a row: of each format a tensor, with the number of elements in front where rows have several lengths."""
+        if self.files is None:  # opened where it is read: a data loader's process has files of its own
+            self.files = [os.open(self.folder / f"{n}.bin", os.O_RDONLY) for n in range(len(self.formats))]
+        found = []
+        for file, form, offsets in zip(self.files, self.formats, self.offsets, strict=True):
+            begin, end = int(offsets[index]), int(offsets[index + 1])
+            raw = bytearray(os.pread(file, end - begin, begin))
+            tensor = torch.frombuffer(raw, dtype=getattr(torch, form.dtype)) if raw else torch.empty(0)
+            found.append(tensor.view((-1, *form.sizes) if form.varies else form.sizes))
+        return tuple(found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "files": None}
+
+    def __del__(self) -> None:
+        for file in getattr(self, "files", None) or ():
+            os.close(file)
+
+
+def remove_rows(folder: Path) -> None:
+    """Remove rows, whole or not."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            total = zlib.crc32(piece, total)
+    return total
