@@ -134,14 +134,14 @@ def cache_prefix(
         entry = PrefixPass(model, cut)
         key = _key(model, trainable, cut, settings.source, autocast)
         maker = _Maker(entry, collate, batch_size, workers, device, settings)
-        stores = [maker.store(train, f"{key}-train", settings.views)]
-        if validation is not None:
-            stores.append(maker.store(validation, f"{key}-validation", 1))
+        views = [maker.store(train, f"{key}-train-{view}", view) for view in range(settings.views)]
+        once = maker.store(validation, f"{key}-validation") if validation is not None else None
     image = tuple(probes[0]["pixel_values"].shape[1:]) if "pixel_values" in probes[0] else None
-    views = CachedExamples(train, stores[0], settings.views, text=image is None)
-    held = CachedExamples(validation, stores[1], 1, text=image is None) if validation is not None else None
-    report = CacheReport(True, "", settings.views, sum(store.size for store in stores))
-    return PrefixCache(views, held, CachedCollate(collate, cut, image), entry, report)
+    examples = CachedExamples(train, views, text=image is None)
+    held = CachedExamples(validation, [once], text=image is None) if once is not None else None
+    size = sum(store.size for store in [*views, once] if store is not None)
+    report = CacheReport(True, "", settings.views, size)
+    return PrefixCache(examples, held, CachedCollate(collate, cut, image), entry, report)
 
 
 class CachedExamples(Dataset):
@@ -149,24 +149,23 @@ class CachedExamples(Dataset):
 
     Args:
         examples: What they were made of.
-        store: The rows.
-        views: Versions of each example.
+        stores: The rows of each version.
         text: Whether examples are texts.
     """
 
-    def __init__(self, examples: Any, store: RowStore, views: int, *, text: bool):
-        self.examples, self.store, self.views, self.text = examples, store, views, text
+    def __init__(self, examples: Any, stores: Sequence[RowStore], *, text: bool):
+        self.examples, self.stores, self.text = examples, list(stores), text
         self.view = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Show the version of this epoch."""
-        self.view = epoch % self.views
+        self.view = epoch % len(self.stores)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        *values, label = self.store[self.view * len(self.examples) + index]
+        *values, label = self.stores[self.view][index]
         example = dict(self.examples[index]) if self.text else {"labels": label}
         return {**example, PREFIX: tuple(values)}
 
@@ -216,7 +215,7 @@ class _Maker:
     device: torch.device
     settings: CacheSettings
 
-    def store(self, examples: Any, name: str, views: int) -> RowStore:
+    def store(self, examples: Any, name: str, view: int = 0) -> RowStore:
         folder = self.settings.folder / name
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{name}.lock")):
@@ -228,20 +227,20 @@ class _Maker:
                 folder.touch()  # it is used: others are older
                 return found
             try:
-                self._write(examples, folder, views)
+                self._write(examples, folder, view)
             except OSError as error:
                 raise NoCutError(f"what it gives cannot be kept: {error.strerror or error}") from error
             return RowStore(folder)
 
-    def _write(self, examples: Any, folder: Path, views: int) -> None:
-        rows = self._rows(examples, views)
+    def _write(self, examples: Any, folder: Path, view: int) -> None:
+        rows = self._rows(examples, view)
         first = next(rows)
         formats = [
             RowFormat(tuple(tensor.shape[varies:]), _name(tensor.dtype), varies)
             for tensor, varies in zip(first, [*map(_varies, self.entry.cut.shapes), False], strict=True)
         ]
-        self._check_size(first, len(examples) * views)
-        write_rows(folder, _chain(first, rows), formats, {"examples": len(examples), "views": views})
+        self._check_size(first, len(examples))
+        write_rows(folder, _chain(first, rows), formats, {"examples": len(examples)})
 
     def _check_size(self, row: Sequence[torch.Tensor], count: int) -> None:
         needed = sum(tensor.nbytes for tensor in row) * count
@@ -250,23 +249,20 @@ class _Maker:
             if needed > limit:
                 raise NoCutError(f"what it gives takes about {needed:,} bytes, and {words} {limit:,}")
 
-    def _rows(self, examples: Any, views: int) -> Iterator[tuple[torch.Tensor, ...]]:
-        for view in range(views):
-            if hasattr(examples, "set_epoch"):
-                examples.set_epoch(view)
-            loader = DataLoader(
-                examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers, shuffle=False
-            )
-            for batch in loader:
-                labels = batch.pop("labels")
-                values = self.entry.collect({key: value.to(self.device) for key, value in batch.items()})
-                mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
-                for index, label in enumerate(labels):
-                    found = [
-                        value[index][mask[index]] if _varies(shape) and mask is not None else value[index]
-                        for value, shape in zip(values, self.entry.cut.shapes, strict=True)
-                    ]
-                    yield (*found, label)
+    def _rows(self, examples: Any, view: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        if hasattr(examples, "set_epoch"):
+            examples.set_epoch(view)
+        loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
+        for batch in loader:
+            labels = batch.pop("labels")
+            values = self.entry.collect({key: value.to(self.device) for key, value in batch.items()})
+            mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            for index, label in enumerate(labels):
+                found = [
+                    value[index][mask[index]] if _varies(shape) and mask is not None else value[index]
+                    for value, shape in zip(values, self.entry.cut.shapes, strict=True)
+                ]
+                yield (*found, label)
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

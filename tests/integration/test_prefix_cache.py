@@ -1,9 +1,11 @@
 """Runs behind a prefix cache: the same weights as without one, and what is kept is kept safely."""
 
 import json
+import re
 
 import pytest
-from run_helpers import changed, log_of, weights_of, with_stages
+from run_helpers import Stop, changed, interrupt, log_of, weights_of, with_stages
+from transformers import TrainerCallback
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
@@ -45,7 +47,9 @@ def test_without_augmentation_images_give_the_same_bits(tmp_path, image_recipe):
     assert last["used"]
 
 
-def test_with_as_many_versions_as_epochs_augmented_images_give_the_same_bits(tmp_path, image_recipe, image_run):
+def test_with_as_many_versions_as_epochs_augmented_images_give_the_same_bits(
+    tmp_path, image_recipe, image_run
+):
     run(cached(image_recipe(), 2), tmp_path / "cached")
     assert_same(image_run[1].folder, tmp_path / "cached")
     assert [report["views"] for report in reports(tmp_path / "cached")] == [2, 2]
@@ -57,3 +61,65 @@ def test_texts_give_the_same_results(tmp_path, text_recipe):
     run(cached(recipe), tmp_path / "cached")
     assert_same(tmp_path / "plain", tmp_path / "cached")
     assert [report["used"] for report in reports(tmp_path / "cached")] == [True, True]
+
+
+def test_another_number_of_versions_takes_those_that_are_there(tmp_path, folder, image_recipe, image_run):
+    run(cached(image_recipe(), 1), tmp_path / "one")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")}
+    run(cached(image_recipe(), 2), tmp_path / "two")
+    assert_same(image_run[1].folder, tmp_path / "two")
+    head = [path for path in before if path.stat().st_mtime_ns == before[path]]
+    assert len(head) >= 2  # the first version of the head's stage, and its validation split
+
+
+def test_what_is_kept_is_read_again_and_what_is_damaged_is_made_anew(
+    tmp_path, folder, image_recipe, image_run
+):
+    recipe = cached(image_recipe(), 2)
+    run(recipe, tmp_path / "first")
+    files = sorted(folder.rglob("*.bin"))
+    written = {path: path.stat().st_mtime_ns for path in files}
+    run(recipe, tmp_path / "second")
+    assert {path: path.stat().st_mtime_ns for path in files} == written
+    raw = bytearray(files[0].read_bytes())
+    raw[len(raw) // 2] ^= 1
+    files[0].write_bytes(raw)
+    files[2].write_bytes(files[2].read_bytes()[:-4])
+    run(recipe, tmp_path / "third")
+    for name in ("first", "second", "third"):
+        assert_same(image_run[1].folder, tmp_path / name)
+
+
+def test_a_run_goes_on_uncached_where_the_disk_or_the_limit_is_too_small(tmp_path, image_recipe, image_run):
+    run(cached(image_recipe(), 2, size_limit=1000), tmp_path / "run")
+    assert_same(image_run[1].folder, tmp_path / "run")
+    for report in reports(tmp_path / "run"):
+        assert not report["used"]
+        assert re.fullmatch(
+            r"what it gives takes about [\d,]+ bytes, and the size limit is 1,000", report["reason"]
+        )
+
+
+@pytest.mark.parametrize("stop", [("head", 8, "ctrl-c"), ("all", 6, "save"), ("all", 0, "begin")])
+def test_an_interrupted_run_behind_a_cache_ends_as_if_it_had_not_been(
+    tmp_path, image_recipe, image_run, stop
+):
+    recipe = cached(image_recipe(), 2)
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_same(image_run[1].folder, tmp_path / "run")
+
+
+def test_the_model_is_what_it_was_when_the_stage_is_over(tmp_path, text_recipe):
+    seen = []
+
+    class See(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            seen.append(kwargs["model"])
+
+    run(cached(text_recipe()), tmp_path / "run", callbacks=[See()])
+    for model in seen:
+        assert not any("forward" in module.__dict__ for module in model.modules())
+        assert not any(module._forward_pre_hooks for module in model.modules())
+    head, everything = reports(tmp_path / "run")
+    assert head["used"] and not everything["used"]
