@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that ship with the package.")
 app.add_typer(recipes_app, name="recipes")
+cache_app = typer.Typer(
+    no_args_is_help=True, help="What is kept of frozen layers, so that it is computed once."
+)
+app.add_typer(cache_app, name="cache")
 
 # What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
 USAGE_ERROR = typer.BadParameter.__mro__[2]
@@ -241,6 +245,26 @@ def recipes_schema() -> None:
     from hf_finetune.recipe import json_schema
 
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """List what is kept, the least recently used first."""
+    from hf_finetune.progress import print_kept
+    from hf_finetune.speed.kept import cache_folder, list_kept
+
+    print_kept(out, cache_folder(), list_kept(cache_folder()))
+
+
+@cache_app.command("prune")
+def cache_prune(
+    max_size: Annotated[str, typer.Option(help="What may stay, such as 500MB or 2GB.")] = "0",
+) -> None:
+    """Remove what was least recently used; without --max-size, all."""
+    from hf_finetune.speed.kept import cache_folder, parse_size, prune_kept
+
+    removed = prune_kept(cache_folder(), parse_size(max_size))
+    out.print(f"Removed {len(removed)} from {cache_folder()}: {sum(kept.bytes for kept in removed):,} bytes.")
 
 
 def _tell(error: InputError) -> int:

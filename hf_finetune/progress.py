@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from hf_finetune.ready import PlanReport
     from hf_finetune.recipe import Recipe, ScheduleSpec, StageSpec
     from hf_finetune.run import RunResult
+    from hf_finetune.speed.kept import Kept
 
 __all__ = [
     "RunDisplay",
     "counting_bar",
     "default_run_folder",
+    "print_kept",
     "print_metrics",
     "print_plan",
     "quiet_libraries",
@@ -201,6 +203,16 @@ def print_metrics(console: Console, metrics: Mapping[str, float], caption: str) 
         table.add_row(name, f"{value:.4f}")
     console.print(table)
     console.print(caption, markup=False)
+
+
+def print_kept(console: Console, folder: Path, kept: "Sequence[Kept]") -> None:
+    """Print what is kept in the cache folder: when it was last used, its bytes, its examples, what it is of."""
+    for each in kept:
+        line = (
+            f"{each.used:%Y-%m-%d %H:%M}  {each.bytes:>15,} bytes  {each.examples:>9,} examples  {each.about}"
+        )
+        console.print(line, markup=False)
+    console.print(f"{sum(each.bytes for each in kept):,} bytes in {folder}", markup=False)
 
 
 def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None:

@@ -36,7 +36,8 @@ from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
-from hf_finetune.speed.prefix_cache import CacheSettings, cache_folder
+from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage

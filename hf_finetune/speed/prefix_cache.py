@@ -1,9 +1,9 @@
 """What a frozen prefix gives for each example, computed once and kept; the stage trains on that."""
 
+import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,21 +14,22 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from huggingface_hub.constants import HF_HOME
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, OutputShape, find_cut
+from hf_finetune.speed.kept import prune_kept
 from hf_finetune.speed.passing import PrefixPass, prove
 from hf_finetune.speed.store import RowFormat, RowStore, write_rows
 
-__all__ = ["CacheReport", "CacheSettings", "PrefixCache", "cache_folder", "cache_prefix"]
+__all__ = ["CacheReport", "CacheSettings", "PrefixCache", "cache_prefix"]
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "prefix"
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "hf-finetune")
 FORMAT = 1  # of the files; a change of it makes all of them anew
+CANNOT_BE_KEPT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 PROBES = (2, 3)  # examples of the batches with which a cut is sought
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
@@ -85,12 +86,6 @@ class PrefixCache:
     collate: Collate
     entry: PrefixPass
     report: CacheReport
-
-
-def cache_folder() -> Path:
-    """Name the folder of all caches: ``HF_FINETUNE_CACHE``, or ``hf-finetune`` in the Hub's own cache folder."""
-    named = os.environ.get("HF_FINETUNE_CACHE")
-    return Path(named).expanduser() if named else Path(HF_HOME) / "hf-finetune"
 
 
 def cache_prefix(
@@ -229,7 +224,9 @@ class _Maker:
             try:
                 self._write(examples, folder, view)
             except OSError as error:
-                raise NoCutError(f"what it gives cannot be kept: {error.strerror or error}") from error
+                if error.errno not in CANNOT_BE_KEPT:
+                    raise
+                raise NoCutError(f"what it gives cannot be kept: {error.strerror}") from error
             return RowStore(folder)
 
     def _write(self, examples: Any, folder: Path, view: int) -> None:
@@ -239,15 +236,20 @@ class _Maker:
             RowFormat(tuple(tensor.shape[varies:]), _name(tensor.dtype), varies)
             for tensor, varies in zip(first, [*map(_varies, self.entry.cut.shapes), False], strict=True)
         ]
-        self._check_size(first, len(examples))
-        write_rows(folder, _chain(first, rows), formats, {"examples": len(examples)})
+        self._make_room(first, len(examples))
+        about = f"{type(self.entry.model).__name__} up to {self.entry.cut.boundary}, version {view + 1}"
+        write_rows(folder, _chain(first, rows), formats, {"about": about, "examples": len(examples)})
 
-    def _check_size(self, row: Sequence[torch.Tensor], count: int) -> None:
+    def _make_room(self, row: Sequence[torch.Tensor], count: int) -> None:
         needed = sum(tensor.nbytes for tensor in row) * count
+        limit = self.settings.size_limit
+        if needed > limit:
+            raise NoCutError(f"what it gives takes about {needed:,} bytes, and the size limit is {limit:,}")
+        for removed in prune_kept(self.settings.folder, limit - needed):
+            logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
         free = shutil.disk_usage(self.settings.folder).free
-        for limit, words in ((self.settings.size_limit, "the size limit is"), (free, "the disk has")):
-            if needed > limit:
-                raise NoCutError(f"what it gives takes about {needed:,} bytes, and {words} {limit:,}")
+        if needed > free:
+            raise NoCutError(f"what it gives takes about {needed:,} bytes, and the disk has {free:,}")
 
     def _rows(self, examples: Any, view: int) -> Iterator[tuple[torch.Tensor, ...]]:
         if hasattr(examples, "set_epoch"):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -76,9 +75,10 @@ def write_rows(
         content = {
             **meta,
             "formats": [asdict(form) for form in formats],
-            "crc32": [*sums, zlib.crc32((partial / OFFSETS).read_bytes())],
+            "crc32": [*sums, _checksum(partial / OFFSETS)],
         }
-        (partial / META).write_text(json.dumps(content), encoding="utf-8")
+        sealed = {**content, "seal": _seal(content)}
+        (partial / META).write_text(json.dumps(sealed), encoding="utf-8")
 
 
 class RowStore:
@@ -95,18 +95,20 @@ class RowStore:
         self.folder = folder
         try:
             self.meta = json.loads((folder / META).read_text(encoding="utf-8"))
+            seal = self.meta.pop("seal")
             self.formats = [
                 RowFormat(tuple(form["sizes"]), form["dtype"], form["varies"])
                 for form in self.meta["formats"]
             ]
-            self.offsets = np.load(folder / OFFSETS, mmap_mode="r")
+            self.offsets = np.load(folder / OFFSETS)
             found = [_checksum(folder / f"{number}.bin") for number in range(len(self.formats))]
-            whole = [*found, _checksum(folder / OFFSETS)] == self.meta["crc32"]
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            whole = seal == _seal(self.meta) and [*found, _checksum(folder / OFFSETS)] == self.meta["crc32"]
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} must hold rows that were written whole. {error}") from error
         if not whole:
             raise ValueError(f"{folder} must hold rows as they were written. They were changed.")
-        self.files: list[int] | None = None
+        # Held open from now on: they can still be read when somebody removes them.
+        self.files: list[int] | None = self._open()
 
     def __len__(self) -> int:
         return self.offsets.shape[1] - 1
@@ -118,8 +120,8 @@ class RowStore:
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         """Read a row: of each format a tensor, with the number of elements in front where rows have several lengths."""
-        if self.files is None:  # opened where it is read: a data loader's process has files of its own
-            self.files = [os.open(self.folder / f"{n}.bin", os.O_RDONLY) for n in range(len(self.formats))]
+        if self.files is None:
+            self.files = self._open()
         found = []
         for file, form, offsets in zip(self.files, self.formats, self.offsets, strict=True):
             begin, end = int(offsets[index]), int(offsets[index + 1])
@@ -127,6 +129,9 @@ class RowStore:
             tensor = torch.frombuffer(raw, dtype=getattr(torch, form.dtype)) if raw else torch.empty(0)
             found.append(tensor.view((-1, *form.sizes) if form.varies else form.sizes))
         return tuple(found)
+
+    def _open(self) -> list[int]:
+        return [os.open(self.folder / f"{number}.bin", os.O_RDONLY) for number in range(len(self.formats))]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "files": None}
@@ -136,13 +141,12 @@ class RowStore:
             os.close(file)
 
 
-def remove_rows(folder: Path) -> None:
-    """Remove rows, whole or not."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _bytes_of(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _seal(content: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _checksum(path: Path) -> int:

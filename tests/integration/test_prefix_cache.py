@@ -7,8 +7,10 @@ import pytest
 from run_helpers import Stop, changed, interrupt, log_of, weights_of, with_stages
 from transformers import TrainerCallback
 
+from hf_finetune.cli import main
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
+from hf_finetune.speed.kept import list_kept
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +125,31 @@ def test_the_model_is_what_it_was_when_the_stage_is_over(tmp_path, text_recipe):
         assert not any(module._forward_pre_hooks for module in model.modules())
     head, everything = reports(tmp_path / "run")
     assert head["used"] and not everything["used"]
+
+
+def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, monkeypatch):
+    run(cached(image_recipe(), 1), tmp_path / "run")
+    size = sum(path.stat().st_size for path in folder.rglob("*/*"))
+
+    def command(*words):
+        monkeypatch.setattr("sys.argv", ["hf-finetune", "cache", *words])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code == 0
+        return capsys.readouterr().out
+
+    listed = command("list")
+    assert listed.count("TimmWrapperForImageClassification up to timm_model") == 4
+    assert listed.endswith(f"{size:,} bytes in {folder}\n")
+    assert command("prune", "--max-size", "1TB") == f"Removed 0 from {folder}: 0 bytes.\n"
+    assert command("prune") == f"Removed 4 from {folder}: {size:,} bytes.\n"
+    assert command("list") == f"0 bytes in {folder}\n"
+
+
+def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
+    run(cached(image_recipe(), 1), tmp_path / "first")
+    before = {kept.folder for kept in list_kept(folder)}
+    size = sum(kept.bytes for kept in list_kept(folder))
+    run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
+    assert all(report["used"] for report in reports(tmp_path / "second"))
+    assert not before <= {kept.folder for kept in list_kept(folder)}
