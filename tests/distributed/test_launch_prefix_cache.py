@@ -20,7 +20,7 @@ def pair(tmp_path_factory, squares, timm_checkpoint):
     content = image_recipe(squares, timm_checkpoint).model_dump(mode="json")
     content["stages"][1]["train"] = "last:2"
     plain = parse_recipe(content)
-    content["speed"]["prefix_cache"] = {}
+    content["speed"]["prefix_cache"] = {"views": 2}
     folder = tmp_path_factory.mktemp("kept")
     done = [
         launch(tmp_path_factory.mktemp(name), recipe, 2, environment={"HF_FINETUNE_CACHE": str(folder)})
