@@ -4,6 +4,7 @@ from mutation import Mutation
 from mutation_list_processes import OF_PROCESSES
 from mutation_removals import (
     accept_loss_arguments,
+    always,
     beside_the_base_model,
     count_every_share,
     early_stopping_begins_anew,
@@ -49,6 +50,8 @@ TRAP_MODELS = f"{UNIT}test_traps_models.py::test_trap_"
 MODELS_BUILD = f"{UNIT}test_models_build.py::test_"
 STAGING = f"{UNIT}test_staging_callbacks.py::test_"
 CHANGES = "tests/integration/test_allow_changes.py::test_"
+CACHE = "tests/integration/test_prefix_cache.py::test_"
+CUT = f"{UNIT}test_speed_cut.py::test_"
 RESUMED = "tests/integration/test_run_resumed.py::test_"
 
 MUTATIONS = (
@@ -377,6 +380,34 @@ MUTATIONS = (
         "nothing",
         nothing,
         (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
+    ),
+    Mutation(
+        "What a frozen prefix gave is put in its place",
+        f"{TRAINER}:StagedTrainer.compute_loss",
+        "the Trainer's own",
+        the_trainers("compute_loss"),
+        (f"{CACHE}without_augmentation_images_give_the_same_bits",),
+    ),
+    Mutation(
+        "A prefix is left out only where that is proved to change nothing",
+        "hf_finetune.speed.passing:prove",
+        "nothing",
+        nothing,
+        (
+            f"{CUT}a_prefix_that_cannot_be_left_out_is_refused_with_the_reason[dropout-something in the frozen prefix "
+            "is drawn at random]",
+            f"{CUT}a_cut_that_gives_something_else_is_refused",
+        ),
+    ),
+    Mutation(
+        "What was kept is read only as it was written",
+        "hf_finetune.speed.store:_is_whole",
+        "no sums are compared",
+        always,
+        (
+            f"{CACHE}what_is_kept_is_read_again_and_what_is_damaged_is_made_anew",
+            f"{UNIT}test_speed_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
+        ),
     ),
     *OF_PROCESSES,
 )

@@ -301,7 +301,9 @@ class PrefixCacheSpec(Part):
         description="Number of augmented versions of each training example; epochs cycle through them. "
         "auto: 1 without augmentation, else half as many as the stage has epochs, rounded up.",
     )
-    size_limit: Count = Field(default=20_000_000_000, description="Bytes that may be kept for one stage.")
+    size_limit: Count = Field(
+        default=20_000_000_000, description="Number of bytes that the cache folder may hold."
+    )
 
 
 class SpeedSpec(Part):

@@ -88,13 +88,13 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         NoCutError: If there is no such place, or nothing is saved by it.
     """
     calls = tuple(record_calls(model, probe) for probe in probes)
-    reason = "the first layers are trained"
+    reasons = []
     for boundary in _boundaries(model, trainable, calls[0]):
         try:
             return _cut_at(model, boundary, trainable, calls, probes)
         except NoCutError as error:
-            reason = str(error)
-    raise NoCutError(reason)
+            reasons.append(str(error))
+    raise NoCutError(reasons[0])
 
 
 def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> list[str]:
@@ -135,6 +135,8 @@ def _cut_at(
     ]
     if any(other.startswith(f"{name}.") for name in passed for other in trainable):
         raise NoCutError(f"something before {boundary} is trained")
+    if not passed:
+        raise NoCutError("the first layers are trained")
     keys: tuple[Key, ...] = ()
     while passed:
         needed, keys = _needed_elsewhere(model, boundary, passed, probes[0])

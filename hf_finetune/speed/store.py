@@ -101,8 +101,7 @@ class RowStore:
                 for form in self.meta["formats"]
             ]
             self.offsets = np.load(folder / OFFSETS)
-            found = [_checksum(folder / f"{number}.bin") for number in range(len(self.formats))]
-            whole = seal == _seal(self.meta) and [*found, _checksum(folder / OFFSETS)] == self.meta["crc32"]
+            whole = _is_whole(folder, self.meta, seal)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder} must hold rows that were written whole. {error}") from error
         if not whole:
@@ -143,6 +142,12 @@ class RowStore:
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:
     return bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _is_whole(folder: Path, meta: Mapping[str, Any], seal: int) -> bool:
+    """Compare every file with the sums that were taken when it was written."""
+    names = [*(f"{number}.bin" for number in range(len(meta["formats"]))), OFFSETS]
+    return seal == _seal(meta) and [_checksum(folder / name) for name in names] == meta["crc32"]
 
 
 def _seal(content: Mapping[str, Any]) -> int:

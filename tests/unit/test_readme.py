@@ -53,7 +53,7 @@ WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMM
 
 
 def test_the_patterns_find_what_there_is():
-    assert len(RECIPES) == 3
+    assert len(RECIPES) == 4
     assert len(CODE) == 4
     assert len(WRITTEN) >= 20
     assert {name for name, _ in WRITTEN} >= {"README.md", "examples/README.md"}
@@ -81,7 +81,7 @@ def placeholder_or_file(path):
 @pytest.mark.parametrize(("name", "line"), WRITTEN)
 def test_commands_and_options_exist(name, line):
     words = line.split()
-    command = " ".join(words[:2]) if words[0] == "recipes" else words[0]
+    command = " ".join(words[:2]) if words[0] in ("recipes", "cache") else words[0]
     assert command in COMMANDS, f"{name}: {line}"
     options = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert options <= COMMANDS[command], f"{name}: {line}"

@@ -23,6 +23,8 @@ from hf_finetune.recipe.part import parts
 
 UNITS = (
     "examples",
+    "bytes",
+    "versions",
     "steps",
     "pixels",
     "tokens",
@@ -61,7 +63,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 16
+    assert len(parts()) == 17
     assert (StageSpec, "lr") in all_fields()
 
 

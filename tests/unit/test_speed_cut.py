@@ -99,7 +99,7 @@ def test_values_are_put_in_and_used_once(tiny_model):
 
 def test_a_model_that_is_trained_from_the_first_layer_on_has_no_prefix(tiny_model):
     model, trainable = frozen(tiny_model("bert"), "all")
-    with pytest.raises(NoCutError, match="needed behind it too"):
+    with pytest.raises(NoCutError, match="the first layers are trained"):
         find_cut(model, trainable, probes(model))
 
 
