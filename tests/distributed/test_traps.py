@@ -19,6 +19,7 @@ from hf_finetune.models.layout import head_names
 from hf_finetune.staging.freezing import freeze_all_but
 
 HERE = Path(__file__).parent
+SECONDS = 300
 LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch"),
     *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
@@ -26,9 +27,8 @@ LAUNCH = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("traps")
+def launch_script(script, folder):
+    """Run a script on two processes, which find the helpers of the tests."""
     paths = [*map(str, (HERE, HERE.parent, HERE.parent / "unit")), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
@@ -36,11 +36,17 @@ def folder(tmp_path_factory):
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    command = [*LAUNCH, str(HERE / "trap_scenarios.py"), str(folder)]
+    command = [*LAUNCH, str(script), str(folder)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=180, check=False, cwd=folder
+        command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=folder
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traps")
+    launch_script(HERE / "trap_scenarios.py", folder)
     return folder
 
 

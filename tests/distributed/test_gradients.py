@@ -1,0 +1,25 @@
+"""On two processes the gradient of every stage is that of one process for the same examples, on every architecture."""
+
+import json
+
+import pytest
+from test_invariants import ARCHITECTURES, STAGES
+from test_traps import HERE, launch_script
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gradients")
+    launch_script(HERE / "gradient_worker.py", folder)
+    return [json.loads((folder / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_gradient_of_every_stage_does_not_depend_on_the_number_of_processes(found, name):
+    for rank in (0, 1):
+        assert len(found[rank][name]) == len(STAGES)
+        for stage in found[rank][name]:
+            assert stage["same"]
+            assert stage["norms"][0] == pytest.approx(stage["norms"][1], rel=1e-4)
+            assert stage["error"] < 1e-4
+    assert found[0][name] == found[1][name]
