@@ -19,7 +19,7 @@ assets: $(VENV)/.installed ## fetch every checkpoint and data set of the example
 
 test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev ## lint, format, types and the order of imports
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -43,6 +44,8 @@ WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", 
 
 
 def pytest_configure(config):
+    # A shell ignores SIGINT for what it runs in the background, and all that the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for category in DEPRECATIONS:
         config.addinivalue_line("filterwarnings", f"error::{category}:{WATCHED}")
     handler = _ErrorOnDeprecation(logging.WARNING)
