@@ -175,7 +175,10 @@ def layer_classes(model: nn.Module) -> list[str]:
     """Name the classes of a model's layers, by which FSDP divides it; none that holds the word embeddings."""
     try:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
+    except (
+        AttributeError,
+        NotImplementedError,
+    ):  # how transformers' classifiers say that they embed no words
         embeddings = None
     named = getattr(model, "_no_split_modules", None) or ()
     found = [module for module in model.modules() if type(module).__name__ in named and module is not model]

@@ -1,19 +1,17 @@
 """The defences of the package, how each is taken away, and the tests that must then fail."""
 
 from mutation import Mutation
+from mutation_list_kept import OF_KEPT
 from mutation_list_processes import OF_PROCESSES
 from mutation_removals import (
     accept_loss_arguments,
-    always,
     beside_the_base_model,
     count_every_share,
-    early_stopping_begins_anew,
     follow_the_mode,
     freeze_nothing_quietly,
     keep_the_checkpoints_labels,
     mean_loss,
     newest_by_name,
-    no_changes,
     not_ours,
     nothing,
     one_folder,
@@ -49,10 +47,6 @@ TRAP_TRAINING = f"{UNIT}test_traps_training.py::test_trap_"
 TRAP_MODELS = f"{UNIT}test_traps_models.py::test_trap_"
 MODELS_BUILD = f"{UNIT}test_models_build.py::test_"
 STAGING = f"{UNIT}test_staging_callbacks.py::test_"
-CHANGES = "tests/integration/test_allow_changes.py::test_"
-CACHE = "tests/integration/test_prefix_cache.py::test_"
-CUT = f"{UNIT}test_speed_cut.py::test_"
-RESUMED = "tests/integration/test_run_resumed.py::test_"
 
 MUTATIONS = (
     Mutation(
@@ -352,64 +346,6 @@ MUTATIONS = (
         wrapper_names,
         (f"{TRAP_MODELS}14_the_best_checkpoint_is_really_restored[vit]",),
     ),
-    Mutation(
-        "A run goes on with the recipe, data and checkpoint that it began with",
-        "hf_finetune.run_changes:find_changes",
-        "whatever it is given",
-        no_changes,
-        (
-            f"{CHANGES}every_changed_field_is_named_with_both_values",
-            f"{CHANGES}other_data_and_another_checkpoint_are_named",
-        ),
-    ),
-    Mutation(
-        "A run that is allowed to change takes the rates of its new recipe",
-        f"{TRAINER}:StagedTrainer._load_optimizer_and_scheduler",
-        "the Trainer's own",
-        the_trainers("_load_optimizer_and_scheduler"),
-        (f"{CHANGES}the_first_step_after_it_takes_the_new_rate",),
-    ),
-    Mutation(
-        "Early stopping counts on behind a resume",
-        "hf_finetune.staging.resuming:ResumableEarlyStopping.on_train_begin",
-        "the stock callback's",
-        early_stopping_begins_anew,
-        (f"{RESUMED}early_stopping_counts_on_after_an_interruption[stop0]",),
-    ),
-    Mutation(
-        "The best checkpoint of a run that was moved is found",
-        "hf_finetune.staging.resuming:MovedCheckpoint.on_train_begin",
-        "nothing",
-        nothing,
-        (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
-    ),
-    Mutation(
-        "What a frozen prefix gave is put in its place",
-        f"{TRAINER}:StagedTrainer.compute_loss",
-        "the Trainer's own",
-        the_trainers("compute_loss"),
-        (f"{CACHE}without_augmentation_images_give_the_same_bits",),
-    ),
-    Mutation(
-        "A prefix is left out only where that is proved to change nothing",
-        "hf_finetune.speed.passing:prove",
-        "nothing",
-        nothing,
-        (
-            f"{CUT}a_prefix_that_cannot_be_left_out_is_refused_with_the_reason[dropout-something in the frozen prefix "
-            "is drawn at random]",
-            f"{CUT}a_cut_that_gives_something_else_is_refused",
-        ),
-    ),
-    Mutation(
-        "What was kept is read only as it was written",
-        "hf_finetune.speed.store:_is_whole",
-        "no sums are compared",
-        always,
-        (
-            f"{CACHE}what_is_kept_is_read_again_and_what_is_damaged_is_made_anew",
-            f"{UNIT}test_speed_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
-        ),
-    ),
+    *OF_KEPT,
     *OF_PROCESSES,
 )

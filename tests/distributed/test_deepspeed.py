@@ -9,15 +9,15 @@ import json
 import pytest
 from launching import launch
 from safetensors.torch import load_file
-from test_interrupted import close, recipe_with_best, same, stage_weights
-from test_processes import log_of, values
+from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 
 from hf_finetune.processes import GATHERS
 from hf_finetune.ready import plan
 from hf_finetune.run import run
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed"
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed: it is built against the torch that is there, which pip cannot resolve",
 )
 STAGES = ("01-head", "02-all")
 
@@ -67,11 +67,7 @@ def test_exactly_the_planned_parameters_move(divided, alone, recipe):
 
 
 def test_it_learns_what_one_process_learns(divided, alone):
-    for stage in STAGES:
-        close(stage_weights(alone, stage), stage_weights(divided.folder, stage))
-        one, other = (log_of(folder / "run", stage) for folder in (alone, divided.folder))
-        for name in ("loss", "grad_norm", "eval_loss"):
-            assert values(other, name) == pytest.approx(values(one, name), rel=2e-3)
+    assert_learns_alike(alone, divided.folder)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, recipe):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from launching import launch
 from safetensors.torch import load_file
-from test_interrupted import close, recipe_with_best, same, stage_weights
+from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 from test_processes import image_recipe, log_of, values
 from transformers import AutoModelForSequenceClassification
 
@@ -65,11 +65,7 @@ def test_frozen_modules_stay_in_eval(sharded):
 
 
 def test_it_learns_what_one_process_learns(sharded, alone):
-    for stage in STAGES:
-        close(stage_weights(alone, stage), stage_weights(sharded.folder, stage))
-        one, other = (log_of(folder / "run", stage) for folder in (alone, sharded.folder))
-        for name in ("loss", "grad_norm", "eval_loss"):
-            assert values(other, name) == pytest.approx(values(one, name), rel=2e-3)
+    assert_learns_alike(alone, sharded.folder)
 
 
 def test_the_saved_model_is_a_plain_one(sharded):

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from conftest import make_model
 from safetensors.torch import save_file
-from stage_helpers import Examples, collate, stock_trainer, train_stages
+from stage_helpers import Examples, Thaw, collate, freeze_flags, stock_trainer, train_stages
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn import functional
-from transformers import TrainerCallback
 
 from hf_finetune.models.layout import head_names
 from hf_finetune.processes import start_processes
@@ -34,17 +33,6 @@ def keep(name, model):
     """Write what this process has, under the scenario's name."""
     state = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
     save_file(state, FOLDER / f"{name}-{distributed.get_rank()}.safetensors")
-
-
-def freeze_flags(model, trainable):
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
-
-
-class Thaw(TrainerCallback):
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        if state.epoch and state.epoch >= 1:
-            kwargs["model"].requires_grad_(True)
 
 
 def thawed_in_a_callback():

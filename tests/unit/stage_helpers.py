@@ -14,9 +14,11 @@ from hf_finetune.staging.stage import stage_folder, train_stage
 __all__ = [
     "Examples",
     "StageWatch",
+    "Thaw",
     "WholeBatch",
     "collate",
     "differing",
+    "freeze_flags",
     "optimizer_names",
     "state_of",
     "stock_trainer",
@@ -209,6 +211,20 @@ def train_stages(
             callbacks=[seen[-1], *callbacks],
         )
     return plan.stages, seen
+
+
+def freeze_flags(model, trainable):
+    """Freeze as most tutorials do: flags, and nothing else."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+
+
+class Thaw(TrainerCallback):
+    """What one would write first: flip ``requires_grad`` when the second epoch begins."""
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if state.epoch and state.epoch >= 1:
+            freeze_flags(kwargs["model"], {name for name, _ in kwargs["model"].named_parameters()})
 
 
 def stock_trainer(model, folder, callbacks=(), *, data=None, make=Trainer, **options):

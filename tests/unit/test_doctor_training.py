@@ -81,30 +81,32 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     assert "; the optimizer holds besides " in found.measured
 
 
-def test_an_optimizer_that_lacks_a_parameter_fails(tmp_path, subject, monkeypatch):
+@pytest.fixture
+def change_first_group(monkeypatch):
+    """Give what changes the first parameter group of every optimizer that is made."""
     planned = StagedTrainer.create_optimizer
 
-    def without_the_first(self, model=None):
-        optimizer = planned(self, model)
-        optimizer.param_groups[0]["params"].pop(0)
-        return optimizer
+    def changing(change):
+        def create_optimizer(self, model=None):
+            optimizer = planned(self, model)
+            change(optimizer.param_groups[0])
+            return optimizer
 
-    monkeypatch.setattr(StagedTrainer, "create_optimizer", without_the_first)
+        monkeypatch.setattr(StagedTrainer, "create_optimizer", create_optimizer)
+
+    return changing
+
+
+def test_an_optimizer_that_lacks_a_parameter_fails(tmp_path, subject, change_first_group):
+    change_first_group(lambda group: group["params"].pop(0))
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
     measured = f"Planned, and not changed: {name}; the optimizer lacks {name}."
     assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
 
 
-def test_an_optimizer_with_another_rate_fails(tmp_path, subject, monkeypatch):
-    planned = StagedTrainer.create_optimizer
-
-    def faster(self, model=None):
-        optimizer = planned(self, model)
-        optimizer.param_groups[0]["lr"] *= 2
-        return optimizer
-
-    monkeypatch.setattr(StagedTrainer, "create_optimizer", faster)
+def test_an_optimizer_with_another_rate_fails(tmp_path, subject, change_first_group):
+    change_first_group(lambda group: group.update(lr=2 * group["lr"]))
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
     measured = f"The optimizer has another rate or decay for {name}."

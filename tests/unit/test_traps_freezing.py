@@ -6,7 +6,16 @@ half fails, the libraries have changed, and the defence may no longer be needed.
 
 import pytest
 import torch
-from stage_helpers import Examples, differing, optimizer_names, state_of, stock_trainer, train_stages
+from stage_helpers import (
+    Examples,
+    Thaw,
+    differing,
+    freeze_flags,
+    optimizer_names,
+    state_of,
+    stock_trainer,
+    train_stages,
+)
 from torch import nn
 from transformers import TrainerCallback
 
@@ -18,20 +27,6 @@ from hf_finetune.staging.freezing import freeze_all_but
 RESNET = "timm/test_resnet"
 HEAD = {"timm_model.fc.weight", "timm_model.fc.bias"}
 PHASES = {0: "head", 1: "all"}
-
-
-def freeze_flags(model, trainable):
-    """Freeze as most tutorials do: flags, and nothing else."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
-
-
-class Thaw(TrainerCallback):
-    """What one would write first: flip ``requires_grad`` when the second epoch begins."""
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        if state.epoch and state.epoch >= 1:
-            freeze_flags(kwargs["model"], {name for name, _ in kwargs["model"].named_parameters()})
 
 
 def parameters_that_differ(model, before):

@@ -1,0 +1,75 @@
+"""The defences of what is kept: the state of an interrupted run, and what a frozen prefix gave."""
+
+from mutation import Mutation
+from mutation_removals import always, early_stopping_begins_anew, no_changes, nothing, the_trainers
+
+__all__ = ["OF_KEPT"]
+
+TRAINER = "hf_finetune.staging.trainer"
+UNIT = "tests/unit/"
+CHANGES = "tests/integration/test_allow_changes.py::test_"
+RESUMED = "tests/integration/test_run_resumed.py::test_"
+CACHE = "tests/integration/test_prefix_cache.py::test_"
+CUT = f"{UNIT}test_speed_cut.py::test_"
+
+OF_KEPT = (
+    Mutation(
+        "A run goes on with the recipe, data and checkpoint that it began with",
+        "hf_finetune.run_changes:find_changes",
+        "whatever it is given",
+        no_changes,
+        (
+            f"{CHANGES}every_changed_field_is_named_with_both_values",
+            f"{CHANGES}other_data_and_another_checkpoint_are_named",
+        ),
+    ),
+    Mutation(
+        "A run that is allowed to change takes the rates of its new recipe",
+        f"{TRAINER}:StagedTrainer._load_optimizer_and_scheduler",
+        "the Trainer's own",
+        the_trainers("_load_optimizer_and_scheduler"),
+        (f"{CHANGES}the_first_step_after_it_takes_the_new_rate",),
+    ),
+    Mutation(
+        "Early stopping counts on behind a resume",
+        "hf_finetune.staging.resuming:ResumableEarlyStopping.on_train_begin",
+        "the stock callback's",
+        early_stopping_begins_anew,
+        (f"{RESUMED}early_stopping_counts_on_after_an_interruption[stop0]",),
+    ),
+    Mutation(
+        "The best checkpoint of a run that was moved is found",
+        "hf_finetune.staging.resuming:MovedCheckpoint.on_train_begin",
+        "nothing",
+        nothing,
+        (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
+    ),
+    Mutation(
+        "What a frozen prefix gave is put in its place",
+        f"{TRAINER}:StagedTrainer.compute_loss",
+        "the Trainer's own",
+        the_trainers("compute_loss"),
+        (f"{CACHE}without_augmentation_images_give_the_same_bits",),
+    ),
+    Mutation(
+        "A prefix is left out only where that is proved to change nothing",
+        "hf_finetune.speed.passing:prove",
+        "nothing",
+        nothing,
+        (
+            f"{CUT}a_prefix_that_cannot_be_left_out_is_refused_with_the_reason[dropout-something in the frozen prefix "
+            "is drawn at random]",
+            f"{CUT}a_cut_that_gives_something_else_is_refused",
+        ),
+    ),
+    Mutation(
+        "What was kept is read only as it was written",
+        "hf_finetune.speed.store:_is_whole",
+        "no sums are compared",
+        always,
+        (
+            f"{CACHE}what_is_kept_is_read_again_and_what_is_damaged_is_made_anew",
+            f"{UNIT}test_speed_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
+        ),
+    ),
+)
