@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,10 +18,14 @@ from hf_finetune.errors import InputError, Problem
 __all__ = [
     "LostProcessError",
     "backend",
+    "count_workers",
     "ending_processes",
+    "first_ones",
     "first_process_first",
     "is_sharded",
+    "local_processes",
     "naming_lost_processes",
+    "of_all",
     "start_processes",
     "uses_deepspeed",
     "wait_for_all",
@@ -186,10 +190,48 @@ def layer_classes(model: nn.Module) -> list[str]:
     return sorted({type(module).__name__ for module in found} - holders)
 
 
+def count_workers(workers: int | str, state: PartialState) -> int:
+    """Give the number of data loader processes of each process.
+
+    Args:
+        workers: That number, or ``auto``: as many as the cores allow beside a GPU, at most 8. On a CPU none: they
+            would take the cores from the model.
+        state: The processes.
+    """
+    if isinstance(workers, int):
+        return workers
+    if state.device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // local_processes(state) - 1))
+
+
 def wait_for_all(state: PartialState) -> None:
     """Wait until every process is here, also while one of them works alone for long."""
     if state.num_processes > 1:
         distributed.barrier(group=_patient_group)
+
+
+def first_ones(state: PartialState, find: Callable[[], Any]) -> Any:
+    """Give every process what the first one finds, however long it takes."""
+    found = [find() if state.is_main_process else None]
+    if state.num_processes > 1:
+        distributed.broadcast_object_list(found, src=0, group=_patient_group)
+    return found[0]
+
+
+def of_all(state: PartialState, value: Any) -> list[Any]:
+    """Give every process the values of all of them, once the last one is here."""
+    values = [value]
+    if state.num_processes > 1:
+        values = [None] * state.num_processes
+        distributed.all_gather_object(values, value, group=_patient_group)
+    return values
+
+
+def local_processes(state: PartialState) -> int:
+    """Count the processes on this machine, which share its disk."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
 
 
 @contextmanager

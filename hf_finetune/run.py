@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,13 +30,13 @@ from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.layout import head_names
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import naming_lost_processes, start_processes, wait_for_all
+from hf_finetune.processes import count_workers, naming_lost_processes, start_processes, wait_for_all
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.speed.kept import cache_folder
-from hf_finetune.speed.prefix_cache import CacheSettings
+from hf_finetune.speed.prefix_cache import CacheSettings, choose_views
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
@@ -183,7 +182,7 @@ def _run_stage(
             greater_is_better=best not in (None, "loss") and greater_is_better(str(best)),
             evaluation_batch_size=recipe.evaluation.batch_size,
             speed=recipe.speed,
-            workers=recipe.data.workers,
+            workers=count_workers(recipe.data.workers, state),
             seed=(recipe.seed + index) % 2**32,
             resume=resumes,
             callbacks=callbacks,
@@ -209,9 +208,9 @@ def _cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
     if spec is None:
         return None
     augmented = ready.task.modality == "image" and recipe.data.augment != "none"
-    views = spec.views if isinstance(spec.views, int) else 1
-    if augmented and spec.views == "auto":
-        views = max(1, ceil(ceil(planned.epochs or 1) / 2))
+    epochs = planned.epochs or 1.0
+    chosen = choose_views(epochs, augmented=augmented)
+    views = spec.views if isinstance(spec.views, int) and augmented else chosen
     source = [
         ready.data.fingerprint,
         recipe.data.model_dump(mode="json", exclude={"path", "workers", "on_error"}),
@@ -219,7 +218,8 @@ def _cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
         recipe.seed if augmented else None,
     ]
     digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
-    return CacheSettings(cache_folder(), views if augmented else 1, spec.size_limit, digest)
+    pays_for = epochs if spec.views == "auto" else None
+    return CacheSettings(cache_folder(), views, pays_for, spec.size_limit, digest)
 
 
 def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
@@ -269,7 +269,8 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "train_seconds": round(seconds, 3),
         "trainable_parameters": planned.trainable_size,
         "total_parameters": ready.plan.layout.size,
-        **({"prefix_cache": asdict(result.cache)} if result.cache is not None else {}),
+        "speed": asdict(result.way),
+        "prefix_cache": asdict(result.cache),
         "validation": _without_nan(result.validation),
     }
 

@@ -207,7 +207,13 @@ def _write_recipe(folder: Path, text: str) -> None:
 def _determinism(ready: Ready, state: PartialState) -> dict[str, Any]:
     speed, device = ready.asked.speed, state.device.type
     machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-    return determinism(*machine, speed.precision, speed.compile, state.num_processes)
+    fields = {"precision": speed.precision, "memory_format": speed.memory_format, "compile": speed.compile}
+    measured = [f"speed.{name}" for name, value in fields.items() if value == "auto"]
+    precision = "fp32" if speed.precision == "auto" else speed.precision
+    found = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
+    if speed.prefix_cache is not None and speed.prefix_cache.views == "auto":
+        found["provided"]["prefix_cache"] = "used for the same stages, which metrics.json tells"
+    return found
 
 
 def _fingerprints(ready: Ready) -> dict[str, str]:

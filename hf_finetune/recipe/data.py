@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.fields import Count, CountFromZero, Location, Text
+from hf_finetune.recipe.fields import Count, Location, Text, Workers
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
 
@@ -93,6 +93,11 @@ class DataSpec(Part):
     limit: Count | None = Field(
         default=None, description="Number of examples used of each split; null = all."
     )
-    workers: CountFromZero = Field(
-        default=0, description="Number of processes that prepare batches; 0 = the main process."
+    workers: Workers = Field(
+        default="auto",
+        description="Number of processes that prepare batches; 0 = the main process; "
+        "auto = as the cores allow on a GPU, else 0.",
+    )
+    group_by_length: bool = Field(
+        default=True, description="Whether a batch is made of texts of about as many tokens."
     )

@@ -25,6 +25,7 @@ __all__ = [
     "Texts",
     "Views",
     "Warmup",
+    "Workers",
     "as_tuple",
 ]
 
@@ -77,6 +78,13 @@ def _views(value: Any) -> Any:
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 1):
         return number
     raise _refuse("must be a whole number of versions from 1 on, or auto", value)
+
+
+def _workers(value: Any) -> Any:
+    number = _whole(value)
+    if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 0):
+        return number
+    raise _refuse("must be a whole number of processes from 0 on, or auto", value)
 
 
 def _rate_range(value: Any) -> Any:
@@ -142,6 +150,11 @@ Views = Annotated[
     int | str,
     BeforeValidator(_views),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
+Workers = Annotated[
+    int | str,
+    BeforeValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"const": "auto"}]}),
 ]
 RateRange = Annotated[
     float | tuple[float, float],

@@ -11,7 +11,7 @@ from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.problems import problems_of
 from hf_finetune.recipe.rules import rule_problems, shown
-from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.schema import Recipe, SpeedSpec
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
 from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
 
@@ -98,6 +98,11 @@ def json_schema() -> dict[str, Any]:
         full = schema["$defs"][name]
         short = full["properties"][by_name[name].shorthand]
         schema["$defs"][name] = {"description": full["description"], "anyOf": [short, full]}
+    full = schema["$defs"][SpeedSpec.__name__]
+    schema["$defs"][SpeedSpec.__name__] = {
+        "description": full["description"],
+        "anyOf": [{"const": "auto"}, full],
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

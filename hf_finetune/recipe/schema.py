@@ -19,12 +19,12 @@ from hf_finetune.recipe.fields import (
     Selector,
     Text,
     Texts,
-    Views,
     Warmup,
     as_tuple,
 )
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
+from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
 
 __all__ = [
     "AdapterSpec",
@@ -289,37 +289,6 @@ class EvaluationSpec(Part):
     """How metrics are computed."""
 
     batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
-
-
-class PrefixCacheSpec(Part):
-    """What the frozen layers below a stage give is computed once for each example, and kept."""
-
-    shorthand = "views"
-
-    views: Views = Field(
-        default="auto",
-        description="Number of augmented versions of each training example; epochs cycle through them. "
-        "auto: 1 without augmentation, else half as many as the stage has epochs, rounded up.",
-    )
-    size_limit: Count = Field(
-        default=20_000_000_000, description="Number of bytes that the cache folder may hold."
-    )
-
-
-class SpeedSpec(Part):
-    """How the numbers are computed: in which precision, layout and compilation."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Floating-point format, by its bits."
-    )
-    memory_format: Literal["contiguous", "channels_last"] = Field(
-        default="contiguous", description="Order of the dimensions of image tensors in memory."
-    )
-    compile: bool = Field(default=False, description="Whether torch.compile is used.")
-    prefix_cache: PrefixCacheSpec | None = Field(
-        default=None,
-        description="Compute frozen layers once for each example, and keep what they give; null = in every epoch.",
-    )
 
 
 class Recipe(Part):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,22 +16,25 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Kept", "cache_folder", "list_kept", "parse_size", "prune_kept"]
 
+PART = re.compile(r"-\d\d$")
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows of one version of some examples.
+    """What is kept of one version of some examples.
 
     Attributes:
-        folder: Where they are.
+        name: Of its folders, without the number of a part.
+        folders: Where its parts are.
         about: What they are of.
         examples: How many.
         bytes: On the disk.
         used: When they were last written or read.
     """
 
-    folder: Path
+    name: str
+    folders: tuple[Path, ...]
     about: str
     examples: int
     bytes: int
@@ -45,33 +49,47 @@ def cache_folder() -> Path:
 
 def list_kept(folder: Path) -> list[Kept]:
     """List what is kept, the least recently used first. What is half-written, and other files, are passed over."""
-    found = []
-    for meta in folder.glob("*/meta.json"):
+    found: dict[str, Kept] = {}
+    for meta in sorted(folder.glob("*/meta.json")):
         try:
             content = json.loads(meta.read_text(encoding="utf-8"))
             size = sum(file.stat().st_size for file in meta.parent.iterdir())
             used = datetime.fromtimestamp(meta.parent.stat().st_mtime)
-            found.append(
-                Kept(meta.parent, content.get("about", "an older version"), content["examples"], size, used)
+            about, examples = content.get("about", "an older version"), content["examples"]
+            name = PART.sub("", meta.parent.name)
+            before = found.get(name, Kept(name, (), about, 0, 0, used))
+            found[name] = Kept(
+                name,
+                (*before.folders, meta.parent),
+                about,
+                before.examples + examples,
+                before.bytes + size,
+                max(before.used, used),
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return sorted(found, key=lambda kept: kept.used)
+    return sorted(found.values(), key=lambda kept: kept.used)
 
 
-def prune_kept(folder: Path, limit: int) -> list[Kept]:
+def prune_kept(folder: Path, limit: int, spared: Collection[str] = ()) -> list[Kept]:
     """Remove what was least recently used until the rest takes no more than so many bytes. Give what was removed.
 
     A run that trains on what is removed here goes on: it holds the files open.
+
+    Args:
+        folder: Of all caches.
+        limit: Bytes that may stay, besides what is spared.
+        spared: Names of what is not removed.
     """
     _remove_half_written(folder)
-    kept = list_kept(folder)
+    kept = [each for each in list_kept(folder) if each.name not in spared]
     total, removed = sum(each.bytes for each in kept), []
     for each in kept:
         if total <= limit:
             break
-        shutil.rmtree(each.folder, ignore_errors=True)
-        each.folder.with_name(f"{each.folder.name}.lock").unlink(missing_ok=True)
+        for part in each.folders:
+            shutil.rmtree(part, ignore_errors=True)
+            part.with_name(f"{part.name}.lock").unlink(missing_ok=True)
         total -= each.bytes
         removed.append(each)
     return removed

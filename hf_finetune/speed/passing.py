@@ -11,7 +11,10 @@ from torch import nn
 from hf_finetune.speed.calls import arguments, evaluating, output_of
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, OutputShape
 
-__all__ = ["PrefixPass", "prove"]
+__all__ = ["PREFIX", "PrefixPass", "prove"]
+
+PREFIX = "prefix"
+"""Under which a batch holds what the prefix gave."""
 
 
 class _ReachedError(Exception):
@@ -24,13 +27,14 @@ class PrefixPass:
     Args:
         model: The model.
         cut: Where its prefix ends.
+        image: Shape of an image [channels, height, width], of models that take images.
 
     Attributes:
         values: What is put in at the boundary at the next forward pass, each [examples, ...].
     """
 
-    def __init__(self, model: nn.Module, cut: Cut):
-        self.model, self.cut = model, cut
+    def __init__(self, model: nn.Module, cut: Cut, image: tuple[int, ...] | None = None):
+        self.model, self.cut, self.image = model, cut, image
         self.values: tuple[torch.Tensor, ...] | None = None
         self.entered = False
         self.handles: list[Any] = []
@@ -53,6 +57,13 @@ class PrefixPass:
         finally:
             handle.remove()
         return tuple(found)
+
+    def take(self, batch: dict[str, Any]) -> None:
+        """Take the values out of a batch, for the next forward pass, and put an image there that takes no memory."""
+        self.values = batch.pop(PREFIX)
+        if self.image is not None:  # the model looks at its shape only
+            first = self.values[0]
+            batch["pixel_values"] = torch.zeros((), device=first.device).expand(len(first), *self.image)
 
     @contextmanager
     def passing(self) -> Iterator[None]:

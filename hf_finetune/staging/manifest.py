@@ -1,6 +1,7 @@
 """The manifest: how far a run is, and of what it was made."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -103,6 +104,7 @@ def determinism(
     precision: str = "fp32",
     compiled: bool = False,
     processes: int = 1,
+    measured: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Say whether the same run gives the same weights again, bit for bit, and if not, what stands in the way.
 
@@ -113,6 +115,7 @@ def determinism(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: Whether torch.compile is used.
         processes: Number of processes that train together.
+        measured: What is chosen by measuring, which may turn out otherwise another time.
     Returns:
         ``bit_for_bit``, ``provided`` (what must be the same) and ``obstacles`` (what cannot be promised).
     """
@@ -123,6 +126,7 @@ def determinism(
         obstacles.append(
             f"{precision} autocast leaves the choice of kernels, and so the rounding, to the library"
         )
+    obstacles += [f"{one} is chosen by measuring" for one in measured]
     if compiled:
         obstacles.append("torch.compile may choose other kernels each time, by measuring")
     if processes > 1:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from transformers import (
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import backend, first_process_first, is_sharded
+from hf_finetune.processes import backend, first_process_first
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
-from hf_finetune.speed.cut import NoCutError
-from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
+from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
+from hf_finetune.speed.ways import Way
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
@@ -53,14 +54,16 @@ class StageResult:
         steps: Optimiser steps.
         best_step: Step of the checkpoint that goes on; None if it is the last.
         validation: Metrics of that checkpoint on the validation split; empty without one.
-        cache: What was kept of the frozen prefix; None if that was not asked for.
+        way: How it was computed.
+        cache: What was kept of the frozen prefix.
     """
 
     epochs: float
     steps: int
     best_step: int | None
     validation: dict[str, float]
-    cache: CacheReport | None = None
+    way: Way
+    cache: CacheReport
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -119,20 +122,33 @@ def train_stage(
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
-    if speed.compile:
+    freeze_all_but(model, planned.trainable)
+    loss = loss_for(target, stage.label_smoothing)
+    fast = make_faster(
+        model,
+        stage,
+        planned,
+        folder=folder,
+        train=train,
+        validation=validation,
+        collate=collate,
+        loss=loss,
+        speed=speed,
+        workers=workers,
+        settings=cache,
+        resume=resume,
+    )
+    cached = fast.cache
+    if cached is not None:
+        train, validation, collate = cached.train, cached.validation, cached.collate
+    if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
         torch.compiler.reset()
-    if speed.memory_format == "channels_last":
-        model.to(memory_format=torch.channels_last)
-    freeze_all_but(model, planned.trainable)
-    cached, report = _cached(model, stage, planned, train, validation, collate, speed, workers, cache)
-    if cached is not None:
-        train, validation, collate = cached.train, cached.validation, cached.collate
     interrupt = InterruptCallback()
     watchers = [
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
-        _EpochCallback(train),
+        _EpochCallback(train, fast.views),
         *callbacks,
         SharedBuffers(),
         interrupt,
@@ -163,9 +179,9 @@ def train_stage(
         logging_nan_inf_filter=False,
         seed=seed,
         data_seed=seed,
-        bf16=speed.precision == "bf16",
-        fp16=speed.precision == "fp16",
-        torch_compile=speed.compile,
+        bf16=fast.way.precision == "bf16",
+        fp16=fast.way.precision == "fp16",
+        torch_compile=fast.way.compile,
         dataloader_num_workers=workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
@@ -175,7 +191,6 @@ def train_stage(
         ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
-    loss = loss_for(target, stage.label_smoothing)
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
@@ -218,50 +233,7 @@ def train_stage(
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
-    return replace(_result(trainer.state, best_metric), cache=report)
-
-
-def _cached(
-    model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
-    train: Any,
-    validation: Any,
-    collate: Any,
-    speed: SpeedSpec,
-    workers: int,
-    settings: CacheSettings | None,
-) -> tuple[PrefixCache | None, CacheReport | None]:
-    """Compute the frozen prefix once, if that is asked for and possible; say which it is."""
-    if settings is None:
-        return None, None
-    state = PartialState()
-    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    try:
-        if speed.compile or is_sharded():
-            raise NoCutError("a model that is compiled or divided is computed as a whole")
-        with first_process_first(state):
-            made = cache_prefix(
-                model,
-                planned.trainable,
-                train,
-                validation,
-                collate,
-                settings,
-                batch_size=stage.batch_size,
-                device=state.device,
-                workers=workers,
-                autocast=halves.get(speed.precision),
-            )
-    except NoCutError as error:
-        logger.info("Stage %s computes its frozen layers in every epoch: %s.", stage.name, error)
-        return None, CacheReport(False, str(error))
-    versions = "version" if made.report.views == 1 else "versions"
-    logger.info(
-        "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
-        *(stage.name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
-    )
-    return made, made.report
+    return _result(trainer.state, best_metric, fast)
 
 
 def _schedule_arguments(schedule: ScheduleSpec) -> dict[str, Any]:
@@ -328,7 +300,7 @@ def load_weights(model: PreTrainedModel, path: Path) -> None:
     load_model(model, str(path), strict=True)
 
 
-def _result(state: TrainerState, best_metric: str | None) -> StageResult:
+def _result(state: TrainerState, best_metric: str | None, fast: Faster) -> StageResult:
     best = state.best_global_step if best_metric is not None and state.best_global_step else None
     at = best if best is not None else state.global_step
     evaluations = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == at]
@@ -339,17 +311,24 @@ def _result(state: TrainerState, best_metric: str | None) -> StageResult:
         for key, value in sorted(found.items())  # a log that was read back is sorted
         if key.startswith("eval_") and key not in skipped
     }
-    return StageResult(round(state.epoch or 0.0, 4), state.global_step, best, metrics)
+    epochs = round(state.epoch or 0.0, 4)
+    return StageResult(epochs, state.global_step, best, metrics, fast.way, fast.report)
 
 
 class _EpochCallback(TrainerCallback):
-    """Tell the training examples which epoch it is: it decides how they are augmented."""
+    """Tell the training examples which epoch it is: it decides how they are augmented.
 
-    def __init__(self, train: Dataset):
-        self.train = train
+    Args:
+        train: The training examples.
+        views: Number of versions that epochs cycle through; None if each epoch has its own.
+    """
+
+    def __init__(self, train: Dataset, views: int | None):
+        self.train, self.views = train, views
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if hasattr(self.train, "set_epoch"):
-            self.train.set_epoch(int((state.epoch or 0.0) + 1e-6))
+            epoch = int((state.epoch or 0.0) + 1e-6)
+            self.train.set_epoch(epoch if self.views is None else epoch % self.views)

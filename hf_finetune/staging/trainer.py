@@ -23,7 +23,6 @@ from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.speed.passing import PrefixPass
-from hf_finetune.speed.prefix_cache import PREFIX
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted
@@ -122,7 +121,7 @@ class StagedTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Put what the frozen prefix gave in its place, where batches hold it."""
         if self.prefix is not None:
-            self.prefix.values = inputs.pop(PREFIX)
+            self.prefix.take(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def cached(recipe, views="auto", **more):
+def cached(recipe, views=1, **more):
     content = recipe.model_dump(mode="json")
     content["speed"]["prefix_cache"] = {"views": views, **more}
     return parse_recipe(content)
@@ -148,8 +148,8 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
 
 def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
     run(cached(image_recipe(), 1), tmp_path / "first")
-    before = {kept.folder for kept in list_kept(folder)}
+    before = {kept.name for kept in list_kept(folder)}
     size = sum(kept.bytes for kept in list_kept(folder))
     run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
     assert all(report["used"] for report in reports(tmp_path / "second"))
-    assert not before <= {kept.folder for kept in list_kept(folder)}
+    assert not before <= {kept.name for kept in list_kept(folder)}

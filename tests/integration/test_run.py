@@ -138,6 +138,8 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
             "train_seconds",
             "trainable_parameters",
             "total_parameters",
+            "speed",
+            "prefix_cache",
             "validation",
         }
         assert (entry["name"], entry["epochs"], entry["steps"], entry["trainable_parameters"]) == (

@@ -97,6 +97,16 @@ def test_the_least_recently_used_is_removed_first(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.lock"]
 
 
+def test_the_parts_of_a_version_are_listed_and_removed_together(tmp_path):
+    for name in ("one-00", "one-01", "two-00"):
+        write(tmp_path / name, rows_of(torch.float32), about=name[:3])
+    os.utime(tmp_path / "one-00", (1e9, 1e9))
+    os.utime(tmp_path / "two-00", (1.1e9, 1.1e9))
+    assert [(each.name, each.examples) for each in list_kept(tmp_path)] == [("two", 7), ("one", 14)]
+    assert [each.name for each in prune_kept(tmp_path, 0, {"two"})] == ["one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["two-00"]
+
+
 def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(tmp_path):
     for name in ("left", "busy"):
         (tmp_path / f".{name}.part").mkdir(parents=True)

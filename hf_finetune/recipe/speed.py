@@ -1,0 +1,68 @@
+"""The fields of how fast a recipe computes. Each says in its description what it means and in which unit."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.fields import Count, Views
+from hf_finetune.recipe.part import Part
+
+__all__ = ["PrefixCacheSpec", "SpeedSpec"]
+
+
+class PrefixCacheSpec(Part):
+    """What the frozen layers below a stage give is computed once for each example, and kept."""
+
+    shorthand = "views"
+
+    views: Views = Field(
+        default="auto",
+        description="Number of augmented versions of each training example; epochs cycle through them. "
+        "auto: where that saves time, 1 without augmentation, 2 up to 10 epochs, else 3.",
+    )
+    size_limit: Count = Field(
+        default=20_000_000_000, description="Number of bytes that the cache folder may hold."
+    )
+
+
+class SpeedSpec(Part):
+    """How the numbers are computed: in which precision, layout and compilation, and what of them only once.
+
+    The bare word ``auto`` stands for every field.
+    """
+
+    spreads = True
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Floating-point format, by its bits; auto = the fastest, measured."
+    )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        default="contiguous",
+        description="Order of the dimensions of image tensors in memory; auto = the fastest, measured.",
+    )
+    compile: Literal["auto", True, False] = Field(
+        default=False, description="Whether torch.compile is used; auto = where it pays, measured."
+    )
+    prefix_cache: PrefixCacheSpec | None = Field(
+        default=PrefixCacheSpec(),
+        description="Compute frozen layers once for each example, and keep what they give; null = in every epoch.",
+    )
+    decode_once: Literal["auto", True, False] = Field(
+        default="auto",
+        description="Whether images are decoded once and kept; auto = where that is cheaper, measured.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value != "auto":
+                raise InputError(Problem("", "must be auto, or a mapping of fields", repr(value)))
+            return dict.fromkeys(cls.model_fields, value)
+        return value
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the way to compute is to be measured."""
+        return "auto" in (self.precision, self.memory_format, self.compile)

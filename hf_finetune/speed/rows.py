@@ -1,0 +1,272 @@
+"""Compute what a frozen prefix gives for each example, part by part, and keep it."""
+
+import errno
+import logging
+import shutil
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch.utils.data import DataLoader, Subset
+
+from hf_finetune.speed.cut import NoCutError, OutputShape
+from hf_finetune.speed.kept import prune_kept
+from hf_finetune.speed.passing import PrefixPass
+from hf_finetune.speed.store import RowFormat, RowStore, write_rows
+
+__all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges", "varies"]
+
+logger = logging.getLogger(__name__)
+
+PARTS = 16
+"""Most parts of a version: several processes compute them side by side, and one that is killed loses one part only."""
+BATCHES = 2
+"""Least batches of a part."""
+PATIENCE = 30.0
+"""Seconds between two lines that say how far it is."""
+CANNOT_BE_KEPT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+Row = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of some examples.
+
+    Attributes:
+        examples: Give a version by ``set_epoch``, where they have several.
+        name: Of the files.
+        view: Which version.
+    """
+
+    examples: Any
+    name: str
+    view: int = 0
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What the row of one example costs, measured on a batch.
+
+    Attributes:
+        compute: Seconds to prepare the example and compute the prefix.
+        write: Seconds to write its row.
+        read: Seconds to read it back.
+        bytes: Of its row.
+    """
+
+    compute: float
+    write: float
+    read: float
+    bytes: int
+
+
+class VersionRows:
+    """The rows of a version, from the files of its parts.
+
+    Args:
+        stores: The parts, in their order.
+    """
+
+    def __init__(self, stores: Sequence[RowStore]):
+        self.stores = list(stores)
+        self.ends = [0]
+        for store in self.stores:
+            self.ends.append(self.ends[-1] + len(store))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return sum(store.size for store in self.stores)
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> Row:
+        part = bisect_right(self.ends, index) - 1
+        return self.stores[part][index - self.ends[part]]
+
+
+def part_ranges(count: int, batch_size: int) -> list[range]:
+    """Divide examples into parts of whole batches, in a way that depends on nothing else."""
+    batches = -(-count // batch_size)
+    parts = max(1, min(PARTS, batches // BATCHES))
+    ends = [min(count, (number * batches // parts) * batch_size) for number in range(parts + 1)]
+    return [range(begin, end) for begin, end in pairwise(ends)]
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Computes the rows that are not there yet.
+
+    Attributes:
+        entry: Gives what the prefix makes.
+        collate: Makes a batch of examples.
+        batch_size: Examples per forward pass.
+        workers: Data loader processes.
+        device: Where to compute.
+        folder: Of all caches.
+        size_limit: Bytes that all caches in the folder may take together.
+    """
+
+    entry: PrefixPass
+    collate: Collate
+    batch_size: int
+    workers: int
+    device: torch.device
+    folder: Path
+    size_limit: int
+
+    def missing(self, versions: Sequence[Version]) -> list[Version]:
+        """List the versions of which a part is not there."""
+        return [
+            version for version in versions if not all(folder.exists() for folder, _ in self._parts(version))
+        ]
+
+    def measure(self, examples: Any) -> RowCost:
+        """Compute the first batch, write its rows and read them back, and see how long that takes.
+
+        Raises:
+            NoCutError: If nothing can be written.
+        """
+        first = Subset(examples, range(min(self.batch_size, len(examples))))
+        next(self._batches(first, 0))  # the first use of each kernel is slow
+        begun = perf_counter()
+        rows = next(self._batches(first, 0))
+        computed = perf_counter()
+        with _refusing(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
+            self._write(Path(name) / "rows", iter([rows]), "a trial", len(rows))
+            written = perf_counter()
+            store = RowStore(Path(name) / "rows")
+            opened = perf_counter()
+            for index in range(len(store)):
+                store[index]
+        count = len(rows)
+        return RowCost(
+            (computed - begun) / count,
+            (written - computed) / count,
+            (perf_counter() - opened) / count,
+            -(-store.size // count),
+        )
+
+    def make_room(self, needed: int, versions: Sequence[Version]) -> None:
+        """Remove what was least recently used of others, so that these versions fit.
+
+        Raises:
+            NoCutError: If they do not fit into the size limit, or on the disk.
+        """
+        if needed > self.size_limit:
+            raise NoCutError(
+                f"what it gives takes about {needed:,} bytes, and the size limit is {self.size_limit:,}"
+            )
+        spared = {version.name for version in versions}
+        for removed in prune_kept(self.folder, self.size_limit - needed, spared):
+            logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
+        with _refusing():
+            free = shutil.disk_usage(self._existing_folder()).free
+        if needed > free:
+            raise NoCutError(f"what it gives takes about {needed:,} bytes, and the disk has {free:,}")
+
+    def make(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
+        """Compute a share of the parts that are not kept.
+
+        Args:
+            versions: Of which the rows are wanted.
+            share: Number of this share, from 0 on.
+            shares: Number of processes that compute side by side.
+
+        Raises:
+            NoCutError: If they cannot be kept.
+        """
+        parts = [(version, *part) for version in versions for part in self._parts(version)][share::shares]
+        begun = told = perf_counter()
+        for done, (version, folder, part) in enumerate(parts):
+            if perf_counter() - told > PATIENCE:
+                told = perf_counter()
+                logger.info("Frozen layers: %d of %d parts after %.0f s.", done, len(parts), told - begun)
+            self._make_part(version, folder, part)
+
+    def read(self, version: Version) -> VersionRows:
+        """Open the rows of a version that was made; a part that was damaged since is made anew."""
+        return VersionRows([self._make_part(version, folder, part) for folder, part in self._parts(version)])
+
+    def _parts(self, version: Version) -> list[tuple[Path, range]]:
+        ranges = part_ranges(len(version.examples), self.batch_size)
+        return [(self.folder / f"{version.name}-{number:02d}", part) for number, part in enumerate(ranges)]
+
+    def _make_part(self, version: Version, folder: Path, part: range) -> RowStore:
+        with _refusing():
+            self._existing_folder()
+            with FileLock(folder.with_name(f"{folder.name}.lock")):
+                try:
+                    found = RowStore(folder)
+                except ValueError:
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    folder.touch()  # it is used: others are older
+                    return found
+                boundary = f"{type(self.entry.model).__name__} up to {self.entry.cut.boundary}"
+                batches = self._batches(Subset(version.examples, part), version.view)
+                self._write(folder, batches, f"{boundary}, version {version.view + 1}", len(part))
+                return RowStore(folder)
+
+    def _existing_folder(self) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder
+
+    def _write(self, folder: Path, batches: Iterator[list[Row]], about: str, count: int) -> None:
+        first = next(batches)
+        by_token = [*map(varies, self.entry.cut.shapes), False]
+        formats = [
+            RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
+            for tensor, varying in zip(first[0], by_token, strict=True)
+        ]
+        write_rows(folder, _chain(first, batches), formats, {"about": about, "examples": count})
+
+    def _batches(self, examples: Subset, view: int) -> Iterator[list[Row]]:
+        """Compute rows in the order of the examples, a list for each batch; the label is the last of a row."""
+        if hasattr(examples.dataset, "set_epoch"):
+            examples.dataset.set_epoch(view)
+        loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
+        for batch in loader:
+            labels = batch.pop("labels")
+            values = self.entry.collect({key: value.to(self.device) for key, value in batch.items()})
+            mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            columns = [
+                [row[known] for row, known in zip(value.cpu(), mask, strict=True)]
+                if varies(shape) and mask is not None
+                else value.cpu()
+                for value, shape in zip(values, self.entry.cut.shapes, strict=True)
+            ]
+            yield list(zip(*columns, labels, strict=True))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what hinders writing into the reason why nothing is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_BE_KEPT:
+            raise
+        raise NoCutError(f"what it gives cannot be kept: {error.strerror}") from error
+
+
+def _chain(first: list[Row], rest: Iterator[list[Row]]) -> Iterator[Row]:
+    yield from first
+    for batch in rest:
+        yield from batch
+
+
+def varies(shape: OutputShape) -> bool:
+    """Say whether a value has a row for each token."""
+    return "tokens" in shape.sizes
