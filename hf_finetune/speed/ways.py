@@ -149,6 +149,12 @@ class Bench:
         parameters = dict(model.named_parameters())
         self.trained = [parameters[name] for name in trainable]
         self.runner: Callable[..., Any] = model
+        self.buffers = [
+            (module._buffers, name, buffer, buffer.clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
@@ -187,6 +193,7 @@ class Bench:
             training: Whether gradients are those of training mode. Compiled dropout draws others than plain dropout,
                 so that compiled gradients are compared in eval mode.
         """
+        self.put_back_buffers()  # BatchNorm's statistics moved in every step
         self._lay_out(way)
         start = self.now()
         self.model.eval()
@@ -208,6 +215,11 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self.clock()
+
+    def put_back_buffers(self) -> None:
+        """Undo what steps have changed beside the weights."""
+        for owner, name, buffer, values in self.buffers:
+            owner[name] = buffer.copy_(values)
 
     def clear(self) -> None:
         """Let go of all gradients."""
@@ -232,12 +244,6 @@ def on_bench(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Bench]:
     """Put a model on a ``Bench``, whose arguments these are; afterwards model and random numbers are as before."""
     bench = Bench(model, *args, **kwargs)
     weights = [(weight, weight.data, weight.grad) for weight in model.parameters()]
-    buffers = [
-        (module._buffers, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
     modes = [(module, module.training) for module in model.modules()]
     bench.clear()
     devices = [bench.device] if bench.device.type == "cuda" else []
@@ -247,8 +253,7 @@ def on_bench(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Bench]:
         finally:
             for weight, data, grad in weights:  # the very tensors: another layout is a copy of them
                 weight.data, weight.grad = data, grad
-            for owner, name, buffer, values in buffers:
-                owner[name] = buffer.copy_(values)
+            bench.put_back_buffers()
             for module, mode in modes:
                 module.training = mode
 

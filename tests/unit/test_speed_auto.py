@@ -262,6 +262,15 @@ def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
     assert 0 < difference(half.gradient, one.gradient) < 0.05  # brought back to scale
 
 
+def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
+    model = tiny_model("timm/test_resnet")  # with BatchNorm, whose statistics move in every step
+    with on_bench(model, image_batch(), LOSS, [name for name, _ in model.named_parameters()]) as bench:
+        one = bench.numbers(FP32)
+        bench.step(BF16_LAST)
+        other = bench.numbers(FP32)
+    assert difference([one.logits], [other.logits]) == difference(one.gradient, other.gradient) == 0
+
+
 def test_a_difference_is_a_share_of_the_norm():
     assert difference(
         [torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([3.0]), torch.tensor([0.0])]
