@@ -1,32 +1,26 @@
 """The check of precision: which one is fastest here, and whether it computes the same loss."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
 
 import torch
-from transformers import PreTrainedModel
 
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.subject import Subject, made_up_data
 from hf_finetune.processes import start_processes
+from hf_finetune.speed.ways import MemoryFormat, Precision, Way, milliseconds, on_bench, time_in_turn
 from hf_finetune.staging.freezing import freeze_all_but
 from hf_finetune.staging.trainer import loss_for
 
 __all__ = ["Timing", "check_precision", "judge"]
 
 PRECISION = "precision"
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 AGREES = 0.02
 """Largest difference of a loss from fp32's, as a share of it. bf16 keeps 8 bits: a single rounding is 0.4 %."""
 WORTH_IT = 1.1
 """Least gain that is suggested: on a busy machine the times of equal steps differ by some percent."""
 STEPS = 3
-LONG = 1.0
-"""Seconds from which on a step is not repeated when another way took half as long."""
 WORDS = 64
 
 
@@ -41,15 +35,15 @@ class Timing:
         loss: Of one batch, in eval mode.
     """
 
-    precision: str
-    memory_format: str
+    precision: Precision
+    memory_format: MemoryFormat
     seconds: float
     loss: float
 
     @property
     def title(self) -> str:
         """Name it."""
-        return self.precision if self.memory_format == "contiguous" else f"{self.precision} channels_last"
+        return Way(self.precision, self.memory_format).title
 
 
 def check_precision(subject: Subject) -> CheckResult:
@@ -71,11 +65,20 @@ def check_precision(subject: Subject) -> CheckResult:
     size = ready.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
     batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
-    layouts = ("contiguous", "channels_last") if ready.task.modality == "image" else ("contiguous",)
+    layouts: tuple[MemoryFormat, ...] = ("contiguous",)
+    if ready.task.modality == "image":
+        layouts = ("contiguous", "channels_last")
     model = copy.deepcopy(subject.model).to(device)
-    freeze_all_but(model, ready.plan.stages[index].trainable)
-    ways = [(precision, layout) for precision in _precisions(device) for layout in layouts]
-    timings = _measure(model, batch, ready.data.target, ways)
+    trainable = ready.plan.stages[index].trainable
+    freeze_all_but(model, trainable)
+    ways = [Way(precision, layout) for precision in _precisions(device) for layout in layouts]
+    with on_bench(model, batch, loss_for(ready.data.target), trainable) as bench:
+        losses = [bench.numbers(way).loss for way in ways]  # also the first, slow, use of each kernel
+        seconds = time_in_turn(bench, ways, STEPS)
+    timings = [
+        Timing(way.precision, way.memory_format, seconds[way], loss)
+        for way, loss in zip(ways, losses, strict=True)
+    ]
     speed = ready.recipe.speed
     return judge(timings, size, speed.precision, speed.memory_format if len(layouts) > 1 else "contiguous")
 
@@ -92,7 +95,7 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     plain = timings[0]
     ours = next((t for t in timings if (t.precision, t.memory_format) == (precision, memory_format)), None)
     shown = ", ".join(
-        f"{timing.title} {_milliseconds(timing.seconds)}{' (the recipe)' if timing is ours else ''}"
+        f"{timing.title} {milliseconds(timing.seconds)}{' (the recipe)' if timing is ours else ''}"
         for timing in timings
     )
     measured = f"A step of {size}: {shown}."
@@ -124,53 +127,11 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
     )
 
 
-def _precisions(device: torch.device) -> list[str]:
+def _precisions(device: torch.device) -> list[Precision]:
     if device.type == "cpu":
         return ["fp32", "bf16"]
-    return ["fp32", *(["bf16"] if torch.cuda.is_bf16_supported() else []), "fp16"]
-
-
-def _measure(
-    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, ways: list[tuple[str, str]]
-) -> list[Timing]:
-    """Measure each way to compute in turn, several times, so that a busy moment of the machine meets all of them."""
-    losses, seconds = {}, {way: float("inf") for way in ways}
-    for precision, layout in ways:  # also the first, slow, use of each kernel
-        model.to(memory_format=LAYOUTS[layout])
-        with torch.no_grad():
-            losses[precision, layout] = _loss(model.eval(), batch, target, precision).item()
-    model.train()
-    for _ in range(STEPS):
-        for way in ways:
-            fastest = min(seconds.values())
-            if LONG < seconds[way] < float("inf") and seconds[way] > 2 * fastest:
-                continue
-            model.to(memory_format=LAYOUTS[way[1]])
-            seconds[way] = min(seconds[way], _step(model, batch, target, way[0]))
-    return [Timing(*way, seconds[way], losses[way]) for way in ways]
-
-
-def _step(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, precision: str) -> float:
-    start = perf_counter()
-    _loss(model, batch, target, precision).backward()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    model.zero_grad()
-    return perf_counter() - start
-
-
-def _loss(
-    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], target: str, precision: str
-) -> torch.Tensor:
-    dtype = DTYPES[precision]
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
-        outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
-    return loss_for(target)(outputs, batch["labels"])
+    return ["fp32", "bf16", "fp16"] if torch.cuda.is_bf16_supported() else ["fp32", "fp16"]
 
 
 def _agrees(timing: Timing, plain: Timing) -> bool:
     return abs(timing.loss - plain.loss) <= AGREES * abs(plain.loss)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
