@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from datasets import Dataset
 
 __all__ = ["SeededExamples"]
 
@@ -18,12 +17,18 @@ class SeededExamples(torch.utils.data.Dataset):
         seed: The run's.
     """
 
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: Any, seed: int):
         self.dataset, self.seed, self.epoch = dataset, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other versions from here on. Call it before the epoch's data loader is iterated."""
         self.epoch = epoch
+
+    def over(self, dataset: Any) -> "SeededExamples":
+        """Give other examples the chances of these, from the same epoch on."""
+        other = SeededExamples(dataset, self.seed)
+        other.set_epoch(self.epoch)
+        return other
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -20,7 +20,7 @@ class Inputs:
     Attributes:
         train: The training split, augmented.
         validation: The validation split, as inference prepares it; None if there is none.
-        collate: Makes a batch of examples.
+        collate: Makes a batch of examples. What need not be done for each of them by itself is done here.
     """
 
     train: Any

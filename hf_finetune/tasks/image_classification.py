@@ -1,13 +1,19 @@
 """Classify images."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
 from transformers import PreTrainedConfig, default_data_collator
 
-from hf_finetune.data.images import ImageTransform, processor_transform, train_transform
+from hf_finetune.data.images import (
+    ImageTransform,
+    NormalizingCollate,
+    TransformedImages,
+    needed_edge,
+    processor_transform,
+    train_transform,
+)
 from hf_finetune.data.labels import class_count
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.seeded import SeededExamples
@@ -33,15 +39,17 @@ class ImageClassification:
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Augment the training images; prepare the validation images exactly as inference does."""
         classes = class_count(data.train.features)
-        plain = ImageTransform(processor_transform(processor), classes)
-        augmented = plain
+        plain = ImageTransform(processor_transform(processor), classes, fixed=True)
+        train, collate = plain, default_data_collator
         if spec.augment != "none":
-            transform = _augmentation(spec.augment, processor)
-            augmented = ImageTransform(transform, classes)
+            size, mean, std, interpolation = _pixels(processor)
+            transform = train_transform(spec.augment, size, mean, std, interpolation)
+            train = ImageTransform(transform, classes, edge=needed_edge(spec.augment, size))
+            collate = NormalizingCollate(default_data_collator, mean, std)
         return Inputs(
-            train=SeededExamples(data.train.with_transform(augmented), seed),
-            validation=None if data.validation is None else data.validation.with_transform(plain),
-            collate=default_data_collator,
+            train=SeededExamples(TransformedImages(data.train, train), seed),
+            validation=None if data.validation is None else TransformedImages(data.validation, plain),
+            collate=collate,
         )
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
@@ -50,13 +58,13 @@ class ImageClassification:
         return {"pixel_values": processor_transform(processor)(image)[None]}
 
 
-def _augmentation(preset: Any, processor: Any) -> Callable[[Image.Image], torch.Tensor]:
-    """Build a preset with the size, mean, deviation and interpolation of the processor."""
+def _pixels(processor: Any) -> tuple[int, tuple[float, ...], tuple[float, ...], str]:
+    """Read the size, mean, deviation and interpolation of a processor."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config is not None:
-        size, mean, std = timm_config["input_size"][-1], timm_config["mean"], timm_config["std"]
-        return train_transform(preset, size, mean, std, timm_config["interpolation"])
+        mean, std = tuple(timm_config["mean"]), tuple(timm_config["std"])
+        return timm_config["input_size"][-1], mean, std, timm_config["interpolation"]
     shape = getattr(processor, "crop_size", None) or processor.size
     size = shape.get("height") or shape["shortest_edge"]
     interpolation = INTERPOLATIONS.get(int(processor.resample), "bicubic")
-    return train_transform(preset, size, processor.image_mean, processor.image_std, interpolation)
+    return size, tuple(processor.image_mean), tuple(processor.image_std), interpolation

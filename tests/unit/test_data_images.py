@@ -9,12 +9,17 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader
-from transformers import ViTImageProcessorPil
+from torchvision.transforms import v2
+from transformers import ViTImageProcessorPil, default_data_collator
 
 from hf_finetune.data.images import (
     ImageTransform,
+    NormalizingCollate,
+    TransformedImages,
     eval_transform,
+    needed_edge,
     processor_transform,
+    shrink,
     to_rgb,
     train_transform,
 )
@@ -34,8 +39,8 @@ def through_file(image, kind="PNG", **options):
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
-def noise(width=40, height=30, mode="RGB"):
-    rng = np.random.default_rng(0)
+def noise(width=40, height=30, mode="RGB", seed=0):
+    rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
 
 
@@ -130,10 +135,11 @@ def test_evaluation_without_a_crop_equals_a_processor_of_transformers():
 
 @pytest.mark.parametrize("augment", ["none", "light", "standard", "strong"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
-def test_any_mode_becomes_a_float_tensor(augment, mode):
+def test_any_mode_becomes_a_tensor(augment, mode):
     result = train_transform(augment, 24, MEAN, STD)(noise(mode=mode))
     assert type(result) is torch.Tensor
-    assert (result.dtype, result.shape) == (torch.float32, (3, 24, 24))
+    expected = torch.float32 if augment == "none" else torch.uint8
+    assert (result.dtype, result.shape) == (expected, (3, 24, 24))
 
 
 def test_no_augmentation_is_the_evaluation_transform():
@@ -157,7 +163,7 @@ def test_only_stronger_presets_touch_colours():
     torch.manual_seed(0)
     grey = Image.new("RGB", (40, 40), (100, 150, 200))
     seen = {
-        augment: {tuple(transform(grey)[:, 12, 12].mul(255).round().int().tolist()) for _ in range(30)}
+        augment: {tuple(transform(grey)[:, 12, 12].tolist()) for _ in range(30)}
         for augment in ("light", "standard", "strong")
         for transform in [train_transform(augment, 24, (0, 0, 0), (1, 1, 1))]
     }
@@ -165,6 +171,102 @@ def test_only_stronger_presets_touch_colours():
     assert len(seen["standard"]) > 20
     assert any(red == green == blue for red, green, blue in seen["strong"])
     assert not any(red == green == blue for red, green, blue in seen["standard"])
+
+
+def one_by_one(augment):
+    """Compose a preset that scales and normalises each image by itself."""
+    jitter = {"light": 0.0, "standard": 0.2, "strong": 0.4}[augment]
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(
+                24,
+                scale=(0.8 if augment == "light" else 0.5, 1.0),
+                ratio=(0.8, 1.25),
+                interpolation=v2.InterpolationMode.BICUBIC,
+            ),
+            v2.RandomHorizontalFlip(),
+            *([v2.ColorJitter(jitter, jitter, jitter, jitter / 10)] if jitter else []),
+            *([v2.RandomGrayscale(0.2)] if augment == "strong" else []),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(MEAN), list(STD)),
+            *([v2.RandomErasing(0.25)] if augment == "strong" else []),
+            v2.ToPureTensor(),
+        ]
+    )
+
+
+def both_ways(augment, count=24):
+    """Give a batch, and the same images augmented and normalised one by one."""
+    transform, reference = train_transform(augment, 24, MEAN, STD), one_by_one(augment)
+    images = [noise(40 + index, 30, seed=index) for index in range(count)]
+    torch.manual_seed(3)
+    collate = NormalizingCollate(default_data_collator, MEAN, STD)
+    batch = collate([{"pixel_values": transform(image), "labels": 1} for image in images])
+    torch.manual_seed(3)
+    return batch["pixel_values"], torch.stack([reference(image) for image in images])
+
+
+@pytest.mark.parametrize("augment", ["light", "standard"])
+def test_a_batch_is_normalised_to_the_bits_of_its_images(augment):
+    batch, expected = both_ways(augment)
+    assert batch.dtype == torch.float32 and torch.equal(batch, expected)
+
+
+def test_what_is_erased_becomes_the_mean_to_within_half_a_grey_level():
+    batch, expected = both_ways("strong")
+    differs = batch != expected
+    half = torch.tensor([0.5 / 255 / std for std in STD])[:, None, None]
+    assert ((batch - expected).abs() <= half + 1e-6).all()
+    assert (expected[differs] == 0).all()
+    erased = differs.any(dim=1).flatten(1).any(dim=1)
+    assert 0 < erased.sum() < len(batch)
+
+
+def test_batches_of_floats_and_batches_without_images_are_left_as_they_are():
+    collate = NormalizingCollate(default_data_collator, MEAN, STD)
+    finished = torch.randn(3, 4, 4)
+    assert torch.equal(collate([{"pixel_values": finished}])["pixel_values"][0], finished)
+    batch = collate([{"labels": torch.tensor(2)}, {"labels": torch.tensor(0)}])
+    assert list(batch) == ["labels"] and batch["labels"].tolist() == [2, 0]
+    sent = pickle.loads(pickle.dumps(collate))
+    white = torch.full((3, 1, 1), 255, dtype=torch.uint8)
+    assert torch.allclose(
+        sent([{"pixel_values": white}])["pixel_values"].flatten(), torch.tensor([2.5, 2.0, 1.75])
+    )
+
+
+@pytest.mark.parametrize(("augment", "edge"), [("light", 240), ("standard", 304), ("strong", 304)])
+def test_no_crop_of_the_needed_edge_is_enlarged(augment, edge):
+    """Before the margin it is 128 * sqrt(1.25 / 0.8) = 160, or 128 * sqrt(1.25 / 0.5) = 202.4."""
+    assert needed_edge(augment, 128) == edge
+    steps = train_transform(augment, 128, MEAN, STD).transforms
+    (crop,) = (step for step in steps if isinstance(step, v2.RandomResizedCrop))
+    bare = round(edge / 1.5)
+    torch.manual_seed(0)
+    least = {}
+    for width in (bare, 3 * bare):
+        crops = [crop.make_params([Image.new("RGB", (width, bare))]) for _ in range(300)]
+        least[width] = min(min(found["height"], found["width"]) for found in crops)
+    assert 128 <= least[bare] < 135 and least[3 * bare] >= 128
+
+
+def test_training_without_chance_needs_images_as_they_are():
+    assert needed_edge("none", 128) is None
+    assert shrink(large := noise(200, 100), None) is large
+
+
+def test_only_much_larger_images_are_shrunk_and_only_once():
+    for size in [(40, 30), (90, 60), (500, 20)]:
+        assert shrink(image := noise(*size), 40) is image
+    y, x = np.mgrid[:300, :600]
+    waves = np.stack([np.sin(x / 27), np.cos(y / 21), np.sin((x + y) / 33)], axis=-1)
+    large = Image.fromarray((127 + 100 * waves).astype(np.uint8))
+    small = shrink(large, 40)
+    assert small.size == (80, 40) and shrink(small, 40) is small
+    expected = np.asarray(large.resize((80, 40), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(np.asarray(small) - expected).max() <= 8
+    assert shrink(noise(61, 122), 40).size == (40, 80)
 
 
 def dataset_of(labels, feature):
@@ -186,6 +288,16 @@ def test_sets_of_classes_reach_the_model_as_zeros_and_ones():
     data = dataset_of([[0, 2], [], [1]], List(ClassLabel(names=["a", "b", "c"])))
     data = data.with_transform(ImageTransform(eval_transform(24, MEAN, STD), classes=3))
     assert [row["labels"] for row in data] == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+def test_images_beside_a_transform_give_what_a_dataset_with_it_gives():
+    data = dataset_of([[0, 2], [], [1]], List(ClassLabel(names=["a", "b", "c"])))
+    transform = ImageTransform(eval_transform(24, MEAN, STD), classes=3)
+    images = TransformedImages(data.add_column("id", ["x", "y", "z"]), transform)
+    assert len(images) == 3
+    for found, expected in zip(images, data.with_transform(transform), strict=True):
+        assert list(found) == ["pixel_values", "labels"] and found["labels"] == expected["labels"]
+        assert torch.equal(found["pixel_values"], expected["pixel_values"])
 
 
 def test_images_without_labels():

@@ -40,3 +40,12 @@ def test_the_global_generator_is_left_where_it_was():
     torch.manual_seed(5)
     drawn()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_other_examples_get_the_same_chances():
+    examples = SeededExamples(Chances(), 3)
+    examples.set_epoch(2)
+    other = examples.over(Chances())
+    assert all(torch.equal(other[index], examples[index]) for index in range(4))
+    other.set_epoch(0)
+    assert other[1].tolist() == drawn()[1] != examples[1].tolist()

@@ -1,6 +1,7 @@
 """The sizes of images: training, validation and inference."""
 
 import pytest
+import torch
 
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.models.build import load_processor, read_config
@@ -30,3 +31,27 @@ def test_images_come_in_the_sizes_of_the_recipe(squares, timm_checkpoint, fields
     assert inputs.validation[0]["pixel_values"].shape == (3, size, size)
     assert TASK.dummy(processor)["pixel_values"].shape == (1, 3, size, size)
     assert config.pretrained_cfg["crop_pct"] == fields.get("crop_pct", 0.95)
+
+
+def test_inference_alone_says_what_images_without_augmentation_are(squares, timm_checkpoint):
+    """Augmented images become floats in their batch, on the processor's scale; others are what it made of them."""
+    data = prepare_data(str(squares), modality="image", validation=0.2, test=0.2)
+    processor = load_processor(str(timm_checkpoint), "image")
+    plain, light = (
+        TASK.prepare(data, processor, DataSpec(path=str(squares), augment=augment), seed=0)
+        for augment in ("none", "light")
+    )
+    for inputs, examples, rows in [
+        (plain, plain.train, data.train),
+        (plain, plain.validation, data.validation),
+        (light, light.validation, data.validation),
+    ]:
+        expected = torch.stack([processor(rows[index]["image"])["pixel_values"][0] for index in range(4)])
+        batch = inputs.collate([examples[index] for index in range(4)])
+        assert torch.equal(batch["pixel_values"], expected)
+        assert batch["labels"].tolist() == rows["label"][:4]
+    # the squares are of one colour each, which neither crop nor mirror changes
+    batch = light.collate([light.train[index] for index in range(4)])["pixel_values"]
+    assert light.train[0]["pixel_values"].dtype == torch.uint8
+    expected = torch.stack([plain.train[index]["pixel_values"] for index in range(4)])
+    assert torch.allclose(batch, expected, atol=1e-5)
