@@ -120,8 +120,10 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     loaded = load_recipe(recipe, overrides or ())
     quiet_libraries(err)
     from hf_finetune.ready import plan
+    from hf_finetune.run_speed import frozen_work
 
-    print_plan(out, loaded, plan(loaded))
+    report = plan(loaded)
+    print_plan(out, loaded, report, frozen_work(report))
 
 
 @app.command("doctor")

@@ -215,8 +215,8 @@ def print_kept(console: Console, folder: Path, kept: "Sequence[Kept]") -> None:
     console.print(f"{sum(each.bytes for each in kept):,} bytes in {folder}", markup=False)
 
 
-def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None:
-    """Print a table per stage: what is trained, at which rates, for how long."""
+def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
+    """Print a table per stage: what is trained, at which rates, for how long, and what of the rest is computed once."""
     layout = report.plan.layout
     groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
@@ -226,8 +226,11 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport") -> None
         written = [_written(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
         console.print(write_yaml({"stages": written}), markup=False)
-    for index, (stage, planned) in enumerate(zip(report.recipe.stages, report.plan.stages, strict=True)):
+    stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
+    for index, (stage, planned, sentence) in enumerate(stages):
         _print_stage(console, index, stage, planned, layout)
+        if sentence:
+            console.print(sentence, markup=False)
     if report.notes:
         console.print()
     for note in report.notes:

@@ -28,6 +28,7 @@ from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 __all__ = [
     "PlanReport",
     "Ready",
+    "add_recipe_adapter",
     "data_at_hand",
     "get_ready",
     "load_pretrained",
@@ -50,12 +51,14 @@ class PlanReport:
         plan: What each stage trains.
         notes: Sentences for the person.
         examples: Number of training examples; None if the data is not at hand.
+        config: Of the model to be.
     """
 
     recipe: Recipe
     plan: Plan
     notes: tuple[str, ...]
     examples: int | None
+    config: PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,15 @@ def plan(recipe: Recipe) -> PlanReport:
     """
     task = TASKS[recipe.task]
     problems: list[Problem] = []
-    data, layout, made = None, None, None
+    data, config, layout, made = None, None, None, None
     notes: list[str] = []
     with _collected(problems):
         data = data_at_hand(recipe)
         notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
-        layout, adapter_notes = _read_layout(recipe, _read_config(recipe, names, target), task)
+        config = _read_config(recipe, names, target)
+        layout, adapter_notes = _read_layout(recipe, config, task)
         notes += adapter_notes
     problems += _stage_problems(recipe)
     if data is not None:
@@ -117,9 +121,9 @@ def plan(recipe: Recipe) -> PlanReport:
             recipe = written_out(recipe, layout)
             made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
             problems += _adapter_problems(recipe, made)
-    if problems or layout is None or made is None:
+    if problems or layout is None or made is None or config is None:
         raise InputError(problems)
-    return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples)
+    return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples, config)
 
 
 def written_out(recipe: Recipe, layout: Layout) -> Recipe:
@@ -234,10 +238,10 @@ def load_pretrained(ready: Ready) -> BuiltModel:
         trust_remote_code=spec.trust_remote_code,
         seed=ready.recipe.seed,
     )
-    return replace(built, notes=(*built.notes, *_add_adapter(built.model, ready.recipe)))
+    return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, ready.recipe)))
 
 
-def _add_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
+def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
     """Put the recipe's adapter into a model, if it has one, and say where it is."""
     spec = recipe.model.adapter
     if spec is None:
@@ -257,7 +261,7 @@ def _add_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
 
 def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[Layout, list[str]]:
     skeleton = build_skeleton(config, task.modality)
-    notes = _add_adapter(skeleton, recipe)
+    notes = add_recipe_adapter(skeleton, recipe)
     return read_layout(skeleton), notes
 
 

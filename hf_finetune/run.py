@@ -1,7 +1,5 @@
 """From a recipe to a saved, evaluated classifier: the one place where the rooms meet."""
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +33,8 @@ from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
-from hf_finetune.speed.kept import cache_folder
-from hf_finetune.speed.prefix_cache import CacheSettings, choose_views
+from hf_finetune.run_speed import cache_settings, decode_images
+from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
@@ -118,12 +116,14 @@ def _run(
     built = load_pretrained(ready)
     inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
+    settings = [cache_settings(ready, planned) for planned in ready.plan.stages]
     if before is None:
         manifest = begin_run(folder, ready, state)
     else:
         manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
     for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
+    inputs = decode_images(inputs, ready, settings)
     model = built.model
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
@@ -132,7 +132,9 @@ def _run(
         if index > 0:
             model = load_pretrained(ready).model
             load_weights(model, stage_folder(folder, index - 1, recipe.stages[index - 1].name) / WEIGHTS)
-        manifest = _run_stage(model, index, ready, inputs, manifest, folder, state, callbacks)
+        manifest = _run_stage(
+            model, index, ready, inputs, settings[index], manifest, folder, state, callbacks
+        )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         last = len(recipe.stages) - 1
@@ -152,6 +154,7 @@ def _run_stage(
     index: int,
     ready: Ready,
     inputs: Inputs,
+    cache: CacheSettings | None,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -180,6 +183,7 @@ def _run_stage(
             compute_metrics=_trainer_metrics(ready),
             best_metric=best,
             greater_is_better=best not in (None, "loss") and greater_is_better(str(best)),
+            lengths=inputs.lengths,
             evaluation_batch_size=recipe.evaluation.batch_size,
             speed=recipe.speed,
             workers=count_workers(recipe.data.workers, state),
@@ -188,7 +192,7 @@ def _run_stage(
             callbacks=callbacks,
             carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
             keep_optimizer=any(other.carry_optimizer for other in following),
-            cache=_cache_settings(ready, planned),
+            cache=cache,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -199,27 +203,6 @@ def _run_stage(
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
     return manifest
-
-
-def _cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
-    """Say where and how much is kept of what frozen layers give, if the recipe asks for it."""
-    recipe = ready.recipe
-    spec = recipe.speed.prefix_cache
-    if spec is None:
-        return None
-    augmented = ready.task.modality == "image" and recipe.data.augment != "none"
-    epochs = planned.epochs or 1.0
-    chosen = choose_views(epochs, augmented=augmented)
-    views = spec.views if isinstance(spec.views, int) and augmented else chosen
-    source = [
-        ready.data.fingerprint,
-        recipe.data.model_dump(mode="json", exclude={"path", "workers", "on_error"}),
-        str(ready.processor),
-        recipe.seed if augmented else None,
-    ]
-    digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
-    pays_for = epochs if spec.views == "auto" else None
-    return CacheSettings(cache_folder(), views, pays_for, spec.size_limit, digest)
 
 
 def _best_metric(stage: StageSpec, ready: Ready) -> str | None:

@@ -15,20 +15,25 @@ class SeededExamples(torch.utils.data.Dataset):
     Args:
         dataset: Gives transformed examples by index.
         seed: The run's.
+        views: Number of versions that epochs cycle through; None if each has its own.
     """
 
-    def __init__(self, dataset: Any, seed: int):
-        self.dataset, self.seed, self.epoch = dataset, seed, 0
+    def __init__(self, dataset: Any, seed: int, views: int | None = None):
+        self.dataset, self.seed, self.views, self.epoch = dataset, seed, views, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other versions from here on. Call it before the epoch's data loader is iterated."""
-        self.epoch = epoch
+        self.epoch = epoch if self.views is None else epoch % self.views
 
     def over(self, dataset: Any) -> "SeededExamples":
         """Give other examples the chances of these, from the same epoch on."""
-        other = SeededExamples(dataset, self.seed)
+        other = SeededExamples(dataset, self.seed, self.views)
         other.set_epoch(self.epoch)
         return other
+
+    def cycling(self, views: int) -> "SeededExamples":
+        """Give the same examples in the first versions only, again and again."""
+        return SeededExamples(self.dataset, self.seed, views)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from datasets import Dataset
+from pyarrow import compute
 from transformers import PreTrainedTokenizerBase
 
 from hf_finetune.data.labels import class_count, encode_labels
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["resolve_max_length", "tokenize"]
+__all__ = ["count_tokens", "resolve_max_length", "tokenize"]
 
 # A tokenizer that knows no limit says so with a huge number (transformers' VERY_LARGE_INTEGER is 1e30).
 _NO_LIMIT = 1_000_000
@@ -34,6 +35,12 @@ def resolve_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | Non
         rule = f"must be at most the {limit} tokens that the checkpoint takes"
         raise InputError(Problem("data.max_length", rule, str(max_length)))
     return limit if max_length is None else max_length
+
+
+def count_tokens(tokenized: Dataset) -> list[int]:
+    """Count the tokens of each example of what ``tokenize`` gave."""
+    ids = tokenized.with_format("arrow")[:].column("input_ids")
+    return list(compute.list_value_length(ids).to_pylist())
 
 
 def tokenize(

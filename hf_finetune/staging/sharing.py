@@ -7,8 +7,17 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
-__all__ = ["DealtBatches", "SharedBuffers", "WithFillers", "count_labels", "counted", "deal"]
+__all__ = [
+    "DealtBatches",
+    "LengthGroupedSampler",
+    "SharedBuffers",
+    "WithFillers",
+    "count_labels",
+    "counted",
+    "deal",
+]
 
 IGNORED = -100  # the class that torch's cross-entropy passes over
 
@@ -36,6 +45,33 @@ def deal(order: Iterable[int], size: int, batch_size: int, processes: int) -> It
         for process in range(processes):
             begin, end = end, end + share + (process < more)
             yield dealt[begin:end] or [size + dealt[0]]
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """The examples of an epoch in an order in which those of about one length are together; chance does the rest.
+
+    Unlike the sampler of transformers 5.23, which draws from torch's global generator, the order depends on seed and
+    epoch only: it is the same on every process and after a resume.
+
+    Args:
+        lengths: Of each example.
+        group: Number of examples that are padded together.
+        seed: Of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], group: int, seed: int):
+        self.lengths, self.group, self.seed, self.epoch = lengths, group, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order from here on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
+        return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
 
 
 class DealtBatches:

@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
@@ -85,6 +86,7 @@ def train_stage(
     best_metric: str | None,
     greater_is_better: bool,
     evaluation_batch_size: int,
+    lengths: Sequence[int] | None = None,
     speed: SpeedSpec,
     workers: int,
     seed: int,
@@ -109,6 +111,7 @@ def train_stage(
         best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
         greater_is_better: Which way that metric is better.
         evaluation_batch_size: Examples per process and forward pass.
+        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
         speed: Precision, memory layout and compilation.
         workers: Data loader processes.
         seed: Seed of this stage.
@@ -141,6 +144,8 @@ def train_stage(
     cached = fast.cache
     if cached is not None:
         train, validation, collate = cached.train, cached.validation, cached.collate
+    elif fast.views is not None and isinstance(train, SeededExamples):
+        train = train.cycling(fast.views)  # it began with a cache, which cannot be kept any more
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
@@ -148,7 +153,7 @@ def train_stage(
     interrupt = InterruptCallback()
     watchers = [
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
-        _EpochCallback(train, fast.views),
+        _EpochCallback(train),
         *callbacks,
         SharedBuffers(),
         interrupt,
@@ -195,6 +200,7 @@ def train_stage(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=loss,
+        lengths=lengths,
         prefix=cached.entry if cached is not None else None,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
@@ -316,19 +322,13 @@ def _result(state: TrainerState, best_metric: str | None, fast: Faster) -> Stage
 
 
 class _EpochCallback(TrainerCallback):
-    """Tell the training examples which epoch it is: it decides how they are augmented.
+    """Tell the training examples which epoch it is: it decides how they are augmented."""
 
-    Args:
-        train: The training examples.
-        views: Number of versions that epochs cycle through; None if each epoch has its own.
-    """
-
-    def __init__(self, train: Dataset, views: int | None):
-        self.train, self.views = train, views
+    def __init__(self, train: Dataset):
+        self.train = train
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if hasattr(self.train, "set_epoch"):
-            epoch = int((state.epoch or 0.0) + 1e-6)
-            self.train.set_epoch(epoch if self.views is None else epoch % self.views)
+            self.train.set_epoch(int((state.epoch or 0.0) + 1e-6))

@@ -12,7 +12,7 @@ from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.training_args import OptimizerNames
@@ -25,7 +25,7 @@ from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
-from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted
+from hf_finetune.staging.sharing import DealtBatches, LengthGroupedSampler, WithFillers, count_labels, counted
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
 
@@ -46,6 +46,7 @@ class StagedTrainer(Trainer):
         optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
         prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
+        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
         kwargs: As for ``Trainer``.
@@ -59,9 +60,10 @@ class StagedTrainer(Trainer):
         loss: Callable[..., torch.Tensor] | None = None,
         carried: Mapping[str, Mapping[str, Any]] | None = None,
         prefix: PrefixPass | None = None,
+        lengths: Sequence[int] | None = None,
         **kwargs: Any,
     ):
-        self.prefix = prefix
+        self.prefix, self.lengths = prefix, lengths
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -95,9 +97,8 @@ class StagedTrainer(Trainer):
         """Deal the examples to the processes so that each counts once; alone, as the stock Trainer does."""
         if self.args.world_size == 1:
             return super().get_train_dataloader()
-        dealt = DealtBatches(
-            self._get_train_sampler(), self.args.per_device_train_batch_size, self.args.world_size
-        )
+        sampler: Any = self._get_train_sampler()
+        dealt = DealtBatches(sampler, self.args.per_device_train_batch_size, self.args.world_size)
         loader = DataLoader(
             WithFillers(self.train_dataset),
             batch_sampler=dealt,
@@ -107,6 +108,14 @@ class StagedTrainer(Trainer):
         )
         prepared: DataLoader = self.accelerator.prepare(loader)
         return prepared
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Put examples of about one length together, where lengths are given."""
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedSampler(self.lengths, together, seed)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count the labels of an optimiser step exactly.

@@ -1,6 +1,6 @@
 """What a task has to say for itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,11 +21,13 @@ class Inputs:
         train: The training split, augmented.
         validation: The validation split, as inference prepares it; None if there is none.
         collate: Makes a batch of examples. What need not be done for each of them by itself is done here.
+        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
     """
 
     train: Any
     validation: Any
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    lengths: Sequence[int] | None = None
 
 
 class Task(Protocol):

@@ -3,10 +3,11 @@
 from typing import Any, ClassVar, Literal
 
 import torch
+from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedConfig
 
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.data.texts import resolve_max_length, tokenize
+from hf_finetune.data.texts import count_tokens, resolve_max_length, tokenize
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs
 
@@ -27,12 +28,15 @@ class TextClassification:
             config.pad_token_id = processor.pad_token_id
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-        """Tokenise once; a batch is padded to its longest text."""
-        splits = [
-            None if split is None else tokenize(split, processor, spec.max_length, spec.truncation_side)
-            for split in (data.train, data.validation)
-        ]
-        return Inputs(splits[0], splits[1], DataCollatorWithPadding(processor))
+        """Tokenise once; a batch is of texts of about one length, and padded to its longest."""
+
+        def encode(split: Dataset) -> Dataset:
+            return tokenize(split, processor, spec.max_length, spec.truncation_side)
+
+        train = encode(data.train)
+        validation = encode(data.validation) if data.validation is not None else None
+        lengths = count_tokens(train) if spec.group_by_length else None
+        return Inputs(train, validation, DataCollatorWithPadding(processor), lengths)
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
         """Make one short text."""

@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 def cached(recipe, views=1, **more):
     content = recipe.model_dump(mode="json")
-    content["speed"]["prefix_cache"] = {"views": views, **more}
+    content["speed"] |= {"prefix_cache": {"views": views, **more}, "decode_once": False}
     return parse_recipe(content)
 
 

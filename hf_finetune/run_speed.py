@@ -1,0 +1,129 @@
+"""What a run computes only once: for each stage, and for the images of all of them."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+from hf_finetune.errors import InputError
+from hf_finetune.models.build import build_skeleton, load_processor
+from hf_finetune.plan.stages import StagePlan
+from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
+from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.schema import PrefixCacheSpec
+from hf_finetune.speed.decoded import decode_once
+from hf_finetune.speed.forecast import Forecast, foresee
+from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.prefix_cache import CacheSettings, choose_views
+from hf_finetune.tasks import TASKS, Inputs
+
+__all__ = ["cache_settings", "decode_images", "frozen_work"]
+
+logger = logging.getLogger(__name__)
+
+
+def cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
+    """Say where and how much is kept of what a stage's frozen layers give; None if nothing is to be."""
+    recipe = ready.recipe
+    spec = recipe.speed.prefix_cache
+    if spec is None:
+        return None
+    epochs = planned.epochs or 1.0
+    source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
+    pays_for = epochs if spec.views == "auto" else None
+    return CacheSettings(cache_folder(), _views(recipe, spec, epochs), pays_for, spec.size_limit, source)
+
+
+def frozen_work(report: PlanReport) -> list[str]:
+    """Say of each stage of a plan, in a sentence, how often its frozen layers will be computed, and what is kept."""
+    recipe, spec = report.recipe, report.recipe.speed.prefix_cache
+    task, model = TASKS[recipe.task], recipe.model
+    skeleton = build_skeleton(report.config, task.modality)
+    add_recipe_adapter(skeleton, recipe)
+    try:
+        processor = load_processor(
+            model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+        task.configure(processor, report.config, recipe.data)
+    except InputError:
+        return ["" for _ in report.plan.stages]
+    example = task.dummy(processor)
+    said = []
+    for planned in report.plan.stages:
+        if planned.trainable_size == report.plan.layout.size:
+            said.append("")
+        elif spec is None:
+            said.append("frozen layers: computed in every epoch, as the recipe says")
+        else:
+            epochs = planned.epochs or 1.0
+            found = foresee(skeleton, planned.trainable, example)
+            views = _views(recipe, spec, epochs)
+            once = spec.views == "auto" and views >= epochs
+            said.append(_forecast(found, views, once, report.examples))
+    return said
+
+
+def _forecast(found: Forecast, views: int, once: bool, examples: int | None) -> str:
+    reason = "each version would be used once" if once else found.reason
+    if reason:
+        return f"frozen layers: computed in every epoch; {reason}"
+    size = " and ".join(
+        f"{number:,} bytes for each {what}"
+        for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
+        if number
+    )
+    if examples is not None and not found.token_bytes:
+        size = f"{views * examples * found.example_bytes:,} bytes"
+    versions = f"{views} {'version' if views == 1 else 'versions'} of each example"
+    return f"frozen layers: computed once, up to {found.boundary}, where that saves time; {versions}, {size}"
+
+
+def _views(recipe: Recipe, spec: PrefixCacheSpec, epochs: float) -> int:
+    chosen = choose_views(epochs, augmented=_is_augmented(recipe))
+    return spec.views if isinstance(spec.views, int) and _is_augmented(recipe) else chosen
+
+
+def _is_augmented(recipe: Recipe) -> bool:
+    return TASKS[recipe.task].modality == "image" and recipe.data.augment != "none"
+
+
+def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:
+    """Let images be decoded once, where the recipe wants that and it is cheaper.
+
+    Args:
+        inputs: The examples, as the task prepares them.
+        ready: The run.
+        settings: Of each stage, what is kept of its frozen layers.
+    """
+    speed = ready.recipe.speed
+    if speed.decode_once is False or ready.task.modality != "image":
+        return inputs
+    everything = ready.plan.layout.size
+    train = validation = 0
+    for planned, cache in zip(ready.plan.stages, settings, strict=True):
+        passes = ceil(planned.epochs or 1.0)
+        kept = cache is not None and cache.pays and planned.trainable_size < everything
+        train += cache.views if kept and cache is not None else passes
+        validation += 1 if kept else passes
+    limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
+    made, report = decode_once(
+        inputs,
+        train_passes=train,
+        validation_passes=validation,
+        folder=cache_folder(),
+        size_limit=limit,
+        source=_digest(ready, None),
+        always=speed.decode_once is True,
+    )
+    if report.used:
+        logger.info("Images are decoded once: %s bytes are kept.", f"{report.bytes:,}")
+    return made
+
+
+def _digest(ready: Ready, seed: int | None) -> str:
+    """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
+    spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude={"path", "workers", "on_error"})
+    source = [ready.data.fingerprint, spec, str(ready.processor), seed]
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
