@@ -96,11 +96,9 @@ def choose_way(
 ) -> Choice:
     """Choose the fastest way whose numbers agree with fp32, by measuring in a small share of the run's time.
 
-    What is measured while other programs keep the machine busy may be wrong, and is not remembered.
-
     Where the time is short, a CPU measures with fewer examples; where it does not suffice for that either, nothing is
-    measured. Model and random numbers are afterwards as before. With several processes one of them chooses, while
-    the others wait.
+    measured. What is measured while other programs keep the machine busy may be wrong, and is not remembered. Model
+    and random numbers are afterwards as before. With several processes one of them chooses, while the others wait.
 
     Args:
         model: On its device, frozen but for what the stage trains.
@@ -130,8 +128,11 @@ def choose_way(
     if not examples:
         return Choice(reference, f"{reference.title}: {steps:,} steps are too few to measure other ways")
     part = {name: value[:examples] for name, value in batch.items()}
-    with on_bench(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
-        found = measure(bench, candidates, allowed * size / examples, examples)
+    try:
+        with on_bench(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
+            found = measure(bench, candidates, allowed * size / examples, examples)
+    except torch.OutOfMemoryError:  # fp32 takes more of it than a half precision that the person set
+        return Choice(reference, f"{reference.title}: there is too little memory to compare it with fp32")
     if notes_file is not None and found.steady:
         remember(notes_file, key, found)
     compiles = allowed * _full_step(found, reference, size) >= _compile_seconds(device)

@@ -254,6 +254,18 @@ def test_the_model_is_as_before_when_the_reference_fails(tiny_model):
     assert is_as_before(model, before)
 
 
+def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
+    model = tiny_model("timm/test_resnet").train()
+    before = all_of(model)
+
+    def loss(outputs, labels):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    found = choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
+    assert found == Choice(BF16, "bf16: there is too little memory to compare it with fp32")
+    assert is_as_before(model, before)
+
+
 def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
     model = tiny_model("bert", hidden_dropout_prob=0.5)
     names = [name for name, _ in model.named_parameters()]
