@@ -32,6 +32,7 @@ class Measured:
         left_out: Why each other way is not among them, by title.
         examples: Of the batch that was measured.
         spent: Seconds that all of it took.
+        steady: Whether equal steps took about as long; on a busy machine they do not.
         date: When.
     """
 
@@ -39,6 +40,7 @@ class Measured:
     left_out: dict[str, str]
     examples: int
     spent: float
+    steady: bool
     date: str
 
 

@@ -260,8 +260,8 @@ def on_bench(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Bench]:
 
 def time_in_turn(
     bench: Bench, ways: Sequence[Way], rounds: int, *, until: float = math.inf
-) -> dict[Way, float]:
-    """Time ways in turn, so that a busy moment of the machine meets all of them; give the fastest step of each.
+) -> dict[Way, list[float]]:
+    """Time ways in turn, so that a busy moment of the machine meets all of them; give the seconds of each step.
 
     Args:
         bench: What computes them.
@@ -269,14 +269,14 @@ def time_in_turn(
         rounds: Steps of each way, at most; one that is far slower than the fastest is not repeated.
         until: Time of the bench's clock behind which no further round is begun, once there were two.
     """
-    seconds = dict.fromkeys(ways, math.inf)
+    seconds: dict[Way, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         start = bench.now()
         for way in ways:
-            fastest = min(seconds.values())
-            if number and seconds[way] > FAR_SLOWER * fastest:
+            fastest = min((min(times) for times in seconds.values() if times), default=math.inf)
+            if number and min(seconds[way]) > FAR_SLOWER * fastest:
                 continue
-            seconds[way] = min(seconds[way], bench.step(way))
+            seconds[way].append(bench.step(way))
         if number and bench.now() + (bench.now() - start) > until:
             break
     return seconds

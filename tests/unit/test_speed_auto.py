@@ -74,14 +74,18 @@ def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
     bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.4, "bf16": 0.7})
     found = time_in_turn(bench, [FP32, LAST, BF16], 3)
     assert bench.steps == ["fp32", "fp32 channels_last", "bf16"] + 2 * ["fp32 channels_last", "bf16"]
-    assert found == {FP32: 1.0, LAST: 0.4, BF16: 0.7}
+    assert found == {FP32: [1.0], LAST: 3 * [0.4], BF16: 3 * [0.7]}
 
 
-def test_the_fastest_step_of_each_way_counts():
-    bench = MadeUpBench({})
-    times = iter([1.0, 0.9, 0.7, 1.2, 0.8, 0.6])
+def test_the_fastest_step_of_each_way_counts_and_unsteady_times_are_told():
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
+    times = iter([1.0, 1.0, 0.9, 0.7, 1.4, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7])
     bench.step = lambda way: next(times)
-    assert time_in_turn(bench, [FP32, BF16], 3) == {FP32: 0.7, BF16: 0.6}
+    found = measure(bench, [FP32, BF16], 1000, 8)
+    assert found.seconds == {"fp32": 0.7, "bf16": 0.6}
+    assert not found.steady
+    reason = decide([FP32, BF16], found, size=8, compiles=False).reason
+    assert reason.endswith("s, on a busy machine: the next run measures again)")
 
 
 def test_rounds_end_with_the_time_but_there_are_two():
@@ -250,6 +254,18 @@ def test_the_model_is_as_before_when_the_reference_fails(tiny_model):
     assert is_as_before(model, before)
 
 
+def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
+    model = tiny_model("timm/test_resnet").train()
+    before = all_of(model)
+
+    def loss(outputs, labels):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    found = choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
+    assert found == Choice(BF16, "bf16: there is too little memory to compare it with fp32")
+    assert is_as_before(model, before)
+
+
 def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
     model = tiny_model("bert", hidden_dropout_prob=0.5)
     names = [name for name, _ in model.named_parameters()]
@@ -399,6 +415,14 @@ def test_what_was_measured_is_remembered(subject, tmp_path):
     )
 
 
+def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path):
+    clock = subject["clock"]
+    busy = {**subject, "clock": lambda: clock() ** 2}  # ever slower
+    found = choose_way(**busy, steps=1000, notes_file=tmp_path / "speed.json")
+    assert "on a busy machine" in found.reason
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -451,7 +475,7 @@ def test_a_longer_run_measures_what_a_shorter_one_had_no_time_for(subject, tmp_p
 
 def test_a_compiled_way_is_remembered_for_long_runs_only():
     seconds = {"fp32": 1.0, "fp32 channels_last": 0.6, "fp32 channels_last compiled": 0.4}
-    found = Measured(seconds, {}, 8, 70.0, TODAY)
+    found = Measured(seconds, {}, 8, 70.0, True, TODAY)
     assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]
     assert decide(WAYS + COMPILED, found, size=8, compiles=False).way == LAST
 
