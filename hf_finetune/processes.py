@@ -18,6 +18,7 @@ from hf_finetune.errors import InputError, Problem
 __all__ = [
     "LostProcessError",
     "backend",
+    "computes_on_cpu",
     "count_workers",
     "ending_processes",
     "first_ones",
@@ -113,6 +114,11 @@ def _leave() -> None:
 def backend() -> str | None:
     """Name what processes speak through where accelerate would not find it: under DeepSpeed on the CPU."""
     return "gloo" if uses_deepspeed() and not torch.accelerator.is_available() else None
+
+
+def computes_on_cpu() -> bool:
+    """Say whether the Trainer is to be told that it is the CPU that is used. DeepSpeed is not used where it is told."""
+    return not (torch.accelerator.is_available() or uses_deepspeed())
 
 
 def is_sharded() -> bool:

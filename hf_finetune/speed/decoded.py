@@ -3,7 +3,6 @@
 What an example becomes is the same with and without it, bit for bit: much larger images are reduced in both cases.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -30,7 +30,7 @@ from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.data.tables import map_images
 from hf_finetune.processes import first_process_first
 from hf_finetune.speed.kept import list_kept, prune_kept
-from hf_finetune.speed.store import RowFormat, RowStore, write_rows
+from hf_finetune.speed.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
 from hf_finetune.tasks.base import Inputs
 
 __all__ = ["DecodeReport", "decode_once", "worth_keeping"]
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 LIBRARIES = ("datasets", "pillow", "timm", "torch", "torchvision", "transformers", "hf-finetune")
 FORMAT = 1  # of the files; a change of it makes all of them anew
-CANNOT_BE_KEPT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 PROBES = 8  # examples that are timed
 LEAST_GAIN = 0.1  # of the time that decoding takes; for less, nothing is written to a disk
 
@@ -330,7 +329,7 @@ def _write(images: TransformedImages, folder: Path, about: str, limit: int | Non
             formats = [RowFormat(tuple(first[0].shape), str(first[0].dtype).removeprefix("torch."), False)]
         else:
             formats = [RowFormat((3,), "uint8", True), RowFormat((2,), "int64", False)]
-        write_rows(folder, _chain(first, checked), formats, {"about": about, "examples": len(images)})
+        write_rows(folder, chain([first], checked), formats, {"about": about, "examples": len(images)})
 
 
 def _rows(images: TransformedImages) -> Generator[Row, None, None]:
@@ -358,11 +357,6 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
             raise _NotKeptError("they come out in several sizes")
         shape = row[0].shape
         yield row
-
-
-def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
-    yield first
-    yield from rest
 
 
 def _key(source: str, split: str, transform: ImageTransform) -> str:

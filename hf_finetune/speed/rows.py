@@ -1,6 +1,5 @@
 """Compute what a frozen prefix gives for each example, part by part, and keep it."""
 
-import errno
 import logging
 import shutil
 import tempfile
@@ -8,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from hf_finetune.speed.cut import NoCutError, OutputShape
 from hf_finetune.speed.kept import prune_kept
 from hf_finetune.speed.passing import PrefixPass
-from hf_finetune.speed.store import RowFormat, RowStore, write_rows
+from hf_finetune.speed.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
 
 __all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges", "varies"]
 
@@ -32,7 +31,6 @@ BATCHES = 2
 """Least batches of a part."""
 PATIENCE = 30.0
 """Seconds between two lines that say how far it is."""
-CANNOT_BE_KEPT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 Row = tuple[torch.Tensor, ...]
@@ -230,7 +228,9 @@ class RowMaker:
             RowFormat(tuple(tensor.shape[varying:]), str(tensor.dtype).removeprefix("torch."), varying)
             for tensor, varying in zip(first[0], by_token, strict=True)
         ]
-        write_rows(folder, _chain(first, batches), formats, {"about": about, "examples": count})
+        write_rows(
+            folder, chain.from_iterable(chain([first], batches)), formats, {"about": about, "examples": count}
+        )
 
     def _batches(self, examples: Subset, view: int) -> Iterator[list[Row]]:
         """Compute rows in the order of the examples, a list for each batch; the label is the last of a row."""
@@ -259,12 +259,6 @@ def _refusing() -> Iterator[None]:
         if error.errno not in CANNOT_BE_KEPT:
             raise
         raise NoCutError(f"what it gives cannot be kept: {error.strerror}") from error
-
-
-def _chain(first: list[Row], rest: Iterator[list[Row]]) -> Iterator[Row]:
-    yield from first
-    for batch in rest:
-        yield from batch
 
 
 def varies(shape: OutputShape) -> bool:

@@ -1,5 +1,6 @@
 """Rows of numbers in files: written once from beginning to end, read one by one in any order."""
 
+import errno
 import json
 import os
 import zlib
@@ -13,10 +14,21 @@ import torch
 
 from hf_finetune.files import replacing_folder
 
-__all__ = ["RowFormat", "RowStore", "write_rows"]
+__all__ = ["CANNOT_BE_KEPT", "RowFormat", "RowStore", "write_rows"]
 
 META = "meta.json"
 OFFSETS = "offsets.npy"
+CANNOT_BE_KEPT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+)
+"""Errors behind which work goes on without files: the disk is full, or nothing can be written where they should be."""
 PIECE = 1 << 24  # bytes read at once to check a file
 
 

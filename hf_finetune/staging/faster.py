@@ -87,6 +87,7 @@ def make_faster(
         settings, unused = None, CacheReport(False, "nothing is frozen")
     if decided is not None:
         way, views = Way(**decided["way"]), decided["views"]
+        unused = CacheReport(False, decided["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
         way, views = _choose(model, stage, planned, train, collate, loss, speed, settings, state), None
@@ -100,7 +101,7 @@ def make_faster(
     if decided is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / RECORD) as partial:
-            content = {"asked": asked, "way": asdict(way), "views": views}
+            content = {"asked": asked, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
     return Faster(way, cache, report, views)
 
@@ -108,10 +109,10 @@ def make_faster(
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read what was decided, unless the recipe asks for something else by now."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if content.get("asked") == asked else None
+    return content if isinstance(content, dict) and content.get("asked") == asked else None
 
 
 def _choose(

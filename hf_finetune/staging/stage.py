@@ -25,7 +25,7 @@ from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import backend, first_process_first
+from hf_finetune.processes import backend, computes_on_cpu, first_process_first
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
@@ -184,6 +184,7 @@ def train_stage(
         logging_nan_inf_filter=False,
         seed=seed,
         data_seed=seed,
+        use_cpu=computes_on_cpu(),  # without it transformers 5.23 refuses bf16 there
         bf16=fast.way.precision == "bf16",
         fp16=fast.way.precision == "fp16",
         torch_compile=fast.way.compile,

@@ -264,7 +264,7 @@ CASES = [
             "5 problems:\n"
             "  recipe.yaml, line 8 must not repeat the key 'seed' of line 7. Keep one of them.\n"
             "  data.pth=./photos must name a known field. Got 'pth'. Nearest: 'path'.\n"
-            "  speed.precision must be 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
+            "  speed.precision must be 'auto', 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
             "  seed must be a whole number. Got 'one'.\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
             "(optimiser steps). Got epochs 1 and max_steps 3."

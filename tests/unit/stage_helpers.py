@@ -161,6 +161,7 @@ def train_stages(
     callbacks=(),
     collator=collate,
     speed=None,
+    watched=True,
     **changes,
 ):
     """Train a model in stages of two steps, as a run does.
@@ -176,6 +177,7 @@ def train_stages(
         callbacks: Further callbacks of each stage.
         collator: Makes a batch.
         speed: Precision, layout and compilation.
+        watched: Whether to look at what each stage does, which takes time.
         changes: Fields of each stage.
 
     Returns:
@@ -208,7 +210,7 @@ def train_stages(
             speed=speed or SpeedSpec(),
             workers=0,
             seed=index,
-            callbacks=[seen[-1], *callbacks],
+            callbacks=[*(seen[-1:] if watched else ()), *callbacks],
         )
     return plan.stages, seen
 

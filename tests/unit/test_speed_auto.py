@@ -312,7 +312,9 @@ def test_a_model_that_bf16_ruins_is_not_computed_in_bf16(big, left_out):
     torch.manual_seed(0)
     model = Cancelling(big)
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
-    found = choose_way(model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000)
+    found = choose_way(
+        model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
+    )
     assert ("bf16: its logits are " in found.reason) == left_out
     assert ("bf16" in found.seconds) != left_out
     assert not left_out or found.way == FP32
@@ -337,7 +339,9 @@ class WrongGradient(Cancelling):
 def test_a_gradient_that_bf16_ruins_is_found():
     model = WrongGradient()
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
-    found = choose_way(model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000)
+    found = choose_way(
+        model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
+    )
     assert found.way == FP32
     assert "; bf16: its gradient is 100% off" in found.reason
 

@@ -168,18 +168,18 @@ def test_what_is_damaged_is_made_anew(tmp_path, dishes, damage):
     inputs = inputs_of(dishes.select(range(5)))
     once(inputs, tmp_path)
     (kept,) = list_kept(tmp_path)
-    path = kept.folder / "0.bin"
+    path = kept.folders[0] / "0.bin"
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
     path.write_bytes(raw[:-9] if damage == "cut" else raw)
     if damage == "of others":
         other, _ = once(inputs_of(dishes.select(range(4))), tmp_path / "other")
         (tmp_path / "gone").mkdir()
-        kept.folder.rename(tmp_path / "gone" / "rows")
-        other.train.dataset.rows.store.folder.rename(kept.folder)
+        kept.folders[0].rename(tmp_path / "gone" / "rows")
+        other.train.dataset.rows.store.folder.rename(kept.folders[0])
     again, _ = once(inputs, tmp_path)
     assert_same(again, inputs)
-    assert len(RowStore(kept.folder)) == 5
+    assert len(RowStore(kept.folders[0])) == 5
 
 
 def test_too_small_a_limit(tmp_path, dishes):

@@ -8,7 +8,14 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from transformers import TrainingArguments
 
-from hf_finetune.staging.sharing import DealtBatches, WithFillers, count_labels, counted, deal
+from hf_finetune.staging.sharing import (
+    DealtBatches,
+    LengthGroupedSampler,
+    WithFillers,
+    count_labels,
+    counted,
+    deal,
+)
 from hf_finetune.staging.trainer import StagedTrainer, loss_for
 
 
@@ -46,6 +53,52 @@ def test_a_step_holds_the_same_examples_on_any_number_of_processes():
     assert [len(step) for step in alone] == [12, 12, 5]
     for other in [(6, 1, 2), (3, 2, 2), (4, 1, 3), (2, 2, 3), (1, 4, 3), (4, 3, 1)]:
         assert steps(*other) == alone
+
+
+def padded(order, lengths, size):
+    """Count the tokens of all batches, padding included."""
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    return sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+
+
+def test_examples_of_about_one_length_are_together():
+    lengths = torch.randint(5, 100, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
+    sampler = LengthGroupedSampler(lengths, 8, seed=3)
+    order = list(sampler)
+    assert sorted(order) == list(range(1000)) and len(sampler) == 1000
+    assert padded(order, lengths, 8) < 1.15 * sum(lengths) < padded(list(range(1000)), lengths, 8)
+
+
+def test_the_order_by_length_depends_on_seed_and_epoch_only():
+    lengths = [index % 7 for index in range(50)]
+    one, other = (LengthGroupedSampler(lengths, 4, seed=3) for _ in range(2))
+    torch.manual_seed(1)
+    first = list(one)
+    torch.manual_seed(2)
+    assert list(other) == first
+    for sampler in (one, other):
+        sampler.set_epoch(1)
+    assert list(one) == list(other) != first
+    assert list(LengthGroupedSampler(lengths, 4, seed=4)) != first
+
+
+def test_a_trainer_with_lengths_makes_batches_of_about_one_length(tmp_path, tiny_model):
+    lengths = [3 + index % 5 for index in range(600)]
+    orders = []
+    for given in (lengths, None):
+        trainer = StagedTrainer(
+            groups=(),
+            lengths=given,
+            model=tiny_model("bert"),
+            args=TrainingArguments(
+                tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2, report_to="none"
+            ),
+            train_dataset=Numbers(lengths),
+        )
+        orders.append(list(trainer._get_train_sampler()))
+    grouped, drawn = orders
+    assert padded(grouped, lengths, 12) < padded(drawn, lengths, 12)
+    assert sorted(grouped) == sorted(drawn) == list(range(600))
 
 
 class Numbers(torch.utils.data.Dataset):
