@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failures = 0
         else:
             failures = sum(run_benchmark(name, settings, output / "results") for name in chosen)
+        if not any((output / "results").glob("*.json")):
+            return 1 if failures else 0
         text = render_folder(output / "results")
-        output.mkdir(parents=True, exist_ok=True)
         (output / "RESULTS.md").write_text(text, encoding="utf-8")
         if options.quick:
             print(text)

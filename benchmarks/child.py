@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = ["MARK", "ContenderError", "run_child"]
 ROOT = Path(__file__).parents[1]
 MARK = "BENCHMARK-RESULT "
 LIMIT_SECONDS = 4 * 3600
+SECONDS_TO_END = 20
 # Whatever the shell says, the number of threads is the same for every contender.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -108,9 +110,14 @@ def _environment(folder: Path, device: str, threads: int | None) -> dict[str, st
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    """Leave nothing running of a contender and of what it has started."""
-    try:
+    """Leave nothing running of a contender and of what it has started.
+
+    A launcher is asked first: its processes are in sessions of their own, and it ends them.
+    """
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
     process.wait()

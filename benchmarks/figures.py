@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "epoch_seconds",
     "final_accuracy",
+    "later_epoch",
     "mean_of",
     "median_of",
     "median_ratio",
@@ -55,6 +56,14 @@ def epoch_seconds(evaluations: Sequence[Mapping[str, float]]) -> list[float]:
     """
     elapsed = [0.0, *(each["elapsed"] for each in evaluations)]
     return [later - earlier for earlier, later in pairwise(elapsed)]
+
+
+def later_epoch(one: Round) -> float | None:
+    """Give the median seconds of the epochs behind the first, which makes the cache where there is one.
+
+    None if there is no such epoch.
+    """
+    return median_of(epoch_seconds(one.get("evaluations", []))[1:])
 
 
 def final_accuracy(evaluations: Sequence[Mapping[str, float]]) -> float | None:

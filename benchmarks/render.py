@@ -5,7 +5,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import final_accuracy, mean_of, median_of, median_ratio, paired, time_to_reach
+from benchmarks.figures import (
+    final_accuracy,
+    later_epoch,
+    mean_of,
+    median_of,
+    median_ratio,
+    paired,
+    time_to_reach,
+)
 from benchmarks.suite import BENCHMARKS
 
 __all__ = ["render", "render_folder"]
@@ -104,8 +112,13 @@ def _per_epoch(base: Rounds, rounds: Rounds) -> str | None:
 
 
 def _later_epochs(base: Rounds, rounds: Rounds) -> str | None:
-    """The first epoch makes the cache, where there is one."""
-    value = median_of([median_of(each["epoch_seconds"][1:]) for each in rounds if each.get("evaluations")])
+    value = median_of([later_epoch(each) for each in rounds])
+    return None if value is None else f"{value:.2f}"
+
+
+def _later_ratio(base: Rounds, rounds: Rounds) -> str | None:
+    pairs = [(later_epoch(one), later_epoch(other)) for one, other in paired(base, rounds)]
+    value = median_of([one / other for one, other in pairs if one and other])
     return None if value is None else f"{value:.2f}"
 
 
@@ -132,7 +145,7 @@ def _reaches(base: Rounds, rounds: Rounds) -> str | None:
     if not found:
         return "never"
     seconds, share = median_of([each[0] for each in found]), median_of([each[1] for each in found])
-    missed = f", in {len(found)} of {len(pairs)} rounds" if len(found) < len(pairs) else ""
+    missed = f"; {len(found)} of {len(pairs)} rounds" if len(found) < len(pairs) else ""
     return f"{seconds:.1f} s ({share:.2f} of its time{missed})"
 
 
@@ -155,7 +168,8 @@ COLUMNS: dict[str, Cell] = {
     "seconds": _median("seconds", 1, "{:.1f}"),
     "ratio": _ratio("seconds"),
     "seconds per epoch": _per_epoch,
-    "of the epochs behind the first": _later_epochs,
+    "of those behind the first": _later_epochs,
+    "ratio of these": _later_ratio,
     ACCURACY: _accuracy,
     REACHES: _reaches,
     "ms per step": _median("step_seconds", 1000, "{:.2f}"),
@@ -168,6 +182,7 @@ COLUMNS: dict[str, Cell] = {
     "tokens per second": _median("tokens_per_second", 1, "{:.0f}"),
     "TFLOP/s": _median("flops", 1e-12, "{:.1f}"),
     "share of the matrix rate": _share,
+    "GPU peak GiB": _median("gpu_peak_bytes", 2**-30, "{:.1f}"),
     "peak MiB": _median("peak_bytes", 2**-20, "{:.0f}"),
     "loading, seconds": _median("loading_seconds", 1, "{:.1f}"),
 }

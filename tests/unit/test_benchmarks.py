@@ -43,6 +43,8 @@ def test_a_ratio_compares_what_ran_in_the_same_round():
 
 def test_epochs_last_from_one_evaluation_to_the_next():
     assert figures.epoch_seconds(CURVE) == [2.0, 3.0, 4.0]
+    assert figures.later_epoch({"evaluations": CURVE}) == 3.5
+    assert figures.later_epoch({"evaluations": CURVE[:1]}) is None
     assert figures.final_accuracy(CURVE) == 0.7
     assert figures.final_accuracy([]) is None
 
@@ -80,6 +82,24 @@ def test_the_answer_of_a_contender_is_found_among_what_libraries_print():
     assert child.find_answer(out) == {"seconds": 2}
     assert child.find_answer("nothing") is None
     assert child.last_lines("a\n\nb = c\n    ^^^\nd\n", 2) == "b = c | d"
+
+
+def test_a_contender_that_fails_says_why():
+    with pytest.raises(child.ContenderError, match=r"No module named 'benchmarks\.contenders\.no'"):
+        child.run_child("no", {})
+
+
+def test_the_page_can_be_written_anew_without_running_anything(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "head.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert main(["--only-render", "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == render.HEADING + PAGE
+    assert capsys.readouterr().out == f"Written: {tmp_path / 'RESULTS.md'}\n"
+
+
+def test_without_results_no_page_is_written(tmp_path, capsys):
+    assert main(["--only-render", "--output", str(tmp_path)]) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_are_spread_evenly():
@@ -223,11 +243,11 @@ The head.
 
 **2 epochs**
 
-|  | seconds | ratio | seconds per epoch | of the epochs behind the first | accuracy | reaches the first one's final \
-accuracy | peak MiB | loading, seconds |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 0.650 (0.600, 0.700) | 11.0 s (1.00 of its time) | 100 | 0.5 |
-| ours | 3.0 | 4.00 | 1.50 | 1.50 | 0.725 (0.800, 0.650) | 1.0 s (0.10 of its time, in 1 of 2 rounds) | 100 | 0.5 |
+|  | seconds | ratio | seconds per epoch | of those behind the first | ratio of these | accuracy | reaches the first \
+one's final accuracy | peak MiB | loading, seconds |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 0.650 (0.600, 0.700) | 11.0 s (1.00 of its time) | 100 | 0.5 |
+| ours | 3.0 | 4.00 | 1.50 | 1.50 | 4.00 | 0.725 (0.800, 0.650) | 1.0 s (0.10 of its time; 1 of 2 rounds) | 100 | 0.5 |
 
 - fastai: left out, fastai is not installed.
 
@@ -247,7 +267,7 @@ def test_the_page_is_rendered_from_the_raw_numbers(tmp_path):
 def test_an_accuracy_that_means_nothing_is_not_shown():
     page = render.render([{**CONTENT, "compares_accuracy": False}])
     assert "accuracy" not in page.removeprefix(render.HEADING)
-    assert "| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 100 | 0.5 |" in page
+    assert "| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 100 | 0.5 |" in page
 
 
 def test_memory_is_that_above_the_uncached_process_and_speed_that_of_the_card():
