@@ -35,8 +35,8 @@ HEAD_EPOCHS = 5
 LONG_HEAD_EPOCHS = 20  # once more, to show how the gain grows
 RECIPE_EPOCHS = (5, 4)  # head, all
 
-# Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is its
-# default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in.
+# Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is
+# its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in.
 STOCK_RATES = (1e-2, 1e-3)
 LIGHTNING_RATES = (1e-2, 1e-3)
 FASTAI_RATE = 2e-3  # fastai's default base_lr; fine_tune makes the others of it
