@@ -1,0 +1,123 @@
+"""A contender in a process of its own: how it is started, and how it answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MARK", "ContenderError", "run_child"]
+
+ROOT = Path(__file__).parents[1]
+MARK = "BENCHMARK-RESULT "
+LIMIT_SECONDS = 4 * 3600
+SECONDS_TO_END = 20
+# Whatever the shell says, the number of threads is the same for every contender.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class ContenderError(Exception):
+    """A contender has failed; the message is the end of what it wrote."""
+
+
+def run_child(
+    module: str,
+    work: Mapping[str, Any],
+    *,
+    device: str = "cpu",
+    processes: int = 1,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Let a module of ``benchmarks.contenders`` do its work in a process of its own, and give its answer.
+
+    It gets an empty folder for what it writes (``work["folder"]``), which is gone afterwards, and an empty cache: what
+    an earlier one has kept is not found.
+
+    Args:
+        module: Name of the module; its function ``measure`` is called.
+        work: What to do; it is sent as JSON.
+        device: ``cpu`` hides every other device.
+        processes: More than one are started by ``accelerate launch``.
+        threads: Threads of torch, shared by the processes; None leaves the number to torch.
+    Raises:
+        ContenderError: If it fails, or takes too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        sent = json.dumps({**work, "folder": folder, "device": device})
+        launcher = _launcher(processes, threads) if processes > 1 else ["-m"]
+        process = subprocess.Popen(
+            [sys.executable, *launcher, "benchmarks.worker", module, sent],
+            cwd=ROOT,
+            env=_environment(Path(folder), device, threads),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ContenderError(f"It took longer than {LIMIT_SECONDS} seconds.") from error
+        finally:
+            _end(process)
+    answer = find_answer(out)
+    if process.returncode != 0 or answer is None:
+        raise ContenderError(last_lines(err) or f"It ended with {process.returncode} and said nothing.")
+    return answer
+
+
+def find_answer(out: str) -> dict[str, Any] | None:
+    """Find the answer among all that a contender has printed; None if there is none."""
+    lines = [line for line in out.splitlines() if line.startswith(MARK)]
+    return json.loads(lines[-1].removeprefix(MARK)) if lines else None
+
+
+def last_lines(text: str, count: int = 3) -> str:
+    """Give the last lines that say something, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip(" ^~\t")]
+    return " | ".join(lines[-count:])
+
+
+def _launcher(processes: int, threads: int | None) -> list[str]:
+    each = max(1, (threads or os.cpu_count() or 1) // processes)
+    return [
+        *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)),
+        *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--main_process_port", "0", "--num_cpu_threads_per_process", str(each), "--module"),
+    ]
+
+
+def _environment(folder: Path, device: str, threads: int | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in THREADS}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    kept.update(
+        PYTHONPATH=os.pathsep.join(paths),
+        HF_FINETUNE_CACHE=str(folder / "cache"),
+        HF_DATASETS_CACHE=str(folder / "datasets"),
+        HF_HUB_OFFLINE="1",
+        TOKENIZERS_PARALLELISM="true",
+    )
+    if threads is not None:
+        kept.update({name: str(threads) for name in THREADS})
+    if device == "cpu":
+        kept.update(CUDA_VISIBLE_DEVICES="", MASTER_ADDR="127.0.0.1")
+    return kept
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Leave nothing running of a contender and of what it has started.
+
+    A launcher is asked first: its processes are in sessions of their own, and it ends them.
+    """
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,32 @@
+"""Images and texts with hf-finetune: a recipe, run as the command line runs it."""
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import hf_finetune.run as run_module
+from benchmarks.contenders.trainer_watch import WatchCallback
+from benchmarks.watch import Watch
+from hf_finetune.recipe import parse_recipe
+
+__all__ = ["measure"]
+
+
+def measure(work: dict[str, Any]) -> dict[str, Any]:
+    """Run the recipe. What it does before ``begin_run`` is loading: data, checks and checkpoint."""
+    recipe = parse_recipe({**work["recipe"], "seed": work["seed"]})
+    watch = Watch()
+    begin_run = run_module.begin_run
+
+    def begin(*arguments: Any, **options: Any) -> Any:
+        watch.start()
+        return begin_run(*arguments, **options)
+
+    with patch.object(run_module, "begin_run", begin):
+        done = run_module.run(recipe, Path(work["folder"]) / "run", callbacks=[WatchCallback(watch)])
+    stages = done.metrics["stages"]
+    return {
+        **watch.result(),
+        "trained": [stage["trainable_parameters"] for stage in stages],
+        "stages": stages,
+    }

@@ -1,0 +1,76 @@
+"""One stage of hf-finetune on a model and examples that lie in memory: ``train_stage`` as ``run`` calls it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.plan.stages import build_plan
+from hf_finetune.processes import start_processes
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.prefix_cache import CacheSettings
+from hf_finetune.staging.stage import StageResult, train_stage
+
+__all__ = ["collate", "run_stage"]
+
+
+def run_stage(
+    model: Any,
+    train: Dataset,
+    stage: dict[str, Any],
+    *,
+    folder: str,
+    speed: dict[str, Any],
+    workers: int = 0,
+    seed: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> StageResult:
+    """Train a stage without evaluation.
+
+    Args:
+        model: It is changed in place.
+        train: Examples as the model takes them.
+        stage: The fields of the stage in a recipe, but for its name.
+        folder: Where it writes.
+        speed: The fields of ``speed`` in a recipe. With ``prefix_cache`` the examples are kept as they are: they may
+            not change from epoch to epoch.
+        workers: Data loader processes.
+        seed: Of the order of the examples.
+        callbacks: For the Trainer.
+    """
+    state = start_processes()
+    spec = StageSpec.model_validate({"name": "stage", "best": None, **stage})
+    planned = build_plan(read_layout(model), (spec,), len(train), state.num_processes).stages[0]  # type: ignore[arg-type]
+    settings = SpeedSpec.model_validate(speed)
+    cache = None
+    if settings.prefix_cache is not None:
+        cache = CacheSettings(cache_folder(), 1, settings.prefix_cache.size_limit, f"benchmark-{len(train)}")  # type: ignore[arg-type]
+    return train_stage(
+        model,
+        spec,
+        planned,
+        folder=Path(folder) / "stage",
+        target="single_label",
+        train=train,
+        validation=None,
+        collate=collate,
+        compute_metrics=lambda prediction: {},
+        best_metric=None,
+        greater_is_better=False,
+        evaluation_batch_size=64,
+        speed=settings,
+        workers=workers,
+        seed=seed,
+        callbacks=callbacks,
+        cache=cache,
+    )
+
+
+def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Make a batch of examples whose values are tensors."""
+    return {name: torch.stack([each[name] for each in examples]) for name in examples[0]}

@@ -1,0 +1,118 @@
+"""Images with stock transformers: what a person writes who freezes the backbone and then lets go of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import DatasetDict, load_dataset
+from torch import nn
+from torchvision.transforms import InterpolationMode, v2
+from transformers import AutoConfig, AutoModelForImageClassification, Trainer, TrainingArguments, set_seed
+
+from benchmarks.contenders.trainer_watch import WatchCallback, accuracy
+from benchmarks.watch import Watch
+
+__all__ = ["collate", "freeze", "load_dishes", "load_model", "measure"]
+
+
+def measure(work: dict[str, Any]) -> dict[str, Any]:
+    """Train phase after phase, each with a Trainer of its own."""
+    set_seed(work["seed"])
+    watch = Watch()
+    data = load_dishes(work)
+    model = load_model(work, data["train"].features["label"].names)
+    watch.start()
+    trained = []
+    for number, stage in enumerate(work["stages"]):
+        freeze(model, stage["trained"])
+        trained.append(sum(each.numel() for each in model.parameters() if each.requires_grad))
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                f"{work['folder']}/{number}",
+                num_train_epochs=stage["epochs"],
+                learning_rate=stage["lr"],
+                per_device_train_batch_size=work["batch_size"],
+                per_device_eval_batch_size=64,
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                bf16=work["precision"] == "bf16",
+                use_cpu=work["device"] == "cpu",
+                remove_unused_columns=False,
+                dataloader_num_workers=0,
+                report_to="none",
+                disable_tqdm=True,
+                seed=work["seed"],
+            ),
+            train_dataset=data["train"],
+            eval_dataset=data["validation"],
+            data_collator=collate,
+            compute_metrics=accuracy,
+            callbacks=[WatchCallback(watch)],
+        )
+        trainer.train()
+    return {**watch.result(), "trained": trained}
+
+
+def load_dishes(work: Mapping[str, Any]) -> DatasetDict:
+    """Load the pictures; those of training are augmented as ``augment: standard`` does."""
+    files = {name: f"{work['data']}/{name}.parquet" for name in ("train", "validation")}
+    data = load_dataset("parquet", data_files=files)
+    cfg = AutoConfig.from_pretrained(work["checkpoint"]).pretrained_cfg
+    mode, size = InterpolationMode(cfg["interpolation"]), work["image_size"]
+    to_tensor = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(cfg["mean"], cfg["std"]),
+        v2.ToPureTensor(),
+    ]
+    crop = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=mode)
+    jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
+    augmented = v2.Compose([crop, v2.RandomHorizontalFlip(), jitter, *to_tensor])
+    plain = v2.Compose([v2.Resize(size, interpolation=mode), v2.CenterCrop(size), *to_tensor])
+    return DatasetDict(
+        train=data["train"].with_transform(_of(augmented)),
+        validation=data["validation"].with_transform(_of(plain)),
+    )
+
+
+def load_model(work: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Load the checkpoint under a new head."""
+    return AutoModelForImageClassification.from_pretrained(
+        work["checkpoint"],
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        ignore_mismatched_sizes=True,
+    )
+
+
+def freeze(model: Any, trained: str | Sequence[str]) -> None:
+    """Freeze all but what is trained.
+
+    Args:
+        model: Of timm, in transformers.
+        trained: ``head``, ``all``, or the beginnings of parameter names.
+    """
+    head = {id(each) for each in model.timm_model.get_classifier().parameters()}
+    for name, parameter in model.named_parameters():
+        if isinstance(trained, str):
+            parameter.requires_grad = trained == "all" or id(parameter) in head
+        else:
+            parameter.requires_grad = name.startswith(tuple(trained))
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Make a batch."""
+    return {
+        "pixel_values": torch.stack([each["pixel_values"] for each in examples]),
+        "labels": torch.tensor([each["labels"] for each in examples]),
+    }
+
+
+def _of(transform: nn.Module) -> Callable[[Mapping[str, Sequence[Any]]], dict[str, Any]]:
+    def apply(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        images = [transform(image.convert("RGB")) for image in batch["image"]]
+        return {"pixel_values": images, "labels": batch["label"]}
+
+    return apply

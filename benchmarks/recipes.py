@@ -1,0 +1,171 @@
+"""What the benchmarks train: everything that is likely to be changed, as data.
+
+What the functions give are recipes of hf-finetune without ``model``, ``data.path`` and ``seed``, which the benchmark
+fills in. A stage of a peer says what is trained (``head``, ``all``, or the beginnings of parameter names), for how many
+epochs, and at which peak rate.
+"""
+
+from typing import Any
+
+__all__ = [
+    "BATCH_SIZE",
+    "FASTAI_RATE",
+    "GPU",
+    "HEAD_EPOCHS",
+    "IMAGE_SIZE",
+    "LIGHTNING_RATES",
+    "LONG_HEAD_EPOCHS",
+    "OVERHEAD",
+    "RECIPE_EPOCHS",
+    "SCALE",
+    "SENTIMENT",
+    "STOCK_RATES",
+    "VIT",
+    "head_recipe",
+    "sentiment_recipe",
+    "two_stage_recipe",
+    "vit_recipe",
+]
+
+Content = dict[str, Any]
+
+BATCH_SIZE = 32
+IMAGE_SIZE = 128  # pixels
+HEAD_EPOCHS = 5
+LONG_HEAD_EPOCHS = 20  # once more, to show how the gain grows
+RECIPE_EPOCHS = (5, 4)  # head, all
+
+# Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is
+# its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in.
+STOCK_RATES = (1e-2, 1e-3)
+LIGHTNING_RATES = (1e-2, 1e-3)
+FASTAI_RATE = 2e-3  # fastai's default base_lr; fine_tune makes the others of it
+
+IMAGE_DATA: Content = {
+    "columns": {"image": "image", "label": "label"},
+    "split": {"validation": 0, "test": 0},
+    "crop_pct": 1.0,
+    "augment": "standard",
+    "workers": 0,
+}
+KEEP_LAST: Content = {"schedule": "cosine", "batch_size": BATCH_SIZE, "best": None}
+
+# How ours computes. `views` is the number of augmented versions behind the prefix cache.
+HEAD_SPEED: Content = {"memory_format": "channels_last", "prefix_cache": {"views": 2}}
+TWO_STAGE_SPEED: Content = {"memory_format": "channels_last", "prefix_cache": {"views": 2}}
+VIT_SPEED: Content = {"prefix_cache": {"views": 2}}
+TEXT_SPEED: Content = {"prefix_cache": {"views": 1}}
+
+
+def head_recipe(epochs: int) -> Content:
+    """Give the recipe of the head stage alone."""
+    stage = {"name": "head", "train": "head", "epochs": epochs, "lr": 1e-2, "label_smoothing": 0.1}
+    return _image_recipe([{**stage, **KEEP_LAST}], IMAGE_SIZE, HEAD_SPEED)
+
+
+def two_stage_recipe(epochs: tuple[int, int]) -> Content:
+    """Give the recipe of the head stage and the stage of everything."""
+    head = {"name": "head", "train": "head", "epochs": epochs[0], "lr": 1e-2, "label_smoothing": 0.1}
+    everything = {"name": "all", "train": "all", "epochs": epochs[1], "lr": 2e-3, "label_smoothing": 0.1}
+    return _image_recipe([{**head, **KEEP_LAST}, {**everything, **KEEP_LAST}], IMAGE_SIZE, TWO_STAGE_SPEED)
+
+
+VIT: Content = {
+    "architecture": "vit_small_patch16_224",
+    "train": 256,
+    "evaluation": 64,
+    "epochs": 4,
+    "image_size": 224,
+    "lr": 1e-4,
+    # What `last:4` trains, by name: the last third of the 12 blocks, the norm behind them, and the head.
+    "selector": "last:4",
+    "prefixes": [
+        *(f"timm_model.blocks.{number}." for number in (8, 9, 10, 11)),
+        "timm_model.norm.",
+        "timm_model.head.",
+    ],
+}
+
+
+def vit_recipe(epochs: int, precision: str, image_size: int) -> Content:
+    """Give the recipe of the last third of a ViT."""
+    stage = {"name": "last", "train": VIT["selector"], "epochs": epochs, "lr": VIT["lr"]}
+    return _image_recipe([{**stage, **KEEP_LAST}], image_size, {**VIT_SPEED, "precision": precision})
+
+
+def _image_recipe(stages: list[Content], image_size: int, speed: Content) -> Content:
+    return {
+        "task": "image-classification",
+        "data": {**IMAGE_DATA, "image_size": image_size},
+        "stages": stages,
+        "metrics": ["accuracy"],
+        "evaluation": {"batch_size": 64},
+        "speed": speed,
+    }
+
+
+SENTIMENT: Content = {
+    "train": 2000,
+    "evaluation": 1000,
+    "max_length": 128,  # tokens
+    # head, then everything: as recipes/text/sentiment-minilm.yaml
+    "epochs": (1, 3),
+    "rates": (1e-2, 1e-4),
+}
+
+
+def sentiment_recipe(epochs: tuple[int, int]) -> Content:
+    """Give the recipe of the film reviews."""
+    rates = SENTIMENT["rates"]
+    kept: Content = {"batch_size": BATCH_SIZE, "best": None}
+    head: Content = {"name": "head", "train": "head", "epochs": epochs[0], "lr": rates[0], **kept}
+    everything: Content = {"name": "all", "train": "all", "epochs": epochs[1], "lr": rates[1], **kept}
+    return {
+        "task": "text-classification",
+        "data": {
+            "columns": {"text": "text", "label": "label"},
+            "split": {"validation": 0, "test": 0},
+            "max_length": SENTIMENT["max_length"],
+            "workers": 0,
+        },
+        "stages": [head, {**everything, "layer_decay": 0.9, "warmup": 0.1}],
+        "metrics": ["accuracy"],
+        "evaluation": {"batch_size": 64},
+        "speed": TEXT_SPEED,
+    }
+
+
+# The head of EfficientNet-lite0 behind the prefix cache: 1,280 numbers for each example, 5 KB.
+SCALE: Content = {
+    "examples": (1_000, 10_000, 100_000),
+    "processes": (1, 2),
+    "epochs": 3,
+    "image_size": 32,  # pixels; the rows are as wide for any size, and sooner made for a small one
+    "lr": 1e-2,
+}
+
+# Everything trained, on pictures that lie in memory: the loop and nothing else differs.
+OVERHEAD: Content = {
+    "steps": 30,
+    "warmup_steps": 5,  # not timed
+    "image_size": IMAGE_SIZE,
+    "lr": 1e-3,
+    "memory_format": "channels_last",
+}
+
+# Random weights and random inputs in memory; the speed does not depend on their values.
+GPU: Content = {
+    "batch_size": 256,
+    "workers": 8,
+    "steps": 40,
+    "warmup_steps": 10,
+    "head_examples": 8192,
+    "head_epochs": 5,
+    "head_lr": 1e-2,
+    "full_lr": 1e-4,
+    "tokens": 128,
+    "matrix": 8192,  # rows and columns of the matrix product that says what the card can do
+    "speed": {"precision": "bf16", "compile": True},
+    "head_speed": {"precision": "bf16", "prefix_cache": {"views": 1}},
+    "config": {"vit": {}, "bert": {}},  # ViT-B/16 and BERT-base are the defaults of transformers' configs
+}

@@ -1,0 +1,310 @@
+"""The benchmarks: which contenders each has, and what each of them is told to do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from benchmarks import recipes
+from benchmarks.inputs import Inputs
+
+__all__ = ["BENCHMARKS", "Benchmark", "Contender", "choose"]
+
+FASTAI = ("fastai", "timm")
+LIGHTNING = ("lightning", "finetuning_scheduler")
+STOCK = "stock Trainer"
+OURS = "hf-finetune"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work.
+
+    Attributes:
+        group: Title of the table it is in; the first contender of a group is what the others are compared with.
+        name: Its name in the table.
+        module: Of ``benchmarks.contenders``.
+        work: What it is told, besides seed, device and folder.
+        about: How it does the work, for the reader.
+        needs: Modules that must be installed.
+        processes: Number of processes that share the work.
+        rounds: Number of rounds at most; None is as many as the others.
+    """
+
+    group: str
+    name: str
+    module: str
+    work: dict[str, Any]
+    about: str = ""
+    needs: tuple[str, ...] = ()
+    processes: int = 1
+    rounds: int | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Some contenders on the same work.
+
+    Attributes:
+        title: Heading of its part of the results.
+        about: What is done, for the reader.
+        contenders: Makes them from the inputs, whether next to nothing is to be trained, and the device.
+        needs_gpu: Whether its figures mean something on a GPU only.
+        compares_accuracy: Whether the accuracy means something: random weights learn next to nothing.
+    """
+
+    title: str
+    about: str
+    contenders: Callable[[Inputs, bool, str], list[Contender]]
+    needs_gpu: bool = False
+    compares_accuracy: bool = True
+
+
+def choose(names: Sequence[str], device: str) -> list[str]:
+    """Give the benchmarks to run, in their order.
+
+    Args:
+        names: As typed; none are all that the device allows.
+        device: ``cpu`` or ``cuda``.
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    for name in names:
+        if name not in BENCHMARKS:
+            close = get_close_matches(name, BENCHMARKS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"NAMES must be of {', '.join(BENCHMARKS)}. Got {name!r}. {hint}".rstrip())
+    if names:
+        return [name for name in BENCHMARKS if name in names]
+    return [name for name, each in BENCHMARKS.items() if device == "cuda" or not each.needs_gpu]
+
+
+def _images(inputs: Inputs, quick: bool) -> dict[str, Any]:
+    return {
+        "checkpoint": inputs.lite0(),
+        "data": inputs.dishes(64, 32) if quick else inputs.dishes(),
+        "image_size": 64 if quick else recipes.IMAGE_SIZE,
+        "batch_size": recipes.BATCH_SIZE,
+        "precision": "fp32",
+    }
+
+
+def _recipe_of(content: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what the benchmark decides of a recipe."""
+    data = {**content["data"], "path": common["data"]}
+    if "image_size" in data:
+        data["image_size"] = common["image_size"]
+    return {**content, "model": common["checkpoint"], "data": data}
+
+
+def _stages(trained: Sequence[Any], epochs: Sequence[int], rates: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {"trained": what, "epochs": count, "lr": rate}
+        for what, count, rate in zip(trained, epochs, rates, strict=False)
+    ]
+
+
+def _two_phase(
+    group: str, common: dict[str, Any], recipe: dict[str, Any], epochs: Sequence[int]
+) -> list[Contender]:
+    """Make the four contenders for images."""
+    both = ("head", "all")
+    stock = {**common, "stages": _stages(both, epochs, recipes.STOCK_RATES)}
+    lightning = {**common, "stages": _stages(both, epochs, recipes.LIGHTNING_RATES)}
+    fastai = {**common, "epochs": list(epochs), "lr": recipes.FASTAI_RATE}
+    stock_about = "a Trainer for each phase, the backbone frozen by `requires_grad` in the first"
+    return [
+        Contender(group, STOCK, "stock_images", stock, stock_about),
+        Contender(
+            group, "fastai", "fastai_images", fastai, "`fine_tune` on timm's model under its own head", FASTAI
+        ),
+        Contender(
+            *(group, "Lightning", "lightning_images", lightning),
+            "the two phases by finetuning-scheduler",
+            LIGHTNING,
+        ),
+        Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, "a recipe, run by `run`"),
+    ]
+
+
+def _head(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    common = _images(inputs, quick)
+    epochs, longer = (2, 3) if quick else (recipes.HEAD_EPOCHS, recipes.LONG_HEAD_EPOCHS)
+    made = _two_phase(f"{epochs} epochs", common, recipes.head_recipe(epochs), [epochs])
+    more = _two_phase(f"{longer} epochs", common, recipes.head_recipe(longer), [longer])
+    return made + [each for each in more if each.name in (STOCK, OURS)]
+
+
+def _recipe(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    epochs = (2, 1) if quick else recipes.RECIPE_EPOCHS
+    group = f"{epochs[0]} epochs of the head, {epochs[1]} of everything"
+    return _two_phase(group, _images(inputs, quick), recipes.two_stage_recipe(epochs), epochs)
+
+
+def _vit(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    vit = recipes.VIT
+    epochs = 2 if quick else vit["epochs"]
+    common: dict[str, Any] = {
+        "checkpoint": inputs.vit(vit["architecture"], vit["image_size"]),
+        "data": inputs.dishes(32, 16) if quick else inputs.dishes(vit["train"], vit["evaluation"]),
+        "image_size": vit["image_size"],
+        "batch_size": recipes.BATCH_SIZE,
+    }
+    stages = _stages([vit["prefixes"]], [epochs], [vit["lr"]])
+    made = []
+    for precision in ("fp32", "bf16"):
+        group = f"{precision}, {epochs} epochs"
+        recipe = recipes.vit_recipe(epochs, precision, vit["image_size"])
+        work = {**common, "precision": precision, "stages": stages}
+        made += [
+            Contender(group, STOCK, "stock_images", work, f"in {precision}, the lower layers frozen"),
+            Contender(group, OURS, "ours", {"recipe": _recipe_of(recipe, common)}, f"in {precision}"),
+        ]
+    return made
+
+
+def _sentiment(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    settings = recipes.SENTIMENT
+    epochs = (1, 1) if quick else settings["epochs"]
+    counts = (64, 32) if quick else (settings["train"], settings["evaluation"])
+    common: dict[str, Any] = {
+        "checkpoint": inputs.mini_lm(),
+        "data": inputs.reviews(*counts),
+        "max_length": settings["max_length"],
+        "batch_size": recipes.BATCH_SIZE,
+        "stages": _stages(("head", "all"), epochs, settings["rates"]),
+    }
+    group = f"{epochs[0]} epoch of the head, {epochs[1]} of everything, {counts[0]} reviews, fp32"
+    recipe = _recipe_of(recipes.sentiment_recipe(epochs), common)
+    longest = f"{STOCK}, padded to {settings['max_length']}"
+    return [
+        Contender(group, longest, "stock_texts", {**common, "pad": "max_length"}, "`padding='max_length'`"),
+        Contender(
+            *(group, f"{STOCK}, padded to the batch", "stock_texts"),
+            {**common, "pad": "batch"},
+            "`DataCollatorWithPadding`",
+        ),
+        Contender(group, OURS, "ours", {"recipe": recipe}, "a recipe, run by `run`"),
+    ]
+
+
+def _scale(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    settings = recipes.SCALE
+    sizes = (64, 128) if quick else settings["examples"]
+    common = {
+        **{key: settings[key] for key in ("epochs", "image_size", "lr")},
+        "checkpoint": inputs.lite0(),
+        "data": inputs.dishes(64, 32) if quick else inputs.dishes(),
+        "batch_size": recipes.BATCH_SIZE,
+    }
+    made = []
+    for processes in settings["processes"]:
+        group = f"{processes} process{'es' if processes > 1 else ''}"
+        work = {**common, "examples": sizes[0], "cached": False}
+        name = f"uncached, {sizes[0]:,} examples"
+        made.append(Contender(group, name, "scale", work, "no cache", processes=processes))
+        made += [
+            Contender(
+                *(group, f"cached, {count:,} examples", "scale", {**work, "examples": count, "cached": True}),
+                f"{count:,} rows of 5 KB",
+                processes=processes,
+                rounds=1 if count >= 100_000 else None,
+            )
+            for count in sizes
+        ]
+    return made
+
+
+def _overhead(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    settings = {**recipes.OVERHEAD, **({"steps": 3, "warmup_steps": 1, "image_size": 64} if quick else {})}
+    work = {**settings, "checkpoint": inputs.lite0(), "batch_size": recipes.BATCH_SIZE}
+    group = f"{settings['steps']} steps of {recipes.BATCH_SIZE} pictures"
+    loops = {
+        "bare loop": "backward, clip, AdamW, schedule; nothing else",
+        STOCK: "the Trainer's loop",
+        OURS: "`train_stage`, as `run` calls it",
+    }
+    names = ("bare", "stock", "staged")
+    return [
+        Contender(group, title, "overhead", {**work, "loop": name}, about)
+        for (title, about), name in zip(loops.items(), names, strict=True)
+    ]
+
+
+def _gpu(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    settings = dict(recipes.GPU)
+    if quick:
+        layers = {
+            "num_hidden_layers": 2,
+            "hidden_size": 64,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+        }
+        settings.update(
+            {"batch_size": 4, "workers": 0, "steps": 3, "warmup_steps": 1, "matrix": 256, "tokens": 16},
+            head_examples=16,
+            head_epochs=2,
+            config={"vit": {**layers, "image_size": 64}, "bert": {**layers, "vocab_size": 1000}},
+            speed={"precision": "bf16"},
+        )
+    config = settings.pop("config")
+    titles = {"vit": "ViT-B/16", "bert": "BERT-base"}
+    parts = {"full": "everything trained", "head": "head only"}
+    return [
+        Contender(
+            f"{title}, {part_title}, bf16",
+            name,
+            "gpu",
+            {**settings, "model": model, "config": config[model], "part": part, "loop": loop},
+            {STOCK: "the Trainer's loop", OURS: "`train_stage`, as `run` calls it"}[name],
+        )
+        for model, title in titles.items()
+        for part, part_title in parts.items()
+        for name, loop in ((STOCK, "stock"), (OURS, "staged"))
+    ]
+
+
+BENCHMARKS = {
+    "head": Benchmark(
+        "Head stage",
+        "The head of EfficientNet-lite0 on the dishes, pictures of 128 pixels, fp32, evaluated after each epoch.",
+        _head,
+    ),
+    "recipe": Benchmark(
+        "Head, then everything",
+        "EfficientNet-lite0 on the dishes, pictures of 128 pixels, fp32, evaluated after each epoch. "
+        "Each contender has its own usual rates.",
+        _recipe,
+    ),
+    "vit": Benchmark(
+        "The last third of a ViT-S/16",
+        "Random weights, dishes at 224 pixels. Both contenders of a table compute in "
+        "the same precision, so that the ratio is what is gained beyond it.",
+        _vit,
+        compares_accuracy=False,
+    ),
+    "sentiment": Benchmark(
+        "Sentiment of film reviews",
+        "all-MiniLM-L6-v2, at most 128 tokens, evaluated after each epoch.",
+        _sentiment,
+    ),
+    "scale": Benchmark(
+        "Many cached examples",
+        "The head of EfficientNet-lite0 behind the prefix cache, the dishes repeated. Time per example of the epochs "
+        "behind the first; most memory of the first process above that of an uncached one.",
+        _scale,
+    ),
+    "overhead": Benchmark(
+        "Overhead of the loop",
+        "EfficientNet-lite0, everything trained, pictures of 128 pixels in memory, fp32, channels last: the same "
+        "kernels, batches and optimiser for all.",
+        _overhead,
+    ),
+    "gpu": Benchmark(
+        "On a GPU",
+        "Random weights and inputs in memory. The share is that of the rate of a bf16 matrix product, measured before "
+        "each run in the same process.",
+        _gpu,
+        needs_gpu=True,
+    ),
+}

@@ -1,0 +1,283 @@
+"""The figures and the page of the benchmarks, and what each contender is told. Nothing is trained, nothing is timed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import TimmWrapperConfig
+
+from hf_finetune.models.build import build_skeleton
+from hf_finetune.models.layout import read_layout
+from hf_finetune.plan.stages import build_plan
+from hf_finetune.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT))
+
+from benchmarks import child, figures, recipes, render, suite, watch  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.inputs import evenly_spread  # noqa: E402
+
+CURVE = [
+    {"elapsed": 2.0, "accuracy": 0.5},
+    {"elapsed": 5.0, "accuracy": 0.75},
+    {"elapsed": 9.0, "accuracy": 0.7},
+]
+
+
+def test_medians_and_means_pass_over_what_is_missing():
+    assert figures.median_of([3.0, None, 1.0, 2.0]) == 2.0
+    assert figures.mean_of([None, 1.0, 2.0]) == 1.5
+    assert figures.median_of([None]) is None
+    assert figures.mean_of([]) is None
+
+
+def test_a_ratio_compares_what_ran_in_the_same_round():
+    base = [{"round": 0, "seconds": 10.0}, {"round": 1, "seconds": 40.0}, {"round": 2, "seconds": 30.0}]
+    other = [{"round": 1, "seconds": 10.0}, {"round": 2, "seconds": 15.0}]
+    assert figures.median_ratio(base, other, "seconds") == 3.0
+    assert figures.median_ratio(base, [], "seconds") is None
+    assert figures.median_ratio(base, [{"round": 0}], "seconds") is None
+
+
+def test_epochs_last_from_one_evaluation_to_the_next():
+    assert figures.epoch_seconds(CURVE) == [2.0, 3.0, 4.0]
+    assert figures.later_epoch({"evaluations": CURVE}) == 3.5
+    assert figures.later_epoch({"evaluations": CURVE[:1]}) is None
+    assert figures.final_accuracy(CURVE) == 0.7
+    assert figures.final_accuracy([]) is None
+
+
+@pytest.mark.parametrize(("accuracy", "seconds"), [(0.4, 2.0), (0.7, 5.0), (0.75, 5.0), (0.76, None)])
+def test_the_time_to_reach_an_accuracy_is_that_of_the_first_evaluation_that_shows_it(accuracy, seconds):
+    assert figures.time_to_reach(CURVE, accuracy) == seconds
+
+
+def test_the_watch_counts_from_its_start():
+    ticks = iter([100.0, 103.0, 104.0, 107.5, 108.0])
+    clock = watch.Watch(now=lambda: next(ticks))
+    clock.start()
+    clock.evaluated(0.25)
+    clock.evaluated(0.5)
+    clock.stop()
+    result = clock.result()
+    peak = result.pop("peak_bytes")
+    assert peak == watch.peak_bytes() or 0 < peak <= watch.peak_bytes()
+    assert result == {
+        "loading_seconds": 3.0,
+        "seconds": 5.0,
+        "evaluations": [{"elapsed": 1.0, "accuracy": 0.25}, {"elapsed": 4.5, "accuracy": 0.5}],
+        "epoch_seconds": [1.0, 3.5],
+    }
+
+
+def test_the_watch_must_be_started():
+    with pytest.raises(RuntimeError, match="must be started"):
+        watch.Watch().stop()
+
+
+def test_the_answer_of_a_contender_is_found_among_what_libraries_print():
+    out = f'epoch 1\n{child.MARK}{{"seconds": 1}}\n{child.MARK}{{"seconds": 2}}\nbye\n'
+    assert child.find_answer(out) == {"seconds": 2}
+    assert child.find_answer("nothing") is None
+    assert child.last_lines("a\n\nb = c\n    ^^^\nd\n", 2) == "b = c | d"
+
+
+def test_a_contender_that_fails_says_why():
+    with pytest.raises(child.ContenderError, match=r"No module named 'benchmarks\.contenders\.no'"):
+        child.run_child("no", {})
+
+
+def test_the_page_can_be_written_anew_without_running_anything(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "head.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert main(["--only-render", "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == render.HEADING + PAGE
+    assert capsys.readouterr().out == f"Written: {tmp_path / 'RESULTS.md'}\n"
+
+
+def test_without_results_no_page_is_written(tmp_path, capsys):
+    assert main(["--only-render", "--output", str(tmp_path)]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_are_spread_evenly():
+    assert evenly_spread(10, 4) == [0, 2, 5, 7]
+    assert evenly_spread(3, 9) == [0, 1, 2]
+
+
+def test_without_names_a_cpu_runs_all_but_the_gpu_benchmark():
+    everything = ["head", "recipe", "vit", "sentiment", "scale", "overhead", "gpu"]
+    assert suite.choose([], "cuda") == everything
+    assert suite.choose([], "cpu") == everything[:-1]
+    assert suite.choose(["gpu", "head"], "cpu") == ["head", "gpu"]
+
+
+def test_an_unknown_name_is_refused(capsys):
+    assert main(["haed"]) == 2
+    expected = "NAMES must be of head, recipe, vit, sentiment, scale, overhead, gpu. Got 'haed'. Did you mean 'head'?"
+    assert capsys.readouterr().err == f"{expected}\n"
+
+
+class FakeInputs:
+    """Names what would be made."""
+
+    def dishes(self, train=None, evaluation=None):
+        return f"dishes {train} {evaluation}"
+
+    def reviews(self, train, evaluation):
+        return f"reviews {train} {evaluation}"
+
+    def vit(self, architecture, image_size):
+        return architecture
+
+    def mini_lm(self):
+        return "mini-lm"
+
+    def lite0(self):
+        return "lite0"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", suite.BENCHMARKS)
+def test_each_contender_can_be_told_what_to_do(name, quick):
+    made = suite.BENCHMARKS[name].contenders(FakeInputs(), quick, "cpu")
+    assert len({(each.group, each.name) for each in made}) == len(made)
+    for each in made:
+        assert (ROOT / "benchmarks" / "contenders" / f"{each.module}.py").is_file()
+        assert json.loads(json.dumps(each.work)).keys() == each.work.keys()
+
+
+@pytest.mark.parametrize("name", ["head", "recipe", "vit", "sentiment"])
+def test_ours_trains_as_long_as_the_others_on_the_same(name):
+    for group in _groups(suite.BENCHMARKS[name].contenders(FakeInputs(), False, "cpu")):
+        works = [each.work for each in group if each.module != "ours"]
+        (ours,) = (each.work["recipe"] for each in group if each.module == "ours")
+        epochs = [stage["epochs"] for stage in ours["stages"]]
+        for work in works:
+            theirs = work["epochs"] if "epochs" in work else [stage["epochs"] for stage in work["stages"]]
+            assert theirs == epochs
+            assert work["data"] == ours["data"]["path"]
+            assert work["checkpoint"] == ours["model"]
+            assert {work["batch_size"]} == {stage["batch_size"] for stage in ours["stages"]}
+            assert {stage["best"] for stage in ours["stages"]} == {None}
+        parse_recipe({**ours, "seed": 0})
+
+
+def test_the_vit_contenders_train_the_same_parameters():
+    config = TimmWrapperConfig(architecture=recipes.VIT["architecture"], model_args={}, num_labels=2)
+    model = build_skeleton(config, "image")
+    stages = parse_recipe({**recipes.vit_recipe(1, "fp32", 224), "model": "m", "data": {"path": "d"}}).stages
+    planned = build_plan(read_layout(model), stages, 64).stages[0]
+    names = [name for name, _ in model.named_parameters() if name.startswith(tuple(recipes.VIT["prefixes"]))]
+    assert sorted(planned.trainable) == sorted(names)
+
+
+def _groups(contenders):
+    groups = {}
+    for each in contenders:
+        groups.setdefault(each.group, []).append(each)
+    return list(groups.values())
+
+
+def _round(number, seconds, accuracies, **more):
+    evaluations = [
+        {"elapsed": seconds * (index + 1) / len(accuracies), "accuracy": accuracy}
+        for index, accuracy in enumerate(accuracies)
+    ]
+    return {
+        "round": number,
+        "seed": number,
+        "seconds": seconds,
+        "evaluations": evaluations,
+        "epoch_seconds": figures.epoch_seconds(evaluations),
+        "loading_seconds": 0.5,
+        "peak_bytes": 100 * 2**20,
+        **more,
+    }
+
+
+MACHINE = {
+    "cpu": "A processor",
+    "cores": 2,
+    "memory_bytes": 8 * 2**30,
+    "gpu": None,
+    "versions": {"torch": "2.15.0"},
+}
+CONTENT = {
+    "name": "head",
+    "title": "Head stage",
+    "about": "The head.",
+    "compares_accuracy": True,
+    "date": "2026-01-02",
+    "repeats": 2,
+    "seeds": 2,
+    "command": "python -m benchmarks head",
+    "machine": MACHINE,
+    "groups": [
+        {
+            "title": "2 epochs",
+            "contenders": [
+                {
+                    "name": "stock",
+                    "about": "a Trainer",
+                    "rounds": [_round(0, 10.0, [0.5, 0.6]), _round(1, 12.0, [0.5, 0.7])],
+                },
+                {"name": "fastai", "about": "", "rounds": [], "left_out": "fastai is not installed"},
+                {"name": "other", "about": "", "rounds": [], "failed": "It says: no."},
+                {
+                    "name": "ours",
+                    "about": "",
+                    "rounds": [_round(0, 2.0, [0.6, 0.8]), _round(1, 4.0, [0.5, 0.65])],
+                },
+            ],
+        }
+    ],
+}
+PAGE = """\
+
+## Head stage
+
+The head.
+
+**2 epochs**
+
+|  | seconds | ratio | seconds per epoch | of those behind the first | ratio of these | accuracy | reaches the first \
+one's final accuracy | peak MiB | loading, seconds |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 0.650 (0.600, 0.700) | 11.0 s (1.00 of its time) | 100 | 0.5 |
+| ours | 3.0 | 4.00 | 1.50 | 1.50 | 4.00 | 0.725 (0.800, 0.650) | 1.0 s (0.10 of its time; 1 of 2 rounds) | 100 | 0.5 |
+
+- fastai: left out, fastai is not installed.
+
+- other: failed. It says: no.
+
+2026-01-02, rounds: 2, seeds: 2: `python -m benchmarks head`\x20\x20
+A processor, 2 cores, 8 GiB; torch 2.15.0.
+"""
+
+
+def test_the_page_is_rendered_from_the_raw_numbers(tmp_path):
+    assert render.render([CONTENT]) == render.HEADING + PAGE
+    (tmp_path / "head.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert render.render_folder(tmp_path) == render.HEADING + PAGE
+
+
+def test_an_accuracy_that_means_nothing_is_not_shown():
+    page = render.render([{**CONTENT, "compares_accuracy": False}])
+    assert "accuracy" not in page.removeprefix(render.HEADING)
+    assert "| stock (a Trainer) | 11.0 | 1.00 | 5.50 | 5.50 | 1.00 | 100 | 0.5 |" in page
+
+
+def test_memory_is_that_above_the_uncached_process_and_speed_that_of_the_card():
+    rounds = [
+        {"round": 0, "seed": 0, "cached": False, "example_seconds": 1e-3, "peak_bytes": 100 * 2**20},
+        {"round": 0, "seed": 0, "cached": True, "example_seconds": 1e-4, "peak_bytes": 150 * 2**20},
+        {"round": 0, "seed": 0, "step_seconds": 0.1, "flops": 4e14, "matrix_flops": 8e14},
+    ]
+    cells = {title: [cell(rounds[:1], [each]) for each in rounds] for title, cell in render.COLUMNS.items()}
+    assert cells["MiB above uncached"] == ["0", "50", None]
+    assert cells["µs per example"] == ["1000.0", "100.0", None]
+    assert cells["share of the matrix rate"] == [None, None, "50.0 %"]
+    assert cells["TFLOP/s"] == [None, None, "400.0"]
