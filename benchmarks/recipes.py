@@ -37,8 +37,8 @@ RECIPE_EPOCHS = (5, 4)  # head, all
 
 # Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is
 # its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in.
-STOCK_RATES = (1e-2, 1e-3)
-LIGHTNING_RATES = (1e-2, 1e-3)
+RATES = (3e-3, 2e-3)
+STOCK_RATES = LIGHTNING_RATES = RATES
 FASTAI_RATE = 2e-3  # fastai's default base_lr; fine_tune makes the others of it
 
 IMAGE_DATA: Content = {
@@ -59,14 +59,14 @@ TEXT_SPEED: Content = {"prefix_cache": {"views": 1}}
 
 def head_recipe(epochs: int) -> Content:
     """Give the recipe of the head stage alone."""
-    stage = {"name": "head", "train": "head", "epochs": epochs, "lr": 1e-2, "label_smoothing": 0.1}
+    stage = {"name": "head", "train": "head", "epochs": epochs, "lr": RATES[0], "label_smoothing": 0.1}
     return _image_recipe([{**stage, **KEEP_LAST}], IMAGE_SIZE, HEAD_SPEED)
 
 
 def two_stage_recipe(epochs: tuple[int, int]) -> Content:
     """Give the recipe of the head stage and the stage of everything."""
-    head = {"name": "head", "train": "head", "epochs": epochs[0], "lr": 1e-2, "label_smoothing": 0.1}
-    everything = {"name": "all", "train": "all", "epochs": epochs[1], "lr": 2e-3, "label_smoothing": 0.1}
+    head = {"name": "head", "train": "head", "epochs": epochs[0], "lr": RATES[0], "label_smoothing": 0.1}
+    everything = {"name": "all", "train": "all", "epochs": epochs[1], "lr": RATES[1], "label_smoothing": 0.1}
     return _image_recipe([{**head, **KEEP_LAST}, {**everything, **KEEP_LAST}], IMAGE_SIZE, TWO_STAGE_SPEED)
 
 

@@ -138,7 +138,7 @@ def _staged(model: Any, pictures: Pictures, work: dict[str, Any], times: StepTim
             "batch_size": work["batch_size"],
         },
         folder=work["folder"],
-        speed={"memory_format": work["memory_format"]},
+        speed={"memory_format": work["memory_format"], "prefix_cache": None},
         seed=work["seed"],
         callbacks=[times],
     )

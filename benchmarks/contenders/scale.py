@@ -64,7 +64,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     )
     times = EpochTimes()
     stage = {"train": "head", "epochs": work["epochs"], "lr": work["lr"], "batch_size": work["batch_size"]}
-    speed = {"prefix_cache": {"views": 1}} if work["cached"] else {}
+    speed = {"prefix_cache": {"views": 1} if work["cached"] else None}
     begun = perf_counter()
     done = run_stage(
         model,

@@ -120,6 +120,8 @@ CASES = [
             "share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
+            "Stage head computes its frozen layers in every epoch: to keep what it gives would save less "
+            "than 2 s.\n"
             "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, "
             "set clip, or use fp32."
         ),
@@ -135,6 +137,8 @@ CASES = [
             "share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
+            "Stage head computes its frozen layers in every epoch: to keep what it gives would save less "
+            "than 2 s.\n"
             "Stopped: The model's output on the validation split is not finite. In a new run lower "
             "lr, or use fp32."
         ),
@@ -149,6 +153,8 @@ CASES = [
             "Cut from train, which keeps 15: test (3 examples), with a share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
+            "Stage head computes its frozen layers in every epoch: each of its versions would be used "
+            "once.\n"
             "The disk is full. What was saved before is kept; a run goes on with --resume."
         ),
         code=1,
