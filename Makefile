@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart assets test check clean
+.PHONY: help quickstart assets test bench check clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -21,11 +21,16 @@ test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+bench: $(VENV)/.installed-bench ## run the benchmarks, which takes about an hour, and write benchmarks/RESULTS.md
+	$(BIN)/python tools/assets.py
+	$(BIN)/python -m benchmarks
+
 check: $(VENV)/.installed-dev ## lint, format, types and the order of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tools/*.py
+	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 
 clean: ## remove .venv, the assets and all caches; runs/ stays
@@ -39,6 +44,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: pyproject.toml benchmarks/requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e . -r benchmarks/requirements.txt
 	touch $(VENV)/.installed $@
 
 $(BIN)/python:

@@ -1,7 +1,14 @@
 """The defences of what is kept: the state of an interrupted run, and what a frozen prefix gave."""
 
 from mutation import Mutation
-from mutation_removals import always, early_stopping_begins_anew, no_changes, nothing, the_trainers
+from mutation_removals import (
+    always,
+    early_stopping_begins_anew,
+    no_changes,
+    no_objection,
+    nothing,
+    the_trainers,
+)
 
 __all__ = ["OF_KEPT"]
 
@@ -43,6 +50,27 @@ OF_KEPT = (
         "nothing",
         nothing,
         (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
+    ),
+    Mutation(
+        "Texts of about one length make a batch",
+        f"{TRAINER}:StagedTrainer._get_train_sampler",
+        "the Trainer's own",
+        the_trainers("_get_train_sampler"),
+        (f"{UNIT}test_staging_sharing.py::test_a_trainer_with_lengths_makes_batches_of_about_one_length",),
+    ),
+    Mutation(
+        "A resumed stage computes in the way in which it began",
+        "hf_finetune.staging.faster:_read",
+        "nothing",
+        nothing,
+        (f"{UNIT}test_staging_faster.py::test_a_resumed_stage_computes_as_it_began",),
+    ),
+    Mutation(
+        "A fast way whose numbers are others is not taken",
+        "hf_finetune.speed.auto:_objection",
+        "no objection",
+        no_objection,
+        (f"{UNIT}test_speed_auto.py::test_a_model_that_bf16_ruins_is_not_computed_in_bf16[10000.0-True]",),
     ),
     Mutation(
         "What a frozen prefix gave is put in its place",

@@ -19,6 +19,7 @@ __all__ = [
     "mean_loss",
     "newest_by_name",
     "no_changes",
+    "no_objection",
     "not_ours",
     "nothing",
     "one_folder",
@@ -69,6 +70,11 @@ def not_ours(module: str) -> Callable[[Any], Any]:
 def always(original: Any) -> Any:
     """Say yes."""
     return lambda *arguments, **options: True
+
+
+def no_objection(original: Any) -> Any:
+    """Object to nothing, whatever it is given."""
+    return lambda *arguments, **options: ""
 
 
 def as_it_is(original: Any) -> Any:

@@ -49,7 +49,9 @@ def run_stage(
     settings = SpeedSpec.model_validate(speed)
     cache = None
     if settings.prefix_cache is not None:
-        cache = CacheSettings(cache_folder(), 1, None, settings.prefix_cache.size_limit, f"benchmark-{len(train)}")  # type: ignore[arg-type]
+        cache = CacheSettings(
+            cache_folder(), 1, None, settings.prefix_cache.size_limit, f"benchmark-{len(train)}"
+        )  # type: ignore[arg-type]
     return train_stage(
         model,
         spec,

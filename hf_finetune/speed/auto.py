@@ -49,6 +49,8 @@ STEADY = 1.5
 ROUNDS = 5
 PASSES = 5.0
 """Steps that one way costs at least: two that are timed, and a little less than three to compare its numbers."""
+FORWARD_PASSES = 3.0
+"""The same where a step is a forward pass: two that are timed, and one to compare the logits."""
 FEWEST = 8
 """Examples to measure with, on a CPU, where time goes with their number. A GPU takes about as long for a few."""
 COMPILE_SECONDS = {"cpu": 120.0, "cuda": 30.0}
@@ -91,6 +93,7 @@ def choose_way(
     *,
     steps: int,
     forward_only: bool = False,
+    beside: float = 0.0,
     budget_share: float = BUDGET_SHARE,
     notes_file: Path | None = None,
     clock: Callable[[], float] = perf_counter,
@@ -110,6 +113,7 @@ def choose_way(
             compared uncompiled.
         steps: Steps by whose time the share is counted; if ``forward_only``, forward passes.
         forward_only: Whether what costs is a forward pass without gradients, as that of a frozen prefix.
+        beside: Seconds that the run takes for each step besides it, such as to prepare its batch.
         budget_share: Largest share of the estimated time of the steps that measuring may take.
         notes_file: Where what was measured is remembered, by machine and architecture; None for nowhere.
         clock: Tells the time in seconds.
@@ -125,13 +129,14 @@ def choose_way(
         if not _worth_again(found, time, device):
             return decide(candidates, found, size=size, compiles=time >= _compile_seconds(device), again=True)
     plain = {replace(way, compile=False) for way in candidates}
-    examples = _examples(size, len(plain), allowed, device)
+    passes = FORWARD_PASSES if forward_only else PASSES
+    examples = _examples(size, len(plain), passes, allowed, device)
     if not examples:
         return Choice(reference, f"{reference.title}: {steps:,} steps are too few to measure other ways")
     part = {name: value[:examples] for name, value in batch.items()}
     try:
         with on_bench(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
-            found = measure(bench, candidates, allowed * size / examples, examples)
+            found = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
     except torch.OutOfMemoryError:  # fp32 takes more of it than a half precision that the person set
         return Choice(reference, f"{reference.title}: there is too little memory to compare it with fp32")
     if notes_file is not None and found.steady:
@@ -140,7 +145,9 @@ def choose_way(
     return decide(candidates, found, size=size, compiles=compiles)
 
 
-def measure(bench: Bench, candidates: Sequence[Way], allowed: float, examples: int) -> Measured:
+def measure(
+    bench: Bench, candidates: Sequence[Way], allowed: float, examples: int, seconds: float = 0.0
+) -> Measured:
     """Time the candidates whose numbers agree with fp32.
 
     Args:
@@ -148,6 +155,7 @@ def measure(bench: Bench, candidates: Sequence[Way], allowed: float, examples: i
         candidates: The reference first.
         allowed: How many steps of the reference the measuring may take.
         examples: Of the bench's batch.
+        seconds: How many more seconds it may take.
     """
     begun = bench.now()
     reference, *others = dict.fromkeys(replace(way, compile=False) for way in candidates)
@@ -155,7 +163,7 @@ def measure(bench: Bench, candidates: Sequence[Way], allowed: float, examples: i
     if reference != PLAIN:
         bench.step(reference)  # the first, slow, use of its kernels
     step = bench.step(reference)
-    end = begun + allowed * step
+    end = begun + allowed * step + seconds
     usable, left_out = [reference], {}
     quickest = truth.seconds
     for way in others:
@@ -184,10 +192,10 @@ def measure(bench: Bench, candidates: Sequence[Way], allowed: float, examples: i
                 timed |= _time_compiled(bench, compiled, left_out)
         except RuntimeError as error:
             left_out[compiled.title] = _cannot(bench, error)
-    seconds = {way.title: min(times) for way, times in timed.items()}
+    fastest = {way.title: min(times) for way, times in timed.items()}
     steady = all(max(times) <= STEADY * min(times) for times in timed.values())
     spent = bench.now() - begun
-    return Measured(seconds, left_out, examples, spent, steady, date.today().isoformat())
+    return Measured(fastest, left_out, examples, spent, steady, date.today().isoformat())
 
 
 def decide(
@@ -273,7 +281,7 @@ def _worth_again(found: Measured, time: float, device: torch.device) -> bool:
     return bool(short) and time >= found.spent + needed
 
 
-def _examples(size: int, ways: int, allowed: float, device: torch.device) -> int:
+def _examples(size: int, ways: int, passes: float, allowed: float, device: torch.device) -> int:
     """Give with how many examples of a batch to measure, so that it takes no more steps than allowed; 0 if none do.
 
     Prefers all of them, if every way can then be measured; then as few as possible, for as many ways as possible.
@@ -281,7 +289,7 @@ def _examples(size: int, ways: int, allowed: float, device: torch.device) -> int
     sizes = [size]
     if device.type == "cpu":
         sizes += [part for part in (size // 2, size // 4) if part >= FEWEST]
-    fitting = [part for part in sizes if PASSES * ways * part <= allowed * size]
+    fitting = [part for part in sizes if passes * ways * part <= allowed * size]
     if fitting:
         return fitting[0]
-    return sizes[-1] if PASSES * min(ways, 2) * sizes[-1] <= allowed * size else 0
+    return sizes[-1] if passes * min(ways, 2) * sizes[-1] <= allowed * size else 0

@@ -83,6 +83,9 @@ def list_ways(
 ) -> list[Way]:
     """List the ways that can be faster for a model, the reference first: in fp32, contiguous, not compiled.
 
+    Behind it come those that promise most, since time may not suffice for all: half precision and channels_last
+    together, then each of them.
+
     bf16 is listed where the processor has the instructions that torch's bf16 kernels need. That does not make it
     fast: without avx512_bf16 they widen every number, which can be slower than fp32. channels_last is listed for
     images in a model of several convolutions; the lone one that cuts an image into patches gains nothing. Compilation
@@ -105,12 +108,18 @@ def list_ways(
         *(("channels_last",) if convolutions and known else ()),
     )
     compiled = (False, True) if images and known else (False,)
-    return [
+    reference, *others = [
         Way(one, layout, compiling)
         for compiling in (compiled if compile == "auto" else (compile,))
         for one in (precisions if precision == "auto" else (precision,))
         for layout in (layouts if memory_format == "auto" else (memory_format,))
     ]
+
+    def promise(way: Way) -> tuple[bool, int]:
+        same = (way.precision == reference.precision) + (way.memory_format == reference.memory_format)
+        return way.compile != reference.compile, same
+
+    return [reference, *sorted(others, key=promise)]
 
 
 def _halves(device: torch.device) -> tuple[Precision, ...]:
@@ -186,7 +195,7 @@ class Bench:
         return seconds
 
     def numbers(self, way: Way, *, training: bool = True) -> Numbers:
-        """Give what a way computes; equal calls draw the same dropout.
+        """Give what a way computes; equal calls draw the same dropout. No gradient where a step is a forward pass.
 
         Args:
             way: How.
@@ -199,6 +208,8 @@ class Bench:
         self.model.eval()
         with torch.no_grad():
             loss, logits = self._loss(way)
+        if self.forward_only:
+            return Numbers(loss.item(), logits.float(), (), self.now() - start)
         torch.manual_seed(0)
         self.model.train(training)
         scale = SCALE if way.precision == "fp16" else 1.0
@@ -284,6 +295,8 @@ def time_in_turn(
 
 def difference(found: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
     """Give the norm of the difference as a share of the right norm, all tensors taken for one vector."""
+    if not right:
+        return 0.0
     apart = _norm([one.float() - other.float() for one, other in zip(found, right, strict=True)])
     whole = _norm(right)
     if whole == 0:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -90,7 +91,10 @@ def make_faster(
         unused = CacheReport(False, decided["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
-        way, views = _choose(model, stage, planned, train, collate, loss, speed, settings, state), None
+        way, views = (
+            _choose(model, stage, planned, train, validation, collate, loss, speed, settings, state),
+            None,
+        )
     model.to(device=state.device, memory_format=LAYOUTS[way.memory_format])
     cache, report = None, unused
     if settings is not None:
@@ -120,6 +124,7 @@ def _choose(
     stage: StageSpec,
     planned: StagePlan,
     train: Any,
+    validation: Any,
     collate: Any,
     loss: Callable[..., torch.Tensor],
     speed: SpeedSpec,
@@ -131,10 +136,15 @@ def _choose(
         return Way(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
     cached = settings is not None and settings.pays
     only_head = cached and all(group.layers == "head" for group in planned.groups)
-    passes = settings.views * len(train) / stage.batch_size if only_head and settings else planned.steps or 0
+    steps = planned.steps or 0
+    if only_head and settings is not None:
+        held = len(validation) if validation is not None else 0
+        steps = ceil((settings.views * len(train) + held) / stage.batch_size)
 
     def choose() -> Choice:
+        begun = perf_counter()
         batch = collate([train[index] for index in range(min(stage.batch_size, len(train)))])
+        beside = perf_counter() - begun
         batch = {name: value.to(state.device) for name, value in batch.items()}
         candidates = list_ways(
             model,
@@ -153,8 +163,9 @@ def _choose(
             loss,
             planned.trainable,
             candidates,
-            steps=ceil(passes),
+            steps=steps,
             forward_only=only_head,
+            beside=beside,
             notes_file=cache_folder() / NOTES,
         )
 

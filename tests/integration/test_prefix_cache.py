@@ -153,3 +153,30 @@ def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
     run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
     assert all(report["used"] for report in reports(tmp_path / "second"))
     assert not before <= {kept.name for kept in list_kept(folder)}
+
+
+def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_versions(
+    tmp_path, image_recipe, monkeypatch
+):
+    recipe = cached(image_recipe(), 1)
+    run(recipe, tmp_path / "through")
+    interrupt(recipe, tmp_path / "run", Stop("head", 8, "ctrl-c"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "file"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert changed(weights_of(tmp_path / "through"), weights_of(tmp_path / "run")) == set()
+    assert [report["used"] for report in reports(tmp_path / "run")] == [False, False]
+    assert reports(tmp_path / "run")[0]["reason"].startswith("what it gives cannot be kept: ")
+
+
+def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
+    content = image_recipe().model_dump(mode="json")
+    content["speed"] = "auto"
+    run(parse_recipe(content), tmp_path / "run")
+    stages = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
+    for stage, name in zip(stages, ("01-head", "02-all"), strict=True):
+        record = json.loads((tmp_path / "run" / "stages" / name / "speed.json").read_text(encoding="utf-8"))
+        assert stage["speed"] == record["way"]
+        assert stage["speed"]["precision"] in ("fp32", "bf16") and not stage["speed"]["compile"]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
+    assert "speed.precision is chosen by measuring" in manifest["determinism"]["obstacles"]

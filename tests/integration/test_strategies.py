@@ -13,6 +13,7 @@ from hf_finetune import load_recipe, plan, run
 from hf_finetune.progress import print_plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
+from hf_finetune.run_speed import frozen_work
 
 COMMON = {"epochs": 2.0, "batch_size": 4, "accumulation": 2}
 
@@ -51,7 +52,7 @@ def test_the_plan_shows_the_stages_that_the_strategy_writes(strategy):
     assert [stage.train for stage in report.recipe.stages] == trains
     assert report.recipe.strategy is None
     stream = io.StringIO()
-    print_plan(Console(file=stream, width=200), strategy, report)
+    print_plan(Console(file=stream, width=200), strategy, report, frozen_work(report))
     text = stream.getvalue()
     assert "The strategy gradual_unfreeze writes these stages:" in text
     shown, _ = read_yaml(text[text.index("\nstages:\n") :].partition("\n\n")[0], "the plan")

@@ -1,0 +1,45 @@
+"""What ``plan`` says of frozen work, and what ``run`` then does."""
+
+import pytest
+
+from hf_finetune.ready import plan
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run_speed import frozen_work
+
+
+def said(recipe, epochs=2.0, **speed):
+    content = recipe.model_dump(mode="json")
+    content["speed"] |= speed
+    for stage in content["stages"]:
+        stage["epochs"] = epochs
+    return frozen_work(plan(parse_recipe(content)))
+
+
+def test_images(image_recipe):
+    head, last = said(image_recipe(), epochs=4.0)
+    assert head == (
+        "frozen layers: computed once, up to timm_model.fc, where that saves time; 2 versions of each example, "
+        "24,576 bytes"
+    )
+    assert last.startswith("frozen layers: computed once, up to timm_model.layer3, where that saves time; 2 ")
+
+
+def test_texts(text_recipe):
+    head, everything = said(text_recipe())
+    assert head == (
+        "frozen layers: computed once, up to classifier, where that saves time; 1 version of each example, "
+        "128 bytes for each token"
+    )
+    assert everything == ""
+
+
+@pytest.mark.parametrize(
+    ("epochs", "speed", "sentence"),
+    [
+        (2.0, {}, "frozen layers: computed in every epoch; each version would be used once"),
+        (9.0, {"prefix_cache": None}, "frozen layers: computed in every epoch, as the recipe says"),
+        (2.0, {"prefix_cache": {"views": 5}}, "5 versions of each example"),
+    ],
+)
+def test_the_reason_is_said(image_recipe, epochs, speed, sentence):
+    assert sentence in said(image_recipe(), epochs, **speed)[0]
