@@ -1,6 +1,9 @@
 """What ``plan`` says of frozen work, and what ``run`` then does."""
 
+import re
+
 import pytest
+from run_helpers import with_stages
 
 from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
@@ -19,7 +22,7 @@ def test_images(image_recipe):
     head, last = said(image_recipe(), epochs=4.0)
     assert head == (
         "frozen layers: computed once, up to timm_model.fc, where that saves time; 2 versions of each example, "
-        "24,576 bytes"
+        "18,432 bytes"
     )
     assert last.startswith("frozen layers: computed once, up to timm_model.layer3, where that saves time; 2 ")
 
@@ -27,10 +30,15 @@ def test_images(image_recipe):
 def test_texts(text_recipe):
     head, everything = said(text_recipe())
     assert head == (
-        "frozen layers: computed once, up to classifier, where that saves time; 1 version of each example, "
-        "128 bytes for each token"
+        "frozen layers: computed once, up to classifier, where that saves time; 1 version of each example, 1,792 bytes"
     )
     assert everything == ""
+    last, _ = said(with_stages(text_recipe(), {"train": "last:1"}, {}))
+    assert re.fullmatch(
+        r"frozen layers: computed once, up to [\w.]+, where that saves time; 1 version of each example, "
+        r"64 bytes for each token",
+        last,
+    )
 
 
 @pytest.mark.parametrize(

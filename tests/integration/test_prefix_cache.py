@@ -5,6 +5,7 @@ import re
 
 import pytest
 from run_helpers import Stop, changed, interrupt, log_of, weights_of, with_stages
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_finetune.cli import main
@@ -164,7 +165,8 @@ def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_vers
     (tmp_path / "file").touch()
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "file"))
     run(recipe, tmp_path / "run", resume=True)
-    assert changed(weights_of(tmp_path / "through"), weights_of(tmp_path / "run")) == set()
+    head = "stages/01-head/model.safetensors"
+    assert changed(load_file(tmp_path / "through" / head), load_file(tmp_path / "run" / head)) == set()
     assert [report["used"] for report in reports(tmp_path / "run")] == [False, False]
     assert reports(tmp_path / "run")[0]["reason"].startswith("what it gives cannot be kept: ")
 
