@@ -64,9 +64,25 @@ def head_recipe(epochs: int) -> Content:
 
 
 def two_stage_recipe(epochs: tuple[int, int]) -> Content:
-    """Give the recipe of the head stage and the stage of everything."""
-    head = {"name": "head", "train": "head", "epochs": epochs[0], "lr": RATES[0], "label_smoothing": 0.1}
-    everything = {"name": "all", "train": "all", "epochs": epochs[1], "lr": RATES[1], "label_smoothing": 0.1}
+    """Give the recipe of the head stage and the stage of everything.
+
+    More epochs of the head cost next to nothing behind the cache, so it takes three times as many, with SGD.
+    """
+    head: Content = {
+        "name": "head",
+        "train": "head",
+        "epochs": 3 * epochs[0],
+        "lr": 0.1,
+        "label_smoothing": 0.2,
+    }
+    everything: Content = {
+        "name": "all",
+        "train": "all",
+        "epochs": epochs[1],
+        "lr": RATES[1],
+        "label_smoothing": 0.1,
+    }
+    head["optimizer"] = "sgd"
     return _image_recipe([{**head, **KEEP_LAST}, {**everything, **KEEP_LAST}], IMAGE_SIZE, TWO_STAGE_SPEED)
 
 

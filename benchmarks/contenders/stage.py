@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from hf_finetune.models.layout import read_layout
@@ -21,7 +20,7 @@ __all__ = ["collate", "run_stage"]
 
 def run_stage(
     model: Any,
-    train: Dataset,
+    train: Any,
     stage: dict[str, Any],
     *,
     folder: str,
@@ -45,13 +44,13 @@ def run_stage(
     """
     state = start_processes()
     spec = StageSpec.model_validate({"name": "stage", "best": None, **stage})
-    planned = build_plan(read_layout(model), (spec,), len(train), state.num_processes).stages[0]  # type: ignore[arg-type]
+    planned = build_plan(read_layout(model), (spec,), len(train), state.num_processes).stages[0]
     settings = SpeedSpec.model_validate(speed)
     cache = None
     if settings.prefix_cache is not None:
         cache = CacheSettings(
             cache_folder(), 1, None, settings.prefix_cache.size_limit, f"benchmark-{len(train)}"
-        )  # type: ignore[arg-type]
+        )
     return train_stage(
         model,
         spec,
