@@ -63,9 +63,17 @@ def _benchmark(content: Mapping[str, Any]) -> str:
         parts += [
             f"- {each['name']}: failed. {each['failed']}" for each in group["contenders"] if "failed" in each
         ]
-    counts = f"rounds: {max(content['repeats'], content['seeds'])}, seeds: {content['seeds']}"
+    counts = _counts([each for group in content["groups"] for each in group["contenders"]])
     parts.append(f"{content['date']}, {counts}: `{content['command']}`  \n{_machine(content['machine'])}")
     return "\n\n".join(parts) + "\n"
+
+
+def _counts(contenders: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many rounds were made, which may differ among contenders, and with how many seeds."""
+    rounds = sorted({len(each["rounds"]) for each in contenders if each["rounds"]})
+    seeds = {one["seed"] for each in contenders for one in each["rounds"]}
+    span = " to ".join(str(end) for end in sorted({*rounds[:1], *rounds[-1:]})) or "0"
+    return f"rounds: {span}, seeds: {len(seeds)}"
 
 
 def _table(contenders: Sequence[Mapping[str, Any]], allowed: Collection[str]) -> str:

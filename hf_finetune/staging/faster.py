@@ -64,7 +64,7 @@ def make_faster(
     settings: CacheSettings | None,
     resume: bool,
 ) -> Faster:
-    """Choose how a stage computes, and compute its frozen prefix. The model is moved to the device and laid out so.
+    """Choose how a stage computes, and compute its frozen prefix. The model is laid out so.
 
     Args:
         model: Frozen but for what the stage trains.
@@ -86,16 +86,14 @@ def make_faster(
     unused = CacheReport(False, "it is switched off")
     if len(planned.trainable) == sum(1 for _ in model.parameters()):
         settings, unused = None, CacheReport(False, "nothing is frozen")
+    views = None
     if decided is not None:
         way, views = Way(**decided["way"]), decided["views"]
         unused = CacheReport(False, decided["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
-        way, views = (
-            _choose(model, stage, planned, train, validation, collate, loss, speed, settings, state),
-            None,
-        )
-    model.to(device=state.device, memory_format=LAYOUTS[way.memory_format])
+        way = _choose(model, stage, planned, train, validation, collate, loss, speed, settings, state)
+    model.to(memory_format=LAYOUTS[way.memory_format])
     cache, report = None, unused
     if settings is not None:
         cache, report = _cached(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from run_helpers import Stop, changed, interrupt, log_of, weights_of, with_stages
@@ -9,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_finetune.cli import main
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.run import run
 from hf_finetune.speed.kept import list_kept
 
@@ -182,3 +184,21 @@ def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
         assert stage["speed"]["precision"] in ("fp32", "bf16") and not stage["speed"]["compile"]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert "speed.precision is chosen by measuring" in manifest["determinism"]["obstacles"]
+
+
+def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, image_run):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump_recipe(cached(image_recipe(), 2)), encoding="utf-8")
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "hf_finetune", "run", recipe, "--output-dir", tmp_path / name],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    told = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    for name in ("one", "two"):
+        assert_same(image_run[1].folder, tmp_path / name)
+    assert len(list_kept(folder)) == 6  # two versions and the validation split of each stage, once
