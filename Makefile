@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-bench: $(VENV)/.installed-bench ## run the benchmarks, which takes about an hour, and write benchmarks/RESULTS.md
+bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an hour, and write benchmarks/RESULTS.md
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m benchmarks
 

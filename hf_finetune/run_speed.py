@@ -1,11 +1,16 @@
 """What a run computes only once: for each stage, and for the images of all of them."""
 
+import copy
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from math import ceil
 from typing import Any
+
+import torch
+from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
@@ -16,12 +21,14 @@ from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
 from hf_finetune.speed.kept import cache_folder
-from hf_finetune.speed.prefix_cache import CacheSettings, choose_views
+from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
 from hf_finetune.tasks import TASKS, Inputs
 
 __all__ = ["cache_settings", "decode_images", "frozen_work"]
 
 logger = logging.getLogger(__name__)
+
+Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
 def cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
@@ -30,45 +37,49 @@ def cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
     spec = recipe.speed.prefix_cache
     if spec is None:
         return None
-    epochs = planned.epochs or 1.0
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
-    pays_for = epochs if spec.views == "auto" else None
-    return CacheSettings(cache_folder(), _views(recipe, spec, epochs), pays_for, spec.size_limit, source)
+    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source)
 
 
 def frozen_work(report: PlanReport) -> list[str]:
     """Say of each stage of a plan, in a sentence, how often its frozen layers will be computed, and what is kept."""
+    subject = cache(lambda: _subject(report))
+    return [_frozen_work(report, planned, subject) for planned in report.plan.stages]
+
+
+def _frozen_work(report: PlanReport, planned: StagePlan, subject: Callable[[], Subject]) -> str:
     recipe, spec = report.recipe, report.recipe.speed.prefix_cache
-    task, model = TASKS[recipe.task], recipe.model
-    skeleton = build_skeleton(report.config, task.modality)
-    add_recipe_adapter(skeleton, recipe)
-    try:
-        processor = load_processor(
-            model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-        task.configure(processor, report.config, recipe.data)
-    except InputError:
-        return ["" for _ in report.plan.stages]
-    example = task.dummy(processor)
-    said = []
-    for planned in report.plan.stages:
-        if planned.trainable_size == report.plan.layout.size:
-            said.append("")
-        elif spec is None:
-            said.append("frozen layers: computed in every epoch, as the recipe says")
-        else:
-            epochs = planned.epochs or 1.0
-            found = foresee(skeleton, planned.trainable, example)
-            views = _views(recipe, spec, epochs)
-            once = spec.views == "auto" and views >= epochs
-            said.append(_forecast(found, views, once, report.examples))
-    return said
-
-
-def _forecast(found: Forecast, views: int, once: bool, examples: int | None) -> str:
-    reason = "each version would be used once" if once else found.reason
-    if reason:
+    if planned.trainable_size == report.plan.layout.size:
+        return ""
+    if spec is None:
+        return "frozen layers: computed in every epoch, as the recipe says"
+    views, epochs = _views(recipe, spec, planned)
+    if reason := in_vain(views, epochs):
         return f"frozen layers: computed in every epoch; {reason}"
+    try:
+        skeleton, example = subject()
+    except InputError:
+        return ""  # without the processor nobody knows what an example looks like
+    found = foresee(skeleton, planned.trainable, example)
+    if found.reason:
+        return f"frozen layers: computed in every epoch; {found.reason}"
+    return _forecast(found, views, report.examples)
+
+
+def _subject(report: PlanReport) -> Subject:
+    """Build the model without weights, and the inputs of one example."""
+    recipe, model = report.recipe, report.recipe.model
+    task, config = TASKS[recipe.task], copy.deepcopy(report.config)
+    processor = load_processor(
+        model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+    task.configure(processor, config, recipe.data)
+    skeleton = build_skeleton(config, task.modality)
+    add_recipe_adapter(skeleton, recipe)
+    return skeleton, task.dummy(processor)
+
+
+def _forecast(found: Forecast, views: int, examples: int | None) -> str:
     size = " and ".join(
         f"{number:,} bytes for each {what}"
         for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
@@ -80,9 +91,13 @@ def _forecast(found: Forecast, views: int, once: bool, examples: int | None) -> 
     return f"frozen layers: computed once, up to {found.boundary}, where that saves time; {versions}, {size}"
 
 
-def _views(recipe: Recipe, spec: PrefixCacheSpec, epochs: float) -> int:
-    chosen = choose_views(epochs, augmented=_is_augmented(recipe))
-    return spec.views if isinstance(spec.views, int) and _is_augmented(recipe) else chosen
+def _views(recipe: Recipe, spec: PrefixCacheSpec, planned: StagePlan) -> tuple[int, float | None]:
+    """Give the number of versions, and the epochs for which keeping them must pay; None where the recipe sets it."""
+    epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
+    views = choose_views(epochs, augmented=augmented)
+    if isinstance(spec.views, int):
+        return spec.views if augmented else views, None
+    return views, epochs
 
 
 def _is_augmented(recipe: Recipe) -> bool:
@@ -102,11 +117,12 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
         return inputs
     everything = ready.plan.layout.size
     train = validation = 0
-    for planned, cache in zip(ready.plan.stages, settings, strict=True):
+    for planned, kept in zip(ready.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
-        kept = cache is not None and cache.pays and planned.trainable_size < everything
-        train += cache.views if kept and cache is not None else passes
-        validation += 1 if kept else passes
+        if kept is None or kept.objection or planned.trainable_size == everything:
+            train, validation = train + passes, validation + passes
+        else:
+            train, validation = train + kept.views, validation + 1
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
     made, report = decode_once(
         inputs,

@@ -18,6 +18,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_UPDATE_DOWNLOAD_COUNTS="0",
+    OMP_NUM_THREADS="1",  # on models this small more threads only get in each other's way, and change the last bit
     TOKENIZERS_PARALLELISM="false",
 )
 TESTS = Path(__file__).parent
@@ -35,7 +36,6 @@ from transformers import TimmWrapperConfig  # noqa: E402
 
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
-torch.set_num_threads(1)  # on models this small more threads only get in each other's way
 
 DEPRECATIONS = ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning")
 WATCHED = r"(hf_finetune|transformers|accelerate|torch|timm)(\..*)?"

@@ -18,6 +18,7 @@ from transformers import (
 
 from benchmarks.contenders.overhead import StepTimes
 from benchmarks.contenders.stage import collate, run_stage
+from benchmarks.contenders.stock_texts import freeze_by_name
 from benchmarks.watch import peak_bytes
 
 __all__ = ["InMemory", "count_flops", "matrix_rate", "measure"]
@@ -160,8 +161,7 @@ def _train(
             callbacks=callbacks,
         )
         return
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = trained == "all" or name.startswith("classifier")
+    freeze_by_name(model, trained)
     arguments = TrainingArguments(
         work["folder"],
         num_train_epochs=epochs,

@@ -7,9 +7,9 @@ import torch
 from datasets import DatasetDict, load_dataset
 from torch import nn
 from torchvision.transforms import InterpolationMode, v2
-from transformers import AutoConfig, AutoModelForImageClassification, Trainer, TrainingArguments, set_seed
+from transformers import AutoConfig, AutoModelForImageClassification, set_seed
 
-from benchmarks.contenders.trainer_watch import WatchCallback, accuracy
+from benchmarks.contenders.stock_phases import train_phases
 from benchmarks.watch import Watch
 
 __all__ = ["collate", "freeze", "load_dishes", "load_model", "measure"]
@@ -22,35 +22,16 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     data = load_dishes(work)
     model = load_model(work, data["train"].features["label"].names)
     watch.start()
-    trained = []
-    for number, stage in enumerate(work["stages"]):
-        freeze(model, stage["trained"])
-        trained.append(sum(each.numel() for each in model.parameters() if each.requires_grad))
-        trainer = Trainer(
-            model=model,
-            args=TrainingArguments(
-                f"{work['folder']}/{number}",
-                num_train_epochs=stage["epochs"],
-                learning_rate=stage["lr"],
-                per_device_train_batch_size=work["batch_size"],
-                per_device_eval_batch_size=64,
-                eval_strategy="epoch",
-                save_strategy="epoch",
-                bf16=work["precision"] == "bf16",
-                use_cpu=work["device"] == "cpu",
-                remove_unused_columns=False,
-                dataloader_num_workers=0,
-                report_to="none",
-                disable_tqdm=True,
-                seed=work["seed"],
-            ),
-            train_dataset=data["train"],
-            eval_dataset=data["validation"],
-            data_collator=collate,
-            compute_metrics=accuracy,
-            callbacks=[WatchCallback(watch)],
-        )
-        trainer.train()
+    trained = train_phases(
+        model,
+        work,
+        (data["train"], data["validation"]),
+        collate,
+        freeze,
+        watch,
+        bf16=work["precision"] == "bf16",
+        remove_unused_columns=False,
+    )
     return {**watch.result(), "trained": trained}
 
 

@@ -7,16 +7,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
     default_data_collator,
     set_seed,
 )
 
-from benchmarks.contenders.trainer_watch import WatchCallback, accuracy
+from benchmarks.contenders.stock_phases import train_phases
 from benchmarks.watch import Watch
 
-__all__ = ["measure"]
+__all__ = ["freeze_by_name", "measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
@@ -37,32 +35,12 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     data = data.map(tokenise, batched=True, remove_columns=["text", "label"])
     model = AutoModelForSequenceClassification.from_pretrained(work["checkpoint"], num_labels=len(names))
     watch.start()
-    trained = []
-    for number, stage in enumerate(work["stages"]):
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = stage["trained"] == "all" or name.startswith("classifier")
-        trained.append(sum(each.numel() for each in model.parameters() if each.requires_grad))
-        trainer = Trainer(
-            model=model,
-            args=TrainingArguments(
-                f"{work['folder']}/{number}",
-                num_train_epochs=stage["epochs"],
-                learning_rate=stage["lr"],
-                per_device_train_batch_size=work["batch_size"],
-                per_device_eval_batch_size=64,
-                eval_strategy="epoch",
-                save_strategy="epoch",
-                use_cpu=work["device"] == "cpu",
-                dataloader_num_workers=0,
-                report_to="none",
-                disable_tqdm=True,
-                seed=work["seed"],
-            ),
-            train_dataset=data["train"],
-            eval_dataset=data["validation"],
-            data_collator=DataCollatorWithPadding(tokenizer) if not padding else default_data_collator,
-            compute_metrics=accuracy,
-            callbacks=[WatchCallback(watch)],
-        )
-        trainer.train()
+    together = DataCollatorWithPadding(tokenizer) if not padding else default_data_collator
+    trained = train_phases(model, work, (data["train"], data["validation"]), together, freeze_by_name, watch)
     return {**watch.result(), "trained": trained}
+
+
+def freeze_by_name(model: Any, trained: str) -> None:
+    """Freeze all but what is trained: ``head`` or ``all``."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = trained == "all" or name.startswith("classifier")

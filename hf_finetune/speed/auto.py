@@ -1,11 +1,10 @@
 """``speed: auto``: a stage is computed in the way that was measured to be fastest, and that computes the same."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import nn
@@ -73,15 +72,6 @@ class Choice:
     reason: str
     seconds: dict[str, float] = field(default_factory=dict)
     remembered: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Choice":
-        """Read what ``as_dict`` gave."""
-        return cls(**{**content, "way": Way(**content["way"])})
 
 
 def choose_way(

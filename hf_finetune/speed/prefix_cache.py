@@ -22,7 +22,15 @@ from hf_finetune.speed.examples import CachedCollate, CachedExamples
 from hf_finetune.speed.passing import PrefixPass, prove
 from hf_finetune.speed.rows import Collate, RowCost, RowMaker, Version, varies
 
-__all__ = ["CacheReport", "CacheSettings", "PrefixCache", "cache_prefix", "choose_views", "saved_seconds"]
+__all__ = [
+    "CacheReport",
+    "CacheSettings",
+    "PrefixCache",
+    "cache_prefix",
+    "choose_views",
+    "in_vain",
+    "saved_seconds",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +62,9 @@ class CacheSettings:
     source: str
 
     @property
-    def pays(self) -> bool:
-        """Whether any version is used more than once, or it need not pay."""
-        return self.epochs is None or self.views < self.epochs
+    def objection(self) -> str:
+        """Why it cannot pay to keep anything, whatever it costs; empty if it may, or need not."""
+        return in_vain(self.views, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,11 @@ def choose_views(epochs: float, *, augmented: bool) -> int:
     if not augmented:
         return 1
     return min(2 if epochs <= SHORT else 3, max(1, ceil(epochs)))
+
+
+def in_vain(views: int, epochs: float | None) -> str:
+    """Say why it cannot pay to keep so many versions for so many epochs; nothing if it may, or need not (None)."""
+    return "" if epochs is None or views < epochs else "each of its versions would be used once"
 
 
 def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:

@@ -191,7 +191,8 @@ class RowMaker:
             if perf_counter() - told > PATIENCE:
                 told = perf_counter()
                 logger.info("Frozen layers: %d of %d parts after %.0f s.", done, len(parts), told - begun)
-            self._make_part(version, folder, part)
+            if not folder.exists():  # what is there is checked when it is read
+                self._make_part(version, folder, part)
 
     def read(self, version: Version) -> VersionRows:
         """Open the rows of a version that was made; a part that was damaged since is made anew."""

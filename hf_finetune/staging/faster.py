@@ -81,24 +81,23 @@ def make_faster(
         resume: Whether to go on as decided before.
     """
     state = PartialState()
+    work = _Work(model, stage, planned, train, validation, collate, state)
     asked = speed.model_dump(mode="json")
     decided = first_ones(state, lambda: _read(folder / RECORD, asked) if resume else None)
-    unused = CacheReport(False, "it is switched off")
+    report = CacheReport(False, "it is switched off")
     if len(planned.trainable) == sum(1 for _ in model.parameters()):
-        settings, unused = None, CacheReport(False, "nothing is frozen")
+        settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
     if decided is not None:
         way, views = Way(**decided["way"]), decided["views"]
-        unused = CacheReport(False, decided["reason"])
+        report = CacheReport(False, decided["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
-        way = _choose(model, stage, planned, train, validation, collate, loss, speed, settings, state)
+        way = _choose(work, speed, settings, loss)
     model.to(memory_format=LAYOUTS[way.memory_format])
-    cache, report = None, unused
+    cache = None
     if settings is not None:
-        cache, report = _cached(
-            model, stage, planned, train, validation, collate, way, workers, settings, state
-        )
+        cache, report = _cached(work, way, settings, workers)
         views = report.views if cache is not None else views
     if decided is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +105,19 @@ def make_faster(
             content = {"asked": asked, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
     return Faster(way, cache, report, views)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a stage trains on what, as ``make_faster`` takes it; and the processes."""
+
+    model: PreTrainedModel
+    stage: StageSpec
+    planned: StagePlan
+    train: Any
+    validation: Any
+    collate: Any
+    state: PartialState
 
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -118,48 +130,40 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _choose(
-    model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
-    train: Any,
-    validation: Any,
-    collate: Any,
-    loss: Callable[..., torch.Tensor],
-    speed: SpeedSpec,
-    settings: CacheSettings | None,
-    state: PartialState,
+    work: _Work, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
 ) -> Way:
     """Give the way that the recipe sets, or the fastest one."""
     if not speed.is_measured:
         return Way(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
-    cached = settings is not None and settings.pays
-    only_head = cached and all(group.layers == "head" for group in planned.groups)
-    steps = planned.steps or 0
+    device, size = work.state.device, work.stage.batch_size
+    cached = settings is not None and not settings.objection
+    only_head = cached and all(group.layers == "head" for group in work.planned.groups)
+    steps = work.planned.steps or 0
     if only_head and settings is not None:
-        held = len(validation) if validation is not None else 0
-        steps = ceil((settings.views * len(train) + held) / stage.batch_size)
+        held = len(work.validation) if work.validation is not None else 0
+        steps = ceil((settings.views * len(work.train) + held) / size)
 
     def choose() -> Choice:
         begun = perf_counter()
-        batch = collate([train[index] for index in range(min(stage.batch_size, len(train)))])
+        batch = work.collate([work.train[index] for index in range(min(size, len(work.train)))])
         beside = perf_counter() - begun
-        batch = {name: value.to(state.device) for name, value in batch.items()}
+        batch = {name: value.to(device) for name, value in batch.items()}
         candidates = list_ways(
-            model,
+            work.model,
             batch,
-            state.device,
+            device,
             precision=speed.precision,
             memory_format=speed.memory_format,
             compile=False if speed.compile == "auto" and cached else speed.compile,
         )
         if is_sharded():
             return Choice(candidates[0], f"{candidates[0].title}: a model that is divided is not measured")
-        model.to(state.device)
+        work.model.to(device)
         return choose_way(
-            model,
+            work.model,
             batch,
             loss,
-            planned.trainable,
+            work.planned.trainable,
             candidates,
             steps=steps,
             forward_only=only_head,
@@ -167,47 +171,39 @@ def _choose(
             notes_file=cache_folder() / NOTES,
         )
 
-    choice: Choice = first_ones(state, choose)
-    logger.info("Stage %s computes in %s.", stage.name, choice.reason)
+    choice: Choice = first_ones(work.state, choose)
+    logger.info("Stage %s computes in %s.", work.stage.name, choice.reason)
     return choice.way
 
 
 def _cached(
-    model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
-    train: Any,
-    validation: Any,
-    collate: Any,
-    way: Way,
-    workers: int,
-    settings: CacheSettings,
-    state: PartialState,
+    work: _Work, way: Way, settings: CacheSettings, workers: int
 ) -> tuple[PrefixCache | None, CacheReport]:
-    """Compute the frozen prefix once, if that is asked for and possible; say which it is."""
+    """Compute the frozen prefix once, if that is possible and pays; say which it is."""
+    name = work.stage.name
     try:
         if way.compile or is_sharded():
             raise NoCutError("a model that is compiled or divided is computed as a whole")
-        if not settings.pays:
-            raise NoCutError("each of its versions would be used once")
+        if settings.objection:
+            raise NoCutError(settings.objection)
         made = cache_prefix(
-            model,
-            planned.trainable,
-            train,
-            validation,
-            collate,
+            work.model,
+            work.planned.trainable,
+            work.train,
+            work.validation,
+            work.collate,
             settings,
-            batch_size=stage.batch_size,
-            state=state,
+            batch_size=work.stage.batch_size,
+            state=work.state,
             workers=workers,
             autocast=DTYPES[way.precision],
         )
     except NoCutError as error:
-        logger.info("Stage %s computes its frozen layers in every epoch: %s.", stage.name, error)
+        logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)
         return None, CacheReport(False, str(error))
     versions = "version" if made.report.views == 1 else "versions"
     logger.info(
         "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
-        *(stage.name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
+        *(name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
     )
     return made, made.report

@@ -15,8 +15,9 @@ from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
 
 STAGES = ("01-head", "02-all")
-# torchelastic looks every 0.1 seconds, tells the others to end, and kills them after 30 seconds.
-SECONDS_TO_END = 60
+# torchelastic looks every 0.1 seconds, tells the others to end, and kills them after 30 seconds; the rest is start-up.
+# Without us a process waits 30 minutes for one that is stuck.
+SECONDS_TO_END = 180
 
 
 def recipe_with_best(reviews, checkpoint, batch_size):

@@ -44,7 +44,7 @@ def test_texts(text_recipe):
 @pytest.mark.parametrize(
     ("epochs", "speed", "sentence"),
     [
-        (2.0, {}, "frozen layers: computed in every epoch; each version would be used once"),
+        (2.0, {}, "frozen layers: computed in every epoch; each of its versions would be used once"),
         (9.0, {"prefix_cache": None}, "frozen layers: computed in every epoch, as the recipe says"),
         (2.0, {"prefix_cache": {"views": 5}}, "5 versions of each example"),
     ],

@@ -7,20 +7,13 @@ from datetime import date
 
 import pytest
 import torch
+from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, text_batch
 from torch import nn
 
 from hf_finetune.speed.auto import Choice, choose_way, decide, measure
 from hf_finetune.speed.remembered import Measured
-from hf_finetune.speed.ways import Numbers, Way, difference, list_ways, on_bench, time_in_turn
-from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.trainer import loss_for
+from hf_finetune.speed.ways import Numbers, Way, time_in_turn
 
-FP32, LAST = Way(), Way("fp32", "channels_last")
-BF16, BF16_LAST = Way("bf16"), Way("bf16", "channels_last")
-WAYS = [FP32, LAST, BF16, BF16_LAST]
-COMPILED = [replace(way, compile=True) for way in WAYS]
-CPU = torch.device("cpu")
-LOSS = loss_for("single_label")
 TODAY = date.today().isoformat()
 
 
@@ -169,132 +162,6 @@ def test_a_reference_set_by_hand_is_compared_with_fp32():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.6, "bf16 channels_last": 0.4}, {"bf16 channels_last": 2.0})
     found = chosen(bench, [BF16, BF16_LAST])
     assert found.way == BF16
-
-
-def test_the_ways_that_suit_a_model_are_listed(tiny_model, monkeypatch):
-    monkeypatch.setattr("hf_finetune.speed.ways._halves", lambda device: ("bf16",))
-    images, texts = image_batch(), text_batch()
-    convolutions, patches, text = tiny_model("timm/test_resnet"), tiny_model("vit"), tiny_model("bert")
-    listed = [FP32, BF16_LAST, LAST, BF16]
-    compiled = [replace(way, compile=True) for way in (BF16_LAST, LAST, BF16, FP32)]
-    assert list_ways(convolutions, images, CPU) == listed + compiled
-    assert list_ways(patches, images, CPU, compile=False) == [FP32, BF16]
-    assert list_ways(text, texts, CPU) == [FP32, BF16]
-    assert list_ways(convolutions, images, CPU, precision="fp32", compile=False) == [FP32, LAST]
-    pinned = list_ways(convolutions, images, CPU, memory_format="channels_last", compile=True)
-    assert pinned == [COMPILED[1], COMPILED[3]]
-    assert list_ways(text, texts, torch.device("mps")) == [FP32]
-
-
-def image_batch(count=8):
-    chance = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % 3
-    return {"pixel_values": torch.randn(count, 3, 32, 32, generator=chance), "labels": labels}
-
-
-def text_batch(count=8):
-    tokens = torch.arange(count * 12).view(count, 12) % 10 + 5
-    labels = torch.arange(count) % 3
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
-
-
-def all_of(model):
-    """Give all that a measurement could move."""
-    state = {name: (value.clone(), value.stride()) for name, value in model.state_dict().items()}
-    flags = [weight.requires_grad for weight in model.parameters()]
-    places = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
-    modes = [module.training for module in model.modules()]
-    return state, flags, places, modes
-
-
-def is_as_before(model, before):
-    state, *rest = all_of(model)
-    same = all(
-        torch.equal(value, before[0][name][0]) and stride == before[0][name][1]
-        for name, (value, stride) in state.items()
-    )
-    return same and rest == list(before[1:]) and all(weight.grad is None for weight in model.parameters())
-
-
-MODELS = [
-    ("timm/test_resnet", {}),
-    ("timm/test_efficientnet", {}),
-    ("vit", {}),
-    ("convnext", {}),
-    ("bert", {"hidden_dropout_prob": 0.3}),
-    ("distilbert", {"dropout": 0.3}),
-]
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("only_head", [True, False])
-@pytest.mark.parametrize(("name", "changes"), MODELS)
-def test_model_and_random_numbers_are_as_before(tiny_model, name, changes, only_head, training):
-    model = tiny_model(name, **changes)
-    names = [each for each, _ in model.named_parameters()]
-    trainable = names[-2:] if only_head else names
-    freeze_all_but(model, trainable)
-    model.train(training)
-    before, chance = all_of(model), torch.get_rng_state()
-    batch = image_batch() if "pixel_values" in model.main_input_name else text_batch()
-    for forward_only in (False, True):
-        found = choose_way(model, batch, LOSS, trainable, WAYS, steps=1000, forward_only=forward_only)
-        assert set(found.seconds) <= {way.title for way in WAYS}
-        assert is_as_before(model, before)
-        assert torch.equal(torch.get_rng_state(), chance)
-
-
-def test_the_model_is_as_before_when_the_reference_fails(tiny_model):
-    model = tiny_model("timm/test_resnet").train()
-    before = all_of(model)
-
-    def loss(outputs, labels):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], WAYS, steps=1000)
-    assert is_as_before(model, before)
-
-
-def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
-    model = tiny_model("timm/test_resnet").train()
-    before = all_of(model)
-
-    def loss(outputs, labels):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    found = choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
-    assert found == Choice(BF16, "bf16: there is too little memory to compare it with fp32")
-    assert is_as_before(model, before)
-
-
-def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
-    model = tiny_model("bert", hidden_dropout_prob=0.5)
-    names = [name for name, _ in model.named_parameters()]
-    with on_bench(model, text_batch(), LOSS, names) as bench:
-        one, other = bench.numbers(FP32), bench.numbers(FP32)
-        still = bench.numbers(FP32, training=False)
-        half = bench.numbers(Way("fp16"))
-    assert one.loss == other.loss and difference(one.gradient, other.gradient) == 0
-    assert difference(one.gradient, still.gradient) > 0.1  # without dropout it is another
-    assert 0 < difference(half.gradient, one.gradient) < 0.05  # brought back to scale
-
-
-def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
-    model = tiny_model("timm/test_resnet")  # with BatchNorm, whose statistics move in every step
-    with on_bench(model, image_batch(), LOSS, [name for name, _ in model.named_parameters()]) as bench:
-        one = bench.numbers(FP32)
-        bench.step(BF16_LAST)
-        other = bench.numbers(FP32)
-    assert difference([one.logits], [other.logits]) == difference(one.gradient, other.gradient) == 0
-
-
-def test_a_difference_is_a_share_of_the_norm():
-    assert difference(
-        [torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([3.0]), torch.tensor([0.0])]
-    ) == (pytest.approx(4 / 3))
-    assert difference([torch.zeros(2)], [torch.zeros(2)]) == 0
-    assert difference([torch.ones(2)], [torch.zeros(2)]) == float("inf")
 
 
 class Cancelling(nn.Module):
@@ -484,8 +351,3 @@ def test_a_compiled_way_is_remembered_for_long_runs_only():
     found = Measured(seconds, {}, 8, 70.0, True, TODAY)
     assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]
     assert decide(WAYS + COMPILED, found, size=8, compiles=False).way == LAST
-
-
-def test_a_choice_is_kept_in_json():
-    choice = Choice(BF16_LAST, "why", {"fp32": 1.0}, True)
-    assert Choice.from_dict(json.loads(json.dumps(choice.as_dict()))) == choice

@@ -1,0 +1,40 @@
+"""Ways to compute, and batches to compute with."""
+
+from dataclasses import replace
+
+import torch
+
+from hf_finetune.speed.ways import Way
+from hf_finetune.staging.trainer import loss_for
+
+__all__ = [
+    "BF16",
+    "BF16_LAST",
+    "COMPILED",
+    "CPU",
+    "FP32",
+    "LAST",
+    "LOSS",
+    "WAYS",
+    "image_batch",
+    "text_batch",
+]
+
+FP32, LAST = Way(), Way("fp32", "channels_last")
+BF16, BF16_LAST = Way("bf16"), Way("bf16", "channels_last")
+WAYS = [FP32, LAST, BF16, BF16_LAST]
+COMPILED = [replace(way, compile=True) for way in WAYS]
+CPU = torch.device("cpu")
+LOSS = loss_for("single_label")
+
+
+def image_batch(count=8):
+    chance = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 3
+    return {"pixel_values": torch.randn(count, 3, 32, 32, generator=chance), "labels": labels}
+
+
+def text_batch(count=8):
+    tokens = torch.arange(count * 12).view(count, 12) % 10 + 5
+    labels = torch.arange(count) % 3
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
