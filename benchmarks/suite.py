@@ -223,15 +223,16 @@ def _overhead(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
     settings = {**recipes.OVERHEAD, **({"steps": 3, "warmup_steps": 1, "image_size": 64} if quick else {})}
     work = {**settings, "checkpoint": inputs.lite0(), "batch_size": recipes.BATCH_SIZE}
     group = f"{settings['steps']} steps of {recipes.BATCH_SIZE} pictures"
-    loops = {
-        "bare loop": "backward, clip, AdamW, schedule; nothing else",
-        STOCK: "the Trainer's loop",
-        OURS: "`train_stage`, as `run` calls it",
-    }
-    names = ("bare", "stock", "staged")
+    bare, stock = "backward, clip, AdamW, schedule; nothing else", "the Trainer's loop"
     return [
-        Contender(group, title, "overhead", {**work, "loop": name}, about)
-        for (title, about), name in zip(loops.items(), names, strict=True)
+        Contender(group, title, "overhead", {**work, "loop": loop, "keeps_memory": keeps}, about)
+        for title, loop, keeps, about in (
+            ("bare loop, keeping freed memory", "bare", True, bare),
+            (f"{STOCK}, keeping freed memory", "stock", True, stock),
+            (OURS, "staged", True, "`train_stage`, as `run` calls it: it keeps freed memory"),
+            ("bare loop", "bare", False, bare),
+            (STOCK, "stock", False, stock),
+        )
     ]
 
 

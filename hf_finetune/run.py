@@ -28,12 +28,19 @@ from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.layout import head_names
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import count_workers, naming_lost_processes, start_processes, wait_for_all
+from hf_finetune.processes import (
+    computes_on_cpu,
+    count_workers,
+    naming_lost_processes,
+    start_processes,
+    wait_for_all,
+)
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.run_speed import cache_settings, decode_images
+from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
@@ -90,8 +97,13 @@ def run(
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     state = start_processes()
-    with naming_lost_processes(state):
-        return _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
+    if computes_on_cpu():
+        keep_freed_memory()
+    try:
+        with naming_lost_processes(state):
+            return _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
+    finally:
+        give_back_memory()
 
 
 def _run(

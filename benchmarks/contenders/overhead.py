@@ -19,6 +19,7 @@ from transformers import (
 
 from benchmarks.contenders.stage import collate, run_stage
 from benchmarks.watch import peak_bytes
+from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = ["StepTimes", "measure"]
 
@@ -77,6 +78,8 @@ class Pictures(TensorDataset):
 def measure(work: dict[str, Any]) -> dict[str, Any]:
     """Train some steps on random pictures."""
     set_seed(work["seed"])
+    if work["keeps_memory"]:
+        keep_freed_memory()
     model = AutoModelForImageClassification.from_pretrained(
         work["checkpoint"], num_labels=CLASSES, ignore_mismatched_sizes=True
     )

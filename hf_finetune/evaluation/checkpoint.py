@@ -25,6 +25,7 @@ from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = ["Classifier", "Task", "compute_logits", "load_classifier", "resolve_model_dir"]
 
@@ -145,6 +146,8 @@ def load_classifier(
         }
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size
     pipe = pipeline(made_for, model=model, **settings)
+    if pipe.device.type == "cpu":
+        keep_freed_memory()
     return Classifier(pipe, made_for, _target_of(model.config), label_names, batch_size)
 
 

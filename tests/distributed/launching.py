@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hf_finetune.recipe import dump_recipe
 
-SECONDS = 120
+SECONDS = 300
 WORKER = Path(__file__).with_name("worker.py")
 COMMON = ("--num_machines", "1", "--num_cpu_threads_per_process", "1", "--mixed_precision", "no")
 MODES = {
