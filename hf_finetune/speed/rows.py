@@ -4,7 +4,8 @@ import logging
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -27,12 +28,13 @@ logger = logging.getLogger(__name__)
 
 PARTS = 16
 """Most parts of a version: several processes compute them side by side, and one that is killed loses one part only."""
-BATCHES = 2
+BATCHES = 8
 """Least batches of a part."""
 PATIENCE = 30.0
 """Seconds between two lines that say how far it is."""
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+Batch = dict[str, Any]
 Row = tuple[torch.Tensor, ...]
 
 
@@ -238,7 +240,7 @@ class RowMaker:
         if hasattr(examples.dataset, "set_epoch"):
             examples.dataset.set_epoch(view)
         loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
-        for batch in loader:
+        for batch in _one_ahead(loader):
             labels = batch.pop("labels")
             values = self.entry.collect({key: value.to(self.device) for key, value in batch.items()})
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
@@ -249,6 +251,16 @@ class RowMaker:
                 for value, shape in zip(values, self.entry.cut.shapes, strict=True)
             ]
             yield list(zip(*columns, labels, strict=True))
+
+
+def _one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Prepare the next batch in a thread while one is computed. No chance is drawn meanwhile: the prefix is frozen."""
+    following = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        promised = pool.submit(next, following, None)
+        while (batch := promised.result()) is not None:
+            promised = pool.submit(next, following, None)
+            yield batch
 
 
 @contextmanager

@@ -183,7 +183,7 @@ class Bench:
     def step(self, way: Way) -> float:
         """Give the seconds of one step: forward and backward, or only forward."""
         self._lay_out(way)
-        self.model.train()
+        self.model.train(not self.forward_only)  # a frozen prefix computes as in evaluation
         start = self.now()
         if self.forward_only:
             with torch.no_grad():

@@ -123,3 +123,12 @@ def test_a_difference_is_a_share_of_the_norm():
     ) == (pytest.approx(4 / 3))
     assert difference([torch.zeros(2)], [torch.zeros(2)]) == 0
     assert difference([torch.ones(2)], [torch.zeros(2)]) == float("inf")
+
+
+@pytest.mark.parametrize("forward_only", [True, False])
+def test_a_pass_of_a_frozen_prefix_is_timed_in_evaluation_mode(tiny_model, forward_only):
+    model, modes = tiny_model("timm/test_resnet"), []
+    model.register_forward_pre_hook(lambda module, *_: modes.append(module.training))
+    with on_bench(model, image_batch(), LOSS, [], forward_only=forward_only) as bench:
+        bench.step(FP32)
+    assert modes == [not forward_only]
