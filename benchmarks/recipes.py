@@ -36,7 +36,8 @@ LONG_HEAD_EPOCHS = 20  # once more, to show how the gain grows
 RECIPE_EPOCHS = (5, 4)  # head, all
 
 # Learning rates of the peers with AdamW: head stage, then everything. The stock Trainer lets them fall linearly, as is
-# its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in.
+# its default; Lightning has no schedule of its own, and the head keeps its rate when the rest comes in. Of 3e-4, 1e-3
+# and 2e-3 for everything the stock script reached most with the last: 0.810, 0.825 and 0.839 (seed 0).
 RATES = (3e-3, 2e-3)
 STOCK_RATES = LIGHTNING_RATES = RATES
 FASTAI_RATE = 2e-3  # fastai's default base_lr; fine_tune makes the others of it
@@ -64,26 +65,31 @@ def head_recipe(epochs: int) -> Content:
 
 
 def two_stage_recipe(epochs: tuple[int, int]) -> Content:
-    """Give the recipe of the head stage and the stage of everything.
+    """Give the recipe of the head stage and of a stage of the last 4 layers.
 
-    More epochs of the head cost next to nothing behind the cache, so it takes three times as many, with SGD.
+    Epochs behind the cache cost so little that it takes three times those of the peers; the wide first layers, which
+    cost most, stay as they are.
+
+    Args:
+        epochs: Of the peers' stages.
     """
     head: Content = {
         "name": "head",
         "train": "head",
         "epochs": 3 * epochs[0],
+        "optimizer": "sgd",
         "lr": 0.1,
         "label_smoothing": 0.2,
     }
-    everything: Content = {
-        "name": "all",
-        "train": "all",
-        "epochs": epochs[1],
-        "lr": RATES[1],
+    layers: Content = {
+        "name": "layers",
+        "train": "last:4",
+        "epochs": 3 * epochs[1],
+        "lr": 1e-3,
+        "warmup": 0.1,
         "label_smoothing": 0.1,
     }
-    head["optimizer"] = "sgd"
-    return _image_recipe([{**head, **KEEP_LAST}, {**everything, **KEEP_LAST}], IMAGE_SIZE, TWO_STAGE_SPEED)
+    return _image_recipe([{**head, **KEEP_LAST}, {**layers, **KEEP_LAST}], IMAGE_SIZE, TWO_STAGE_SPEED)
 
 
 VIT: Content = {

@@ -277,10 +277,11 @@ BENCHMARKS = {
         _head,
     ),
     "recipe": Benchmark(
-        "Head, then everything",
-        "EfficientNet-lite0 on the dishes, pictures of 128 pixels, evaluated after each epoch. The stock script and "
-        "Lightning have the same rates as ours where both use AdamW; ours takes three times the epochs of the head, "
-        "with SGD. Its rate for the head was chosen by trials on these pictures, those of the peers were not.",
+        "Head, then more",
+        "EfficientNet-lite0 on the dishes, pictures of 128 pixels, evaluated after each epoch. The peers train the "
+        "head, then everything; ours the head with SGD, then the last 4 layers, with three times the epochs of each. "
+        "Its stages and rates were chosen by trials on these pictures, and so was the rate of the stock script, which "
+        "Lightning shares.",
         _recipe,
     ),
     "vit": Benchmark(

@@ -87,11 +87,12 @@ def test_parts_hold_whole_batches_and_every_example_once(count, batch_size):
     assert [index for part in parts for index in part] == list(range(count))
     assert all(part.start % batch_size == 0 for part in parts)
     assert 1 <= len(parts) <= 16
-    assert len(parts) == 1 or all(len(part) > batch_size for part in parts)
+    assert len(parts) == 1 or all(len(part) > 7 * batch_size for part in parts)
 
 
-def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model):
+def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, monkeypatch):
     examples, trainable = Versions(model, 40), select(read_layout(model), "head")
+    monkeypatch.setattr("hf_finetune.speed.rows.BATCHES", 2)  # small parts of few examples
     probes = [collate([examples[index] for index in range(count)]) for count in (2, 3)]
     for probe in probes:
         probe.pop("labels")
