@@ -127,11 +127,11 @@ def _image_recipe(stages: list[Content], image_size: int, speed: str | Content) 
 
 
 SENTIMENT: Content = {
-    "train": 2000,
-    "evaluation": 1000,
+    "train": 1000,
+    "evaluation": 500,
     "max_length": 128,  # tokens
     # head, then everything: as recipes/text/sentiment-minilm.yaml
-    "epochs": (1, 3),
+    "epochs": (1, 2),
     "rates": (1e-2, 1e-4),
 }
 
