@@ -183,12 +183,10 @@ def prepare_sharding(model: nn.Module) -> None:
 
 def layer_classes(model: nn.Module) -> list[str]:
     """Name the classes of a model's layers, by which FSDP divides it; none that holds the word embeddings."""
+    # A model that embeds no words, such as one for images, raises one or the other here (transformers 5.23).
     try:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
-    except (
-        AttributeError,
-        NotImplementedError,
-    ):  # how transformers' classifiers say that they embed no words
+    except (AttributeError, NotImplementedError):
         embeddings = None
     named = getattr(model, "_no_split_modules", None) or ()
     found = [module for module in model.modules() if type(module).__name__ in named and module is not model]

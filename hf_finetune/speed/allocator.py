@@ -20,8 +20,8 @@ def keep_freed_memory() -> bool:
     """Tell the C library to keep what is freed, and say whether it does. It lasts until the process ends.
 
     glibc asks the kernel anew for each block above 32 MiB and gives it back when it is freed, and the kernel clears
-    every page of it. A training step on the CPU frees and asks for all its activations, so a third of its time goes
-    there. Other C libraries, and other allocators put in glibc's place, are left as they are.
+    every page of it. A training step on the CPU frees and asks for all its activations, so up to a third of its time
+    goes there. Other C libraries, and other allocators put in glibc's place, are left as they are.
     """
     library = _c_library()
     if library is None or any(name in os.environ for name in _CHOSEN):

@@ -34,7 +34,6 @@ PATIENCE = 30.0
 """Seconds between two lines that say how far it is."""
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
-Batch = dict[str, Any]
 Row = tuple[torch.Tensor, ...]
 
 
@@ -253,7 +252,7 @@ class RowMaker:
             yield list(zip(*columns, labels, strict=True))
 
 
-def _one_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
     """Prepare the next batch in a thread while one is computed. No chance is drawn meanwhile: the prefix is frozen."""
     following = iter(batches)
     with ThreadPoolExecutor(1) as pool:
