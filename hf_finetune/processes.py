@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -254,6 +256,8 @@ def first_process_first(state: PartialState) -> Iterator[None]:
 def naming_lost_processes(state: PartialState) -> Iterator[None]:
     """Say in plain words that another process is gone, where gloo and NCCL tell of sockets.
 
+    The launcher asks the rest to end at once (SIGTERM); from here on this one ends by its error, which is then read.
+
     Raises:
         LostProcessError: If that is so.
     """
@@ -262,6 +266,8 @@ def naming_lost_processes(state: PartialState) -> Iterator[None]:
     except (RuntimeError, distributed.DistError) as error:
         if state.num_processes == 1 or not any(word in str(error) for word in LOST):
             raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise LostProcessError(
             f"Process {state.process_index} of {state.num_processes} has lost another one, which ended or is stuck; "
             "what that one says is the cause. What was saved before is kept; a run goes on with --resume."

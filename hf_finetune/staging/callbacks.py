@@ -124,9 +124,10 @@ class InterruptCallback(TrainerCallback):
             raise KeyboardInterrupt
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Give the signals back to whoever had them, but for those that another has taken since."""
         for number, handler in self.previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._ask:
+                signal.signal(number, handler)
         self.previous = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

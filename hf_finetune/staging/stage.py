@@ -25,7 +25,7 @@ from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import backend, computes_on_cpu, first_process_first
+from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
@@ -228,7 +228,8 @@ def train_stage(
             ):
                 arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
     try:
-        with cached.entry.passing() if cached is not None else nullcontext():
+        passing = cached.entry.passing() if cached is not None else nullcontext()
+        with naming_lost_processes(PartialState()), passing:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.restore()

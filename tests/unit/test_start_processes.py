@@ -1,6 +1,8 @@
 """Processes: what is refused before they start, which layers are divided, and errors in plain words."""
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +15,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.processes import LostProcessError, layer_classes, naming_lost_processes, start_processes
 from hf_finetune.ready import load_pretrained
+from hf_finetune.staging.callbacks import InterruptCallback
 
 
 def refusal():
@@ -126,6 +129,29 @@ def test_a_lost_process_is_named(message):
         "What was saved before is kept; a run goes on with --resume."
     )
     assert str(caught.value.__cause__) == message
+
+
+@pytest.fixture
+def terminated():
+    """Give a list of the SIGTERM that came; whoever listens at the end is replaced by who listened before."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    yield came
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(terminated):
+    interrupt = InterruptCallback()
+    with pytest.raises(LostProcessError):
+        try:
+            with naming_lost_processes(SimpleNamespace(num_processes=2, process_index=0)):
+                interrupt.on_train_begin(None, None, None)
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("Connection closed by peer")
+        finally:
+            interrupt.restore()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert interrupt.asked and terminated == []
 
 
 def test_other_errors_stay_what_they_are():
