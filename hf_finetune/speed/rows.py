@@ -30,6 +30,8 @@ PARTS = 16
 """Most parts of a version: several processes compute them side by side, and one that is killed loses one part only."""
 BATCHES = 8
 """Least batches of a part."""
+TRIAL = 3
+"""Batches that are measured: while one computes, the next is prepared."""
 PATIENCE = 30.0
 """Seconds between two lines that say how far it is."""
 
@@ -132,15 +134,15 @@ class RowMaker:
         ]
 
     def measure(self, examples: Any) -> RowCost:
-        """Compute the first batch, write its rows and read them back, and see how long that takes.
+        """Compute the first batches, write the rows of one and read them back, and see how long that takes.
 
         Raises:
             NoCutError: If nothing can be written.
         """
-        first = Subset(examples, range(min(self.batch_size, len(examples))))
+        first = Subset(examples, range(min(TRIAL * self.batch_size, len(examples))))
         next(self._batches(first, 0))  # the first use of each kernel is slow
         begun = perf_counter()
-        rows = next(self._batches(first, 0))
+        *_, rows = self._batches(first, 0)
         computed = perf_counter()
         with _refusing(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
             self._write(Path(name) / "rows", iter([rows]), "a trial", len(rows))
@@ -151,7 +153,7 @@ class RowMaker:
                 store[index]
         count = len(rows)
         return RowCost(
-            (computed - begun) / count,
+            (computed - begun) / len(first),
             (written - computed) / count,
             (perf_counter() - opened) / count,
             -(-store.size // count),
