@@ -67,8 +67,8 @@ def head_recipe(epochs: int) -> Content:
 def two_stage_recipe(epochs: tuple[int, int]) -> Content:
     """Give the recipe of the head stage and of a stage of the last 4 layers.
 
-    Epochs behind the cache cost so little that it takes three or four times those of the peers; the wide first layers, which
-    cost most, stay as they are.
+    Epochs behind the cache cost so little that it takes three or four times those of the peers; the wide first layers,
+    which cost most, stay as they are.
 
     Args:
         epochs: Of the peers' stages.
