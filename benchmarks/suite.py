@@ -279,9 +279,9 @@ BENCHMARKS = {
     "recipe": Benchmark(
         "Head, then more",
         "EfficientNet-lite0 on the dishes, pictures of 128 pixels, evaluated after each epoch. The peers train the "
-        "head, then everything; ours the head with SGD, then the last 4 layers, with four and three times their epochs. "
-        "Its stages and rates were chosen by trials on these pictures, and so was the rate of the stock script, which "
-        "Lightning shares.",
+        "head, then everything; ours the head with SGD, then the last 4 layers, with four and three times their "
+        "epochs. Its stages and rates were chosen by trials on these pictures, and so was the rate of the stock "
+        "script, which Lightning shares.",
         _recipe,
     ),
     "vit": Benchmark(
