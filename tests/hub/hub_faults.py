@@ -1,0 +1,50 @@
+"""Faults that a test switches on: what the hub of the tests then does instead of its work."""
+
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests of one method whose path matches.
+
+    Attributes:
+        method: GET, POST, ...
+        path: Regular expression that is searched in the decoded path.
+        status: Of the answer; 0 where the fault is none of an answer.
+        message: What the answer says.
+        headers: Of the answer.
+        cut: ``before`` the body is read, in its ``middle``, or ``after`` the work is done, with no answer to it.
+        slow: Seconds to wait before each piece of the body is read.
+        times: How many requests it hits; None is all.
+        hits: How many it has hit.
+    """
+
+    method: str
+    path: str
+    status: int = 0
+    message: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: str = ""
+    slow: float = 0.0
+    times: int | None = None
+    hits: int = 0
+
+    def takes(self, method, path):
+        if self.times is not None and self.hits >= self.times:
+            return False
+        if method != self.method or not re.search(self.path, path):
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults(list):
+    """The faults that are switched on."""
+
+    def add(self, method, path, status=0, **fields):
+        self.append(Fault(method, path, status, **fields))
+        return self[-1]
+
+    def of(self, method, path):
+        return next((fault for fault in self if fault.takes(method, path)), None)

@@ -1,0 +1,121 @@
+"""Finished runs without the time to train them, and what of them a hub has received."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from urllib.parse import unquote
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.staging.manifest import Manifest, StageRecord
+
+STAGE = {"name": "head", "train": "head", "lr": 0.05, "epochs": 1.0, "batch_size": 8}
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [tiny]
+---
+# Reviews
+"""
+
+
+def recipe_of(model, data, **changes):
+    content = {
+        "task": "text-classification",
+        "model": str(model),
+        "data": {"path": str(data), "split": {"validation": 0.15, "test": 0.15}},
+        "stages": [STAGE],
+    }
+    return parse_recipe({**content, **changes})
+
+
+def make_run(folder, checkpoint, **changes):
+    """Write what a finished run looks like, its weights those of a checkpoint."""
+    model = folder / "model"
+    shutil.copytree(checkpoint, model)
+    (model / "README.md").write_text(CARD, encoding="utf-8")
+    recipe = recipe_of(checkpoint, folder.parent / "secret-data" / "reviews.csv", **changes)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    records = (StageRecord("head", "done"),)
+    Manifest(records, {}, {}, 0, recipe=recipe.model_dump(mode="json"), state="done").write(
+        folder / "manifest.json"
+    )
+    stage = folder / "stages" / "01-head" / "checkpoint-4"
+    stage.mkdir(parents=True)
+    for place in (stage / "optimizer.pt", model / "optimizer.pt", model / "training_args.bin"):
+        place.write_bytes(b"STATE OF THE OPTIMISER")
+    (folder / "predictions.parquet").write_bytes(b"PREDICTIONS ON THE DATA")
+    (model / "reviews.csv").write_text("THE DATA ITSELF\n", encoding="utf-8")
+    (stage.parent / "log.jsonl").write_text('{"log": "THE LOG"}\n', encoding="utf-8")
+    return folder
+
+
+def set_state(folder, **changes):
+    """Change the manifest of a run."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+def refused(function, *arguments, **options):
+    """Give the whole text of the InputError that a call must end with."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    return str(caught.value)
+
+
+def received(app):
+    """Give all that came in but for the headers, and beside it what was written in base64 there."""
+    pieces = []
+    for seen in app.state.seen:
+        pieces += [f"{seen.method} {unquote(seen.path)}?{unquote(seen.query)}".encode(), seen.body]
+        for line in seen.body.splitlines():
+            pieces += _decoded(line)
+    return b"\n".join(pieces)
+
+
+def _decoded(line):
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return []
+    values = [content.get("value", {}), *content.get("files", [])] if isinstance(content, dict) else []
+    return [base64.b64decode(value[key]) for value in values for key in ("content", "sample") if key in value]
+
+
+def python(code, *arguments, check=True):
+    """Run a program in a new process, where every library reads the environment afresh."""
+    return _run([sys.executable, "-c", code, *map(str, arguments)], check)
+
+
+def cli(*arguments, check=True, **options):
+    return _run([sys.executable, "-m", "hf_finetune", *map(str, arguments)], check, **options)
+
+
+def launch(*arguments):
+    """Run the command line on two processes."""
+    options = ("--multi_gpu", "--dynamo_backend", "no", "--num_machines", "1", "--mixed_precision", "no")
+    options += ("--num_cpu_threads_per_process", "1", "--num_processes", "2", "--main_process_port", "0")
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "hf_finetune"]
+    variables = {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
+    return _run([*command, *map(str, arguments)], True, variables=variables)
+
+
+def _run(command, check, variables=None, **options):
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(variables or {})},
+        timeout=600,
+        **options,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
