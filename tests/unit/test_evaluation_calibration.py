@@ -1,0 +1,67 @@
+"""Calibration error, the reliability curve, the temperature, thresholds: against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
+from hf_finetune.evaluation.metrics import decide, probabilities
+from hf_finetune.evaluation.thresholds import fit_thresholds
+
+
+def test_the_error_of_two_bins_by_hand():
+    # 0.9 confident and 2 of 4 right: a gap of 0.4 for four of six; 0.6 confident and all right: 0.4 for two of six.
+    scores = np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
+    labels = np.array([0, 0, 1, 1, 1, 1])
+    assert calibration_error(scores, labels, bins=10) == pytest.approx(0.4)
+    held = [each for each in reliability(scores, labels, bins=10) if each.count]
+    assert [(each.count, each.right) for each in held] == [(2, 1.0), (4, 0.5)]
+    assert [each.confidence for each in held] == pytest.approx([0.6, 0.9])
+
+
+def test_bins_cover_everything_once():
+    chance = np.random.default_rng(0)
+    scores = probabilities(chance.normal(size=(500, 3)), "single_label")
+    scores[0], scores[1] = [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]
+    bins = reliability(scores, chance.integers(0, 3, 500))
+    assert sum(each.count for each in bins) == 500 and len(bins) == 15
+    assert [each.high for each in bins[:-1]] == [each.low for each in bins[1:]]
+
+
+def test_multi_label_data_counts_what_is_said_of_each_class():
+    scores = np.array([[0.9, 0.2], [0.9, 0.2]])
+    labels = np.array([[1, 0], [0, 1]])
+    held = [each for each in reliability(scores, labels, bins=10) if each.count]
+    assert [(each.count, each.right) for each in held] == [(2, 0.5), (2, 0.5)]
+    assert calibration_error(scores, labels, bins=10) == pytest.approx((0.3 + 0.4) / 2)
+
+
+@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(target, temperature):
+    chance = np.random.default_rng(0)
+    logits = 2 * chance.normal(size=(20_000, 3))
+    scores = probabilities(logits, target)
+    if target == "single_label":
+        labels = (scores.cumsum(axis=1) < chance.random((len(scores), 1))).sum(axis=1)
+    else:
+        labels = (chance.random(scores.shape) < scores).astype(np.int64)
+    assert fit_temperature(logits * temperature, labels, target) == pytest.approx(temperature, rel=0.05)
+    assert calibration_error(scores, labels) < 0.02
+
+
+def test_each_class_gets_the_threshold_of_the_best_f1():
+    scores = np.array([[0.9, 0.5], [0.4, 0.4], [0.3, 0.3], [0.1, 0.2]])
+    labels = np.array([[1, 1], [1, 1], [0, 0], [0, 0]])
+    thresholds = fit_thresholds(scores, labels)
+    assert thresholds == pytest.approx([0.35, 0.35])
+    assert (decide(scores, "multi_label", thresholds) == labels).all()
+
+
+def test_equal_scores_are_on_one_side():
+    scores = np.array([[0.7], [0.7], [0.2]])
+    assert fit_thresholds(scores, np.array([[1], [0], [0]])) == pytest.approx([0.45])
+
+
+@pytest.mark.parametrize("member", [0, 1])
+def test_a_class_that_all_have_or_none_keeps_a_half(member):
+    assert fit_thresholds(np.array([[0.9], [0.1]]), np.array([[member], [member]])) == pytest.approx([0.5])

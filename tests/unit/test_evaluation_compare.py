@@ -1,0 +1,115 @@
+"""Two runs on the same test examples: which differences are no luck, and what cannot be compared."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from hf_finetune.cli import app
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.compare import McNemar, compare_runs
+from hf_finetune.evaluation.predictions import write_predictions
+
+NAMES = ("bread", "soup", "stew")
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Give a maker of runs whose predictions are right with a probability."""
+
+    def make(name, right, *, ids=None, label_names=NAMES, count=200, seed=0):
+        labels = np.random.default_rng(0).integers(0, 3, count)
+        chance = np.random.default_rng(seed)
+        said = np.where(chance.random(count) < right, labels, (labels + 1) % 3)
+        scores = 0.7 * np.eye(3)[said] + 0.1
+        order = [NAMES.index(each) for each in label_names]
+        folder = tmp_path / name
+        folder.mkdir()
+        write_predictions(
+            folder / "predictions.parquet",
+            ids or [f"{row}.jpg" for row in range(count)],
+            np.argsort(order)[labels],
+            scores[:, order],
+            "single_label",
+            label_names,
+        )
+        return folder
+
+    return make
+
+
+def test_a_better_run_is_told_from_a_luckier_one(make_run):
+    good, bad, other = make_run("good", 0.9), make_run("bad", 0.6, seed=1), make_run("other", 0.9, seed=2)
+    worse, same = compare_runs([good, bad, other])
+    assert (worse.run, worse.examples) == (str(bad), 200)
+    accuracy, f1 = worse.differences
+    assert (accuracy.metric, f1.metric) == ("accuracy", "f1_macro")
+    assert accuracy.interval[1] < 0 and accuracy.p_value < 0.01 and worse.mcnemar.p_value < 0.01
+    assert same.differences[0].interval[0] < 0 < same.differences[0].interval[1]
+    assert same.differences[0].p_value > 0.05
+
+
+def test_mcnemar_counts_what_only_one_has_right(make_run):
+    good, bad = make_run("good", 1.0), make_run("bad", 0.9, seed=1)
+    (found,) = compare_runs([good, bad])
+    wrong = round(200 * (1 - found.differences[0].value))
+    assert found.mcnemar == McNemar(wrong, 0, pytest.approx(binomtest(0, wrong).pvalue))
+    (itself,) = compare_runs([good, good])
+    assert itself.mcnemar == McNemar(0, 0, 1.0)
+
+
+def test_order_of_rows_and_classes_does_not_matter(make_run):
+    one = make_run("one", 0.8)
+    turned = make_run("turned", 0.8, label_names=("stew", "bread", "soup"))
+    (found,) = compare_runs([one, turned], ["accuracy", "roc_auc", "log_loss"])
+    assert [each.value for each in found.differences] == pytest.approx(
+        [each.first for each in found.differences]
+    )
+
+
+def test_thresholds_of_a_run_count(tmp_path):
+    labels = np.array([[1, 0], [0, 1]] * 20)
+    scores = np.where(labels == 1, 0.4, 0.2)
+    for name in ("plain", "chosen"):
+        (tmp_path / name).mkdir()
+        write_predictions(
+            tmp_path / name / "predictions.parquet",
+            [str(row) for row in range(40)],
+            *(labels, scores, "multi_label", ("a", "b")),
+        )
+    said = {"thresholds": {"b": 0.3, "a": 0.3}}
+    (tmp_path / "chosen" / "metrics.json").write_text(json.dumps(said), encoding="utf-8")
+    (found,) = compare_runs([tmp_path / "plain", tmp_path / "chosen"], ["f1_macro"])
+    assert (found.differences[0].first, found.differences[0].value) == (0.0, 1.0)
+
+
+def test_what_cannot_be_compared_is_refused(make_run, tmp_path):
+    one, few = make_run("one", 0.9), make_run("few", 0.9, count=150)
+    with pytest.raises(InputError, match="must name at least two runs"):
+        compare_runs([one])
+    with pytest.raises(
+        InputError, match=r"must be judged on the test examples of .*50 that only one of them has"
+    ):
+        compare_runs([one, few])
+    with pytest.raises(InputError, match=r"must be a metric for single_label labels. Got 'rmse'"):
+        compare_runs([one, one], ["rmse"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"must hold predictions.parquet"):
+        compare_runs([one, tmp_path / "empty"])
+    other = make_run("other", 0.9, seed=3)
+    rows = np.random.default_rng(5).integers(0, 3, 200)
+    write_predictions(
+        other / "predictions.parquet",
+        [f"{row}.jpg" for row in range(200)],
+        *(rows, np.eye(3)[rows], "single_label", NAMES),
+    )
+    with pytest.raises(InputError, match="must have the test labels of"):
+        compare_runs([one, other])
+
+
+def test_the_command_prints_a_table_for_each_run(make_run, capsys):
+    one, two = make_run("one", 0.9), make_run("two", 0.6, seed=1)
+    app(["compare", str(one), str(two)], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "on 200 test examples" in said and "f1_macro" in said and "McNemar's test:" in said
