@@ -1,0 +1,326 @@
+"""The figures of a report, as SVG: drawn by matplotlib in a few colours that a page may replace by its own."""
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+__all__ = [
+    "COLOURS",
+    "Picture",
+    "class_balance",
+    "confused_classes",
+    "confusion_matrix",
+    "learning_curves",
+    "reliability_curve",
+]
+
+INK, MUTED, GRID, FIRST, SECOND, PAPER = "#1f2430", "#5b6270", "#d4d8df", "#1f5fbf", "#b4540a", "#ffffff"
+COLOURS = {
+    "--ink": INK,
+    "--muted": MUTED,
+    "--grid": GRID,
+    "--first": FIRST,
+    "--second": SECOND,
+    "--paper": PAPER,
+}
+"""Colours of the figures by the names that a page has for them."""
+
+NAMED = 30
+"""Classes up to which a confusion matrix has their names and counts."""
+CELLS = 100
+"""Cells across that can still be seen; of more classes, each is drawn larger than its place."""
+CONFUSED = 15
+"""Classes of a matrix of those that are confused most."""
+FAINT, STRONG, NUMBERED = 0.08, 0.9, 0.5
+"""How strongly the least and the greatest share is coloured; on what is numbered no stronger than can be read."""
+STAGES = 4
+"""Stages up to which curves have their names; more have their numbers."""
+WIDTH = 4.6  # inches: wide enough for a page, and not too small on a phone
+BARS = 40
+LETTERS = 24
+LETTER = 0.08
+"""Inches of a letter, not of the narrow ones."""
+SMOOTH = 0.9
+"""Of the training loss: the weight of the past in the line that is drawn over it."""
+STYLE: dict[Any, Any] = {  # matplotlib has a literal type for its keys
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hf-finetune",
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure.
+
+    Attributes:
+        name: Of its file, without the ending.
+        title: Above it.
+        about: What it shows and how to read it, in words.
+        svg: The file.
+    """
+
+    name: str
+    title: str
+    about: str
+    svg: str
+
+
+def learning_curves(
+    stages: Sequence[Mapping[str, Any]],
+    logs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
+    metric: str,
+) -> Picture | None:
+    """Draw the training loss and the validation metric over the steps of all stages.
+
+    Args:
+        stages: Names and steps.
+        logs: Of each stage the logged steps and the evaluations.
+        metric: Its name.
+    """
+    if not any(steps for steps, _ in logs):
+        return None
+    measured = any(f"eval_{metric}" in each for _, found in logs for each in found)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.0 if measured else 2.4), layout="constrained")
+        made = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
+        start, last = 0, None
+        for number, (stage, (steps, evaluations)) in enumerate(zip(stages, logs, strict=True), 1):
+            places = [start + each["step"] for each in steps]
+            losses = [each["loss"] for each in steps]
+            made[0].plot(places, losses, color=FIRST, alpha=0.25, linewidth=0.8)
+            made[0].plot(places, _smooth(losses), color=FIRST, linewidth=1.6)
+            if measured:
+                held = [each for each in evaluations if f"eval_{metric}" in each]
+                values = [each[f"eval_{metric}"] for each in held]
+                made[1].plot(
+                    [start + each["step"] for each in held], values, "o-", color=SECOND, markersize=3.5
+                )
+                last = values[-1] if values else last
+            for axes in made:
+                axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")
+            made[0].annotate(
+                _short(stage["name"]) if len(stages) <= STAGES else str(number),
+                (start, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 2),
+                textcoords="offset points",
+                color=MUTED,
+            )
+            start += stage["steps"]
+        made[0].set_ylabel("training loss")
+        if measured:
+            made[1].set_ylabel(f"validation {metric}")
+        made[-1].set_xlabel("optimiser step")
+        ended = "" if last is None else f"; the validation {metric} ends at {last:.3f}"
+        count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
+        about = (
+            f"Training loss over {start:,} steps of {count}, as logged (faint) and smoothed{ended}. "
+            "A dotted line is where a stage begins."
+        )
+        return Picture("learning-curves", "Learning curves", about, _svg(figure))
+
+
+def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
+    """Draw how often answers of each confidence are right, and how many there are.
+
+    Args:
+        bins: ``low``, ``high``, ``count``, ``confidence`` and ``right`` of each.
+        ece: The expected calibration error.
+    """
+    held = [each for each in bins if each["count"]]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle="--")
+        for each in held:
+            left, right = sorted((each["confidence"], each["right"]))
+            upper.plot([each["confidence"]] * 2, [left, right], color=SECOND, linewidth=2, alpha=0.5)
+        places = [each["confidence"] for each in held]
+        upper.plot(places, [each["right"] for each in held], "o-", color=FIRST, markersize=4)
+        upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        lower.bar(
+            [(each["low"] + each["high"]) / 2 for each in bins],
+            [each["count"] for each in bins],
+            width=[0.9 * (each["high"] - each["low"]) for each in bins],
+            color=FIRST,
+        )
+        lower.set(ylabel="answers", xlabel="confidence")
+        about = (
+            f"Share of right answers by confidence in {len(held)} bins; the mean gap (ECE) is {ece:.3f}. "
+            "On the dashed line probabilities mean what they say; below it the model is too sure. "
+            "The bars count the answers."
+        )
+        return Picture("reliability", "Reliability", about, _svg(figure))
+
+
+def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture:
+    """Draw how often each class is taken for each. Many classes are drawn without names.
+
+    Args:
+        labels: Class indices [examples].
+        decisions: Class indices [examples].
+        names: The classes in their order.
+    """
+    counts = _counted(labels, decisions, len(names))
+    right = np.trace(counts) / max(1, counts.sum())
+    about = (
+        f"{right:.1%} of {counts.sum():,} examples are right (on the diagonal). "
+        "A row is a label, a column an answer; the stronger the colour, the greater the share of its row."
+    )
+    figure = _matrix(counts, _shares(counts), names if len(names) <= NAMED else None)
+    return Picture("confusion-matrix", f"Confusion matrix of {len(names):,} classes", about, figure)
+
+
+def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
+    """Draw, of too many classes for names, those that are confused most, with their names; None if there are none.
+
+    Args:
+        labels: Class indices [examples].
+        decisions: Class indices [examples].
+        names: The classes in their order.
+    """
+    counts = _counted(labels, decisions, len(names))
+    wrong = counts - np.diag(np.diag(counts))
+    if len(names) <= NAMED or not wrong.any():
+        return None
+    chosen = _often_together(wrong + wrong.T)
+    shown = np.ix_(chosen, chosen)
+    held = wrong[shown].sum()
+    figure = _matrix(counts[shown], _shares(counts)[shown], [names[index] for index in chosen])
+    among = f"{held:,} of the {wrong.sum():,} wrong answers are among these classes."
+    about = f"{among} A row is a label, a column an answer."
+    return Picture("confused-classes", f"The {len(chosen)} classes that are confused most", about, figure)
+
+
+def _often_together(counts: np.ndarray) -> list[int]:
+    """Choose the classes of the pairs that are confused most often, pair by pair."""
+    pairs = np.argwhere(np.triu(counts))
+    chosen: set[int] = set()
+    for pair in pairs[np.argsort(-counts[tuple(pairs.T)], kind="stable")].tolist():
+        if len(chosen.union(pair)) <= CONFUSED:
+            chosen.update(pair)
+    return sorted(chosen)
+
+
+def _counted(labels: np.ndarray, decisions: np.ndarray, classes: int) -> np.ndarray:
+    """Count the examples of each label (row) and answer (column)."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (labels, decisions), 1)
+    return counts
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None) -> str:
+    """Draw a matrix; with names, the cells are numbered too."""
+    classes = len(counts)
+    short = [_short(name) for name in names or ()]
+    cell = max(0.34, min(0.75, 3 / classes))  # inches
+    size = 1.5 + cell * classes if names else 5.2
+    strongest = NUMBERED if names else STRONG
+    side = 1.0 if names else max(1.0, classes / CELLS)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(size, size), layout="constrained")
+        axes = figure.subplots()
+        for row, column in np.argwhere(counts).tolist():
+            alpha = FAINT + (strongest - FAINT) * shares[row, column]
+            if not names:
+                alpha = max(alpha, 3 * FAINT)  # or a single confusion of many would not be seen
+            colour = FIRST if row == column else SECOND
+            corner = (column - side / 2, row - side / 2)
+            axes.add_patch(Rectangle(corner, side, side, facecolor=colour, alpha=alpha, lw=0))
+            if names:
+                axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8)
+        axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
+        if names:
+            level = max(map(len, short)) * LETTER <= cell
+            axes.set_xticks(range(classes), short, rotation=0 if level else 90)
+            axes.set_yticks(range(classes), short)
+            axes.tick_params(length=0)
+            axes.hlines(np.arange(classes - 1) + 0.5, -0.5, classes - 0.5, color=GRID, linewidth=0.4)
+            axes.vlines(np.arange(classes - 1) + 0.5, -0.5, classes - 0.5, color=GRID, linewidth=0.4)
+        else:
+            axes.set(xticks=[], yticks=[])
+        axes.set(xlabel="answer", ylabel="label")
+        return _svg(figure)
+
+
+def class_balance(counts: Mapping[str, int]) -> Picture | None:
+    """Draw how many training examples each class has; of many classes the largest and the smallest.
+
+    Args:
+        counts: By class.
+    """
+    if not counts:
+        return None
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ranked if len(ranked) <= BARS else [*ranked[: BARS // 2], *ranked[-BARS // 2 :]]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.19 * len(shown)), layout="constrained")
+        axes: Axes = figure.subplots()
+        axes.barh(range(len(shown)), [count for _, count in shown], color=FIRST)
+        axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown])
+        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="training examples")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.tick_params(axis="y", length=0)
+        half = BARS // 2
+        some = f" (drawn: the {half} largest and the {half} smallest)" if len(shown) < len(ranked) else ""
+        about = (
+            f"Training examples of {len(ranked)} classes{some}: from {ranked[-1][1]:,} to {ranked[0][1]:,}."
+        )
+        return Picture("class-balance", "Training examples by class", about, _svg(figure))
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    with warnings.catch_warnings():
+        # The browser has the letters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    """Give the exponential mean of the values so far, each weighed from the first on."""
+    found, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = SMOOTH * total + value, SMOOTH * weight + 1
+        found.append(total / weight)
+    return found
+
+
+def _short(name: str) -> str:
+    """Cut a name for a figure. A dollar would begin a formula."""
+    plain = re.sub(r"\s+", " ", name)
+    plain = plain if len(plain) <= LETTERS else plain[: LETTERS - 3] + "..."
+    return plain.replace("$", r"\$")

@@ -1,0 +1,108 @@
+"""A finished run, read from its directory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.evaluation.predictions import Predictions, read_predictions
+
+__all__ = ["DATA", "MISTAKES", "RunRecord", "StageLog", "read_run"]
+
+DATA, MISTAKES = "data.json", "mistakes.json"
+"""Files of a run that are written for its report."""
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """What a stage wrote down while it trained.
+
+    Attributes:
+        steps: ``step``, ``epoch``, ``loss`` and rates, of each step that was logged.
+        evaluations: ``step``, ``epoch`` and ``eval_...``, of each evaluation.
+    """
+
+    steps: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes:
+        name: Of its directory.
+        recipe: With all defaults.
+        manifest: The content of ``manifest.json``.
+        metrics: The content of ``metrics.json``.
+        headline: Names of the metrics that are shown first.
+        logs: Of each stage.
+        predictions: Of the test split; None if there is none.
+        data: The content of ``data.json``: examples and classes of each split, and notes.
+        mistakes: The content of ``mistakes.json``.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    headline: tuple[str, ...]
+    logs: tuple[StageLog, ...]
+    predictions: Predictions | None
+    data: Mapping[str, Any]
+    mistakes: Sequence[Mapping[str, Any]]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run.
+
+    Raises:
+        InputError: If the folder holds no run, or one that is not done.
+    """
+    manifest = _json(folder / "manifest.json")
+    if not isinstance(manifest, dict):
+        found = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
+        raise InputError(Problem(str(folder), "must be a run directory", found))
+    metrics = _json(folder / "metrics.json")
+    if manifest.get("state") != "done" or not isinstance(metrics, dict):
+        repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
+        raise InputError(
+            Problem(str(folder), "must be a run that is done", str(manifest.get("state")), repair)
+        )
+    file = folder / "predictions.parquet"
+    predictions = read_predictions(file) if file.is_file() else None
+    recipe = manifest["recipe"]
+    shown = recipe.get("metrics") or (default_metrics(predictions.target) if predictions else ())
+    return RunRecord(
+        name=folder.resolve().name,
+        recipe=recipe,
+        manifest=manifest,
+        metrics=metrics,
+        headline=tuple(name for name in shown if name != "loss"),
+        logs=tuple(
+            _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
+            for number, stage in enumerate(manifest["stages"], 1)
+        ),
+        predictions=predictions,
+        data=_json(folder / DATA) or {"splits": {}, "notes": []},
+        mistakes=_json(folder / MISTAKES) or [],
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _log(path: Path) -> StageLog:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    entries = [json.loads(line) for line in lines]
+    return StageLog(
+        tuple(each for each in entries if "loss" in each),
+        tuple(each for each in entries if any(name.startswith("eval_") for name in each)),
+    )
