@@ -1,0 +1,233 @@
+"""Prune a model: feed-forward layers with fewer neurons, or the smallest weights set to 0.
+
+A narrower model is one of the same kind, which plain transformers builds from its config. The neurons that matter
+least go: those whose weights in and out of them are smallest, as in magnitude pruning (Li et al., Pruning Filters for
+Efficient ConvNets, ICLR 2017). Every layer loses as many: a config has one width for all.
+"""
+
+import copy
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import nn
+from torch.nn.utils.prune import L1Unstructured
+from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
+from transformers.pytorch_utils import Conv1D
+
+from hf_finetune.models.head import head_names
+
+__all__ = ["NotNarrowedError", "narrow_config", "narrow_model", "narrow_weights", "zero_smallest", "zeros_of"]
+
+WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "mlp_ratio")
+"""What configs call the width of their feed-forward layers, in neurons or times the hidden size."""
+MULTIPLE = 8
+"""Widths are multiples of it: matrix products are slower at odd sizes."""
+GPT2_RATIO = 4
+"""How many times the hidden size GPT-2 takes where its config leaves the width open."""
+NO_WIDTH = "must be unstructured for a model whose config has no one width of its feed-forward layers"
+PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
+
+
+class NotNarrowedError(ValueError):
+    """The model cannot be made narrower by that much.
+
+    Attributes:
+        field: What of ``compress`` is wrong: ``method`` or ``prune``.
+        rule: What must hold for it.
+    """
+
+    def __init__(self, rule: str = NO_WIDTH, field: str = "method"):
+        self.field, self.rule = field, rule
+        super().__init__(f"{field} {rule}")
+
+
+def narrow_model(model: PreTrainedModel, fraction: float) -> PreTrainedModel:
+    """Build the same model with fewer neurons in its feed-forward layers, and with its own weights for the rest.
+
+    Args:
+        model: Any classifier; one on the meta device gives one there.
+        fraction: Share of the neurons of each feed-forward layer that go, in (0, 1).
+
+    Raises:
+        NotNarrowedError: If its config has no such width, or none that is so much smaller.
+    """
+    config = narrow_config(model.config, fraction)
+    with torch.device(model.device):
+        narrow: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
+    shapes = {name: tuple(value.shape) for name, value in narrow.state_dict().items()}
+    weights = narrow_weights(model.state_dict(), shapes)
+    if model.device.type != "meta":
+        narrow.load_state_dict(weights)
+    return narrow.train(model.training)
+
+
+def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig:
+    """Give the config of the same model with narrower feed-forward layers.
+
+    Args:
+        config: Of the model.
+        fraction: Share of the neurons that go, in (0, 1).
+
+    Raises:
+        NotNarrowedError: If the config says nothing of such a width, or cannot say one that is so much smaller.
+    """
+    narrow = copy.deepcopy(config)
+    if isinstance(config, TimmWrapperConfig):
+        narrow.model_args = {**(config.model_args or {}), "mlp_ratio": _less(_timm_ratio(config), fraction)}
+        return narrow
+    for name in WIDTHS:
+        value = getattr(config, name, None)
+        if name == "n_inner" and hasattr(config, name) and value is None:
+            value = GPT2_RATIO * config.hidden_size
+        if not isinstance(value, int | float):
+            continue
+        if name != "mlp_ratio":
+            setattr(narrow, name, _fewer(int(value), fraction))
+        elif _is_whole(config, name):
+            setattr(narrow, name, _less_by_whole(int(value), fraction))
+        else:
+            setattr(narrow, name, _less(float(value), fraction))
+        return narrow
+    raise NotNarrowedError
+
+
+def _fewer(width: int, fraction: float) -> int:
+    narrow = max(MULTIPLE, round(width * (1 - fraction) / MULTIPLE) * MULTIPLE)
+    if narrow >= width:
+        rule = f"must take at least {MULTIPLE} of the {width} neurons of a layer, whose number stays a multiple of it"
+        raise NotNarrowedError(rule, "prune")
+    return narrow
+
+
+def _less(ratio: float, fraction: float) -> float:
+    return round(ratio * (1 - fraction), 4)
+
+
+def _less_by_whole(ratio: int, fraction: float) -> int:
+    narrow = round(ratio * (1 - fraction))
+    if abs(narrow - ratio * (1 - fraction)) > 1e-6:
+        possible = ", ".join(f"{part / ratio:.4g}" for part in range(1, ratio)) or "no fraction"
+        rule = f"must be one of {possible} for a model whose width is a whole number of times the hidden size"
+        raise NotNarrowedError(rule, "prune")
+    return narrow
+
+
+def _is_whole(config: PreTrainedConfig, name: str) -> bool:
+    """Tell whether a field of a config takes whole numbers only: transformers 5 checks that when it reads one."""
+    field = getattr(type(config), "__dataclass_fields__", {}).get(name)
+    return field is not None and field.type in (int, "int")
+
+
+def _timm_ratio(config: TimmWrapperConfig) -> float:
+    """Find the width of a timm model's feed-forward layers, times their input: that of a model with 1 tells it."""
+    arguments = dict(config.model_args or {})
+    if "mlp_ratio" in arguments:
+        return float(arguments["mlp_ratio"])
+    with torch.device("meta"):
+        try:
+            plain = timm.create_model(config.architecture, **arguments)
+            other = timm.create_model(config.architecture, **arguments, mlp_ratio=1.0)
+        except TypeError as error:  # its architecture has no such argument
+            raise NotNarrowedError from error
+    before, after = plain.state_dict(), other.state_dict()
+    if before.keys() != after.keys():
+        raise NotNarrowedError
+    pairs = [
+        pair for name in before for pair in zip(before[name].shape, after[name].shape, strict=True) if pair[1]
+    ]
+    ratios = {round(wide / narrow, 4) for wide, narrow in pairs if wide != narrow}
+    if len(ratios) != 1:
+        raise NotNarrowedError
+    return ratios.pop()
+
+
+def narrow_weights(
+    weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, torch.Tensor]:
+    """Cut weights to the shapes of the narrower model, block by block, and keep the neurons that matter most.
+
+    A block is what has a number of its own, such as ``encoder.layer.3``. Where a dimension holds several parts one
+    behind the other, as gate and value of a gated layer do, each part is cut alike.
+
+    Args:
+        weights: Of the model, by name.
+        shapes: Of the narrower model's weights, by name.
+
+    Raises:
+        NotNarrowedError: If nothing is to be cut, or something else than one width in each block, which a matrix
+            leads into and another one out of.
+    """
+    if weights.keys() != shapes.keys():
+        raise NotNarrowedError
+    blocks: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, value in weights.items():
+        for dimension, (before, after) in enumerate(zip(value.shape, shapes[name], strict=True)):
+            if before != after:
+                blocks[_block(name)].append((name, dimension))
+    if not blocks:
+        raise NotNarrowedError
+    made = dict(weights)
+    for places in blocks.values():
+        before = min(weights[name].shape[dimension] for name, dimension in places)
+        after = min(shapes[name][dimension] for name, dimension in places)
+        matrices = {name for name, _ in places if weights[name].ndim > 1}
+        if not 0 < after < before or len(matrices) < 2:
+            raise NotNarrowedError
+        kept = _kept(weights, places, before, after)
+        for name, dimension in places:
+            parts, rest = divmod(weights[name].shape[dimension], before)
+            if rest or shapes[name][dimension] != parts * after:
+                raise NotNarrowedError
+            rows = torch.cat([kept + part * before for part in range(parts)])
+            made[name] = made[name].index_select(dimension, rows).contiguous()
+    return made
+
+
+def _kept(
+    weights: Mapping[str, torch.Tensor], places: list[tuple[str, int]], before: int, after: int
+) -> torch.Tensor:
+    """Choose neurons by the product of the norms of the matrices in and out of them; in their order."""
+    importance = torch.zeros(before, dtype=torch.float64, device=weights[places[0][0]].device)
+    for name, dimension in places:
+        value = weights[name].detach()
+        if value.ndim < 2:
+            continue
+        size = value.numel() // value.shape[dimension]
+        rows = value.double().movedim(dimension, 0).reshape(-1, before, size)
+        importance = importance + rows.pow(2).sum(dim=(0, 2)).sqrt().log()
+    return importance.argsort(descending=True, stable=True)[:after].sort().values
+
+
+def _block(name: str) -> str:
+    """Give the name up to its last number; all of it if there is none."""
+    found = re.match(r"(.*\.\d+)\.", name)
+    return found[1] if found else name.rpartition(".")[0]
+
+
+def zero_smallest(model: nn.Module, fraction: float) -> None:
+    """Set the smallest weights of the backbone's linear and convolution layers to 0, over all of them together.
+
+    Args:
+        model: A classifier, changed in place. Its head keeps all its weights.
+        fraction: Share of these weights that are 0 afterwards, those that are 0 already included, in (0, 1).
+    """
+    weights = _backbone_weights(model)
+    together = torch.cat([weight.detach().flatten() for weight in weights])
+    mask = L1Unstructured(fraction).compute_mask(together, torch.ones_like(together))
+    for weight, kept in zip(weights, mask.split([each.numel() for each in weights]), strict=True):
+        weight.data.masked_fill_(kept.view_as(weight) == 0, 0.0)
+
+
+def zeros_of(model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Give each weight that ``zero_smallest`` looks at, with a mask that is true where it is 0."""
+    return [(weight, weight.detach() == 0) for weight in _backbone_weights(model)]
+
+
+def _backbone_weights(model: nn.Module) -> list[nn.Parameter]:
+    """List the weights of linear and convolution layers outside the head, a shared one once."""
+    head = set(head_names(model))
+    names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, PRUNED_LAYERS)}
+    return [value for name, value in model.named_parameters() if name in names and name not in head]

@@ -1,0 +1,26 @@
+"""How a model is made smaller before a stage trains it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hf_finetune.recipe.part import Part
+
+__all__ = ["CompressSpec"]
+
+
+class CompressSpec(Part):
+    """What is taken from a model before a stage trains it: the stage then recovers what that has cost."""
+
+    shorthand = "prune"
+
+    prune: float = Field(
+        gt=0,
+        lt=1,
+        description="Fraction that goes: of the neurons of each feed-forward layer, or of single weights.",
+    )
+    method: Literal["structured", "unstructured"] = Field(
+        default="structured",
+        description="structured: feed-forward layers get narrower, by a fraction of their neurons; unstructured: "
+        "the smallest weights of the backbone become 0 and stay so, and the model keeps its shape.",
+    )

@@ -1,0 +1,62 @@
+"""The fields of where a recipe's model is published."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.fields import Text
+from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.rules import shown
+
+__all__ = ["PublishSpec", "check_repository"]
+
+PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
+
+
+def check_repository(value: Any, place: str = "") -> str:
+    """Give a repository's name back if the Hub can have one of that name.
+
+    Args:
+        value: What was given.
+        place: Where it was given; in a recipe it is filled in later.
+    Raises:
+        InputError: If it is no ``NAMESPACE/NAME``.
+    """
+    if (
+        isinstance(value, str)
+        and re.fullmatch(PATTERN, value)
+        and len(value) <= 96
+        and not any(part in value for part in ("--", ".."))
+        and not value.endswith(("-", ".", ".git"))
+    ):
+        return value
+    repair = "For example me/dish-recogniser: letters, digits, '-', '_' and '.'."
+    raise InputError(Problem(place, "must be NAMESPACE/NAME of a repository", shown(value), repair))
+
+
+def _repository(value: Any) -> str:
+    return check_repository(value)
+
+
+Repository = Annotated[
+    str, BeforeValidator(_repository), WithJsonSchema({"type": "string", "pattern": PATTERN})
+]
+
+
+class PublishSpec(Part):
+    """Where the model goes when the run is done."""
+
+    shorthand = "to"
+
+    to: Repository = Field(
+        description="Repository on the Hub that the model is published in: NAMESPACE/NAME."
+    )
+    private: bool = Field(
+        default=True, description="Whether nobody else sees the repository; one that exists must agree."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch that gets the model; null = the main branch."
+    )
+    tag: Text | None = Field(default=None, description="Tag that the published model gets; null = none.")

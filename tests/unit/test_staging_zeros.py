@@ -1,0 +1,66 @@
+"""Pruned weights stay 0 whatever the optimizer does."""
+
+import torch
+from stage_helpers import Examples
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.models.pruning import zero_smallest, zeros_of
+from hf_finetune.plan.groups import plan_groups
+from hf_finetune.plan.selectors import select
+from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.staging.trainer import StagedTrainer, loss_for
+from hf_finetune.staging.zeros import KeepZeros, keep_zeros
+
+
+def trained(model, tmp_path, callbacks):
+    layout = read_layout(model)
+    names = select(layout, "all", "train")
+    freeze_all_but(model, names)
+    trainer = StagedTrainer(
+        groups=plan_groups(layout, names, lr=0.05, weight_decay=0.1),
+        optimizer_args={"momentum": 0.9},
+        loss=loss_for("single_label"),
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            optim="sgd",
+            learning_rate=0.05,
+            per_device_train_batch_size=4,
+            max_steps=4,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=Examples(model, 16),
+        callbacks=callbacks,
+    )
+    trainer.train()
+    return model
+
+
+def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
+    model = tiny_model("bert")
+    zero_smallest(model, 0.4)
+    masked = [(weight, mask.clone(), weight.detach().clone()) for weight, mask in zeros_of(model)]
+    trained(model, tmp_path, [KeepZeros((weight, mask) for weight, mask, _ in masked)])
+    for weight, mask, before in masked:
+        assert torch.equal(weight == 0, mask)
+        assert (weight != before)[~mask].any()
+
+
+def test_without_the_callback_they_would_move(tiny_model, tmp_path):
+    model = tiny_model("bert")
+    zero_smallest(model, 0.4)
+    masked = zeros_of(model)
+    trained(model, tmp_path, [])
+    assert any((weight[mask] != 0).any() for weight, mask in masked)
+
+
+def test_zeros_are_set_where_the_mask_says():
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, float("nan")]))
+    keep_zeros([(weight, torch.tensor([False, True, True]))])
+    assert weight.tolist() == [1.0, 0.0, 0.0]
