@@ -1,0 +1,1 @@
+"""What leaves a run: its model card, the Hub, other formats."""

@@ -1,0 +1,136 @@
+"""``RUN/model/README.md``: the model card, made of what the run knows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hf_finetune.files import replacing
+from hf_finetune.publishing.portable import is_local, portable_recipe, run_recipe
+from hf_finetune.recipe import Recipe, dump_recipe
+from hf_finetune.report.record import RunRecord, read_run
+from hf_finetune.report.rows import class_rows
+from hf_finetune.report.sizes import size_tables
+from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
+
+__all__ = ["render_card", "write_card"]
+
+WEAKEST = 5
+FEW = 20
+"""Training examples below which a class is named as one of few."""
+LICENCE = ("license", "license_name", "license_link")
+TASK_NAMES = {"image-classification": "Image Classification", "text-classification": "Text Classification"}
+
+
+def write_card(folder: Path) -> Path:
+    """Write the model card of a run that is done; give its path."""
+    path = folder / "model" / "README.md"
+    with replacing(path) as partial:
+        recipe = run_recipe(folder)
+        text = render_card(read_run(folder), portable_recipe(recipe), _license_of(recipe.model.path))
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, str]) -> str:
+    """Write the card.
+
+    Args:
+        record: The run.
+        recipe: What it did, without this machine's folders.
+        license_fields: The licence of the checkpoint, as its own card has it.
+    """
+    base, data = recipe.model.path, recipe.data.path
+    metadata = ModelCardData(
+        base_model=base if not is_local(base) else None,
+        datasets=data if not is_local(data) else None,
+        library_name="transformers",
+        pipeline_tag=recipe.task,
+        tags=["hf-finetune", *(["timm"] if base.startswith("timm/") else [])],
+        metrics=list(record.headline) or None,
+        model_name=record.name,
+        eval_results=_results(record, data) or None,
+        **dict[str, Any](license_fields),
+    )
+    environment = Environment(
+        loader=PackageLoader("hf_finetune.publishing", "."),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = _plain
+    headline = record.headline[0] if record.headline else ""
+    rows = [
+        row
+        for row in class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
+        if row.test
+    ]
+    text = environment.get_template("card.md").render(
+        run=record,
+        base=base,
+        data=data,
+        verdict=verdict(record),
+        spread=spread_verdict(record.metrics, headline),
+        calibration=calibration_verdict(record.metrics),
+        weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
+        few=_few(record),
+        recipe=dump_recipe(recipe).rstrip(),
+        sizes=size_tables(record.metrics),
+        zip=zip,
+    )
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
+
+
+def _results(record: RunRecord, data: str) -> list[EvalResult]:
+    """Give the test metrics as the Hub's ``model-index`` takes them, each with its interval."""
+    found = []
+    for name in record.headline:
+        value = record.metrics["test"].get(name)
+        if value is None:
+            continue
+        ends = record.metrics.get("test_interval", {}).get(name)
+        found.append(
+            EvalResult(
+                task_type=record.recipe["task"],
+                task_name=TASK_NAMES[record.recipe["task"]],
+                dataset_type=data if not is_local(data) else "local",
+                dataset_name=data.removeprefix("./"),
+                dataset_split="test",
+                dataset_revision=record.recipe["data"]["revision"],
+                metric_type=name,
+                metric_value=round(value, 4),
+                metric_args={"interval_95": [round(end, 4) for end in ends]} if ends else None,
+            )
+        )
+    return found
+
+
+def _few(record: RunRecord) -> list[tuple[str, int]]:
+    """Name the classes of few training examples, the smallest first."""
+    counts = record.data["splits"].get("train", {}).get("classes", {})
+    found = sorted((count, name) for name, count in counts.items() if count < FEW)
+    return [(name, count) for count, name in found[:WEAKEST]]
+
+
+def _license_of(path: str) -> dict[str, str]:
+    """Read the licence from the card of the checkpoint that was fine-tuned; nothing if it says none."""
+    try:
+        if Path(path).is_dir():
+            card = ModelCard.load(Path(path) / "README.md", ignore_metadata_errors=True)
+        else:
+            card = ModelCard.load(path, ignore_metadata_errors=True)
+    except (OSError, ValueError, HfHubHTTPError, OfflineModeIsEnabled):
+        return {}
+    return {name: str(card.data[name]) for name in LICENCE if card.data.get(name)}
+
+
+def _plain(text: Any) -> str:
+    """Write text of the data so that Markdown does not read it as its own."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in str(text)).replace(
+        "\n", " "
+    )

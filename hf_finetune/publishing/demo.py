@@ -1,0 +1,272 @@
+"""A page on this machine to try a model on: one example, or many into a table."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.again import load_labelled, recipe_of, run_columns
+from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
+from hf_finetune.evaluation.outputs import open_output
+from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
+from hf_finetune.publishing.extras import need_extra
+from hf_finetune.publishing.parity import model_examples
+
+__all__ = ["Page", "build_page", "prepare_page", "serve"]
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = 8
+MOST_CLASSES = 10
+TABLE = "predictions.csv"
+
+Example = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page needs, and what it does; nothing of it knows gradio.
+
+    Attributes:
+        title: The model's name.
+        classifier: The model.
+        columns: Columns of tables, as the run's recipe names them.
+        pairs: Whether an example is a pair of texts.
+        examples: Texts, or files with pictures, that can be tried.
+        folder: Where pictures and tables lie while the page is open.
+    """
+
+    title: str
+    classifier: Classifier
+    columns: dict[str, str | None]
+    pairs: bool
+    examples: tuple[Example, ...]
+    folder: Path
+
+    @property
+    def image(self) -> bool:
+        """Whether an example is a picture."""
+        return self.classifier.task == "image-classification"
+
+    def one(self, content: Any, text_pair: str | None = None) -> Prediction:
+        """Predict one example.
+
+        Args:
+            content: The file of a picture, or a text. None if there is none.
+            text_pair: The second text of a pair.
+        """
+        if self.image:
+            item = open_image("", Path(content)) if content else Item("", error="There is no image.")
+        else:
+            item = open_text("", content or "", (text_pair or "") if self.pairs else None)
+        (prediction,) = PredictionStream(self.classifier, Inputs(iter([item]), 1))
+        return prediction
+
+    def many(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
+        """Predict the pictures, or the texts in csv, jsonl, parquet and txt files.
+
+        Args:
+            files: Paths. What cannot be read has its error in its row.
+
+        Returns:
+            A csv file, the number of its rows, and how many of those are errors.
+        """
+        if not files:
+            raise InputError(Problem("Files", "must be chosen first"))
+        path = Path(tempfile.mkdtemp(dir=self.folder)) / TABLE
+        rows = failed = 0
+        with open_output(path, self.classifier.target, self.classifier.label_names) as write:
+            for prediction in self._predictions(files):
+                rows += 1
+                failed += prediction.error is not None
+                write(prediction)
+        return path, rows, failed
+
+    def _predictions(self, files: Sequence[str | Path]) -> Iterator[Prediction]:
+        if self.image:  # a table could name any file of this machine, so that only pictures are read
+            paths = [Path(file) for file in files]
+            items = (open_image(path.name, path) for path in paths)
+            yield from PredictionStream(self.classifier, Inputs(items, len(paths)))
+            return
+        for file in files:
+            # An upload lies in a folder of its own, whose name says nothing to the person.
+            folder = f"{Path(file).parent}{os.sep}"
+            try:
+                for found in predict(self.classifier, [str(file)], columns=self.columns):
+                    yield replace(found, id=found.id.removeprefix(folder))
+            except InputError as error:
+                yield Prediction(Path(file).name, error=str(error).replace(folder, ""))
+
+
+def prepare_page(model_or_run: str | Path, folder: Path) -> Page:
+    """Load a model, and examples of its run's test split where its data is at hand.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        folder: For pictures and tables, as long as the page is open.
+
+    Raises:
+        InputError: If the model cannot be loaded.
+    """
+    recipe = recipe_of(model_or_run)
+    trust = recipe.model.trust_remote_code if recipe else False
+    classifier = load_classifier(model_or_run, trust_remote_code=trust)
+    examples: tuple[Example, ...] = ()
+    if recipe is not None:
+        try:
+            dataset = load_labelled(model_or_run, classifier)
+            examples = tuple(_keep(model_examples(dataset, EXAMPLES), folder))
+        except InputError as error:
+            logger.info("The page has no examples. %s", error)
+    columns = run_columns(model_or_run)
+    found = resolve_model_dir(model_or_run)
+    title = Path(found).parent.name if recipe is not None else Path(found).name
+    pairs = bool(columns.get("text_pair")) or any("text_pair" in example for example in examples)
+    return Page(title, classifier, columns, pairs, examples, folder)
+
+
+def serve(model_or_run: str | Path, *, port: int, opened: Callable[[str], None]) -> None:
+    """Show the page until Ctrl-C, to this machine only.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        port: Of the page; 0 takes a free one.
+        opened: Called with the address when the page can be opened.
+
+    Raises:
+        InputError: If gradio is missing, the model cannot be loaded, or the port is taken.
+    """
+    need_extra("demo", "hf-finetune demo")
+    with tempfile.TemporaryDirectory(prefix="hf-finetune-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # or what is uploaded would stay on the disk
+        page = prepare_page(model_or_run, Path(folder))
+        shown = build_page(page)
+        try:
+            _, address, _ = shown.launch(
+                server_name="127.0.0.1",
+                server_port=port or None,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                allowed_paths=[folder],
+                theme=_theme(),
+                footer_links=[],
+            )
+        except OSError as error:
+            repair = "Choose another one, or 0 for a free one."
+            raise InputError(Problem("--port", "must be free", str(port), repair)) from error
+        opened(address)
+        try:
+            shown.block_thread()
+        finally:
+            shown.close()
+
+
+def build_page(page: Page) -> Any:
+    """Lay the page out with gradio: one tab for one example, one for many."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    import gradio
+
+    with gradio.Blocks(title=page.title, analytics_enabled=False) as shown:
+        gradio.HTML(f"<h1>{escape(page.title)}</h1><p>{escape(_about(page))}</p>")
+        with gradio.Tab("One picture" if page.image else "One text"):
+            _lay_out_one(gradio, page)
+        with gradio.Tab("Several files"):
+            _lay_out_many(gradio, page)
+    return shown
+
+
+def _about(page: Page) -> str:
+    """Say in a sentence what the model does, and that nothing leaves the machine."""
+    subject = "a picture" if page.image else "a pair of texts" if page.pairs else "a text"
+    classes = f"{len(page.classifier.label_names):,} classes"
+    does = {
+        "regression": f"gives {subject} an amount",
+        "multi_label": f"says which of {classes} {subject} belongs to",
+        "single_label": f"says to which of {classes} {subject} belongs",
+    }[page.classifier.target]
+    return f"This model {does}. Nothing leaves this machine."
+
+
+def _lay_out_one(gradio: Any, page: Page) -> None:
+    with gradio.Row():
+        with gradio.Column():
+            given = _fields(gradio, page)
+            button = gradio.Button("Classify", variant="primary")
+        with gradio.Column():
+            if page.classifier.target == "regression":
+                answer = gradio.Textbox(label="Amount", interactive=False)
+            else:
+                most = min(MOST_CLASSES, len(page.classifier.label_names))
+                answer = gradio.Label(label="Probabilities", num_top_classes=most)
+
+    def classify(*values: Any) -> Any:
+        prediction = page.one(*values)
+        if prediction.error is not None:
+            raise gradio.Error(prediction.error)
+        return str(prediction.label) if page.classifier.target == "regression" else dict(prediction.scores)
+
+    button.click(classify, given, answer)
+    if page.examples:
+        keys = ["image"] if page.image else ["text", "text_pair"][: len(given)]
+        shown = [[example.get(key, "") for key in keys] for example in page.examples]
+        label = "Examples of the test split; click one"
+        gradio.Examples(shown, given, answer, classify, label=label, run_on_click=True, cache_examples=False)
+
+
+def _fields(gradio: Any, page: Page) -> list[Any]:
+    """Make the fields that an example is typed or put into."""
+    if page.image:
+        sources = ["upload", "clipboard"]
+        return [gradio.Image(type="filepath", image_mode=None, label="Picture", sources=sources, height=320)]
+    names = ["Text", "Second text"] if page.pairs else ["Text"]
+    return [gradio.Textbox(label=name, lines=4 if page.pairs else 6) for name in names]
+
+
+def _lay_out_many(gradio: Any, page: Page) -> None:
+    kinds = ["image"] if page.image else [".csv", ".jsonl", ".json", ".parquet", ".txt"]
+    label = (
+        "Pictures" if page.image else "Tables with a column of texts, or .txt files with a text in each line"
+    )
+    with gradio.Row():
+        with gradio.Column():
+            files = gradio.File(label=label, file_count="multiple", type="filepath", file_types=kinds)
+            button = gradio.Button("Classify all", variant="primary")
+        with gradio.Column():
+            table = gradio.File(label="Predictions, a row for each example", interactive=False)
+            said = gradio.Textbox(label="Done", interactive=False)
+
+    def classify(paths: list[str] | None) -> tuple[str, str]:
+        try:
+            path, rows, failed = page.many(paths or [])
+        except InputError as error:
+            raise gradio.Error(str(error)) from error
+        unread = f"; {failed:,} could not be read" if failed else ""
+        return f"{rows:,} rows{unread}", str(path)
+
+    button.click(classify, files, [said, table])
+
+
+def _theme() -> Any:
+    """Take the fonts of the machine: gradio's own come from another server."""
+    import gradio
+
+    return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def _keep(examples: Iterable[Any], folder: Path) -> Iterator[Example]:
+    for number, example in enumerate(examples):
+        if isinstance(example, Image.Image):
+            file = folder / f"example-{number}.png"
+            example.save(file)
+            yield {"image": str(file)}
+        else:
+            yield {name: str(text) for name, text in example.items()}

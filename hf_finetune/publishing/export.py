@@ -1,0 +1,299 @@
+"""Write a finished model in a format that other programs run, and check that it still says the same."""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.evaluation.again import load_labelled, recipe_of
+from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.files import replacing_folder
+from hf_finetune.publishing.extras import need_extra
+from hf_finetune.publishing.graph import (
+    ONNX_FILE,
+    PROGRAM_FILE,
+    onnx_classifier,
+    program_classifier,
+    write_metadata,
+    write_onnx,
+    write_program,
+)
+from hf_finetune.publishing.parity import (
+    Parity,
+    compare_models,
+    median_milliseconds,
+    model_examples,
+    weight_bytes,
+)
+from hf_finetune.publishing.pipes import (
+    ExportedPipeline,
+    Forward,
+    describe,
+    example_inputs,
+    model_inputs,
+    processor_of,
+)
+from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
+
+__all__ = ["FORMATS", "QUANTIZATIONS", "REPORT_FILE", "ExportResult", "ParityError", "export"]
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "torch_export")
+QUANTIZATIONS = ("int8",)
+REPORT_FILE = "export.json"
+
+TOLERANCE = 1e-3
+"""Largest difference of a logit without quantisation, as a fraction of the largest logit: what rounding may do."""
+
+
+class ParityError(RuntimeError):
+    """An exported model that says something else than the model that it was made from."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Attributes:
+        folder: Where it is.
+        report: The content of export.json.
+        headline: Names of the metrics that are worth printing.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    headline: tuple[str, ...]
+
+
+def export(
+    model_or_run: str | Path,
+    *,
+    format: str = "onnx",
+    quantize: str | None = None,
+    output: Path | None = None,
+    data: str | None = None,
+    batch_size: int = 64,
+) -> ExportResult:
+    """Export a finished model, with its labels and its preprocessing, and compare it with the model.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        format: ``onnx`` or ``torch_export``.
+        quantize: ``int8`` for weights of 8 bits, of onnx only.
+        output: Where to; None is a folder of the run, named after the format.
+        data: Labelled data to compare on, as in a recipe; None is that of the run.
+        batch_size: Examples per forward pass.
+
+    Raises:
+        InputError: If there is no such model, format or data, if the folder holds something else, or if a package
+            is missing.
+        GraphError: If torch cannot export the architecture.
+        ParityError: If the exported model's logits are others, and it is not quantised. Nothing is written then.
+    """
+    _check_choices(format, quantize)
+    folder = _output_folder(model_or_run, format, quantize, output)
+    if format == "onnx":
+        need_extra("onnx", "--format onnx")
+    recipe = recipe_of(model_or_run)
+    trust = recipe.model.trust_remote_code if recipe else False
+    classifier = _on_cpu(load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust))
+    dataset = load_labelled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
+    calibration = None
+    if quantize is not None and classifier.task == "image-classification":
+        calibration = _calibration_images(model_or_run, classifier, data)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as partial:
+        partial.mkdir()
+        _copy_config(model_or_run, classifier, partial)
+        _write_model(classifier, format, quantize, calibration, partial)
+        load = onnx_classifier if format == "onnx" else program_classifier
+        after = load(partial, batch_size=batch_size)
+        parity = compare_models(classifier, after, dataset)
+        if quantize is None:
+            _check_parity(parity)
+        report = {
+            **{"format": format, "quantize": quantize, "model": classifier.pipe.model.config.model_type},
+            **{"task": classifier.task, "target": classifier.target, "inputs": _inputs(classifier)},
+            **_parity_report(parity),
+            **_costs(model_or_run, classifier, after, partial),
+        }
+        _write_json(partial / REPORT_FILE, report)
+    return ExportResult(folder, report, default_metrics(classifier.target))
+
+
+def _check_choices(format: str, quantize: str | None) -> None:
+    if format not in FORMATS:
+        rule = f"must be one of {', '.join(FORMATS)}"
+        raise InputError(Problem("--format", rule, repr(format), nearest(format, FORMATS)))
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise InputError(Problem("--quantize", f"must be {' or '.join(QUANTIZATIONS)}", repr(quantize)))
+    if quantize is not None and format != "onnx":
+        raise InputError(Problem("--quantize", "must be left out unless the format is onnx", repr(quantize)))
+
+
+def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
+    """Choose the folder, which is empty, not there, or an export of before."""
+    if output is None:
+        if recipe_of(model_or_run) is None:
+            repair = "Only a run has a folder for it."
+            raise InputError(Problem("--output", "must be given unless the model is a run", "", repair))
+        run = Path(resolve_model_dir(model_or_run)).parent
+        return run / (format if quantize is None else f"{format}-{quantize}")
+    if output.exists() and not output.is_dir():
+        raise InputError(Problem("--output", "must be a folder", f"the file {str(output)!r}"))
+    if output.is_dir() and any(output.iterdir()) and not (output / REPORT_FILE).is_file():
+        rule = "must be an empty folder, a new one, or one that holds an export"
+        raise InputError(Problem("--output", rule, repr(str(output))))
+    return output
+
+
+def _on_cpu(classifier: Classifier) -> Classifier:
+    """Compare like with like: both models on the CPU, in float32."""
+    classifier.pipe.model.to("cpu").float().eval()
+    classifier.pipe.device = torch.device("cpu")
+    return classifier
+
+
+def _split(model_or_run: str | Path, data: str | None) -> str | None:
+    """Name the split to compare on: the test split, or the validation split of a run without one."""
+    recipe = recipe_of(model_or_run)
+    if data is not None or recipe is None:
+        return None
+    metrics = Path(resolve_model_dir(model_or_run)).parent / "metrics.json"
+    if metrics.is_file() and not json.loads(metrics.read_text(encoding="utf-8")).get("test"):
+        logger.info("The run has no test split: the models are compared on its validation split.")
+        return "validation"
+    return "test"
+
+
+def _calibration_images(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
+    """Take images that the parity check does not look at: of the validation split, else of the training split."""
+    for split in ("validation", "train"):
+        try:
+            found = load_labelled(model_or_run, classifier, data=data, split=split)
+        except InputError:
+            continue
+        return found.select(np.random.default_rng(0).permutation(len(found))[:CALIBRATION_EXAMPLES])
+    rule = "must hold a validation or a training split, from which int8 takes the ranges of the activations"
+    raise InputError(Problem("--data", rule, repr(data)))
+
+
+def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path) -> None:
+    """Let the label map and the preprocessing travel along, in the files that transformers reads."""
+    source = resolve_model_dir(model_or_run)
+    processor_of(classifier).save_pretrained(folder)
+    if isinstance(source, Path):
+        shutil.copyfile(source / "config.json", folder / "config.json")
+    else:
+        classifier.pipe.model.config.save_pretrained(folder)
+
+
+def _inputs(classifier: Classifier) -> dict[str, list[int | str]]:
+    """Give the inputs with their shapes, as a person who calls the model has to make them."""
+    axes = ["batch"] if classifier.task == "image-classification" else ["batch", "tokens"]
+    return {name: [*axes, *value.shape[len(axes) :]] for name, value in _example_inputs(classifier).items()}
+
+
+def _example_inputs(classifier: Classifier) -> dict[str, torch.Tensor]:
+    return example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+
+
+def _write_model(
+    classifier: Classifier, format: str, quantize: str | None, calibration: Dataset | None, folder: Path
+) -> None:
+    model, task, batch = classifier.pipe.model, classifier.task, _example_inputs(classifier)
+    metadata = describe(classifier)
+    if format == "torch_export":
+        write_program(model, task, batch, folder / PROGRAM_FILE, metadata)
+        return
+    path = folder / ONNX_FILE
+    write_onnx(model, task, batch, path)
+    if quantize is not None:
+        whole = path.rename(folder / "float32.onnx")
+        quantize_int8(whole, task, path, _calibration_batches(classifier, calibration))
+        for left in folder.glob("float32.onnx*"):
+            left.unlink()
+    write_metadata(path, metadata)
+
+
+def _calibration_batches(
+    classifier: Classifier, images: Dataset | None
+) -> Iterator[Mapping[str, torch.Tensor]]:
+    prepare = model_inputs(classifier.task, processor_of(classifier))
+    for image in () if images is None else model_examples(images):
+        yield prepare([image])
+
+
+def _check_parity(parity: Parity) -> None:
+    allowed = TOLERANCE * parity.largest_logit
+    if not parity.largest_difference <= allowed:
+        raise ParityError(
+            f"The exported model's logits differ by up to {parity.largest_difference:.3g} from the model's, whose "
+            f"largest is {parity.largest_logit:.3g}; rounding explains {allowed:.3g}. Nothing was written."
+        )
+
+
+def _parity_report(parity: Parity) -> dict[str, Any]:
+    return {
+        "examples": parity.examples,
+        "largest_difference": parity.largest_difference,
+        "largest_logit": parity.largest_logit,
+        "same_answers": parity.same_answers,
+        "metrics": {"before": _without_nan(parity.before), "after": _without_nan(parity.after)},
+    }
+
+
+def _costs(model_or_run: str | Path, before: Classifier, after: Classifier, folder: Path) -> dict[str, Any]:
+    """Take sizes of the weights, and the time of a forward pass for one example; reading it is not counted."""
+    files = (folder / ONNX_FILE, folder / f"{ONNX_FILE}.data", folder / PROGRAM_FILE)
+    return {
+        "bytes": {"before": _model_bytes(model_or_run, before), "after": weight_bytes(*files)},
+        "milliseconds": {"before": _latency(before), "after": _latency(after)},
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _model_bytes(model_or_run: str | Path, classifier: Classifier) -> int:
+    source = resolve_model_dir(model_or_run)
+    if isinstance(source, Path):
+        found = weight_bytes(*source.glob("*.safetensors"), *source.glob("*.bin"))
+        if found:
+            return found
+    return sum(value.numel() * value.element_size() for value in classifier.pipe.model.state_dict().values())
+
+
+def _latency(classifier: Classifier) -> float:
+    pipe: Any = classifier.pipe
+    if isinstance(pipe, ExportedPipeline):
+        prepare, forward = pipe.prepare, pipe.forward
+    else:
+        prepare, forward = model_inputs(classifier.task, processor_of(classifier)), _model_forward(pipe.model)
+    batch = {name: value[:1] for name, value in example_inputs(classifier.task, prepare).items()}
+    return median_milliseconds(lambda: forward(batch))
+
+
+def _model_forward(model: torch.nn.Module) -> Forward:
+    def forward(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
+        with torch.no_grad():
+            return model(**batch).logits.numpy()
+
+    return forward
+
+
+def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,186 @@
+"""A folder that runs as a Space of the Hugging Face Hub, and anywhere else, without this package."""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import TimmWrapperConfig
+
+from hf_finetune.data.texts import resolve_max_length
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.again import recipe_of
+from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.files import replacing_folder
+from hf_finetune.publishing.pipes import processor_of
+
+__all__ = ["write_space"]
+
+# What a checkpoint consists of. Its README, and whatever else lies there, stays at home.
+_CHECKPOINT = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+_README = """\
+---
+title: {title}
+sdk: gradio
+app_file: app.py
+---
+
+Try a model for {task}. `app.py` is plain transformers and gradio; to run it elsewhere:
+
+    pip install -r requirements.txt
+    python app.py
+"""
+
+_APP = '''\
+"""Try the model of this folder, with plain transformers and gradio. What differs between models is in settings.json."""
+
+import json
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageOps
+from transformers import pipeline
+
+HERE = Path(__file__).parent
+SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
+IMAGE = SETTINGS["task"] == "image-classification"
+TARGET = SETTINGS["target"]
+CLASSES = SETTINGS["classes"]
+
+pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"))
+pipe.model.config.id2label = dict(enumerate(CLASSES))
+
+
+def upright_rgb(image):
+    """Show an image as it was shown in training: upright, on white where it is transparent."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("RGB")
+
+
+def logits_of(given, options):
+    found = pipe(given, function_to_apply="none", top_k=len(CLASSES), **options)
+    by_class = {each["label"]: each["score"] for each in found}
+    return np.array([by_class[name] for name in CLASSES], dtype=np.float64) / SETTINGS["temperature"]
+
+
+def said_of(logits):
+    if TARGET == "regression":
+        return f"{logits[0]:.4g}"
+    if TARGET == "multi_label":
+        scores = 1 / (1 + np.exp(-logits))
+    else:
+        scores = np.exp(logits - logits.max())
+        scores /= scores.sum()
+    return dict(zip(CLASSES, scores.tolist()))
+
+
+def classify_image(image):
+    if image is None:
+        raise gr.Error("There is no image.")
+    return said_of(logits_of(upright_rgb(image), {}))
+
+
+def classify_text(text, text_pair=None):
+    given = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
+    if not all((part or "").strip() for part in given.values()):
+        raise gr.Error("The text is empty.")
+    return said_of(logits_of(given, {"truncation": True, "max_length": SETTINGS["max_length"]}))
+
+
+def components():
+    if IMAGE:
+        return [gr.Image(type="pil", image_mode=None, label="Picture")]
+    texts = [gr.Textbox(lines=4, label="Text")]
+    return [*texts, gr.Textbox(lines=4, label="Second text")] if SETTINGS["pairs"] else texts
+
+
+page = gr.Interface(
+    classify_image if IMAGE else classify_text,
+    components(),
+    gr.Textbox(label="Amount") if TARGET == "regression" else gr.Label(num_top_classes=min(10, len(CLASSES))),
+    title=SETTINGS["title"],
+    flagging_mode="never",
+)
+
+if __name__ == "__main__":
+    page.launch()
+'''
+
+
+def write_space(model_or_run: str | Path, folder: Path) -> None:
+    """Write app.py, its settings, requirements.txt, README.md and the model. No example of the data is in it.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder, or a Hub id, which the Space then loads from the Hub.
+        folder: Where to. It must be empty or not there.
+
+    Raises:
+        InputError: If the model cannot be loaded, or if the folder holds something.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(Problem("--space", "must be an empty folder, or not there", repr(str(folder))))
+    recipe = recipe_of(model_or_run)
+    if recipe is not None and recipe.model.trust_remote_code:
+        raise InputError(Problem("--space", "must be left out for a model that brings its own code"))
+    classifier = load_classifier(model_or_run)
+    source = resolve_model_dir(model_or_run)
+    pairs = recipe is not None and bool(recipe.data.columns.text_pair)
+    title = Path(source).parent.name if recipe is not None else Path(source).name
+    settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as partial:
+        partial.mkdir()
+        if isinstance(source, Path):
+            _copy_checkpoint(source, partial / "model")
+        _write(partial / "app.py", _APP)
+        _write(partial / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        _write(partial / "requirements.txt", "\n".join(_requirements(classifier)) + "\n")
+        # A JSON string is a YAML string as well, whatever is in it.
+        quoted_title = json.dumps(title, ensure_ascii=False)
+        _write(partial / "README.md", _README.format(title=quoted_title, task=classifier.task))
+
+
+def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool) -> dict[str, Any]:
+    text = classifier.task == "text-classification"
+    return {
+        "title": title,
+        "task": classifier.task,
+        "target": classifier.target,
+        "model": model,
+        "classes": list(classifier.label_names),
+        "temperature": classifier.temperature,
+        "pairs": pairs,
+        "max_length": resolve_max_length(processor_of(classifier), None) if text else None,
+    }
+
+
+def _copy_checkpoint(source: Path, folder: Path) -> None:
+    folder.mkdir()
+    for pattern in _CHECKPOINT:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _requirements(classifier: Classifier) -> list[str]:
+    """Name what app.py imports, not older than what the model was tried with here."""
+    names = ["torch", "transformers"]
+    if classifier.task == "image-classification":
+        names.append("torchvision")
+    if isinstance(classifier.pipe.model.config, TimmWrapperConfig):
+        names.append("timm")
+    return ["gradio>=6", "numpy", "pillow", *(f"{name}>={_release(name)}" for name in names)]
+
+
+def _release(name: str) -> str:
+    """Give a version without what a build adds: 2.9.0+cu128 is 2.9.0."""
+    return version(name).partition("+")[0]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
