@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import errno
 import os
 import sys
 import tempfile
@@ -11,7 +10,8 @@ import typer
 from rich.console import Console
 
 from hf_finetune import __version__
-from hf_finetune.errors import InputError
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.failures import tell_failure, tell_input_error, tell_unpublished
 
 __all__ = ["main"]
 
@@ -27,9 +27,6 @@ cache_app = typer.Typer(
     no_args_is_help=True, help="What is kept of frozen layers, so that it is computed once."
 )
 app.add_typer(cache_app, name="cache")
-
-# What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
-USAGE_ERROR = typer.BadParameter.__mro__[2]
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -53,14 +50,14 @@ def main() -> None:
     try:
         code = app(standalone_mode=False, prog_name="hf-finetune")
     except InputError as error:
-        code = _tell(error)
+        code = tell_input_error(err, error)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = _tell_failure(error)
+        code = tell_failure(err, error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -109,13 +106,18 @@ def run_command(
             )
     if display.is_main:
         display.print_result(out, result)
+    if result.unpublished:
+        if display.is_main:
+            tell_unpublished(err, result.unpublished, result.publish_later)
+        raise typer.Exit(1)
 
 
 @app.command("plan")
 def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Print what each stage would train, at which rates. Trains nothing."""
-    from hf_finetune.progress import print_plan, quiet_libraries
+    from hf_finetune.progress import quiet_libraries
     from hf_finetune.recipe import load_recipe
+    from hf_finetune.tables import print_plan
 
     loaded = load_recipe(recipe, overrides or ())
     quiet_libraries(err)
@@ -159,14 +161,15 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
 ) -> None:
     """Evaluate a finished model on labelled data, through the pipeline that others use."""
-    from hf_finetune.progress import counting_bar, print_metrics, quiet_libraries
+    from hf_finetune.progress import counting_bar, quiet_libraries
+    from hf_finetune.tables import print_metrics
 
     quiet_libraries(err)
     from hf_finetune.evaluation.again import evaluate_again
 
     with counting_bar(err, "Evaluating") as advance:
         result = evaluate_again(model, data=data, split=split, batch_size=batch_size, progress=advance)
-    print_metrics(out, result.metrics, f"{len(result.ids):,} examples")
+    print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples")
 
 
 @app.command("predict")
@@ -208,6 +211,111 @@ def predict_command(
         for name, reason in stream.first_failures:
             err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Run directories, or files of predictions.")
+    ],
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; may be given again.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+) -> None:
+    """Compare runs with the first one on their common test examples, and say which differences are no luck."""
+    from hf_finetune.evaluation.compare import compare_runs
+    from hf_finetune.tables import print_comparisons
+
+    print_comparisons(out, runs[0], compare_runs(runs, metric or (), seed=seed))
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run that is done.")],
+) -> None:
+    """Write the report of a run anew: RUN/report.html, and its figures in RUN/figures."""
+    from hf_finetune.report.page import write_report
+
+    out.print(f"{write_report(run)}", markup=False, soft_wrap=True)
+
+
+@app.command("publish")
+def publish_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    to: Annotated[str, typer.Option(help="The repository on the Hub: NAMESPACE/NAME.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository; without either, only you."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch; without it, the main one.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A new tag for what is published.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Publish a finished run's model on the Hub, in one commit, after showing what goes there."""
+    from hf_finetune.progress import quiet_hub
+    from hf_finetune.tables import print_publication
+
+    if not yes and not sys.stdin.isatty():
+        raise InputError(Problem("--yes", "must be given where nobody can answer the question"))
+    quiet_hub(err)
+    from hf_finetune.publishing.hub import plan_publication, publish
+
+    planned = plan_publication(run, to, private=private, revision=revision, tag=tag)
+    print_publication(out, planned)
+    if planned.is_nothing:
+        return
+    if not yes and not typer.confirm("Publish this?"):
+        out.print("Nothing was sent.")
+        raise typer.Exit(1)
+    published = publish(planned)
+    out.print(f"Published as {published.url}, commit {published.commit[:12]}.", markup=False)
+
+
+@app.command("export")
+def export_command(
+    model: ModelArgument,
+    format: Annotated[
+        str, typer.Option(help="onnx, or torch_export for a program of torch.export.")
+    ] = "onnx",
+    quantize: Annotated[str | None, typer.Option(help="int8: weights of 8 bits, for onnx.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder; without it, one of the run, named after the format.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data to compare on; without it, the run's test split.")
+    ] = None,
+) -> None:
+    """Write a finished model for programs without transformers, and check that it still says the same."""
+    from hf_finetune.progress import quiet_libraries
+    from hf_finetune.tables import print_export
+
+    quiet_libraries(err)
+    from hf_finetune.publishing.export import export
+
+    print_export(out, export(model, format=format, quantize=quantize, output=output, data=data))
+
+
+@app.command("demo")
+def demo_command(
+    model: ModelArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 7860,
+    space: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder that runs as a Space of the Hub, and show nothing here."),
+    ] = None,
+) -> None:
+    """Try a finished model on a page in the browser, which only this machine can open."""
+    from hf_finetune.progress import quiet_libraries
+
+    quiet_libraries(err)
+    if space is not None:
+        from hf_finetune.publishing.space import write_space
+
+        write_space(model, space)
+        out.print(f"{space} runs as a Space, and here: python app.py in it.", markup=False)
+        return
+    from hf_finetune.publishing.demo import serve
+
+    serve(model, port=port, opened=lambda address: out.print(f"{address}  Ctrl-C ends it.", markup=False))
 
 
 @recipes_app.command("list")
@@ -252,8 +360,8 @@ def recipes_schema() -> None:
 @cache_app.command("list")
 def cache_list() -> None:
     """List what is kept, the least recently used first."""
-    from hf_finetune.progress import print_kept
     from hf_finetune.speed.kept import cache_folder, list_kept
+    from hf_finetune.tables import print_kept
 
     print_kept(out, cache_folder(), list_kept(cache_folder()))
 
@@ -267,52 +375,3 @@ def cache_prune(
 
     removed = prune_kept(cache_folder(), parse_size(max_size))
     out.print(f"Removed {len(removed)} from {cache_folder()}: {sum(kept.bytes for kept in removed):,} bytes.")
-
-
-def _tell(error: InputError) -> int:
-    if int(os.environ.get("RANK", "0")) == 0:
-        count = len(error.problems)
-        err.print(
-            f"[bold red]{count} problem{'s' if count != 1 else ''}:[/]"
-            if count > 1
-            else "[bold red]Problem:[/]"
-        )
-        for problem in error.problems:
-            err.print(f"  {problem}", markup=False)
-    return 2
-
-
-def _tell_failure(error: Exception) -> int:
-    if isinstance(error, typer.Exit):
-        return error.exit_code
-    if isinstance(error, typer.Abort):
-        return 130
-    if isinstance(error, USAGE_ERROR):
-        error.show()  # type: ignore[attr-defined]
-        return error.exit_code  # type: ignore[attr-defined]
-    if os.environ.get("HF_FINETUNE_TRACEBACK"):
-        raise error
-    if _disk_is_full(error):
-        err.print(
-            "[bold red]The disk is full.[/] What was saved before is kept; a run goes on with --resume."
-        )
-        return 1
-    if type(error).__name__ in ("DivergedError", "LostProcessError"):
-        err.print("[bold red]Stopped:[/]", end=" ")
-        err.print(str(error), markup=False)
-        return 1
-    err.print(f"[bold red]{type(error).__name__}:[/]", end=" ")
-    err.print(str(error), markup=False)
-    err.print("Set HF_FINETUNE_TRACEBACK=1 to see where.", style="dim")
-    return 1
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Tell from an error, or what caused it. safetensors gives only a text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return True
-        if any(words in str(error) for words in ("No space left on device", "File too large")):
-            return True
-        error = error.__cause__
-    return False

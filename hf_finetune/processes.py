@@ -237,6 +237,8 @@ def of_all(state: PartialState, value: Any) -> list[Any]:
 
 def local_processes(state: PartialState) -> int:
     """Count the processes on this machine, which share its disk."""
+    if state.num_processes == 1:
+        return 1
     return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
 
 

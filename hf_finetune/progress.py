@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,38 +19,24 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-
-from hf_finetune.recipe.schema import SchedulesSpec
-from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from hf_finetune.plan.layers import Layout
-    from hf_finetune.plan.stages import StagePlan
-    from hf_finetune.ready import PlanReport
-    from hf_finetune.recipe import Recipe, ScheduleSpec, StageSpec
     from hf_finetune.run import RunResult
-    from hf_finetune.speed.kept import Kept
 
 __all__ = [
     "RunDisplay",
     "counting_bar",
     "default_run_folder",
-    "print_kept",
-    "print_metrics",
-    "print_plan",
+    "quiet_hub",
     "quiet_libraries",
 ]
 
 
 def quiet_libraries(console: Console) -> None:
     """Show this package's own log lines, and of the libraries only errors."""
-    handler = _log_handler(console)
-    ours = logging.getLogger("hf_finetune")
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    quiet_hub(console)
     import datasets
     import transformers
 
@@ -59,6 +45,13 @@ def quiet_libraries(console: Console) -> None:
     # It logs what it raises as well.
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
+
+
+def quiet_hub(console: Console) -> None:
+    """Show this package's own log lines, and of the Hub's client one that says that there is no answer."""
+    ours = logging.getLogger("hf_finetune")
+    ours.handlers, ours.propagate = [_log_handler(console)], False
+    ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     hub, handler = logging.getLogger("huggingface_hub"), _log_handler(console)
     handler.addFilter(_HubOnce())
@@ -166,10 +159,13 @@ class RunDisplay:
 
     def print_result(self, console: Console, result: "RunResult") -> None:
         """Print the last lines: how good it is, and where everything is."""
-        test, majority = result.metrics["test"], result.metrics["baselines"].get("majority", {})
+        test, baselines = result.metrics["test"], result.metrics["baselines"]
         if test:
             shown = {name: test.get(name) for name in result.headline}
-            console.print(f"Test: {_line(shown)}   (without the input: {_line(majority)})", markup=False)
+            beside = [f"without the input: {_line(baselines['majority'])}"]
+            if "linear_probe" in baselines:
+                beside.append(f"on frozen features: {_line(baselines['linear_probe'])}")
+            console.print(f"Test: {_line(shown)}   ({'; '.join(beside)})", markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
         what, how = (
@@ -179,6 +175,7 @@ class RunDisplay:
         if not (result.folder / "model").exists():
             what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"
         console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
+        console.print(f"Report: {result.folder / 'report.html'}", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -194,93 +191,6 @@ def counting_bar(console: Console, title: str, total: int | None = None) -> Iter
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def print_metrics(console: Console, metrics: Mapping[str, float], caption: str) -> None:
-    """Print metrics one below the other."""
-    table = Table(box=None, show_header=False)
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    console.print(table)
-    console.print(caption, markup=False)
-
-
-def print_kept(console: Console, folder: Path, kept: "Sequence[Kept]") -> None:
-    """Print what is kept in the cache folder: when it was last used, its bytes, its examples, what it is of."""
-    for each in kept:
-        line = (
-            f"{each.used:%Y-%m-%d %H:%M}  {each.bytes:>15,} bytes  {each.examples:>9,} examples  {each.about}"
-        )
-        console.print(line, markup=False)
-    console.print(f"{sum(each.bytes for each in kept):,} bytes in {folder}", markup=False)
-
-
-def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
-    """Print a table per stage: what is trained, at which rates, for how long, and what of the rest is computed once."""
-    layout = report.plan.layout
-    groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
-    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
-    numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
-    console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
-    if recipe.strategy is not None:
-        written = [_written(stage) for stage in report.recipe.stages]
-        console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
-        console.print(write_yaml({"stages": written}), markup=False)
-    stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
-    for index, (stage, planned, sentence) in enumerate(stages):
-        _print_stage(console, index, stage, planned, layout)
-        if sentence:
-            console.print(sentence, markup=False)
-    if report.notes:
-        console.print()
-    for note in report.notes:
-        console.print(note, markup=False)
-
-
-def _print_stage(
-    console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
-) -> None:
-    steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
-    epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
-    table = Table(
-        title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
-    )
-    for heading in ("layers", "parameters", "lr", "weight decay", "schedule"):
-        table.add_column(heading, justify="left" if heading in ("layers", "schedule") else "right")
-    for group in planned.groups:
-        schedule = _schedule(group.schedule)
-        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}", schedule)
-    console.print()
-    console.print(table)
-    warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
-    carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
-    console.print(
-        f"trains {planned.trainable_size:,} of {layout.size:,} parameters; {epochs}, {steps}, "
-        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}; "
-        f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
-        markup=False,
-    )
-
-
-def _several(number: float, word: str) -> str:
-    return f"{number:,.15g} {word}" if number == 1 else f"{number:,.15g} {word}s"
-
-
-def _written(stage: "StageSpec") -> dict[str, Any]:
-    """Give what differs from the defaults of a stage, as short as a recipe may say it."""
-    fields = stage.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(stage.schedule, SchedulesSpec):
-        by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
-        fields["schedule"] = {
-            part: one.name if one.power == 1 else one.model_dump() for part, one in by_part.items()
-        }
-    return fields
-
-
-def _schedule(schedule: "ScheduleSpec | None") -> str:
-    if schedule is None:
-        return ""
-    return f"{schedule.name} {schedule.power:g}" if schedule.name == "polynomial" else schedule.name
 
 
 def _make_callback(display: RunDisplay) -> "TrainerCallback":

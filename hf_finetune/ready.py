@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.prepare import LabelledData
@@ -16,7 +17,9 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.adapters import add_adapter, uncalled_layers
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
+from hf_finetune.models.compressing import has_zeros, stage_layouts
 from hf_finetune.models.layout import head_names, read_layout
+from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
@@ -116,11 +119,12 @@ def plan(recipe: Recipe) -> PlanReport:
     if data is not None:
         problems += _recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
     examples = len(data.train) if data else None
-    if layout is not None:
+    if layout is not None and config is not None:
         with _collected(problems):
             recipe = written_out(recipe, layout)
-            made = build_plan(layout, recipe.stages, examples, start_processes().num_processes)
-            problems += _adapter_problems(recipe, made)
+            layouts = stage_layouts(layout, config, task.modality, recipe.stages)
+            made = build_plan(layout, recipe.stages, examples, start_processes().num_processes, layouts)
+            problems += adapter_problems(recipe, made)
     if problems or layout is None or made is None or config is None:
         raise InputError(problems)
     return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples, config)
@@ -204,12 +208,14 @@ def make_ready(
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += _recipe_problems(recipe, data, headline)
-    if layout is not None:
+    if layout is not None and config is not None:
         with _collected(problems):
             asked = written_out(recipe, layout)
             recipe = spread(asked) if spread else asked
-            made = build_plan(layout, recipe.stages, len(data.train) if data else None, processes)
-            problems += _adapter_problems(recipe, made)
+            layouts = stage_layouts(layout, config, task.modality, recipe.stages)
+            examples = len(data.train) if data else None
+            made = build_plan(layout, recipe.stages, examples, processes, layouts)
+            problems += adapter_problems(recipe, made)
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, asked, task, data, config, processor, made, tuple(headline))
@@ -263,25 +269,6 @@ def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[
     skeleton = build_skeleton(config, task.modality)
     notes = add_recipe_adapter(skeleton, recipe)
     return read_layout(skeleton), notes
-
-
-def _adapter_problems(recipe: Recipe, made: Plan) -> list[Problem]:
-    """Refuse to save an adapter on its own where it would not be all that the stages changed."""
-    adapter = recipe.model.adapter
-    if adapter is None or adapter.save == "merged":
-        return []
-    beside = {
-        parameter.name
-        for parameter in made.layout.parameters
-        if parameter.is_adapter or parameter.group == made.layout.backbone_groups
-    }
-    rule = "must train only the adapter and the head when model.adapter.save is not merged"
-    repair = f"Set model.adapter.save to merged, or train {adapter.type}."
-    return [
-        Problem(f"stages[{index}].train", rule, repr(stage.train), repair)
-        for index, stage in enumerate(made.stages)
-        if not beside.issuperset(stage.trainable)
-    ]
 
 
 def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
@@ -342,6 +329,10 @@ def _stage_problems(recipe: Recipe) -> list[Problem]:
         if stage.carry_optimizer and is_sharded():
             rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
             problems.append(Problem(f"{place}.carry_optimizer", rule))
+    if has_zeros(recipe.stages) and is_sharded():
+        rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
+        index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
+        problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
         rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
@@ -350,7 +341,7 @@ def _stage_problems(recipe: Recipe) -> list[Problem]:
 
 def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:
     """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
-    problems: list[Problem] = []
+    problems = _evaluation_problems(recipe, data)
     classes = len(data.label_names)
     for index, name in enumerate(headline):
         if problem := metric_problem(name, data.target, f"metrics[{index}]", classes):
@@ -369,4 +360,29 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
         if stage.label_smoothing and data.target != "single_label":
             rule = "must be 0 unless each example has one label"
             problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
+    return problems
+
+
+def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
+    """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
+    asked, problems = recipe.evaluation, []
+    for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
+        if wanted and data.validation is None:
+            repair = "Set data.split.validation above 0, or leave it out."
+            problems.append(
+                Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
+            )
+    if asked.thresholds and data.target != "multi_label":
+        problems.append(
+            Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
+        )
+    if asked.calibrate and data.target == "regression":
+        problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
+    known = get_available_reporting_integrations()
+    for index, name in enumerate(recipe.track):
+        if name not in known:
+            repair = f"Here are: {', '.join(known) or 'none'}. Or install it: python -m pip install {name}."
+            problems.append(
+                Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
+            )
     return problems

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,19 +14,9 @@ from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.checkpoint import load_classifier
-from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
-from hf_finetune.evaluation.metrics import (
-    compute_metrics,
-    greater_is_better,
-    label_array,
-    probabilities,
-)
-from hf_finetune.evaluation.predictions import write_predictions
-from hf_finetune.files import replacing_folder
-from hf_finetune.models.adapters import merge_adapter
-from hf_finetune.models.export import export_adapter, export_model
-from hf_finetune.models.layout import head_names
+from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities
+from hf_finetune.models.compressing import compress, has_zeros, in_shape_of
+from hf_finetune.models.pruning import zeros_of
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import (
     computes_on_cpu,
@@ -35,17 +25,28 @@ from hf_finetune.processes import (
     start_processes,
     wait_for_all,
 )
+from hf_finetune.publishing.at_the_end import publish_run
+from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
 from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
+from hf_finetune.run_compression import compare_sizes
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
+from hf_finetune.run_folds import cross_validate
+from hf_finetune.run_results import evaluate_run, finish_model, without_nan, write_data
 from hf_finetune.run_speed import cache_settings, decode_images
+from hf_finetune.run_teachers import load_teachers
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
+from hf_finetune.speed.ways import Way
 from hf_finetune.staging.callbacks import DivergedError
+from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
+from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["RunResult", "run"]
 
@@ -62,11 +63,15 @@ class RunResult:
         folder: The run directory.
         metrics: The content of ``metrics.json``.
         headline: Names of the metrics that the recipe asks for, the leading one first.
+        unpublished: Why the model is not published although the recipe wants that.
+        publish_later: The command that publishes it, in that case.
     """
 
     folder: Path
     metrics: dict[str, Any]
     headline: tuple[str, ...]
+    unpublished: tuple[Problem, ...] = ()
+    publish_later: str = ""
 
 
 def run(
@@ -101,9 +106,13 @@ def run(
         keep_freed_memory()
     try:
         with naming_lost_processes(state):
-            return _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
+            result = _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
     finally:
         give_back_memory()
+    if recipe.publish is None or not state.is_main_process:
+        return result
+    problems, command = publish_run(recipe.publish, result.folder)
+    return replace(result, unpublished=problems, publish_later=command)
 
 
 def _run(
@@ -126,9 +135,13 @@ def _run(
     ready = get_ready(recipe, state, spread)
     recipe = ready.recipe
     built = load_pretrained(ready)
-    inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
-    settings = [cache_settings(ready, planned) for planned in ready.plan.stages]
+    teachers = load_teachers(ready)
+    settings = [
+        cache_settings(ready, stage, planned)
+        for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
+    ]
     if before is None:
         manifest = begin_run(folder, ready, state)
     else:
@@ -142,21 +155,35 @@ def _run(
             logger.info("Stage %s is done already.", stage.name)
             continue
         if index > 0:
-            model = load_pretrained(ready).model
+            model = in_shape_of(load_pretrained(ready).model, recipe.stages[:index])
             load_weights(model, stage_folder(folder, index - 1, recipe.stages[index - 1].name) / WEIGHTS)
+        model = compress(model, stage)
         manifest = _run_stage(
-            model, index, ready, inputs, settings[index], manifest, folder, state, callbacks
+            model, index, ready, inputs, settings[index], teachers[index], manifest, folder, state, callbacks
         )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         last = len(recipe.stages) - 1
-        model = load_pretrained(ready).model  # that of the last stage may be divided, or compiled
+        # that of the last stage may be divided, or compiled
+        model = in_shape_of(load_pretrained(ready).model, recipe.stages)
         load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
-        _export(model, ready, folder)
-        metrics = _evaluate(ready, manifest, folder, perf_counter() - started, progress)
+        metrics = _results(model, ready, manifest, folder, state, started, progress)
+    wait_for_all(state)
+    if recipe.evaluation.folds is not None:
+
+        def train(fold: Recipe, place: Path, resumes: bool) -> RunResult:
+            return _run(fold, place, resumes, allow_changes, callbacks, None, state)
+
+        metrics["cross_validation"] = cross_validate(ready.asked, folder, train, state)
+    if state.is_main_process:
+        metrics["wall_seconds"] = round(perf_counter() - started, 3)
+        write_json(folder / "metrics.json", metrics)
         if ready.saves == "adapter":
             shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
+        write_report(folder)
+        if ready.saves != "adapter":
+            write_card(folder)
     wait_for_all(state)
     return RunResult(folder, metrics, ready.headline)
 
@@ -167,6 +194,7 @@ def _run_stage(
     ready: Ready,
     inputs: Inputs,
     cache: CacheSettings | None,
+    teacher: Teacher | None,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -181,6 +209,7 @@ def _run_stage(
     best = _best_metric(stage, ready)
     carries = stage.carry_optimizer
     following = recipe.stages[index + 1 : index + 2]
+    zeros = [KeepZeros(zeros_of(model))] if has_zeros(recipe.stages[: index + 1]) else []
     begun = perf_counter()
     try:
         result = train_stage(
@@ -201,10 +230,12 @@ def _run_stage(
             workers=count_workers(recipe.data.workers, state),
             seed=(recipe.seed + index) % 2**32,
             resume=resumes,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *zeros],
             carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
             keep_optimizer=any(other.carry_optimizer for other in following),
             cache=cache,
+            track=recipe.track,
+            teacher=teacher,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -215,6 +246,28 @@ def _run_stage(
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
     return manifest
+
+
+def _results(
+    model: PreTrainedModel,
+    ready: Ready,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    started: float,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Save the model, evaluate it as others will load it, and write ``metrics.json`` and ``predictions.parquet``."""
+    stages = [record.result for record in manifest.stages]
+    metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
+    write_data(ready, folder)
+    metrics |= finish_model(model, ready, folder)
+    ways = [Way(**stage["speed"]) for stage in stages]
+    metrics |= evaluate_run(ready, folder, ways, state.device, progress)
+    metrics |= compare_sizes(ready, folder, metrics["test"])
+    metrics["wall_seconds"] = round(perf_counter() - started, 3)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
 
 
 def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
@@ -243,7 +296,7 @@ def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float
 
 def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, resumes: bool) -> str:
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
-    share = f"{planned.trainable_size:,} of {ready.plan.layout.size:,} parameters"
+    share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
     verb = "goes on" if resumes else "begins"
     return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
 
@@ -263,72 +316,8 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "best_step": result.best_step,
         "train_seconds": round(seconds, 3),
         "trainable_parameters": planned.trainable_size,
-        "total_parameters": ready.plan.layout.size,
+        "total_parameters": planned.layout.size,
         "speed": asdict(result.way),
         "prefix_cache": asdict(result.cache),
-        "validation": _without_nan(result.validation),
+        "validation": without_nan(result.validation),
     }
-
-
-def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
-    """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it."""
-    spec = ready.recipe.model
-    if spec.adapter is not None:
-        model.cpu()
-        if ready.saves != "merged":
-            with replacing_folder(folder / "adapter") as partial:
-                export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
-        change = merge_adapter(model, ready.task.dummy(ready.processor))
-        logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
-    with replacing_folder(folder / "model") as partial:
-        export_model(model, ready.processor, partial)
-
-
-def _evaluate(
-    ready: Ready, manifest: Manifest, folder: Path, seconds: float, progress: Callable[[int], None] | None
-) -> dict[str, Any]:
-    """Evaluate what was saved, as others will load it, and write ``metrics.json`` and ``predictions.parquet``."""
-    content: dict[str, Any] = {
-        "task": ready.recipe.task,
-        "wall_seconds": 0.0,
-        "stages": [record.result for record in manifest.stages],
-        "test": {},
-        "baselines": {},
-    }
-    began = perf_counter()
-    if ready.data.test is not None:
-        extra = [name for name in ready.headline if name != "loss"]
-        classifier = load_classifier(
-            folder / "model",
-            batch_size=ready.recipe.evaluation.batch_size,
-            trust_remote_code=ready.recipe.model.trust_remote_code,
-        )
-        found = evaluate_model(classifier, ready.data.test, metrics=extra, progress=progress)
-        write_predictions(
-            folder / "predictions.parquet",
-            found.ids,
-            found.labels,
-            found.scores,
-            found.target,
-            found.label_names,
-        )
-        content["test"] = _without_nan(found.metrics)
-        content["baselines"] = {"majority": _without_nan(_majority(ready, found))}
-    content["wall_seconds"] = round(seconds + perf_counter() - began, 3)
-    write_json(folder / "metrics.json", content)
-    return content
-
-
-def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
-    """Score the answer that ignores the input: the training split's class frequencies, or its mean amount."""
-    train = label_array(ready.data.train["label"], ready.data.target, len(ready.data.label_names))
-    if ready.data.target == "single_label":
-        answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
-    else:
-        answer = train.mean(axis=0)
-    scores = np.broadcast_to(answer, found.scores.shape)
-    return compute_metrics(ready.headline, ready.data.target, scores, found.labels)
-
-
-def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

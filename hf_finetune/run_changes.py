@@ -91,9 +91,14 @@ class Position:
 
 def find_changes(manifest: Manifest, recipe: Recipe, fingerprints: Mapping[str, str]) -> Changes:
     """Compare a run with what it is to be resumed with."""
-    fields = dict(_compare(manifest.recipe, recipe.model_dump(mode="json"), ""))
+    fields = dict(_compare(_trained(manifest.recipe), _trained(recipe.model_dump(mode="json")), ""))
     other = {name: manifest.fingerprints.get(name) != fingerprints[name] for name in ("data", "checkpoint")}
     return Changes(fields, **other)
+
+
+def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what has no say in the training: where the model goes afterwards."""
+    return {field: value for field, value in recipe.items() if field != "publish"}
 
 
 def find_position(folder: Path, manifest: Manifest) -> Position:
@@ -133,6 +138,7 @@ def uncarried(
 ) -> list[Problem]:
     """Say what a run cannot go on with, whoever allows it."""
     problems = []
+    asked = ready.asked.model_dump(mode="json")
     names = [stage.name for stage in ready.recipe.stages]
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
@@ -140,6 +146,10 @@ def uncarried(
             repair = "What is done keeps its number, order and names; begin a new run."
             rule = f"must be {record.name!r}, which is done"
             problems.append(Problem(f"stages[{index}].name", rule, found, repair))
+        elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(asked, index):
+            rule = "must stay as it was in a stage that is done"
+            repair = "Its weights have the shape and the zeros that this gave them; begin a new run."
+            problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
     trained = position.stage > 0 or position.step > 0
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
         rule = "must have the classes that the run began with"
@@ -155,6 +165,10 @@ def uncarried(
             rule = f"must be enough for the {position.step} steps that are done"
             problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
     return problems
+
+
+def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
+    return recipe["stages"][index].get("compress")
 
 
 def begins_anew(manifest: Manifest, changes: Changes, ready: Ready, position: Position) -> bool:

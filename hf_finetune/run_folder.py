@@ -17,6 +17,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedConfig
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.checkpoint import resolve_model_dir
 from hf_finetune.files import replacing
 from hf_finetune.processes import first_process_first
 from hf_finetune.ready import Ready
@@ -222,7 +223,7 @@ def _fingerprints(ready: Ready) -> dict[str, str]:
         "recipe": _sha256(dump_recipe(ready.asked)),
         "data": ready.data.fingerprint,
         "classes": _sha256(json.dumps([ready.data.target, ready.data.label_names])),
-        "checkpoint": _checkpoint_fingerprint(ready.asked.model.path, ready.config),
+        "checkpoint": _checkpoints_fingerprint(ready),
         "architecture": _sha256(json.dumps(layout)),
     }
 
@@ -241,7 +242,15 @@ def _make_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
 
 
-def _checkpoint_fingerprint(path: str, config: PreTrainedConfig) -> str:
+def _checkpoints_fingerprint(ready: Ready) -> str:
+    """Tell whether what is fine-tuned, and what stages learn from, is the same."""
+    found = _checkpoint_fingerprint(ready.asked.model.path, ready.config)
+    teachers = [resolve_model_dir(each.teacher.path) for each in ready.asked.stages if each.teacher]
+    each = [_checkpoint_fingerprint(str(teacher), None) for teacher in teachers]
+    return _sha256(json.dumps([found, *each])) if each else found
+
+
+def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
     digest = hashlib.sha256()
     folder = Path(path)
     if folder.is_dir():

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
+from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
-from hf_finetune.recipe import Recipe
+from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
@@ -24,35 +25,47 @@ from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
 from hf_finetune.tasks import TASKS, Inputs
 
-__all__ = ["cache_settings", "decode_images", "frozen_work"]
+__all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings"]
 
 logger = logging.getLogger(__name__)
 
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
-def cache_settings(ready: Ready, planned: StagePlan) -> CacheSettings | None:
+def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
     """Say where and how much is kept of what a stage's frozen layers give; None if nothing is to be."""
     recipe = ready.recipe
     spec = recipe.speed.prefix_cache
-    if spec is None:
+    if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
         return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
     return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source)
 
 
+def probe_settings(ready: Ready) -> CacheSettings:
+    """Say where the features of a baseline are kept: where a stage that trains the head keeps them, too."""
+    spec = ready.recipe.speed.prefix_cache or PrefixCacheSpec()
+    source = _digest(ready, ready.recipe.seed if _is_augmented(ready.recipe) else None)
+    return CacheSettings(cache_folder(), 1, None, spec.size_limit, source)
+
+
 def frozen_work(report: PlanReport) -> list[str]:
     """Say of each stage of a plan, in a sentence, how often its frozen layers will be computed, and what is kept."""
     subject = cache(lambda: _subject(report))
-    return [_frozen_work(report, planned, subject) for planned in report.plan.stages]
+    stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
+    return [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
 
 
-def _frozen_work(report: PlanReport, planned: StagePlan, subject: Callable[[], Subject]) -> str:
+def _frozen_work(
+    report: PlanReport, index: int, stage: StageSpec, planned: StagePlan, subject: Callable[[], Subject]
+) -> str:
     recipe, spec = report.recipe, report.recipe.speed.prefix_cache
-    if planned.trainable_size == report.plan.layout.size:
+    if planned.trainable_size == planned.layout.size:
         return ""
     if spec is None:
         return "frozen layers: computed in every epoch, as the recipe says"
+    if stage.teacher is not None:
+        return "frozen layers: computed in every epoch; the teacher looks at whole examples"
     views, epochs = _views(recipe, spec, planned)
     if reason := in_vain(views, epochs):
         return f"frozen layers: computed in every epoch; {reason}"
@@ -60,7 +73,7 @@ def _frozen_work(report: PlanReport, planned: StagePlan, subject: Callable[[], S
         skeleton, example = subject()
     except InputError:
         return ""  # without the processor nobody knows what an example looks like
-    found = foresee(skeleton, planned.trainable, example)
+    found = foresee(in_shape_of(skeleton, recipe.stages[: index + 1]), planned.trainable, example)
     if found.reason:
         return f"frozen layers: computed in every epoch; {found.reason}"
     return _forecast(found, views, report.examples)
@@ -115,11 +128,10 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
     speed = ready.recipe.speed
     if speed.decode_once is False or ready.task.modality != "image":
         return inputs
-    everything = ready.plan.layout.size
     train = validation = 0
     for planned, kept in zip(ready.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
-        if kept is None or kept.objection or planned.trainable_size == everything:
+        if kept is None or kept.objection or planned.trainable_size == planned.layout.size:
             train, validation = train + passes, validation + passes
         else:
             train, validation = train + kept.views, validation + 1
@@ -140,6 +152,8 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
 
 def _digest(ready: Ready, seed: int | None) -> str:
     """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
-    spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude={"path", "workers", "on_error"})
-    source = [ready.data.fingerprint, spec, str(ready.processor), seed]
+    unseen = {"path", "workers", "on_error", "split"}  # the fingerprint knows what came of them
+    spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude=unseen)
+    data = ready.data if ready.data.pool is None else ready.data.pool
+    source = [data.fingerprint, spec, str(ready.processor), seed]
     return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()

@@ -155,6 +155,13 @@ MUTATIONS = (
         (f"{UNIT}test_staging_stage.py::test_a_model_follows_train_again_when_its_stage_is_over",),
     ),
     Mutation(
+        "Pruned weights stay 0",
+        "hf_finetune.staging.zeros:keep_zeros",
+        "nothing",
+        nothing,
+        (f"{UNIT}test_staging_zeros.py::test_pruned_weights_stay_zero_and_the_others_move",),
+    ),
+    Mutation(
         "Freezing everything is an error",
         f"{FREEZING}:freeze_all_but",
         "an empty list is passed over",

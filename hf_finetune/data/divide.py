@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from hf_finetune.data.labels import Target
 from hf_finetune.data.locate import SPLITS
 from hf_finetune.data.split import choose_subset, cut_by_group, cut_splits, strata_of
 from hf_finetune.data.tables import Table
 from hf_finetune.data.wording import listed
 
-__all__ = ["cut_tables", "limit_tables", "note_cut"]
+__all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
 
 
 def cut_tables(
@@ -23,18 +25,24 @@ def cut_tables(
         seed: Chooses the rows.
     """
     train = tables["train"]
-    strata = strata_of(train.labels) if by_class else None
-    if train.groups is not None:
-        rows = cut_by_group(train.groups, strata, fractions, seed)
-    else:
-        keys = [row if key is None else key for row, key in enumerate(train.keys)]
-        rows = cut_splits(keys, strata, fractions, seed)
+    rows = cut_rows(train, fractions, by_class, seed)
     made = {split: train.take(chosen) for split, chosen in rows.items()}
     return {
         split: made[split] if split in made else tables[split]
         for split in SPLITS
         if split in {*made, *tables}
     }
+
+
+def cut_rows(
+    train: Table, fractions: Mapping[str, float], by_class: bool, seed: int
+) -> dict[str, np.ndarray]:
+    """Choose the rows of train that each split gets, and those that it keeps; as ``cut_tables``."""
+    strata = strata_of(train.labels) if by_class else None
+    if train.groups is not None:
+        return cut_by_group(train.groups, strata, fractions, seed)
+    keys = [row if key is None else key for row, key in enumerate(train.keys)]
+    return cut_splits(keys, strata, fractions, seed)
 
 
 def note_cut(

@@ -17,6 +17,7 @@ from hf_finetune.data.checks import (
 )
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
+from hf_finetune.data.folds import Fold, fold_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
@@ -25,7 +26,22 @@ from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["LabelledData", "prepare_data"]
+__all__ = ["LabelledData", "Pool", "prepare_data"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the splits of a fold are taken from, the same for every fold: so that work on an example is shared.
+
+    Attributes:
+        dataset: All examples, with the columns of a split.
+        rows: Of each split its rows.
+        fingerprint: As that of the data.
+    """
+
+    dataset: Dataset
+    rows: Mapping[str, tuple[int, ...]]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class LabelledData:
         label_names: The classes in the order of their indices. ``("label",)`` for regression.
         notes: What was inferred, made and left out, a sentence each.
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
+        pool: What the splits of a fold were taken from; None if the data is no fold.
     """
 
     train: Dataset
@@ -53,6 +70,7 @@ class LabelledData:
     label_names: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    pool: Pool | None = None
 
 
 def prepare_data(
@@ -69,6 +87,7 @@ def prepare_data(
     group: str | None = None,
     on_error: Literal["fail", "skip"] = "fail",
     limit: int | None = None,
+    fold: Fold | None = None,
     seed: int = 0,
 ) -> LabelledData:
     """Load labelled data, make the splits that it lacks, and check all of it.
@@ -87,6 +106,8 @@ def prepare_data(
         group: A column whose values may not be on both sides of a cut.
         on_error: Whether examples that cannot be used are reported or left out.
         limit: Number of examples to keep of each split. None keeps all.
+        fold: Part of a cross-validation over what is not for the test; it takes the place of the test split. None for
+            the splits as they are.
         seed: Chooses what goes into the cut splits and what is kept of a limited one.
 
     Raises:
@@ -138,6 +159,17 @@ def prepare_data(
         problems += label_problems
     if targets is None or problems:
         raise InputError(problems)
+    pool = None
+    if fold is not None:
+        by_class = stratify and targets.target != "regression"
+        folded = fold_tables(tables, fold, validation, by_class, seed)
+        pool = Pool(
+            folded.pool.dataset,
+            {split: tuple(rows.tolist()) for split, rows in folded.rows.items()},
+            _fingerprint({"pool": folded.pool}, targets),
+        )
+        tables = {split: folded.pool.take(rows) for split, rows in folded.rows.items()}
+        notes.append(folded.note)
     return LabelledData(
         train=tables["train"].dataset,
         validation=tables["validation"].dataset if "validation" in tables else None,
@@ -146,6 +178,7 @@ def prepare_data(
         label_names=targets.label_names,
         notes=tuple(notes),
         fingerprint=_fingerprint(tables, targets),
+        pool=pool,
     )
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 
-__all__ = ["SeededExamples"]
+__all__ = ["SeededExamples", "cycle", "set_epoch"]
 
 
 class SeededExamples(torch.utils.data.Dataset):
@@ -45,3 +46,18 @@ class SeededExamples(torch.utils.data.Dataset):
             return self.dataset[index]
         finally:
             torch.set_rng_state(before)
+
+
+def set_epoch(examples: Any, epoch: int) -> None:
+    """Tell examples, or those that a ``Subset`` is of, which epoch it is, if they have several versions."""
+    while isinstance(examples, Subset):
+        examples = examples.dataset
+    if hasattr(examples, "set_epoch"):
+        examples.set_epoch(epoch)
+
+
+def cycle(examples: Any, views: int) -> Any:
+    """Let examples, or those that a ``Subset`` is of, come in their first versions only, if they have several."""
+    if isinstance(examples, Subset):
+        return Subset(cycle(examples.dataset, views), examples.indices)
+    return examples.cycling(views) if isinstance(examples, SeededExamples) else examples

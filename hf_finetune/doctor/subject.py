@@ -26,6 +26,7 @@ from hf_finetune.models.build import BuiltModel
 from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready, try_forward
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.tasks import TASKS, Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["Subject", "made_up_data", "read_subject", "tiny_recipes"]
 
@@ -75,7 +76,7 @@ def read_subject(recipe: Recipe) -> Subject:
     pair = recipe.data.columns.text_pair is not None
     ready = make_ready(_without_metrics(recipe), made_up_data(modality, target, names, pair=pair))
     built, unaccounted = _load(ready)
-    inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
     examples = tuple(inputs.train[index] for index in range(EXAMPLES))
     return Subject(ready, built.model, inputs, examples, built.notes, unaccounted, remark)
@@ -155,8 +156,9 @@ def _load(ready: Ready) -> tuple[BuiltModel, tuple[Problem, ...]]:
 
 
 def _without_metrics(recipe: Recipe) -> Recipe:
-    """Leave out what only the real data can be asked for."""
-    stages = tuple(stage.model_copy(update={"best": None, "early_stopping": None}) for stage in recipe.stages)
+    """Leave out what only the real data can be asked for, and pruning: the checkpoint is examined as it is."""
+    unasked = {"best": None, "early_stopping": None, "compress": None}
+    stages = tuple(stage.model_copy(update=unasked) for stage in recipe.stages)
     return recipe.model_copy(update={"metrics": (), "stages": stages})
 
 

@@ -1,6 +1,7 @@
 """Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -9,10 +10,12 @@ from hf_finetune.data.for_evaluation import load_for_evaluation
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data
 
-__all__ = ["evaluate_again", "run_columns"]
+__all__ = ["evaluate_again", "load_labelled", "recipe_of", "run_columns"]
 
 
 def evaluate_again(
@@ -34,16 +37,38 @@ def evaluate_again(
     Raises:
         InputError: If there is no such model, data or split, or the data has labels that the model does not know.
     """
-    recipe = _recipe_of(model_or_run)
+    recipe = recipe_of(model_or_run)
     trust = recipe.model.trust_remote_code if recipe else False
     classifier = load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust)
-    if data is None and recipe is None:
-        repair = "A checkpoint knows no data; name some with --data."
-        raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
-    if data is None and recipe is not None:
-        dataset = _own_data(recipe, classifier, split or "test")
-    elif data is not None:
-        dataset = load_for_evaluation(
+    dataset = load_labelled(model_or_run, classifier, data=data, split=split)
+    metrics = recipe.metrics if recipe else ()
+    found = evaluate_model(classifier, dataset, metrics=metrics, progress=progress)
+    names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
+    seed = recipe.seed if recipe else 0
+    ends = intervals(names, found.target, found.scores, found.labels, seed=seed, thresholds=found.thresholds)
+    return replace(found, intervals=ends)
+
+
+def load_labelled(
+    model_or_run: str | Path, classifier: Classifier, *, data: str | None = None, split: str | None = None
+) -> Dataset:
+    """Load examples to judge a finished model by.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        classifier: What ``load_classifier`` made of it.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
+        split: Which split; None is the test split.
+
+    Returns:
+        As ``evaluate_model`` takes it.
+
+    Raises:
+        InputError: If there is no such data or split, or the data has labels that the model does not know.
+    """
+    recipe = recipe_of(model_or_run)
+    if data is not None:
+        return load_for_evaluation(
             data,
             modality="image" if classifier.task == "image-classification" else "text",
             target=classifier.target,
@@ -51,17 +76,20 @@ def evaluate_again(
             columns=run_columns(model_or_run),
             split=split,
         )
-    metrics = recipe.metrics if recipe else ()
-    return evaluate_model(classifier, dataset, metrics=metrics, progress=progress)
+    if recipe is None:
+        repair = "A checkpoint knows no data; name some with --data."
+        raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
+    return _own_data(recipe, classifier, split or "test")
 
 
 def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
     """Give the column names that a run's recipe names; none for a model that is not a run's."""
-    recipe = _recipe_of(model_or_run)
+    recipe = recipe_of(model_or_run)
     return recipe.data.columns.model_dump() if recipe else {}
 
 
-def _recipe_of(model_or_run: str | Path) -> Recipe | None:
+def recipe_of(model_or_run: str | Path) -> Recipe | None:
+    """Read the recipe of a run; None for a model that is not a run's."""
     found = resolve_model_dir(model_or_run)
     run = Path(found).parent
     # A checkpoint may lie beside any recipe; only in a run does a manifest lie there too.

@@ -27,7 +27,18 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.speed.allocator import keep_freed_memory
 
-__all__ = ["Classifier", "Task", "compute_logits", "load_classifier", "resolve_model_dir"]
+__all__ = [
+    "TEMPERATURE",
+    "THRESHOLDS",
+    "Classifier",
+    "Task",
+    "compute_logits",
+    "load_classifier",
+    "resolve_model_dir",
+]
+
+TEMPERATURE, THRESHOLDS = "logit_temperature", "decision_thresholds"
+"""Fields of a config that ``predict`` and ``evaluate`` heed; plain transformers keeps them and does nothing more."""
 
 Task = Literal["image-classification", "text-classification"]
 
@@ -54,6 +65,8 @@ class Classifier:
         target: What its labels are.
         label_names: Its classes in their order, no two alike.
         batch_size: Examples per forward pass.
+        temperature: By which logits are divided, of a model whose head could not be.
+        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
     """
 
     pipe: Pipeline
@@ -61,6 +74,8 @@ class Classifier:
     target: Target
     label_names: tuple[str, ...]
     batch_size: int
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
 
 
 def resolve_model_dir(model_or_run: str | Path) -> Path | str:
@@ -148,7 +163,11 @@ def load_classifier(
     pipe = pipeline(made_for, model=model, **settings)
     if pipe.device.type == "cpu":
         keep_freed_memory()
-    return Classifier(pipe, made_for, _target_of(model.config), label_names, batch_size)
+    return Classifier(
+        *(pipe, made_for, _target_of(model.config), label_names, batch_size),
+        temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
+        thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
+    )
 
 
 def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -167,7 +186,7 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
         logits = np.empty(len(position), dtype=np.float32)
         for entry in found:
             logits[position[entry["label"]]] = entry["score"]
-        yield logits
+        yield logits / classifier.temperature
 
 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:

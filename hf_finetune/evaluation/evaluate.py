@@ -1,7 +1,7 @@
 """Evaluate a finished model on labelled data: the evaluator of ``evaluate`` on a pipeline of transformers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -15,6 +15,7 @@ from hf_finetune.data.images import to_rgb
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
+from hf_finetune.evaluation.intervals import Interval
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
 
 __all__ = ["EvaluationResult", "evaluate_model"]
@@ -34,6 +35,8 @@ class EvaluationResult:
         target: What the labels are.
         label_names: The classes in their order.
         seconds: Time of reading and predicting all examples.
+        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        intervals: The 95 % interval of some of the metrics.
     """
 
     metrics: dict[str, float]
@@ -43,6 +46,8 @@ class EvaluationResult:
     target: Target
     label_names: tuple[str, ...]
     seconds: float
+    thresholds: tuple[float, ...] | None = None
+    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
 
 
 def evaluate_model(
@@ -75,7 +80,7 @@ def evaluate_model(
         found = evaluator.compute(
             model_or_pipeline=classifier.pipe,
             data=dataset.with_format(None),
-            metric=_Metrics(names, classifier.target, scratch),
+            metric=_Metrics(names, classifier.target, scratch, classifier.thresholds),
             **columns,
         )
     return EvaluationResult(
@@ -86,6 +91,7 @@ def evaluate_model(
         target=classifier.target,
         label_names=classifier.label_names,
         seconds=found["total_time_in_seconds"],
+        thresholds=classifier.thresholds,
     )
 
 
@@ -161,9 +167,12 @@ class _TextEvaluator(_Streamed, evaluate.TextClassificationEvaluator):
 class _Metrics(evaluate.Metric):
     """The metrics of this package as one module of ``evaluate``; nothing is fetched for it."""
 
-    def __init__(self, names: Sequence[str], target: Target, cache_dir: str):
+    def __init__(
+        self, names: Sequence[str], target: Target, cache_dir: str, thresholds: Sequence[float] | None
+    ):
         self.metric_names = names
         self.target = target
+        self.thresholds = thresholds
         super().__init__(keep_in_memory=True, cache_dir=cache_dir)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -182,5 +191,5 @@ class _Metrics(evaluate.Metric):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         return compute_metrics(
-            self.metric_names, self.target, np.asarray(predictions), np.asarray(references)
+            self.metric_names, self.target, np.asarray(predictions), np.asarray(references), self.thresholds
         )

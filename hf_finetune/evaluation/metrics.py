@@ -70,11 +70,19 @@ def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
     return softmax(values, axis=-1) if target == "single_label" else expit(values)
 
 
-def decide(scores: np.ndarray, target: Target) -> np.ndarray:
-    """Predict from scores: the likeliest class, zeros and ones (one from 0.5 on), or the amounts."""
+def decide(scores: np.ndarray, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """Predict from scores: the likeliest class, zeros and ones, or the amounts.
+
+    Args:
+        scores: Probabilities [examples, classes], or amounts [examples].
+        target: What the labels are.
+        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+    """
     if target == "single_label":
         return scores.argmax(axis=-1)
-    return (scores >= _THRESHOLD).astype(np.int64) if target == "multi_label" else scores
+    if target == "regression":
+        return scores
+    return (scores >= (_THRESHOLD if thresholds is None else np.asarray(thresholds))).astype(np.int64)
 
 
 def label_array(labels: Iterable[Any], target: Target, classes: int) -> np.ndarray:
@@ -91,7 +99,11 @@ def label_array(labels: Iterable[Any], target: Target, classes: int) -> np.ndarr
 
 
 def compute_metrics(
-    names: Sequence[str], target: Target, scores: np.ndarray, labels: np.ndarray
+    names: Sequence[str],
+    target: Target,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Compute metrics, in the order of their names.
 
@@ -99,6 +111,7 @@ def compute_metrics(
         names: Of ``all_metrics(target)``, or what ``evaluate.load`` finds.
         scores: Probabilities [examples, classes], or for regression amounts [examples].
         labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
+        thresholds: As in ``decide``.
 
     Returns:
         A value for each name; nan where the metric is undefined on these examples, such as ``roc_auc`` when
@@ -109,7 +122,7 @@ def compute_metrics(
         ValueError: If the shapes do not fit together, or if single-label scores are no probabilities.
     """
     scores, labels = _checked(scores, labels, target)
-    decisions = decide(scores, target)
+    decisions = decide(scores, target, thresholds)
     values = {}
     for name in names:
         if name in METRICS:

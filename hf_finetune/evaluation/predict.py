@@ -29,8 +29,8 @@ class Prediction:
 
     Attributes:
         id: The name of the example.
-        label: The likeliest class, the classes of a probability from 0.5 on (multi-label), or the amount
-            (regression). None if there is an error.
+        label: The likeliest class, the classes of a probability from their threshold on (multi-label; 0.5 unless the
+            model has others), or the amount (regression). None if there is an error.
         score: Probability of the likeliest class. None for other targets.
         scores: Probability of each class. Empty for regression.
         error: Why there is no prediction. None if there is one.
@@ -139,7 +139,7 @@ def _prediction(name: str, logits: np.ndarray, classifier: Classifier) -> Predic
     if not np.isfinite(logits).all():
         return Prediction(name, error="The model's output is not finite.")
     scores = probabilities(logits[None], target)
-    label = label_text(decide(scores, target)[0], target, names)
+    label = label_text(decide(scores, target, classifier.thresholds)[0], target, names)
     if target == "regression":
         return Prediction(name, label)
     by_class = dict(zip(names, scores[0].tolist(), strict=True))

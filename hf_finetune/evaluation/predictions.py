@@ -46,6 +46,7 @@ def write_predictions(
     scores: np.ndarray,
     target: Target,
     label_names: Sequence[str],
+    thresholds: Sequence[float] | None = None,
 ) -> None:
     """Write predictions with the columns id, label, prediction, and a probability for each class.
 
@@ -59,6 +60,7 @@ def write_predictions(
         scores: Probabilities [examples, classes], or predicted amounts [examples].
         target: What the labels are.
         label_names: The classes in their order.
+        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
@@ -71,7 +73,7 @@ def write_predictions(
         "id": pa.array(ids, pa.string()),
         "label": pa.array([label_text(label, target, label_names) for label in labels], kind),
         "prediction": pa.array(
-            [label_text(found, target, label_names) for found in decide(scores, target)], kind
+            [label_text(found, target, label_names) for found in decide(scores, target, thresholds)], kind
         ),
     }
     if target != "regression":

@@ -27,6 +27,7 @@ class StagePlan:
         epochs: Passes over the training split, possibly a fraction of one.
         steps: Optimiser steps; None if the number of training examples is not known.
         warmup_steps: Optimiser steps of the linear warmup; None if `steps` is needed and not known.
+        layout: The model in this stage: one that was pruned has the same parameters in smaller shapes.
         carried: Names of the parameters whose optimiser state goes on from the stage before.
     """
 
@@ -39,6 +40,7 @@ class StagePlan:
     epochs: float | None
     steps: int | None
     warmup_steps: int | None
+    layout: Layout
     carried: tuple[str, ...] = ()
 
 
@@ -47,7 +49,7 @@ class Plan:
     """The stages of a run, for one model.
 
     Attributes:
-        layout: The model's parameters and layer groups.
+        layout: The parameters and layer groups of the checkpoint's model.
         stages: In the order they run.
     """
 
@@ -56,7 +58,11 @@ class Plan:
 
 
 def build_plan(
-    layout: Layout, stages: Sequence[StageSpec], examples: int | None = None, processes: int = 1
+    layout: Layout,
+    stages: Sequence[StageSpec],
+    examples: int | None = None,
+    processes: int = 1,
+    layouts: Sequence[Layout] | None = None,
 ) -> Plan:
     """Say what each stage trains.
 
@@ -65,6 +71,7 @@ def build_plan(
         stages: The stages of a recipe.
         examples: Number of training examples; None if not known, then the steps are not either.
         processes: Number of processes that share each epoch.
+        layouts: Of the model in each stage, where stages prune it; None is ``layout`` for all.
     Raises:
         InputError: If a selector matches nothing, a stage repeats the one before it, or one has nothing to carry
             on with. Every problem is listed.
@@ -73,7 +80,8 @@ def build_plan(
     planned: list[StagePlan] = []
     previous: StageSpec | None = None
     before: StagePlan | None = None
-    for index, stage in enumerate(stages):
+    each = layouts if layouts is not None else [layout] * len(stages)
+    for index, (stage, in_stage) in enumerate(zip(stages, each, strict=True)):
         if previous is not None and _settings(stage) == _settings(previous):
             repair = "Raise the epochs of the earlier stage, or change this one."
             problems.append(
@@ -81,7 +89,7 @@ def build_plan(
             )
         previous = stage
         try:
-            made = _plan_stage(layout, stage, f"stages[{index}]", examples, processes)
+            made = _plan_stage(in_stage, stage, f"stages[{index}]", examples, processes)
             if stage.carry_optimizer and before is not None:
                 made = _carrying_on(made, before, f"stages[{index}]")
             planned.append(made)
@@ -147,6 +155,7 @@ def _plan_stage(
         else (steps / per_epoch if steps and per_epoch else None),
         steps=steps,
         warmup_steps=_warmup_steps(stage.warmup, steps),
+        layout=layout,
     )
 
 

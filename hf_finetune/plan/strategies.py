@@ -1,6 +1,6 @@
 """Strategies: stages that are written for a model's layer groups."""
 
-from hf_finetune.recipe.schema import StageSpec, StrategySpec
+from hf_finetune.recipe.schema import StageSettings, StageSpec, StrategySpec
 
 __all__ = ["write_stages"]
 
@@ -17,7 +17,7 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
     """
     step = strategy.groups_per_stage
     selectors = ["head", *(f"last:{count}" for count in range(step, layer_groups, step)), "all"]
-    fields = {name: getattr(strategy, name) for name in StageSpec.model_fields.keys() - {"name", "train"}}
+    fields = {name: getattr(strategy, name) for name in StageSettings.model_fields}
     if strategy.epochs is None and strategy.max_steps is None:
         fields["epochs"] = 1.0
     return tuple(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.fields import Count, Location, Text, Workers
+from hf_finetune.recipe.fields import Count, FoldText, Location, Text, Workers
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
 
@@ -44,6 +44,10 @@ class SplitSpec(Part):
     )
     group: Text | None = Field(
         default=None, description="Column whose equal values stay in one split; null = none."
+    )
+    fold: FoldText | None = Field(
+        default=None,
+        description="Part K of N of a cross-validation, as K/N, that is held out as the test; null = none.",
     )
 
 

@@ -16,6 +16,8 @@ __all__ = [
     "Argument",
     "Count",
     "CountFromZero",
+    "FoldText",
+    "Folds",
     "Location",
     "Patterns",
     "RateRange",
@@ -87,6 +89,13 @@ def _workers(value: Any) -> Any:
     raise _refuse("must be a whole number of processes from 0 on, or auto", value)
 
 
+def _fold(value: Any) -> Any:
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value) if isinstance(value, str) else None
+    if found is None or not 2 <= int(found[2]) >= int(found[1]):
+        raise _refuse("must be the number of a fold and how many there are", value, "For example 1/5.")
+    return value
+
+
 def _rate_range(value: Any) -> Any:
     ends = as_tuple(value)
     ends = ends if isinstance(ends, tuple) else (ends, ends)
@@ -121,6 +130,7 @@ def _regular_expression(value: Any) -> Any:
 Text = Annotated[str, Field(pattern=FILLED)]
 Location = Annotated[str, Field(pattern=FILLED), BeforeValidator(_location)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Folds = Annotated[int, Field(ge=2), BeforeValidator(_whole)]
 CountFromZero = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole)]
 RATE = {"type": "number", "exclusiveMinimum": 0}
@@ -160,6 +170,9 @@ RateRange = Annotated[
     float | tuple[float, float],
     BeforeValidator(_rate_range),
     WithJsonSchema({"anyOf": [RATE, {"type": "array", "items": RATE, "minItems": 2, "maxItems": 2}]}),
+]
+FoldText = Annotated[
+    str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]
 Argument = Annotated[
     bool | int | float | str | tuple[int | float, ...],

@@ -70,18 +70,33 @@ def parse_recipe(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
 
 
 def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
-    """Make the paths of a local model and of local data absolute; a Hub id stays as it is.
+    """Make the paths of local models and of local data absolute; a Hub id stays as it is.
 
     Args:
         recipe: The recipe.
         folders: Where relative paths are looked up, in this order.
     """
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, part in (("model", recipe.model), ("data", recipe.data)):
-        candidates = [folder.absolute() / _expanded(part.path) for folder in folders]
-        if found := next((path for path in candidates if _exists(path)), None):
-            changes[name] = part.model_copy(update={"path": str(found)})
+        if (found := _resolved(part, folders)) is not part:
+            changes[name] = found
+    if any(stage.teacher for stage in recipe.stages):
+        changes["stages"] = tuple(_taught_from(stage, folders) for stage in recipe.stages)
+    if recipe.strategy is not None and recipe.strategy.teacher is not None:
+        changes["strategy"] = _taught_from(recipe.strategy, folders)
     return recipe.model_copy(update=changes)
+
+
+def _resolved(part: Any, folders: Sequence[Path]) -> Any:
+    candidates = [folder.absolute() / _expanded(part.path) for folder in folders]
+    found = next((path for path in candidates if _exists(path)), None)
+    return part if found is None else part.model_copy(update={"path": str(found)})
+
+
+def _taught_from(stage: Any, folders: Sequence[Path]) -> Any:
+    if stage.teacher is None:
+        return stage
+    return stage.model_copy(update={"teacher": _resolved(stage.teacher, folders)})
 
 
 def dump_recipe(recipe: Recipe) -> str:

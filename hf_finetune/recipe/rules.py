@@ -58,6 +58,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         ),
         *_sequence_problems(stages),
         *_carrying_problems(stages),
+        *_pruning_problems(stages, _mapping(recipe.get("model"))),
     ]
 
 
@@ -182,6 +183,29 @@ def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
             repair = "The state of one optimizer means nothing to another."
             value = shown(stage.get("optimizer", DEFAULT_OPTIMIZER))
             yield Problem(f"stages[{index}].optimizer", rule, value, repair)
+
+
+def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any]) -> Iterator[Problem]:
+    zeros: float = 0
+    for index, stage in enumerate(stages):
+        given = stage.get("compress")
+        if given is None:
+            continue
+        spec = _mapping(given) or {"prune": given}
+        place, prune = f"stages[{index}].compress", spec.get("prune")
+        if model.get("adapter") is not None:
+            repair = "An adapter fits the checkpoint as it is: prune the merged model in a run of its own."
+            yield Problem(place, "must be left out when model.adapter is given", shown(prune), repair)
+        if spec.get("method", "structured") == "structured":
+            if stage.get("carry_optimizer") is True:
+                rule = "must be left out when compress makes the model narrower"
+                repair = "The state of the optimizer has the shapes of before."
+                yield Problem(f"stages[{index}].carry_optimizer", rule, "True", repair)
+        elif isinstance(prune, int | float) and not isinstance(prune, bool):
+            if prune <= zeros:
+                rule = f"must be above {zeros}, the fraction of the weights that are 0 already"
+                yield Problem(f"{place}.prune", rule, shown(prune))
+            zeros = max(zeros, prune)
 
 
 def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.fields import (
     STAGE_NAME,
     Argument,
     Count,
+    Folds,
     Location,
     Patterns,
     RateRange,
@@ -23,13 +25,16 @@ from hf_finetune.recipe.fields import (
     as_tuple,
 )
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
+from hf_finetune.recipe.teacher import TeacherSpec
 
 __all__ = [
     "AdapterSpec",
     "BestSpec",
     "ColumnsSpec",
+    "CompressSpec",
     "DataSpec",
     "EarlyStoppingSpec",
     "EvaluationSpec",
@@ -37,6 +42,7 @@ __all__ = [
     "OptimizerSpec",
     "Part",
     "PrefixCacheSpec",
+    "PublishSpec",
     "RatesSpec",
     "Recipe",
     "ScheduleSpec",
@@ -46,6 +52,7 @@ __all__ = [
     "StageSettings",
     "StageSpec",
     "StrategySpec",
+    "TeacherSpec",
 ]
 
 
@@ -237,6 +244,10 @@ class StageSettings(Part):
         default=False,
         description="Whether parameters that the stage before trained too keep their optimiser state.",
     )
+    teacher: TeacherSpec | None = Field(
+        default=None,
+        description="Finished model to learn from beside the labels: its path, or its fields; null = none.",
+    )
 
 
 class _Named(Part):
@@ -256,6 +267,11 @@ class _Named(Part):
 
 class StageSpec(StageSettings, _Named):
     """One stage: what is trained, for how long, at which rates."""
+
+    compress: CompressSpec | None = Field(
+        default=None,
+        description="What the stage first takes from the model: a fraction, or its fields; null = nothing.",
+    )
 
 
 class _Strategy(Part):
@@ -289,6 +305,24 @@ class EvaluationSpec(Part):
     """How metrics are computed."""
 
     batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
+    folds: Folds | None = Field(
+        default=None,
+        description="Number of folds of a cross-validation of all examples but the test split's; null = none.",
+    )
+    calibrate: bool = Field(
+        default=False,
+        description="Whether the head is divided by the temperature (no unit) that fits the validation split.",
+    )
+    thresholds: bool = Field(
+        default=False,
+        description="Whether each class of multi-label data gets the probability that is best on validation "
+        "in the place of 0.5.",
+    )
+    linear_probe: Count | None = Field(
+        default=10_000,
+        description="Most training examples on whose frozen features a logistic regression is fitted, as a "
+        "baseline; null = none.",
+    )
 
 
 class Recipe(Part):
@@ -314,7 +348,15 @@ class Recipe(Part):
     )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of every evaluation.")
     speed: SpeedSpec = Field(default=SpeedSpec(), description="How the numbers are computed.")
+    track: Texts = Field(
+        default=(),
+        description="Names of what shows losses and metrics live (the Trainer's report_to): tensorboard, trackio, ...",
+    )
     seed: Seed = Field(default=0, description="Seed of every random choice (a whole number, no unit).")
+    publish: PublishSpec | None = Field(
+        default=None,
+        description="Where the model is published when the run is done: NAMESPACE/NAME, or its fields; null = nowhere.",
+    )
 
     @model_validator(mode="before")
     @classmethod

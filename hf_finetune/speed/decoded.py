@@ -23,7 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from hf_finetune.data.images import ImageTransform, TransformedImages, one_thread
 from hf_finetune.data.seeded import SeededExamples
@@ -133,15 +133,18 @@ def decode_once(
     examples: dict[str, Any] = {"train": inputs.train, "validation": inputs.validation}
     kept, reasons = 0, []
     for split, passes in (("train", train_passes), ("validation", validation_passes)):
-        images = _images_of(examples[split])
+        part = examples[split]
+        whole = part.dataset if isinstance(part, Subset) else part
+        images = _images_of(whole)
         if images is None:
             continue
-        store, reason = _by_first_process(keeper, examples[split], images, split, passes, always)
+        store, reason = _by_first_process(keeper, whole, images, split, passes, always)
         if store is None:
             reasons.append(f"{split}: {reason}")
             continue
         keeper = replace(keeper, held=keeper.held + store.size)
-        examples[split] = _over(examples[split], _behind(images, store))
+        read = _over(whole, _behind(images, store))
+        examples[split] = Subset(read, part.indices) if isinstance(part, Subset) else read
         kept += 1
     if not kept and not reasons:
         reasons.append("there are no images")

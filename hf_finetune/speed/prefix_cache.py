@@ -115,6 +115,7 @@ def cache_prefix(
     state: PartialState,
     workers: int = 0,
     autocast: torch.dtype | None = None,
+    held_out: str = "validation",
 ) -> PrefixCache:
     """Compute a model's frozen prefix for all examples, or find what was kept of it.
 
@@ -132,6 +133,7 @@ def cache_prefix(
         state: The processes; all of them call this.
         workers: Data loader processes.
         autocast: Half precision that the stage computes in, if it does.
+        held_out: What the validation examples are called in the cache.
 
     Raises:
         NoCutError: If the prefix cannot be left out, or not be kept, or if that would not pay. All processes raise it.
@@ -143,7 +145,7 @@ def cache_prefix(
             entry, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
         )
         key = _key(model, trainable, entry.cut, settings.source, autocast)
-        plain = [Version(_whole(validation), f"{key}-validation")] if validation is not None else []
+        plain = [Version(_whole(validation), f"{key}-{held_out}")] if validation is not None else []
         wanted = [Version(_whole(train), f"{key}-train-{view}", view) for view in range(settings.views)]
         views = first_ones(state, lambda: _affordable(maker, wanted, plain, settings))
         if isinstance(views, str):

@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Subset
 
+from hf_finetune.data.seeded import set_epoch
 from hf_finetune.speed.cut import NoCutError, OutputShape
 from hf_finetune.speed.kept import prune_kept
 from hf_finetune.speed.passing import PrefixPass
@@ -238,8 +239,7 @@ class RowMaker:
 
     def _batches(self, examples: Subset, view: int) -> Iterator[list[Row]]:
         """Compute rows in the order of the examples, a list for each batch; the label is the last of a row."""
-        if hasattr(examples.dataset, "set_epoch"):
-            examples.dataset.set_epoch(view)
+        set_epoch(examples, view)
         loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
         for batch in _one_ahead(loader):
             labels = batch.pop("labels")

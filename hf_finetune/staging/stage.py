@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.seeded import cycle, set_epoch
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
@@ -32,6 +32,7 @@ from hf_finetune.speed.ways import Way
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
@@ -95,6 +96,8 @@ def train_stage(
     carry_from: Path | None = None,
     keep_optimizer: bool = False,
     cache: CacheSettings | None = None,
+    track: Sequence[str] = (),
+    teacher: Teacher | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -120,6 +123,8 @@ def train_stage(
         carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
         keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
         cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
+        track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
+        teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
@@ -144,8 +149,8 @@ def train_stage(
     cached = fast.cache
     if cached is not None:
         train, validation, collate = cached.train, cached.validation, cached.collate
-    elif fast.views is not None and isinstance(train, SeededExamples):
-        train = train.cycling(fast.views)  # it began with a cache, which cannot be kept any more
+    elif fast.views is not None:
+        train = cycle(train, fast.views)  # it began with a cache, which cannot be kept any more
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
@@ -192,7 +197,7 @@ def train_stage(
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
-        report_to="none",
+        report_to=list(track) or "none",
         disable_tqdm=True,
         ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
@@ -200,9 +205,10 @@ def train_stage(
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=loss,
+        loss=loss if teacher is None else loss_with_teacher(loss, teacher, target),
         lengths=lengths,
         prefix=cached.entry if cached is not None else None,
+        teacher=teacher,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
@@ -332,5 +338,4 @@ class _EpochCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if hasattr(self.train, "set_epoch"):
-            self.train.set_epoch(int((state.epoch or 0.0) + 1e-6))
+        set_epoch(self.train, int((state.epoch or 0.0) + 1e-6))

@@ -25,6 +25,7 @@ from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
+from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.sharing import DealtBatches, LengthGroupedSampler, WithFillers, count_labels, counted
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
@@ -47,6 +48,7 @@ class StagedTrainer(Trainer):
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
         prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
+        teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
         kwargs: As for ``Trainer``.
@@ -61,9 +63,10 @@ class StagedTrainer(Trainer):
         carried: Mapping[str, Mapping[str, Any]] | None = None,
         prefix: PrefixPass | None = None,
         lengths: Sequence[int] | None = None,
+        teacher: Teacher | None = None,
         **kwargs: Any,
     ):
-        self.prefix, self.lengths = prefix, lengths
+        self.prefix, self.lengths, self.teacher = prefix, lengths, teacher
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -128,9 +131,13 @@ class StagedTrainer(Trainer):
         return count_labels(batch_samples, lambda number: self.accelerator.gather(number.to(device)))
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Put what the frozen prefix gave in its place, where batches hold it."""
+        """Put what the frozen prefix gave in its place, where batches hold it, and ask the teacher, if there is one."""
         if self.prefix is not None:
             self.prefix.take(inputs)
+        if self.teacher is not None and model.training:
+            self.teacher.see(inputs)
+        elif self.teacher is not None:
+            self.teacher.forget()
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from hf_finetune.data.folds import Fold
 from hf_finetune.data.prepare import LabelledData, prepare_data
 from hf_finetune.recipe import Recipe
 
@@ -28,5 +29,6 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
         group=spec.split.group or spec.columns.group,
         on_error=spec.on_error,
         limit=spec.limit,
+        fold=Fold(*map(int, spec.split.fold.split("/"))) if spec.split.fold else None,
         seed=recipe.seed,
     )

@@ -1,7 +1,7 @@
 """Bad inputs: what only the data or the checkpoint can tell of a recipe: selectors, optimizers, metrics."""
 
 from bad_input_case import Case
-from bad_input_steps import write
+from bad_input_steps import config, write
 
 __all__ = ["CASES"]
 
@@ -72,6 +72,35 @@ CASES = [
             "Problem:\n"
             "  stages[0].optimizer.args.momentun must be an argument of SGD. Got 0.9. Nearest: "
             "'momentum'."
+        ),
+    ),
+    Case(
+        "a model to be made narrower that has no such width",
+        "run recipe.yaml stages.0.compress=0.3",
+        (
+            "Problem:\n"
+            "  stages[0].compress.method must be unstructured for a model whose config has no one "
+            "width of its feed-forward layers. Got 'structured', for 'resnet'. Set it: single "
+            "weights become 0 then."
+        ),
+        config("vit/config.json", model_type="resnet", architectures=["ResNetForImageClassification"]),
+    ),
+    Case(
+        "too small a part to be pruned",
+        "run text.yaml stages.0.compress=0.1",
+        (
+            "Problem:\n"
+            "  stages[0].compress.prune must take at least 8 of the 16 neurons of a layer, whose "
+            "number stays a multiple of it. Got 0.1, for 'bert'."
+        ),
+    ),
+    Case(
+        "a model with an adapter to be pruned",
+        "run text.yaml model.adapter=lora 'stages.0={train: lora, epochs: 1, lr: 1e-3, compress: 0.3}'",
+        (
+            "Problem:\n"
+            "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
+            "fits the checkpoint as it is: prune the merged model in a run of its own."
         ),
     ),
     Case(

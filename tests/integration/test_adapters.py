@@ -257,7 +257,8 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     recipe = recipe_of(name, {"type": kind, "save": "adapter"}, "head", "adapter")
     folder = run(recipe, tmp_path / "run").folder
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("adapter", "manifest.json", "metrics.json", "predictions.parquet", "recipe.yaml", "stages"),
+        *("adapter", "data.json", "figures", "manifest.json", "metrics.json", "mistakes.json"),
+        *("predictions.parquet", "recipe.yaml", "report.html", "stages"),
     ]
     size = (folder / "adapter" / "adapter_model.safetensors").stat().st_size
     assert size < (checkpoints(name) / "model.safetensors").stat().st_size

@@ -310,6 +310,7 @@ def half_of(original, where):
 
 def moments():
     import hf_finetune.run as running
+    import hf_finetune.run_results as results
     from hf_finetune.staging import stage, trainer
 
     checkpoint = "checkpoint {}, half of {}"
@@ -332,11 +333,14 @@ def moments():
     yield "between the stages", on_call(running, "load_pretrained", 2)
     yield "loading the stage before", on_call(running, "load_weights", 1)
     yield "loading the last stage", on_call(running, "load_weights", 2)
-    yield "exporting", on_call(running, "export_model", 1)
-    yield "exporting, half of it", on_call(running, "export_model", 1, half_export)
-    yield "evaluating", on_call(running, "evaluate_model", 1)
-    yield "writing the predictions", on_call(running, "write_predictions", 1)
+    yield "exporting", on_call(results, "export_model", 1)
+    yield "exporting, half of it", on_call(results, "export_model", 1, half_export)
+    yield "fitting the temperature", on_call(results, "evaluate_model", 1)
+    yield "evaluating", on_call(results, "evaluate_model", 2)
+    yield "writing the predictions", on_call(results, "write_predictions", 1)
     yield "writing the metrics", on_call(running, "write_json", 1)
+    yield "writing the report", on_call(running, "write_report", 1)
+    yield "writing the card", on_call(running, "write_card", 1)
 
 
 def half_export(model, processor, folder):

@@ -142,10 +142,10 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
         return capsys.readouterr().out
 
     listed = command("list")
-    assert listed.count("TimmWrapperForImageClassification up to timm_model") == 4
+    assert listed.count("TimmWrapperForImageClassification up to timm_model") == 5
     assert listed.endswith(f"{size:,} bytes in {folder}\n")
     assert command("prune", "--max-size", "1TB") == f"Removed 0 from {folder}: 0 bytes.\n"
-    assert command("prune") == f"Removed 4 from {folder}: {size:,} bytes.\n"
+    assert command("prune") == f"Removed 5 from {folder}: {size:,} bytes.\n"
     assert command("list") == f"0 bytes in {folder}\n"
 
 
@@ -201,4 +201,5 @@ def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, ima
     assert [run.returncode for run in runs] == [0, 0], told
     for name in ("one", "two"):
         assert_same(image_run[1].folder, tmp_path / name)
-    assert len(list_kept(folder)) == 6  # two versions and the validation split of each stage, once
+    # two versions and the validation split of each stage, and for the baseline the test split, once
+    assert len(list_kept(folder)) == 7

@@ -127,7 +127,10 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
     recipe, result = request.getfixturevalue(f"{kind}_run")
     content = json.loads((result.folder / "metrics.json").read_text(encoding="utf-8"))
     assert content == result.metrics
-    assert set(content) == {"task", "wall_seconds", "stages", "test", "baselines"}
+    assert set(content) == {
+        *("task", "wall_seconds", "stages", "test", "test_interval", "test_calibration", "calibration"),
+        "baselines",
+    }
     assert content["task"] == recipe.task
     for entry, planned in zip(content["stages"], plan(recipe).plan.stages, strict=True):
         assert set(entry) == {
@@ -193,12 +196,8 @@ def test_the_manifest_says_that_all_is_done_and_of_what_it_was_made(request, kin
     )
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "manifest.json",
-        "metrics.json",
-        "model",
-        "predictions.parquet",
-        "recipe.yaml",
-        "stages",
+        *("data.json", "figures", "manifest.json", "metrics.json", "mistakes.json", "model"),
+        *("predictions.parquet", "recipe.yaml", "report.html", "stages"),
     ]
 
 

@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_finetune.run.evaluate_model", killed)
+        patch.setattr("hf_finetune.run_results.evaluate_model", killed)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()

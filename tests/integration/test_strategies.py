@@ -10,10 +10,10 @@ from run_helpers import Stop, assert_equal_runs, changed, interrupt, log_of, ref
 from transformers import TrainerCallback
 
 from hf_finetune import load_recipe, plan, run
-from hf_finetune.progress import print_plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.run_speed import frozen_work
+from hf_finetune.tables import print_plan
 
 COMMON = {"epochs": 2.0, "batch_size": 4, "accumulation": 2}
 

@@ -233,10 +233,28 @@ def test_a_dumped_recipe_holds_every_default_in_order_and_loads_to_the_same():
     text = dump_recipe(recipe)
     assert load_recipe(write(text, "again.yaml")) == recipe
     fields, _ = read_yaml(text, "again.yaml")
-    names = ["task", "model", "data", "stages", "strategy", "metrics", "evaluation", "speed", "seed"]
+    names = [
+        "task",
+        "model",
+        "data",
+        "stages",
+        "strategy",
+        "metrics",
+        "evaluation",
+        "speed",
+        "track",
+        "seed",
+        "publish",
+    ]
     assert list(fields) == names
     assert list(fields["stages"][0])[:5] == ["name", "train", "epochs", "max_steps", "lr"]
-    assert fields["data"]["split"] == {"validation": 0.1, "test": 0.1, "stratify": True, "group": None}
+    assert fields["data"]["split"] == {
+        "validation": 0.1,
+        "test": 0.1,
+        "stratify": True,
+        "group": None,
+        "fold": None,
+    }
     assert dump_recipe(parse_recipe(fields)) == text
 
 

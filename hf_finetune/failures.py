@@ -1,0 +1,74 @@
+"""What the command line says where a command fails, and the exit code."""
+
+import errno
+import os
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["tell_failure", "tell_input_error", "tell_unpublished"]
+
+# What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
+USAGE_ERROR = typer.BadParameter.__mro__[2]
+
+
+def tell_input_error(console: Console, error: InputError) -> int:
+    """Print each problem; of several processes the first one does. Give the exit code."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        count = len(error.problems)
+        console.print(
+            f"[bold red]{count} problem{'s' if count != 1 else ''}:[/]"
+            if count > 1
+            else "[bold red]Problem:[/]"
+        )
+        for problem in error.problems:
+            console.print(f"  {problem}", markup=False)
+    return 2
+
+
+def tell_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
+    """Print why a run that is done is not published, and how it can be."""
+    console.print("[bold red]The run is done, but its model is not published:[/]")
+    for problem in problems:
+        console.print(f"  {problem}", markup=False)
+    console.print(f"To publish it later: {command}", markup=False)
+
+
+def tell_failure(console: Console, error: Exception) -> int:
+    """Print any other error in one line, and give the exit code."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        return 130
+    if isinstance(error, USAGE_ERROR):
+        error.show()  # type: ignore[attr-defined]
+        return error.exit_code  # type: ignore[attr-defined]
+    if os.environ.get("HF_FINETUNE_TRACEBACK"):
+        raise error
+    if _disk_is_full(error):
+        console.print(
+            "[bold red]The disk is full.[/] What was saved before is kept; a run goes on with --resume."
+        )
+        return 1
+    if type(error).__name__ in ("DivergedError", "LostProcessError"):
+        console.print("[bold red]Stopped:[/]", end=" ")
+        console.print(str(error), markup=False)
+        return 1
+    console.print(f"[bold red]{type(error).__name__}:[/]", end=" ")
+    console.print(str(error), markup=False)
+    console.print("Set HF_FINETUNE_TRACEBACK=1 to see where.", style="dim")
+    return 1
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Tell from an error, or what caused it. safetensors gives only a text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "File too large")):
+            return True
+        error = error.__cause__
+    return False

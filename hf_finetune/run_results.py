@@ -1,0 +1,239 @@
+"""What a run leaves when its stages are done: the model as others load it, and how good it is."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
+from hf_finetune.evaluation.checkpoint import TEMPERATURE, THRESHOLDS, load_classifier
+from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities
+from hf_finetune.evaluation.predictions import Predictions, write_predictions
+from hf_finetune.evaluation.probe import linear_probe
+from hf_finetune.evaluation.thresholds import fit_thresholds
+from hf_finetune.files import replacing_folder
+from hf_finetune.models.adapters import merge_adapter
+from hf_finetune.models.export import export_adapter, export_model
+from hf_finetune.models.head import head_names
+from hf_finetune.models.temperature import divide_head
+from hf_finetune.ready import Ready, load_pretrained
+from hf_finetune.report.mistakes import describe_data, find_mistakes
+from hf_finetune.report.record import DATA, MISTAKES
+from hf_finetune.run_speed import probe_settings
+from hf_finetune.speed.cut import NoCutError
+from hf_finetune.speed.ways import DTYPES, Way
+from hf_finetune.staging.manifest import write_json
+from hf_finetune.tasks.inputs import prepare_inputs
+
+__all__ = ["evaluate_run", "finish_model", "without_nan", "write_data"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+SURE = 1e-12
+"""Least probability whose logarithm is taken for a logit."""
+
+
+def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str, Any]:
+    """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it.
+
+    What is fitted on the validation split, the temperature and the thresholds, goes into the model where the recipe
+    wants that.
+
+    Returns:
+        ``calibration`` and ``thresholds`` of ``metrics.json``, those of them that there are.
+    """
+    spec = ready.recipe.model
+    model.cpu()
+    if spec.adapter is not None:
+        if ready.saves != "merged":
+            with replacing_folder(folder / "adapter") as partial:
+                export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
+        change = merge_adapter(model, ready.task.dummy(ready.processor))
+        logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
+    _export(model, ready, folder)
+    if ready.data.validation is None or ready.data.target == "regression":
+        return {}
+    found = _evaluate(ready, folder, ready.data.validation)
+    content: dict[str, Any] = {}
+    scores, calibration = _calibrated(model, ready, found)
+    content["calibration"] = calibration
+    if ready.data.target == "multi_label" and ready.recipe.evaluation.thresholds:
+        thresholds = [round(each, 6) for each in fit_thresholds(scores, found.labels).tolist()]
+        setattr(model.config, THRESHOLDS, thresholds)
+        content["thresholds"] = dict(zip(found.label_names, thresholds, strict=True))
+    if ready.recipe.evaluation.calibrate or "thresholds" in content:
+        _export(model, ready, folder)
+    return content
+
+
+def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
+    with replacing_folder(folder / "model") as partial:
+        export_model(model, ready.processor, partial)
+
+
+def _evaluate(ready: Ready, folder: Path, dataset: Any, progress: Progress | None = None) -> EvaluationResult:
+    """Evaluate what was saved, as others will load it."""
+    classifier = load_classifier(
+        folder / "model",
+        batch_size=ready.recipe.evaluation.batch_size,
+        trust_remote_code=ready.recipe.model.trust_remote_code,
+    )
+    extra = [name for name in ready.headline if name != "loss"]
+    return evaluate_model(classifier, dataset, metrics=extra, progress=progress)
+
+
+def _calibrated(
+    model: PreTrainedModel, ready: Ready, found: EvaluationResult
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fit the temperature, and divide the head by it where the recipe wants that; give the scores that come of it."""
+    target = found.target
+    logits = _logits(found.scores, target)
+    temperature = fit_temperature(logits, found.labels, target)
+    better = probabilities(logits / temperature, target)
+    said: dict[str, Any] = {
+        "temperature": temperature,
+        "applied": None,
+        "validation": {
+            "before": _how_sure(found.scores, found.labels, target),
+            "after": _how_sure(better, found.labels, target),
+        },
+    }
+    if not ready.recipe.evaluation.calibrate:
+        return found.scores, said
+    if divide_head(model, head_names(model), temperature, ready.task.dummy(ready.processor)):
+        said["applied"] = "head"
+        logger.info(
+            f"The head is divided by the temperature {temperature:.3g}: everyone gets its probabilities."
+        )
+    else:
+        setattr(model.config, TEMPERATURE, temperature)
+        said["applied"] = "predict"
+        logger.info(
+            f"The temperature {temperature:.3g} is in the config: predict and evaluate heed it, "
+            "plain transformers does not, for the head has no last linear layer."
+        )
+    return better, said
+
+
+def _logits(scores: np.ndarray, target: str) -> np.ndarray:
+    """Give logits that make these scores; a number that all classes of an example share is lost, and has no effect."""
+    sure = np.clip(scores, SURE, 1.0)
+    if target == "single_label":
+        return np.log(sure)
+    return np.log(sure) - np.log(np.clip(1 - scores, SURE, 1.0))
+
+
+def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, float]:
+    loss = compute_metrics(["log_loss"], target, scores, labels)["log_loss"]  # type: ignore[arg-type]
+    return {"ece": calibration_error(scores, labels), "log_loss": loss}
+
+
+def evaluate_run(
+    ready: Ready, folder: Path, ways: list[Way], device: torch.device, progress: Progress | None
+) -> dict[str, Any]:
+    """Judge what was saved on the test split, once, and write ``predictions.parquet``.
+
+    Args:
+        ready: The run.
+        folder: Its directory.
+        ways: How each stage was computed.
+        device: Where to compute what a baseline needs.
+        progress: Called with the number of test examples done.
+
+    Returns:
+        ``test``, ``test_interval``, ``baselines`` and perhaps ``test_calibration`` of ``metrics.json``.
+    """
+    if ready.data.test is None:
+        return {"test": {}, "test_interval": {}, "baselines": {}}
+    found = _evaluate(ready, folder, ready.data.test, progress)
+    write_predictions(
+        folder / "predictions.parquet",
+        *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
+    )
+    write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
+    headline = [name for name in ready.headline if name != "loss"]
+    ends = intervals(
+        *(headline, found.target, found.scores, found.labels),
+        seed=ready.recipe.seed,
+        thresholds=found.thresholds,
+    )
+    content: dict[str, Any] = {
+        "test": without_nan(found.metrics),
+        "test_interval": {name: list(each) if each else None for name, each in ends.items()},
+        "baselines": {"majority": without_nan(_majority(ready, found))},
+    }
+    probe = _probe(ready, ways, device, found)
+    if probe is not None:
+        content["baselines"]["linear_probe"] = without_nan(probe)
+    if found.target != "regression":
+        bins = [asdict(each) for each in reliability(found.scores, found.labels)]
+        ece = calibration_error(found.scores, found.labels)
+        content["test_calibration"] = {"ece": ece, "bins": bins}
+    return content
+
+
+def _predictions(found: EvaluationResult) -> Predictions:
+    return Predictions(found.ids, found.labels, found.scores, found.target, found.label_names)
+
+
+def write_data(ready: Ready, folder: Path) -> None:
+    """Write ``data.json``: how many examples and classes each split has, and what was noticed of them."""
+    data = ready.data
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    write_json(folder / DATA, describe_data(splits, data.label_names, data.notes))
+
+
+def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
+    """Score the answer that ignores the input: the training split's class frequencies, or its mean amount."""
+    train = label_array(ready.data.train["label"], ready.data.target, len(ready.data.label_names))
+    if ready.data.target == "single_label":
+        answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
+    else:
+        answer = train.mean(axis=0)
+    scores = np.broadcast_to(answer, found.scores.shape)
+    return compute_metrics(ready.headline, ready.data.target, scores, found.labels)
+
+
+def _probe(
+    ready: Ready, ways: list[Way], device: torch.device, found: EvaluationResult
+) -> dict[str, float] | None:
+    """Score a logistic regression on what the pretrained backbone gives; None if there is none."""
+    most = ready.recipe.evaluation.linear_probe
+    if most is None or len(ready.data.train) > most or ready.data.test is None:
+        return None
+    model, recipe, classes = load_pretrained(ready).model, ready.recipe, len(ready.data.label_names)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
+    asked = replace(ready.data, validation=ready.data.test, pool=None)
+    test = ready.task.prepare(asked, ready.processor, recipe.data, recipe.seed).validation
+    try:
+        scores = linear_probe(
+            model,
+            frozenset(head_names(model)),
+            inputs.train,
+            test,
+            inputs.collate,
+            probe_settings(ready),
+            labels=label_array(ready.data.train["label"], found.target, classes),
+            target=found.target,
+            classes=classes,
+            device=device,
+            batch_size=recipe.stages[0].batch_size,
+            autocast=DTYPES[ways[0].precision],
+        )
+    except NoCutError as error:
+        logger.info("There is no baseline on frozen features: %s.", error)
+        return None
+    return compute_metrics(ready.headline, found.target, scores, found.labels)
+
+
+def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Write what is undefined as null."""
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,199 @@
+"""What the command line prints of plans, metrics and what is kept or sent: tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hf_finetune.recipe.schema import SchedulesSpec
+from hf_finetune.recipe.yaml_text import write_yaml
+
+if TYPE_CHECKING:
+    from hf_finetune.evaluation.compare import Comparison
+    from hf_finetune.evaluation.intervals import Interval
+    from hf_finetune.plan.layers import Layout
+    from hf_finetune.plan.stages import StagePlan
+    from hf_finetune.publishing.export import ExportResult
+    from hf_finetune.publishing.hub import Publication
+    from hf_finetune.ready import PlanReport
+    from hf_finetune.recipe import CompressSpec, Recipe, ScheduleSpec, StageSpec
+    from hf_finetune.speed.kept import Kept
+
+__all__ = [
+    "print_comparisons",
+    "print_export",
+    "print_kept",
+    "print_metrics",
+    "print_plan",
+    "print_publication",
+]
+
+
+def print_metrics(
+    console: Console,
+    metrics: Mapping[str, float],
+    intervals: "Mapping[str, Interval | None]",
+    caption: str,
+) -> None:
+    """Print metrics one below the other, those that have an interval with it."""
+    table = Table(box=None, show_header=False)
+    for name, value in metrics.items():
+        ends = intervals.get(name)
+        table.add_row(name, f"{value:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
+    console.print(table)
+    console.print(caption, markup=False)
+
+
+def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
+    """Print each run beside the first one: metrics, differences with their intervals, and what they mean."""
+    for each in comparisons:
+        console.print(f"{each.run} beside {first}, on {each.examples:,} test examples", markup=False)
+        table = Table(box=None)
+        for heading in ("", "first", "this", "difference", "95 % interval", "p"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for found in each.differences:
+            ends = "-" if found.interval is None else f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
+            chance = "-" if found.p_value is None else f"{found.p_value:.3f}"
+            values = (f"{found.first:.4f}", f"{found.value:.4f}", f"{found.value - found.first:+.4f}")
+            table.add_row(found.metric, *values, ends, chance)
+        console.print(table)
+        if each.mcnemar is not None:
+            split = f"{each.mcnemar.only_first:,} right in the first only, {each.mcnemar.only_this:,} in this one only"
+            console.print(f"McNemar's test: {split}; p {each.mcnemar.p_value:.3f}\n", markup=False)
+
+
+def print_export(console: Console, result: "ExportResult") -> None:
+    """Print what an exported model says and costs beside the model that it was made from."""
+    report = result.report
+    table = Table(box=None)
+    for heading in ("", "before", "after"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in result.headline:
+        values = (report["metrics"][when][name] for when in ("before", "after"))
+        table.add_row(name, *("undefined" if value is None else f"{value:.4f}" for value in values))
+    table.add_row("bytes", *(f"{report['bytes'][when]:,}" for when in ("before", "after")))
+    table.add_row(
+        "ms for one example", *(f"{report['milliseconds'][when]:.2f}" for when in ("before", "after"))
+    )
+    console.print(table)
+    same = report["same_answers"]
+    agreed = "" if same is None else f"; the same answer for {same:.1%}"
+    console.print(
+        f"Largest difference of a logit: {report['largest_difference']:.2g} of {report['largest_logit']:.3g}, "
+        f"on {report['examples']:,} examples{agreed}.",
+        markup=False,
+    )
+    console.print(f"The model, its labels and its preprocessing are in {result.folder}.", markup=False)
+
+
+def print_kept(console: Console, folder: Path, kept: "Sequence[Kept]") -> None:
+    """Print what is kept in the cache folder: when it was last used, its bytes, its examples, what it is of."""
+    for each in kept:
+        line = (
+            f"{each.used:%Y-%m-%d %H:%M}  {each.bytes:>15,} bytes  {each.examples:>9,} examples  {each.about}"
+        )
+        console.print(line, markup=False)
+    console.print(f"{sum(each.bytes for each in kept):,} bytes in {folder}", markup=False)
+
+
+def print_publication(console: Console, planned: "Publication") -> None:
+    """Print what would be published, where, and who would see it."""
+    who = "private: only its owners see it" if planned.private else "public: everybody sees it"
+    there = "a repository that is there" if planned.exists else "a new repository"
+    console.print(f"To {planned.endpoint}/{planned.repository}, {there}, {who}", markup=False)
+    if planned.revision is not None:
+        console.print(f"branch {planned.revision}{'' if planned.has_branch else ' (new)'}", markup=False)
+    table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    for upload in planned.uploads:
+        new = "new" if upload.name in planned.added else "changed" if upload.name in planned.changed else ""
+        table.add_row(upload.name, f"{upload.size:,} bytes", new or "as it is there")
+    for name in planned.removed:
+        table.add_row(name, "", "removed there")
+    console.print(table)
+    if planned.left:
+        console.print(f"Not published: {', '.join(planned.left)}", markup=False)
+    if planned.tag is not None:
+        console.print(f"tag {planned.tag}", markup=False)
+    if not planned.changes_files:
+        console.print(f"Nothing has changed since commit {str(planned.head)[:12]}.", markup=False)
+
+
+def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
+    """Print a table per stage: what is trained, at which rates, for how long, and what of the rest is computed once."""
+    layout = report.plan.layout
+    groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
+    console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
+    numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
+    console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
+    if recipe.strategy is not None:
+        written = [_written(stage) for stage in report.recipe.stages]
+        console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
+        console.print(write_yaml({"stages": written}), markup=False)
+    stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
+    for index, (stage, planned, sentence) in enumerate(stages):
+        _print_stage(console, index, stage, planned, layout)
+        if sentence:
+            console.print(sentence, markup=False)
+    if report.notes:
+        console.print()
+    for note in report.notes:
+        console.print(note, markup=False)
+
+
+def _print_stage(
+    console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
+) -> None:
+    steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
+    epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
+    table = Table(
+        title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
+    )
+    for heading in ("layers", "parameters", "lr", "weight decay", "schedule"):
+        table.add_column(heading, justify="left" if heading in ("layers", "schedule") else "right")
+    for group in planned.groups:
+        schedule = _schedule(group.schedule)
+        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}", schedule)
+    console.print()
+    console.print(table)
+    if stage.compress is not None:
+        console.print(_compression(stage.compress), markup=False)
+    warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
+    carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
+    console.print(
+        f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
+        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}; "
+        f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+        markup=False,
+    )
+
+
+def _compression(spec: "CompressSpec") -> str:
+    if spec.method == "structured":
+        return f"first takes {spec.prune:.3g} of the neurons of each feed-forward layer"
+    return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0, and keeps them there"
+
+
+def _several(number: float, word: str) -> str:
+    return f"{number:,.15g} {word}" if number == 1 else f"{number:,.15g} {word}s"
+
+
+def _written(stage: "StageSpec") -> dict[str, Any]:
+    """Give what differs from the defaults of a stage, as short as a recipe may say it."""
+    fields = stage.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(stage.schedule, SchedulesSpec):
+        by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
+        fields["schedule"] = {
+            part: one.name if one.power == 1 else one.model_dump() for part, one in by_part.items()
+        }
+    return fields
+
+
+def _schedule(schedule: "ScheduleSpec | None") -> str:
+    if schedule is None:
+        return ""
+    return f"{schedule.name} {schedule.power:g}" if schedule.name == "polynomial" else schedule.name

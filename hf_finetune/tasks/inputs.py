@@ -1,0 +1,31 @@
+"""What a task makes of data, be it whole or a fold."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import Subset
+
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.recipe.schema import DataSpec
+from hf_finetune.tasks.base import Inputs, Task
+
+__all__ = ["prepare_inputs"]
+
+
+def prepare_inputs(task: Task, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
+    """Make model inputs of the training and validation splits.
+
+    Those of a fold are ``Subset``s of the inputs of all examples, so that what is made of an example, its chance
+    included, is the same in every fold, and is kept for all of them.
+    """
+    if data.pool is None:
+        return task.prepare(data, processor, spec, seed)
+    whole = data.pool.dataset
+    inputs = task.prepare(replace(data, train=whole, validation=whole, pool=None), processor, spec, seed)
+    rows = data.pool.rows
+    return replace(
+        inputs,
+        train=Subset(inputs.train, rows["train"]),
+        validation=Subset(inputs.validation, rows["validation"]) if data.validation is not None else None,
+        lengths=None if inputs.lengths is None else [inputs.lengths[row] for row in rows["train"]],
+    )

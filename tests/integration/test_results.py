@@ -1,0 +1,200 @@
+"""What a run says of itself: intervals, baselines, calibration, folds; and that the test split is for the end."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from run_helpers import Stop, changed, refusal, tiny_text_recipe, weights_of
+from transformers import pipeline
+
+from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.run import run
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def with_evaluation(recipe, **fields):
+    content = recipe.model_dump(mode="json")
+    content["evaluation"].update(fields)
+    return parse_recipe(content)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_headline_metrics_have_intervals_and_stand_beside_baselines(request, kind):
+    content = metrics_of(request.getfixturevalue(f"{kind}_run")[1].folder)
+    for name in ("accuracy", "f1_macro"):
+        low, high = content["test_interval"][name]
+        assert low <= content["test"][name] <= high
+        assert set(content["baselines"]) == {"majority", "linear_probe"}
+        assert all(0 <= each[name] <= 1 for each in content["baselines"].values())
+    assert 0 <= content["test_calibration"]["ece"] <= 1
+    assert sum(each["count"] for each in content["test_calibration"]["bins"]) > 0
+    before, after = (content["calibration"]["validation"][when]["log_loss"] for when in ("before", "after"))
+    assert after <= before + 1e-6 and content["calibration"]["applied"] is None
+
+
+def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, text_recipe, monkeypatch):
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    content = text_recipe().model_dump(mode="json")
+    content["speed"]["prefix_cache"] = {"views": 1}
+    content["stages"] = content["stages"][:1]
+    run(parse_recipe(content), tmp_path / "run")
+    kept = {path.name.rsplit("-", 2)[1] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
+    keys = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
+    assert len(keys) == 1 and {"validation", "test"} <= kept
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_calibrated_model_gives_its_probabilities_to_everyone(request, tmp_path, kind):
+    recipe, plain = request.getfixturevalue(f"{kind}_run")
+    done = run(with_evaluation(recipe, calibrate=True), tmp_path / "run")
+    content = metrics_of(done.folder)
+    temperature = content["calibration"]["temperature"]
+    assert content["calibration"]["applied"] == "head"
+    assert content["test"]["accuracy"] == metrics_of(plain.folder)["test"]["accuracy"]
+    before, after = (
+        read_predictions(folder / "predictions.parquet") for folder in (plain.folder, done.folder)
+    )
+    again = np.log(before.scores) / temperature
+    again = np.exp(again) / np.exp(again).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(after.scores, again, rtol=1e-4)
+    moved = changed(weights_of(plain.folder), weights_of(done.folder))
+    assert len({name.rpartition(".")[0] for name in moved}) == 1
+
+
+def test_thresholds_are_chosen_on_validation_and_heeded_by_predict(tmp_path, bert_checkpoint):
+    lines = [
+        json.dumps({"text": f"the {' '.join(words)} film {index}", "label": words})
+        for index in range(60)
+        for words in [[word for word, number in (("good", 2), ("bad", 3)) if index % number == 0]]
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = tiny_text_recipe(tmp_path / "rows.jsonl", bert_checkpoint)
+    done = run(with_evaluation(recipe, thresholds=True), tmp_path / "run")
+    content = metrics_of(done.folder)
+    config = json.loads((done.folder / "model" / "config.json").read_text(encoding="utf-8"))
+    assert list(content["thresholds"].values()) == config["decision_thresholds"]
+    assert set(content["thresholds"]) == {"good", "bad"}
+    pipe = pipeline("text-classification", model=str(done.folder / "model"), top_k=None)
+    (plain,) = pipe(["the good film"])
+    (heeding,) = predict(str(done.folder / "model"), ["the good film"])
+    likely = {each["label"]: each["score"] for each in plain}
+    above = {name for name, score in likely.items() if score >= content["thresholds"][name]}
+    assert set(heeding.label) == above
+
+
+def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, monkeypatch):
+    """Other test labels change the test metrics, and nothing that was trained, chosen or fitted."""
+    from hf_finetune import run as run_module
+
+    real = run_module.get_ready
+
+    def turned(*args, **kwargs):
+        ready = real(*args, **kwargs)
+        test = ready.data.test
+        other = test.remove_columns("label").add_column(
+            "label", [1 - label for label in test["label"]], feature=test.features["label"]
+        )
+        return replace(ready, data=replace(ready.data, test=other))
+
+    recipe = with_evaluation(text_recipe(), calibrate=True)
+    run(recipe, tmp_path / "one")
+    monkeypatch.setattr(run_module, "get_ready", turned)
+    run(recipe, tmp_path / "other")
+    assert changed(weights_of(tmp_path / "one"), weights_of(tmp_path / "other")) == set()
+    one, other = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "other")
+    assert one["calibration"] == other["calibration"] and one["test"] != other["test"]
+    for before, after in zip(one["stages"], other["stages"], strict=True):
+        assert before["validation"] == after["validation"] and before["best_step"] == after["best_step"]
+
+
+def test_folds_are_run_each_and_summed_up(tmp_path, text_recipe):
+    done = run(with_evaluation(text_recipe(), folds=3), tmp_path / "run")
+    found = metrics_of(done.folder)["cross_validation"]
+    parts = [metrics_of(tmp_path / "run" / "folds" / f"{number}-of-3") for number in (1, 2, 3)]
+    values = [part["test"]["accuracy"] for part in parts]
+    assert found["folds"] == 3 and found["metrics"]["accuracy"]["values"] == values
+    assert found["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert found["metrics"]["accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert not (tmp_path / "run" / "folds" / "1-of-3" / "model").exists()
+    ids = [
+        read_predictions(tmp_path / "run" / "folds" / f"{number}-of-3" / "predictions.parquet").ids
+        for number in (1, 2, 3)
+    ]
+    assert len(set().union(*ids)) == sum(map(len, ids))
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_folds_that_are_interrupted_go_on_as_if_they_had_not_been(tmp_path, request, kind):
+    recipe = with_evaluation(request.getfixturevalue(f"{kind}_recipe")(), folds=2)
+    run(recipe, tmp_path / "through")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[StopInFold("1-of-2", "all", 3)])
+    run(recipe, tmp_path / "run", resume=True)
+    one, other = metrics_of(tmp_path / "through"), metrics_of(tmp_path / "run")
+    assert one["cross_validation"] == other["cross_validation"] and one["test"] == other["test"]
+
+
+class StopInFold(Stop):
+    """Stop at a step of a stage of a fold."""
+
+    def __init__(self, fold, stage, step):
+        super().__init__(stage, step, "ctrl-c")
+        self.fold = fold
+
+    def happens(self, moment, args, state):
+        return f"/{self.fold}/" in args.output_dir and super().happens(moment, args, state)
+
+
+def test_a_fold_can_be_run_on_its_own(tmp_path, text_recipe):
+    run(with_evaluation(text_recipe(), folds=2), tmp_path / "run")
+    place = tmp_path / "run" / "folds" / "2-of-2"
+    run(load_recipe(place / "recipe.yaml"), tmp_path / "alone")
+    assert metrics_of(tmp_path / "alone")["test"] == metrics_of(place)["test"]
+
+
+def test_folds_share_what_frozen_layers_give(tmp_path, image_recipe, monkeypatch):
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    content = image_recipe().model_dump(mode="json")
+    content["speed"]["prefix_cache"] = {"views": 1}
+    content["evaluation"].update(folds=2, linear_probe=None)
+    content["stages"] = content["stages"][:1]
+    run(parse_recipe(content), tmp_path / "run")
+    keys = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
+    assert len(keys) == 2  # of the run itself, and of both folds
+    used = [
+        metrics_of(tmp_path / "run" / "folds" / f"{n}-of-2")["stages"][0]["prefix_cache"]["used"]
+        for n in (1, 2)
+    ]
+    assert used == [True, True]
+
+
+def test_curves_are_shown_live(tmp_path, text_recipe):
+    """TensorBoard writes beside the stage's log, and nothing that is trained is another for it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(text_recipe(), tmp_path / "quiet")
+    run(text_recipe(track=["tensorboard"]), tmp_path / "shown")
+    assert changed(weights_of(tmp_path / "quiet"), weights_of(tmp_path / "shown")) == set()
+    assert not list((tmp_path / "quiet").rglob("events.*"))
+    for stage in ("01-head", "02-all"):
+        (events,) = (tmp_path / "shown" / "stages" / stage).rglob("events.*")
+        shown = EventAccumulator(str(events.parent)).Reload()
+        logged = [
+            json.loads(line)
+            for line in (tmp_path / "shown" / "stages" / stage / "log.jsonl").read_text().splitlines()
+        ]
+        losses = [each["loss"] for each in logged if "loss" in each]
+        assert [each.value for each in shown.Scalars("train/loss")] == pytest.approx(losses)
+        assert len(shown.Scalars("eval/loss")) == 2
+
+
+def test_what_is_not_installed_can_show_nothing(tmp_path, text_recipe):
+    told = refusal(lambda: run(text_recipe(track=["tensorbord"]), tmp_path / "run"))
+    assert told.startswith("track[0] must be something that is installed. Got 'tensorbord'. Here are: ")
+    assert not (tmp_path / "run").exists()
