@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, hf_hub_download, metadata_load
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from yaml import YAMLError
 
 from hf_finetune.files import replacing
 from hf_finetune.publishing.portable import is_local, portable_recipe, run_recipe
-from hf_finetune.recipe import Recipe, dump_recipe
+from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.record import RunRecord, read_run
 from hf_finetune.report.rows import class_rows
 from hf_finetune.report.sizes import size_tables
@@ -30,7 +31,7 @@ def write_card(folder: Path) -> Path:
     path = folder / "model" / "README.md"
     with replacing(path) as partial:
         recipe = run_recipe(folder)
-        text = render_card(read_run(folder), portable_recipe(recipe), _license_of(recipe.model.path))
+        text = render_card(read_run(folder), portable_recipe(recipe), _license_of(recipe.model))
         partial.write_text(text, encoding="utf-8")
     return path
 
@@ -117,16 +118,16 @@ def _few(record: RunRecord) -> list[tuple[str, int]]:
     return [(name, count) for count, name in found[:WEAKEST]]
 
 
-def _license_of(path: str) -> dict[str, str]:
+def _license_of(spec: ModelSpec) -> dict[str, str]:
     """Read the licence from the card of the checkpoint that was fine-tuned; nothing if it says none."""
     try:
-        if Path(path).is_dir():
-            card = ModelCard.load(Path(path) / "README.md", ignore_metadata_errors=True)
+        if Path(spec.path).is_dir():
+            said = metadata_load(Path(spec.path) / "README.md")
         else:
-            card = ModelCard.load(path, ignore_metadata_errors=True)
-    except (OSError, ValueError, HfHubHTTPError, OfflineModeIsEnabled):
+            said = metadata_load(hf_hub_download(spec.path, "README.md", revision=spec.revision))
+    except (OSError, ValueError, YAMLError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
-    return {name: str(card.data[name]) for name in LICENCE if card.data.get(name)}
+    return {name: str(said[name]) for name in LICENCE if said and said.get(name)}
 
 
 def _plain(text: Any) -> str:

@@ -1,6 +1,7 @@
 """The model card: what the Hub reads of it, what a person does, and that its recipe repeats the run."""
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_the_licence_of_the_checkpoint_is_carried_over(done, tmp_path):
     (checkpoint / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nA model.\n", encoding="utf-8")
     folder = with_paths(done, tmp_path / "run", model=str(checkpoint))
     assert ModelCard.load(write_card(folder)).data.license == "cc-by-4.0"
+
+
+def test_a_checkpoint_that_says_nothing_of_itself_is_no_trouble(done, tmp_path, monkeypatch, caplog):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    folder = with_paths(done, tmp_path / "run", model=str(checkpoint))
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    for text in (None, "A model.\n", "---\n- no mapping\n---\n", "---\n{: not yaml\n---\n"):
+        if text is not None:
+            (checkpoint / "README.md").write_text(text, encoding="utf-8")
+        caplog.clear()
+        path = write_card(folder)
+        assert caplog.text == ""
+        assert ModelCard.load(path).data.license is None
 
 
 def test_a_checkpoint_and_data_of_the_hub_are_named_as_such(done, tmp_path):
