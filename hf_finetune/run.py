@@ -14,8 +14,8 @@ from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities
-from hf_finetune.models.compressing import compress, has_zeros, in_shape_of
+from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
+from hf_finetune.models.compressing import compress, has_zeros
 from hf_finetune.models.pruning import zeros_of
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import (
@@ -34,16 +34,17 @@ from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.run_folds import cross_validate
-from hf_finetune.run_results import evaluate_run, finish_model, without_nan, write_data
+from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.run_speed import cache_settings, decode_images
 from hf_finetune.run_teachers import load_teachers
+from hf_finetune.run_weights import load_left
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
-from hf_finetune.staging.stage import StageResult, load_weights, stage_folder, train_stage
+from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
@@ -51,8 +52,6 @@ from hf_finetune.tasks.inputs import prepare_inputs
 __all__ = ["RunResult", "run"]
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -155,19 +154,17 @@ def _run(
             logger.info("Stage %s is done already.", stage.name)
             continue
         if index > 0:
-            model = in_shape_of(load_pretrained(ready).model, recipe.stages[:index])
-            load_weights(model, stage_folder(folder, index - 1, recipe.stages[index - 1].name) / WEIGHTS)
+            model = load_left(ready, folder, index)
         model = compress(model, stage)
         manifest = _run_stage(
             model, index, ready, inputs, settings[index], teachers[index], manifest, folder, state, callbacks
         )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
-        last = len(recipe.stages) - 1
-        # that of the last stage may be divided, or compiled
-        model = in_shape_of(load_pretrained(ready).model, recipe.stages)
-        load_weights(model, stage_folder(folder, last, recipe.stages[last].name) / WEIGHTS)
-        metrics = _results(model, ready, manifest, folder, state, started, progress)
+        model = load_left(
+            ready, folder, len(recipe.stages)
+        )  # that of the last stage may be divided, or compiled
+        metrics = _results(model, ready, inputs, manifest, folder, state, progress)
     wait_for_all(state)
     if recipe.evaluation.folds is not None:
 
@@ -251,22 +248,20 @@ def _run_stage(
 def _results(
     model: PreTrainedModel,
     ready: Ready,
+    inputs: Inputs,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
-    started: float,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    """Save the model, evaluate it as others will load it, and write ``metrics.json`` and ``predictions.parquet``."""
+    """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
     stages = [record.result for record in manifest.stages]
     metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
     write_data(ready, folder)
     metrics |= finish_model(model, ready, folder)
     ways = [Way(**stage["speed"]) for stage in stages]
-    metrics |= evaluate_run(ready, folder, ways, state.device, progress)
-    metrics |= compare_sizes(ready, folder, metrics["test"])
-    metrics["wall_seconds"] = round(perf_counter() - started, 3)
-    write_json(folder / "metrics.json", metrics)
+    metrics |= evaluate_run(ready, inputs, folder, ways, state.device, progress)
+    metrics |= compare_sizes(ready, inputs, folder, metrics["test"])
     return metrics
 
 

@@ -12,27 +12,26 @@ from transformers import PreTrainedModel
 
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
-from hf_finetune.ready import Ready, load_pretrained
-from hf_finetune.staging.stage import load_weights, stage_folder
-from hf_finetune.tasks.inputs import prepare_inputs
+from hf_finetune.ready import Ready
+from hf_finetune.run_weights import load_left
+from hf_finetune.tasks import Inputs
 
 __all__ = ["compare_sizes", "measure_size"]
 
-WEIGHTS = "model.safetensors"
 Found = Mapping[str, float | None]
 Batch = Mapping[str, torch.Tensor]
 
 
-def compare_sizes(ready: Ready, folder: Path, test: Found) -> dict[str, Any]:
+def compare_sizes(ready: Ready, inputs: Inputs, folder: Path, test: Found) -> dict[str, Any]:
     """Compare the finished model with the one that was pruned, and with the teacher that it learned from.
 
     What is judged on the test split here chooses nothing: all stages are done.
 
     Args:
         ready: The run, all of whose stages are done, and whose model is saved.
+        inputs: What they were trained on.
         folder: Its directory.
         test: Its test metrics.
 
@@ -44,7 +43,7 @@ def compare_sizes(ready: Ready, folder: Path, test: Found) -> dict[str, Any]:
     taught = [index for index, stage in enumerate(stages) if stage.teacher is not None]
     if not (pruned or taught) or ready.recipe.data.split.fold is not None:
         return {}
-    example = _example(ready)
+    example = _example(inputs)
     model = _load(ready, folder / "model")
     now = {"metrics": _chosen(ready, test), **measure_size(_model(model), example)}
     found: dict[str, Any] = {}
@@ -106,24 +105,15 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
 
 def _before(ready: Ready, folder: Path, index: int, example: Batch) -> dict[str, Any]:
     """Look at the model that a stage pruned. Of one whose head nothing had trained yet no metric means anything."""
-    model = _as_left(ready, folder, index)
+    model = load_left(ready, folder, index)
     metrics = _plain(ready, folder, index) if index else {}
     return {"metrics": metrics, **measure_size(model, example)}
-
-
-def _as_left(ready: Ready, folder: Path, index: int) -> PreTrainedModel:
-    """Load the model that the stages before one left."""
-    stages = ready.recipe.stages[:index]
-    model = in_shape_of(load_pretrained(ready).model, stages)
-    if stages:
-        load_weights(model, stage_folder(folder, index - 1, stages[-1].name) / WEIGHTS)
-    return model
 
 
 def _plain(ready: Ready, folder: Path, index: int) -> dict[str, float | None]:
     """Judge the model that the stages before one left, without temperature and thresholds."""
     with TemporaryDirectory(prefix="hf-finetune-") as scratch:
-        export_model(_as_left(ready, folder, index), ready.processor, Path(scratch) / "model")
+        export_model(load_left(ready, folder, index), ready.processor, Path(scratch) / "model")
         return _judged(ready, _load(ready, Path(scratch) / "model"))
 
 
@@ -158,10 +148,8 @@ def _model(classifier: Classifier) -> PreTrainedModel:
     return model.cpu()
 
 
-def _example(ready: Ready) -> dict[str, torch.Tensor]:
+def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
     """Take one example: an image of the model's size, or the text of middle length among those trained on."""
-    recipe = ready.recipe
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     lengths = inputs.lengths or [0]
     index = sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
     batch = inputs.collate([inputs.train[index]])

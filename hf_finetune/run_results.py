@@ -1,7 +1,7 @@
 """What a run leaves when its stages are done: the model as others load it, and how good it is."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hf_finetune.evaluation.calibration import calibration_error, fit_temperatur
 from hf_finetune.evaluation.checkpoint import TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities
+from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.probe import linear_probe
 from hf_finetune.evaluation.thresholds import fit_thresholds
@@ -30,9 +30,9 @@ from hf_finetune.run_speed import probe_settings
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.ways import DTYPES, Way
 from hf_finetune.staging.manifest import write_json
-from hf_finetune.tasks.inputs import prepare_inputs
+from hf_finetune.tasks import Inputs
 
-__all__ = ["evaluate_run", "finish_model", "without_nan", "write_data"]
+__all__ = ["evaluate_run", "finish_model", "write_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -137,12 +137,18 @@ def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, 
 
 
 def evaluate_run(
-    ready: Ready, folder: Path, ways: list[Way], device: torch.device, progress: Progress | None
+    ready: Ready,
+    inputs: Inputs,
+    folder: Path,
+    ways: list[Way],
+    device: torch.device,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Judge what was saved on the test split, once, and write ``predictions.parquet``.
 
     Args:
         ready: The run.
+        inputs: What its stages were trained on.
         folder: Its directory.
         ways: How each stage was computed.
         device: Where to compute what a baseline needs.
@@ -170,7 +176,7 @@ def evaluate_run(
         "test_interval": {name: list(each) if each else None for name, each in ends.items()},
         "baselines": {"majority": without_nan(_majority(ready, found))},
     }
-    probe = _probe(ready, ways, device, found)
+    probe = _probe(ready, inputs, ways, device, found)
     if probe is not None:
         content["baselines"]["linear_probe"] = without_nan(probe)
     if found.target != "regression":
@@ -203,15 +209,14 @@ def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
 
 
 def _probe(
-    ready: Ready, ways: list[Way], device: torch.device, found: EvaluationResult
+    ready: Ready, inputs: Inputs, ways: list[Way], device: torch.device, found: EvaluationResult
 ) -> dict[str, float] | None:
     """Score a logistic regression on what the pretrained backbone gives; None if there is none."""
     most = ready.recipe.evaluation.linear_probe
     if most is None or len(ready.data.train) > most or ready.data.test is None:
         return None
     model, recipe, classes = load_pretrained(ready).model, ready.recipe, len(ready.data.label_names)
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
-    asked = replace(ready.data, validation=ready.data.test, pool=None)
+    asked = replace(ready.data, train=ready.data.test, validation=ready.data.test, pool=None)
     test = ready.task.prepare(asked, ready.processor, recipe.data, recipe.seed).validation
     try:
         scores = linear_probe(
@@ -232,8 +237,3 @@ def _probe(
         logger.info("There is no baseline on frozen features: %s.", error)
         return None
     return compute_metrics(ready.headline, found.target, scores, found.labels)
-
-
-def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Write what is undefined as null."""
-    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

@@ -4,7 +4,7 @@ Labels are class indices [examples] (single_label), zeros and ones [examples, cl
 amounts [examples] (regression). Scores are probabilities [examples, classes], or the predicted amounts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "label_array",
     "metric_problem",
     "probabilities",
+    "without_nan",
 ]
 
 _THRESHOLD = 0.5
@@ -224,3 +225,8 @@ def _trial(target: Target, classes: int) -> tuple[np.ndarray, np.ndarray]:
     if target == "single_label":
         return examples, examples
     return np.eye(len(examples), dtype=np.int64), np.eye(len(examples), dtype=np.int64)
+
+
+def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Write what is undefined as null."""
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

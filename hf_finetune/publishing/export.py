@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from datasets import Dataset
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.again import load_labelled, recipe_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
-from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.files import replacing_folder
 from hf_finetune.publishing.extras import need_extra
 from hf_finetune.publishing.graph import (
@@ -44,6 +43,7 @@ from hf_finetune.publishing.pipes import (
     processor_of,
 )
 from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
+from hf_finetune.staging.manifest import write_json
 
 __all__ = ["FORMATS", "QUANTIZATIONS", "REPORT_FILE", "ExportResult", "ParityError", "export"]
 
@@ -128,7 +128,7 @@ def export(
             **_parity_report(parity),
             **_costs(model_or_run, classifier, after, partial),
         }
-        _write_json(partial / REPORT_FILE, report)
+        write_json(partial / REPORT_FILE, report)
     return ExportResult(folder, report, default_metrics(classifier.target))
 
 
@@ -250,7 +250,7 @@ def _parity_report(parity: Parity) -> dict[str, Any]:
         "largest_difference": parity.largest_difference,
         "largest_logit": parity.largest_logit,
         "same_answers": parity.same_answers,
-        "metrics": {"before": _without_nan(parity.before), "after": _without_nan(parity.after)},
+        "metrics": {"before": without_nan(parity.before), "after": without_nan(parity.after)},
     }
 
 
@@ -289,11 +289,3 @@ def _model_forward(model: torch.nn.Module) -> Forward:
             return model(**batch).logits.numpy()
 
     return forward
-
-
-def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

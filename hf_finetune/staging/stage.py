@@ -39,7 +39,7 @@ from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
 
-__all__ = ["StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
+__all__ = ["WEIGHTS", "StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
 
 logger = logging.getLogger(__name__)
 

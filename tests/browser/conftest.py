@@ -1,4 +1,7 @@
-"""Headless Chromium for the tests of this folder: the machine's own, driven by playwright, which downloads none."""
+"""Headless Chromium for the tests of this folder: the machine's own, driven by playwright, which downloads none.
+
+Where there is none, tests/unit/test_report_page.py reads the report, and test_publishing_demo.py calls the page.
+"""
 
 import shutil
 import sys
@@ -23,7 +26,9 @@ def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
+        pytest.skip(
+            "a page can only be looked at in a browser, and Chromium is not installed (apt-get install chromium)"
+        )
     with playwright.sync_playwright() as started:
         # As root, and in most containers, Chromium cannot make its sandbox; it opens pages of the tests only.
         browser = started.chromium.launch(

@@ -311,6 +311,7 @@ def half_of(original, where):
 def moments():
     import hf_finetune.run as running
     import hf_finetune.run_results as results
+    import hf_finetune.run_weights as weights
     from hf_finetune.staging import stage, trainer
 
     checkpoint = "checkpoint {}, half of {}"
@@ -330,9 +331,9 @@ def moments():
         yield f"checkpoint {number}, before older ones go", on_call(trainer, "rotate", number)
     yield "restoring the best weights", on_call(Trainer, "_load_best_model", 1)
     yield "writing the stage's weights", on_call(stage, "save_weights", 1)
-    yield "between the stages", on_call(running, "load_pretrained", 2)
-    yield "loading the stage before", on_call(running, "load_weights", 1)
-    yield "loading the last stage", on_call(running, "load_weights", 2)
+    yield "between the stages", on_call(running, "load_left", 1)
+    yield "loading the stage before", on_call(weights, "load_weights", 1)
+    yield "loading the last stage", on_call(weights, "load_weights", 2)
     yield "exporting", on_call(results, "export_model", 1)
     yield "exporting, half of it", on_call(results, "export_model", 1, half_export)
     yield "fitting the temperature", on_call(results, "evaluate_model", 1)

@@ -1,12 +1,12 @@
 """Learning from a teacher: the loss by hand, and a Trainer that asks the teacher about each batch."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
-from stage_helpers import Examples
+from stage_helpers import Examples, stock_trainer
 from torch.nn import functional
-from transformers import TrainingArguments
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import plan_groups
@@ -120,24 +120,14 @@ def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
     trainable = select(layout, "head")
     freeze_all_but(student, trainable)
     loss = loss_for("single_label")
-    trainer = StagedTrainer(
+    make = partial(
+        StagedTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
         loss=loss_with_teacher(loss, teacher, "single_label"),
         teacher=teacher,
-        model=student,
-        args=TrainingArguments(
-            output_dir=str(tmp_path),
-            per_device_train_batch_size=4,
-            num_train_epochs=20,
-            learning_rate=0.01,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        ),
-        train_dataset=examples,
     )
+    steps = {"num_train_epochs": 20, "optim": "adamw_torch", "learning_rate": 0.01}
+    trainer = stock_trainer(student, tmp_path, data=examples, make=make, **steps)
     batch = torch.utils.data.default_collate([examples[index] for index in range(4)])
     teacher.see(batch)
     wanted = teacher.logits

@@ -1,9 +1,10 @@
 """Pruned weights stay 0 whatever the optimizer does."""
 
+from functools import partial
+
 import torch
-from stage_helpers import Examples
+from stage_helpers import Examples, stock_trainer
 from torch import nn
-from transformers import TrainingArguments
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.pruning import zero_smallest, zeros_of
@@ -18,26 +19,13 @@ def trained(model, tmp_path, callbacks):
     layout = read_layout(model)
     names = select(layout, "all", "train")
     freeze_all_but(model, names)
-    trainer = StagedTrainer(
+    make = partial(
+        StagedTrainer,
         groups=plan_groups(layout, names, lr=0.05, weight_decay=0.1),
         optimizer_args={"momentum": 0.9},
         loss=loss_for("single_label"),
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(tmp_path),
-            optim="sgd",
-            learning_rate=0.05,
-            per_device_train_batch_size=4,
-            max_steps=4,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        ),
-        train_dataset=Examples(model, 16),
-        callbacks=callbacks,
     )
+    trainer = stock_trainer(model, tmp_path, callbacks, data=Examples(model, 16), make=make, max_steps=4)
     trainer.train()
     return model
 
