@@ -25,6 +25,7 @@ from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 
@@ -357,9 +358,7 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
             problems.append(
                 Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
             )
-        if stage.label_smoothing and data.target != "single_label":
-            rule = "must be 0 unless each example has one label"
-            problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
+        problems += label_problems(stage, place, data.target, data.label_names)
     return problems
 
 

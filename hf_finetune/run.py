@@ -41,6 +41,7 @@ from hf_finetune.run_weights import load_left
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.balancing import balance_of
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
@@ -233,6 +234,9 @@ def _run_stage(
             cache=cache,
             track=recipe.track,
             teacher=teacher,
+            balance=balance_of(
+                stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
+            ),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_finetune.recipe.schema import SchedulesSpec
+from hf_finetune.plan.schedules import draw_schedule
+from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from hf_finetune.publishing.export import ExportResult
     from hf_finetune.publishing.hub import Publication
     from hf_finetune.ready import PlanReport
-    from hf_finetune.recipe import CompressSpec, Recipe, ScheduleSpec, StageSpec
+    from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
     from hf_finetune.speed.kept import Kept
 
 __all__ = [
@@ -153,20 +154,23 @@ def _print_stage(
     table = Table(
         title=f"Stage {index + 1}, {planned.name}: train {planned.train}", title_justify="left", box=None
     )
-    for heading in ("layers", "parameters", "lr", "weight decay", "schedule"):
-        table.add_column(heading, justify="left" if heading in ("layers", "schedule") else "right")
+    for heading in ("layers", "parameters", "lr", "weight decay"):
+        table.add_column(heading, justify="left" if heading == "layers" else "right")
     for group in planned.groups:
-        schedule = _schedule(group.schedule)
-        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}", schedule)
+        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}")
     console.print()
     console.print(table)
     if stage.compress is not None:
         console.print(_compression(stage.compress), markup=False)
+    for line in _rates(planned):
+        console.print(line, markup=False)
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
     carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
+    balance = f"; balance: {stage.balance.method}"
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
-        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}; "
+        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
+        f"{balance if stage.balance.method != 'none' else ''}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
     )
@@ -188,12 +192,33 @@ def _written(stage: "StageSpec") -> dict[str, Any]:
     if isinstance(stage.schedule, SchedulesSpec):
         by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
         fields["schedule"] = {
-            part: one.name if one.power == 1 else one.model_dump() for part, one in by_part.items()
+            part: {"name": one.name, **given} if (given := _given(one)) else one.name
+            for part, one in by_part.items()
         }
     return fields
 
 
-def _schedule(schedule: "ScheduleSpec | None") -> str:
-    if schedule is None:
-        return ""
-    return f"{schedule.name} {schedule.power:g}" if schedule.name == "polynomial" else schedule.name
+def _given(schedule: ScheduleSpec) -> dict[str, Any]:
+    """Give the parameters of a schedule that are not its defaults."""
+    return schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+
+
+def _rates(planned: "StagePlan") -> list[str]:
+    """Draw the rate over the steps, as far as these are known: a line for all groups of one schedule."""
+    layers: dict[ScheduleSpec, list[str]] = {}
+    for group in planned.groups:
+        layers.setdefault(group.schedule or ScheduleSpec(), []).append(group.layers)
+    drawn = dict.fromkeys(layers, "")
+    if planned.steps is not None and planned.warmup_steps is not None:
+        drawn = {each: draw_schedule(each, planned.steps, planned.warmup_steps) for each in layers}
+    ends = {schedule: dict.fromkeys((names[0], names[-1])) for schedule, names in layers.items()}
+    return [
+        f"rate of {' to '.join(ends[schedule])}: {' '.join(filter(None, [drawn[schedule], _schedule(schedule)]))}"
+        for schedule in layers
+    ]
+
+
+def _schedule(schedule: ScheduleSpec) -> str:
+    if schedule.name == "polynomial":
+        return f"polynomial {schedule.power:g}"
+    return ", ".join([schedule.name, *(f"{name} {value}" for name, value in _given(schedule).items())])

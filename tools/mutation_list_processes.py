@@ -1,7 +1,7 @@
 """The defences that several processes need. Their tests launch processes, which take the defence away themselves."""
 
 from mutation import Mutation
-from mutation_removals import as_it_is, nothing, the_trainers, without_a_context
+from mutation_removals import as_it_is, mean_loss, nothing, the_trainers, without_a_context
 
 __all__ = ["OF_PROCESSES"]
 
@@ -10,7 +10,29 @@ PROCESSES = "tests/distributed/test_processes.py::test_"
 INTERRUPTED = "tests/distributed/test_interrupted.py::test_"
 SHARDED = "tests/distributed/test_fsdp.py::test_"
 
+BALANCING = "tests/unit/test_staging_balancing.py::test_"
+
 OF_PROCESSES = (
+    Mutation(
+        "The loss with weights is a sum over the labels of the whole batch",
+        "hf_finetune.staging.balancing:balanced_loss",
+        "a mean over the forward pass",
+        mean_loss,
+        (
+            f"{BALANCING}parts_of_a_batch_add_up_to_it[weights-single_label]",
+            f"{BALANCING}the_gradient_does_not_depend_on_the_accumulation[bert-weights]",
+        ),
+    ),
+    Mutation(
+        "Each epoch draws other examples of each class",
+        "hf_finetune.staging.balancing:BalancedSampler.set_epoch",
+        "nothing",
+        nothing,
+        (
+            f"{BALANCING}draws_depend_on_seed_and_epoch_only",
+            f"{BALANCING}over_the_epochs_every_example_has_its_turn",
+        ),
+    ),
     Mutation(
         "Each example of an epoch is trained on once",
         f"{TRAINER}.get_train_dataloader",

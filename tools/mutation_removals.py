@@ -102,8 +102,8 @@ def accept_loss_arguments(original: Any) -> Any:
 
 
 def mean_loss(original: Any) -> Any:
-    def instead(target: str, label_smoothing: float = 0.0) -> Any:
-        loss = original(target, label_smoothing)
+    def instead(*arguments: Any, **options: Any) -> Any:
+        loss = original(*arguments, **options)
         return lambda outputs, labels, num_items_in_batch=None: loss(outputs, labels)
 
     return instead

@@ -1,36 +1,109 @@
 """Schedules: the factor on the peak learning rate at each step."""
 
-from math import cos, pi
+from math import ceil, cos, floor, pi, sqrt
 
-__all__ = ["rate_factor"]
+from hf_finetune.recipe.schedule import ScheduleSpec
+
+__all__ = ["draw_schedule", "rate_factor"]
+
+SPARKS = "_.:-=+*#"
+"""From a rate of 0 to the peak, in characters that every terminal and every pipe has."""
+COLUMNS = 24
 
 
-def rate_factor(step: int, name: str, steps: int, warmup_steps: int = 0, power: float = 1.0) -> float:
+def rate_factor(step: int, schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> float:
     """Give the factor on the peak rate, in [0, 1], at one optimiser step.
 
-    It grows from 0 by equal amounts until ``warmup_steps``, then falls to 0 at ``steps``, or stays at 1.
+    It grows from 0 by equal amounts until ``warmup_steps``, then goes as the schedule says until ``steps``.
+    ``one_cycle`` and ``slanted_triangular`` rise by themselves and have no warmup.
 
     Args:
         step: Optimiser step, counted from 0.
-        name: ``linear``, ``cosine``, ``constant`` or ``polynomial``.
+        schedule: The shape, and its parameters.
         steps: Number of optimiser steps.
         warmup_steps: Optimiser steps until the peak.
-        power: Exponent of ``polynomial``.
-    Raises:
-        ValueError: If there is no such schedule.
-    Source: transformers' ``get_scheduler``; cosine: Loshchilov & Hutter 2017; polynomial: Chen et al. 2018 (DeepLab),
-        rate x (1 - step/steps)^power.
+    Source: transformers' ``get_scheduler`` for linear, cosine, constant, polynomial, cosine_with_restarts and
+        warmup_stable_decay; torch's ``ExponentialLR``, ``StepLR`` and ``OneCycleLR``, the momentum staying as it is;
+        cosine: Loshchilov & Hutter 2017; polynomial: Chen et al. 2018 (DeepLab), rate x (1 - step/steps)^power;
+        one_cycle: Smith & Topin 2019; warmup_stable_decay: Hu et al. 2024 (MiniCPM), with 1-sqrt: Hägele et al. 2024;
+        slanted_triangular: Howard & Ruder 2018.
     """
+    if schedule.name == "one_cycle":
+        return _one_cycle(step, steps, schedule)
+    if schedule.name == "slanted_triangular":
+        return _slanted_triangular(step, steps, schedule)
     if step < warmup_steps:
         return step / max(1, warmup_steps)
     length = max(1, steps - warmup_steps)
     gone = min(1.0, (step - warmup_steps) / length)
-    if name == "constant":
+    if schedule.name == "constant":
         return 1.0
-    if name == "linear":
+    if schedule.name == "linear":
         return max(0.0, (steps - step) / length)
-    if name == "cosine":
-        return max(0.0, 0.5 * (1.0 + cos(pi * gone)))
-    if name == "polynomial":
-        return (1 - gone) ** power
-    raise ValueError(f"name must be linear, cosine, constant or polynomial. Got {name!r}.")
+    if schedule.name == "cosine":
+        return _half_cosine(gone)
+    if schedule.name == "cosine_with_restarts":
+        return _half_cosine(schedule.cycles * gone % 1.0) if gone < 1 else 0.0
+    if schedule.name == "polynomial":
+        return (1 - gone) ** schedule.power
+    if schedule.name == "exponential":
+        return schedule.end**gone
+    if schedule.name == "step":
+        return schedule.factor ** ((step - warmup_steps) // max(1, _steps_of(schedule.every, length)))
+    return _stable_decay(step, steps, min(_steps_of(schedule.decay, steps), length), schedule.decay_type)
+
+
+def draw_schedule(schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> str:
+    """Draw the rate over the steps in a line of text: ``_`` is 0, and ``#`` the peak.
+
+    Args:
+        schedule: The shape.
+        steps: Number of optimiser steps.
+        warmup_steps: Optimiser steps until the peak.
+
+    Returns:
+        A character for each step; of many steps for some of them, at equal distances.
+    """
+    columns = min(steps, COLUMNS)
+    shown = (floor((column + 0.5) * steps / columns) for column in range(columns))
+    factors = (rate_factor(step, schedule, steps, warmup_steps) for step in shown)
+    return "".join(SPARKS[round(factor * (len(SPARKS) - 1))] for factor in factors)
+
+
+def _half_cosine(gone: float) -> float:
+    return max(0.0, 0.5 * (1.0 + cos(pi * gone)))
+
+
+def _steps_of(length: int | float, steps: int) -> int:
+    """Count the steps of a length that is a number of steps, or a fraction of all."""
+    return length if isinstance(length, int) else ceil(length * steps)
+
+
+def _stable_decay(step: int, steps: int, decay: int, shape: str) -> float:
+    if step < steps - decay:
+        return 1.0
+    gone = min(1.0, (step - (steps - decay)) / max(1, decay))
+    if step >= steps:
+        return 0.0
+    return {"linear": 1.0 - gone, "1-sqrt": 1.0 - sqrt(gone), "cosine": _half_cosine(gone)}[shape]
+
+
+def _one_cycle(step: int, steps: int, schedule: ScheduleSpec) -> float:
+    """Rise in a half cosine, then fall in another to the last step, as torch does."""
+    first = 1 / schedule.div_factor
+    last = first / schedule.final_div_factor
+    top, end = schedule.pct_start * steps - 1, steps - 1
+    if step < top:
+        return 1 - (1 - first) * _half_cosine(step / top)
+    return last + (1 - last) * _half_cosine(min(1.0, (step - top) / (end - top)))
+
+
+def _slanted_triangular(step: int, steps: int, schedule: ScheduleSpec) -> float:
+    """Rise in equal amounts to the cut, then fall in equal amounts to the last step's end.
+
+    The paper divides the steps behind the cut by cut x (1 / cut_frac - 1), which is their number where
+    steps x cut_frac is whole; elsewhere the rate would fall below its least, even below 0.
+    """
+    cut = floor(steps * schedule.cut_frac + 1e-9)  # 0.29 x 100 is a little less than 29
+    risen = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
+    return (1 + risen * (schedule.ratio - 1)) / schedule.ratio

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_finetune.errors import Problem
 
-__all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "rule_problems", "shown"]
+__all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "OF_BALANCE", "OF_SCHEDULES", "rule_problems", "shown"]
 
 HELD_OUT = 0.1
 """Fraction of the examples held out for validation, and again for the test, by default."""
@@ -21,6 +21,31 @@ DEFAULT_OPTIMIZER = "adamw"
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
 """Fields that only lora and dora have, and their defaults."""
+OF_SCHEDULES: dict[str, tuple[str, Any, str]] = {
+    "power": ("polynomial", 1.0, "a power"),
+    "end": ("exponential", 0.01, "an end"),
+    "every": ("step", 0.34, "an every"),
+    "factor": ("step", 0.1, "a factor"),
+    "cycles": ("cosine_with_restarts", 2, "cycles"),
+    "pct_start": ("one_cycle", 0.3, "a pct_start"),
+    "div_factor": ("one_cycle", 25.0, "a div_factor"),
+    "final_div_factor": ("one_cycle", 1e4, "a final_div_factor"),
+    "decay": ("warmup_stable_decay", 0.2, "a decay"),
+    "decay_type": ("warmup_stable_decay", "cosine", "a decay_type"),
+    "cut_frac": ("slanted_triangular", 0.1, "a cut_frac"),
+    "ratio": ("slanted_triangular", 32.0, "a ratio"),
+}
+"""Fields of a schedule: the one that has each, its default, and what it is called in a sentence."""
+RISE_BY_THEMSELVES = {"one_cycle": "pct_start", "slanted_triangular": "cut_frac"}
+"""Schedules that need no warmup, and the field that says for how long they rise."""
+
+OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
+    "weights": (("class_weights", "focal"), None),
+    "beta": (("effective_number",), 0.999),
+    "gamma": (("focal",), 2.0),
+    "tau": (("logit_adjustment",), 1.0),
+}
+"""Fields of balance: the methods that have each, and its default."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -135,13 +160,8 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(place, rule, "neither")
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
-    given = _mapping(stage.get("schedule"))
-    for part in ("", ".head", ".backbone"):
-        schedule = _mapping(given.get(part[1:])) if part else given
-        if schedule.get("power", 1.0) != 1.0 and schedule.get("name", "linear") != "polynomial":
-            repair = "Only the polynomial schedule has a power."
-            where = f"{place}.schedule{part}.power"
-            yield Problem(where, "must be left out", shown(schedule["power"]), repair)
+    yield from _schedule_problems(place, stage)
+    yield from _balance_problems(place, stage)
     if _mapping(stage.get("lr")) and stage.get("layer_decay", 1.0) != 1.0:
         repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
         rule = "must be left out when lr has a rate for the backbone"
@@ -156,6 +176,38 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     if stage.get("early_stopping") is not None and stage.get("best", {}) is None:
         repair = "Early stopping watches the metric of best: leave best out, or name its metric."
         yield Problem(f"{place}.best", "must not be null when early_stopping is given", repair=repair)
+
+
+def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
+    given = stage.get("schedule")
+    for part in ("", ".head", ".backbone"):
+        one = _mapping(given).get(part[1:]) if part else given
+        schedule = _mapping(one)
+        name = schedule.get("name", "linear") if schedule else one
+        for field, (owner, default, words) in OF_SCHEDULES.items():
+            if schedule.get(field, default) != default and name != owner:
+                repair = f"Only the {owner} schedule has {words}."
+                where = f"{place}.schedule{part}.{field}"
+                yield Problem(where, "must be left out", shown(schedule[field]), repair)
+        rises = RISE_BY_THEMSELVES.get(name) if isinstance(name, str) else None
+        if rises and stage.get("warmup", 0) != 0:
+            rule = f"must be left out with the {name} schedule"
+            repair = f"It rises by itself: give schedule{part}.{rises}."
+            yield Problem(f"{place}.warmup", rule, shown(stage["warmup"]), repair)
+
+
+def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
+    given = stage.get("balance")
+    balance = _mapping(given)
+    method = balance.get("method", "none") if balance else given
+    for field, (owners, default) in OF_BALANCE.items():
+        if balance.get(field, default) != default and method not in owners:
+            rule = f"must be left out unless method is {' or '.join(owners)}"
+            yield Problem(f"{place}.balance.{field}", rule, shown(balance[field]))
+    if method == "focal" and _is_number(smoothing := stage.get("label_smoothing", 0.0)) and smoothing > 0:
+        repair = "The focal loss is defined for the probability of one right class."
+        rule = "must be 0 when balance is focal"
+        yield Problem(f"{place}.label_smoothing", rule, shown(smoothing), repair)
 
 
 def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from hf_finetune.errors import InputError
+from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.fields import (
@@ -27,11 +28,13 @@ from hf_finetune.recipe.fields import (
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
+from hf_finetune.recipe.schedule import Schedules, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
 from hf_finetune.recipe.teacher import TeacherSpec
 
 __all__ = [
     "AdapterSpec",
+    "BalanceSpec",
     "BestSpec",
     "ColumnsSpec",
     "CompressSpec",
@@ -128,28 +131,6 @@ class OptimizerSpec(Part):
     )
 
 
-class ScheduleSpec(Part):
-    """How the learning rate falls after the warmup."""
-
-    shorthand = "name"
-
-    name: Literal["linear", "cosine", "constant", "polynomial"] = Field(
-        default="linear", description="Shape of the learning rate over the stage's steps."
-    )
-    power: float = Field(
-        default=1.0, gt=0, description="Exponent (no unit) of polynomial: rate x (1 - step/steps)^power."
-    )
-
-
-class SchedulesSpec(Part):
-    """A schedule for the head and one for the backbone; the warmup is that of the stage."""
-
-    spreads = True
-
-    head: ScheduleSpec = Field(description="Shape of the head's learning rate.")
-    backbone: ScheduleSpec = Field(description="Shape of the learning rate of every other layer group.")
-
-
 class RatesSpec(Part):
     """Discriminative learning rates: one for the head, and one or a range for the layer groups below it."""
 
@@ -186,10 +167,6 @@ class BestSpec(Part):
 Rates = Annotated[
     Annotated[Annotated[float, Field(gt=0)], Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
     Discriminator(form_of(RatesSpec)),
-]
-Schedules = Annotated[
-    Annotated[ScheduleSpec, Tag(PLAIN)] | Annotated[SchedulesSpec, Tag(PER_GROUP)],
-    Discriminator(form_of(SchedulesSpec, ScheduleSpec)),
 ]
 
 
@@ -232,6 +209,10 @@ class StageSettings(Part):
         ge=0,
         lt=1,
         description="Fraction of each label's weight that is spread over all classes.",
+    )
+    balance: BalanceSpec = Field(
+        default=BalanceSpec(),
+        description="How scarce classes get their share: the method's name, or its fields; none = they do not.",
     )
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None,

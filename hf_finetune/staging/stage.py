@@ -26,9 +26,10 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
-from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SpeedSpec, StageSpec
+from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
@@ -37,7 +38,7 @@ from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
-from hf_finetune.staging.trainer import StagedTrainer, loss_for, optimizer_name
+from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
 
 __all__ = ["WEIGHTS", "StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
 
@@ -98,6 +99,7 @@ def train_stage(
     cache: CacheSettings | None = None,
     track: Sequence[str] = (),
     teacher: Teacher | None = None,
+    balance: Balance | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -125,13 +127,14 @@ def train_stage(
         cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
+        balance: How scarce classes get their share; None leaves them as they are.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = loss_for(target, stage.label_smoothing)
+    loss = balanced_loss(target, balance, stage.label_smoothing)
     fast = make_faster(
         model,
         stage,
@@ -176,7 +179,9 @@ def train_stage(
         max_steps=stage.max_steps or -1,
         learning_rate=stage.lr.head if isinstance(stage.lr, RatesSpec) else stage.lr,
         optim=optimizer_name(stage.optimizer.name),
-        **_schedule_arguments(planned.groups[0].schedule or ScheduleSpec()),
+        **(
+            trainer_schedule(planned.groups[0].schedule) or {}
+        ),  # of one that it lacks, StagedTrainer makes one
         warmup_steps=planned.warmup_steps or 0,
         max_grad_norm=stage.clip or 0.0,
         eval_strategy="epoch" if validation is not None else "no",
@@ -207,6 +212,7 @@ def train_stage(
         optimizer_args=stage.optimizer.args,
         loss=loss if teacher is None else loss_with_teacher(loss, teacher, target),
         lengths=lengths,
+        sampler=_sampler(balance, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
         teacher=teacher,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
@@ -250,11 +256,14 @@ def train_stage(
     return _result(trainer.state, best_metric, fast)
 
 
-def _schedule_arguments(schedule: ScheduleSpec) -> dict[str, Any]:
-    """Name the schedule of the first parameter group as the Trainer does; it is used when all groups share it."""
-    name = "constant_with_warmup" if schedule.name == "constant" else schedule.name
-    options = {"lr_end": 0.0, "power": schedule.power} if name == "polynomial" else None
-    return {"lr_scheduler_type": name, "lr_scheduler_kwargs": options}
+def _sampler(
+    balance: Balance | None, stage: StageSpec, lengths: Sequence[int] | None, seed: int
+) -> BalancedSampler | None:
+    """Give what draws each class alike, where the stage is to do that; its steps are those of all processes."""
+    if balance is None or balance.classes is None:
+        return None
+    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
+    return BalancedSampler(balance.classes, seed, lengths, examples_per_step)
 
 
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:

@@ -22,13 +22,14 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.processes import backend, prepare_sharding
+from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.sharing import DealtBatches, LengthGroupedSampler, WithFillers, count_labels, counted
 
-__all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name"]
+__all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name", "trainer_schedule"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class StagedTrainer(Trainer):
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
         prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
+        sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
         teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
@@ -63,10 +65,11 @@ class StagedTrainer(Trainer):
         carried: Mapping[str, Mapping[str, Any]] | None = None,
         prefix: PrefixPass | None = None,
         lengths: Sequence[int] | None = None,
+        sampler: Sampler[int] | None = None,
         teacher: Teacher | None = None,
         **kwargs: Any,
     ):
-        self.prefix, self.lengths, self.teacher = prefix, lengths, teacher
+        self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -113,7 +116,9 @@ class StagedTrainer(Trainer):
         return prepared
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Put examples of about one length together, where lengths are given."""
+        """Put examples of about one length together, where lengths are given, or leave it to a sampler."""
+        if self.sampler is not None:
+            return self.sampler
         if self.lengths is None:
             return super()._get_train_sampler(train_dataset)
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -189,9 +194,10 @@ class StagedTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Give each group its own schedule, where the plan has several; one for all is the Trainer's."""
+        """Give each group its own schedule, where the plan has several; one for all is the Trainer's, if it has it."""
         schedules = [group.schedule for group in self.planned_groups]
-        if self.lr_scheduler is not None or len(set(schedules)) == 1:  # type: ignore[has-type]
+        one_of_the_trainers = len(set(schedules)) == 1 and trainer_schedule(schedules[0]) is not None
+        if self.lr_scheduler is not None or one_of_the_trainers:  # type: ignore[has-type]
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
         made = LambdaLR(
@@ -199,10 +205,9 @@ class StagedTrainer(Trainer):
             [
                 partial(
                     rate_factor,
-                    name=schedule.name if schedule is not None else "linear",
+                    schedule=schedule or ScheduleSpec(),
                     steps=num_training_steps,
                     warmup_steps=warmup,
-                    power=schedule.power if schedule is not None else 1.0,
                 )
                 for schedule in schedules
             ],
@@ -251,6 +256,20 @@ class StagedTrainer(Trainer):
 def optimizer_name(name: str) -> str:
     """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
     return ALIASES.get(name, name)
+
+
+def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
+    """Name a schedule as ``TrainingArguments`` do; None if the Trainer does not have it, or not at these terms."""
+    if schedule is None:
+        return {}
+    if schedule.name == "polynomial":
+        options = {"lr_end": 0.0, "power": schedule.power}
+        return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": options}
+    if schedule.name == "cosine_with_restarts":
+        options = {"num_cycles": schedule.cycles}
+        return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
+    names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+    return {"lr_scheduler_type": names[schedule.name]} if schedule.name in names else None
 
 
 def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list[Problem]:

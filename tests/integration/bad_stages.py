@@ -152,6 +152,42 @@ CASES = [
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
+        "weights of a class that the data lacks",
+        "run recipe.yaml 'stages.0.balance={method: class_weights, weights: {soop: 3}}'",
+        ("Problem:\n  stages[0].balance.weights must name classes of the data. Got 'soop'. Nearest: 'soup'."),
+    ),
+    Case(
+        "balance for amounts",
+        "run text.yaml data=amounts.csv stages.0.balance=focal",
+        ("Problem:\n  stages[0].balance must be none where labels are amounts. Got 'focal'."),
+        write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
+    ),
+    Case(
+        "a sampler for examples of several classes",
+        "run text.yaml data=topics.jsonl stages.0.balance=sampler",
+        (
+            "Problem:\n"
+            "  stages[0].balance must not be sampler where an example has several labels. Who draws a "
+            "scarce class draws the other classes of its examples too. Take class_weights."
+        ),
+        write(
+            "topics.jsonl",
+            "".join(
+                f'{{"text": "the film {n}", "label": {labels}}}\n'
+                for n, labels in enumerate(['["a"]', '["b"]', '["a", "b"]'] * 8)
+            ),
+        ),
+    ),
+    Case(
+        "a warmup of a schedule that rises by itself",
+        "run recipe.yaml stages.0.schedule=one_cycle stages.0.warmup=10",
+        (
+            "Problem:\n"
+            "  stages[0].warmup must be left out with the one_cycle schedule. Got 10. It rises by "
+            "itself: give schedule.pct_start."
+        ),
+    ),
+    Case(
         "a stage, the data and the checkpoint wrong together",
         "run recipe.yaml data.path=./photo model=./vitt stages.0.optimizer=adamv",
         (

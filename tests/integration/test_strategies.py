@@ -61,7 +61,9 @@ def test_the_plan_shows_the_stages_that_the_strategy_writes(strategy):
     assert parse_recipe(again).stages == report.recipe.stages
     assert "Stage 4, all: train all" in text
     assert "carries on with the optimizer's state of 20 tensors" in text
-    assert "cosine" in text and "linear" in text
+    rates = [line for line in text.splitlines() if line.startswith("rate of ")]
+    assert rates[0] == "rate of head: _#+: linear", "a quarter of its 4 steps is warmup"
+    assert [line.partition(": ")[2] for line in rates[-2:]] == ["_#+: linear", "_#+: cosine"]
 
 
 def test_a_run_writes_the_stages_out_and_they_run_again_to_the_same_result(written, tmp_path, strategy):

@@ -46,6 +46,7 @@ def test_every_field_of_a_stage_is_passed_on():
         "accumulation": 2,
         "clip": None,
         "label_smoothing": 0.1,
+        "balance": {"method": "sampler"},
         "teacher": {"path": "runs/large", "weight": 0.3},
         "early_stopping": 2,
         "best": None,

@@ -19,7 +19,9 @@ from hf_finetune.recipe import (
     StageSpec,
     StrategySpec,
 )
+from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.part import parts
+from hf_finetune.recipe.rules import OF_BALANCE, OF_SCHEDULES
 
 UNITS = (
     "examples",
@@ -122,6 +124,37 @@ def test_a_rate_and_a_schedule_are_one_or_one_for_head_and_backbone_each():
     assert recipe(stages=[made.model_dump()]).stages[0].lr == made.lr
     assert recipe(stages=[made]).stages[0].schedule == made.schedule
     assert repr(recipe().stages[0].lr) == "0.1"
+
+
+def test_the_fields_of_each_schedule_and_of_each_balance_are_known_to_the_rules():
+    for part, owned, key in ((ScheduleSpec, OF_SCHEDULES, "name"), (BalanceSpec, OF_BALANCE, "method")):
+        assert owned.keys() == part.model_fields.keys() - {key}
+        assert {field: owned[field][1] for field in owned} == {
+            field: part.model_fields[field].default for field in owned
+        }
+
+
+def test_a_schedule_and_a_balance_are_written_with_their_own_fields_only():
+    made = recipe(stages=stages("head", schedule="step", balance={"method": "focal", "gamma": 1})).stages[0]
+    assert made.schedule.model_dump() == {"name": "step", "every": 0.34, "factor": 0.1}
+    assert made.balance.model_dump() == {"method": "focal", "weights": None, "gamma": 1.0}
+    plain = recipe().stages[0].model_dump()
+    assert (plain["schedule"], plain["balance"]) == ({"name": "linear"}, {"method": "none"})
+    assert recipe(stages=[made.model_dump()]).stages[0] == made
+
+
+def test_a_balance_is_named_or_spelt_out():
+    named, spelt = (
+        recipe(stages=stages("head", "all", balance="class_weights")).stages[0].balance,
+        {
+            "method": "class_weights",
+            "weights": {"soup": 3},
+        },
+    )
+    assert named == BalanceSpec(method="class_weights")
+    assert recipe(stages=stages("head", balance=spelt)).stages[0].balance.weights == {"soup": 3.0}
+    numbered = {"method": "focal", "weights": {0: 1, "1": 2.5}}
+    assert recipe(stages=stages("head", balance=numbered)).stages[0].balance.weights == {"0": 1.0, "1": 2.5}
 
 
 def test_a_strategy_stands_for_the_stages_and_has_defaults():

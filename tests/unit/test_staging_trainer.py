@@ -196,9 +196,7 @@ def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, ti
     trainer.train()
     assert len(trainer.planned_groups) == 8
     assert trainer.planned_groups[0].layers == "head"
-    factor = [
-        [rate_factor(t, group.schedule.name, 7, 2) for group in trainer.planned_groups] for t in range(7)
-    ]
+    factor = [[rate_factor(t, group.schedule, 7, 2) for group in trainer.planned_groups] for t in range(7)]
     assert watch.rates == [
         [value * group.lr for value, group in zip(values, trainer.planned_groups, strict=True)]
         for values in factor

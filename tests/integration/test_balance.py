@@ -1,0 +1,64 @@
+"""Runs that balance their classes: what a stage is told belongs to the examples that it trains on."""
+
+import json
+
+import pytest
+from kit_stages import skewed_reviews
+from run_helpers import tiny_text_recipe, with_stages
+
+import hf_finetune.run as running
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Keep what each stage is told, and train nothing less for it."""
+    calls = []
+
+    def train_stage(*arguments, **options):
+        calls.append(options)
+        return original(*arguments, **options)
+
+    original = running.train_stage
+    monkeypatch.setattr(running, "train_stage", train_stage)
+    return calls
+
+
+def short(recipe, balance):
+    return with_stages(recipe, *[{"epochs": None, "max_steps": 1, "balance": balance}] * 2)
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_the_sampler_knows_the_class_of_each_example(tmp_path, told, reviews, bert_checkpoint, folds):
+    table = skewed_reviews(reviews, tmp_path / "reviews.csv")
+    recipe = tiny_text_recipe(table, bert_checkpoint, evaluation={"folds": folds, "linear_probe": None})
+    run(short(recipe, "sampler"), tmp_path / "run")
+    assert len(told) == 2 * (1 + (folds or 0))
+    for options in told:
+        assert [example["labels"] for example in options["train"]] == list(options["balance"].classes)
+        assert set(options["balance"].classes) == {0, 1}
+
+
+def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told, bert_checkpoint):
+    """Of every six examples three belong to a, two to b and one to c."""
+    labels = [["a"], ["a", "b"], ["a", "b", "c"], [], [], []]
+    words = ("good", "great", "fine", "bad", "poor", "dull")
+    rows = [
+        {"text": f"the {words[index // 6]} {words[index % 6]} film", "label": labels[index % 6]}
+        for index in range(36)
+    ]
+    (tmp_path / "topics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    recipe = tiny_text_recipe(tmp_path / "topics.jsonl", bert_checkpoint)
+    data = {"path": str(tmp_path / "topics.jsonl"), "split": {"validation": 0.0, "test": 0.0}}
+    recipe = parse_recipe({**recipe.model_dump(mode="json"), "data": data})
+    run(short(recipe, "class_weights"), tmp_path / "run")
+    assert told[0]["balance"].factors == pytest.approx((1.0, 2.0, 5.0))
+
+
+def test_the_sampler_goes_with_what_a_frozen_prefix_gave(tmp_path, told, reviews, bert_checkpoint):
+    table = skewed_reviews(reviews, tmp_path / "reviews.csv")
+    recipe = tiny_text_recipe(table, bert_checkpoint, speed={"prefix_cache": {"views": 1}})
+    changes = [{"epochs": 4.0, "balance": "sampler"}, {"epochs": None, "max_steps": 1}]
+    stages = run(with_stages(recipe, *changes), tmp_path / "run").metrics["stages"]
+    assert [stage["prefix_cache"]["used"] for stage in stages] == [True, False]

@@ -1,0 +1,45 @@
+"""A stage for each way to balance classes and each schedule, so that one run goes through all of them."""
+
+__all__ = ["BALANCES", "SCHEDULES", "kit_stages", "skewed_reviews"]
+
+BALANCES = {
+    "class-weights": "class_weights",
+    "own-weights": {"method": "class_weights", "weights": {"bad": 3.0}},
+    "effective-number": {"method": "effective_number", "beta": 0.9},
+    "sampler": "sampler",
+    "focal": {"method": "focal", "gamma": 1.5, "weights": {"bad": 2.0}},
+    "logit-adjustment": {"method": "logit_adjustment", "tau": 1.5},
+}
+SCHEDULES = (
+    {"name": "exponential", "end": 0.1},
+    {"name": "step", "every": 2, "factor": 0.5},
+    {"name": "cosine_with_restarts", "cycles": 2},
+    "one_cycle",
+    {"name": "warmup_stable_decay", "decay": 2, "decay_type": "1-sqrt"},
+    {"name": "slanted_triangular", "cut_frac": 0.4, "ratio": 8.0},
+)
+
+
+def kit_stages(**common):
+    """Give a stage for each, which all train the head and every other one what is below it too."""
+    pairs = zip(BALANCES.items(), SCHEDULES, strict=True)
+    return [
+        {
+            "name": name,
+            "train": "all" if index % 2 else "head",
+            "lr": 0.005 if index % 2 else 0.05,
+            "balance": balance,
+            "schedule": schedule,
+            **common,
+        }
+        for index, ((name, balance), schedule) in enumerate(pairs)
+    ]
+
+
+def skewed_reviews(reviews, path):
+    """Write 27 of the reviews, 20 good ones and 7 bad ones, to a csv."""
+    header, *lines = reviews.read_text(encoding="utf-8").splitlines()
+    bad = [line for line in lines if line.endswith(",bad")]
+    kept = [line for line in lines if line not in bad[7:]]
+    path.write_text("\n".join([header, *kept, ""]), encoding="utf-8")
+    return path
