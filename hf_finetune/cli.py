@@ -128,6 +128,23 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     print_plan(out, loaded, report, frozen_work(report))
 
 
+@app.command("preview")
+def preview_command(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="A .png file, for texts a .html file.")] = None,
+) -> None:
+    """Show what augmentation makes of some training examples. Trains nothing."""
+    from hf_finetune.progress import quiet_libraries
+    from hf_finetune.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    quiet_libraries(err)
+    from hf_finetune.preview import preview
+
+    out.print(f"Written: {preview(loaded, output)}", markup=False, soft_wrap=True)
+
+
 @app.command("doctor")
 def doctor_command(
     recipe: Annotated[

@@ -168,9 +168,10 @@ class RunDisplay:
             console.print(f"Test: {_line(shown)}   ({'; '.join(beside)})", markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
+        trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
         what, how = (
             "Model",
-            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model')",
+            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model'{trusted})",
         )
         if not (result.folder / "model").exists():
             what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics, metric_problem
-from hf_finetune.models.adapters import add_adapter, uncalled_layers
+from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.compressing import has_zeros, stage_layouts
 from hf_finetune.models.layout import head_names, read_layout
@@ -27,7 +27,7 @@ from hf_finetune.processes import first_process_first, is_sharded, start_process
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
-from hf_finetune.tasks import TASKS, Inputs, Task, load_data
+from hf_finetune.tasks import TASKS, Task, load_data
 
 __all__ = [
     "PlanReport",
@@ -38,7 +38,6 @@ __all__ = [
     "load_pretrained",
     "make_ready",
     "plan",
-    "try_forward",
     "written_out",
 ]
 
@@ -272,37 +271,6 @@ def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[
     return read_layout(skeleton), notes
 
 
-def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
-    """Try one example, so that an input of the wrong size is told before anything trains.
-
-    Raises:
-        InputError: If the model cannot take what inference or training will give it.
-    """
-    size = ready.recipe.data.image_size
-    example = inputs.collate([inputs.train[0]])
-    example.pop("labels", None)
-    with uncalled_layers(model) as uncalled:
-        for batch in (ready.task.dummy(ready.processor), example):
-            try:
-                with torch.no_grad():
-                    model.eval()(**batch)
-            except (RuntimeError, ValueError, AssertionError) as error:
-                path = repr(ready.recipe.model.path)
-                place, value = ("data.image_size", str(size)) if size else ("model.path", path)
-                problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
-                raise InputError(problem) from error
-    if uncalled:
-        rule, names = "must name layers that the model calls", sorted(uncalled)
-        value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        repair = "The model reads their weights without calling them, past any adapter: name others."
-        raise InputError(Problem("model.adapter.target", rule, value, repair))
-
-
-def _complaint(error: Exception) -> str:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "The model cannot compute with it." if "INTERNAL ASSERT" in first else f"The model says: {first}"
-
-
 def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:
     spec = recipe.model
     return read_config(
@@ -311,6 +279,7 @@ def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> Pre
         target,
         revision=spec.revision,
         dropout=spec.dropout,
+        head=None if spec.head.is_plain else spec.head.fields(),
         trust_remote_code=spec.trust_remote_code,
     )
 
@@ -324,7 +293,7 @@ def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
 
 def _stage_problems(recipe: Recipe) -> list[Problem]:
     """Find what neither data nor checkpoint is needed for, but the libraries are."""
-    problems: list[Problem] = []
+    problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
     for place, stage in _settings(recipe):
         problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
         if stage.carry_optimizer and is_sharded():

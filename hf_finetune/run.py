@@ -27,7 +27,8 @@ from hf_finetune.processes import (
 )
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import Ready, get_ready, load_pretrained, try_forward
+from hf_finetune.ready import Ready, get_ready, load_pretrained
+from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe

@@ -114,7 +114,7 @@ def _views(recipe: Recipe, spec: PrefixCacheSpec, planned: StagePlan) -> tuple[i
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return TASKS[recipe.task].modality == "image" and recipe.data.augment != "none"
+    return recipe.data.augment.varies(TASKS[recipe.task].modality)
 
 
 def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:

@@ -4,6 +4,7 @@ from mutation import Mutation
 from mutation_removals import (
     always,
     early_stopping_begins_anew,
+    keep_the_tokens,
     no_changes,
     no_objection,
     nothing,
@@ -17,6 +18,7 @@ UNIT = "tests/unit/"
 CHANGES = "tests/integration/test_allow_changes.py::test_"
 RESUMED = "tests/integration/test_run_resumed.py::test_"
 CACHE = "tests/integration/test_prefix_cache.py::test_"
+HEADS = "tests/integration/test_other_heads.py::test_"
 CUT = f"{UNIT}test_speed_cut.py::test_"
 
 OF_KEPT = (
@@ -98,6 +100,23 @@ OF_KEPT = (
         (
             f"{CACHE}what_is_kept_is_read_again_and_what_is_damaged_is_made_anew",
             f"{UNIT}test_speed_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
+        ),
+    ),
+    Mutation(
+        "The tokens of a varied text are those that its kept rows were made of",
+        "hf_finetune.speed.examples:CachedExamples.set_epoch",
+        "the first version's",
+        keep_the_tokens,
+        (f"{HEADS}as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache",),
+    ),
+    Mutation(
+        "A head that an architecture has no place for is refused",
+        "hf_finetune.models.heads:head_problem",
+        "nothing",
+        nothing,
+        (
+            f"{UNIT}test_models_heads.py::test_what_an_architecture_has_no_place_for_is_refused_with_the_reason"
+            "[convnext-mean]",
         ),
     ),
 )

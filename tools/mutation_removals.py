@@ -16,6 +16,7 @@ __all__ = [
     "follow_the_mode",
     "freeze_nothing_quietly",
     "keep_the_checkpoints_labels",
+    "keep_the_tokens",
     "mean_loss",
     "newest_by_name",
     "no_changes",
@@ -41,6 +42,15 @@ __all__ = [
 def nothing(original: Any) -> Any:
     """Do nothing instead."""
     return lambda *arguments, **options: None
+
+
+def keep_the_tokens(original: Any) -> Any:
+    """Show the rows of another version, and the tokens of the first."""
+
+    def set_epoch(self: Any, epoch: int) -> None:
+        self.view = epoch % len(self.versions)
+
+    return set_epoch
 
 
 def the_trainers(name: str) -> Callable[[Any], Any]:

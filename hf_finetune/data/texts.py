@@ -9,6 +9,7 @@ from pyarrow import compute
 from transformers import PreTrainedTokenizerBase
 
 from hf_finetune.data.labels import class_count, encode_labels
+from hf_finetune.data.text_augment import WORDS
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["count_tokens", "resolve_max_length", "tokenize"]
@@ -48,6 +49,8 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
     truncation_side: Literal["left", "right"] = "right",
+    *,
+    words: bool = False,
 ) -> Dataset:
     """Tokenise one text or a pair per example. Padding is left to the collator, which sees the whole batch.
 
@@ -58,6 +61,8 @@ def tokenize(
         tokenizer: The checkpoint's. It is not changed.
         max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
         truncation_side: The end at which tokens are dropped.
+        words: Whether to number the word of each token, in the column ``words``; -1 for special tokens. Each token is
+            a word for a tokenizer that does not tell.
 
     Returns:
         What the tokenizer gives (``input_ids``, ``attention_mask``, ...) and ``labels``, held in memory:
@@ -73,9 +78,25 @@ def tokenize(
 
     def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         texts = [batch[name] for name in ("text", "text_pair") if name in batch]
-        encoded = dict(cutter(*texts, truncation=True, max_length=length, padding=False))
+        found = cutter(*texts, truncation=True, max_length=length, padding=False)
+        encoded = dict(found)
+        if words:
+            encoded[WORDS] = [
+                _words(found, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
+            ]
         if "label" in batch:
             encoded["labels"] = encode_labels(batch["label"], classes)
         return encoded
 
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, keep_in_memory=True)
+
+
+def _words(found: Any, index: int, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """Number the words of an example in their order, those of a pair's second text behind those of the first."""
+    if tokenizer.is_fast:
+        keys = list(zip(found.sequence_ids(index), found.word_ids(index), strict=True))
+    else:
+        special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+        keys = [(0, None if is_special else place) for place, is_special in enumerate(special)]
+    numbers: dict[Any, int] = {}
+    return [-1 if key[1] is None else numbers.setdefault(key, len(numbers)) for key in keys]

@@ -11,6 +11,7 @@ from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
 from hf_finetune.models.build import AUTO_MODELS
+from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
 
@@ -59,11 +60,11 @@ def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
         expected = model(**batch).logits
         export_model(model, subject.ready.processor, folder / "model")
         auto = AUTO_MODELS[subject.ready.task.modality]
-        loaded = auto.from_pretrained(
-            folder / "model", trust_remote_code=subject.ready.recipe.model.trust_remote_code
-        )
+        own_code = is_given(model.config)  # of the file that was just written
+        trusted = own_code or subject.ready.recipe.model.trust_remote_code
+        loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
         found = {"transformers": loaded.eval()(**batch).logits}
-        if isinstance(model.config, TimmWrapperConfig):
+        if isinstance(model.config, TimmWrapperConfig) and not own_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
             found["timm"] = native.eval()(batch["pixel_values"])
     wrong = [

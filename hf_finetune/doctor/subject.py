@@ -23,7 +23,8 @@ from hf_finetune.data.labels import Target, label_feature
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.build import BuiltModel
-from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready, try_forward
+from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready
+from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -25,6 +24,8 @@ from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.models.classifier_head import HeadModel, is_given
+from hf_finetune.models.heads import load_config
 from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = [
@@ -126,7 +127,7 @@ def load_classifier(
     place = str(source)
     options = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = load_config(source, trust_remote_code=trust_remote_code)
     except _LOADING_ERRORS as error:
         raise InputError(_no_checkpoint(source, error)) from error
     made_for = _task_of(config, place)
@@ -134,9 +135,14 @@ def load_classifier(
         raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for}"))
     image = made_for == "image-classification"
     model_class = AutoModelForImageClassification if image else AutoModelForSequenceClassification
+    known: dict[str, Any] = {}
+    if is_given(config):  # of a head that this package knows: the code beside the weights is not run
+        model_class, known = HeadModel, {"config": config}
     try:
-        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **options)
-        preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(source, **options)
+        model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
+        preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(
+            source, **({} if image else known), **options
+        )
     except SafetensorError as error:
         rule, found = "must hold whole weight files", "one that is damaged or cut off"
         raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error

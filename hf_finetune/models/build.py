@@ -1,18 +1,16 @@
 """Build a classifier from a pretrained checkpoint: a new head of the right size, every other weight accounted for."""
 
+import copy
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -23,7 +21,10 @@ from transformers import (
     set_seed,
 )
 
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.checkpoint_problems import no_checkpoint, unreadable
+from hf_finetune.models.classifier_head import HeadError, is_given
+from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
@@ -72,6 +73,7 @@ def read_config(
     *,
     revision: str | None = None,
     dropout: float | None = None,
+    head: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedConfig:
     """Read a checkpoint's config and set the labels in it.
@@ -84,16 +86,17 @@ def read_config(
         target: ``single_label``, ``multi_label`` or ``regression``.
         revision: Branch, tag or commit on the Hub.
         dropout: Probability that replaces the checkpoint's; None keeps it.
+        head: What ``HeadSpec.fields`` gives; None is the architecture's own head.
         trust_remote_code: Whether code that comes with the checkpoint may run.
     Raises:
         InputError: If there is no such checkpoint, or it has no dropout to set.
     """
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        config = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         config = _timm_config(path)
         if config is None:
-            raise InputError(_no_checkpoint(path, error)) from error
+            raise InputError(no_checkpoint(path, error)) from error
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = PROBLEM_TYPES[target]
@@ -104,6 +107,7 @@ def read_config(
         config.function_to_apply = "none"  # so that a pipeline gives the amount itself
     if dropout is not None:
         _set_dropout(config, dropout)
+    set_head(config, head)
     return config
 
 
@@ -113,8 +117,12 @@ def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedMo
     Raises:
         InputError: If the checkpoint's architecture has no classifier for this kind of input.
     """
-    with torch.device("meta"):
-        model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
+    except HeadError as error:
+        raise unsuited(config, str(error)) from error
+    refuse_head(model, modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
         rule = "must be a checkpoint that an image classifier can be built of"
         repair = "It gives features only: take another architecture."
@@ -158,7 +166,7 @@ def build_model(
             dtype=torch.float32,
         )
     except LOADING_ERRORS as error:
-        raise InputError(_unreadable(path, error)) from error
+        raise InputError(unreadable(path, error)) from error
     head = set(head_names(model))
     replaced = {name for name, *_ in info["mismatched_keys"]}
     new = (set(info["missing_keys"]) | replaced) & head
@@ -176,7 +184,8 @@ def build_model(
         notes.append(
             f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
         )
-    left_out = _account_for_weights(path, model, info, head, allow_missing)
+    old_head = _old_head(path, config, modality, revision, trust_remote_code) - head
+    left_out = _account_for_weights(path, model, info, head, old_head, allow_missing)
     if left_out:
         notes.append(f"Left out of the checkpoint: {left_out}.")
     if modality == "text" and model.config.pad_token_id is None:
@@ -231,7 +240,7 @@ def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
         # DeiT, LeViT and Perceiver have several classifiers; the checkpoint says which one it is of
         of_checkpoint = config.architectures or ()
         several = found if isinstance(found, tuple) else (found,)
-        return next((one for one in several if one.__name__ in of_checkpoint), several[0])
+        return with_head(config, next((one for one in several if one.__name__ in of_checkpoint), several[0]))
     except KeyError as error:
         kind = "an image" if modality == "image" else "a text"
         rule = f"must be a checkpoint that transformers can build {kind} classifier of"
@@ -240,10 +249,24 @@ def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
 
 def _labels_on_disk(path: str, revision: str | None, trust_remote_code: bool) -> tuple[str, ...]:
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        config = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS:
         return ()
     return tuple(config.id2label.values()) if config.id2label else ()
+
+
+def _old_head(
+    path: str, config: PreTrainedConfig, modality: Modality, revision: str | None, trust_remote_code: bool
+) -> set[str]:
+    """Name the weights of the checkpoint's head, where it or the model has another one than the architecture's."""
+    try:
+        old = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
+    except LOADING_ERRORS:
+        old = copy.deepcopy(config)
+        set_head(old, None)
+    if not is_given(old) and not is_given(config):
+        return set()
+    return set(head_names(build_skeleton(old, modality)))
 
 
 def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Module]:
@@ -258,7 +281,12 @@ def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
 
 
 def _account_for_weights(
-    path: str, model: PreTrainedModel, info: dict[str, Any], head: set[str], allow_missing: Sequence[str]
+    path: str,
+    model: PreTrainedModel,
+    info: dict[str, Any],
+    head: set[str],
+    old_head: set[str],
+    allow_missing: Sequence[str],
 ) -> str:
     """Refuse a checkpoint with gaps. Returns what was left out of it because this model has no use for it."""
     allowed = [re.compile(pattern) for pattern in allow_missing]
@@ -274,7 +302,11 @@ def _account_for_weights(
     ]
     unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
     prefix = f"{model.base_model_prefix}."
-    spent = [name for name in unexpected if SPENT.search(name) or _is_old_head(name, prefix, info)]
+    spent = [
+        name
+        for name in unexpected
+        if SPENT.search(name) or _is_old_head(name, prefix, info) or {name, f"{prefix}{name}"} & old_head
+    ]
     foreign = [name for name in unexpected if name not in spent]
     repair = "Name it in model.allow_missing if that is meant."
     problems = []
@@ -322,48 +354,6 @@ def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
         )
     for name in fields:
         setattr(config, name, dropout)
-
-
-def _no_checkpoint(path: str, error: Exception) -> Problem:
-    folder = Path(path).expanduser()
-    siblings = {str(other): other.name for other in folder.absolute().parent.glob("*")}
-    close = get_close_matches(folder.name, list(siblings.values()), n=1)
-    is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if folder.is_dir():
-        config = folder / "config.json"
-        repair = (
-            f"Its config.json cannot be read: {_brief(error)}"
-            if config.is_file()
-            else "It has no config.json."
-        )
-    elif path.startswith("timm/"):
-        repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
-    elif close and (is_path or "/" not in path):
-        repair = f"Nearest: {path.rstrip('/').removesuffix(folder.name) + close[0]!r}."
-    elif is_path:
-        repair = "There is no such folder."
-    else:
-        repair = "There is no such folder. If it is on the Hub, check the name, the network and your access."
-    rule = "must be a checkpoint: a folder with config.json, or a name on the Hub"
-    return Problem("model.path", rule, repr(path), repair)
-
-
-def _unreadable(path: str, error: Exception) -> Problem:
-    if isinstance(error, SafetensorError):
-        repair = "One is damaged or cut off: fetch it again."
-        return Problem("model.path", "must hold whole weight files", repr(path), repair)
-    folder = Path(path)
-    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
-        return Problem("model.path", "must hold weights", repr(path), "It has no model.safetensors.")
-    if isinstance(error, OSError) and not folder.is_dir():
-        repair = "If it is on the Hub, check the name, the network and your access."
-        return Problem("model.path", "must hold weights that can be loaded", repr(path), repair)
-    return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
-
-
-def _brief(error: Exception) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return first if len(first) <= 200 else f"{first[:197]}..."
 
 
 def _some(names: Sequence[str]) -> str:

@@ -3,6 +3,8 @@
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_finetune.models.classifier_head import FIELD, ClassificationHead
+
 __all__ = ["find_head", "head_names", "timm_part"]
 
 
@@ -24,10 +26,14 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
         parts = found if isinstance(found, (list, tuple)) else [found]
         # VOLO has a second head, for its patches, which get_classifier() of timm 1.0 leaves out
         parts = [*parts, getattr(timm_model, "aux_head", None)]
+        if (getattr(getattr(model, "config", None), FIELD, None) or {}).get("native"):
+            parts.append(timm_model.head.pre_logits)  # type: ignore[union-attr]
         owned = {id(one) for part in parts if isinstance(part, nn.Module) for one in part.parameters()}
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
         owned = {id(parameter) for parameter in model.parameters()} - backbone
+    own = [module for module in model.modules() if isinstance(module, ClassificationHead)]
+    owned |= {id(one) for module in own for one in module.parameters()}
     is_known = bool(owned) or timm_model is not None
     if not is_known:
         owned = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from yaml import YAMLError
 
 from hf_finetune.files import replacing
+from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.portable import is_local, portable_recipe, run_recipe
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.record import RunRecord, read_run
@@ -31,18 +32,21 @@ def write_card(folder: Path) -> Path:
     path = folder / "model" / "README.md"
     with replacing(path) as partial:
         recipe = run_recipe(folder)
-        text = render_card(read_run(folder), portable_recipe(recipe), _license_of(recipe.model))
+        code = CODE.name if (folder / "model" / CODE.name).is_file() else ""
+        license_fields = _license_of(recipe.model)
+        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code)
         partial.write_text(text, encoding="utf-8")
     return path
 
 
-def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, str]) -> str:
+def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, str], code: str = "") -> str:
     """Write the card.
 
     Args:
         record: The run.
         recipe: What it did, without this machine's folders.
         license_fields: The licence of the checkpoint, as its own card has it.
+        code: Name of the file beside the weights that holds the code of the head; empty if it needs none.
     """
     base, data = recipe.model.path, recipe.data.path
     metadata = ModelCardData(
@@ -50,7 +54,11 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         datasets=data if not is_local(data) else None,
         library_name="transformers",
         pipeline_tag=recipe.task,
-        tags=["hf-finetune", *(["timm"] if base.startswith("timm/") else [])],
+        tags=[
+            "hf-finetune",
+            *(["timm"] if base.startswith("timm/") else []),
+            *(["custom_code"] if code else []),
+        ],
         metrics=list(record.headline) or None,
         model_name=record.name,
         eval_results=_results(record, data) or None,
@@ -75,6 +83,8 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         run=record,
         base=base,
         data=data,
+        code=code,
+        head=recipe.model.head,
         verdict=verdict(record),
         spread=spread_verdict(record.metrics, headline),
         calibration=calibration_verdict(record.metrics),

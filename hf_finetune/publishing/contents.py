@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.portable import LOCAL, RECIPE, portable_recipe, run_recipe
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.staging.manifest import read_manifest
@@ -38,6 +39,7 @@ ALLOWED = (
     "merges.txt",
     "*.model",
     "README.md",
+    CODE.name,
 )
 """Names in ``RUN/model`` that are published; whatever else lies there stays. Beside them goes the recipe."""
 
@@ -99,8 +101,15 @@ def collect(run: Path) -> tuple[list[Upload], list[str]]:
 
     Returns:
         The files, and the names of what lies in ``RUN/model`` and stays.
+
+    Raises:
+        InputError: If the code of the head is not that of this package.
     """
     uploads, left = [], []
+    code = run / "model" / CODE.name
+    if code.is_file() and code.read_bytes() != CODE.read_bytes():
+        repair = "Others will run it: publish with the version of hf-finetune that wrote it."
+        raise InputError(Problem(str(code), "must be the file of this version", "another one", repair))
     for file in sorted((run / "model").iterdir()):
         if file.is_file() and not file.is_symlink() and is_allowed(file.name) and file.name != RECIPE:
             uploads.append(Upload(file.name, file, file.stat().st_size))

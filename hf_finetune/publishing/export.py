@@ -17,6 +17,7 @@ from hf_finetune.evaluation.again import load_labelled, recipe_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.files import replacing_folder
+from hf_finetune.models.classifier_head import is_given
 from hf_finetune.publishing.extras import need_extra
 from hf_finetune.publishing.graph import (
     ONNX_FILE,
@@ -193,10 +194,11 @@ def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path)
     """Let the label map and the preprocessing travel along, in the files that transformers reads."""
     source = resolve_model_dir(model_or_run)
     processor_of(classifier).save_pretrained(folder)
-    if isinstance(source, Path):
+    config = classifier.pipe.model.config
+    if isinstance(source, Path) and not is_given(config):
         shutil.copyfile(source / "config.json", folder / "config.json")
-    else:
-        classifier.pipe.model.config.save_pretrained(folder)
+    else:  # that of a model under a head of this package names code, which an exported model has no use for
+        config.save_pretrained(folder)
 
 
 def _inputs(classifier: Classifier) -> dict[str, list[int | str]]:

@@ -13,6 +13,8 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.again import recipe_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
+from hf_finetune.models.classifier_head import is_given
+from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.pipes import processor_of
 
 __all__ = ["write_space"]
@@ -50,7 +52,8 @@ IMAGE = SETTINGS["task"] == "image-classification"
 TARGET = SETTINGS["target"]
 CLASSES = SETTINGS["classes"]
 
-pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"))
+OWN_CODE = {"trust_remote_code": True} if SETTINGS["code_of_head"] else {}  # of the file in model, beside the weights
+pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"), **OWN_CODE)
 pipe.model.config.id2label = dict(enumerate(CLASSES))
 
 
@@ -130,6 +133,10 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         raise InputError(Problem("--space", "must be left out for a model that brings its own code"))
     classifier = load_classifier(model_or_run)
     source = resolve_model_dir(model_or_run)
+    with_code = is_given(classifier.pipe.model.config)
+    if with_code and not isinstance(source, Path):
+        rule = "must be left out for a model of the Hub that brings its own code"
+        raise InputError(Problem("--space", rule, repr(source), "Give its folder, or its run."))
     pairs = recipe is not None and bool(recipe.data.columns.text_pair)
     title = Path(source).parent.name if recipe is not None else Path(source).name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
@@ -138,6 +145,8 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         partial.mkdir()
         if isinstance(source, Path):
             _copy_checkpoint(source, partial / "model")
+            if with_code:
+                shutil.copyfile(CODE, partial / "model" / CODE.name)
         _write(partial / "app.py", _APP)
         _write(partial / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         _write(partial / "requirements.txt", "\n".join(_requirements(classifier)) + "\n")
@@ -156,6 +165,7 @@ def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool
         "classes": list(classifier.label_names),
         "temperature": classifier.temperature,
         "pairs": pairs,
+        "code_of_head": is_given(classifier.pipe.model.config),
         "max_length": resolve_max_length(processor_of(classifier), None) if text else None,
     }
 

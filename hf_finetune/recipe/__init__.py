@@ -1,5 +1,7 @@
 """Recipes: the schema, the files, the overrides."""
 
+from hf_finetune.recipe.augment import AugmentSpec, TransformSpec
+from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
 from hf_finetune.recipe.schema import (
     AdapterSpec,
@@ -26,12 +28,14 @@ from hf_finetune.recipe.shipped import shipped_recipes
 
 __all__ = [
     "AdapterSpec",
+    "AugmentSpec",
     "BestSpec",
     "ColumnsSpec",
     "CompressSpec",
     "DataSpec",
     "EarlyStoppingSpec",
     "EvaluationSpec",
+    "HeadSpec",
     "ModelSpec",
     "OptimizerSpec",
     "PublishSpec",
@@ -44,6 +48,7 @@ __all__ = [
     "StageSettings",
     "StageSpec",
     "StrategySpec",
+    "TransformSpec",
     "dump_recipe",
     "json_schema",
     "load_recipe",

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fields import Count, FoldText, Location, Text, Workers
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
@@ -88,8 +89,8 @@ class DataSpec(Part):
     truncation_side: Literal["right", "left"] = Field(
         default="right", description="The end at which long texts are cut."
     )
-    augment: Literal["none", "light", "standard", "strong"] = Field(
-        default="standard", description="How much training images are varied; texts are never varied."
+    augment: AugmentSpec = Field(
+        default=AugmentSpec(), description="How training examples are varied: a preset's name, or its fields."
     )
     on_error: Literal["fail", "skip"] = Field(
         default="fail", description="What to do about unreadable examples."

@@ -46,6 +46,8 @@ OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
     "tau": (("logit_adjustment",), 1.0),
 }
 """Fields of balance: the methods that have each, and its default."""
+HIDDEN: dict[str, Any] = {"hidden": (1024,), "activation": None, "dropout": 0.2}
+"""Fields that only a head with hidden layers has, and their defaults."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -76,6 +78,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", _mapping(recipe.get("strategy"))),
         *_adapter_problems(_mapping(recipe.get("model"))),
+        *_head_problems(_mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
@@ -103,16 +106,57 @@ def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any])
             yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(given[name]))
     if task == "image-classification" and data.get("truncation_side") == "left":
         yield Problem("data.truncation_side", f"must be left out when the task is {task}", "'left'")
-    if task == "text-classification" and data.get("augment") in ("light", "strong"):
-        repair = "Texts are not augmented."
-        yield Problem(
-            "data.augment", f"must be left out when the task is {task}", shown(data["augment"]), repair
-        )
+    yield from _augment_problems(task, data.get("augment"))
     if task == "text-classification" and speed.get("memory_format") == "channels_last":
         repair = "It is an order of image dimensions."
         yield Problem(
             "speed.memory_format", f"must be left out when the task is {task}", "'channels_last'", repair
         )
+
+
+def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
+    """Refuse what is of images only for texts and the reverse, and what a preset has no place for."""
+    augment = {"preset": given} if isinstance(given, str) else _mapping(given)
+    preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
+    rule = f"must be left out when the task is {task}"
+    if task == "text-classification":
+        repair = "It is for images; texts have mask and drop."
+        if preset not in (None, "none"):
+            yield Problem("data.augment", rule, shown(preset), repair)
+        for name, value in (("erase", erase), ("transforms", transforms)):
+            if value:
+                yield Problem(f"data.augment.{name}", rule, shown(value), repair)
+    elif task == "image-classification":
+        for name in ("mask", "drop"):
+            if augment.get(name):
+                repair = "It is for texts; images have a preset, erase and transforms."
+                yield Problem(f"data.augment.{name}", rule, shown(augment[name]), repair)
+    if preset is not None and transforms:
+        repair = "They take its place: give one of them."
+        yield Problem(
+            "data.augment.preset", "must be left out when transforms are given", shown(preset), repair
+        )
+    if preset == "none" and erase:
+        rule = "must be left out when the preset is none"
+        yield Problem(
+            "data.augment.erase", rule, shown(erase), "Another preset, light for example, varies images."
+        )
+
+
+def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
+    given = model.get("head")
+    head = {"type": given} if isinstance(given, str) else _mapping(given)
+    kind = head.get("type", "linear")
+    for field, default in HIDDEN.items():
+        value = head.get(field, default)
+        if kind in ("linear", "cosine") and (tuple(value) if isinstance(value, list) else value) != default:
+            repair = "Only mlp has hidden layers."
+            yield Problem(f"model.head.{field}", f"must be left out for {kind}", shown(value), repair)
+    save = _mapping(model.get("adapter")).get("save", "merged")
+    if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") is not None):
+        rule = "must be merged unless the head is linear"
+        repair = "peft would put the adapter on a checkpoint with the architecture's own head."
+        yield Problem("model.adapter.save", rule, shown(save), repair)
 
 
 def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

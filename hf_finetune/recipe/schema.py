@@ -25,6 +25,7 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
+from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
@@ -102,6 +103,7 @@ class ModelSpec(Part):
         default=None,
         description="Adapter that a stage can train: lora, dora, ia3, or its fields; null = none.",
     )
+    head: HeadSpec = Field(default=HeadSpec(), description="Classification head: its type, or its fields.")
     dropout: float | None = Field(
         default=None,
         ge=0,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from hf_finetune.data.seeded import set_epoch
 from hf_finetune.speed.cut import Cut
 from hf_finetune.speed.passing import PREFIX
 from hf_finetune.speed.rows import VersionRows, varies
@@ -27,11 +28,12 @@ class CachedExamples(Dataset):
         self, examples: Any, versions: Sequence[VersionRows], rows: Sequence[int] | None = None, *, text: bool
     ):
         self.examples, self.versions, self.rows, self.text = examples, list(versions), rows, text
-        self.view = 0
+        self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Show the version of this epoch."""
+        """Show the version of this epoch. The tokens of a varied text are those that its version was made of."""
         self.view = epoch % len(self.versions)
+        set_epoch(self.examples, self.view)
 
     def __len__(self) -> int:
         return len(self.examples)

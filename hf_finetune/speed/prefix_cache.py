@@ -1,5 +1,6 @@
 """What a frozen prefix gives for each example, computed once and kept; the stage trains on that."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -16,6 +17,8 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from hf_finetune.models.classifier_head import is_given
+from hf_finetune.models.heads import set_head
 from hf_finetune.processes import first_ones, local_processes, of_all
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, find_cut
 from hf_finetune.speed.examples import CachedCollate, CachedExamples
@@ -279,7 +282,7 @@ def _key(
     said = {
         "format": FORMAT,
         "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.passed]],
-        "config": str(getattr(model, "config", None)),
+        "config": _backbone_config(model),
         "source": source,
         "precision": str(autocast),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -291,3 +294,13 @@ def _key(
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _backbone_config(model: nn.Module) -> str:
+    """Write a model's config without its head: what a prefix gives is the same under another one."""
+    config = getattr(model, "config", None)
+    if config is None or not is_given(config):
+        return str(config)
+    plain = copy.deepcopy(config)
+    set_head(plain, None)
+    return str(plain)

@@ -6,13 +6,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedConfig, default_data_collator
 
+from hf_finetune.data.augment import augmented_edge, varying_transform
 from hf_finetune.data.images import (
     ImageTransform,
     NormalizingCollate,
     TransformedImages,
-    needed_edge,
     processor_transform,
-    train_transform,
 )
 from hf_finetune.data.labels import class_count
 from hf_finetune.data.prepare import LabelledData
@@ -41,10 +40,11 @@ class ImageClassification:
         classes = class_count(data.train.features)
         plain = ImageTransform(processor_transform(processor), classes, fixed=True)
         train, collate = plain, default_data_collator
-        if spec.augment != "none":
+        if spec.augment.varies(self.modality):
+            preset, named = spec.augment.preset, spec.augment.transform_list()
             size, mean, std, interpolation = _pixels(processor)
-            transform = train_transform(spec.augment, size, mean, std, interpolation)
-            train = ImageTransform(transform, classes, edge=needed_edge(spec.augment, size))
+            transform = varying_transform(preset, spec.augment.erase, named, size, mean, std, interpolation)
+            train = ImageTransform(transform, classes, edge=augmented_edge(preset, named, size))
             collate = NormalizingCollate(default_data_collator, mean, std)
         return Inputs(
             train=SeededExamples(TransformedImages(data.train, train), seed),

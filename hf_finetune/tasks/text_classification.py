@@ -7,6 +7,8 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedConfig
 
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.text_augment import AugmentedTexts, text_noise
 from hf_finetune.data.texts import count_tokens, resolve_max_length, tokenize
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs
@@ -21,21 +23,30 @@ class TextClassification:
     modality: ClassVar[Literal["image", "text"]] = "text"
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set the longest length and the side that is cut, so that inference cuts as training does."""
+        """Set the longest length and the side that is cut, so that inference cuts as training does.
+
+        Raises:
+            InputError: If the length is beyond the checkpoint's, or tokens are to be masked and there is no mask token.
+        """
         processor.model_max_length = resolve_max_length(processor, data.max_length)
         processor.truncation_side = data.truncation_side
+        text_noise(processor, data.augment.mask, data.augment.drop)
         if config.pad_token_id is None:
             config.pad_token_id = processor.pad_token_id
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Tokenise once; a batch is of texts of about one length, and padded to its longest."""
+        varied = spec.augment.varies(self.modality)
 
-        def encode(split: Dataset) -> Dataset:
-            return tokenize(split, processor, spec.max_length, spec.truncation_side)
+        def encode(split: Dataset, words: bool = False) -> Dataset:
+            return tokenize(split, processor, spec.max_length, spec.truncation_side, words=words)
 
-        train = encode(data.train)
+        train: Any = encode(data.train, varied)
         validation = encode(data.validation) if data.validation is not None else None
         lengths = count_tokens(train) if spec.group_by_length else None
+        if varied:
+            noise = text_noise(processor, spec.augment.mask, spec.augment.drop)
+            train = SeededExamples(AugmentedTexts(train, noise), seed)
         return Inputs(train, validation, DataCollatorWithPadding(processor), lengths)
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:

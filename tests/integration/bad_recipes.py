@@ -192,7 +192,49 @@ CASES = [
             "2 problems:\n"
             "  data.image_size must be left out when the task is text-classification. Got 32.\n"
             "  data.augment must be left out when the task is text-classification. Got 'strong'. "
-            "Texts are not augmented."
+            "It is for images; texts have mask and drop."
+        ),
+    ),
+    Case(
+        "word dropout for images",
+        "run recipe.yaml data.augment.drop=0.1",
+        (
+            "Problem:\n"
+            "  data.augment.drop must be left out when the task is image-classification. Got 0.1. "
+            "It is for texts; images have a preset, erase and transforms."
+        ),
+    ),
+    Case(
+        "transforms with typing errors",
+        "run recipe.yaml 'data.augment={transforms: [RandomRotate, {name: RandomRotation, args: {degree: 20}}]}'",
+        (
+            "2 problems:\n"
+            "  data.augment.transforms[0].name must be a transform of torchvision or timm that "
+            "varies one image. Got 'RandomRotate'. Nearest: 'RandomRotation'.\n"
+            "  data.augment.transforms[1].args.degree must be an argument of RandomRotation. Got 20. "
+            "Nearest: 'degrees'."
+        ),
+    ),
+    Case(
+        "a transform that the images are too small for",
+        "run recipe.yaml 'data.augment={transforms: [{name: RandomCrop, args: {size: 64}}]}'",
+        (
+            "Problem:\n"
+            "  data.augment.transforms must take the first training image. Got 'RandomCrop'. They "
+            "say: Required crop size (64, 64) is larger than input image size (32, 32)."
+        ),
+    ),
+    Case(
+        "hidden layers of a head without",
+        "run recipe.yaml 'model.head={type: cosine, hidden: [64]}'",
+        ("Problem:\n  model.head.hidden must be left out for cosine. Got [64]. Only mlp has hidden layers."),
+    ),
+    Case(
+        "a picture for a preview of texts",
+        "preview text.yaml --output sheet.png",
+        (
+            "Problem:\n"
+            "  --output must end in .html or .htm for texts. Got 'sheet.png'. For example preview.html."
         ),
     ),
     Case(

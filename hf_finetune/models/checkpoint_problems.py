@@ -1,0 +1,60 @@
+"""What a person is told of a checkpoint that cannot be read."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import timm
+from safetensors import SafetensorError
+
+from hf_finetune.errors import Problem, nearest
+
+__all__ = ["no_checkpoint", "unreadable"]
+
+
+def no_checkpoint(path: str, error: Exception) -> Problem:
+    """Say why there is no checkpoint to be read.
+
+    Args:
+        path: A Hub id, ``timm/NAME``, or a folder.
+        error: What transformers raised.
+    """
+    folder = Path(path).expanduser()
+    siblings = {str(other): other.name for other in folder.absolute().parent.glob("*")}
+    close = get_close_matches(folder.name, list(siblings.values()), n=1)
+    is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if folder.is_dir():
+        config = folder / "config.json"
+        repair = (
+            f"Its config.json cannot be read: {_brief(error)}"
+            if config.is_file()
+            else "It has no config.json."
+        )
+    elif path.startswith("timm/"):
+        repair = nearest(path, [f"timm/{name}" for name in timm.list_models()])
+    elif close and (is_path or "/" not in path):
+        repair = f"Nearest: {path.rstrip('/').removesuffix(folder.name) + close[0]!r}."
+    elif is_path:
+        repair = "There is no such folder."
+    else:
+        repair = "There is no such folder. If it is on the Hub, check the name, the network and your access."
+    rule = "must be a checkpoint: a folder with config.json, or a name on the Hub"
+    return Problem("model.path", rule, repr(path), repair)
+
+
+def unreadable(path: str, error: Exception) -> Problem:
+    """Say why the weights of a checkpoint cannot be read; arguments as those of ``no_checkpoint``."""
+    if isinstance(error, SafetensorError):
+        repair = "One is damaged or cut off: fetch it again."
+        return Problem("model.path", "must hold whole weight files", repr(path), repair)
+    folder = Path(path)
+    if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
+        return Problem("model.path", "must hold weights", repr(path), "It has no model.safetensors.")
+    if isinstance(error, OSError) and not folder.is_dir():
+        repair = "If it is on the Hub, check the name, the network and your access."
+        return Problem("model.path", "must hold weights that can be loaded", repr(path), repair)
+    return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
+
+
+def _brief(error: Exception) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first if len(first) <= 200 else f"{first[:197]}..."

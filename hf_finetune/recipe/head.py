@@ -1,0 +1,64 @@
+"""The fields of the classification head."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from hf_finetune.recipe.fields import Count, as_tuple
+from hf_finetune.recipe.part import Part
+
+__all__ = ["HeadSpec"]
+
+COUNT = {"type": "integer", "minimum": 1}
+
+
+def _sizes(value: Any) -> Any:
+    """Take one number for a list of one."""
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else as_tuple(value)
+
+
+Sizes = Annotated[
+    tuple[Count, ...],
+    Field(min_length=1),
+    BeforeValidator(_sizes),
+    WithJsonSchema({"anyOf": [COUNT, {"type": "array", "items": COUNT, "minItems": 1}]}),
+]
+
+
+class HeadSpec(Part):
+    """What makes logits of the features of the backbone."""
+
+    shorthand = "type"
+
+    type: Literal["linear", "mlp", "cosine"] = Field(
+        default="linear",
+        description="One linear layer, hidden layers before it (mlp), or the cosine of the angle to each class.",
+    )
+    hidden: Sizes = Field(
+        default=(1024,),
+        description="Sizes (no unit) of the hidden layers of mlp, the first nearest the backbone.",
+    )
+    activation: Literal["relu", "gelu", "tanh", "silu"] | None = Field(
+        default=None,
+        description="Function behind each hidden layer of mlp; null = that of timm's own hidden layer, else relu.",
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer of mlp."
+    )
+    pool: Literal["cls", "mean", "attention"] | None = Field(
+        default=None,
+        description="How tokens or places become one vector: the class token, their mean, or a mean with weights that "
+        "are learnt; null = as the architecture does.",
+    )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the architecture's own head."""
+        return self.type == "linear" and self.pool is None
+
+    def fields(self) -> dict[str, Any]:
+        """Give what a head is made of, as plain values; what a type has no use for is left out."""
+        made: dict[str, Any] = {"type": self.type, "pool": self.pool}
+        if self.type == "mlp":
+            made |= {"hidden": list(self.hidden), "activation": self.activation, "dropout": self.dropout}
+        return made

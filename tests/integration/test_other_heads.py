@@ -1,0 +1,189 @@
+"""Whole runs under another head, with training examples that are varied: resumed, judged, published, shown."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from head_helpers import logits_elsewhere
+from run_helpers import (
+    Stop,
+    assert_equal_runs,
+    changed,
+    interrupt,
+    refusal,
+    tiny_image_recipe,
+    tiny_text_recipe,
+    weights_of,
+)
+
+from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.evaluation.predict import predict
+from hf_finetune.models.heads import CODE
+from hf_finetune.publishing.contents import collect
+from hf_finetune.publishing.export import export
+from hf_finetune.publishing.space import write_space
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}
+IMAGE_DATA = {"augment": {"transforms": [OF_TIMM], "erase": 0.3}}
+TEXT_DATA = {"augment": {"mask": 0.2, "drop": 0.1}}
+MLP = {"type": "mlp", "hidden": [8], "dropout": 0.2}
+POOLED = {"type": "cosine", "pool": "attention"}
+
+
+def varied(recipe, head, data):
+    content = recipe.model_dump(mode="json")
+    content["model"]["head"] = head
+    content["data"].update(data)
+    return parse_recipe(content)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory, squares, timm_checkpoint):
+    recipe = varied(tiny_image_recipe(squares, timm_checkpoint), MLP, IMAGE_DATA)
+    return recipe, run(recipe, tmp_path_factory.mktemp("image") / "run")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory, reviews, bert_checkpoint):
+    recipe = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, TEXT_DATA)
+    return recipe, run(recipe, tmp_path_factory.mktemp("text") / "run")
+
+
+@pytest.fixture(params=["image", "text"])
+def done(request):
+    return request.getfixturevalue(request.param)
+
+
+STOPS = [("head", 2, "ctrl-c"), ("head", 5, "begin"), ("all", 1, "ctrl-c"), ("all", 5, "begin")]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, done, stop):
+    recipe, result = done
+    interrupt(recipe, tmp_path / "run", Stop(*stop))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(result.folder, tmp_path / "run")
+
+
+def test_what_is_varied_changes_what_is_learnt(tmp_path, text, reviews, bert_checkpoint):
+    plain = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, {})
+    assert changed(weights_of(text[1].folder), weights_of(run(plain, tmp_path / "run").folder))
+
+
+def test_as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    content = text[0].model_dump(mode="json")
+    content["stages"] = content["stages"][:1]
+    runs = []
+    for name, kept in (("without", None), ("with", {"views": 2}), ("again", {"views": 2})):
+        content["speed"]["prefix_cache"] = kept
+        runs.append(run(parse_recipe(content), tmp_path / name))
+    used = [result.metrics["stages"][0]["prefix_cache"]["used"] for result in runs]
+    assert used == [False, True, True]
+    one, other, again = (weights_of(result.folder) for result in runs)
+    assert all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-6) for name in one)
+    assert changed(other, again) == set()
+
+
+def test_it_is_judged_and_asked_without_running_code_of_its_folder(tmp_path, done):
+    recipe, result = done
+    folder = tmp_path / "run"
+    shutil.copytree(result.folder, folder)
+    (folder / "model" / CODE.name).write_text("raise RuntimeError('run')", encoding="utf-8")
+    found = evaluate_again(folder)
+    assert found.metrics["accuracy"] == result.metrics["test"]["accuracy"]
+    if recipe.task == "text-classification":
+        assert next(iter(predict(folder, ["good film"]))).label in ("good", "bad")
+
+
+def test_plain_transformers_loads_the_finished_model(tmp_path, done):
+    recipe, result = done
+    classifier = load_classifier(result.folder)
+    model = classifier.pipe.model.cpu()
+    kind = "image" if recipe.task.startswith("image") else "text"
+    batch = (
+        {"pixel_values": torch.randn(2, 3, 32, 32)}
+        if kind == "image"
+        else {"input_ids": torch.tensor([[2, 5, 6, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    )
+    folder = tmp_path / "model"
+    shutil.copytree(result.folder / "model", folder)
+    torch.save(batch, folder / "batch.pt")
+    found = logits_elsewhere({"it": (folder, kind)}, tmp_path / "logits.pt")
+    with torch.no_grad():
+        assert torch.equal(found["it"], model(**batch).logits)
+
+
+def test_the_card_says_how_it_is_loaded_and_that_is_so(tmp_path, done):
+    recipe, result = done
+    card = (result.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"`{CODE.name}`, one file beside the weights: `trust_remote_code=True` lets it run" in card
+    assert "- custom_code\n" in card
+    line = next(line for line in card.splitlines() if line.startswith("classify = pipeline("))
+    assert line.endswith(', model="FOLDER OR NAME OF THIS MODEL", trust_remote_code=True)')
+    code = "import sys\nsys.modules['hf_finetune'] = None\nfrom transformers import pipeline\n"
+    code += line.replace("FOLDER OR NAME OF THIS MODEL", str(result.folder / "model"))
+    ask = "Image.new('RGB', (40, 40))" if recipe.task.startswith("image") else "'good film'"
+    code += f"\nfrom PIL import Image\nprint(classify({ask})[0]['label'])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.strip() in ("red", "green", "blue", "good", "bad")
+    assert "not supported" not in shown.stderr
+
+
+def test_it_is_exported_without_its_code(tmp_path, done):
+    _, result = done
+    exported = export(result.folder, format="torch_export", output=tmp_path / "out")
+    assert exported.report["largest_difference"] <= 1e-4 * exported.report["largest_logit"]
+    assert exported.report["same_answers"] == 1.0
+    assert not list((tmp_path / "out").glob("*.py"))
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+
+
+def test_a_space_brings_the_file_and_lets_it_run(tmp_path, done):
+    _, result = done
+    write_space(result.folder, tmp_path / "space")
+    assert (tmp_path / "space" / "model" / CODE.name).read_bytes() == CODE.read_bytes()
+    assert (
+        json.loads((tmp_path / "space" / "settings.json").read_text(encoding="utf-8"))["code_of_head"] is True
+    )
+
+
+def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
+    recipe, _ = text
+    interrupt(recipe, tmp_path / "run", Stop("head", 5, "begin"))
+    changed_recipe = parse_recipe(recipe.model_dump(mode="json"), ["model.head.pool=mean"])
+    assert "model.head.pool: 'mean' where it was 'attention'" in refusal(
+        lambda: run(changed_recipe, tmp_path / "run", resume=True)
+    )
+
+
+def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
+    _, result = done
+    uploads, _ = collect(result.folder)
+    assert CODE.name in [upload.name for upload in uploads]
+    folder = tmp_path / "run"
+    shutil.copytree(result.folder, folder)
+    (folder / "model" / CODE.name).write_text("print('other')", encoding="utf-8")
+    assert refusal(lambda: collect(folder)) == (
+        f"{folder / 'model' / CODE.name} must be the file of this version. Got another one. "
+        "Others will run it: publish with the version of hf-finetune that wrote it."
+    )
+
+
+def test_a_plain_run_has_no_code_and_its_card_no_word_of_it(image_run):
+    folder = image_run[1].folder / "model"
+    assert not list(folder.glob("*.py"))
+    assert (
+        "trust_remote_code"
+        not in (folder / "README.md").read_text(encoding="utf-8").split("## The recipe")[0]
+    )
+    assert "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
