@@ -1,0 +1,79 @@
+"""The page of all options: ``docs/kit.md``."""
+
+from collections.abc import Sequence
+from statistics import mean, median
+
+from benchmarks.kit.compare import compare
+from benchmarks.kit.groups import GROUPS
+from benchmarks.kit.results import Cost, Effect, Results
+
+__all__ = ["render"]
+
+HEAD = """# What each option is worth
+
+Every option of a recipe with and without it, on real data and real checkpoints: EfficientNet-lite0 on the drawn dishes
+(test styles do not occur in training), MiniLM on film reviews. The first row of a table is what the others are compared
+with; everything else is the same, rates too. Nothing was tuned for an option, so another recipe may gain more, or less.
+
+- *mean* is that of the metric on the test split over the seeds; *difference* is from the first row, with its 95 %
+  interval: seeds and test examples are drawn anew, 10,000 times, the same for both settings.
+- *better* and *worse* say that the interval is on one side of 0. *no difference seen* means what it says: with so few
+  examples a small one stays unseen. Of many comparisons some are on one side by chance.
+- *time* and *memory* are those of training, each as a multiple of the first row's, one run after the other.
+
+Made by `python -m benchmarks.kit` (`effects`, `costs`, `page`); the rows are in
+[benchmarks/results/kit.json](../benchmarks/results/kit.json).
+"""
+COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory")
+
+
+def render(results: Results) -> str:
+    """Write the page from what was measured; groups without rows are left out."""
+    parts = [HEAD]
+    if results.machine:
+        parts.append(f"Costs were measured on {results.machine}.\n")
+    title = ""
+    for name, group in GROUPS.items():
+        rows = [row for row in results.effects if row.group == name]
+        if not rows:
+            continue
+        if group.title != title:
+            title = group.title
+            parts.append(f"## {title}\n")
+        seeds = len({row.seed for row in rows})
+        parts.append(f"{group.on}: {group.metric.replace('_', ' ')}, {seeds} seeds\n".capitalize())
+        costs = [cost for cost in results.costs if cost.group == name]
+        parts.append(_table(list(group.settings), rows, costs))
+    return "\n".join(parts)
+
+
+def _table(settings: Sequence[str], rows: Sequence[Effect], costs: Sequence[Cost]) -> str:
+    of = {setting: [row for row in rows if row.setting == setting] for setting in settings}
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---:|---:|---:|---|---:|---:|"]
+    first = of[settings[0]]
+    for setting in settings:
+        if not of[setting]:
+            continue
+        found = compare(of[setting], first)
+        time, memory = _costs(setting, settings[0], costs)
+        apart: tuple[str, ...] = ("", "", "")
+        if setting != settings[0]:
+            low, high = found.interval
+            apart = (f"{found.difference:+.3f}", f"{low:+.3f} to {high:+.3f}", found.verdict)
+        lines.append(f"| {' | '.join((f'`{setting}`', f'{found.mean:.3f}', *apart, time, memory))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _costs(setting: str, first: str, costs: Sequence[Cost]) -> tuple[str, str]:
+    mine = [cost for cost in costs if cost.setting == setting]
+    base = [cost for cost in costs if cost.setting == first]
+    if not mine or not base:
+        return "", ""
+    if setting == first:
+        seconds = median(cost.seconds for cost in mine)
+        peaks = [cost.peak_bytes for cost in mine if cost.peak_bytes is not None]
+        return f"{seconds:.1f} s", f"{mean(peaks) / 2**20:,.0f} MiB" if peaks else ""
+    time = median(cost.seconds for cost in mine) / median(cost.seconds for cost in base)
+    peaks = [cost.peak_bytes for cost in mine if cost.peak_bytes is not None]
+    others = [cost.peak_bytes for cost in base if cost.peak_bytes is not None]
+    return f"{time:.2f}", f"{mean(peaks) / mean(others):.2f}" if peaks and others else ""
