@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
+from hf_finetune.recipe.schedule import ScheduleName
 
 __all__ = ["GROUPS", "Group", "recipe_of"]
 
@@ -16,17 +17,6 @@ Changes = Mapping[str, Any]
 
 WITHOUT = "without"
 BATCH: Content = {"batch_size": 32, "best": None}
-SCHEDULES = (
-    "linear",
-    "cosine",
-    "polynomial",
-    "exponential",
-    "step",
-    "cosine_with_restarts",
-    "one_cycle",
-    "warmup_stable_decay",
-    "slanted_triangular",
-)
 
 
 @dataclass(frozen=True)
@@ -124,7 +114,7 @@ BALANCES: dict[str, Changes] = {
     "balance: logit_adjustment": {"stage.balance": "logit_adjustment"},
 }
 RATES: dict[str, Changes] = {
-    f"schedule: {name}": {"stage.schedule": name} for name in ("constant", *SCHEDULES)
+    f"schedule: {name}": {"stage.schedule": name} for name in sorted(get_args(ScheduleName))
 }
 # A cosine head learns nothing at the others' rate; of 0.01 and 0.03 the latter reached more (seed 5, dishes).
 HEADS: dict[str, Changes] = {
