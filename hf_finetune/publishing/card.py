@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from hf_finetune.files import replacing
 from hf_finetune.models.heads import CODE
+from hf_finetune.publishing.contents import THIS_MODEL
 from hf_finetune.publishing.portable import is_local, portable_recipe, run_recipe
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.record import RunRecord, read_run
@@ -84,6 +85,7 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         base=base,
         data=data,
         code=code,
+        this_model=THIS_MODEL,
         head=recipe.model.head,
         verdict=verdict(record),
         spread=spread_verdict(record.metrics, headline),

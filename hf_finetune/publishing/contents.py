@@ -16,6 +16,7 @@ from hf_finetune.staging.manifest import read_manifest
 
 __all__ = [
     "ALLOWED",
+    "THIS_MODEL",
     "Upload",
     "check_finished",
     "check_private",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+CARD = "README.md"
 ALLOWED = (
     *WEIGHTS,
     "model.safetensors.index.json",
@@ -38,11 +40,13 @@ ALLOWED = (
     "vocab.txt",
     "merges.txt",
     "*.model",
-    "README.md",
+    CARD,
     CODE.name,
 )
 """Names in ``RUN/model`` that are published; whatever else lies there stays. Beside them goes the recipe."""
 
+THIS_MODEL = "FOLDER OR NAME OF THIS MODEL"
+"""In a card, as long as the model has no name."""
 NOTE = f"# What begins with {LOCAL} lay on a local disk.\n"
 SECRET_NAMES = ("_TOKEN", "_KEY", "_SECRET")
 SHORTEST_SECRET = 8
@@ -96,8 +100,12 @@ def is_allowed(name: str) -> bool:
     return name == RECIPE or any(fnmatch(name, pattern) for pattern in ALLOWED)
 
 
-def collect(run: Path) -> tuple[list[Upload], list[str]]:
-    """List what is published of a finished run.
+def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
+    """List what is published of a finished run. The card gets the name under which the model is published.
+
+    Args:
+        run: The run directory.
+        repository: ``NAMESPACE/NAME``.
 
     Returns:
         The files, and the names of what lies in ``RUN/model`` and stays.
@@ -111,13 +119,16 @@ def collect(run: Path) -> tuple[list[Upload], list[str]]:
         repair = "Others will run it: publish with the version of hf-finetune that wrote it."
         raise InputError(Problem(str(code), "must be the file of this version", "another one", repair))
     for file in sorted((run / "model").iterdir()):
-        if file.is_file() and not file.is_symlink() and is_allowed(file.name) and file.name != RECIPE:
-            uploads.append(Upload(file.name, file, file.stat().st_size))
-        else:
+        if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
             left.append(file.name)
+        elif file.name == CARD:
+            text = file.read_bytes().replace(THIS_MODEL.encode(), repository.encode())
+            uploads.append(Upload(CARD, text, len(text)))
+        else:
+            uploads.append(Upload(file.name, file, file.stat().st_size))
     if (run / RECIPE).is_file():
-        text = (NOTE + dump_recipe(portable_recipe(run_recipe(run)))).encode()
-        uploads.append(Upload(RECIPE, text, len(text)))
+        recipe = (NOTE + dump_recipe(portable_recipe(run_recipe(run)))).encode()
+        uploads.append(Upload(RECIPE, recipe, len(recipe)))
     return uploads, left
 
 

@@ -127,7 +127,7 @@ def plan_publication(
     folder = Path(run).expanduser()
     repository = check_repository(to, "--to")
     check_finished(folder)
-    uploads, left = collect(folder)
+    uploads, left = collect(folder, repository)
     check_private(uploads, folder)
     api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision

@@ -9,6 +9,7 @@ import pytest
 from hub_helpers import cli, python, received, refused, set_state
 from hub_server import TOKEN
 
+from hf_finetune.publishing.contents import THIS_MODEL
 from hf_finetune.publishing.hub import plan_publication, publish
 
 PUBLISHED = {
@@ -105,6 +106,16 @@ def test_a_branch_and_a_tag(hub, finished):
     assert set(branch.files) == PUBLISHED and repo.tags == {"v1": branch.oid}
     for revision in ("try/one", "v1"):
         assert len(json.loads(python(LOAD, "me/reviews", revision).stdout)) == 3
+
+
+def test_the_card_says_under_which_name_the_model_is_loaded(hub, finished):
+    line = 'pipeline("text-classification", model="{}")\n'
+    change(finished, "README.md", line.format(THIS_MODEL))
+    publish_to(finished, "me/reviews")
+    sent = hub.state.model("me/reviews").head.files["README.md"].content.decode()
+    assert sent.endswith(line.format("me/reviews"))
+    assert (finished / "model" / "README.md").read_text(encoding="utf-8").endswith(line.format(THIS_MODEL))
+    assert plan_publication(finished, "me/reviews").is_nothing
 
 
 def test_a_tag_is_not_moved(hub, finished):

@@ -168,12 +168,12 @@ def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
 
 def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
     _, result = done
-    uploads, _ = collect(result.folder)
+    uploads, _ = collect(result.folder, "me/dishes")
     assert CODE.name in [upload.name for upload in uploads]
     folder = tmp_path / "run"
     shutil.copytree(result.folder, folder)
     (folder / "model" / CODE.name).write_text("print('other')", encoding="utf-8")
-    assert refusal(lambda: collect(folder)) == (
+    assert refusal(lambda: collect(folder, "me/dishes")) == (
         f"{folder / 'model' / CODE.name} must be the file of this version. Got another one. "
         "Others will run it: publish with the version of hf-finetune that wrote it."
     )
