@@ -53,9 +53,7 @@ def open_inputs(
         except InputError as error:
             problems += error.problems
     if not inputs:
-        problems.append(
-            Problem("INPUT", "must name at least one file, folder or text, or - for standard input")
-        )
+        problems.append(_nothing())
     if problems:
         raise InputError(problems)
     totals = [source.total for source in sources]
@@ -64,7 +62,13 @@ def open_inputs(
     return Inputs(items, sum(known) if len(known) == len(totals) else None)
 
 
+def _nothing() -> Problem:
+    return Problem("INPUT", "must name at least one file, folder or text, or - for standard input")
+
+
 def _open(given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str]) -> Inputs:
+    if not given.strip():
+        raise InputError(_nothing())
     image = task == "image-classification"
     path = Path(given)
     ending = path.suffix.lower()

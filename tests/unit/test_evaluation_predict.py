@@ -290,10 +290,15 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     assert lines[5:] == [f"{missing} must exist."]
 
 
-def test_other_inputs_that_cannot_be_used(tmp_path):
-    assert problem_of([], "text-classification") == (
+@pytest.mark.parametrize("task", ["text-classification", "image-classification"])
+@pytest.mark.parametrize("inputs", [[], [""], [" \n"]])
+def test_nothing_to_predict(task, inputs):
+    assert problem_of(inputs, task) == (
         "INPUT must name at least one file, folder or text, or - for standard input."
     )
+
+
+def test_other_inputs_that_cannot_be_used(tmp_path):
     assert problem_of([str(tmp_path)], "image-classification") == f"{tmp_path} must hold images at any depth."
     table = tmp_path / "t.csv"
     table.write_text("headline,summary\na,b\n")
