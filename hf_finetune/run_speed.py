@@ -40,12 +40,9 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
     spec = recipe.speed.prefix_cache
     if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
         return None
-    if stage.regularize.mixes:
-        if planned.trainable_size < planned.layout.size:
-            logger.info("Stage %s computes its frozen layers in every epoch: %s.", stage.name, MIXES)
-        return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
-    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source)
+    unsound = MIXES if stage.regularize.mixes else ""
+    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source, unsound)
 
 
 def probe_settings(ready: Ready) -> CacheSettings:

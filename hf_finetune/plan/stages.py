@@ -148,7 +148,7 @@ def _plan_stage(
             stage.weight_decay,
             stage.layer_decay,
             stage.schedule,
-            decay_head_only=stage.regularize.l2_sp > 0,
+            stage.regularize.l2_sp > 0,
         ),
         trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
         frozen_batch_norms=tuple(

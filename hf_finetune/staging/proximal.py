@@ -6,6 +6,7 @@ behind the optimizer's, of the length rate x strength: so a strength means the s
 exact, and no strength overshoots. For plain SGD and a small rate it is the step of the penalty's gradient.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_finetune.plan.groups import ParameterGroup
 
 __all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pull_back", "soft_threshold"]
+
+logger = logging.getLogger(__name__)
 
 FADING = 0.55
 """Exponent by which the noise on the gradient fades."""
@@ -95,6 +98,16 @@ class ProximalSteps(TrainerCallback):
                     pull_back(weight, self.starts[name], rate * self.l2_sp)
                 if name in self.shrunk:
                     soft_threshold(weight, rate * self.l1)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say how many zeros there are now."""
+        held = [weight for name, weight, _ in _held(kwargs["optimizer"], self.groups) if name in self.shrunk]
+        if held and state.is_world_process_zero:
+            zeros = sum(int(weight.eq(0).sum()) for weight in held)
+            size = sum(weight.numel() for weight in held)
+            logger.info("Behind l1 %s of %s trained weights are exactly 0.", f"{zeros:,}", f"{size:,}")
 
 
 def noise_variance(eta: float, step: int) -> float:
