@@ -47,13 +47,14 @@ OF_IMAGES = {
 
 
 def regular_stages(regularizers, **common):
-    """Give a stage for each, which train the last layer group and all in turn."""
+    """Give a stage for each, which train the last layer group and all in turn, and are judged by the loss."""
     return [
         {
             "name": name,
             "train": "last:1" if index % 2 else "all",
             "lr": {"head": 0.02, "backbone": 0.005},
             "regularize": regularize,
+            "best": "loss",
             **common,
         }
         for index, (name, regularize) in enumerate(regularizers.items())
