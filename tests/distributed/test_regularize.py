@@ -18,7 +18,10 @@ IMAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_IMAGES)]
 
 @pytest.fixture(scope="module")
 def texts(reviews, bert_checkpoint):
-    """Give the recipe for one process, and for two of which each takes half of every forward pass."""
+    """Give the recipe for one process, and for two of which each takes half of every forward pass.
+
+    With SGD: the bias of a key has no gradient but for rounding, which Adam would make as large as any.
+    """
 
     def recipe(batch_size):
         return parse_recipe(
@@ -29,7 +32,9 @@ def texts(reviews, bert_checkpoint):
                     "path": str(reviews),
                     "split": {"validation": 0.15, "test": 0.15, "stratify": False},
                 },
-                "stages": regular_stages(OF_TEXTS, epochs=2.0, batch_size=batch_size, accumulation=2),
+                "stages": regular_stages(
+                    OF_TEXTS, epochs=2.0, batch_size=batch_size, accumulation=2, optimizer="sgd"
+                ),
             }
         )
 
@@ -73,7 +78,7 @@ def test_two_processes_learn_what_one_learns(alone, two, stage):
     )
     for name, weight in one.items():
         torch.testing.assert_close(
-            other[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            other[name], weight, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
@@ -83,11 +88,12 @@ def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stag
     for name, tolerance in (
         ("loss", 1e-3),
         ("grad_norm", 5e-3),
-        ("raw_accuracy", 0),
-        ("average_accuracy", 0),
+        ("raw_loss", 1e-3),
+        ("average_loss", 1e-3),
     ):
         assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
     assert len(values(one, "loss")) == 8
+    assert len(values(one, "average_loss")) == (2 if "ema" in OF_TEXTS[stage[3:]] else 0)
     assert values(other, "averaged") == values(one, "averaged")
 
 

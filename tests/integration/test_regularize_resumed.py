@@ -86,7 +86,7 @@ def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, ca
 
 def test_without_validation_the_average_goes_on_and_the_run_says_so(tmp_path, recipes, caplog):
     content = recipes["text"].model_dump(mode="json")
-    content["stages"] = regular_stages({"ema": {"ema": 0.8}}, epochs=1.0, batch_size=3)
+    content["stages"] = regular_stages({"ema": {"ema": 0.8}}, epochs=1.0, batch_size=3, best=None)
     content["data"]["split"]["validation"] = 0.0
     with caplog.at_level(logging.INFO):
         run(parse_recipe(content), tmp_path / "run")
