@@ -9,6 +9,7 @@ from stage_helpers import Examples, differing, state_of, train_stages
 from torch import nn
 from torch.nn import functional
 
+from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.trainer import loss_for
 from hf_finetune.staging.twice import disagreement, doubled, loss_twice
 
@@ -139,3 +140,13 @@ def test_without_dropout_it_changes_nothing_and_says_so(tmp_path, tiny_model, ca
     assert differing(*states) <= set(states[0])
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_teacher_looks_at_each_text_once_and_is_compared_with_both_passes():
+    teacher = Teacher(nn.Linear(1, 1), [0, 1, 2], temperature=2.0, weight=0.5)
+    teacher.logits = OTHER.roll(1, 0)
+    taught = loss_with_teacher(loss_for("single_label"), teacher, "single_label")
+    found = loss_twice(taught, 1.5, "single_label")((torch.cat([ONE, OTHER]),), CLASSES, 5)
+    apart = (disagreement(ONE, OTHER, "single_label") * (CLASSES != -100)).sum() / 5
+    mean = (taught((ONE,), CLASSES, 5) + taught((OTHER,), CLASSES, 5)) / 2
+    torch.testing.assert_close(found, mean + 1.5 * apart)
