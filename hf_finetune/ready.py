@@ -25,6 +25,7 @@ from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Task, load_data
@@ -279,6 +280,7 @@ def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> Pre
         target,
         revision=spec.revision,
         dropout=spec.dropout,
+        drop_path=spec.drop_path,
         head=None if spec.head.is_plain else spec.head.fields(),
         trust_remote_code=spec.trust_remote_code,
     )
@@ -299,6 +301,7 @@ def _stage_problems(recipe: Recipe) -> list[Problem]:
         if stage.carry_optimizer and is_sharded():
             rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
             problems.append(Problem(f"{place}.carry_optimizer", rule))
+        problems += regularizing.sharding_problems(stage, place) if is_sharded() else []
     if has_zeros(recipe.stages) and is_sharded():
         rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
         index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
@@ -328,6 +331,7 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
                 Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
             )
         problems += label_problems(stage, place, data.target, data.label_names)
+        problems += regularizing.label_problems(stage, place, data.target)
     return problems
 
 

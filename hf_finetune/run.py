@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
@@ -46,6 +47,7 @@ from hf_finetune.staging.balancing import balance_of
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
+from hf_finetune.staging.regularizing import pretrained_weights
 from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
@@ -150,7 +152,7 @@ def _run(
     for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     inputs = decode_images(inputs, ready, settings)
-    model = built.model
+    model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)
@@ -159,7 +161,17 @@ def _run(
             model = load_left(ready, folder, index)
         model = compress(model, stage)
         manifest = _run_stage(
-            model, index, ready, inputs, settings[index], teachers[index], manifest, folder, state, callbacks
+            model,
+            index,
+            ready,
+            inputs,
+            settings[index],
+            teachers[index],
+            pretrained,
+            manifest,
+            folder,
+            state,
+            callbacks,
         )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
@@ -194,6 +206,7 @@ def _run_stage(
     inputs: Inputs,
     cache: CacheSettings | None,
     teacher: Teacher | None,
+    pretrained: Mapping[str, torch.Tensor],
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -238,6 +251,7 @@ def _run_stage(
             balance=balance_of(
                 stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
             ),
+            pretrained=pretrained,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -247,6 +261,8 @@ def _run_stage(
     write_manifest(manifest, folder, state)
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
+    elif result.averaged:
+        logger.info("Stage %s keeps the average of its weights.", stage.name)
     return manifest
 
 
@@ -305,7 +321,9 @@ def _last_line(stage: StageSpec, result: StageResult, metric: str | None) -> str
     epoch = round(result.epochs * (result.best_step or 0) / result.steps, 2)
     value = result.validation.get(str(metric))
     shown = f", the best {metric}: {value:.4f}" if value is not None else ""
-    return f"Stage {stage.name} keeps epoch {epoch:g} of {result.epochs:g}{shown}."
+    which = {None: "", True: ", the average of its weights", False: ", the weights and not their average"}
+    kept = f"{epoch:g} of {result.epochs:g}{which[result.averaged]}"
+    return f"Stage {stage.name} keeps epoch {kept}{shown}."
 
 
 def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready: Ready) -> dict[str, Any]:
@@ -319,5 +337,6 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "total_parameters": planned.layout.size,
         "speed": asdict(result.way),
         "prefix_cache": asdict(result.cache),
+        **({} if result.averaged is None else {"averaged": result.averaged}),
         "validation": without_nan(result.validation),
     }

@@ -29,6 +29,8 @@ __all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings"]
 
 logger = logging.getLogger(__name__)
 
+MIXES = "mixup and cutmix mix whole images"
+
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
@@ -39,7 +41,8 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
     if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
         return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
-    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source)
+    unsound = MIXES if stage.regularize.mixes else ""
+    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source, unsound)
 
 
 def probe_settings(ready: Ready) -> CacheSettings:
@@ -66,6 +69,8 @@ def _frozen_work(
         return "frozen layers: computed in every epoch, as the recipe says"
     if stage.teacher is not None:
         return "frozen layers: computed in every epoch; the teacher looks at whole examples"
+    if stage.regularize.mixes:
+        return f"frozen layers: computed in every epoch; {MIXES}"
     views, epochs = _views(recipe, spec, planned)
     if reason := in_vain(views, epochs):
         return f"frozen layers: computed in every epoch; {reason}"

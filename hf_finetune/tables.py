@@ -167,10 +167,11 @@ def _print_stage(
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
     carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
     balance = f"; balance: {stage.balance.method}"
+    regular = f"; regularize: {stage.regularize.words}" if stage.regularize.words else ""
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
         f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
-        f"{balance if stage.balance.method != 'none' else ''}; "
+        f"{balance if stage.balance.method != 'none' else ''}{regular}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
     )

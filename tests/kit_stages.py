@@ -1,6 +1,15 @@
-"""A stage for each way to balance classes and each schedule, so that one run goes through all of them."""
+"""A stage for each way to balance classes, each schedule and each regulariser: one run goes through all of them."""
 
-__all__ = ["BALANCES", "SCHEDULES", "kit_stages", "skewed_reviews"]
+__all__ = [
+    "BALANCES",
+    "EVERYWHERE",
+    "OF_IMAGES",
+    "OF_TEXTS",
+    "SCHEDULES",
+    "kit_stages",
+    "regular_stages",
+    "skewed_reviews",
+]
 
 BALANCES = {
     "class-weights": "class_weights",
@@ -18,6 +27,38 @@ SCHEDULES = (
     {"name": "warmup_stable_decay", "decay": 2, "decay_type": "1-sqrt"},
     {"name": "slanted_triangular", "cut_frac": 0.4, "ratio": 8.0},
 )
+EVERYWHERE = {
+    "l1": {"l1": 0.05},
+    "l2-sp": {"l2_sp": 5.0},
+    "ema": {"ema": 0.8},
+    "noise": {"gradient_noise": 1e-3},
+}
+OF_TEXTS = {
+    **EVERYWHERE,
+    "r-drop": {"r_drop": 2.0},
+    "all-of-them": {"l1": 0.01, "l2_sp": 1.0, "r_drop": 1.0, "ema": 0.7},
+}
+OF_IMAGES = {
+    **EVERYWHERE,
+    "mixup": {"mixup": 0.5},
+    "cutmix": {"cutmix": 1.0},
+    "all-of-them": {"l1": 0.01, "ema": 0.7, "mixup": 0.5, "cutmix": 1.0, "gradient_noise": 1e-4},
+}
+
+
+def regular_stages(regularizers, **common):
+    """Give a stage for each, which train the last layer group and all in turn, and are judged by the loss."""
+    return [
+        {
+            "name": name,
+            "train": "last:1" if index % 2 else "all",
+            "lr": {"head": 0.02, "backbone": 0.005},
+            "regularize": regularize,
+            "best": "loss",
+            **common,
+        }
+        for index, (name, regularize) in enumerate(regularizers.items())
+    ]
 
 
 def kit_stages(**common):

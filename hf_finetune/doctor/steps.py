@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
 from hf_finetune.staging.stage import train_stage
 
 __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
@@ -49,6 +49,7 @@ def shorten(
         "warmup": 0,
         "best": None,
         "early_stopping": None,
+        "regularize": RegularizeSpec(),
     }
     groups = tuple(replace(group, lr=max(group.lr, lowest_rate)) for group in planned.groups)
     return stage.model_copy(update=changes), replace(planned, groups=groups, steps=steps, warmup_steps=0)

@@ -24,6 +24,7 @@ from transformers import (
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, unreadable
 from hf_finetune.models.classifier_head import HeadError, is_given
+from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 
@@ -39,13 +40,6 @@ PROBLEM_TYPES = {
     "regression": "regression",
 }
 AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
-# Where architectures keep the dropout before or in the layers that fine-tuning overrides.
-DROPOUT_FIELDS = (
-    "hidden_dropout_prob",
-    "classifier_dropout",
-    "classifier_dropout_prob",
-    "seq_classif_dropout",
-)
 # A pooler or a pretraining head that this task's model has no use for, and the buffers of old checkpoints.
 SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
@@ -73,6 +67,7 @@ def read_config(
     *,
     revision: str | None = None,
     dropout: float | None = None,
+    drop_path: float | None = None,
     head: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedConfig:
@@ -86,10 +81,11 @@ def read_config(
         target: ``single_label``, ``multi_label`` or ``regression``.
         revision: Branch, tag or commit on the Hub.
         dropout: Probability that replaces the checkpoint's; None keeps it.
+        drop_path: Probability of skipping the last block that replaces the checkpoint's; None keeps it.
         head: What ``HeadSpec.fields`` gives; None is the architecture's own head.
         trust_remote_code: Whether code that comes with the checkpoint may run.
     Raises:
-        InputError: If there is no such checkpoint, or it has no dropout to set.
+        InputError: If there is no such checkpoint, or it has no dropout or stochastic depth to set.
     """
     try:
         config = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
@@ -106,7 +102,9 @@ def read_config(
     if target == "regression":
         config.function_to_apply = "none"  # so that a pipeline gives the amount itself
     if dropout is not None:
-        _set_dropout(config, dropout)
+        set_dropout(config, dropout)
+    if drop_path is not None:
+        set_drop_path(config, drop_path)
     set_head(config, head)
     return config
 
@@ -339,21 +337,6 @@ def _account_for_weights(
 def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
     """Whether a weight lies beside the backbone in a checkpoint that names its backbone."""
     return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
-
-
-def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
-    if isinstance(config, TimmWrapperConfig):
-        config.model_args = {**(config.model_args or {}), "drop_rate": dropout}
-        return
-    fields = [
-        name for name in (*DROPOUT_FIELDS, "dropout", "resid_pdrop", "embd_pdrop") if hasattr(config, name)
-    ]
-    if not fields:
-        raise InputError(
-            Problem("model.dropout", "must be left out for an architecture without dropout", str(dropout))
-        )
-    for name in fields:
-        setattr(config, name, dropout)
 
 
 def _some(names: Sequence[str]) -> str:

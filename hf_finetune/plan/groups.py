@@ -37,6 +37,7 @@ def plan_groups(
     weight_decay: float = 0.0,
     layer_decay: float = 1.0,
     schedule: ScheduleSpec | SchedulesSpec | None = None,
+    decay_head_only: bool = False,
 ) -> tuple[ParameterGroup, ...]:
     """Group the trained parameters by rate, decay and schedule, the highest rate first; no group is empty.
 
@@ -49,6 +50,7 @@ def plan_groups(
         weight_decay: Weight decay factor of the parameters that decay.
         layer_decay: Factor per layer group below the head, in (0, 1]; 1 when `lr` has a rate for the backbone.
         schedule: Shape of every rate over the steps, or one for head and backbone each.
+        decay_head_only: Whether what is below the head has no weight decay, as something else pulls it.
     Raises:
         ValueError: If `layer_decay` does not fit, or `trainable` names what the model does not have.
     """
@@ -61,7 +63,8 @@ def plan_groups(
     members: dict[tuple[float, float, bool, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
         if parameter.name in chosen:
-            decay = weight_decay if parameter.decays else 0.0
+            in_head = parameter.group == layout.backbone_groups
+            decay = weight_decay if parameter.decays and (in_head or not decay_head_only) else 0.0
             apart = isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
             key = (rates[parameter.group], decay, apart, parameter.is_adapter)
             members.setdefault(key, []).append(parameter)

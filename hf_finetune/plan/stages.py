@@ -142,7 +142,13 @@ def _plan_stage(
         train=stage.train if isinstance(stage.train, str) else ", ".join(stage.train),
         trainable=trainable,
         groups=plan_groups(
-            layout, trainable, stage.lr, stage.weight_decay, stage.layer_decay, stage.schedule
+            layout,
+            trainable,
+            stage.lr,
+            stage.weight_decay,
+            stage.layer_decay,
+            stage.schedule,
+            stage.regularize.l2_sp > 0,
         ),
         trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
         frozen_batch_norms=tuple(

@@ -9,6 +9,7 @@ from reprlib import Repr
 from typing import Any
 
 from hf_finetune.errors import Problem
+from hf_finetune.recipe.regularize import regularize_problems
 
 __all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "OF_BALANCE", "OF_SCHEDULES", "rule_problems", "shown"]
 
@@ -85,6 +86,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
             for problem in _stage_problems(f"stages[{index}]", stage)
         ),
         *_sequence_problems(stages),
+        *regularize_problems(recipe.get("task"), _places(recipe, stages), _mapping(recipe.get("model"))),
         *_carrying_problems(stages),
         *_pruning_problems(stages, _mapping(recipe.get("model"))),
     ]
@@ -92,6 +94,13 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _places(
+    recipe: Mapping[str, Any], stages: list[Mapping[str, Any]]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    strategy = [("strategy", _mapping(recipe.get("strategy")))]
+    return [*strategy, *((f"stages[{index}]", stage) for index, stage in enumerate(stages))]
 
 
 def _is_number(value: Any) -> bool:

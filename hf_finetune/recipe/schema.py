@@ -28,6 +28,7 @@ from hf_finetune.recipe.fields import (
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
+from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 from hf_finetune.recipe.schedule import Schedules, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
@@ -49,6 +50,7 @@ __all__ = [
     "PublishSpec",
     "RatesSpec",
     "Recipe",
+    "RegularizeSpec",
     "ScheduleSpec",
     "SchedulesSpec",
     "SpeedSpec",
@@ -109,6 +111,13 @@ class ModelSpec(Part):
         ge=0,
         lt=1,
         description="Probability of dropping an activation before the head; null = the checkpoint's.",
+    )
+    drop_path: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Probability of skipping the last block for an example (stochastic depth), in a line from 0 at "
+        "the first; null = the checkpoint's.",
     )
     allow_missing: Patterns = Field(
         default=(),
@@ -215,6 +224,10 @@ class StageSettings(Part):
     balance: BalanceSpec = Field(
         default=BalanceSpec(),
         description="How scarce classes get their share: the method's name, or its fields; none = they do not.",
+    )
+    regularize: RegularizeSpec = Field(
+        default=RegularizeSpec(),
+        description="What keeps the stage from learning its examples by heart: l1, l2_sp, r_drop, ema, ...",
     )
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None,

@@ -56,6 +56,7 @@ class CacheSettings:
         epochs: Passes of the stage over the examples, for which keeping must pay; None keeps in any case.
         size_limit: Bytes that all caches in the folder may take together.
         source: Identifies the examples: the data, how it is prepared, and the seed of its augmentation.
+        unsound: Why a stage must not train on what is kept; empty if it may.
     """
 
     folder: Path
@@ -63,11 +64,12 @@ class CacheSettings:
     epochs: float | None
     size_limit: int
     source: str
+    unsound: str = ""
 
     @property
     def objection(self) -> str:
-        """Why it cannot pay to keep anything, whatever it costs; empty if it may, or need not."""
-        return in_vain(self.views, self.epochs)
+        """Why nothing is kept, or why that cannot pay, whatever it costs; empty if it may, or need not."""
+        return self.unsound or in_vain(self.views, self.epochs)
 
 
 @dataclass(frozen=True)

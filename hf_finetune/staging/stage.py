@@ -1,9 +1,9 @@
 """Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,11 @@ from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.regularizing import Regular, regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
+from hf_finetune.staging.twice import loss_twice
 
 __all__ = ["WEIGHTS", "StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
 
@@ -59,6 +61,7 @@ class StageResult:
         validation: Metrics of that checkpoint on the validation split; empty without one.
         way: How it was computed.
         cache: What was kept of the frozen prefix.
+        averaged: Whether the running average of the weights goes on, and not they; None without one.
     """
 
     epochs: float
@@ -67,6 +70,7 @@ class StageResult:
     validation: dict[str, float]
     way: Way
     cache: CacheReport
+    averaged: bool | None = None
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -100,6 +104,7 @@ def train_stage(
     track: Sequence[str] = (),
     teacher: Teacher | None = None,
     balance: Balance | None = None,
+    pretrained: Mapping[str, torch.Tensor] | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -128,6 +133,7 @@ def train_stage(
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
         balance: How scarce classes get their share; None leaves them as they are.
+        pretrained: The checkpoint's weights, to which ``regularize.l2_sp`` pulls back.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
@@ -158,10 +164,20 @@ def train_stage(
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
         torch.compiler.reset()
+    regular = regular_of(
+        stage,
+        planned,
+        classes=model.config.num_labels,
+        seed=seed,
+        pretrained=pretrained,
+        best_metric=best_metric,
+        greater_is_better=greater_is_better,
+    )
     interrupt = InterruptCallback()
     watchers = [
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
+        *regular.callbacks,
         *callbacks,
         SharedBuffers(),
         interrupt,
@@ -210,11 +226,12 @@ def train_stage(
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=loss if teacher is None else loss_with_teacher(loss, teacher, target),
+        loss=_training_loss(loss, target, teacher, regular),
         lengths=lengths,
         sampler=_sampler(balance, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
         teacher=teacher,
+        regular=regular,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
@@ -232,6 +249,8 @@ def train_stage(
         _check_sharding(checkpoint, trainer.is_fsdp_enabled)
     if checkpoint is not None:
         trainer.add_callback(MovedCheckpoint(folder))
+        if regular.average is not None:
+            regular.average.checkpoint = checkpoint
         if stage.early_stopping is not None and best_metric is not None:
             state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
             if (
@@ -253,7 +272,21 @@ def train_stage(
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
-    return _result(trainer.state, best_metric, fast)
+    result = _result(trainer.state, best_metric, fast)
+    return (
+        result
+        if regular.average is None
+        else replace(result, averaged=regular.average.goes_on(trainer.state))
+    )
+
+
+def _training_loss(
+    loss: Callable[..., torch.Tensor], target: str, teacher: Teacher | None, regular: Regular
+) -> Callable[..., torch.Tensor]:
+    """Add to the loss of the labels what a teacher says, and how far two passes are apart."""
+    if teacher is not None:
+        loss = loss_with_teacher(loss, teacher, target)
+    return loss_twice(loss, regular.r_drop, target) if regular.r_drop else loss
 
 
 def _sampler(

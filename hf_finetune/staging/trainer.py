@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
 from hf_finetune.errors import Problem, nearest
@@ -27,7 +28,9 @@ from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
+from hf_finetune.staging.regularizing import Regular
 from hf_finetune.staging.sharing import DealtBatches, LengthGroupedSampler, WithFillers, count_labels, counted
+from hf_finetune.staging.twice import doubled
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name", "trainer_schedule"]
 
@@ -51,6 +54,7 @@ class StagedTrainer(Trainer):
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
         sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
         teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
+        regular: Mixes batches, doubles them and averages the weights; its callbacks are among ``callbacks``.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
         kwargs: As for ``Trainer``.
@@ -67,9 +71,11 @@ class StagedTrainer(Trainer):
         lengths: Sequence[int] | None = None,
         sampler: Sampler[int] | None = None,
         teacher: Teacher | None = None,
+        regular: Regular | None = None,
         **kwargs: Any,
     ):
         self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
+        self.regular = regular or Regular()
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -125,6 +131,16 @@ class StagedTrainer(Trainer):
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         return LengthGroupedSampler(self.lengths, together, seed)
 
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
+        """Mix the images of each batch, where the stage wants that: before labels are counted, as they change."""
+        if self.regular.mixing is not None:
+            step, process = self.state.global_step, self.accelerator.process_index
+            epoch_iterator = self.regular.mixing.over(epoch_iterator, step, process)
+        batches: tuple[list, Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count the labels of an optimiser step exactly.
 
@@ -137,13 +153,21 @@ class StagedTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Put what the frozen prefix gave in its place, where batches hold it, and ask the teacher, if there is one."""
-        if self.prefix is not None:
-            self.prefix.take(inputs)
         if self.teacher is not None and model.training:
             self.teacher.see(inputs)
         elif self.teacher is not None:
             self.teacher.forget()
+        if self.regular.r_drop and model.training:
+            inputs = doubled(inputs)
+        if self.prefix is not None:
+            self.prefix.take(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate; where weights are averaged, them and their average, for what the better one gives."""
+        average = self.regular.average
+        evaluation = partial(super().evaluation_loop, *args, **kwargs)
+        return evaluation() if average is None else average.evaluate(evaluation)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""
@@ -230,6 +254,8 @@ class StagedTrainer(Trainer):
             raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
         model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
         torch.save(self.args, folder / "training_args.bin")
+        if self.regular.average is not None:
+            self.regular.average.save(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Seal the checkpoint once every process has written its part, and only then remove older ones.

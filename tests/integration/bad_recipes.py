@@ -278,8 +278,8 @@ CASES = [
             "  stages.0.learning_rate=0.1 must name a known field. Got 'learning_rate'. Known: "
             "'name', 'train', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', "
             "'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', "
-            "'label_smoothing', 'balance', 'early_stopping', 'best', 'carry_optimizer', 'teacher', "
-            "'compress'."
+            "'label_smoothing', 'balance', 'regularize', 'early_stopping', 'best', 'carry_optimizer', "
+            "'teacher', 'compress'."
         ),
     ),
     Case(

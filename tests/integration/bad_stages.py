@@ -179,6 +179,52 @@ CASES = [
         ),
     ),
     Case(
+        "two passes that are to agree on amounts",
+        "run text.yaml data=amounts.csv 'stages.0.regularize={r_drop: 1.0}'",
+        (
+            "Problem:\n"
+            "  stages[0].regularize.r_drop must be left out where labels are amounts. Got 1.0. It "
+            "compares probabilities."
+        ),
+        write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
+    ),
+    Case(
+        "blocks that are to be skipped in a model that skips none",
+        "run recipe.yaml model.drop_path=0.1",
+        (
+            "Problem:\n"
+            "  model.drop_path must be left out for an architecture without stochastic depth. Got 0.1."
+        ),
+    ),
+    Case(
+        "regularisers of the other kind of input",
+        "run recipe.yaml 'stages.0.regularize={r_drop: 1.0, ema: 1.5}'",
+        (
+            "2 problems:\n"
+            "  stages[0].regularize.ema must be below 1. Got 1.5.\n"
+            "  stages[0].regularize.r_drop must be left out when the task is image-classification. Got "
+            "1.0. It is for texts; images have mixup and cutmix."
+        ),
+    ),
+    Case(
+        "mixed images of a task for texts",
+        "run text.yaml 'stages.0.regularize={mixup: 0.2}'",
+        (
+            "Problem:\n"
+            "  stages[0].regularize.mixup must be left out when the task is text-classification. Got "
+            "0.2. It is for images; texts have r_drop."
+        ),
+    ),
+    Case(
+        "a pull to the checkpoint's weights beside an adapter",
+        "run recipe.yaml model.adapter=lora stages.0.train=lora 'stages.0.regularize={l2_sp: 0.1}'",
+        (
+            "Problem:\n"
+            "  stages[0].regularize.l2_sp must be left out when model.adapter is given. Got 0.1. The "
+            "checkpoint's weights stay where they are; weight_decay pulls the adapter to no change."
+        ),
+    ),
+    Case(
         "a warmup of a schedule that rises by itself",
         "run recipe.yaml stages.0.schedule=one_cycle stages.0.warmup=10",
         (

@@ -279,6 +279,47 @@ def test_dropout_for_an_architecture_without_it_is_an_error(tmp_path, tiny_model
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["swin", "convnext", "timm/test_efficientnet", "timm/test_vit", "timm/test_convnext"]
+)
+def test_stochastic_depth_reaches_the_model_and_grows_to_the_last_block(tmp_path, tiny_model, name):
+    saved(tiny_model(name), tmp_path)
+    config = read_config(str(tmp_path), NAMES, "single_label", drop_path=0.35)
+    model = build_skeleton(config, "image")
+    rates = [float(m.drop_prob) for m in model.modules() if "DropPath" in type(m).__name__ and m.drop_prob]
+    assert rates == sorted(rates) and 0 < rates[-1] <= 0.35
+    assert (
+        rates[-1] == pytest.approx(0.35) or name == "timm/test_efficientnet"
+    )  # whose rate ends behind its blocks
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"), [("vit", "image"), ("bert", "text"), ("timm/vgg11_bn", "image")]
+)
+def test_stochastic_depth_for_an_architecture_without_it_is_an_error(tmp_path, tiny_model, name, modality):
+    saved(tiny_model(name), tmp_path)
+    with pytest.raises(InputError) as caught:
+        read_config(str(tmp_path), NAMES, "single_label", drop_path=0.35)
+    assert str(caught.value) == (
+        "model.drop_path must be left out for an architecture without stochastic depth. Got 0.35."
+    )
+
+
+def test_dropout_that_a_timm_architecture_does_not_take_is_an_error(tmp_path, tiny_model, monkeypatch):
+    """timm passes arguments on to the architecture, which says so in a TypeError."""
+    saved(tiny_model("timm/test_resnet"), tmp_path)
+
+    def create_model(name, **arguments):
+        raise TypeError("got an unexpected keyword argument 'drop_rate'")
+
+    monkeypatch.setattr("hf_finetune.models.dropping.timm.create_model", create_model)
+    with pytest.raises(InputError) as caught:
+        read_config(str(tmp_path), NAMES, "single_label", dropout=0.35)
+    assert str(caught.value) == (
+        "model.dropout must be left out for an architecture without dropout. Got 0.35."
+    )
+
+
 def test_gpt2_pads_with_its_end_of_text(tmp_path, tiny_model):
     """GPT-2 has no padding token, and transformers refuses batches above one without."""
     saved(tiny_model("gpt2", pad_token_id=None), tmp_path)

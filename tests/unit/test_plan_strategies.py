@@ -47,6 +47,7 @@ def test_every_field_of_a_stage_is_passed_on():
         "clip": None,
         "label_smoothing": 0.1,
         "balance": {"method": "sampler"},
+        "regularize": {"l1": 0.01, "ema": 0.9},
         "teacher": {"path": "runs/large", "weight": 0.3},
         "early_stopping": 2,
         "best": None,

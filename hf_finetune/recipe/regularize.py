@@ -1,0 +1,125 @@
+"""The fields of what keeps a stage from learning its examples by heart, and the rules between them and others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from hf_finetune.errors import Problem
+from hf_finetune.recipe.part import Part
+
+__all__ = ["RegularizeSpec", "regularize_problems"]
+
+FOREIGN = {
+    "image-classification": (("r_drop",), "It is for texts; images have mixup and cutmix."),
+    "text-classification": (("mixup", "cutmix"), "It is for images; texts have r_drop."),
+}
+"""For each task the fields that are of the other one, and what to take instead."""
+
+
+class RegularizeSpec(Part):
+    """What keeps a stage from learning its examples by heart. All of it is off unless it is given."""
+
+    l1: float = Field(
+        default=0.0,
+        ge=0,
+        description="Strength (no unit) of a pull to 0 that ends there: each step takes learning rate x l1 off every "
+        "weight but norms and biases; 0 = none.",
+    )
+    l2_sp: float = Field(
+        default=0.0,
+        ge=0,
+        description="Strength (no unit) of a pull to the checkpoint's weights below the head, in the place of "
+        "weight_decay there; 0 = none.",
+    )
+    r_drop: float = Field(
+        default=0.0,
+        ge=0,
+        description="Factor on how far two passes over a text with other dropout are apart (R-Drop); 0 = one pass.",
+    )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Fraction of the running average of the weights that each step leaves in it; null = no average.",
+    )
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="Parameter (no unit) of the Beta distribution of the share in which two images are blended; "
+        "0 = none, 0.2 is usual.",
+    )
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        description="Parameter (no unit) of the Beta distribution of the share of an image that another one covers; "
+        "0 = none, 1.0 is usual.",
+    )
+    gradient_noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="Variance (no unit) of the noise on the gradient at the first step; 0 = none.",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def words(self) -> str:
+        """What is switched on, as a recipe says it: ``l1 0.001, ema 0.99``; empty if nothing is."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return ", ".join(f"{name} {value:g}" for name, value in given.items() if value)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if value}
+
+
+def regularize_problems(
+    task: Any, stages: Sequence[tuple[str, Mapping[str, Any]]], model: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Say what of ``regularize`` does not go with the rest of a recipe.
+
+    Args:
+        task: What the model does.
+        stages: Places and fields of the stages, in their order; any of it may be of the wrong type.
+        model: The recipe's ``model``.
+    """
+    narrowed = False
+    for place, stage in stages:
+        spec, place = _mapping(stage.get("regularize")), f"{place}.regularize"
+        narrowed = narrowed or _narrows(stage.get("compress"))
+        fields, repair = FOREIGN.get(task, ((), "")) if isinstance(task, str) else ((), "")
+        for name in fields:
+            if spec.get(name):
+                rule = f"must be left out when the task is {task}"
+                yield Problem(f"{place}.{name}", rule, repr(spec[name]), repair)
+        for name in ("mixup", "cutmix"):
+            if spec.get(name) and task == "image-classification" and stage.get("batch_size") == 1:
+                repair = "Images are mixed with others of their batch."
+                yield Problem(
+                    f"{place}.{name}", "must be left out when batch_size is 1", repr(spec[name]), repair
+                )
+        if not spec.get("l2_sp"):
+            continue
+        if model.get("adapter") is not None:
+            repair = (
+                "The checkpoint's weights stay where they are; weight_decay pulls the adapter to no change."
+            )
+            rule = "must be left out when model.adapter is given"
+            yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
+        if narrowed:
+            rule = "must be left out once compress makes the model narrower"
+            repair = "The checkpoint's weights are of other shapes."
+            yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _narrows(compress: Any) -> bool:
+    return compress is not None and _mapping(compress).get("method", "structured") == "structured"

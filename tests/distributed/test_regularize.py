@@ -1,0 +1,122 @@
+"""Regularisers: two processes learn what one learns, stay alike, and go on as if not interrupted."""
+
+import shutil
+
+import pytest
+import torch
+from kit_stages import EVERYWHERE, OF_IMAGES, OF_TEXTS, regular_stages
+from launching import launch
+from safetensors.torch import load_file
+from test_processes import log_of, values
+
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+TEXTS = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_TEXTS)]
+IMAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_IMAGES)]
+
+
+@pytest.fixture(scope="module")
+def texts(reviews, bert_checkpoint):
+    """Give the recipe for one process, and for two of which each takes half of every forward pass.
+
+    With SGD: the bias of a key has no gradient but for rounding, which Adam would make as large as any.
+    """
+
+    def recipe(batch_size):
+        return parse_recipe(
+            {
+                "task": "text-classification",
+                "model": {"path": str(bert_checkpoint), "dropout": 0.0},
+                "data": {
+                    "path": str(reviews),
+                    "split": {"validation": 0.15, "test": 0.15, "stratify": False},
+                },
+                "stages": regular_stages(
+                    OF_TEXTS, epochs=2.0, batch_size=batch_size, accumulation=2, optimizer="sgd"
+                ),
+            }
+        )
+
+    return {1: recipe(4), 2: recipe(2)}
+
+
+@pytest.fixture(scope="module")
+def images(squares, timm_checkpoint):
+    """Give a recipe for two processes with an odd number of examples, so that one gets a filler."""
+    return parse_recipe(
+        {
+            "task": "image-classification",
+            "model": str(timm_checkpoint),
+            "data": {"path": str(squares), "augment": "light", "split": {"validation": 0.17, "test": 0.17}},
+            "stages": regular_stages(OF_IMAGES, epochs=2.0, batch_size=3, optimizer="sgd"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(texts[1], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, texts):
+    done = launch(tmp_path_factory.mktemp("two"), texts[2], 2)
+    assert done.code == 0, done.err[-4000:]
+    return done
+
+
+@pytest.mark.parametrize("stage", TEXTS)
+def test_two_processes_learn_what_one_learns(alone, two, stage):
+    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
+    first, second = (two.weights(stage, rank) for rank in range(2))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    one, other = (
+        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(
+            other[name], weight, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("stage", TEXTS)
+def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stage):
+    one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
+    for name, tolerance in (
+        ("loss", 1e-3),
+        ("grad_norm", 5e-3),
+        ("raw_loss", 1e-3),
+        ("average_loss", 1e-3),
+    ):
+        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
+    assert len(values(one, "loss")) == 8
+    assert len(values(one, "average_loss")) == (2 if "ema" in OF_TEXTS[stage[3:]] else 0)
+    assert values(other, "averaged") == values(one, "averaged")
+
+
+def test_two_processes_mix_alike_and_go_on_bit_for_bit(tmp_path, images):
+    """Each mixes its own batches; the statistics of BatchNorms, and their average, are the first one's."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = launch(whole, images, 2)
+    assert done.code == 0, done.err[-4000:]
+    for stage in IMAGES:
+        first, second = (done.weights(stage, rank) for rank in range(2))
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    event = {"rank": 1, "stage": "all-of-them", "step": 5, "how": "exit"}
+    ended = launch(parts, images, 2, event=event)
+    assert ended.code != 0 and "the event happens" in ended.err
+    states = [stage["state"] for stage in ended.manifest()["stages"]]
+    assert states == [*["done"] * (len(EVERYWHERE) + 2), "running"]
+    shutil.rmtree(parts / "ranks")
+    again = launch(parts, images, 2, resume=True)
+    assert again.code == 0, again.err[-4000:]
+    for stage in IMAGES:
+        one, other = (
+            load_file(folder / "run" / "stages" / stage / "model.safetensors") for folder in (whole, parts)
+        )
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    results = [each.metrics()["stages"] for each in (done, again)]
+    assert [stage["validation"] for stage in results[0]] == [stage["validation"] for stage in results[1]]
