@@ -25,6 +25,7 @@ from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Task, load_data
@@ -328,6 +329,8 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
                 Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
             )
         problems += label_problems(stage, place, data.target, data.label_names)
+        field = "classifier" if place == "strategy" else "fit"
+        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
     return problems
 
 

@@ -30,6 +30,7 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import Ready, get_ready, load_pretrained
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
@@ -45,6 +46,7 @@ from hf_finetune.speed.ways import Way
 from hf_finetune.staging.balancing import balance_of
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
+from hf_finetune.staging.fitting import FITS, fit_line
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
@@ -245,6 +247,8 @@ def _run_stage(
         write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
     write_manifest(manifest, folder, state)
+    if result.fit is not None:
+        logger.info(fit_line(stage.name, result.fit, result.validation))
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
     return manifest
@@ -298,6 +302,9 @@ def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, 
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
     verb = "goes on" if resumes else "begins"
+    if how := fitted_by(stage):
+        verb = "begins anew" if resumes else "begins"
+        return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
     return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
 
 
@@ -320,4 +327,5 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "speed": asdict(result.way),
         "prefix_cache": asdict(result.cache),
         "validation": without_nan(result.validation),
+        **({"fit": result.fit} if result.fit else {}),
     }

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_finetune.plan.schedules import draw_schedule
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
@@ -149,6 +150,9 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
 def _print_stage(
     console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
 ) -> None:
+    if fitted_by(stage):
+        _print_fitted(console, index, stage, planned)
+        return
     steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
     epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
     table = Table(
@@ -172,6 +176,18 @@ def _print_stage(
         f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
         f"{balance if stage.balance.method != 'none' else ''}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+        markup=False,
+    )
+
+
+def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
+    console.print(f"\nStage {index + 1}, {planned.name}: fit {planned.train}", markup=False)
+    if stage.compress is not None:
+        console.print(_compression(stage.compress), markup=False)
+    how = stage.fit.replace("_", " ")
+    console.print(
+        f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers give, "
+        "without steps; its strength is chosen by cross-validation on the training split",
         markup=False,
     )
 

@@ -25,6 +25,7 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
+from hf_finetune.recipe.fitting import GRADIENT, Classifier, Fit, fit_problems
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
@@ -179,8 +180,10 @@ class StageSettings(Part):
         default=None, gt=0, description="Passes over the training split; or give max_steps."
     )
     max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
-    lr: Rates = Field(
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."
+    lr: Rates | None = Field(
+        default=None,
+        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
+        json_schema_extra=_without_default,
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser, by name.")
     schedule: Schedules = Field(
@@ -251,6 +254,10 @@ class _Named(Part):
 class StageSpec(StageSettings, _Named):
     """One stage: what is trained, for how long, at which rates."""
 
+    fit: Fit = Field(
+        default=GRADIENT,
+        description="How the head is found: by gradient (steps), or at once by logistic_regression (for amounts ridge).",
+    )
     compress: CompressSpec | None = Field(
         default=None,
         description="What the stage first takes from the model: a fraction, or its fields; null = nothing.",
@@ -260,11 +267,16 @@ class StageSpec(StageSettings, _Named):
 class _Strategy(Part):
     """What a strategy has besides: these two come first."""
 
-    name: Literal["gradual_unfreeze"] = Field(
-        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything."
+    name: Literal["gradual_unfreeze", "features"] = Field(
+        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything; "
+        "features: the head alone, on what the frozen layers give."
     )
     groups_per_stage: Count = Field(
         default=1, description="Number of layer groups that each stage trains more than the one before it."
+    )
+    classifier: Classifier = Field(
+        default="logistic_regression",
+        description="How features finds the head: sgd, logistic_regression, or for amounts ridge.",
     )
 
 
@@ -276,11 +288,12 @@ class StrategySpec(StageSettings, _Strategy):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Passes over the training split in each stage; null = 1, or max_steps.",
+        description="Passes over the training split in each stage; null = 1 (20 for sgd), or max_steps.",
     )
-    lr: Rates = Field(
-        default=1e-3,
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
+    lr: Rates | None = Field(
+        default=None,
+        description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
+        "null = 0.001 (0.01 for sgd).",
     )
 
 
@@ -365,7 +378,8 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        if problems := rule_problems(self.model_dump()):
+        problems = [*rule_problems(self.model_dump()), *fit_problems(self.stages, self.strategy)]
+        if problems:
             raise InputError(problems)
         return self
 
