@@ -114,7 +114,7 @@ def _views(
     """Give the number of versions, and the epochs for which keeping them must pay; None where that is no question."""
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
     if fitted_by(stage):
-        views = FITTED_VIEWS if spec.views == "auto" else spec.views
+        views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
         return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
     if isinstance(spec.views, int):

@@ -186,8 +186,8 @@ def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "St
         console.print(_compression(stage.compress), markup=False)
     how = stage.fit.replace("_", " ")
     console.print(
-        f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers give, "
-        "without steps; its strength is chosen by cross-validation on the training split",
+        f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers "
+        "give, without steps; its strength is chosen by cross-validation on the training split",
         markup=False,
     )
 

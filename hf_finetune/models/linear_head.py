@@ -13,7 +13,7 @@ __all__ = ["not_linear", "set_linear", "taking_inputs"]
 
 @contextmanager
 def taking_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what a layer takes and gives, each [examples, features], at each call within the block: in, out, in, ..."""
+    """Collect what a layer takes and gives at each call within the block, each [examples, size]: in, out, in, ..."""
     found: list[torch.Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -50,4 +50,4 @@ def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
     """Put weights [outputs, features] and biases [outputs] in a linear layer, or a convolution of one place."""
     with torch.no_grad():
         for parameter, values in ((layer.weight, weight), (layer.bias, bias)):
-            parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type,union-attr]
+            parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type]

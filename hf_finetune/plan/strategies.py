@@ -8,7 +8,7 @@ from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StageSpec, S
 __all__ = ["write_stages"]
 
 LR = 1e-3
-SGD = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
+SGD: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
 """Of a head that is trained on kept features, where an epoch takes no time."""
 
 

@@ -25,7 +25,7 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
-from hf_finetune.recipe.fitting import GRADIENT, Classifier, Fit, fit_problems
+from hf_finetune.recipe.fitting import Classifier, Fit, fit_problems
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
@@ -255,8 +255,8 @@ class StageSpec(StageSettings, _Named):
     """One stage: what is trained, for how long, at which rates."""
 
     fit: Fit = Field(
-        default=GRADIENT,
-        description="How the head is found: by gradient (steps), or at once by logistic_regression (for amounts ridge).",
+        default="gradient",
+        description="How the head is found: by gradient (steps), at once by logistic_regression, or ridge (amounts).",
     )
     compress: CompressSpec | None = Field(
         default=None,

@@ -83,7 +83,7 @@ def fit_head(
     state = PartialState()
     model.to(state.device).eval()
     layer = model.get_submodule(head[0].rpartition(".")[0])
-    versions = len(fast.cache.train.versions) if fast.cache is not None else 1  # type: ignore[attr-defined]
+    versions = fast.report.views if fast.cache is not None else 1
 
     def outputs(examples: Any, size: int) -> _Outputs:
         return _run_through(
@@ -101,7 +101,7 @@ def fit_head(
             np.concatenate([each.features for each in found]),
             labels,
             target,
-            layer.weight.shape[0],  # type: ignore[index]
+            layer.weight.shape[0],
             folds=folds,
         )
         set_linear(layer, made.weight, made.bias)

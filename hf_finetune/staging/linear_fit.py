@@ -5,6 +5,7 @@ Features are standardised for the fit, and that is folded into the layer: it tak
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy.special import log_expit, log_softmax
@@ -78,7 +79,9 @@ def fit_linear(
     losses: dict[float, float] = {}
     chosen = strengths[0]
     with threadpool_limits(1 if features.size * classes < SMALL else None):
-        for strength in strengths if len(strengths) > 1 and folds is not None else ():
+        for strength in strengths:
+            if folds is None:
+                break
             losses[strength] = _held_out_loss(features, labels, target, classes, strength, folds)
             if losses[strength] > losses[chosen]:
                 break
@@ -88,7 +91,7 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[object], target: Target, versions: int, seed: int, count: int = FOLDS
+    labels: Sequence[Any], target: Target, versions: int, seed: int, count: int = FOLDS
 ) -> np.ndarray:
     """Deal examples to folds, each fold its share of every class; versions of one example go to one fold.
 
@@ -102,9 +105,9 @@ def assign_folds(
     Returns:
         Number of the fold [examples x versions].
     """
-    strata = np.zeros(len(labels), dtype=np.int64)
+    strata: Any = np.zeros(len(labels), dtype=np.int64)
     if target != "regression":
-        strata = np.unique(np.asarray(strata_of(labels)), return_inverse=True)[1]
+        strata = np.array(strata_of(labels))
     order = np.lexsort((np.random.default_rng(seed).random(len(labels)), strata))
     folds = np.empty(len(labels), dtype=np.int64)
     folds[order] = np.arange(len(labels)) % count
@@ -123,7 +126,7 @@ def _held_out_loss(
 
 
 def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
-    """Give the loss of each example: cross-entropy in nats, for multi-label data its sum over classes, or the square."""
+    """Give the loss of each example: cross-entropy in nats (multi-label: its sum over classes), or the square."""
     if target == "regression":
         return np.square(outputs[:, 0] - labels)
     if target == "single_label":
