@@ -343,6 +343,9 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
             problems.append(
                 Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
             )
+    if asked.slices and data.test is None:
+        repair = "Set data.split.test above 0, or leave it out."
+        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
     if asked.thresholds and data.target != "multi_label":
         problems.append(
             Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hf_finetune.plan.schedules import draw_schedule
 from hf_finetune.recipe.fitting import fitted_by
@@ -30,6 +31,7 @@ __all__ = [
     "print_metrics",
     "print_plan",
     "print_publication",
+    "print_slices",
 ]
 
 
@@ -46,6 +48,25 @@ def print_metrics(
         table.add_row(name, f"{value:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
     console.print(table)
     console.print(caption, markup=False)
+
+
+def print_slices(console: Console, found: Mapping[str, Any]) -> None:
+    """Print the slices of each column, the worst first, and a sentence on it."""
+    if not found:
+        return
+    from hf_finetune.report.slices import slice_tables
+
+    for each in slice_tables(found):
+        table = Table(box=None, title=f"\nBy {each.column}", title_justify="left")
+        for heading in ("", "examples", *each.metrics, "95 % interval", ""):
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in each.rows:
+            values = ["undefined" if value is None else f"{value:.4f}" for value in row["metrics"].values()]
+            ends = row["intervals"][each.metrics[0]]
+            surely = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+            table.add_row(Text(row["name"]), f"{row['examples']:,}", *values, surely, ", ".join(row["notes"]))
+        console.print(table)
+        console.print(each.verdict, markup=False)
 
 
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:

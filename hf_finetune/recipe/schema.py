@@ -314,6 +314,10 @@ class EvaluationSpec(Part):
         description="Whether each class of multi-label data gets the probability that is best on validation "
         "in the place of 0.5.",
     )
+    slices: Texts = Field(
+        default=(),
+        description="Columns of the data by whose values the test split is judged, each by itself.",
+    )
     linear_probe: Count | None = Field(
         default=10_000,
         description="Most training examples on whose frozen features a logistic regression is fitted, as a "

@@ -1,0 +1,58 @@
+"""Columns for the pictures of class folders, from files called metadata beside them, as ``imagefolder`` has it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features, Image
+from pyarrow import csv, json, parquet
+
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["METADATA", "add_metadata"]
+
+METADATA = "metadata"
+"""What such a file is called, before its ending."""
+FILE = "file_name"
+READERS = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
+
+
+def add_metadata(pictures: Dataset, folders: tuple[Path, ...]) -> Dataset:
+    """Add the columns of metadata files to pictures; one that no file names has None in all of them.
+
+    Args:
+        pictures: With the columns ``image`` and ``label``, which stay as they are.
+        folders: Where the class folders lie, and where these lie; the files may lie there or in a class folder.
+
+    Raises:
+        InputError: If a file cannot be read, or names no files.
+    """
+    rows: dict[Path, Mapping[str, Any]] = {}
+    fields: dict[str, pa.DataType] = {}
+    beside = [path for folder in dict.fromkeys(folders) for path in sorted(folder.glob(f"{METADATA}.*"))]
+    for file in [*beside, *sorted(folders[0].glob(f"*/{METADATA}.*"))]:
+        if file.suffix in READERS:
+            table = _read(file)
+            fields |= {name: table.schema.field(name).type for name in table.column_names if name != FILE}
+            rows |= {(file.parent / str(row[FILE])).resolve(): row for row in table.to_pylist()}
+    paths = [each["path"] for each in pictures.cast_column("image", Image(decode=False))["image"]]
+    found = [rows.get(Path(path).resolve(), {}) for path in paths]
+    for name, kind in fields.items():
+        if name not in pictures.column_names:
+            feature = Features.from_arrow_schema(pa.schema([(name, kind)]))[name]
+            pictures = pictures.add_column(name, [row.get(name) for row in found], feature=feature)
+    return pictures
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        table = READERS[file.suffix](file)
+    except (OSError, pa.ArrowInvalid) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
+    if FILE not in table.column_names:
+        found = ", ".join(map(repr, table.column_names))
+        rule = f"must have the column {FILE!r}, which says whose row it is"
+        raise InputError(Problem(str(file), rule, found))
+    return table
