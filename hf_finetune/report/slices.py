@@ -1,6 +1,6 @@
 """What a report, a card and the command line say of slices: tables, and a sentence on the worst."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,10 +75,16 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     surely = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
-    best = [each["metrics"][name] for each in rows if each["enough"] and each["metrics"][name] is not None][
-        -1
-    ]
+    best = [each for each in rows if each["enough"] and each["metrics"][name] is not None][-1]
+    doubt = (
+        " Their intervals overlap, so that may be chance." if _overlap(ends, best["intervals"][name]) else ""
+    )
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
-        f"({surely}{row['examples']:,} examples{unseen}), beside {best:.3f} for the best."
+        f"({surely}{row['examples']:,} examples{unseen}), beside {best['metrics'][name]:.3f} "
+        f"for {best['name']}.{doubt}"
     )
+
+
+def _overlap(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    return bool(one and other and one[0] <= other[1] and other[0] <= one[1])
