@@ -168,7 +168,7 @@ class BestSpec(Part):
 
 
 Rates = Annotated[
-    Annotated[Annotated[float, Field(gt=0)], Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
+    Annotated[Annotated[float, Field(gt=0)] | None, Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
     Discriminator(form_of(RatesSpec)),
 ]
 
@@ -180,7 +180,7 @@ class StageSettings(Part):
         default=None, gt=0, description="Passes over the training split; or give max_steps."
     )
     max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
-    lr: Rates | None = Field(
+    lr: Rates = Field(
         default=None,
         description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
         json_schema_extra=_without_default,
@@ -290,7 +290,7 @@ class StrategySpec(StageSettings, _Strategy):
         gt=0,
         description="Passes over the training split in each stage; null = 1 (20 for sgd), or max_steps.",
     )
-    lr: Rates | None = Field(
+    lr: Rates = Field(
         default=None,
         description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
         "null = 0.001 (0.01 for sgd).",
