@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, Image
+from datasets import Dataset, DatasetInfo, Features, Image
+from datasets.table import InMemoryTable
 from pyarrow import csv, json, parquet
 
 from hf_finetune.errors import InputError, Problem
@@ -29,20 +30,27 @@ def add_metadata(pictures: Dataset, folders: tuple[Path, ...]) -> Dataset:
         InputError: If a file cannot be read, or names no files.
     """
     rows: dict[Path, Mapping[str, Any]] = {}
-    fields: dict[str, pa.DataType] = {}
+    fields: dict[str, set[pa.DataType]] = {}
     beside = [path for folder in dict.fromkeys(folders) for path in sorted(folder.glob(f"{METADATA}.*"))]
     for file in [*beside, *sorted(folders[0].glob(f"*/{METADATA}.*"))]:
         if file.suffix in READERS:
             table = _read(file)
-            fields |= {name: table.schema.field(name).type for name in table.column_names if name != FILE}
+            for name in set(table.column_names) - {FILE}:
+                fields.setdefault(name, set()).add(table.schema.field(name).type)
             rows |= {(file.parent / str(row[FILE])).resolve(): row for row in table.to_pylist()}
     paths = [each["path"] for each in pictures.cast_column("image", Image(decode=False))["image"]]
     found = [rows.get(Path(path).resolve(), {}) for path in paths]
-    for name, kind in fields.items():
+    # datasets 5.2 cannot select the image column from what its own add_column gives
+    table, features = pictures.with_format("arrow")[:], dict(pictures.features)
+    for name, kinds in sorted(fields.items()):
         if name not in pictures.column_names:
-            feature = Features.from_arrow_schema(pa.schema([(name, kind)]))[name]
-            pictures = pictures.add_column(name, [row.get(name) for row in found], feature=feature)
-    return pictures
+            values = [row.get(name) for row in found]
+            if len(kinds) > 1:  # of several files
+                values, kinds = [None if value is None else str(value) for value in values], {pa.string()}
+            (kind,) = kinds
+            table = table.append_column(name, pa.array(values, kind))
+            features |= Features.from_arrow_schema(pa.schema([(name, kind)]))
+    return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features(features)))
 
 
 def _read(file: Path) -> pa.Table:

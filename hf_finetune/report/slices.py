@@ -1,6 +1,7 @@
 """What a report, a card and the command line say of slices: tables, and a sentence on the worst."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +77,7 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
     best = [each for each in rows if each["enough"] and each["metrics"][name] is not None][-1]
-    doubt = (
-        " Their intervals overlap, so that may be chance." if _overlap(ends, best["intervals"][name]) else ""
-    )
+    doubt = " The difference may be chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
         f"({surely}{row['examples']:,} examples{unseen}), beside {best['metrics'][name]:.3f} "
@@ -86,5 +85,14 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     )
 
 
-def _overlap(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
-    return bool(one and other and one[0] <= other[1] and other[0] <= one[1])
+def _may_be_chance(worst: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
+    """Say whether the 95 % interval of the difference of two slices, made of those of both, reaches 0.
+
+    Source: Zou & Donner 2008, Construction of confidence limits about effect measures (MOVER).
+    """
+    if not (worst["intervals"][name] and best["intervals"][name]):
+        return False
+    great, small = (best, worst) if greater_is_better(name) else (worst, best)
+    value, other = great["metrics"][name], small["metrics"][name]
+    below, above = value - great["intervals"][name][0], small["intervals"][name][1] - other
+    return bool(value - other <= math.hypot(below, above))
