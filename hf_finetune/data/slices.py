@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
+from hf_finetune.data.locate import SPLITS
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
@@ -34,7 +35,8 @@ def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
     problems = []
     for index, name in enumerate(names):
         place = f"evaluation.slices[{index}]"
-        for split, dataset in splits.items():
+        for split in sorted(splits, key=SPLITS.index):
+            dataset = splits[split]
             if name not in dataset.column_names:
                 rule = f"must be a column of the {split} split"
                 repair = f"Its columns are {', '.join(map(repr, dataset.column_names))}."

@@ -196,5 +196,5 @@ def test_class_folders_without_metadata_have_no_such_column(pictures):
     with pytest.raises(InputError) as caught:
         slices_of(pictures)
     assert str(caught.value) == (
-        "evaluation.slices[0] must be a column of the test split. Got 'style'. Its columns are 'image', 'label'."
+        "evaluation.slices[0] must be a column of the train split. Got 'style'. Its columns are 'image', 'label'."
     )
