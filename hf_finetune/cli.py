@@ -179,7 +179,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a finished model on labelled data, through the pipeline that others use."""
     from hf_finetune.progress import counting_bar, quiet_libraries
-    from hf_finetune.tables import print_metrics
+    from hf_finetune.tables import print_metrics, print_slices
 
     quiet_libraries(err)
     from hf_finetune.evaluation.again import evaluate_again
@@ -187,6 +187,7 @@ def evaluate_command(
     with counting_bar(err, "Evaluating") as advance:
         result = evaluate_again(model, data=data, split=split, batch_size=batch_size, progress=advance)
     print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples")
+    print_slices(out, result.slices)
 
 
 @app.command("predict")

@@ -25,6 +25,7 @@ from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
@@ -332,6 +333,8 @@ def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]
             )
         problems += label_problems(stage, place, data.target, data.label_names)
         problems += regularizing.label_problems(stage, place, data.target)
+        field = "classifier" if place == "strategy" else "fit"
+        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
     return problems
 
 
@@ -344,6 +347,9 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
             problems.append(
                 Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
             )
+    if asked.slices and data.test is None:
+        repair = "Set data.split.test above 0, or leave it out."
+        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
     if asked.thresholds and data.target != "multi_label":
         problems.append(
             Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)

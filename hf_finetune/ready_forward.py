@@ -7,8 +7,11 @@ from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.adapters import uncalled_layers
+from hf_finetune.models.head import head_names
 from hf_finetune.models.heads import head_problem, unsuited
+from hf_finetune.models.linear_head import not_linear
 from hf_finetune.ready import Ready
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.tasks import Inputs
 
 __all__ = ["try_forward"]
@@ -35,6 +38,12 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
                 place, value = ("data.image_size", str(size)) if size else ("model.path", path)
                 problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
                 raise InputError(problem) from error
+    fitted = [(index, stage) for index, stage in enumerate(ready.recipe.stages) if fitted_by(stage)]
+    if fitted and (reason := not_linear(model, head_names(model), ready.task.dummy(ready.processor))):
+        rule = "must be gradient unless the head is one linear layer"
+        repair = f"Here {reason}."
+        index, stage = fitted[0]
+        raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
     if uncalled:
         rule, names = "must name layers that the model calls", sorted(uncalled)
         value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -31,6 +31,7 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import Ready, get_ready, load_pretrained
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
@@ -46,6 +47,7 @@ from hf_finetune.speed.ways import Way
 from hf_finetune.staging.balancing import balance_of
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
+from hf_finetune.staging.fitting import FITS, fit_line
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.regularizing import pretrained_weights
 from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
@@ -259,6 +261,8 @@ def _run_stage(
         write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
     write_manifest(manifest, folder, state)
+    if result.fit is not None:
+        logger.info(fit_line(stage.name, result.fit, result.validation))
     if result.best_step is not None:
         logger.info(_last_line(stage, result, best))
     elif result.averaged:
@@ -314,6 +318,9 @@ def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, 
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
     verb = "goes on" if resumes else "begins"
+    if how := fitted_by(stage):
+        verb = "begins anew" if resumes else "begins"
+        return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
     return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
 
 
@@ -339,4 +346,5 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "prefix_cache": asdict(result.cache),
         **({} if result.averaged is None else {"averaged": result.averaged}),
         "validation": without_nan(result.validation),
+        **({"fit": result.fit} if result.fit else {}),
     }

@@ -17,6 +17,7 @@ from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.probe import linear_probe
+from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
@@ -155,14 +156,17 @@ def evaluate_run(
         progress: Called with the number of test examples done.
 
     Returns:
-        ``test``, ``test_interval``, ``baselines`` and perhaps ``test_calibration`` of ``metrics.json``.
+        ``test``, ``test_interval``, ``baselines`` and perhaps ``slices`` and ``test_calibration`` of ``metrics.json``.
     """
     if ready.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
     found = _evaluate(ready, folder, ready.data.test, progress)
+    training = training_slices(ready.data.train)
+    slices = sliced(ready.data.test, training)
     write_predictions(
         folder / "predictions.parquet",
         *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
+        slices=slices,
     )
     write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
     headline = [name for name in ready.headline if name != "loss"]
@@ -176,6 +180,8 @@ def evaluate_run(
         "test_interval": {name: list(each) if each else None for name, each in ends.items()},
         "baselines": {"majority": without_nan(_majority(ready, found))},
     }
+    if slices:
+        content["slices"] = judge_slices(found, slices, training, headline, ready.recipe.seed)
     probe = _probe(ready, inputs, ways, device, found)
     if probe is not None:
         content["baselines"]["linear_probe"] = without_nan(probe)

@@ -18,6 +18,7 @@ from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
 from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
@@ -30,6 +31,8 @@ __all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings"]
 logger = logging.getLogger(__name__)
 
 MIXES = "mixup and cutmix mix whole images"
+FITTED_VIEWS = 2
+"""Versions of each augmented example that a head is fitted on."""
 
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
@@ -42,7 +45,9 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
         return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
     unsound = MIXES if stage.regularize.mixes else ""
-    return CacheSettings(cache_folder(), *_views(recipe, spec, planned), spec.size_limit, source, unsound)
+    return CacheSettings(
+        cache_folder(), *_views(recipe, spec, stage, planned), spec.size_limit, source, unsound
+    )
 
 
 def probe_settings(ready: Ready) -> CacheSettings:
@@ -71,7 +76,7 @@ def _frozen_work(
         return "frozen layers: computed in every epoch; the teacher looks at whole examples"
     if stage.regularize.mixes:
         return f"frozen layers: computed in every epoch; {MIXES}"
-    views, epochs = _views(recipe, spec, planned)
+    views, epochs = _views(recipe, spec, stage, planned)
     if reason := in_vain(views, epochs):
         return f"frozen layers: computed in every epoch; {reason}"
     try:
@@ -109,9 +114,14 @@ def _forecast(found: Forecast, views: int, examples: int | None) -> str:
     return f"frozen layers: computed once, up to {found.boundary}, where that saves time; {versions}, {size}"
 
 
-def _views(recipe: Recipe, spec: PrefixCacheSpec, planned: StagePlan) -> tuple[int, float | None]:
-    """Give the number of versions, and the epochs for which keeping them must pay; None where the recipe sets it."""
+def _views(
+    recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
+) -> tuple[int, float | None]:
+    """Give the number of versions, and the epochs for which keeping them must pay; None where that is no question."""
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
+    if fitted_by(stage):
+        views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
+        return views if augmented else 1, None
     views = choose_views(epochs, augmented=augmented)
     if isinstance(spec.views, int):
         return spec.views if augmented else views, None

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hf_finetune.plan.schedules import draw_schedule
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
@@ -29,6 +31,7 @@ __all__ = [
     "print_metrics",
     "print_plan",
     "print_publication",
+    "print_slices",
 ]
 
 
@@ -45,6 +48,25 @@ def print_metrics(
         table.add_row(name, f"{value:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
     console.print(table)
     console.print(caption, markup=False)
+
+
+def print_slices(console: Console, found: Mapping[str, Any]) -> None:
+    """Print the slices of each column, the worst first, and a sentence on it."""
+    if not found:
+        return
+    from hf_finetune.report.slices import slice_tables
+
+    for each in slice_tables(found):
+        table = Table(box=None, title=f"\nBy {each.column}", title_justify="left")
+        for heading in ("", "examples", *each.metrics, "95 % interval", ""):
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in each.rows:
+            values = ["undefined" if value is None else f"{value:.4f}" for value in row["metrics"].values()]
+            ends = row["intervals"][each.metrics[0]]
+            surely = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+            table.add_row(Text(row["name"]), f"{row['examples']:,}", *values, surely, ", ".join(row["notes"]))
+        console.print(table)
+        console.print(each.verdict, markup=False)
 
 
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
@@ -149,6 +171,9 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
 def _print_stage(
     console: Console, index: int, stage: "StageSpec", planned: "StagePlan", layout: "Layout"
 ) -> None:
+    if fitted_by(stage):
+        _print_fitted(console, index, stage, planned)
+        return
     steps = "unknown steps" if planned.steps is None else _several(planned.steps, "step")
     epochs = "unknown epochs" if planned.epochs is None else _several(planned.epochs, "epoch")
     table = Table(
@@ -173,6 +198,18 @@ def _print_stage(
         f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
         f"{balance if stage.balance.method != 'none' else ''}{regular}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
+        markup=False,
+    )
+
+
+def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:
+    console.print(f"\nStage {index + 1}, {planned.name}: fit {planned.train}", markup=False)
+    if stage.compress is not None:
+        console.print(_compression(stage.compress), markup=False)
+    how = stage.fit.replace("_", " ")
+    console.print(
+        f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers "
+        "give, without steps; its strength is chosen by cross-validation on the training split",
         markup=False,
     )
 

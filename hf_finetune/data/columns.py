@@ -39,6 +39,7 @@ class Columns:
     text: str | None = None
     text_pair: str | None = None
     group: str | None = None
+    slices: tuple[str, ...] = ()
 
     def inputs(self) -> tuple[str, ...]:
         """Names of the columns that hold the example itself."""
@@ -76,7 +77,7 @@ def find_columns(
         found = {"text": text, "text_pair": text_pair}
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
-    columns = Columns(label=label, group=group, **found)
+    columns = Columns(label=label, group=group, slices=(), **found)
     inferred = [
         f"{key} from {name!r}"
         for key, name in (*found.items(), ("label", label))

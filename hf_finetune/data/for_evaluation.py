@@ -31,6 +31,7 @@ def load_for_evaluation(
     config: str | None = None,
     revision: str | None = None,
     on_error: Literal["fail", "skip"] = "fail",
+    slices: Sequence[str] = (),
 ) -> Dataset:
     """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
 
@@ -44,6 +45,7 @@ def load_for_evaluation(
         config: As for ``prepare_data``.
         revision: As for ``prepare_data``.
         on_error: Whether examples that cannot be used are reported or left out.
+        slices: Columns that are carried to judge by, those of them that the data has.
 
     Returns:
         The columns of ``LabelledData``, the labels encoded as the model's.
@@ -51,11 +53,12 @@ def load_for_evaluation(
     Raises:
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
-    source = load_source(path, modality=modality, config=config, revision=revision)
+    source = load_source(path, modality=modality, config=config, revision=revision, metadata=bool(slices))
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
         raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
-    used, column_notes = agree_on_columns(source, modality, columns or {}, None)
+    there = [name for name in slices if all(name in each.column_names for each in source.splits.values())]
+    used, column_notes = agree_on_columns(source, modality, columns or {}, None, there)
     order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
     for name in order:
         table = read_table(source.splits[name], used, name, source.root)
@@ -71,6 +74,8 @@ def load_for_evaluation(
     if problems:
         raise InputError(problems)
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
+    if absent := [name for name in slices if name not in there]:
+        logger.info("The data has no column %s, so it is not judged by that.", quoted(absent))
     for note in (*source.notes, *column_notes, *dropped_notes):
         logger.info("%s", note)
     return usable[name].dataset

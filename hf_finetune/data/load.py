@@ -11,6 +11,7 @@ from datasets import Dataset, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from hf_finetune.data.locate import FORMATS, PICTURE_SUFFIXES, Location, Modality, locate, split_name
+from hf_finetune.data.metadata import add_metadata
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -41,7 +42,12 @@ class Source:
 
 
 def load_source(
-    path: str, *, modality: Modality, config: str | None = None, revision: str | None = None
+    path: str,
+    *,
+    modality: Modality,
+    config: str | None = None,
+    revision: str | None = None,
+    metadata: bool = False,
 ) -> Source:
     """Load every split of a dataset.
 
@@ -51,6 +57,7 @@ def load_source(
         modality: What an example is.
         config: The configuration of a Hub dataset that has several.
         revision: The branch, tag or commit of a Hub dataset.
+        metadata: Whether pictures in class folders get the columns of metadata files beside them.
 
     Raises:
         InputError: If there is nothing to load, or if it cannot be read.
@@ -66,7 +73,7 @@ def load_source(
     elif location.kind == "saved":
         splits, ignored = _load_saved(location)
     elif location.kind == "class_folders":
-        splits, ignored = _load_class_folders(location), []
+        splits, ignored = _load_class_folders(location, metadata), []
     else:
         splits, ignored = _load_files(location), []
     if ignored:
@@ -78,8 +85,8 @@ def load_source(
     return Source(plain, location.root, tuple(notes))
 
 
-def _load_class_folders(location: Location) -> dict[str, Dataset]:
-    return {
+def _load_class_folders(location: Location, metadata: bool) -> dict[str, Dataset]:
+    found = {
         split: _read(
             "imagefolder",
             split,
@@ -89,6 +96,10 @@ def _load_class_folders(location: Location) -> dict[str, Dataset]:
         )
         for split, (folder,) in location.parts.items()
     }
+    if metadata and location.root is not None:
+        for split, (folder,) in location.parts.items():
+            found[split] = add_metadata(found[split], (folder, location.root))
+    return found
 
 
 def _picture_patterns(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
+from hf_finetune.data.metadata import METADATA
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -106,8 +107,9 @@ def _locate_folder(folder: Path, modality: Modality) -> Location:
     beside = bool(files) and len(_folders(folder)) <= 1
     if modality == "image" and not named and not beside:
         pictures = _locate_class_folders(folder)
-        if pictures is not None and files:
-            note = f"Files beside the class folders were not read: {quoted(file.name for file in files)}."
+        others = [file.name for file in files if file.stem != METADATA]
+        if pictures is not None and others:
+            note = f"Files beside the class folders were not read: {quoted(others)}."
             return replace(pictures, notes=(*pictures.notes, note))
         if pictures is not None:
             return pictures
@@ -219,7 +221,7 @@ def _check_class_folder(folder: Path, root: Path) -> tuple[bool, list[str], list
     others = [
         entry
         for entry in _entries(folder)
-        if entry.is_file() and entry.suffix.lower() not in PICTURE_SUFFIXES
+        if entry.is_file() and entry.suffix.lower() not in PICTURE_SUFFIXES and entry.stem != METADATA
     ]
     deeper = [file for below in _folders(folder) for file in _pictures(below)]
     notes = (

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +21,7 @@ from hf_finetune.data.folds import Fold, fold_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.slices import value_problems
 from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.data.wording import listed, quoted
@@ -50,7 +51,7 @@ class LabelledData:
 
     The columns of every split are ``id`` (the path of the file below the data's folder, else ``train:0``,
     ``train:1``, ...), ``image`` or ``text`` and perhaps ``text_pair``, and ``label``: a ClassLabel, a list of
-    them, or a float.
+    them, or a float; and ``slice:NAME`` for each column that is carried to judge by.
 
     Attributes:
         train: To learn from.
@@ -88,6 +89,7 @@ def prepare_data(
     on_error: Literal["fail", "skip"] = "fail",
     limit: int | None = None,
     fold: Fold | None = None,
+    slices: Sequence[str] = (),
     seed: int = 0,
 ) -> LabelledData:
     """Load labelled data, make the splits that it lacks, and check all of it.
@@ -108,16 +110,17 @@ def prepare_data(
         limit: Number of examples to keep of each split. None keeps all.
         fold: Part of a cross-validation over what is not for the test; it takes the place of the test split. None for
             the splits as they are.
+        slices: Columns that are carried beside the examples, as ``slice:NAME``, to judge a model by their values.
         seed: Chooses what goes into the cut splits and what is kept of a limited one.
 
     Raises:
         InputError: If the data cannot be used: with every problem found.
     """
     skip = on_error == "skip"
-    source = load_source(path, modality=modality, config=config, revision=revision)
+    source = load_source(path, modality=modality, config=config, revision=revision, metadata=bool(slices))
     if "train" not in source.splits:
         raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
-    used, column_notes = agree_on_columns(source, modality, columns or {}, group)
+    used, column_notes = agree_on_columns(source, modality, columns or {}, group, slices)
     tables, unlabelled_notes = _read_tables(source, used)
     notes = [*source.notes, *column_notes, *unlabelled_notes]
 
@@ -157,6 +160,7 @@ def prepare_data(
         label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
         notes += label_notes
         problems += label_problems
+    problems += value_problems({split: table.dataset for split, table in tables.items()}, slices)
     if targets is None or problems:
         raise InputError(problems)
     pool = None

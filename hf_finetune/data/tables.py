@@ -17,6 +17,7 @@ from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.labels import Target, label_feature, read_labels
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.slices import add_slices, slice_problems
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -92,7 +93,11 @@ class Table:
 
 
 def agree_on_columns(
-    source: Source, modality: Modality, named: Mapping[str, str | None], group: str | None
+    source: Source,
+    modality: Modality,
+    named: Mapping[str, str | None],
+    group: str | None,
+    slices: Sequence[str] = (),
 ) -> tuple[Columns, tuple[str, ...]]:
     """Find the columns in train, or the first split there is, and check that the others have them."""
     empty = [split for split, dataset in source.splits.items() if len(dataset) == 0]
@@ -101,7 +106,8 @@ def agree_on_columns(
     first = min(source.splits, key=SPLITS.index)
     used, notes = find_columns(source.splits[first].features, modality, named, group)
     needed = [name for name in (*used.inputs(), used.group) if name is not None]
-    problems = [
+    problems = slice_problems(source.splits, slices)
+    problems += [
         Problem(
             f"The {split} split", f"must have the column {name!r}", f"only {quoted(dataset.column_names)}"
         )
@@ -111,7 +117,7 @@ def agree_on_columns(
     ]
     if problems:
         raise InputError(problems)
-    return used, notes
+    return replace(used, slices=tuple(slices)), notes
 
 
 def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None) -> Table:
@@ -140,6 +146,7 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
         paths = [None] * len(dataset)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
+    inputs = add_slices(inputs, dataset, columns.slices)
     return Table(inputs, ids, tuple(labels), declared, groups)
 
 

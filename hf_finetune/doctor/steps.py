@@ -18,6 +18,9 @@ __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "sho
 
 Gradient = dict[str, torch.Tensor]
 
+LR = 1e-3
+"""Of a stage that has none."""
+
 
 def shorten(
     stage: StageSpec,
@@ -50,8 +53,10 @@ def shorten(
         "best": None,
         "early_stopping": None,
         "regularize": RegularizeSpec(),
+        "fit": "gradient",  # of a head that is fitted, too, it is seen that nothing else would move
+        "lr": stage.lr if stage.lr is not None else max(lowest_rate, LR),
     }
-    groups = tuple(replace(group, lr=max(group.lr, lowest_rate)) for group in planned.groups)
+    groups = tuple(replace(group, lr=max(group.lr or LR, lowest_rate)) for group in planned.groups)
     return stage.model_copy(update=changes), replace(planned, groups=groups, steps=steps, warmup_steps=0)
 
 

@@ -1,8 +1,10 @@
 """Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -12,6 +14,7 @@ from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resol
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data
 
@@ -46,7 +49,9 @@ def evaluate_again(
     names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
     seed = recipe.seed if recipe else 0
     ends = intervals(names, found.target, found.scores, found.labels, seed=seed, thresholds=found.thresholds)
-    return replace(found, intervals=ends)
+    training = _training_slices(model_or_run)
+    slices = judge_slices(found, sliced(dataset, training), training, names, seed)
+    return replace(found, intervals=ends, slices=slices)
 
 
 def load_labelled(
@@ -75,11 +80,21 @@ def load_labelled(
             label_names=classifier.label_names,
             columns=run_columns(model_or_run),
             split=split,
+            slices=recipe.evaluation.slices if recipe else (),
         )
     if recipe is None:
         repair = "A checkpoint knows no data; name some with --data."
         raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
     return _own_data(recipe, classifier, split or "test")
+
+
+def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
+    """Read which slices a run was trained on; nothing for a model that is not a run's."""
+    metrics = Path(resolve_model_dir(model_or_run)).parent / "metrics.json"
+    if recipe_of(model_or_run) is None or not metrics.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8")).get("slices", {})
+    return found
 
 
 def run_columns(model_or_run: str | Path) -> dict[str, str | None]:

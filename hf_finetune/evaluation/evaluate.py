@@ -37,6 +37,7 @@ class EvaluationResult:
         seconds: Time of reading and predicting all examples.
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
         intervals: The 95 % interval of some of the metrics.
+        slices: What ``judge_slices`` gives, by column.
     """
 
     metrics: dict[str, float]
@@ -48,6 +49,7 @@ class EvaluationResult:
     seconds: float
     thresholds: tuple[float, ...] | None = None
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
+    slices: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate_model(

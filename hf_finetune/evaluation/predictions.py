@@ -1,6 +1,6 @@
 """The predictions of a run as a Parquet file: what was said of each example, and how surely."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_finetune.data.labels import Target
+from hf_finetune.data.slices import SLICE
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
@@ -47,8 +48,9 @@ def write_predictions(
     target: Target,
     label_names: Sequence[str],
     thresholds: Sequence[float] | None = None,
+    slices: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Write predictions with the columns id, label, prediction, and a probability for each class.
+    """Write predictions with the columns id, label, prediction, a probability for each class, and any slices.
 
     Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
     probability columns). A class ``soup`` has its probabilities in ``probability:soup``.
@@ -61,6 +63,7 @@ def write_predictions(
         target: What the labels are.
         label_names: The classes in their order.
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        slices: Of each column that the examples are judged by, the slice of each; in ``slice:NAME``.
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
@@ -81,6 +84,7 @@ def write_predictions(
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
         }
+    columns |= {SLICE + name: pa.array(values, pa.string()) for name, values in (slices or {}).items()}
     with replacing(Path(path)) as temporary:
         pq.write_table(pa.table(columns), temporary)
 
@@ -112,7 +116,9 @@ def read_predictions(path: Path) -> Predictions:
     if pa.types.is_floating(kind):
         amounts = table["prediction"].to_numpy()
         return Predictions(ids, np.asarray(labels, dtype=np.float64), amounts, "regression", ("label",))
-    names = tuple(name.removeprefix(PROBABILITY) for name in table.column_names[3:])
+    names = tuple(
+        name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
+    )
     scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
     if pa.types.is_list(kind):
         rows = [[int(name in held) for name in names] for held in map(set, labels)]

@@ -5,24 +5,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch.utils.data import Dataset
 
 from hf_finetune.data.labels import Target
+from hf_finetune.evaluation.metrics import probabilities
 from hf_finetune.speed.passing import PREFIX
 from hf_finetune.speed.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.staging.linear_fit import assign_folds, fit_linear
 
 __all__ = ["linear_probe"]
 
 STRENGTH = 0.1
 """scikit-learn's C on features of unit variance. With about as many examples as features, as is usual in fine-tuning,
 its default of 1 fits the training split by heart."""
-RIDGES = (1.0, 10.0, 100.0, 1000.0)
-ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -90,22 +86,9 @@ def linear_probe(
     )
     known, asked = _features(made.train), _features(made.validation)
     if target == "regression":
-        return make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(known, labels).predict(asked)
-    if target == "single_label":
-        fitted = _logistic().fit(known, labels)
-        scores = np.zeros((len(asked), classes))
-        scores[:, fitted.classes_] = fitted.predict_proba(asked)  # a class may be missing in train
-        return scores
-    varied = np.ptp(labels, axis=0) > 0  # a class that all examples have, or none, is not learnt
-    scores = np.broadcast_to(labels.mean(axis=0), (len(asked), classes)).copy()
-    if varied.any():
-        answers = MultiOutputClassifier(_logistic()).fit(known, labels[:, varied]).predict_proba(asked)
-        scores[:, varied] = np.stack([each[:, 1] for each in answers], axis=1)
-    return scores
-
-
-def _logistic() -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=ITERATIONS))
+        folds = assign_folds(labels.tolist(), target, 1, seed=0)
+        return fit_linear(known, labels, target, 1, folds=folds)(asked)[:, 0]
+    return probabilities(fit_linear(known, labels, target, classes, (STRENGTH,))(asked), target)
 
 
 def _features(examples: Any) -> np.ndarray:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.plan.fitting import check_fitted
 from hf_finetune.plan.groups import ParameterGroup, plan_groups
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.selectors import select
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import StageSpec
 
 __all__ = ["Plan", "StagePlan", "build_plan", "steps_per_epoch"]
@@ -127,6 +129,8 @@ def _plan_stage(
     layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int
 ) -> StagePlan:
     trainable = select(layout, stage.train, f"{place}.train")
+    if fitted_by(stage):
+        check_fitted(layout, f"{place}.fit", stage.fit)
     chosen = set(trainable)
     moving = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
     per_epoch = (
@@ -134,7 +138,7 @@ def _plan_stage(
         if examples is None
         else steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
     )
-    steps = stage.max_steps
+    steps = 0 if fitted_by(stage) else stage.max_steps
     if steps is None and per_epoch is not None and stage.epochs is not None:
         steps = ceil(stage.epochs * per_epoch)
     return StagePlan(
@@ -144,7 +148,7 @@ def _plan_stage(
         groups=plan_groups(
             layout,
             trainable,
-            stage.lr,
+            stage.lr or 0.0,
             stage.weight_decay,
             stage.layer_decay,
             stage.schedule,

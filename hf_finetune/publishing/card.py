@@ -17,6 +17,7 @@ from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.record import RunRecord, read_run
 from hf_finetune.report.rows import class_rows
 from hf_finetune.report.sizes import size_tables
+from hf_finetune.report.slices import slices_verdict
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
 
 __all__ = ["render_card", "write_card"]
@@ -90,6 +91,7 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         verdict=verdict(record),
         spread=spread_verdict(record.metrics, headline),
         calibration=calibration_verdict(record.metrics),
+        worst=slices_verdict(record.metrics),
         weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
         few=_few(record),
         recipe=dump_recipe(recipe).rstrip(),

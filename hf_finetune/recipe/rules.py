@@ -185,7 +185,7 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
     if strategy is None and (stages is None or stages == ()):
-        repair = "A list of stages; or give strategy: gradual_unfreeze, which writes it."
+        repair = "A list of stages; or give strategy: gradual_unfreeze or features, which writes it."
         yield Problem("stages", "must be given", repair=repair)
     if strategy is not None and stages:
         repair = "A strategy writes the stages. To use it, set stages to null."
@@ -209,8 +209,12 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         return
     epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
     rule = "must have either epochs (passes over the training split) or max_steps (optimiser steps)"
-    if epochs is None and max_steps is None and place != "strategy":
+    by_steps = place != "strategy" and stage.get("fit", "gradient") == "gradient"
+    if epochs is None and max_steps is None and by_steps:
         yield Problem(place, rule, "neither")
+    if stage.get("lr") is None and by_steps:
+        repair = "Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."
+        yield Problem(f"{place}.lr", "must be given", repair=repair)
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
     yield from _schedule_problems(place, stage)

@@ -25,6 +25,7 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
+from hf_finetune.recipe.fitting import Classifier, Fit, fit_problems
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
@@ -176,7 +177,7 @@ class BestSpec(Part):
 
 
 Rates = Annotated[
-    Annotated[Annotated[float, Field(gt=0)], Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
+    Annotated[Annotated[float, Field(gt=0)] | None, Tag(PLAIN)] | Annotated[RatesSpec, Tag(PER_GROUP)],
     Discriminator(form_of(RatesSpec)),
 ]
 
@@ -189,7 +190,9 @@ class StageSettings(Part):
     )
     max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
     lr: Rates = Field(
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."
+        default=None,
+        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
+        json_schema_extra=_without_default,
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser, by name.")
     schedule: Schedules = Field(
@@ -264,6 +267,10 @@ class _Named(Part):
 class StageSpec(StageSettings, _Named):
     """One stage: what is trained, for how long, at which rates."""
 
+    fit: Fit = Field(
+        default="gradient",
+        description="How the head is found: by gradient (steps), at once by logistic_regression, or ridge (amounts).",
+    )
     compress: CompressSpec | None = Field(
         default=None,
         description="What the stage first takes from the model: a fraction, or its fields; null = nothing.",
@@ -273,11 +280,16 @@ class StageSpec(StageSettings, _Named):
 class _Strategy(Part):
     """What a strategy has besides: these two come first."""
 
-    name: Literal["gradual_unfreeze"] = Field(
-        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything."
+    name: Literal["gradual_unfreeze", "features"] = Field(
+        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything; "
+        "features: the head alone, on what the frozen layers give."
     )
     groups_per_stage: Count = Field(
         default=1, description="Number of layer groups that each stage trains more than the one before it."
+    )
+    classifier: Classifier = Field(
+        default="logistic_regression",
+        description="How features finds the head: sgd, logistic_regression, or for amounts ridge.",
     )
 
 
@@ -289,11 +301,12 @@ class StrategySpec(StageSettings, _Strategy):
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Passes over the training split in each stage; null = 1, or max_steps.",
+        description="Passes over the training split in each stage; null = 1 (20 for sgd), or max_steps.",
     )
     lr: Rates = Field(
-        default=1e-3,
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
+        default=None,
+        description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
+        "null = 0.001 (0.01 for sgd).",
     )
 
 
@@ -313,6 +326,10 @@ class EvaluationSpec(Part):
         default=False,
         description="Whether each class of multi-label data gets the probability that is best on validation "
         "in the place of 0.5.",
+    )
+    slices: Texts = Field(
+        default=(),
+        description="Columns of the data by whose values the test split is judged, each by itself.",
     )
     linear_probe: Count | None = Field(
         default=10_000,
@@ -378,7 +395,8 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        if problems := rule_problems(self.model_dump()):
+        problems = [*rule_problems(self.model_dump()), *fit_problems(self.stages, self.strategy)]
+        if problems:
             raise InputError(problems)
         return self
 

@@ -33,6 +33,7 @@ from hf_finetune.report.rows import (
     stage_rows,
 )
 from hf_finetune.report.sizes import size_tables
+from hf_finetune.report.slices import slice_tables, slices_verdict
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
 
 __all__ = ["figures_of", "render_report", "write_report"]
@@ -126,6 +127,8 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         figures=figures,
         sizes=sizes,
         metrics=metrics,
+        slices=slice_tables(record.metrics.get("slices", {})),
+        worst=slices_verdict(record.metrics),
         baselines=baselines,
         stages=stage_rows(record),
         classes=sorted(classes, key=lambda row: (not row.test, row.f1)),
@@ -160,6 +163,7 @@ def _contents(
     there = [
         ("stages", "Stages", True),
         ("metrics", "Metrics", metrics),
+        ("slices", "Slices", bool(record.metrics.get("slices"))),
         ("confusion", "Confusions", "confusion-matrix" in figures),
         ("classes", "Classes", classes),
         ("reliability", "Probabilities", "reliability" in figures),

@@ -107,6 +107,7 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "train": spec["train"] if isinstance(spec["train"], str) else ", ".join(spec["train"]),
                 "optimizer": spec["optimizer"]["name"],
                 "lr": spec["lr"],
+                "fit": found.get("fit"),
                 "layer_decay": spec["layer_decay"],
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,

@@ -26,6 +26,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
@@ -35,6 +36,7 @@ from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.faster import Faster, make_faster
+from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.regularizing import Regular, regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
@@ -62,6 +64,7 @@ class StageResult:
         way: How it was computed.
         cache: What was kept of the frozen prefix.
         averaged: Whether the running average of the weights goes on, and not they; None without one.
+        fit: How the head was fitted; None if it was trained in steps.
     """
 
     epochs: float
@@ -71,6 +74,7 @@ class StageResult:
     way: Way
     cache: CacheReport
     averaged: bool | None = None
+    fit: dict[str, Any] | None = None
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -160,6 +164,28 @@ def train_stage(
         train, validation, collate = cached.train, cached.validation, cached.collate
     elif fast.views is not None:
         train = cycle(train, fast.views)  # it began with a cache, which cannot be kept any more
+    if how := fitted_by(stage):
+        fitted = fit_head(
+            model,
+            planned.trainable,
+            fast,
+            how=how,
+            target=target,
+            train=train,
+            validation=validation,
+            collate=collate,
+            compute_metrics=_with_loss(compute_metrics, loss),
+            batch_size=stage.batch_size,
+            evaluation_batch_size=evaluation_batch_size,
+            workers=workers,
+            seed=seed,
+        )
+        release(model)
+        if PartialState().is_main_process:
+            save_weights(model, folder / WEIGHTS)
+        PartialState().wait_for_everyone()
+        epochs = float(fitted.versions)
+        return StageResult(epochs, 0, None, fitted.validation, fast.way, fast.report, fit=fitted.about)
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.

@@ -30,5 +30,6 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
         on_error=spec.on_error,
         limit=spec.limit,
         fold=Fold(*map(int, spec.split.fold.split("/"))) if spec.split.fold else None,
+        slices=recipe.evaluation.slices,
         seed=recipe.seed,
     )

@@ -18,6 +18,14 @@ CASES = [
         ),
     ),
     Case(
+        "a column to judge by that the data lacks",
+        "run text.yaml 'evaluation.slices=[style]'",
+        (
+            "Problem:\n"
+            "  evaluation.slices[0] must be a column of the train split. Got 'style'. Its columns are 'text', 'label'."
+        ),
+    ),
+    Case(
         "a Hub dataset without a network",
         "run recipe.yaml data=ethz/food101",
         (

@@ -96,7 +96,7 @@ CASES = [
             "3 problems:\n"
             "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
             "  data must be given. Labelled data: its path, or its fields.\n"
-            "  stages must be given. A list of stages; or give strategy: gradual_unfreeze, which "
+            "  stages must be given. A list of stages; or give strategy: gradual_unfreeze or features, which "
             "writes it."
         ),
         write("recipe.yaml", RECIPE.split("model")[0]),

@@ -48,6 +48,34 @@ CASES = [
         ("Problem:\n  stages[0].train must index one of the 2 layer groups, 0 to 1. Got 'layers[7]'."),
     ),
     Case(
+        "a classifier for classes where labels are amounts",
+        "run text.yaml stages=null strategy=features data.path=ratings.csv",
+        (
+            "Problem:\n"
+            "  strategy.classifier must be ridge where labels are amounts. Got 'logistic_regression'."
+        ),
+        write("ratings.csv", "text,label\n" + "".join(f"film {n},{n}.5\n" for n in range(20))),
+    ),
+    Case(
+        "a rate for a head that is fitted at once",
+        "run recipe.yaml stages.0.fit=logistic_regression stages.0.epochs=null",
+        (
+            "Problem:\n"
+            "  stages[0].lr must be left out when fit is logistic_regression. Got 0.01. The head is fitted at once, "
+            "without steps."
+        ),
+    ),
+    Case(
+        "a fit for a head with hidden layers",
+        "run recipe.yaml stages=null strategy=features model.head=mlp",
+        (
+            "Problem:\n"
+            "  stages[0].fit must be gradient unless the head is one linear layer with a bias; this one has "
+            "classifier.layers.0.weight, classifier.layers.0.bias, classifier.layers.3.weight, "
+            "classifier.layers.3.bias. Got 'logistic_regression'."
+        ),
+    ),
+    Case(
         "an optimizer with a typing error",
         "run recipe.yaml stages.0.optimizer=adamv",
         (

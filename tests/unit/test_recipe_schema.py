@@ -161,9 +161,9 @@ def test_a_strategy_stands_for_the_stages_and_has_defaults():
     short = recipe(stages=None, strategy="gradual_unfreeze")
     assert short == recipe(stages=[], strategy={"name": "gradual_unfreeze"})
     assert short.stages == ()
-    assert short.strategy == StrategySpec(name="gradual_unfreeze", groups_per_stage=1, epochs=None, lr=1e-3)
-    assert set(StrategySpec.model_fields) - {"groups_per_stage"} == (
-        set(StageSpec.model_fields) - {"train", "compress"}
+    assert short.strategy == StrategySpec(name="gradual_unfreeze", groups_per_stage=1, epochs=None, lr=None)
+    assert set(StrategySpec.model_fields) - {"groups_per_stage", "classifier"} == (
+        set(StageSpec.model_fields) - {"train", "compress", "fit"}
     )
 
 

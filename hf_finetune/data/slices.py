@@ -1,0 +1,96 @@
+"""Columns by whose values a model is judged: found in the data, and carried beside the examples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Value
+
+from hf_finetune.data.locate import SPLITS
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem
+
+__all__ = ["DISTINCT", "MOST", "SLICE", "add_slices", "slice_columns", "slice_problems", "value_problems"]
+
+SLICE = "slice:"
+"""What the name of such a column begins with in a split; its name in the data follows."""
+MOST = 50
+"""Values of a column of texts that a table can hold."""
+DISTINCT = 10
+"""Different numbers up to which each is a slice; of more, quartiles are made."""
+
+
+def slice_columns(dataset: Dataset) -> list[str]:
+    """Name the columns of the data that a split carries."""
+    return [name.removeprefix(SLICE) for name in dataset.column_names if name.startswith(SLICE)]
+
+
+def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
+    """Check that every split has the columns, and that they hold one value for each example.
+
+    Args:
+        splits: As they were loaded.
+        names: Of the columns.
+    """
+    problems = []
+    for index, name in enumerate(names):
+        place = f"evaluation.slices[{index}]"
+        for split in sorted(splits, key=SPLITS.index):
+            dataset = splits[split]
+            if name not in dataset.column_names:
+                rule = f"must be a column of the {split} split"
+                repair = f"Its columns are {', '.join(map(repr, dataset.column_names))}."
+                problems.append(Problem(place, rule, repr(name), repair))
+                break
+            if not isinstance(dataset.features[name], Value | ClassLabel):
+                kind = type(dataset.features[name]).__name__
+                rule = "must hold one text or number for each example"
+                problems.append(Problem(place, rule, f"{name!r} of type {kind}"))
+                break
+    return problems
+
+
+def value_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
+    """Refuse a column of so many texts that it tells apart examples and not kinds of them."""
+    problems = []
+    for index, name in enumerate(names):
+        values = {
+            value for dataset in splits.values() for value in dataset[SLICE + name][:] if value is not None
+        }
+        texts = [value for value in values if isinstance(value, str)]
+        if len(texts) > MOST:
+            shown = f"{len(values)} of {name!r}: {quoted(sorted(texts))}"
+            rule = f"must be a column of at most {MOST} values, or of numbers"
+            problems.append(Problem(f"evaluation.slices[{index}]", rule, shown))
+    return problems
+
+
+def add_slices(inputs: Dataset, dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """Add columns of the data to a split. A missing value is None there: no value, an empty text, not a number.
+
+    Args:
+        inputs: The split.
+        dataset: The same rows as they were loaded.
+        names: Of the columns.
+    """
+    for name in names:
+        values = _plain(dataset, name)
+        texts = any(isinstance(value, str) for value in values)
+        inputs = inputs.add_column(SLICE + name, values, feature=Value("string" if texts else "float64"))
+    return inputs
+
+
+def _plain(dataset: Dataset, name: str) -> list[Any]:
+    feature: Any = dataset.features[name]
+    values = list(dataset[name][:])
+    if isinstance(feature, ClassLabel):
+        return [None if value is None or value < 0 else feature.int2str(value) for value in values]
+    if all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values
+    ):
+        return [None if value is None or np.isnan(value) else float(value) for value in values]
+    return [None if value is None or str(value).strip() == "" else _text(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

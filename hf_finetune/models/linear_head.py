@@ -1,0 +1,53 @@
+"""A head that is one linear layer: what it takes, and its weights."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+__all__ = ["not_linear", "set_linear", "taking_inputs"]
+
+
+@contextmanager
+def taking_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what a layer takes and gives at each call within the block, each [examples, size]: in, out, in, ..."""
+    found: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        found.extend(value.detach().flatten(1) for value in (args[0], output))
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.Tensor]) -> str:
+    """Say why the logits are not a linear function of what the head takes; empty if they are.
+
+    Args:
+        model: With weights; it is left in eval mode.
+        head: Names of the head's parameters: a weight and a bias.
+        batch: Inputs without labels.
+    """
+    name = head[0].rpartition(".")[0]
+    layer = model.get_submodule(name)
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        return f"{name} is a {type(layer).__name__}"
+    with torch.no_grad(), taking_inputs(layer) as found:
+        logits = model.eval()(**batch).logits
+    if len(found) != 2 or found[0].shape[1] != layer.weight[0].numel():
+        return f"{name} takes more than one vector for each example"
+    same = found[1].shape == logits.shape and torch.equal(found[1], logits)
+    return "" if same else f"the model changes what {name} gives"
+
+
+def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Put weights [outputs, features] and biases [outputs] in a linear layer, or a convolution of one place."""
+    with torch.no_grad():
+        for parameter, values in ((layer.weight, weight), (layer.bias, bias)):
+            parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type]

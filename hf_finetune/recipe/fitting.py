@@ -1,0 +1,85 @@
+"""Stages whose head is fitted at once and not trained step by step: their fields, and which others they have not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from hf_finetune.errors import Problem
+from hf_finetune.recipe.rules import shown
+
+__all__ = ["GRADIENT", "Classifier", "Fit", "fit_problems", "fitted_by", "unfit_for"]
+
+Fit = Literal["gradient", "logistic_regression", "ridge"]
+Classifier = Literal["sgd", "logistic_regression", "ridge"]
+GRADIENT = "gradient"
+KEPT = ("name", "train", "compress", "fit", "batch_size", "classifier", "groups_per_stage")
+"""Fields that have a meaning without steps. All others, those to come included, belong to training by gradients."""
+
+
+def fitted_by(part: Any) -> str:
+    """Say how a stage, or the stage that a strategy writes, fits its head; empty if it trains by gradients."""
+    if hasattr(part, "fit"):
+        return "" if part.fit == GRADIENT else str(part.fit)
+    return "" if part.name != "features" or part.classifier == "sgd" else str(part.classifier)
+
+
+def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
+    """Check the fields of stages that fit their head, and of a strategy that writes one.
+
+    Args:
+        stages: As in a recipe.
+        strategy: As in a recipe.
+    """
+    problems: list[Problem] = []
+    for index, stage in enumerate(stages):
+        place = f"stages[{index}]"
+        if how := fitted_by(stage):
+            problems += _without_steps(stage, place, f"fit is {how}")
+            if stage.train not in ("head", ("head",)):
+                rule = f"must be head when fit is {how}"
+                problems.append(Problem(f"{place}.train", rule, shown(stage.train)))
+        if index and stage.carry_optimizer and fitted_by(stages[index - 1]):
+            rule = "must be left out behind a stage that has no optimizer"
+            problems.append(Problem(f"{place}.carry_optimizer", rule, "True"))
+    return problems + _strategy_problems(strategy)
+
+
+def _strategy_problems(strategy: Any) -> list[Problem]:
+    if strategy is None:
+        return []
+    if strategy.name != "features":
+        field = type(strategy).model_fields["classifier"]
+        if strategy.classifier == field.default:
+            return []
+        rule = f"must be left out unless the strategy is features, and it is {strategy.name}"
+        return [Problem("strategy.classifier", rule, shown(strategy.classifier))]
+    problems = []
+    if strategy.groups_per_stage != 1:
+        rule = "must be left out when the strategy is features, which trains the head only"
+        problems.append(Problem("strategy.groups_per_stage", rule, shown(strategy.groups_per_stage)))
+    if how := fitted_by(strategy):
+        problems += _without_steps(strategy, "strategy", f"classifier is {how}")
+    return problems
+
+
+def _without_steps(part: Any, place: str, why: str) -> Iterator[Problem]:
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if name not in KEPT and value != field.default:
+            said = getattr(value, getattr(value, "shorthand", None) or "", value)
+            repair = "The head is fitted at once, without steps."
+            yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(said), repair)
+
+
+def unfit_for(how: str, target: str, place: str) -> list[Problem]:
+    """Say that a way to fit is for other labels.
+
+    Args:
+        how: ``logistic_regression`` or ``ridge``; empty if nothing is fitted.
+        target: What the labels are.
+        place: Where the way is named.
+    """
+    wanted = "ridge" if target == "regression" else "logistic_regression"
+    if how in ("", wanted):
+        return []
+    labels = "amounts" if target == "regression" else "classes"
+    return [Problem(place, f"must be {wanted} where labels are {labels}", repr(how))]

@@ -1,0 +1,98 @@
+"""What a report, a card and the command line say of slices: tables, and a sentence on the worst."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_finetune.evaluation.metrics import greater_is_better
+
+__all__ = ["SliceTable", "slice_tables", "slices_verdict"]
+
+
+@dataclass(frozen=True)
+class SliceTable:
+    """The slices of a column.
+
+    Attributes:
+        column: Its name.
+        metrics: Names of the metrics, the leading one first.
+        rows: Of each slice its name, examples, metrics, intervals, and notes: the worst, unseen, too small.
+        bars: Whether the leading metric is a share, which a bar can show.
+        verdict: A sentence on the worst.
+    """
+
+    column: str
+    metrics: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    bars: bool
+    verdict: str
+
+
+def slice_tables(found: Mapping[str, Any]) -> list[SliceTable]:
+    """Make a table of each column.
+
+    Args:
+        found: ``slices`` of ``metrics.json``.
+    """
+    return [_table(column, content) for column, content in found.items()]
+
+
+def _table(column: str, content: Mapping[str, Any]) -> SliceTable:
+    leading, rows = content["metric"], content["slices"]
+    shares = [
+        value for row in rows for value in (row["metrics"][leading], *(row["intervals"][leading] or ()))
+    ]
+    bars = greater_is_better(leading) and all(value is not None and 0 <= value <= 1 for value in shares)
+    return SliceTable(
+        column,
+        tuple(rows[0]["metrics"]) if rows else (leading,),
+        tuple({**row, "notes": _notes(row, content["worst"])} for row in rows),
+        bars,
+        _sentence(column, content),
+    )
+
+
+def _notes(row: Mapping[str, Any], worst: str | None) -> list[str]:
+    said = {
+        "worst": row["name"] == worst,
+        "not in training": row["in_training"] is False,
+        "too few examples to judge": not row["enough"],
+    }
+    return [words for words, holds in said.items() if holds]
+
+
+def slices_verdict(metrics: Mapping[str, Any]) -> list[str]:
+    """Say in a sentence for each column which of its slices is the worst."""
+    return [_sentence(column, content) for column, content in metrics.get("slices", {}).items()]
+
+
+def _sentence(column: str, content: Mapping[str, Any]) -> str:
+    name, rows = content["metric"], content["slices"]
+    if content["worst"] is None:
+        return f"By {column}, fewer than two slices have enough examples to be compared."
+    row = next(each for each in rows if each["name"] == content["worst"])
+    ends = row["intervals"][name]
+    surely = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
+    extreme = "lowest" if greater_is_better(name) else "highest"
+    unseen = "; it does not occur in training" if row["in_training"] is False else ""
+    best = [each for each in rows if each["enough"] and each["metrics"][name] is not None][-1]
+    doubt = " The difference may be chance." if _may_be_chance(row, best, name) else ""
+    return (
+        f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
+        f"({surely}{row['examples']:,} examples{unseen}), beside {best['metrics'][name]:.3f} "
+        f"for {best['name']}.{doubt}"
+    )
+
+
+def _may_be_chance(worst: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
+    """Say whether the 95 % interval of the difference of two slices, made of those of both, reaches 0.
+
+    Source: Zou & Donner 2008, Construction of confidence limits about effect measures (MOVER).
+    """
+    if not (worst["intervals"][name] and best["intervals"][name]):
+        return False
+    great, small = (best, worst) if greater_is_better(name) else (worst, best)
+    value, other = great["metrics"][name], small["metrics"][name]
+    below, above = value - great["intervals"][name][0], small["intervals"][name][1] - other
+    return bool(value - other <= math.hypot(below, above))

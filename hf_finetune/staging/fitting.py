@@ -1,0 +1,170 @@
+"""A stage without steps: the head is fitted to what the frozen layers give, on the first process, and put in place."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, PreTrainedModel
+
+from hf_finetune.data.seeded import set_epoch
+from hf_finetune.models.linear_head import set_linear, taking_inputs
+from hf_finetune.processes import first_ones
+from hf_finetune.speed.ways import DTYPES
+from hf_finetune.staging.faster import Faster
+from hf_finetune.staging.linear_fit import LinearFit, assign_folds, fit_linear
+
+__all__ = ["FITS", "Fitted", "fit_head", "fit_line"]
+
+FITS = {"logistic_regression": "by logistic regression", "ridge": "by ridge regression"}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a fit.
+
+    Attributes:
+        versions: Number of versions of each training example that it saw.
+        validation: Metrics on the validation split; empty without one.
+        about: How it was found, for ``metrics.json``.
+    """
+
+    versions: int
+    validation: dict[str, float]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What the head took and gave, and the labels beside it."""
+
+    features: np.ndarray
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+def fit_head(
+    model: PreTrainedModel,
+    head: Sequence[str],
+    fast: Faster,
+    *,
+    how: str,
+    target: Any,
+    train: Any,
+    validation: Any,
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
+    batch_size: int,
+    evaluation_batch_size: int,
+    workers: int,
+    seed: int,
+) -> Fitted:
+    """Fit the head of a model, on every process alike.
+
+    Args:
+        model: Frozen but for its head; that is changed in place.
+        head: Names of the head's parameters: a weight and a bias.
+        fast: How the stage computes, and what it has kept of the frozen layers.
+        how: ``logistic_regression`` or ``ridge``.
+        target: What the labels are.
+        train: Training examples, or what was kept of them.
+        validation: Validation examples, or what was kept of them; None if there are none.
+        collate: Makes a batch.
+        compute_metrics: From an ``EvalPrediction``.
+        batch_size: Training examples per forward pass.
+        evaluation_batch_size: Validation examples per forward pass.
+        workers: Data loader processes.
+        seed: Divides the examples for the cross-validation.
+    """
+    state = PartialState()
+    model.to(state.device).eval()
+    layer = model.get_submodule(head[0].rpartition(".")[0])
+    versions = fast.report.views if fast.cache is not None else 1
+
+    def outputs(examples: Any, size: int) -> _Outputs:
+        return _run_through(
+            model, layer, fast, DataLoader(examples, size, collate_fn=collate, num_workers=workers)
+        )
+
+    def fit() -> tuple[LinearFit, dict[str, float]]:
+        found = []
+        for version in range(versions):
+            set_epoch(train, version)
+            found.append(outputs(train, batch_size))
+        labels = np.concatenate([each.labels for each in found])
+        folds = assign_folds(_plain(found[0].labels, target), target, versions, seed)
+        made = fit_linear(
+            np.concatenate([each.features for each in found]),
+            labels,
+            target,
+            layer.weight.shape[0],
+            folds=folds,
+        )
+        set_linear(layer, made.weight, made.bias)
+        if validation is None:
+            return made, {}
+        said = outputs(validation, evaluation_batch_size)
+        return made, compute_metrics(EvalPrediction(predictions=said.logits, label_ids=said.labels))
+
+    made, metrics = first_ones(state, fit)
+    set_linear(layer, made.weight, made.bias)
+    return Fitted(versions, metrics, _about(how, made))
+
+
+def _run_through(
+    model: PreTrainedModel, layer: torch.nn.Module, fast: Faster, loader: DataLoader
+) -> _Outputs:
+    """Compute all examples in their order, behind what was kept where something was."""
+    device, entry, dtype = model.device, fast.cache.entry if fast.cache else None, DTYPES[fast.way.precision]
+    logits, labels = [], []
+    with (
+        torch.no_grad(),
+        torch.autocast(device.type, dtype) if dtype else nullcontext(),
+        entry.passing() if entry else nullcontext(),
+        taking_inputs(layer) as found,
+    ):
+        for batch in loader:
+            batch = _moved(batch, device)
+            labels.append(batch.pop("labels").cpu())
+            if entry is not None:
+                entry.take(batch)
+            logits.append(model(**batch).logits.float().cpu())
+    features = torch.cat([each.float().cpu() for each in found[::2]])
+    return _Outputs(features.numpy(), torch.cat(logits).numpy(), torch.cat(labels).numpy())
+
+
+def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {
+        name: tuple(each.to(device) for each in value) if isinstance(value, tuple) else value.to(device)
+        for name, value in batch.items()
+    }
+
+
+def _plain(labels: np.ndarray, target: str) -> list[Any]:
+    """Write labels as ``assign_folds`` takes them."""
+    if target == "multi_label":
+        return [np.flatnonzero(row).tolist() for row in labels]
+    return list(labels.tolist())
+
+
+def _about(how: str, made: LinearFit) -> dict[str, Any]:
+    name = "alpha" if how == "ridge" else "C"
+
+    def shown(strength: float) -> float:
+        return float(f"{1 / strength if how == 'ridge' else strength:.6g}")
+
+    losses = [{name: shown(strength), "loss": loss} for strength, loss in made.losses.items()]
+    return {"method": how, name: shown(made.strength), "cross_validation": losses}
+
+
+def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
+    """Say in one line what came of a fit."""
+    name = "alpha" if "alpha" in about else "C"
+    found = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
+    tried = ", ".join(f"{each[name]:g}" for each in about["cross_validation"])
+    line = f"Stage {stage} is fitted {FITS[about['method']]}, {name} {about[name]:g} of {tried} by cross-validation"
+    return f"{line}; validation {found}." if found else f"{line}."

@@ -1,0 +1,42 @@
+"""A head that is fitted on two processes: the first fits, both have it, and the stage behind it trains on."""
+
+import pytest
+import torch
+from launching import launch
+from safetensors.torch import load_file
+
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+
+@pytest.fixture(scope="module")
+def recipe(reviews, bert_checkpoint):
+    return parse_recipe(
+        {
+            "task": "text-classification",
+            "model": {"path": str(bert_checkpoint), "dropout": 0.0},
+            "data": {"path": str(reviews), "split": {"validation": 0.15, "test": 0.15}},
+            "stages": [
+                {"name": "head", "train": "head", "fit": "logistic_regression"},
+                {"name": "all", "train": "all", "epochs": 1.0, "lr": 0.001, "batch_size": 4},
+            ],
+        }
+    )
+
+
+@pytest.mark.parametrize("cache", [{"views": 1}, None])
+def test_two_processes_fit_what_one_fits_and_train_on_from_it(tmp_path, recipe, cache):
+    asked = parse_recipe({**recipe.model_dump(mode="json"), "speed": {"prefix_cache": cache}})
+    done = launch(tmp_path, asked, 2)
+    assert done.code == 0, done.err[-4000:]
+    run(asked, tmp_path / "alone")
+    file = "stages/01-head/model.safetensors"
+    fitted, alone = load_file(tmp_path / "run" / file), load_file(tmp_path / "alone" / file)
+    for name, value in alone.items():
+        torch.testing.assert_close(fitted[name], value, rtol=1e-3, atol=1e-4)
+    first, second = (done.weights("02-all", rank, "before") for rank in range(2))
+    assert [name for name, value in fitted.items() if not torch.equal(first[name], value)] == []
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    stages = done.metrics()["stages"]
+    assert stages[0]["fit"]["method"] == "logistic_regression" and stages[0]["steps"] == 0
+    assert stages[0]["validation"]["accuracy"] >= 0.5 and stages[1]["steps"] == 4

@@ -1,0 +1,140 @@
+"""Stages that fit their head: which fields they have, and what is said of the others."""
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.plan.strategies import write_stages
+from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe.fitting import fitted_by, unfit_for
+from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
+from hf_finetune.recipe.yaml_text import read_yaml
+
+FITTED = {"train": "head", "fit": "logistic_regression"}
+AFTER = {"train": "all", "epochs": 1, "lr": 1e-4}
+AT_ONCE = "The head is fitted at once, without steps."
+
+
+def recipe(**changes):
+    return {"task": "text-classification", "model": "some/checkpoint", "data": "reviews.csv", **changes}
+
+
+def complaint(**changes):
+    with pytest.raises(InputError) as caught:
+        parse_recipe(recipe(**changes))
+    return str(caught.value)
+
+
+def test_a_stage_that_fits_needs_neither_length_nor_rate_and_is_read_again_as_it_is_written():
+    made = parse_recipe(recipe(stages=[FITTED, AFTER]))
+    first, second = made.stages
+    assert (first.fit, first.epochs, first.max_steps, first.lr) == ("logistic_regression", None, None, None)
+    assert second.fit == "gradient" and fitted_by(second) == "" and fitted_by(first) == "logistic_regression"
+    assert parse_recipe(read_yaml(dump_recipe(made), "recipe")[0]) == made
+
+
+def test_a_stage_that_does_not_fit_needs_them():
+    assert complaint(stages=[{"train": "head"}]).splitlines() == [
+        "stages[0] must have either epochs (passes over the training split) or max_steps (optimiser steps). Got "
+        "neither.",
+        "stages[0].lr must be given. Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate "
+        "for each.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shown"),
+    [
+        ("epochs", 2, "2.0"),
+        ("lr", 0.1, "0.1"),
+        ("optimizer", "sgd", "'sgd'"),
+        ("schedule", "cosine", "'cosine'"),
+        ("accumulation", 2, "2"),
+        ("label_smoothing", 0.1, "0.1"),
+        ("balance", "class_weights", "'class_weights'"),
+        ("teacher", "runs/large", "'runs/large'"),
+        ("best", "accuracy", "'accuracy'"),
+        ("early_stopping", 2, "2"),
+        ("weight_decay", 0.5, "0.5"),
+    ],
+)
+def test_a_field_of_training_in_steps_is_refused_where_there_are_none(field, value, shown):
+    rule = "must be left out when fit is logistic_regression"
+    assert complaint(stages=[{**FITTED, field: value}]) == f"stages[0].{field} {rule}. Got {shown}. {AT_ONCE}"
+
+
+def test_fields_that_have_a_meaning_without_steps_are_taken():
+    stage = parse_recipe(
+        recipe(stages=[{**FITTED, "batch_size": 5, "name": "probe", "compress": 0.2}])
+    ).stages[0]
+    assert (stage.batch_size, stage.name) == (5, "probe")
+
+
+def test_only_the_head_is_fitted():
+    expected = "stages[0].train must be head when fit is ridge. Got 'last:1'."
+    assert complaint(stages=[{"train": "last:1", "fit": "ridge"}]) == expected
+
+
+def test_behind_it_there_is_no_optimizer_to_carry_on_with():
+    said = complaint(stages=[FITTED, {**AFTER, "carry_optimizer": True}])
+    assert (
+        said == "stages[1].carry_optimizer must be left out behind a stage that has no optimizer. Got True."
+    )
+
+
+def test_the_strategy_writes_a_stage_that_fits():
+    strategy = parse_recipe(recipe(strategy="features")).strategy
+    assert write_stages(strategy, 3) == (StageSpec(name="head", train="head", fit="logistic_regression"),)
+    ridge = StrategySpec(name="features", classifier="ridge", batch_size=7)
+    assert write_stages(ridge, 3) == (StageSpec(name="head", train="head", fit="ridge", batch_size=7),)
+
+
+def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
+    short = write_stages(StrategySpec(name="features", classifier="sgd"), 3)
+    assert short == (
+        StageSpec(name="head", train="head", epochs=20.0, lr=1e-2, optimizer=OptimizerSpec(name="sgd")),
+    )
+    adam = OptimizerSpec(name="adam")
+    given = StrategySpec(
+        name="features", classifier="sgd", max_steps=9, lr=0.5, optimizer=adam, schedule="cosine"
+    )
+    (stage,) = write_stages(given, 3)
+    assert (stage.epochs, stage.max_steps, stage.lr, stage.optimizer) == (None, 9, 0.5, adam)
+    assert stage.schedule.name == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (
+            {"name": "features", "epochs": 3},
+            f"strategy.epochs must be left out when classifier is logistic_regression. Got 3.0. {AT_ONCE}",
+        ),
+        (
+            {"name": "features", "classifier": "ridge", "lr": 0.1},
+            f"strategy.lr must be left out when classifier is ridge. Got 0.1. {AT_ONCE}",
+        ),
+        (
+            {"name": "features", "classifier": "sgd", "groups_per_stage": 2},
+            "strategy.groups_per_stage must be left out when the strategy is features, which trains the head only. "
+            "Got 2.",
+        ),
+        (
+            {"name": "gradual_unfreeze", "classifier": "sgd"},
+            "strategy.classifier must be left out unless the strategy is features, and it is gradual_unfreeze. "
+            "Got 'sgd'.",
+        ),
+    ],
+)
+def test_what_is_said_of_a_strategy(strategy, expected):
+    assert complaint(strategy=strategy) == expected
+
+
+def test_the_way_must_suit_the_labels():
+    assert unfit_for("", "regression", "x") == unfit_for("ridge", "regression", "x") == []
+    assert unfit_for("logistic_regression", "multi_label", "x") == []
+    (one,) = unfit_for("logistic_regression", "regression", "strategy.classifier")
+    assert (
+        str(one) == "strategy.classifier must be ridge where labels are amounts. Got 'logistic_regression'."
+    )
+    (other,) = unfit_for("ridge", "single_label", "stages[0].fit")
+    assert str(other) == "stages[0].fit must be logistic_regression where labels are classes. Got 'ridge'."
