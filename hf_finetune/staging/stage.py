@@ -29,6 +29,7 @@ from hf_finetune.processes import backend, computes_on_cpu, first_process_first,
 from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.aligning import AlignTo, aligned_loss
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
@@ -100,6 +101,8 @@ def train_stage(
     track: Sequence[str] = (),
     teacher: Teacher | None = None,
     balance: Balance | None = None,
+    align: AlignTo | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -128,13 +131,17 @@ def train_stage(
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
         balance: How scarce classes get their share; None leaves them as they are.
+        align: Inputs of another domain that features are made alike for. As with ``teacher``, ``cache`` must be None then.
+        loss: Gives the loss from outputs and labels in the place of that for ``target``.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = balanced_loss(target, balance, stage.label_smoothing)
+    loss = loss or balanced_loss(target, balance, stage.label_smoothing)
+    if align is not None and speed.compile == "auto":
+        speed = speed.model_copy(update={"compile": False})  # features are read inside the model
     fast = make_faster(
         model,
         stage,
@@ -158,10 +165,14 @@ def train_stage(
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
         torch.compiler.reset()
+    alignment = None
+    if align is not None:
+        train, collate, alignment = align.join(model, train, collate, seed)
     interrupt = InterruptCallback()
     watchers = [
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
+        *filter(None, [alignment]),
         *callbacks,
         SharedBuffers(),
         interrupt,
@@ -207,10 +218,12 @@ def train_stage(
         ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
+    trained_loss = loss if teacher is None else loss_with_teacher(loss, teacher, target)
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=loss if teacher is None else loss_with_teacher(loss, teacher, target),
+        loss=trained_loss if alignment is None else aligned_loss(trained_loss, alignment),
+        alignment=alignment,
         lengths=lengths,
         sampler=_sampler(balance, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
@@ -230,6 +243,8 @@ def train_stage(
         with first_process_first(PartialState()):
             checkpoint = last_checkpoint(folder)
         _check_sharding(checkpoint, trainer.is_fsdp_enabled)
+    if checkpoint is not None and alignment is not None:
+        alignment.load(checkpoint)
     if checkpoint is not None:
         trainer.add_callback(MovedCheckpoint(folder))
         if stage.early_stopping is not None and best_metric is not None:
@@ -241,7 +256,8 @@ def train_stage(
                 arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
     try:
         passing = cached.entry.passing() if cached is not None else nullcontext()
-        with naming_lost_processes(PartialState()), passing:
+        reading = alignment.watching() if alignment is not None else nullcontext()
+        with naming_lost_processes(PartialState()), passing, reading:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.restore()
