@@ -95,6 +95,11 @@ class Ready:
     target: UnlabelledData | None = None
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the person should know of the data."""
+        return (*self.data.notes, *(self.target.notes if self.target else ()))
+
+    @property
     def pretrains(self) -> bool:
         """Whether the backbone is trained on masked inputs before the first stage."""
         spec = self.recipe.domain_adaptation

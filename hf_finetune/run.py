@@ -150,12 +150,7 @@ def _run(
         manifest = begin_run(folder, ready, state)
     else:
         manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
-    for note in (
-        *ready.data.notes,
-        *(ready.target.notes if ready.target else ()),
-        *built.notes,
-        *filter(None, [ready.plan.layout.note]),
-    ):
+    for note in (*ready.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     inputs = decode_images(inputs, ready, settings)
     manifest = pretrain(pretraining, ready, manifest, folder, state, callbacks)

@@ -115,7 +115,7 @@ def prepare_pretraining(
     if before is not None and before.pretraining and before.processes != state.num_processes:
         rule = f"must go on with {before.processes} processes until the pretraining is done"
         raise InputError(Problem("--resume", rule, str(state.num_processes)))
-    dataset = _inputs_of(ready, spec)
+    dataset = _inputs_of(ready, target.dataset, spec)
     seed = ready.recipe.seed
     notes: list[str] = []
     if ready.task.modality == "text":
@@ -168,7 +168,8 @@ def pretrain(
     manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
     verb = "goes on" if resumes else "begins"
     logger.info(
-        f"Stage 0, {PRETRAINING}, {verb}: {len(found.train)} inputs, {found.planned.steps} steps, lr {found.stage.lr:.2g}."
+        f"Stage 0, {PRETRAINING}, {verb}: {len(found.train)} inputs, {found.planned.steps} steps, "
+        f"lr {found.stage.lr:.2g}."
     )
     begun = perf_counter()
     try:
@@ -216,10 +217,10 @@ def _train(
     )
 
 
-def _inputs_of(ready: Ready, spec: DomainSpec) -> Dataset:
+def _inputs_of(ready: Ready, target: Dataset, spec: DomainSpec) -> Dataset:
     """Give the inputs that are masked: of the other domain, and of the training split where that is wanted."""
     columns = [name for name in ("image", "text", "text_pair") if name in ready.data.train.column_names]
-    target = ready.target.dataset.select_columns(columns) if ready.target else None
+    target = target.select_columns(columns)
     if not spec.source:
         return target
     source = ready.data.train.select_columns(columns)

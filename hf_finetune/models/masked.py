@@ -44,6 +44,7 @@ class MaskedImageModel(PreTrainedModel):
     config_class = PreTrainedConfig
     base_model_prefix = "classifier"
     main_input_name = "pixel_values"
+    _supports_sdpa = True  # the classifier inside has chosen its attention already
 
     def __init__(self, classifier: PreTrainedModel, image: torch.Tensor, seed: int):
         """Take a classifier; its head stays where it is and is not used.
@@ -56,7 +57,7 @@ class MaskedImageModel(PreTrainedModel):
         Raises:
             InputError: If the features lie on no grid.
         """
-        super().__init__(classifier.config)
+        super().__init__(PreTrainedConfig())
         self.classifier = classifier
         with torch.no_grad():
             found = self.eval().features(image)
@@ -75,8 +76,9 @@ class MaskedImageModel(PreTrainedModel):
         """Compute the last feature map [batch, channels, rows, columns]."""
         timm_model, _ = timm_part(self.classifier)
         if timm_model is not None:
-            found = timm_model.forward_features(pixel_values)
-            return _as_map(found, timm_model.num_features, getattr(timm_model, "num_prefix_tokens", None))  # type: ignore[arg-type]
+            found = timm_model.forward_features(pixel_values)  # type: ignore[operator]
+            prefix: Any = getattr(timm_model, "num_prefix_tokens", None)
+            return _as_map(found, timm_model.num_features, prefix)
         return _as_map(self.classifier.base_model(pixel_values=pixel_values)[0])
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ModelOutput:

@@ -99,8 +99,8 @@ def domain_loss(logits: torch.Tensor, sources: int) -> torch.Tensor:
 class HeadInput:
     """The vector that the head of a model makes its logits of, of each example of the newest forward pass.
 
-    It is the input of the first layer of the head that takes a vector for each example, so behind the choice or the mean
-    of tokens; or, where the head has no such layer, the mean over tokens or places.
+    It is the input of the first layer of the head that takes a vector for each example, so behind the choice or the
+    mean of tokens; or, where the head has no such layer, the mean over tokens or places.
 
     Args:
         model: Any classifier. The hooks stay until ``remove``.
@@ -170,8 +170,8 @@ class AlignTo:
 class Alignment(TrainerCallback):
     """What is added to a stage's loss, and the classifier of domains that it needs.
 
-    That classifier is no part of the model: it has an optimizer of its own, processes share its gradients, and its state
-    lies in each checkpoint.
+    That classifier is no part of the model: it has an optimizer of its own, processes share its gradients, and its
+    state lies in each checkpoint.
 
     Args:
         model: What is trained.

@@ -131,7 +131,7 @@ def train_stage(
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
         balance: How scarce classes get their share; None leaves them as they are.
-        align: Inputs of another domain that features are made alike for. As with ``teacher``, ``cache`` must be None then.
+        align: Inputs of another domain for which features are made alike; ``cache`` must be None then, too.
         loss: Gives the loss from outputs and labels in the place of that for ``target``.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
