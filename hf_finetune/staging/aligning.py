@@ -184,7 +184,8 @@ class Alignment(TrainerCallback):
     def __init__(
         self, model: PreTrainedModel, batch: Any, method: Literal["coral", "dann"], weight: float, seed: int
     ):
-        self.method, self.weight, self.progress = method, weight, 0.0
+        self.weight, self.progress = weight, 0.0
+        self.seen: list[torch.Tensor] = []
         self.features = HeadInput(model)
         with torch.no_grad(), evaluating(model):
             device = next(model.parameters()).device
@@ -219,6 +220,7 @@ class Alignment(TrainerCallback):
     ) -> None:
         """Take the progress from the state alone, so that a resumed stage goes on with it."""
         self.progress = state.global_step / max(state.max_steps, 1)
+        self.seen = []
         if self.judge is not None:
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -240,6 +242,16 @@ class Alignment(TrainerCallback):
             bool(gradient.isfinite().all()) for gradient in gradients
         ):  # in fp16 a step may be passed over
             self.optimizer.step()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write down what was added to the loss, not yet weighted: ``domain_loss``, over all processes."""
+        if "loss" in state.log_history[-1] and self.seen:
+            value = torch.stack(self.seen).sum()
+            if args.world_size > 1:
+                distributed.all_reduce(value)
+            state.log_history[-1]["domain_loss"] = value.item()
 
     def save(self, folder: Path) -> None:
         """Write the state of the classifier of domains into a checkpoint."""
@@ -286,6 +298,7 @@ def aligned_loss(loss: Loss, alignment: Alignment) -> Loss:
         real = known.view(count, -1).any(dim=1)  # a filler counts in neither domain
         added = alignment.value(features[:count][real], features[count:][real])
         share = known.sum() / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        alignment.seen.append((share * added).detach())
         return loss({"logits": logits[:count]}, labels, num_items_in_batch) + alignment.weight * share * added
 
     return both

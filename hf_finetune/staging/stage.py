@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +168,13 @@ def train_stage(
     alignment = None
     if align is not None:
         train, collate, alignment = align.join(model, train, collate, seed)
+        if len(planned.trainable) < sum(1 for _ in model.parameters()):
+            fast = replace(fast, report=CacheReport(False, "the other domain's inputs go the same way"))
     interrupt = InterruptCallback()
     watchers = [
+        *filter(None, [alignment]),
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
-        *filter(None, [alignment]),
         *callbacks,
         SharedBuffers(),
         interrupt,
