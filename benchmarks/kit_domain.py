@@ -1,6 +1,6 @@
 """What adapting to another domain is worth: accuracy in a domain without labels, with and without each method.
 
-    python -m benchmarks.kit_domain [dishes] [reviews] [--seeds 3] [--output benchmarks/kit_domain.json]
+    python -m benchmarks.kit_domain [dishes] [reviews] [--seeds 3] [--share 1] [--output benchmarks/kit_domain.json]
 
 Dishes: trained on the drawings of four sets, and judged by those of a fifth, of which the other half, unlabelled, is
 what is adapted to. Reviews: trained on sentences about products (Amazon), and judged by sentences about films; others
@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Content | None]] = {
     "reviews": {
         "without": None,
         "continue_pretraining": {"method": "continue_pretraining", "epochs": 2, "lr": 5e-5},
-        "coral": {"method": "coral", "weight": 1000.0},
+        "coral": {"method": "coral", "weight": 30_000.0},
         "dann": {"method": "dann", "weight": 0.1},
     },
 }
@@ -126,14 +126,14 @@ def reviews(folder: Path, seed: int) -> tuple[Content, str]:
             "name": "all",
             "train": "all",
             "epochs": 2,
-            "lr": {"head": 1e-3, "backbone": 2e-5},
+            "lr": {"head": 1e-3, "backbone": 5e-5},
             "batch_size": 32,
             "best": None,
         },
     ]
     recipe = {
         "task": "text-classification",
-        "model": str(MINILM),
+        "model": {"path": str(MINILM), "head": {"pool": "mean"}},
         "data": {
             "path": str(folder / "labelled"),
             "columns": {"text": "text", "label": "label"},
@@ -172,13 +172,15 @@ def _write(
     return str(target)
 
 
-def measure(name: str, seed: int, folder: Path) -> Iterator[Row]:
-    """Run a recipe as it is, and with each method."""
+def measure(name: str, seed: int, folder: Path, share: float = 1.0) -> Iterator[Row]:
+    """Run a recipe as it is, and with each method, for a share of their epochs."""
     recipe, target = WORKS[name](folder / f"{name}-{seed}", seed)
     for method, setting in METHODS[name].items():
+        setting = setting and _shorter({**setting, "target": target}, share)
         content = {
             **recipe,
-            "domain_adaptation": setting and {**setting, "target": target},
+            "stages": [_shorter(stage, share) for stage in recipe["stages"]],
+            "domain_adaptation": setting,
             "metrics": ["accuracy", "balanced_accuracy", "f1_macro"],
             "evaluation": {"linear_probe": None},
             "speed": {"precision": "fp32", "compile": False, "memory_format": LAYOUTS[name]},
@@ -187,7 +189,12 @@ def measure(name: str, seed: int, folder: Path) -> Iterator[Row]:
         found = run(parse_recipe(content), folder / f"run-{name}-{seed}-{method}").metrics
         seconds = sum(stage["train_seconds"] for stage in found["stages"])
         seconds += found.get("pretraining", {}).get("train_seconds", 0.0)
-        yield Row(name, method, setting, seed, found["test"], seconds)
+        plain = setting and {key: value for key, value in setting.items() if key != "target"}
+        yield Row(name, method, plain, seed, found["test"], seconds)
+
+
+def _shorter(part: Content, share: float) -> Content:
+    return {**part, "epochs": part["epochs"] * share} if "epochs" in part else part
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -215,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kit_domain", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*WORKS, []], help="the data; all unless given")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the epochs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "kit_domain.json")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
@@ -222,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["HF_FINETUNE_CACHE"] = f"{scratch}/cache"
         for name in options.names or WORKS:
             for seed in range(options.seeds):
-                for row in measure(name, seed, Path(scratch)):
+                for row in measure(name, seed, Path(scratch), options.share):
                     rows.append(row)
                     print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
