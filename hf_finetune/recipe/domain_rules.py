@@ -37,7 +37,7 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         plain = tuple(value) if isinstance(value, list) else value
         if plain != default and method not in owners:
             rule = f"must be left out unless method is {' or '.join(owners)}"
-            yield Problem(f"{PLACE}.{field}", rule, repr(value))
+            yield Problem(f"{PLACE}.{field}", rule, repr(list(value) if isinstance(value, tuple) else value))
     if spec.get("epochs") is not None and spec.get("max_steps") is not None:
         rule = "must have either epochs (passes over its inputs) or max_steps (optimiser steps)"
         yield Problem(PLACE, rule, f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}")

@@ -20,9 +20,9 @@ from run_helpers import (
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from hf_finetune.processes import start_processes
 from hf_finetune.publishing.portable import portable_recipe
 from hf_finetune.ready import get_ready, plan
-from hf_finetune.processes import start_processes
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
 from hf_finetune.run import run
@@ -48,7 +48,9 @@ def targets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("targets")
     (folder / "images").mkdir()
     for index in range(10):
-        Image.new("RGB", (40, 40), (20 * index, 255 - 20 * index, 90)).save(folder / "images" / f"{index}.png")
+        Image.new("RGB", (40, 40), (20 * index, 255 - 20 * index, 90)).save(
+            folder / "images" / f"{index}.png"
+        )
     lines = ["text,label", *(f"the plot {'fine ' * (index % 4)}{index},{index}" for index in range(13))]
     (folder / "texts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {"image": str(folder / "images"), "text": str(folder / "texts.csv")}
@@ -86,7 +88,9 @@ def runs(tmp_path_factory, adapted):
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 @pytest.mark.parametrize("method", ["coral", "dann"])
-def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_without(runs, adapted, kind, method):
+def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_without(
+    runs, adapted, kind, method
+):
     folder, result, record = runs(kind, method)
     without = runs(kind, None)[0]
     first = [each / "stages" / "01-head" / "model.safetensors" for each in (folder, without)]
@@ -102,10 +106,13 @@ def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_withou
     assert len(losses) == plan(adapted(kind, method)).plan.stages[1].steps and min(losses) > 0.0
     assert not any("domain_loss" in entry for entry in log_of(folder, "01-head"))
     reasons = [stage["prefix_cache"]["reason"] for stage in result.metrics["stages"]]
-    assert reasons[1] == {
-        "image": "the other domain's inputs go the same way",
-        "text": "nothing is frozen",
-    }[kind]
+    assert (
+        reasons[1]
+        == {
+            "image": "the other domain's inputs go the same way",
+            "text": "nothing is frozen",
+        }[kind]
+    )
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
@@ -192,12 +199,11 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     told = refusal(lambda: run(other, tmp_path / "run", resume=True))
     assert "must go on with the data that the run began with" in told
     told = refusal(lambda: run(other, tmp_path / "run", resume=True, allow_changes=True))
-    assert told == (
-        "domain_adaptation must stay as it was once the pretraining has begun. Begin a new run."
+    assert told == ("domain_adaptation must stay as it was once the pretraining has begun. Begin a new run.")
+    assert (
+        refusal(lambda: run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
+        == told
     )
-    assert refusal(
-        lambda: run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True)
-    ) == told
     content = recipe.model_dump(mode="json") | {"seed": 4}
     told = refusal(lambda: run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True))
     assert "The data must stay as it was until the pretraining is done. Begin a new run." in told
@@ -257,7 +263,9 @@ def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
     )
 
 
-def test_the_path_of_the_other_domain_is_looked_up_beside_the_recipe_and_not_given_to_others(tmp_path, adapted):
+def test_the_path_of_the_other_domain_is_looked_up_beside_the_recipe_and_not_given_to_others(
+    tmp_path, adapted
+):
     content = adapted("text", "dann").model_dump(mode="json")
     content["domain_adaptation"]["target"] = "films.csv"
     (tmp_path / "films.csv").write_text("text\na film\n", encoding="utf-8")

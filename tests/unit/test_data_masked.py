@@ -25,7 +25,9 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 @pytest.fixture
 def tokenizer():
-    return BertTokenizerFast(vocab={word: index for index, word in enumerate(VOCABULARY)}, model_max_length=64)
+    return BertTokenizerFast(
+        vocab={word: index for index, word in enumerate(VOCABULARY)}, model_max_length=64
+    )
 
 
 @pytest.fixture
@@ -145,7 +147,9 @@ def test_the_loss_of_tokens_by_hand():
     labels = torch.tensor([[-100, 2, 1]])
     expected = (math.log(4) - math.log(3 / 6)) / 2
     assert masked_loss("text")({"logits": logits}, labels).item() == pytest.approx(expected)
-    assert masked_loss("text")({"logits": logits}, labels, torch.tensor(4)).item() == pytest.approx(expected / 2)
+    assert masked_loss("text")({"logits": logits}, labels, torch.tensor(4)).item() == pytest.approx(
+        expected / 2
+    )
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])

@@ -43,7 +43,11 @@ def test_every_backbone_fills_in_an_image_and_learns_from_it(tiny_model, name):
     mask[..., :16, :] = True
     masked_loss("image")({"logits": made}, batch.where(mask, torch.nan)).backward()
     head = {f"classifier.{one}" for one in head_names(model.classifier)}
-    moved = {one for one, value in model.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
+    moved = {
+        one
+        for one, value in model.named_parameters()
+        if value.grad is not None and value.grad.abs().sum() > 0
+    }
     first = [one for one in read_layout(model).parameters if one.group == 0 and "mask_token" not in one.name]
     assert {one.name for one in first} & moved and "decoder.weight" in moved
     assert not head & moved
@@ -108,7 +112,9 @@ def test_a_text_classifier_takes_over_all_that_the_other_model_has(checkpoint):
     folder, classifier = checkpoint
     model, notes = build_masked_text_model(str(folder))
     assert len(notes) == 1
-    assert notes[0].startswith("The checkpoint lacks the head that predicts masked tokens; a new one learns: ")
+    assert notes[0].startswith(
+        "The checkpoint lacks the head that predicts masked tokens; a new one learns: "
+    )
     layout = read_layout(classifier)
     names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
     lacking = {name for name in names if name not in backbone_weights(model, names)}

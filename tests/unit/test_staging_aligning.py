@@ -229,7 +229,9 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     def step(alignment, seed):
         state = TrainerState(global_step=seed, max_steps=4)
         alignment.on_step_begin(ALONE, state, None)
-        alignment.value(torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(3, 16)).backward()
+        alignment.value(
+            torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(3, 16)
+        ).backward()
         alignment.on_pre_optimizer_step(ALONE, state, None)
 
     straight, model = alignment_of(tiny_model("vit"), "dann"), tiny_model("vit")
