@@ -125,8 +125,9 @@ def prepare_pretraining(
         lengths: list[int] | None = count_tokens(tokens) if data.group_by_length else None
         train: Any = MaskedExamples(tokens, mask, seed)
         collate: Any = token_collate(ready.processor)
+        spec_of_model = ready.recipe.model
         model, notes = build_masked_text_model(
-            ready.recipe.model.path, revision=ready.recipe.model.revision, seed=seed
+            spec_of_model.path, revision=spec_of_model.revision, dropout=spec_of_model.dropout, seed=seed
         )
         plain: Callable[[], Iterator[Any]] = partial(iter, ())
     else:

@@ -17,10 +17,9 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.models.build import LOADING_ERRORS
+from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import unreadable
 from hf_finetune.models.head import head_names, timm_part
-from hf_finetune.models.heads import load_config
 
 __all__ = [
     "MaskedImageModel",
@@ -106,19 +105,20 @@ def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) 
 
 
 def build_masked_text_model(
-    path: str, *, revision: str | None = None, seed: int = 0
+    path: str, *, revision: str | None = None, dropout: float | None = None, seed: int = 0
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint under the head that predicts tokens, and say what is new in it.
 
     Args:
         path: A Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
+        dropout: Probability that replaces the checkpoint's; None keeps it.
         seed: Of a new head's weights.
 
     Raises:
         InputError: If the architecture has no such model, or the weights cannot be read.
     """
-    config = load_config(path, revision=revision, trust_remote_code=False)
+    config = read_config(path, ("0", "1"), "single_label", revision=revision, dropout=dropout)
     if type(config) not in AutoModelForMaskedLM._model_mapping:
         rule = "must be coral or dann for an architecture without a masked language model"
         place, value = "domain_adaptation.method", f"'continue_pretraining' of a {config.model_type!r} model"
