@@ -17,6 +17,7 @@ DISHES = ROOT / "examples" / "data" / "dishes"
 LITE0 = ROOT / "assets" / "efficientnet-lite0"
 MINILM = ROOT / "assets" / "all-MiniLM-L6-v2"
 REVIEWS = ROOT / "assets" / "movie-reviews" / "reviews.csv"
+AMAZON = ROOT / "assets" / "amazon-reviews" / "reviews.csv"
 
 
 class Inputs:

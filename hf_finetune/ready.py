@@ -13,6 +13,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.adapters import add_adapter
@@ -20,6 +21,7 @@ from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, lo
 from hf_finetune.models.compressing import has_zeros, stage_layouts
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.adapters import adapter_problems
+from hf_finetune.plan.domain import domain_notes, domain_problems
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
@@ -30,6 +32,7 @@ from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
 from hf_finetune.tasks import TASKS, Task, load_data
+from hf_finetune.tasks.data import load_target
 
 __all__ = [
     "PlanReport",
@@ -80,6 +83,7 @@ class Ready:
         processor: Of its inputs: an image processor or a tokenizer.
         plan: What each stage trains.
         headline: Names of the metrics, the leading one first.
+        target: Inputs of the domain that the model is adapted to; None if it is not.
     """
 
     recipe: Recipe
@@ -90,6 +94,18 @@ class Ready:
     processor: Any
     plan: Plan
     headline: tuple[str, ...]
+    target: UnlabelledData | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the person should know of the data."""
+        return (*self.data.notes, *(self.target.notes if self.target else ()))
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether the backbone is trained on masked inputs before the first stage."""
+        spec = self.recipe.domain_adaptation
+        return self.target is not None and spec is not None and spec.method == "continue_pretraining"
 
     @property
     def saves(self) -> str:
@@ -117,6 +133,9 @@ def plan(recipe: Recipe) -> PlanReport:
         config = _read_config(recipe, names, target)
         layout, adapter_notes = _read_layout(recipe, config, task)
         notes += adapter_notes
+    other = None
+    with _collected(problems):
+        other = target_at_hand(recipe)
     problems += _stage_problems(recipe)
     if data is not None:
         problems += _recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
@@ -126,9 +145,11 @@ def plan(recipe: Recipe) -> PlanReport:
             recipe = written_out(recipe, layout)
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             made = build_plan(layout, recipe.stages, examples, start_processes().num_processes, layouts)
-            problems += adapter_problems(recipe, made)
+            problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or layout is None or made is None or config is None:
         raise InputError(problems)
+    notes += other.notes if other else ()
+    notes += domain_notes(recipe, made.stages, len(other) if other else None)
     return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples, config)
 
 
@@ -158,6 +179,18 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
         return None
 
 
+def target_at_hand(recipe: Recipe) -> UnlabelledData | None:
+    """Load the inputs of the other domain; None if there are none, or they are not there.
+
+    Raises:
+        InputError: If they are there and cannot be used.
+    """
+    spec = recipe.domain_adaptation
+    if spec is None or not Path(spec.target).exists():
+        return None
+    return load_target(recipe, TASKS[recipe.task].modality)
+
+
 def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Recipe] | None = None) -> Ready:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together.
 
@@ -167,10 +200,12 @@ def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Re
         spread: Gives the recipe whose batches are spread over the processes, if it is not the same.
     """
     problems: list[Problem] = []
-    data = None
+    data, target = None, None
     with _collected(problems), first_process_first(state):
         data = load_data(recipe, TASKS[recipe.task].modality)
-    return make_ready(recipe, data, problems, state.num_processes, spread)
+    with _collected(problems), first_process_first(state):
+        target = load_target(recipe, TASKS[recipe.task].modality, data)
+    return replace(make_ready(recipe, data, problems, state.num_processes, spread), target=target)
 
 
 def make_ready(
@@ -217,7 +252,7 @@ def make_ready(
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             examples = len(data.train) if data else None
             made = build_plan(layout, recipe.stages, examples, processes, layouts)
-            problems += adapter_problems(recipe, made)
+            problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(recipe, asked, task, data, config, processor, made, tuple(headline))
@@ -307,6 +342,11 @@ def _stage_problems(recipe: Recipe) -> list[Problem]:
         rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
         index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
+    if recipe.domain_adaptation is not None and is_sharded():
+        rule = (
+            "must be left out under FSDP and DeepSpeed, which divide the model whose features are looked at"
+        )
+        problems.append(Problem("domain_adaptation", rule))
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
         rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))

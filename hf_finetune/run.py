@@ -35,6 +35,7 @@ from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
+from hf_finetune.run_domain import load_alignments, prepare_pretraining, pretrain
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.run_folds import cross_validate
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
@@ -44,6 +45,7 @@ from hf_finetune.run_weights import load_left
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.balancing import balance_of
 from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
@@ -77,6 +79,21 @@ class RunResult:
     headline: tuple[str, ...]
     unpublished: tuple[Problem, ...] = ()
     publish_later: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a stage goes by beside its examples.
+
+    Attributes:
+        teacher: A model to learn from; None without one.
+        align: Another domain for which features are made alike; None without one.
+        pretrained: The checkpoint's weights by name, if a stage pulls back to them.
+    """
+
+    teacher: Teacher | None
+    align: AlignTo | None
+    pretrained: Mapping[str, torch.Tensor]
 
 
 def run(
@@ -142,7 +159,8 @@ def _run(
     built = load_pretrained(ready)
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
-    teachers = load_teachers(ready)
+    teachers, alignments = load_teachers(ready), load_alignments(ready)
+    pretraining = prepare_pretraining(ready, built.model, before, state)
     settings = [
         cache_settings(ready, stage, planned)
         for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
@@ -151,30 +169,20 @@ def _run(
         manifest = begin_run(folder, ready, state)
     else:
         manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
-    for note in (*ready.data.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
+    for note in (*ready.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
         logger.info(note)
     inputs = decode_images(inputs, ready, settings)
     model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
+    manifest = pretrain(pretraining, ready, manifest, folder, state, callbacks)
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)
             continue
-        if index > 0:
+        if index > 0 or ready.pretrains:
             model = load_left(ready, folder, index)
         model = compress(model, stage)
-        manifest = _run_stage(
-            model,
-            index,
-            ready,
-            inputs,
-            settings[index],
-            teachers[index],
-            pretrained,
-            manifest,
-            folder,
-            state,
-            callbacks,
-        )
+        cache, beside = settings[index], Beside(teachers[index], alignments[index], pretrained)
+        manifest = _run_stage(model, index, ready, inputs, cache, beside, manifest, folder, state, callbacks)
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         model = load_left(
@@ -207,8 +215,7 @@ def _run_stage(
     ready: Ready,
     inputs: Inputs,
     cache: CacheSettings | None,
-    teacher: Teacher | None,
-    pretrained: Mapping[str, torch.Tensor],
+    beside: Beside,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -249,11 +256,12 @@ def _run_stage(
             keep_optimizer=any(other.carry_optimizer for other in following),
             cache=cache,
             track=recipe.track,
-            teacher=teacher,
+            teacher=beside.teacher,
+            align=beside.align,
             balance=balance_of(
                 stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
             ),
-            pretrained=pretrained,
+            pretrained=beside.pretrained,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -282,6 +290,8 @@ def _results(
     """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
     stages = [record.result for record in manifest.stages]
     metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
+    if manifest.pretraining:
+        metrics["pretraining"] = manifest.pretraining["result"]
     write_data(ready, folder)
     metrics |= finish_model(model, ready, folder)
     ways = [Way(**stage["speed"]) for stage in stages]

@@ -150,6 +150,7 @@ def uncarried(
             rule = "must stay as it was in a stage that is done"
             repair = "Its weights have the shape and the zeros that this gave them; begin a new run."
             problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
+    problems += _pretraining_problems(manifest, asked, fingerprints)
     trained = position.stage > 0 or position.step > 0
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
         rule = "must have the classes that the run began with"
@@ -165,6 +166,26 @@ def uncarried(
             rule = f"must be enough for the {position.step} steps that are done"
             problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
     return problems
+
+
+def _pretraining_problems(
+    manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> list[Problem]:
+    """Refuse another pretraining behind one that has begun, and other inputs in the middle of it."""
+    now, before = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
+    if manifest.pretraining and now != before:
+        rule = "must stay as it was once the pretraining has begun"
+        return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
+    goes_on = manifest.pretraining.get("state") == "running"
+    if goes_on and manifest.fingerprints.get("data") != fingerprints["data"]:
+        return [
+            Problem("The data", "must stay as it was until the pretraining is done", "", "Begin a new run.")
+        ]
+    begun = any(record.state != "pending" for record in manifest.stages)
+    if begun and not manifest.pretraining and (now or {}).get("method") == "continue_pretraining":
+        rule = "must not be continue_pretraining once the first stage has begun"
+        return [Problem("domain_adaptation.method", rule, "", "Begin a new run.")]
+    return []
 
 
 def _pruning(recipe: Mapping[str, Any], index: int) -> Any:

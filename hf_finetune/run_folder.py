@@ -31,6 +31,7 @@ from hf_finetune.run_changes import (
     refusals,
     uncarried,
 )
+from hf_finetune.run_weights import pretraining_folder
 from hf_finetune.staging.manifest import Manifest, StageRecord, determinism, library_versions
 from hf_finetune.staging.stage import stage_folder
 
@@ -196,6 +197,8 @@ def _tidy(folder: Path, manifest: Manifest) -> None:
         for index, record in enumerate(manifest.stages)
         if record.state != "pending"
     }
+    if manifest.pretraining:
+        begun.add(pretraining_folder(folder))
     for stale in set(folder.glob("stages/*")) - begun:
         shutil.rmtree(stale)
 
@@ -221,11 +224,17 @@ def _fingerprints(ready: Ready) -> dict[str, str]:
     layout = [[parameter.name, parameter.size] for parameter in ready.plan.layout.parameters]
     return {
         "recipe": _sha256(dump_recipe(ready.asked)),
-        "data": ready.data.fingerprint,
+        "data": _data_fingerprint(ready),
         "classes": _sha256(json.dumps([ready.data.target, ready.data.label_names])),
         "checkpoint": _checkpoints_fingerprint(ready),
         "architecture": _sha256(json.dumps(layout)),
     }
+
+
+def _data_fingerprint(ready: Ready) -> str:
+    """Tell whether all examples are the same, those of another domain included."""
+    own = ready.data.fingerprint
+    return own if ready.target is None else _sha256(json.dumps([own, ready.target.fingerprint]))
 
 
 def _sha256(text: str) -> str:

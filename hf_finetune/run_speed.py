@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
+from hf_finetune.plan.domain import is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
 from hf_finetune.recipe import Recipe, StageSpec
@@ -42,6 +43,8 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
     recipe = ready.recipe
     spec = recipe.speed.prefix_cache
     if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
+        return None
+    if is_aligned(recipe.domain_adaptation, stage, planned):  # the other domain's inputs go the same way
         return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
     unsound = MIXES if stage.regularize.mixes else ""
@@ -74,6 +77,8 @@ def _frozen_work(
         return "frozen layers: computed in every epoch, as the recipe says"
     if stage.teacher is not None:
         return "frozen layers: computed in every epoch; the teacher looks at whole examples"
+    if is_aligned(recipe.domain_adaptation, stage, planned):
+        return "frozen layers: computed in every epoch; the other domain's inputs go the same way"
     if stage.regularize.mixes:
         return f"frozen layers: computed in every epoch; {MIXES}"
     views, epochs = _views(recipe, spec, stage, planned)

@@ -2,13 +2,24 @@
 
 from pathlib import Path
 
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from hf_finetune.models.compressing import in_shape_of
+from hf_finetune.models.masked import load_backbone
+from hf_finetune.plan.domain import PRETRAINING
 from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.staging.stage import WEIGHTS, load_weights, stage_folder
 
-__all__ = ["load_left"]
+__all__ = ["BACKBONE", "load_left", "pretraining_folder"]
+
+BACKBONE = "backbone.safetensors"
+"""What training on masked inputs leaves for the classifier, in its folder."""
+
+
+def pretraining_folder(run: Path) -> Path:
+    """Name the folder of what is trained before the first stage: ``RUN/stages/00-pretraining``."""
+    return stage_folder(run, -1, PRETRAINING)
 
 
 def load_left(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
@@ -17,10 +28,12 @@ def load_left(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
     Args:
         ready: The run.
         folder: Its directory.
-        count: How many stages; 0 for the checkpoint under its new head.
+        count: How many stages; 0 for the checkpoint under its new head, or what training on masked inputs made of it.
     """
     stages = ready.recipe.stages[:count]
     model = in_shape_of(load_pretrained(ready).model, stages)
     if stages:
         load_weights(model, stage_folder(folder, count - 1, stages[-1].name) / WEIGHTS)
+    elif ready.pretrains:
+        load_backbone(model, load_file(pretraining_folder(folder) / BACKBONE))
     return model

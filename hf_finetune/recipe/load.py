@@ -80,6 +80,8 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
     for name, part in (("model", recipe.model), ("data", recipe.data)):
         if (found := _resolved(part, folders)) is not part:
             changes[name] = found
+    if recipe.domain_adaptation is not None:
+        changes["domain_adaptation"] = _resolved(recipe.domain_adaptation, folders, "target")
     if any(stage.teacher for stage in recipe.stages):
         changes["stages"] = tuple(_taught_from(stage, folders) for stage in recipe.stages)
     if recipe.strategy is not None and recipe.strategy.teacher is not None:
@@ -87,10 +89,10 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _resolved(part: Any, folders: Sequence[Path]) -> Any:
-    candidates = [folder.absolute() / _expanded(part.path) for folder in folders]
+def _resolved(part: Any, folders: Sequence[Path], field: str = "path") -> Any:
+    candidates = [folder.absolute() / _expanded(getattr(part, field)) for folder in folders]
     found = next((path for path in candidates if _exists(path)), None)
-    return part if found is None else part.model_copy(update={"path": str(found)})
+    return part if found is None else part.model_copy(update={field: str(found)})
 
 
 def _taught_from(stage: Any, folders: Sequence[Path]) -> Any:

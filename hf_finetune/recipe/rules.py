@@ -9,6 +9,7 @@ from reprlib import Repr
 from typing import Any
 
 from hf_finetune.errors import Problem
+from hf_finetune.recipe.domain_rules import domain_rule_problems
 from hf_finetune.recipe.regularize import regularize_problems
 
 __all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "OF_BALANCE", "OF_SCHEDULES", "rule_problems", "shown"]
@@ -89,6 +90,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *regularize_problems(recipe.get("task"), _places(recipe, stages), _mapping(recipe.get("model"))),
         *_carrying_problems(stages),
         *_pruning_problems(stages, _mapping(recipe.get("model"))),
+        *domain_rule_problems(recipe),
     ]
 
 

@@ -10,6 +10,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
+from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.fields import (
     STAGE_NAME,
     Argument,
@@ -42,6 +43,7 @@ __all__ = [
     "ColumnsSpec",
     "CompressSpec",
     "DataSpec",
+    "DomainSpec",
     "EarlyStoppingSpec",
     "EvaluationSpec",
     "ModelSpec",
@@ -355,6 +357,10 @@ class Recipe(Part):
     strategy: StrategySpec | None = Field(
         default=None,
         description="A strategy that writes the stages: its name, or its fields; or give stages.",
+    )
+    domain_adaptation: DomainSpec | None = Field(
+        default=None,
+        description="Inputs of another domain that the model is to get used to, and how; null = none.",
     )
     metrics: Texts = Field(
         default=(), description="Names of the metrics, the leading one first; [] = the task's."

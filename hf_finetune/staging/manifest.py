@@ -46,6 +46,8 @@ class Manifest:
         determinism: From ``determinism``; empty in runs of before there was such an entry.
         recipe: The recipe, every default written out.
         processes: Number of processes that the run began on: it says how many examples a step sees.
+        pretraining: State, seconds and result of what is trained before the first stage; empty where nothing is, or
+            it has not begun.
         changes: What was changed while the run was interrupted, where, in order.
         format: Version of this file's layout.
     """
@@ -57,6 +59,7 @@ class Manifest:
     determinism: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
+    pretraining: dict[str, Any] = field(default_factory=dict)
     changes: tuple[dict[str, Any], ...] = ()
     state: State = "running"
     format: int = 1

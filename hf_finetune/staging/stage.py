@@ -30,6 +30,7 @@ from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.aligning import Alignment, AlignTo, aligned_loss
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
@@ -109,6 +110,8 @@ def train_stage(
     teacher: Teacher | None = None,
     balance: Balance | None = None,
     pretrained: Mapping[str, torch.Tensor] | None = None,
+    align: AlignTo | None = None,
+    loss: Callable[..., torch.Tensor] | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -138,13 +141,17 @@ def train_stage(
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
         balance: How scarce classes get their share; None leaves them as they are.
         pretrained: The checkpoint's weights, to which ``regularize.l2_sp`` pulls back.
+        align: Inputs of another domain for which features are made alike; ``cache`` must be None then, too.
+        loss: Gives the loss from outputs and labels in the place of that for ``target``.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = balanced_loss(target, balance, stage.label_smoothing)
+    loss = loss or balanced_loss(target, balance, stage.label_smoothing)
+    if align is not None and speed.compile == "auto":
+        speed = speed.model_copy(update={"compile": False})  # features are read inside the model
     fast = make_faster(
         model,
         stage,
@@ -199,8 +206,14 @@ def train_stage(
         best_metric=best_metric,
         greater_is_better=greater_is_better,
     )
+    alignment = None
+    if align is not None:
+        train, collate, alignment = align.join(model, train, collate, seed)
+        if len(planned.trainable) < sum(1 for _ in model.parameters()):
+            fast = replace(fast, report=CacheReport(False, "the other domain's inputs go the same way"))
     interrupt = InterruptCallback()
     watchers = [
+        *filter(None, [alignment]),
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
         *regular.callbacks,
@@ -252,7 +265,8 @@ def train_stage(
     trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=_training_loss(loss, target, teacher, regular),
+        loss=_training_loss(loss, target, teacher, regular, alignment),
+        alignment=alignment,
         lengths=lengths,
         sampler=_sampler(balance, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
@@ -273,6 +287,8 @@ def train_stage(
         with first_process_first(PartialState()):
             checkpoint = last_checkpoint(folder)
         _check_sharding(checkpoint, trainer.is_fsdp_enabled)
+    if checkpoint is not None and alignment is not None:
+        alignment.load(checkpoint)
     if checkpoint is not None:
         trainer.add_callback(MovedCheckpoint(folder))
         if regular.average is not None:
@@ -286,7 +302,8 @@ def train_stage(
                 arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
     try:
         passing = cached.entry.passing() if cached is not None else nullcontext()
-        with naming_lost_processes(PartialState()), passing:
+        reading = alignment.watching() if alignment is not None else nullcontext()
+        with naming_lost_processes(PartialState()), passing, reading:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         interrupt.restore()
@@ -307,11 +324,17 @@ def train_stage(
 
 
 def _training_loss(
-    loss: Callable[..., torch.Tensor], target: str, teacher: Teacher | None, regular: Regular
+    loss: Callable[..., torch.Tensor],
+    target: str,
+    teacher: Teacher | None,
+    regular: Regular,
+    alignment: Alignment | None,
 ) -> Callable[..., torch.Tensor]:
-    """Add to the loss of the labels what a teacher says, and how far two passes are apart."""
+    """Add to the loss of the labels what a teacher says, and how far two domains, or two passes, are apart."""
     if teacher is not None:
         loss = loss_with_teacher(loss, teacher, target)
+    if alignment is not None:
+        return aligned_loss(loss, alignment)
     return loss_twice(loss, regular.r_drop, target) if regular.r_drop else loss
 
 

@@ -25,6 +25,7 @@ from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.speed.passing import PrefixPass
+from hf_finetune.staging.aligning import Alignment
 from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
@@ -55,6 +56,7 @@ class StagedTrainer(Trainer):
         sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
         teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
         regular: Mixes batches, doubles them and averages the weights; its callbacks are among ``callbacks``.
+        alignment: Has a state of its own, which checkpoints hold; ``loss`` then takes it, see ``aligned_loss``.
         carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
             is resumed replaces it.
         kwargs: As for ``Trainer``.
@@ -72,10 +74,11 @@ class StagedTrainer(Trainer):
         sampler: Sampler[int] | None = None,
         teacher: Teacher | None = None,
         regular: Regular | None = None,
+        alignment: Alignment | None = None,
         **kwargs: Any,
     ):
         self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
-        self.regular = regular or Regular()
+        self.regular, self.alignment = regular or Regular(), alignment
         self.carried = dict(carried or {})
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -267,6 +270,8 @@ class StagedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder = Path(self.args.output_dir)
+            if self.alignment is not None:
+                self.alignment.save(folder / f"checkpoint-{self.state.global_step}")
             seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
             rotate(folder, self.state.best_global_step)
         self.accelerator.wait_for_everyone()

@@ -4,9 +4,13 @@ from typing import Literal
 
 from hf_finetune.data.folds import Fold
 from hf_finetune.data.prepare import LabelledData, prepare_data
+from hf_finetune.data.unlabelled import UnlabelledData, load_unlabelled
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 
-__all__ = ["load_data"]
+__all__ = ["load_data", "load_target"]
+
+INPUTS = ("image", "text", "text_pair")
 
 
 def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledData:
@@ -33,3 +37,37 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
         slices=recipe.evaluation.slices,
         seed=recipe.seed,
     )
+
+
+def load_target(
+    recipe: Recipe, modality: Literal["image", "text"], data: LabelledData | None = None
+) -> UnlabelledData | None:
+    """Load the inputs of the domain that a recipe adapts to; None if there is none.
+
+    Args:
+        recipe: The recipe.
+        modality: What an example is.
+        data: The labelled data, whose inputs must be of the same kind; None if it is not at hand.
+    Raises:
+        InputError: If they cannot be used.
+    """
+    spec = recipe.domain_adaptation
+    if spec is None:
+        return None
+    found = load_unlabelled(
+        spec.target,
+        modality=modality,
+        columns=recipe.data.columns.model_dump(),
+        place="domain_adaptation.target",
+        on_error=recipe.data.on_error,
+        limit=recipe.data.limit,
+        seed=recipe.seed,
+    )
+    if data is not None:
+        has, needed = (
+            [name for name in INPUTS if name in each.column_names] for each in (found.dataset, data.train)
+        )
+        if has != needed:
+            rule = f"must have the inputs of the data: {' and '.join(needed)}"
+            raise InputError(Problem("domain_adaptation.target", rule, " and ".join(has)))
+    return found

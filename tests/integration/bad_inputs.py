@@ -2,6 +2,7 @@
 
 import bad_checkpoints
 import bad_data
+import bad_domain
 import bad_folders
 import bad_models
 import bad_recipes
@@ -14,6 +15,7 @@ AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
     "Data": bad_data.CASES,
+    "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,
     "Evaluation, prediction and the command line": bad_models.CASES,

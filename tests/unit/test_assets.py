@@ -266,7 +266,8 @@ def test_a_line_of_reviews_has_three_fields():
     assert str(caught.value) == "Line 2 of the reviews must have 3 fields. Got 2."
 
 
-def test_the_reviews_are_read_from_the_archive_within(tmp_path):
+@pytest.mark.parametrize(("kind", "make"), [("movie", "make_reviews"), ("amazon", "make_amazon_reviews")])
+def test_the_reviews_are_read_from_the_archive_within(tmp_path, kind, make):
     rated = '1\t2.25\tA "gem", café\r\n2\t-1.0\tDull.\r\n3\t0.1\tFilm'.encode()
     root = "vaderSentiment-3.3.2"
     source = tmp_path / "vaderSentiment-3.3.2.tar.gz"
@@ -275,12 +276,12 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path):
             {
                 f"{root}/LICENSE.txt": b"MIT",
                 f"{root}/additional_resources/hutto_ICWSM_2014.tar.gz": tar_gz(
-                    {"hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": rated}
+                    {f"hutto_ICWSM_2014/{kind}ReviewSnippets_GroundTruth.txt": rated}
                 ),
             }
         )
     )
-    asset = assets.Asset("reviews", Archive("v", "3", source.name, sha256(source)), assets.make_reviews)
+    asset = assets.Asset("reviews", Archive("v", "3", source.name, sha256(source)), getattr(assets, make))
     (tmp_path / "archives").mkdir()
     source.rename(tmp_path / "archives" / source.name)
     place = assets.make(asset, tmp_path)
@@ -290,7 +291,9 @@ def test_the_reviews_are_read_from_the_archive_within(tmp_path):
             {"id": "2", "text": "Dull.", "label": "negative", "rating": "-1.0"},
         ]
     assert (place / "LICENSE").read_text() == "MIT"
-    assert "dropped: 1 whose mean rating is within 0.5 of 0" in (place / "ATTRIBUTION.md").read_text()
+    attribution = (place / "ATTRIBUTION.md").read_text()
+    assert "dropped: 1 whose mean rating is within 0.5 of 0" in attribution
+    assert attribution.startswith(f"# Rated {kind}-review snippets")
 
 
 @pytest.fixture

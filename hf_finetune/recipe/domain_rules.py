@@ -1,0 +1,55 @@
+"""Rules between the fields of a recipe that adapts to another domain."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hf_finetune.errors import Problem
+
+__all__ = ["OF_DOMAIN", "domain_rule_problems"]
+
+BEFORE, DURING = ("continue_pretraining",), ("coral", "dann")
+OF_DOMAIN: dict[str, tuple[tuple[str, ...], Any]] = {
+    "weight": (DURING, 1.0),
+    "stages": (DURING, ()),
+    "epochs": (BEFORE, None),
+    "max_steps": (BEFORE, None),
+    "lr": (BEFORE, 5e-5),
+    "batch_size": (BEFORE, 32),
+    "mask": (BEFORE, None),
+    "source": (BEFORE, False),
+}
+"""Fields of domain_adaptation: the methods that have each, and its default."""
+PLACE = "domain_adaptation"
+
+
+def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check what single fields cannot show.
+
+    Args:
+        recipe: As for ``rule_problems``.
+    """
+    spec = _mapping(recipe.get(PLACE))
+    method = spec.get("method")
+    if method not in (*BEFORE, *DURING):
+        return
+    for field, (owners, default) in OF_DOMAIN.items():
+        value = spec.get(field, default)
+        plain = tuple(value) if isinstance(value, list) else value
+        if plain != default and method not in owners:
+            rule = f"must be left out unless method is {' or '.join(owners)}"
+            yield Problem(f"{PLACE}.{field}", rule, repr(list(value) if isinstance(value, tuple) else value))
+    if spec.get("epochs") is not None and spec.get("max_steps") is not None:
+        rule = "must have either epochs (passes over its inputs) or max_steps (optimiser steps)"
+        yield Problem(PLACE, rule, f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}")
+    if method in BEFORE and _mapping(recipe.get("model")).get("adapter") is not None:
+        rule = f"must be left out when domain_adaptation.method is {method}"
+        repair = "An adapter fits the checkpoint as it is: fine-tune the backbone, or take coral or dann."
+        yield Problem("model.adapter", rule, "", repair)
+    if method in DURING and _mapping(recipe.get("speed")).get("compile") is True:
+        rule = f"must not be true when domain_adaptation.method is {method}"
+        repair = "The features are read inside the model while it computes."
+        yield Problem("speed.compile", rule, "True", repair)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

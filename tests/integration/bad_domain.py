@@ -1,0 +1,123 @@
+"""Bad inputs: another domain that a model is to get used to."""
+
+from bad_input_case import RECIPE, TEXT_RECIPE, Case
+from bad_input_steps import copy, do, rows, write
+
+__all__ = ["CASES"]
+
+
+def adapting(recipe: str, fields: str, train: str = "head") -> str:
+    """Write a recipe that adapts, whose stage trains something."""
+    return recipe.replace("train: head", f"train: {train}") + f"domain_adaptation: {{{fields}}}\n"
+
+
+def images(fields: str, train: str = "'last:1'") -> str:
+    return adapting(RECIPE, fields, train)
+
+
+def texts(fields: str, train: str = "'last:1'") -> str:
+    return adapting(TEXT_RECIPE, fields, train)
+
+
+CASES = [
+    Case(
+        "a method of adapting with a typing error",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  domain_adaptation.method must be 'continue_pretraining', 'coral' or 'dann'. Got 'corral'. "
+            "Nearest: 'coral'."
+        ),
+        write("recipe.yaml", images("target: ./photos/tea, method: corral")),
+    ),
+    Case(
+        "no inputs of the other domain",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  domain_adaptation.target must be a folder, a data file or a Hub id. Got './photoz/tea'. "
+            "Nearest: './photos'."
+        ),
+        write("recipe.yaml", images("target: ./photoz/tea, method: coral")),
+    ),
+    Case(
+        "an image of the other domain that cannot be read",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  domain_adaptation.target, cut.png must hold a readable image. Got a file of no known image format. "
+            "Replace or remove it, or set data.on_error: skip to leave it out."
+        ),
+        do(
+            copy("photos/tea", "drawings"),
+            write("drawings/cut.png", "no image"),
+            write("recipe.yaml", images("target: ./drawings, method: dann")),
+        ),
+    ),
+    Case(
+        "inputs of the other domain that are no texts",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  domain_adaptation.target, data.columns.text must be named, because no column looks like texts. Got "
+            "columns 'stars', 'year'. Set data.columns.text to one of them."
+        ),
+        do(
+            rows("films.csv", "stars,year", "1,1999"),
+            write("recipe.yaml", texts("target: ./films.csv, method: dann")),
+        ),
+    ),
+    Case(
+        "single texts for a model of pairs",
+        "run recipe.yaml",
+        (
+            "Problem:\n  domain_adaptation.target must have the inputs of the data: text. Got text and text_pair."
+        ),
+        do(
+            rows("films.csv", "premise,hypothesis", "a film,a plot", "a plot,no end"),
+            write("recipe.yaml", texts("target: ./films.csv, method: dann")),
+        ),
+    ),
+    Case(
+        "features to be aligned by the head alone",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  stages must train something below the head for coral. Add a stage, train: last:1 for example: the "
+            "head alone cannot change its own input."
+        ),
+        write("recipe.yaml", images("target: ./photos/tea, method: coral", "head")),
+    ),
+    Case(
+        "a stage that is to align and does not exist",
+        "run recipe.yaml",
+        ("Problem:\n  domain_adaptation.stages[0] must be the name of a stage. Got 'haed'. Nearest: 'head'."),
+        write("recipe.yaml", images("target: ./photos/tea, method: dann, stages: [haed]")),
+    ),
+    Case(
+        "a weight for training on masked inputs",
+        "run recipe.yaml",
+        ("Problem:\n  domain_adaptation.weight must be left out unless method is coral or dann. Got 0.5."),
+        write("recipe.yaml", images("target: ./photos/tea, method: continue_pretraining, weight: 0.5")),
+    ),
+    Case(
+        "an adapter on a backbone that is trained on masked inputs",
+        "run recipe.yaml 'model={path: ./bert, adapter: lora}' stages.0.train=lora",
+        (
+            "Problem:\n"
+            "  model.adapter must be left out when domain_adaptation.method is continue_pretraining. An adapter fits "
+            "the checkpoint as it is: fine-tune the backbone, or take coral or dann."
+        ),
+        write("recipe.yaml", texts("target: ./reviews.csv, method: continue_pretraining")),
+    ),
+    Case(
+        "compiled features that are to be aligned",
+        "run recipe.yaml speed.compile=true",
+        (
+            "Problem:\n"
+            "  speed.compile must not be true when domain_adaptation.method is coral. Got True. The features are read "
+            "inside the model while it computes."
+        ),
+        write("recipe.yaml", images("target: ./photos/tea, method: coral")),
+    ),
+]

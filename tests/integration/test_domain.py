@@ -1,0 +1,290 @@
+"""Another domain in whole runs: what each method changes, what it leaves, how it goes on, and what is refused."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from PIL import Image
+from run_helpers import (
+    Record,
+    Stop,
+    changed,
+    log_of,
+    refusal,
+    tiny_image_recipe,
+    tiny_text_recipe,
+    weights_of,
+    with_stages,
+)
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+
+from hf_finetune.processes import start_processes
+from hf_finetune.publishing.portable import portable_recipe
+from hf_finetune.ready import get_ready, plan
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.load import resolve_paths
+from hf_finetune.run import run
+from hf_finetune.run_speed import frozen_work
+
+METHODS = {
+    "coral": {"method": "coral", "weight": 5.0},
+    "dann": {"method": "dann"},
+    "continue_pretraining": {
+        "method": "continue_pretraining",
+        "epochs": 2.0,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "source": True,
+    },
+}
+PRETRAINING = "00-pretraining"
+
+
+@pytest.fixture(scope="session")
+def targets(tmp_path_factory):
+    """Give a folder of ten unlabelled images, and a csv of 13 texts with labels that are not read."""
+    folder = tmp_path_factory.mktemp("targets")
+    (folder / "images").mkdir()
+    for index in range(10):
+        Image.new("RGB", (40, 40), (20 * index, 255 - 20 * index, 90)).save(
+            folder / "images" / f"{index}.png"
+        )
+    lines = ["text,label", *(f"the plot {'fine ' * (index % 4)}{index},{index}" for index in range(13))]
+    (folder / "texts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"image": str(folder / "images"), "text": str(folder / "texts.csv")}
+
+
+@pytest.fixture(scope="session")
+def adapted(targets, squares, reviews, timm_checkpoint, bert_checkpoint):
+    """Give the maker of a tiny recipe for images or texts with a method."""
+
+    def make(kind, method, **changes):
+        tiny = partial(tiny_image_recipe, squares, timm_checkpoint)
+        if kind == "text":
+            tiny = partial(tiny_text_recipe, reviews, bert_checkpoint)
+        fields = METHODS[method] if method else {}
+        domain = {**fields, "target": targets[kind]} if method else None
+        return tiny(**{"domain_adaptation": domain, "evaluation": {"linear_probe": None}, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, adapted):
+    """Give the finished run of each kind and method, made once, with what a callback saw of it."""
+    made = {}
+
+    def get(kind, method):
+        if (kind, method) not in made:
+            folder, record = tmp_path_factory.mktemp("adapted") / "run", Record()
+            result = run(adapted(kind, method), folder, callbacks=[record])
+            made[kind, method] = (folder, result, record)
+        return made[kind, method]
+
+    return get
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("method", ["coral", "dann"])
+def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_without(
+    runs, adapted, kind, method
+):
+    folder, result, record = runs(kind, method)
+    without = runs(kind, None)[0]
+    first = [each / "stages" / "01-head" / "model.safetensors" for each in (folder, without)]
+    assert first[0].read_bytes() == first[1].read_bytes()
+    assert changed(weights_of(folder), weights_of(without))
+    stages = plan(adapted(kind, method)).plan.stages
+    for planned, before, after in zip(stages, record.before, record.after, strict=True):
+        buffers = {name for name in before if "running_" in name or "num_batches" in name}
+        frozen = {name for name in buffers if name.rpartition(".")[0] in planned.frozen_batch_norms}
+        moved = changed(before, after)
+        assert moved <= {*planned.trainable, *(buffers - frozen)} and moved & set(planned.trainable)
+    losses = [entry["domain_loss"] for entry in log_of(folder, "02-all") if "loss" in entry]
+    assert len(losses) == plan(adapted(kind, method)).plan.stages[1].steps and min(losses) > 0.0
+    assert not any("domain_loss" in entry for entry in log_of(folder, "01-head"))
+    reasons = [stage["prefix_cache"]["reason"] for stage in result.metrics["stages"]]
+    assert (
+        reasons[1]
+        == {
+            "image": "the other domain's inputs go the same way",
+            "text": "nothing is frozen",
+        }[kind]
+    )
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_the_pretraining_is_a_stage_of_its_own_and_the_first_one_begins_with_its_backbone(runs, kind):
+    folder, result, record = runs(kind, "continue_pretraining")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["pretraining"]["state"] == "done"
+    assert manifest["pretraining"]["result"] == result.metrics["pretraining"]
+    found = result.metrics["pretraining"]
+    examples = {"image": 34, "text": 41}[kind]
+    assert (found["name"], found["examples"], found["epochs"]) == ("pretraining", examples, 2.0)
+    assert found["steps"] == 2 * -(-examples // 4)
+    assert [stage["name"] for stage in result.metrics["stages"]] == ["head", "all"]
+    losses = [entry["loss"] for entry in log_of(folder, PRETRAINING) if "loss" in entry]
+    assert len(losses) == found["steps"] and losses[-1] < losses[0]
+    backbone = load_file(folder / "stages" / PRETRAINING / "backbone.safetensors")
+    first, plain = record.before[1], runs(kind, None)[2].before[0]
+    assert len(record.before) == 3
+    same = {name for name in first if torch.equal(first[name], plain[name])}
+    assert all(torch.equal(first[name], value) for name, value in backbone.items())
+    assert len(backbone) > 10 and same.isdisjoint(
+        name for name, value in backbone.items() if value.is_floating_point() and value.ndim > 1
+    )
+    assert {name for name in first if name not in backbone} <= same  # the head is as new as it was
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_saved_model_is_plain_and_holds_no_domain_classifier(runs, kind, method):
+    folder = runs(kind, method)[0] / "model"
+    auto = AutoModelForImageClassification if kind == "image" else AutoModelForSequenceClassification
+    _, info = auto.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert not any(folder.glob("*.py"))
+    assert load_file(folder / "model.safetensors").keys() == weights_of(runs(kind, None)[0]).keys()
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize(
+    ("method", "stops"),
+    [
+        ("coral", [Stop("all", 3, "ctrl-c")]),
+        ("dann", [Stop("head", 2, "ctrl-c"), Stop("all", 3, "ctrl-c"), Stop("all", 5, "begin")]),
+        (
+            "continue_pretraining",
+            [
+                Stop("pretraining", 2, "begin"),
+                Stop("pretraining", 5, "ctrl-c"),
+                Stop("pretraining", 12, "ctrl-c"),
+                Stop("head", 3, "ctrl-c"),
+                Stop("all", 2, "ctrl-c"),
+            ],
+        ),
+    ],
+)
+def test_a_run_that_is_interrupted_ends_the_same_bit_for_bit(tmp_path, runs, adapted, kind, method, stops):
+    whole = runs(kind, method)[0]
+    for index, stop in enumerate(stops):
+        with pytest.raises(KeyboardInterrupt):
+            run(adapted(kind, method), tmp_path / "run", resume=index > 0, callbacks=[stop])
+    run(adapted(kind, method), tmp_path / "run", resume=True)
+    assert changed(weights_of(whole), weights_of(tmp_path / "run")) == set()
+    for stage in ([PRETRAINING] if method == "continue_pretraining" else []) + ["01-head", "02-all"]:
+        assert log_of(whole, stage) == log_of(tmp_path / "run", stage)
+
+
+def test_a_checkpoint_of_dann_holds_the_state_of_the_domain_classifier(runs):
+    stages = runs("text", "dann")[0] / "stages"
+    assert all((each / "domain.pt").is_file() for each in stages.glob("02-all/checkpoint-*"))
+    assert not list(stages.glob("01-head/checkpoint-*/domain.pt"))
+    seal = json.loads(next(stages.glob("02-all/checkpoint-*/whole.json")).read_text(encoding="utf-8"))
+    assert "domain.pt" in seal["files"]
+
+
+def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapted, targets):
+    recipe = adapted("text", "continue_pretraining")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[Stop("pretraining", 3, "ctrl-c")])
+    text = (tmp_path / "other.csv").write_text("text\nthe film\na plot\n", encoding="utf-8")
+    assert text
+    content = recipe.model_dump(mode="json")
+    content["domain_adaptation"]["target"] = str(tmp_path / "other.csv")
+    other = parse_recipe(content)
+    told = refusal(lambda: run(other, tmp_path / "run", resume=True))
+    assert "must go on with the data that the run began with" in told
+    told = refusal(lambda: run(other, tmp_path / "run", resume=True, allow_changes=True))
+    assert told == ("domain_adaptation must stay as it was once the pretraining has begun. Begin a new run.")
+    assert (
+        refusal(lambda: run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
+        == told
+    )
+    content = recipe.model_dump(mode="json") | {"seed": 4}
+    told = refusal(lambda: run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True))
+    assert "The data must stay as it was until the pretraining is done. Begin a new run." in told
+
+
+def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
+    with pytest.raises(KeyboardInterrupt):
+        run(adapted("text", None), tmp_path / "run", callbacks=[Stop("head", 2, "ctrl-c")])
+    recipe = adapted("text", "continue_pretraining")
+    told = refusal(lambda: run(recipe, tmp_path / "run", resume=True, allow_changes=True))
+    assert told == (
+        "domain_adaptation.method must not be continue_pretraining once the first stage has begun. "
+        "Begin a new run."
+    )
+
+
+def test_a_stage_begins_anew_with_another_weight(tmp_path, adapted):
+    recipe = adapted("text", "coral")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
+    content = recipe.model_dump(mode="json")
+    content["domain_adaptation"]["weight"] = 9.0
+    run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
+    changes = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["changes"]
+    assert changes[0]["recipe"] == {"domain_adaptation.weight": [5.0, 9.0]} and changes[0]["anew"]
+
+
+@pytest.mark.parametrize("method", ["dann", "continue_pretraining"])
+def test_each_fold_of_a_cross_validation_adapts_too(tmp_path, adapted, method):
+    run(adapted("text", method, evaluation={"folds": 2, "linear_probe": None}), tmp_path / "run")
+    for fold in ("1-of-2", "2-of-2"):
+        folder = tmp_path / "run" / "folds" / fold
+        if method == "dann":
+            assert "domain_loss" in log_of(folder, "02-all")[0]
+        else:
+            assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["pretraining"]
+
+
+def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
+    report = plan(adapted("image", "coral"))
+    assert report.notes[-2:] == (
+        "Stage head leaves the other domain aside: it trains the head only.",
+        f"Stage all makes the head's input alike for the 10 inputs of {targets['image']}: coral, weight 5.",
+    )
+    assert frozen_work(report)[1] == (
+        "frozen layers: computed in every epoch; the other domain's inputs go the same way"
+    )
+    assert plan(adapted("text", "continue_pretraining")).notes[-1] == (
+        "Before stage 1, as stage 0, pretraining: everything below the head learns to fill in masked tokens in "
+        f"the 13 inputs of {targets['text']} and of the training split, for 2 epochs at lr 0.001."
+    )
+    content = adapted("text", "dann").model_dump(mode="json")
+    content["domain_adaptation"] |= {"target": "nobody/has-this", "stages": ["all"]}
+    assert plan(parse_recipe(content)).notes[-2:] == (
+        "Stage head leaves the other domain aside: it is not named.",
+        "Stage all makes the head's input alike for the inputs of nobody/has-this: dann, weight 1.",
+    )
+
+
+def test_the_path_of_the_other_domain_is_looked_up_beside_the_recipe_and_not_given_to_others(
+    tmp_path, adapted
+):
+    content = adapted("text", "dann").model_dump(mode="json")
+    content["domain_adaptation"]["target"] = "films.csv"
+    (tmp_path / "films.csv").write_text("text\na film\n", encoding="utf-8")
+    found = resolve_paths(parse_recipe(content), [tmp_path])
+    assert found.domain_adaptation.target == str(tmp_path / "films.csv")
+    assert portable_recipe(found).domain_adaptation.target == "./films.csv"
+    assert portable_recipe(adapted("text", None)).domain_adaptation is None
+
+
+def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
+    ready = get_ready(adapted("text", "dann"), start_processes())
+    assert len(ready.target) == 13 and not ready.pretrains
+    assert get_ready(adapted("text", "continue_pretraining"), start_processes()).pretrains
+    assert get_ready(adapted("text", None), start_processes()).target is None
+
+
+def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
+    recipe = with_stages(adapted("text", "dann"), {}, {"teacher": str(runs("text", None)[0])})
+    assert refusal(lambda: plan(recipe)) == (
+        "stages[1].teacher must be left out in a stage that dann is added to. "
+        "Name the other stages in domain_adaptation.stages."
+    )
