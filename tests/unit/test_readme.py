@@ -151,7 +151,7 @@ def test_the_table_of_stage_fields_is_complete_and_its_defaults_are_true():
             values = re.findall(r"`([^`]+)`", defaults) or [None] * len(names)
             shown |= dict(zip(names, values, strict=True))
     assert set(shown) == set(StageSpec.model_fields)
-    assert sum(text is not None for text in shown.values()) == 14
+    assert sum(text is not None for text in shown.values()) == 15
     default = StageSpec.model_validate({"train": "head", "epochs": 1, "lr": 1e-3})
     for name, text in shown.items():
         if text is not None:
