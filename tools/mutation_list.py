@@ -1,6 +1,7 @@
 """The defences of the package, how each is taken away, and the tests that must then fail."""
 
 from mutation import Mutation
+from mutation_list_domain import OF_DOMAIN
 from mutation_list_kept import OF_KEPT
 from mutation_list_processes import OF_PROCESSES
 from mutation_list_regular import OF_REGULAR
@@ -355,6 +356,7 @@ MUTATIONS = (
         (f"{TRAP_MODELS}14_the_best_checkpoint_is_really_restored[vit]",),
     ),
     *OF_KEPT,
+    *OF_DOMAIN,
     *OF_PROCESSES,
     *OF_REGULAR,
 )

@@ -288,3 +288,12 @@ def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
         "stages[1].teacher must be left out in a stage that dann is added to. "
         "Name the other stages in domain_adaptation.stages."
     )
+
+
+@pytest.mark.parametrize(("kind", "field"), [("image", "mixup"), ("image", "cutmix"), ("text", "r_drop")])
+def test_what_mixes_or_repeats_batches_is_refused_in_a_stage_that_aligns(adapted, kind, field):
+    recipe = with_stages(adapted(kind, "coral"), {}, {"regularize": {field: 1.0}})
+    assert refusal(lambda: plan(recipe)) == (
+        f"stages[1].regularize.{field} must be left out in a stage that coral is added to. "
+        "Name the other stages in domain_adaptation.stages."
+    )
