@@ -27,14 +27,16 @@ from hf_finetune.processes import (
 )
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import Ready, get_ready, load_pretrained
+from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.ready_forward import try_forward
+from hf_finetune.ready_multitask import get_ready
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.run_folds import cross_validate
+from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.run_speed import cache_settings, decode_images
 from hf_finetune.run_teachers import load_teachers
@@ -181,7 +183,7 @@ def _run(
             shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
         write_report(folder)
-        if ready.saves != "adapter":
+        if ready.saves != "adapter" and not ready.parts:
             write_card(folder)
     wait_for_all(state)
     return RunResult(folder, metrics, ready.headline)
@@ -220,9 +222,9 @@ def _run_stage(
             train=inputs.train,
             validation=inputs.validation,
             collate=inputs.collate,
-            compute_metrics=_trainer_metrics(ready),
+            compute_metrics=score_tasks(ready) if ready.parts else _trainer_metrics(ready),
             best_metric=best,
-            greater_is_better=best not in (None, "loss") and greater_is_better(str(best)),
+            greater_is_better=best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
             lengths=inputs.lengths,
             evaluation_batch_size=recipe.evaluation.batch_size,
             speed=recipe.speed,
@@ -235,9 +237,12 @@ def _run_stage(
             cache=cache,
             track=recipe.track,
             teacher=teacher,
-            balance=balance_of(
+            balance=None
+            if ready.parts
+            else balance_of(
                 stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
             ),
+            mix=mix_of(ready, stage),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -260,6 +265,8 @@ def _results(
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
+    if ready.parts:
+        return finish_tasks(model, ready, manifest, folder, state.device, progress)
     stages = [record.result for record in manifest.stages]
     metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
     write_data(ready, folder)

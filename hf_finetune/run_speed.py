@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
+from hf_finetune.models.joining import join_tasks
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
-from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
@@ -82,12 +83,15 @@ def _frozen_work(
 def _subject(report: PlanReport) -> Subject:
     """Build the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
-    task, config = TASKS[recipe.task], copy.deepcopy(report.config)
+    task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
     processor = load_processor(
         model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
     )
     task.configure(processor, config, recipe.data)
     skeleton = build_skeleton(config, task.modality)
+    if isinstance(recipe, MultiTaskRecipe):
+        each = {name: build_skeleton(one, task.modality) for name, one in report.configs.items()}
+        skeleton = join_tasks(each, learns_weights=recipe.weighting == "uncertainty")
     add_recipe_adapter(skeleton, recipe)
     return skeleton, task.dummy(processor)
 
@@ -114,7 +118,7 @@ def _views(recipe: Recipe, spec: PrefixCacheSpec, planned: StagePlan) -> tuple[i
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return recipe.data.augment.varies(TASKS[recipe.task].modality)
+    return recipe.data.augment.varies(TASKS[recipe.kind].modality)
 
 
 def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:

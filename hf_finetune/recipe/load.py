@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.multitask import MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.problems import problems_of
@@ -77,7 +78,13 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
         folders: Where relative paths are looked up, in this order.
     """
     changes: dict[str, Any] = {}
-    for name, part in (("model", recipe.model), ("data", recipe.data)):
+    if isinstance(recipe, MultiTaskRecipe):
+        tasks = {name: (one, _resolved(one.data, folders)) for name, one in recipe.tasks.items()}
+        changes["tasks"] = {
+            name: one.model_copy(update={"data": data}) for name, (one, data) in tasks.items()
+        }
+    own_data = () if isinstance(recipe, MultiTaskRecipe) else (("data", recipe.data),)
+    for name, part in (("model", recipe.model), *own_data):
         if (found := _resolved(part, folders)) is not part:
             changes[name] = found
     if any(stage.teacher for stage in recipe.stages):
@@ -138,18 +145,18 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
         raise InputError(
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
-    found = list(problems)
-    changes, wrong = _read_overrides(overrides)
+    found, root = list(problems), recipe_class(content)
+    changes, wrong = _read_overrides(overrides, root)
     found.extend(wrong)
     for override in changes:
         try:
-            content = apply_override(content, override)
+            content = apply_override(content, override, root)
         except InputError as error:
             found.extend(error.problems)
     try:
-        recipe = Recipe.model_validate(dict(content))
+        recipe = root.model_validate(dict(content))
     except ValidationError as error:
-        found += [*problems_of(error), *rule_problems(content)]
+        found += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
         # rules that ran in the schema too show values as they were read there (1.0); keep those as given (1)
         raise InputError({(problem.place, problem.rule): problem for problem in found}.values()) from error
     if found:
@@ -157,12 +164,14 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     return recipe
 
 
-def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+def _read_overrides(
+    texts: Sequence[str], root: type[Recipe] = Recipe
+) -> tuple[list[Override], list[Problem]]:
     overrides: list[Override] = []
     problems: list[Problem] = []
     for text in texts:
         try:
-            overrides.append(read_override(text))
+            overrides.append(read_override(text, root))
         except InputError as error:
             problems.extend(error.problems)
     return overrides, problems

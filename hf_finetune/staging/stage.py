@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors.torch import load_model, save_file, save_model
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -36,6 +36,7 @@ from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.mixing import Mix, MixedTrainer, RestingHeads
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
@@ -100,6 +101,7 @@ def train_stage(
     track: Sequence[str] = (),
     teacher: Teacher | None = None,
     balance: Balance | None = None,
+    mix: Mix | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -128,13 +130,14 @@ def train_stage(
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
         teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
         balance: How scarce classes get their share; None leaves them as they are.
+        mix: Several tasks, whose loss takes the place of the target's; None for one.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = balanced_loss(target, balance, stage.label_smoothing)
+    loss = mix.loss if mix is not None else balanced_loss(target, balance, stage.label_smoothing)
     fast = make_faster(
         model,
         stage,
@@ -163,6 +166,7 @@ def train_stage(
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
         *callbacks,
+        *([RestingHeads()] if mix is not None else []),
         SharedBuffers(),
         interrupt,
     ]
@@ -207,12 +211,12 @@ def train_stage(
         ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
-    trainer = StagedTrainer(
+    trainer = (StagedTrainer if mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=loss if teacher is None else loss_with_teacher(loss, teacher, target),
         lengths=lengths,
-        sampler=_sampler(balance, stage, lengths, seed),
+        sampler=_sampler(balance, mix, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
         teacher=teacher,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
@@ -257,12 +261,18 @@ def train_stage(
 
 
 def _sampler(
-    balance: Balance | None, stage: StageSpec, lengths: Sequence[int] | None, seed: int
-) -> BalancedSampler | None:
-    """Give what draws each class alike, where the stage is to do that; its steps are those of all processes."""
+    balance: Balance | None,
+    mix: Mix | None,
+    stage: StageSpec,
+    lengths: Sequence[int] | None,
+    seed: int,
+) -> Sampler[int] | None:
+    """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
+    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
+    if mix is not None:
+        return mix.sampler(seed, lengths, examples_per_step)
     if balance is None or balance.classes is None:
         return None
-    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
     return BalancedSampler(balance.classes, seed, lengths, examples_per_step)
 
 
