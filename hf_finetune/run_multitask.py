@@ -187,6 +187,7 @@ def _link(source: Path, place: Path) -> None:
     """Put a folder in a second place, without a second copy of its files where the disk can do that."""
     place.parent.mkdir(exist_ok=True)
     with replacing_folder(place) as partial:
+        partial.mkdir()
         for file in source.iterdir():
             try:
                 os.link(file, partial / file.name)

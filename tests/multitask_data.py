@@ -8,9 +8,9 @@ COMMON = {"epochs": 2.0, "batch_size": 4}
 
 
 def squares_by_shade(squares, path):
-    """Write a csv that tells dark squares from bright ones, and is of 27 of the 36 only."""
+    """Write a csv that tells dark squares from bright ones, and is of 24 of the 36 only."""
     files = sorted(squares.rglob("*.png"))
-    kept = [file for index, file in enumerate(files) if index % 4]
+    kept = [file for index, file in enumerate(files) if index % 3]
     rows = [f"{file},{'dark' if int(file.stem) < 6 else 'bright'}" for file in kept]
     path.write_text("\n".join(["image,shade", *rows, ""]), encoding="utf-8")
     return path
@@ -19,7 +19,10 @@ def squares_by_shade(squares, path):
 def texts_by_length(path, labels="amount"):
     """Write a csv of 24 texts with the number of their words, or of 24 with the words that occur in them."""
     words = ["good", "great", "fine", "bad", "poor", "dull"]
-    texts = [" ".join([words[index % 6], *["the film"] * (1 + index % 5), words[index // 6]]) for index in range(24)]
+    texts = [
+        " ".join([words[index % 6], *["the film"] * (1 + index % 5), words[index // 6]])
+        for index in range(24)
+    ]
     amounts = [len(text.split()) / 4 + 0.1 for text in texts]
     rows = [f"{text},{amount}" for text, amount in zip(texts, amounts, strict=True)]
     path.write_text("\n".join(["text,words", *rows, ""]), encoding="utf-8")

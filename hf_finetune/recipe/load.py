@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.recipe.multitask import MultiTaskRecipe, recipe_class, task_problems
+from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.problems import problems_of
@@ -114,7 +114,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (draft 2020-12) of a recipe file, by which editors complete and check recipes."""
-    schema = Recipe.model_json_schema()
+    schema, several = Recipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
+    schema["$defs"] = {**several["$defs"], **schema["$defs"]}
     by_name = {part.__name__: part for part in parts() if part.shorthand}
     for name in by_name.keys() & schema["$defs"].keys():
         full = schema["$defs"][name]
@@ -128,8 +129,46 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
+        "required": [field for field in schema["required"] if field != "data"],
+        "properties": {**several["properties"], **schema["properties"], **_of_either(schema, several)},
         "title": "hf-finetune recipe",
-        "oneOf": [_given("stages", "strategy"), _given("strategy", "stages")],
+        "oneOf": [
+            _merged(tasks, stages)
+            for tasks in _forms_of_tasks(schema, several)
+            for stages in (_given("stages", "strategy"), _given("strategy", "stages"))
+        ],
+    }
+
+
+def _of_either(schema: dict[str, Any], several: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields that are other ones in a recipe of several tasks, as they are in either."""
+    task, data = schema["properties"]["task"], schema["properties"]["data"]
+    forms = [_bare(data), _bare(several["properties"]["data"])]
+    return {
+        "task": {**task, "enum": [*task["enum"], MULTI_TASK]},
+        "data": {"description": data["description"], "anyOf": forms},
+    }
+
+
+def _bare(field: dict[str, Any]) -> dict[str, Any]:
+    return {"$ref": field["$ref"]}
+
+
+def _forms_of_tasks(schema: dict[str, Any], several: dict[str, Any]) -> list[dict[str, Any]]:
+    """Say in JSON Schema what a recipe of one task has, and what one of several."""
+    own = [name for name in several["properties"] if name not in schema["properties"]]
+    one = {"task": {"not": {"const": MULTI_TASK}}, "data": _bare(schema["properties"]["data"])}
+    many = {"task": {"const": MULTI_TASK}, "data": _bare(several["properties"]["data"])}
+    return [
+        {"required": ["data"], "properties": {**one, **dict.fromkeys(own, False)}},
+        {"required": ["tasks"], "properties": many},
+    ]
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "required": [*one["required"], *other["required"]],
+        "properties": {**one["properties"], **other["properties"]},
     }
 
 

@@ -131,7 +131,7 @@ class MultiTaskRecipe(Recipe):
     )
     weighting: Literal["fixed", "uncertainty"] = Field(
         default="fixed",
-        description="Weight of each task's loss: fixed by the tasks' weight, or uncertainty (learnt).",
+        description="Factor on each task's loss: fixed (the weight of each task), or uncertainty (learnt).",
     )
 
     @property
