@@ -65,7 +65,7 @@ def text_recipe(reviews, words, checkpoint, **changes):
     kind = "text-classification"
     content = {
         "task": "multi-task",
-        "model": str(checkpoint),
+        "model": checkpoint if isinstance(checkpoint, dict) else str(checkpoint),
         "tasks": {
             "type": {
                 "task": kind,

@@ -192,6 +192,7 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
             content = apply_override(content, override, root)
         except InputError as error:
             found.extend(error.problems)
+    root = recipe_class(content)  # an override may have named the task
     try:
         recipe = root.model_validate(dict(content))
     except ValidationError as error:

@@ -123,7 +123,8 @@ class MultiTaskRecipe(Recipe):
         default=SharedDataSpec(), description="How the examples of all tasks become inputs."
     )
     tasks: dict[str, TaskSpec] = Field(
-        min_length=2, description="The tasks by their names, each with its data; two at least."
+        description="The tasks by their names, each with its data; two at least.",
+        json_schema_extra={"minProperties": 2},
     )
     mixing: MixingSpec = Field(
         default=MixingSpec(),
@@ -220,6 +221,9 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
     first = next(
         ((name, spec.get("task")) for name, spec in tasks.items() if spec.get("task") in KINDS), None
     )
+    if len(tasks) == 1:
+        repair = "Name another one beside it, or give the recipe of one task."
+        yield Problem("tasks", "must name two tasks at least", ", ".join(map(shown, tasks)), repair)
     for name, spec in tasks.items():
         if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
             rule = "must start with a letter or digit and hold only letters, digits, '_' and '-'"

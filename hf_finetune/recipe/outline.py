@@ -44,7 +44,7 @@ def step_into(annotation: Any, step: str | int) -> Any:
     """
     if step in (PLAIN, PER_GROUP):
         return annotation
-    if part := part_in(annotation, step) if get_origin(annotation) is not tuple else None:
+    if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
         return part.model_fields[step].annotation if step in part.model_fields else None
     for one in (annotation, *get_args(annotation)):
         if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):

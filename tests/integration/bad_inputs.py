@@ -6,6 +6,7 @@ import bad_folders
 import bad_models
 import bad_recipes
 import bad_stages
+import bad_tasks
 from bad_input_case import Case
 
 __all__ = ["AREAS", "CASES"]
@@ -13,6 +14,7 @@ __all__ = ["AREAS", "CASES"]
 AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
+    "Several tasks": bad_tasks.CASES,
     "Data": bad_data.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,
