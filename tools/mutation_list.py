@@ -3,6 +3,7 @@
 from mutation import Mutation
 from mutation_list_kept import OF_KEPT
 from mutation_list_processes import OF_PROCESSES
+from mutation_list_tasks import OF_TASKS
 from mutation_removals import (
     accept_loss_arguments,
     beside_the_base_model,
@@ -355,4 +356,5 @@ MUTATIONS = (
     ),
     *OF_KEPT,
     *OF_PROCESSES,
+    *OF_TASKS,
 )

@@ -1,6 +1,7 @@
 """Several tasks in one model: shares of an epoch, labels, the loss, the heads, and what a step moves."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,13 +9,14 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.mixed import MixedExamples, task_columns
+from hf_finetune.data.seeded import set_epoch
 from hf_finetune.models.head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.plan.mixing import epoch_counts
 from hf_finetune.staging.balancing import balanced_loss
-from hf_finetune.staging.mixing import RestingHeads, TaskSampler, mixed_loss
+from hf_finetune.staging.mixing import MixedTrainer, RestingHeads, TaskSampler, mixed_loss
 from hf_finetune.staging.sharing import WithFillers
 
 COLUMNS = task_columns({"type": ("single_label", 3), "tags": ("multi_label", 2), "price": ("regression", 1)})
@@ -81,6 +83,19 @@ def test_a_label_has_numbers_in_the_columns_of_its_task_only():
     torch.testing.assert_close(rows, torch.tensor(expected), equal_nan=True)
     filler = torch.tensor(WithFillers(mixed)[len(mixed)]["labels"])
     assert filler.isnan().all()
+
+
+class Versions(list):
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+
+def test_the_epoch_reaches_the_examples_of_every_task():
+    parts = [Versions([{"labels": 0}]), Versions([{"labels": 1}])]
+    set_epoch(MixedExamples(parts, COLUMNS[:2], 4), 3)
+    assert [part.epoch for part in parts] == [3, 3]
 
 
 LOGITS = torch.tensor(
@@ -175,6 +190,14 @@ def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_dec
     assert step([[0.0, NAN], [1.0, NAN], [NAN, 1.0], [NAN, 0.0]]) == everything
     of_b = {"1.task_b.weight", "1.task_b.bias", "1.log_variance_b"}
     assert step([[0.0, NAN], [1.0, NAN], [1.0, NAN], [0.0, NAN]]) == everything - of_b
+
+
+def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
+    trainer = MixedTrainer.__new__(MixedTrainer)
+    trainer.accelerator = SimpleNamespace(gather=lambda number: number)
+    filler = torch.full((1, 4), NAN)
+    batches = [{"labels": LABELS}, {"labels": torch.cat([LABELS[1:2], filler])}]
+    assert trainer._get_num_items_in_batch(batches, torch.device("cpu")).item() == 4
 
 
 ARCHITECTURES = [
