@@ -61,7 +61,7 @@ def plan(recipe: Recipe) -> PlanReport:
     ]
     notes = [*ready.data.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
     found = tuple(filter(None, [*notes, ready.plan.layout.note]))
-    return PlanReport(cast(Recipe, ready.asked), ready.plan, found, sum(counts), ready.config, configs)
+    return PlanReport(ready.asked, ready.plan, found, sum(counts), ready.config, configs)
 
 
 def get_ready(recipe: Recipe, state: PartialState, spread: Spread | None = None) -> Ready:

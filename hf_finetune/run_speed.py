@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from math import ceil
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.data.mixed import MixedExamples
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
@@ -140,18 +142,44 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
         else:
             train, validation = train + kept.views, validation + 1
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
-    made, report = decode_once(
-        inputs,
-        train_passes=train,
-        validation_passes=validation,
-        folder=cache_folder(),
-        size_limit=limit,
-        source=_digest(ready, None),
-        always=speed.decode_once is True,
-    )
-    if report.used:
-        logger.info("Images are decoded once: %s bytes are kept.", f"{report.bytes:,}")
+    kept = 0
+
+    def decode(examples: Inputs, source: str) -> Inputs:
+        nonlocal kept
+        made, report = decode_once(
+            examples,
+            train_passes=train,
+            validation_passes=validation,
+            folder=cache_folder(),
+            size_limit=limit - kept,
+            source=source,
+            always=speed.decode_once is True,
+        )
+        kept += report.bytes
+        return made
+
+    made = _each_task(inputs, _digest(ready, None), decode)
+    if kept:
+        logger.info("Images are decoded once: %s bytes are kept.", f"{kept:,}")
     return made
+
+
+def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
+    """Decode the images of each of several tasks by themselves, or those of the only one."""
+    train, validation = inputs.train, inputs.validation
+    if not isinstance(train, MixedExamples):
+        return decode(inputs, source)
+    decoded = [
+        decode(replace(inputs, train=part, validation=None), f"{source}-{own.name}").train
+        for part, own in zip(train.parts, train.columns, strict=True)
+    ]
+    if validation is not None:
+        held = [
+            decode(replace(inputs, train=(), validation=part), f"{source}-{own.name}").validation
+            for part, own in zip(validation.parts, validation.columns, strict=True)
+        ]
+        validation = validation.over(held)
+    return replace(inputs, train=train.over(decoded), validation=validation)
 
 
 def _digest(ready: Ready, seed: int | None) -> str:

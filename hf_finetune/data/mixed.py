@@ -88,7 +88,11 @@ class MixedExamples(Dataset):
 
     def cycling(self, views: int) -> "MixedExamples":
         """Give the same examples in the first versions only, again and again."""
-        return MixedExamples([cycle(part, views) for part in self.parts], self.columns, self.width)
+        return self.over([cycle(part, views) for part in self.parts])
+
+    def over(self, parts: Sequence[Any]) -> "MixedExamples":
+        """Give others in the place of each task's examples."""
+        return MixedExamples(parts, self.columns, self.width)
 
     def __len__(self) -> int:
         return self.ends[-1]

@@ -265,12 +265,13 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         if method == "sampler":
             repair = "The mixing of the tasks says what is drawn. Take class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
-        if _mapping(balance).get("weights") is not None:
+        weights = _mapping(balance).get("weights")
+        if weights is not None:
             repair = (
                 "The classes of one task are not those of another. Leave them out, and they are worked out."
             )
             rule = "must be left out when the task is multi-task"
-            yield Problem(f"{place}.balance.weights", rule, shown(balance["weights"]), repair)
+            yield Problem(f"{place}.balance.weights", rule, shown(weights), repair)
 
 
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

@@ -64,7 +64,8 @@ class MultiTask:
         train = MixedExamples([inputs.train for inputs in made], self.columns, width)
         if lengths is not None and len(lengths) < len(train):
             lengths = None
-        validation = MixedExamples(*zip(*held, strict=True), width) if held else None
+        examples, own = [one for one, _ in held], [one for _, one in held]
+        validation = MixedExamples(examples, own, width) if held else None
         return Inputs(train, validation, made[0].collate, lengths)
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:

@@ -303,3 +303,14 @@ def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_override
     other = load_recipe(tmp_path / "recipe.yaml", changes)
     assert (other.tasks["shade"].weight, other.mixing.method) == (0.25, "equal")
     assert other.tasks["colour"].data.split.test == 0.2
+
+
+def test_images_that_are_decoded_once_train_the_same(tmp_path, images, image_run, caplog):
+    caplog.set_level("INFO", logger="hf_finetune")
+    folder = run(images(speed={"decode_once": True}), tmp_path / "run").folder
+    assert "Images are decoded once" in caplog.text
+    for stage in ("01-head", "02-all"):
+        one, other = (
+            load_file(each / "stages" / stage / "model.safetensors") for each in (image_run[0].folder, folder)
+        )
+        assert changed(one, other) == set()
