@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
     from hf_finetune.plan.stages import build_plan
-    from hf_finetune.ready import plan
+    from hf_finetune.ready_multitask import plan
     from hf_finetune.recipe import Recipe, load_recipe
     from hf_finetune.run import run
     from hf_finetune.staging.callbacks import FreezingCallback
@@ -45,7 +45,7 @@ _HOME = {
     "build_plan": "hf_finetune.plan.stages",
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.models.groups",
-    "plan": "hf_finetune.ready",
+    "plan": "hf_finetune.ready_multitask",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.run",
 }

@@ -121,7 +121,7 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     loaded = load_recipe(recipe, overrides or ())
     quiet_libraries(err)
-    from hf_finetune.ready import plan
+    from hf_finetune.ready_multitask import plan
     from hf_finetune.run_speed import frozen_work
 
     report = plan(loaded)

@@ -16,6 +16,7 @@ from hf_finetune.files import replacing
 from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready
 from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["contact_sheet", "preview", "spread_over_classes", "text_page"]
@@ -77,6 +78,7 @@ def preview(recipe: Recipe, output: Path | None = None, *, examples: int = 6, ve
     Raises:
         InputError: If recipe, data or checkpoint cannot be used, or if the file's name does not suit what it holds.
     """
+    refuse_several(recipe, "preview")
     modality = "image" if recipe.task == "image-classification" else "text"
     path = output or Path(NAMES[modality])
     if path.suffix.lower() not in SUFFIXES[modality]:

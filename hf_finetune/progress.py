@@ -173,6 +173,12 @@ class RunDisplay:
             "Model",
             f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model'{trusted})",
         )
+        if tasks := result.metrics.get("tasks"):
+            how = " and ".join(
+                f"pipeline({found['task']!r}, model='{result.folder}/model/{name}')"
+                for name, found in tasks.items()
+            )
+            what, how = "Models", f"load them with {how}"
         if not (result.folder / "model").exists():
             what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"
         console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)

@@ -1,8 +1,9 @@
 """Check everything that a run needs, before anything is written: recipe, data and checkpoint together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from dataclasses import field as field_of
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hf_finetune.evaluation.metrics import default_metrics, metric_problem
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.compressing import has_zeros, stage_layouts
+from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.domain import domain_notes, domain_problems
@@ -26,7 +28,7 @@ from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
-from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSettings
 from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
@@ -38,6 +40,7 @@ __all__ = [
     "PlanReport",
     "Ready",
     "add_recipe_adapter",
+    "config_of",
     "data_at_hand",
     "get_ready",
     "load_pretrained",
@@ -60,6 +63,7 @@ class PlanReport:
         notes: Sentences for the person.
         examples: Number of training examples; None if the data is not at hand.
         config: Of the model to be.
+        configs: Of each of several tasks, that of its model; empty for one.
     """
 
     recipe: Recipe
@@ -67,6 +71,7 @@ class PlanReport:
     notes: tuple[str, ...]
     examples: int | None
     config: PreTrainedConfig
+    configs: Mapping[str, PreTrainedConfig] = field_of(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Ready:
         plan: What each stage trains.
         headline: Names of the metrics, the leading one first.
         target: Inputs of the domain that the model is adapted to; None if it is not.
+        parts: Of each of several tasks, what it needs by itself; empty for one.
     """
 
     recipe: Recipe
@@ -95,6 +101,7 @@ class Ready:
     plan: Plan
     headline: tuple[str, ...]
     target: UnlabelledData | None = None
+    parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,7 +137,7 @@ def plan(recipe: Recipe) -> PlanReport:
         notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
-        config = _read_config(recipe, names, target)
+        config = config_of(recipe, names, target)
         layout, adapter_notes = _read_layout(recipe, config, task)
         notes += adapter_notes
     other = None
@@ -157,8 +164,8 @@ def written_out(recipe: Recipe, layout: Layout) -> Recipe:
     """Give the recipe with the stages that its strategy means for a model; without a strategy it is as it was."""
     if recipe.strategy is None:
         return recipe
-    fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
-    return Recipe(
+    fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+    return type(recipe)(
         **{**fields, "strategy": None, "stages": write_stages(recipe.strategy, layout.backbone_groups)}
     )
 
@@ -214,6 +221,7 @@ def make_ready(
     found: Sequence[Problem] = (),
     processes: int = 1,
     spread: Callable[[Recipe], Recipe] | None = None,
+    joined: Layout | None = None,
 ) -> Ready:
     """Check a recipe and its checkpoint against data that is loaded.
 
@@ -223,6 +231,7 @@ def make_ready(
         found: The problems of the data.
         processes: Number of processes that share each epoch.
         spread: See ``get_ready``.
+        joined: Of the model that this and other tasks share; None plans with the model of this one.
     Raises:
         InputError: With the problems of data, checkpoint and recipe together.
     """
@@ -232,8 +241,8 @@ def make_ready(
     processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with _collected(problems):
-        config = _read_config(recipe, names, target)
-        layout, _ = _read_layout(recipe, config, task)
+        config = config_of(recipe, names, target)
+        layout = joined if joined is not None else _read_layout(recipe, config, task)[0]
         processor = load_processor(
             recipe.model.path,
             task.modality,
@@ -268,6 +277,13 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 def load_pretrained(ready: Ready) -> BuiltModel:
     """Load the checkpoint's weights under a new head, with the recipe's adapter; the same weights at every call."""
+    if isinstance(ready.recipe, MultiTaskRecipe):
+        each = {name: load_pretrained(part) for name, part in ready.parts.items()}
+        learns = ready.recipe.weighting == "uncertainty"
+        model = join_tasks({name: built.model for name, built in each.items()}, learns_weights=learns)
+        return BuiltModel(
+            model, tuple(dict.fromkeys(note for built in each.values() for note in built.notes))
+        )
     spec = ready.recipe.model
     # While the TrainingArguments of an earlier stage live, transformers 5.23 would divide the model as it loads it
     # for DeepSpeed's ZeRO-3, and leave empty tensors behind. The stage's own engine divides it.
@@ -308,7 +324,16 @@ def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[
     return read_layout(skeleton), notes
 
 
-def _read_config(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:
+def config_of(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:
+    """Read the config of the checkpoint, and set labels and head in it.
+
+    Args:
+        recipe: Of one task.
+        label_names: The classes.
+        target: What a label is.
+    Raises:
+        InputError: If there is no such checkpoint.
+    """
     spec = recipe.model
     return read_config(
         spec.path,

@@ -28,8 +28,9 @@ from hf_finetune.processes import (
 )
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import Ready, get_ready, load_pretrained
+from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.ready_forward import try_forward
+from hf_finetune.ready_multitask import get_ready
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.report.page import write_report
@@ -38,6 +39,7 @@ from hf_finetune.run_compression import compare_sizes
 from hf_finetune.run_domain import load_alignments, prepare_pretraining, pretrain
 from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
 from hf_finetune.run_folds import cross_validate
+from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.run_speed import cache_settings, decode_images
 from hf_finetune.run_teachers import load_teachers
@@ -203,7 +205,7 @@ def _run(
             shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
         write_report(folder)
-        if ready.saves != "adapter":
+        if ready.saves != "adapter" and not ready.parts:
             write_card(folder)
     wait_for_all(state)
     return RunResult(folder, metrics, ready.headline)
@@ -242,9 +244,9 @@ def _run_stage(
             train=inputs.train,
             validation=inputs.validation,
             collate=inputs.collate,
-            compute_metrics=_trainer_metrics(ready),
+            compute_metrics=score_tasks(ready) if ready.parts else _trainer_metrics(ready),
             best_metric=best,
-            greater_is_better=best not in (None, "loss") and greater_is_better(str(best)),
+            greater_is_better=best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
             lengths=inputs.lengths,
             evaluation_batch_size=recipe.evaluation.batch_size,
             speed=recipe.speed,
@@ -258,10 +260,13 @@ def _run_stage(
             track=recipe.track,
             teacher=beside.teacher,
             align=beside.align,
-            balance=balance_of(
+            pretrained=beside.pretrained,
+            balance=None
+            if ready.parts
+            else balance_of(
                 stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
             ),
-            pretrained=beside.pretrained,
+            mix=mix_of(ready, stage),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -288,6 +293,8 @@ def _results(
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
+    if ready.parts:
+        return finish_tasks(model, ready, manifest, folder, state.device, progress)
     stages = [record.result for record in manifest.stages]
     metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
     if manifest.pretraining:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from math import ceil
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.data.mixed import MixedExamples
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
+from hf_finetune.models.joining import join_tasks
 from hf_finetune.plan.domain import is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
-from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
@@ -97,12 +100,15 @@ def _frozen_work(
 def _subject(report: PlanReport) -> Subject:
     """Build the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
-    task, config = TASKS[recipe.task], copy.deepcopy(report.config)
+    task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
     processor = load_processor(
         model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
     )
     task.configure(processor, config, recipe.data)
     skeleton = build_skeleton(config, task.modality)
+    if isinstance(recipe, MultiTaskRecipe):
+        each = {name: build_skeleton(one, task.modality) for name, one in report.configs.items()}
+        skeleton = join_tasks(each, learns_weights=recipe.weighting == "uncertainty")
     add_recipe_adapter(skeleton, recipe)
     return skeleton, task.dummy(processor)
 
@@ -134,7 +140,7 @@ def _views(
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return recipe.data.augment.varies(TASKS[recipe.task].modality)
+    return recipe.data.augment.varies(TASKS[recipe.kind].modality)
 
 
 def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:
@@ -149,25 +155,51 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
     if speed.decode_once is False or ready.task.modality != "image":
         return inputs
     train = validation = 0
-    for planned, kept in zip(ready.plan.stages, settings, strict=True):
+    for planned, each in zip(ready.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
-        if kept is None or kept.objection or planned.trainable_size == planned.layout.size:
+        if each is None or each.objection or planned.trainable_size == planned.layout.size:
             train, validation = train + passes, validation + passes
         else:
-            train, validation = train + kept.views, validation + 1
+            train, validation = train + each.views, validation + 1
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
-    made, report = decode_once(
-        inputs,
-        train_passes=train,
-        validation_passes=validation,
-        folder=cache_folder(),
-        size_limit=limit,
-        source=_digest(ready, None),
-        always=speed.decode_once is True,
-    )
-    if report.used:
-        logger.info("Images are decoded once: %s bytes are kept.", f"{report.bytes:,}")
+    kept = 0
+
+    def decode(examples: Inputs, source: str) -> Inputs:
+        nonlocal kept
+        made, report = decode_once(
+            examples,
+            train_passes=train,
+            validation_passes=validation,
+            folder=cache_folder(),
+            size_limit=limit - kept,
+            source=source,
+            always=speed.decode_once is True,
+        )
+        kept += report.bytes
+        return made
+
+    made = _each_task(inputs, _digest(ready, None), decode)
+    if kept:
+        logger.info("Images are decoded once: %s bytes are kept.", f"{kept:,}")
     return made
+
+
+def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
+    """Decode the images of each of several tasks by themselves, or those of the only one."""
+    train, validation = inputs.train, inputs.validation
+    if not isinstance(train, MixedExamples):
+        return decode(inputs, source)
+    decoded = [
+        decode(replace(inputs, train=part, validation=None), f"{source}-{own.name}").train
+        for part, own in zip(train.parts, train.columns, strict=True)
+    ]
+    if validation is not None:
+        held = [
+            decode(replace(inputs, train=(), validation=part), f"{source}-{own.name}").validation
+            for part, own in zip(validation.parts, validation.columns, strict=True)
+        ]
+        validation = validation.over(held)
+    return replace(inputs, train=train.over(decoded), validation=validation)
 
 
 def _digest(ready: Ready, seed: int | None) -> str:

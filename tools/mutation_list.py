@@ -5,6 +5,7 @@ from mutation_list_domain import OF_DOMAIN
 from mutation_list_kept import OF_KEPT
 from mutation_list_processes import OF_PROCESSES
 from mutation_list_regular import OF_REGULAR
+from mutation_list_tasks import OF_TASKS
 from mutation_removals import (
     accept_loss_arguments,
     beside_the_base_model,
@@ -359,4 +360,5 @@ MUTATIONS = (
     *OF_DOMAIN,
     *OF_PROCESSES,
     *OF_REGULAR,
+    *OF_TASKS,
 )

@@ -11,6 +11,7 @@ __all__ = [
     "as_it_is",
     "beside_the_base_model",
     "count_every_share",
+    "counts_numbers",
     "decay_all",
     "early_stopping_begins_anew",
     "follow_the_mode",
@@ -42,6 +43,13 @@ __all__ = [
 def nothing(original: Any) -> Any:
     """Do nothing instead."""
     return lambda *arguments, **options: None
+
+
+def counts_numbers(original: Any) -> Any:
+    """Count as where each example has one label."""
+    from hf_finetune.staging.trainer import StagedTrainer
+
+    return StagedTrainer._get_num_items_in_batch
 
 
 def keep_the_tokens(original: Any) -> Any:

@@ -60,4 +60,4 @@ def cycle(examples: Any, views: int) -> Any:
     """Let examples, or those that a ``Subset`` is of, come in their first versions only, if they have several."""
     if isinstance(examples, Subset):
         return Subset(cycle(examples.dataset, views), examples.indices)
-    return examples.cycling(views) if isinstance(examples, SeededExamples) else examples
+    return examples.cycling(views) if hasattr(examples, "cycling") else examples

@@ -26,6 +26,7 @@ from hf_finetune.models.build import BuiltModel
 from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, parse_recipe
+from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -65,6 +66,7 @@ def read_subject(recipe: Recipe) -> Subject:
     Raises:
         InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
     """
+    refuse_several(recipe, "doctor")
     modality = TASKS[recipe.task].modality
     found = data_at_hand(recipe)
     remark = ""

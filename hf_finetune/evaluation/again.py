@@ -107,6 +107,8 @@ def recipe_of(model_or_run: str | Path) -> Recipe | None:
     """Read the recipe of a run; None for a model that is not a run's."""
     found = resolve_model_dir(model_or_run)
     run = Path(found).parent
+    if (run.parent / "tasks" / Path(found).name / "manifest.json").is_file() and run.name == "model":
+        run = run.parent / "tasks" / Path(found).name  # of several tasks: RUN/model/NAME is of RUN/tasks/NAME
     # A checkpoint may lie beside any recipe; only in a run does a manifest lie there too.
     is_run = isinstance(found, Path) and all(
         (run / name).is_file() for name in ("recipe.yaml", "manifest.json")

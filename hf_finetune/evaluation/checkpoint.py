@@ -94,6 +94,10 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
         if (folder / "adapter" / "adapter_config.json").is_file():
             repair = f"{folder / 'adapter' / 'README.md'} says how peft loads it."
             raise InputError(Problem(place, "must hold a finished model", "an adapter alone", repair))
+        tasks = sorted(path for path in (folder / "tasks").glob("*") if (path / "model").is_dir())
+        if tasks:
+            repair = f"Give that of one task: {' or '.join(map(str, tasks))}."
+            raise InputError(Problem(place, "must hold one model", "those of several tasks", repair))
         if any((folder / name).exists() for name in ("recipe.yaml", "manifest.json", "stages")):
             repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
             raise InputError(Problem(place, "must hold a finished model", f"no {folder / 'model'}", repair))

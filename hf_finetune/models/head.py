@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.models.classifier_head import FIELD, ClassificationHead
+from hf_finetune.models.task_heads import TaskHeads
 
 __all__ = ["find_head", "head_names", "timm_part"]
 
@@ -32,7 +33,7 @@ def find_head(model: nn.Module) -> tuple[list[str], bool]:
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
         owned = {id(parameter) for parameter in model.parameters()} - backbone
-    own = [module for module in model.modules() if isinstance(module, ClassificationHead)]
+    own = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
     owned |= {id(one) for module in own for one in module.parameters()}
     is_known = bool(owned) or timm_model is not None
     if not is_known:

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from hf_finetune.files import replacing
 from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.contents import THIS_MODEL
-from hf_finetune.publishing.portable import is_local, portable_recipe, run_recipe
+from hf_finetune.publishing.portable import is_local, portable_recipe, published_recipe, run_recipe
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
 from hf_finetune.report.record import RunRecord, read_run
 from hf_finetune.report.rows import class_rows
@@ -36,12 +36,19 @@ def write_card(folder: Path) -> Path:
         recipe = run_recipe(folder)
         code = CODE.name if (folder / "model" / CODE.name).is_file() else ""
         license_fields = _license_of(recipe.model)
-        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code)
+        whole = published_recipe(folder)
+        text = render_card(read_run(folder), portable_recipe(recipe), license_fields, code, whole)
         partial.write_text(text, encoding="utf-8")
     return path
 
 
-def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, str], code: str = "") -> str:
+def render_card(
+    record: RunRecord,
+    recipe: Recipe,
+    license_fields: Mapping[str, str],
+    code: str = "",
+    whole: Recipe | None = None,
+) -> str:
     """Write the card.
 
     Args:
@@ -49,6 +56,7 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         recipe: What it did, without this machine's folders.
         license_fields: The licence of the checkpoint, as its own card has it.
         code: Name of the file beside the weights that holds the code of the head; empty if it needs none.
+        whole: Of several tasks that were trained together, the recipe of all; None is ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
     metadata = ModelCardData(
@@ -94,7 +102,8 @@ def render_card(record: RunRecord, recipe: Recipe, license_fields: Mapping[str, 
         worst=slices_verdict(record.metrics),
         weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
         few=_few(record),
-        recipe=dump_recipe(recipe).rstrip(),
+        recipe=dump_recipe(whole or recipe).rstrip(),
+        others=[name for name in getattr(whole, "tasks", ()) if name != record.name],
         sizes=size_tables(record.metrics),
         zip=zip,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.heads import CODE
-from hf_finetune.publishing.portable import LOCAL, RECIPE, portable_recipe, run_recipe
+from hf_finetune.publishing.portable import LOCAL, RECIPE, published_recipe, run_recipe
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.staging.manifest import read_manifest
 
@@ -92,6 +92,9 @@ def check_finished(run: Path) -> None:
         adapter = (run / "adapter").is_dir()
         found = "an adapter alone" if adapter else "no model/config.json"
         repair = "Run it again with model.adapter.save: merged, or both." if adapter else ""
+        tasks = sorted(str(path) for path in (run / "tasks").glob("*"))
+        if tasks:
+            found, repair = "those of several tasks", f"Publish each by itself: {' or '.join(tasks)}."
         raise InputError(Problem(place, "must hold a model", found, repair))
 
 
@@ -127,7 +130,7 @@ def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
         else:
             uploads.append(Upload(file.name, file, file.stat().st_size))
     if (run / RECIPE).is_file():
-        recipe = (NOTE + dump_recipe(portable_recipe(run_recipe(run)))).encode()
+        recipe = (NOTE + dump_recipe(published_recipe(run))).encode()
         uploads.append(Upload(RECIPE, recipe, len(recipe)))
     return uploads, left
 

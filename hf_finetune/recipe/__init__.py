@@ -3,6 +3,7 @@
 from hf_finetune.recipe.augment import AugmentSpec, TransformSpec
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
+from hf_finetune.recipe.multitask import MixingSpec, MultiTaskRecipe, TaskSpec
 from hf_finetune.recipe.schema import (
     AdapterSpec,
     BestSpec,
@@ -38,7 +39,9 @@ __all__ = [
     "EarlyStoppingSpec",
     "EvaluationSpec",
     "HeadSpec",
+    "MixingSpec",
     "ModelSpec",
+    "MultiTaskRecipe",
     "OptimizerSpec",
     "PublishSpec",
     "RatesSpec",
@@ -50,6 +53,7 @@ __all__ = [
     "StageSettings",
     "StageSpec",
     "StrategySpec",
+    "TaskSpec",
     "TransformSpec",
     "dump_recipe",
     "json_schema",

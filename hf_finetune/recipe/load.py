@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.problems import problems_of
@@ -77,7 +78,13 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
         folders: Where relative paths are looked up, in this order.
     """
     changes: dict[str, Any] = {}
-    for name, part in (("model", recipe.model), ("data", recipe.data)):
+    if isinstance(recipe, MultiTaskRecipe):
+        tasks = {name: (one, _resolved(one.data, folders)) for name, one in recipe.tasks.items()}
+        changes["tasks"] = {
+            name: one.model_copy(update={"data": data}) for name, (one, data) in tasks.items()
+        }
+    own_data = () if isinstance(recipe, MultiTaskRecipe) else (("data", recipe.data),)
+    for name, part in (("model", recipe.model), *own_data):
         if (found := _resolved(part, folders)) is not part:
             changes[name] = found
     if recipe.domain_adaptation is not None:
@@ -109,7 +116,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (draft 2020-12) of a recipe file, by which editors complete and check recipes."""
-    schema = Recipe.model_json_schema()
+    schema, several = Recipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
+    schema["$defs"] = {**several["$defs"], **schema["$defs"]}
     by_name = {part.__name__: part for part in parts() if part.shorthand}
     for name in by_name.keys() & schema["$defs"].keys():
         full = schema["$defs"][name]
@@ -123,8 +131,46 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
+        "required": [field for field in schema["required"] if field != "data"],
+        "properties": {**several["properties"], **schema["properties"], **_of_either(schema, several)},
         "title": "hf-finetune recipe",
-        "oneOf": [_given("stages", "strategy"), _given("strategy", "stages")],
+        "oneOf": [
+            _merged(tasks, stages)
+            for tasks in _forms_of_tasks(schema, several)
+            for stages in (_given("stages", "strategy"), _given("strategy", "stages"))
+        ],
+    }
+
+
+def _of_either(schema: dict[str, Any], several: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields that are other ones in a recipe of several tasks, as they are in either."""
+    task, data = schema["properties"]["task"], schema["properties"]["data"]
+    forms = [_bare(data), _bare(several["properties"]["data"])]
+    return {
+        "task": {**task, "enum": [*task["enum"], MULTI_TASK]},
+        "data": {"description": data["description"], "anyOf": forms},
+    }
+
+
+def _bare(field: dict[str, Any]) -> dict[str, Any]:
+    return {"$ref": field["$ref"]}
+
+
+def _forms_of_tasks(schema: dict[str, Any], several: dict[str, Any]) -> list[dict[str, Any]]:
+    """Say in JSON Schema what a recipe of one task has, and what one of several."""
+    own = [name for name in several["properties"] if name not in schema["properties"]]
+    one = {"task": {"not": {"const": MULTI_TASK}}, "data": _bare(schema["properties"]["data"])}
+    many = {"task": {"const": MULTI_TASK}, "data": _bare(several["properties"]["data"])}
+    return [
+        {"required": ["data"], "properties": {**one, **dict.fromkeys(own, False)}},
+        {"required": ["tasks"], "properties": many},
+    ]
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "required": [*one["required"], *other["required"]],
+        "properties": {**one["properties"], **other["properties"]},
     }
 
 
@@ -140,18 +186,19 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
         raise InputError(
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
-    found = list(problems)
-    changes, wrong = _read_overrides(overrides)
+    found, root = list(problems), recipe_class(content)
+    changes, wrong = _read_overrides(overrides, root)
     found.extend(wrong)
     for override in changes:
         try:
-            content = apply_override(content, override)
+            content = apply_override(content, override, root)
         except InputError as error:
             found.extend(error.problems)
+    root = recipe_class(content)  # an override may have named the task
     try:
-        recipe = Recipe.model_validate(dict(content))
+        recipe = root.model_validate(dict(content))
     except ValidationError as error:
-        found += [*problems_of(error), *rule_problems(content)]
+        found += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
         # rules that ran in the schema too show values as they were read there (1.0); keep those as given (1)
         raise InputError({(problem.place, problem.rule): problem for problem in found}.values()) from error
     if found:
@@ -159,12 +206,14 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     return recipe
 
 
-def _read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+def _read_overrides(
+    texts: Sequence[str], root: type[Recipe] = Recipe
+) -> tuple[list[Override], list[Problem]]:
     overrides: list[Override] = []
     problems: list[Problem] = []
     for text in texts:
         try:
-            overrides.append(read_override(text))
+            overrides.append(read_override(text, root))
         except InputError as error:
             problems.extend(error.problems)
     return overrides, problems

@@ -44,7 +44,7 @@ def step_into(annotation: Any, step: str | int) -> Any:
     """
     if step in (PLAIN, PER_GROUP):
         return annotation
-    if part := part_in(annotation, step) if get_origin(annotation) is not tuple else None:
+    if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
         return part.model_fields[step].annotation if step in part.model_fields else None
     for one in (annotation, *get_args(annotation)):
         if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):
@@ -54,20 +54,20 @@ def step_into(annotation: Any, step: str | int) -> Any:
     return None
 
 
-def known_fields(location: Sequence[str | int]) -> list[str]:
+def known_fields(location: Sequence[str | int], root: type[Part] = Recipe) -> list[str]:
     """List the fields of the part of a recipe at a location; none where there is no part."""
-    return [field for part in _parts_in(_type_at(location)) for field in part.model_fields]
+    return [field for part in _parts_in(_type_at(location, root)) for field in part.model_fields]
 
 
-def meaning(location: Sequence[str | int]) -> str:
+def meaning(location: Sequence[str | int], root: type[Part] = Recipe) -> str:
     """Give the description of the field at a location; empty where there is no field."""
-    part = part_in(_type_at(location[:-1]), location[-1])
+    part = part_in(_type_at(location[:-1], root), location[-1])
     field = part.model_fields.get(str(location[-1])) if part else None
     return (field.description or "") if field else ""
 
 
-def _type_at(location: Sequence[str | int]) -> Any:
-    annotation: Any = Recipe
+def _type_at(location: Sequence[str | int], root: type[Part]) -> Any:
+    annotation: Any = root
     for step in location:
         annotation = step_into(annotation, step)
     return annotation

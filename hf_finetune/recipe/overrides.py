@@ -31,11 +31,12 @@ class Override:
     value: Any
 
 
-def read_override(text: str) -> Override:
+def read_override(text: str, root: type[Part] = Recipe) -> Override:
     """Read one override and check that the schema knows its field.
 
     Args:
         text: ``stages.0.lr=0.02``, or ``stages[0].lr=0.02``. The value is YAML; an empty one is null.
+        root: The schema: ``Recipe``, or that of several tasks.
     Raises:
         InputError: If it lacks its ``=``, names an unknown field, or its value is not YAML.
     """
@@ -44,11 +45,11 @@ def read_override(text: str) -> Override:
     if not equals or not key:
         raise InputError(Problem(text, "must have the form KEY=VALUE", repair="For example seed=1."))
     path = tuple(re.sub(r"\[(\d+)\]", r".\1", key).split("."))
-    annotation: Any = Recipe
+    annotation: Any = root
     for depth, step in enumerate(path):
         inner = step_into(annotation, step)
         if inner is None:
-            raise InputError(_unknown(text, annotation, path[:depth], step))
+            raise InputError(_unknown(text, annotation, path[:depth], step, root))
         annotation = inner
     try:
         content, repeated = read_yaml(value, text)
@@ -60,7 +61,9 @@ def read_override(text: str) -> Override:
     return Override(text, path, content)
 
 
-def apply_override(recipe: Mapping[str, Any], override: Override) -> dict[str, Any]:
+def apply_override(
+    recipe: Mapping[str, Any], override: Override, root: type[Part] = Recipe
+) -> dict[str, Any]:
     """Give a copy of a plain recipe in which one field has its new value.
 
     Parts that the recipe lacks are made, and shorthands are written out: ``model: NAME`` becomes
@@ -69,7 +72,7 @@ def apply_override(recipe: Mapping[str, Any], override: Override) -> dict[str, A
     Raises:
         InputError: If an index is past the end of its list, or the recipe has something else on the way.
     """
-    changed: dict[str, Any] = _changed(recipe, Recipe, override, 0)
+    changed: dict[str, Any] = _changed(recipe, root, override, 0)
     return changed
 
 
@@ -115,9 +118,9 @@ def _is_list(annotation: Any) -> bool:
     return any(get_origin(one) is tuple for one in (annotation, *get_args(annotation)))
 
 
-def _unknown(text: str, annotation: Any, above: Sequence[str], step: str) -> Problem:
+def _unknown(text: str, annotation: Any, above: Sequence[str], step: str, root: type[Part]) -> Problem:
     location = [int(one) if one.isdecimal() else one for one in above]
-    if known := known_fields(location) if not _is_list(annotation) else []:
+    if known := known_fields(location, root) if not _is_list(annotation) else []:
         return Problem(text, "must name a known field", shown(step), nearest(step, known))
     if _is_list(annotation):
         return Problem(

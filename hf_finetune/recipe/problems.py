@@ -10,7 +10,9 @@ from pydantic_core import ErrorDetails
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.recipe.fields import FILLED, STAGE_NAME
 from hf_finetune.recipe.outline import known_fields, meaning, place_of
+from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import shown
+from hf_finetune.recipe.schema import Recipe
 
 __all__ = ["problems_of"]
 
@@ -39,12 +41,17 @@ PATTERNS = {
 }
 
 
-def problems_of(error: ValidationError) -> list[Problem]:
-    """Turn every error in a recipe into a problem, in pydantic's order."""
-    return [problem for detail in error.errors(include_url=False) for problem in _problems(detail)]
+def problems_of(error: ValidationError, root: type[Part] = Recipe) -> list[Problem]:
+    """Turn every error in a recipe into a problem, in pydantic's order.
+
+    Args:
+        error: The errors.
+        root: The schema: ``Recipe``, or that of several tasks.
+    """
+    return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, root)]
 
 
-def _problems(detail: ErrorDetails) -> Iterator[Problem]:
+def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     kind, location, value = detail["type"], detail["loc"], detail["input"]
     context: Mapping[str, Any] = detail.get("ctx", {})
     place = place_of(location)
@@ -53,13 +60,13 @@ def _problems(detail: ErrorDetails) -> Iterator[Problem]:
         for problem in cause.problems:
             yield Problem(problem.place or place, problem.rule, problem.value, problem.repair)
     elif kind == "missing":
-        yield Problem(place, "must be given", repair=meaning(location))
+        yield Problem(place, "must be given", repair=meaning(location, root))
     elif kind == "extra_forbidden":
         yield Problem(
             place,
             "must be a known field",
             shown(location[-1]),
-            nearest(str(location[-1]), known_fields(location[:-1])),
+            nearest(str(location[-1]), known_fields(location[:-1], root)),
         )
     elif kind == "invalid_key":
         yield Problem(

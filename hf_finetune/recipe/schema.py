@@ -377,6 +377,11 @@ class Recipe(Part):
         description="Where the model is published when the run is done: NAMESPACE/NAME, or its fields; null = nowhere.",
     )
 
+    @property
+    def kind(self) -> str:
+        """What the model does: the name of the task, of several tasks the one that each of them is."""
+        return self.task
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_no_stages(cls, value: Any) -> Any:

@@ -75,7 +75,11 @@ def read_run(folder: Path) -> RunRecord:
     file = folder / "predictions.parquet"
     predictions = read_predictions(file) if file.is_file() else None
     recipe = manifest["recipe"]
-    shown = recipe.get("metrics") or (default_metrics(predictions.target) if predictions else ())
+    shown = (
+        metrics.get("headline")
+        or recipe.get("metrics")
+        or (default_metrics(predictions.target) if predictions else ())
+    )
     return RunRecord(
         name=folder.resolve().name,
         recipe=recipe,

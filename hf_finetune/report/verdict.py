@@ -18,6 +18,8 @@ WELL = 0.05
 
 def verdict(record: RunRecord) -> str:
     """Say in one sentence how good the model is on the test split, how surely, and beside which baselines."""
+    if "tasks" in record.metrics:
+        return _of_tasks(record.metrics)
     if record.predictions is None or not record.headline:
         return "There was no test split, so nothing is known of how good this model is on other data."
     name = record.headline[0]
@@ -34,6 +36,25 @@ def verdict(record: RunRecord) -> str:
     sentence = f"On {examples} the {name} is {value:.3f}{surely}"
     compared = f"; {' and '.join(beside)}" if beside else ""
     return f"{sentence}{compared}.{_doubt(record, name, value, ends)}"
+
+
+def _of_tasks(metrics: Mapping[str, Any]) -> str:
+    """Say the first metric of each of several tasks, beside that of the better baseline."""
+    said = []
+    for task, found in metrics["tasks"].items():
+        name = next((each for each in found["test"] if found["test"][each] is not None), None)
+        if name is None:
+            said.append(f"{task}: there was no test split")
+            continue
+        ends = found["test_interval"].get(name)
+        surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+        beside = [
+            f"{BASELINES[baseline]} has {values[name]:.3f}"
+            for baseline, values in found["baselines"].items()
+            if values.get(name) is not None
+        ]
+        said.append("; ".join([f"{task}: the {name} is {found['test'][name]:.3f}{surely}", *beside]))
+    return "On the test splits of its tasks: " + ". ".join(said) + "."
 
 
 def _baseline(record: RunRecord, name: str) -> str:

@@ -65,15 +65,15 @@ def regular_of(
     spec, callbacks = stage.regularize, []
     if spec.gradient_noise:
         callbacks.append(GradientNoise(planned.groups, spec.gradient_noise, seed))
-    average = None
-    if spec.ema is not None:
-        average = AveragedWeights(_moving(planned), spec.ema, best_metric, greater_is_better)
-        callbacks.append(average)
     if spec.l1 or spec.l2_sp:
         shrunk = [parameter.name for parameter in planned.layout.parameters if parameter.decays]
         callbacks.append(
             ProximalSteps(planned.groups, l1=spec.l1, shrunk=shrunk, l2_sp=spec.l2_sp, pretrained=pretrained)
         )
+    average = None
+    if spec.ema is not None:
+        average = AveragedWeights(_moving(planned), spec.ema, best_metric, greater_is_better)
+        callbacks.append(average)
     mixing = Mixing(spec.mixup, spec.cutmix, classes, seed) if spec.mixes else None
     return Regular(tuple(callbacks), average, mixing, spec.r_drop)
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors.torch import load_model, save_file, save_model
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -42,6 +42,7 @@ from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.regularizing import Regular, regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
+from hf_finetune.staging.task_mixing import Mix, MixedTrainer, RestingHeads
 from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
 from hf_finetune.staging.twice import loss_twice
 
@@ -112,6 +113,7 @@ def train_stage(
     pretrained: Mapping[str, torch.Tensor] | None = None,
     align: AlignTo | None = None,
     loss: Callable[..., torch.Tensor] | None = None,
+    mix: Mix | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -143,13 +145,15 @@ def train_stage(
         pretrained: The checkpoint's weights, to which ``regularize.l2_sp`` pulls back.
         align: Inputs of another domain for which features are made alike; ``cache`` must be None then, too.
         loss: Gives the loss from outputs and labels in the place of that for ``target``.
+        mix: Several tasks, whose loss takes the place of the target's; None for one.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = loss or balanced_loss(target, balance, stage.label_smoothing)
+    if loss is None:
+        loss = mix.loss if mix is not None else balanced_loss(target, balance, stage.label_smoothing)
     if align is not None and speed.compile == "auto":
         speed = speed.model_copy(update={"compile": False})  # features are read inside the model
     fast = make_faster(
@@ -216,6 +220,7 @@ def train_stage(
         *filter(None, [alignment]),
         LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
         _EpochCallback(train),
+        *([RestingHeads()] if mix is not None else []),  # what moves weights passes over those at rest
         *regular.callbacks,
         *callbacks,
         SharedBuffers(),
@@ -262,13 +267,13 @@ def train_stage(
         ddp_backend=backend(),
         log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
     )
-    trainer = StagedTrainer(
+    trainer = (StagedTrainer if mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=_training_loss(loss, target, teacher, regular, alignment),
         alignment=alignment,
         lengths=lengths,
-        sampler=_sampler(balance, stage, lengths, seed),
+        sampler=_sampler(balance, mix, stage, lengths, seed),
         prefix=cached.entry if cached is not None else None,
         teacher=teacher,
         regular=regular,
@@ -339,12 +344,18 @@ def _training_loss(
 
 
 def _sampler(
-    balance: Balance | None, stage: StageSpec, lengths: Sequence[int] | None, seed: int
-) -> BalancedSampler | None:
-    """Give what draws each class alike, where the stage is to do that; its steps are those of all processes."""
+    balance: Balance | None,
+    mix: Mix | None,
+    stage: StageSpec,
+    lengths: Sequence[int] | None,
+    seed: int,
+) -> Sampler[int] | None:
+    """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
+    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
+    if mix is not None:
+        return mix.sampler(seed, lengths, examples_per_step)
     if balance is None or balance.classes is None:
         return None
-    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
     return BalancedSampler(balance.classes, seed, lengths, examples_per_step)
 
 

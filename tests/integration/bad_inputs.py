@@ -7,6 +7,7 @@ import bad_folders
 import bad_models
 import bad_recipes
 import bad_stages
+import bad_tasks
 from bad_input_case import Case
 
 __all__ = ["AREAS", "CASES"]
@@ -14,6 +15,7 @@ __all__ = ["AREAS", "CASES"]
 AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
+    "Several tasks": bad_tasks.CASES,
     "Data": bad_data.CASES,
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,

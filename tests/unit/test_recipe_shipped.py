@@ -29,6 +29,7 @@ KEYWORDS = {
     "maxLength",
     "maximum",
     "minItems",
+    "minProperties",
     "minLength",
     "minimum",
     "not",
@@ -92,6 +93,8 @@ def complaints(value, schema, root, place="recipe"):
         for index, entry in enumerate(value):
             yield from complaints(entry, schema.get("items", {}), root, f"{place}[{index}]")
     if isinstance(value, dict):
+        if len(value) < schema.get("minProperties", 0):
+            yield f"{place}: too few"
         yield from (f"{place}.{name} is missing" for name in schema.get("required", []) if name not in value)
         others = schema.get("additionalProperties", {})
         for name, entry in value.items():

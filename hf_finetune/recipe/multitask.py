@@ -1,0 +1,303 @@
+"""The fields of a recipe that teaches one model several tasks. Each says what it means and in which unit."""
+
+import re
+from collections.abc import Iterator, Mapping
+from copy import copy
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.augment import AugmentSpec
+from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
+from hf_finetune.recipe.fields import Count, Location, Text, Texts, Workers
+from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.rules import rule_problems, shown
+from hf_finetune.recipe.schema import BestSpec, Recipe
+
+__all__ = [
+    "MULTI_TASK",
+    "SHARED",
+    "MixingSpec",
+    "MultiTaskRecipe",
+    "SharedDataSpec",
+    "TaskDataSpec",
+    "TaskSpec",
+    "place_in_task",
+    "recipe_class",
+    "refuse_several",
+    "task_problems",
+]
+
+MULTI_TASK = "multi-task"
+KINDS = ("image-classification", "text-classification")
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+SHARED = (
+    "image_size",
+    "crop_pct",
+    "max_length",
+    "truncation_side",
+    "augment",
+    "workers",
+    "group_by_length",
+)
+"""Fields of ``data`` that say how examples become inputs: one model has them once, for all its tasks."""
+TEMPERATURE = 2.0
+ALONE = ("model.adapter", "evaluation.folds", "publish")
+"""Fields that are of one task only."""
+
+
+def _same(name: str) -> Any:
+    """Give a field as ``DataSpec`` has it."""
+    return copy(DataSpec.model_fields[name])
+
+
+class SharedDataSpec(Part):
+    """How the examples of all tasks become inputs."""
+
+    image_size: Count | None = _same("image_size")
+    crop_pct: float | None = _same("crop_pct")
+    max_length: Count | None = _same("max_length")
+    truncation_side: Literal["right", "left"] = _same("truncation_side")
+    augment: AugmentSpec = _same("augment")
+    workers: Workers = _same("workers")
+    group_by_length: bool = _same("group_by_length")
+
+
+class TaskDataSpec(Part):
+    """The labelled data of one task."""
+
+    shorthand = "path"
+
+    path: Location = _same("path")
+    config: Text | None = _same("config")
+    revision: Text | None = _same("revision")
+    columns: ColumnsSpec = _same("columns")
+    split: SplitSpec = _same("split")
+    target: Literal["auto", "single_label", "multi_label", "regression"] = _same("target")
+    on_error: Literal["fail", "skip"] = _same("on_error")
+    limit: Count | None = _same("limit")
+
+
+class TaskSpec(Part):
+    """One of the tasks."""
+
+    task: Literal["image-classification", "text-classification"] = Field(
+        description="What the model does in this task; all tasks of a recipe are of one kind."
+    )
+    data: TaskDataSpec = Field(description="Labelled data of the task: its path, or its fields.")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="Factor on the loss of each example of the task, if weighting is fixed.",
+    )
+    metrics: Texts = Field(
+        default=(),
+        description="Names of the task's metrics, the leading one first; [] = those of the recipe, or the task's.",
+    )
+
+
+class MixingSpec(Part):
+    """How many examples of each task an epoch has."""
+
+    shorthand = "method"
+
+    method: Literal["size", "temperature", "equal"] = Field(
+        default="size",
+        description="size (each example once), temperature (shares go by size^(1/temperature)), or equal shares.",
+    )
+    temperature: float = Field(
+        default=TEMPERATURE,
+        ge=1,
+        description="Temperature (no unit) of the shares: 1 = by size; the higher, the more alike.",
+    )
+
+
+class MultiTaskRecipe(Recipe):
+    """A fine-tuning run for several tasks at once."""
+
+    task: Literal["multi-task"] = Field(  # type: ignore[assignment]
+        description="What the model does: multi-task, several tasks on one backbone."
+    )
+    data: SharedDataSpec = Field(  # type: ignore[assignment]
+        default=SharedDataSpec(), description="How the examples of all tasks become inputs."
+    )
+    tasks: dict[str, TaskSpec] = Field(
+        description="The tasks by their names, each with its data; two at least.",
+        json_schema_extra={"minProperties": 2},
+    )
+    mixing: MixingSpec = Field(
+        default=MixingSpec(),
+        description="Share of each task's examples in an epoch: a method, or its fields.",
+    )
+    weighting: Literal["fixed", "uncertainty"] = Field(
+        default="fixed",
+        description="Factor on each task's loss: fixed (the weight of each task), or uncertainty (learnt).",
+    )
+
+    @property
+    def kind(self) -> str:
+        """What the tasks are, each by itself."""
+        return next(iter(self.tasks.values())).task
+
+    def of_task(self, name: str) -> Recipe:
+        """Give the recipe of one task as if it were alone. What chooses the best epoch is left to the joint run."""
+        spec = self.tasks[name]
+        shared = {field: getattr(self.data, field) for field in SHARED}
+        own = {field: getattr(spec.data, field) for field in TaskDataSpec.model_fields}
+        kept = {"best": BestSpec(), "early_stopping": None}
+        fields = {field: getattr(self, field) for field in Recipe.model_fields}
+        fields |= {
+            "task": spec.task,
+            "data": DataSpec(**own, **shared),
+            "metrics": spec.metrics or self.metrics,
+            "stages": tuple(stage.model_copy(update=kept) for stage in self.stages),
+            "strategy": None if self.strategy is None else self.strategy.model_copy(update=kept),
+        }
+        if not self.stages:
+            del fields["stages"]
+        return Recipe(**fields)
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> Self:
+        if problems := task_problems(self.model_dump()):
+            raise InputError(problems)
+        return self
+
+
+def recipe_class(content: Mapping[str, Any]) -> type[Recipe]:
+    """Give the class of a recipe, by its ``task``."""
+    return MultiTaskRecipe if content.get("task") == MULTI_TASK else Recipe
+
+
+def refuse_several(recipe: Recipe, what: str) -> None:
+    """Refuse a recipe of several tasks to what looks at one.
+
+    Args:
+        recipe: A recipe.
+        what: What looks at it.
+    Raises:
+        InputError: If the recipe is of several tasks.
+    """
+    if isinstance(recipe, MultiTaskRecipe):
+        repair = f"Give the recipe of one task: task: {recipe.kind}, and its data."
+        raise InputError(Problem("task", f"must be a single one for {what}", "'multi-task'", repair))
+
+
+def place_in_task(place: str, name: str) -> str:
+    """Say where in a recipe of several tasks stands what has this place in the recipe of one of them."""
+    head, _, field = place.partition(".")
+    if head == "data" and re.split(r"[.\[]", field)[0] not in SHARED:
+        return f"tasks.{name}.{place}"
+    if head.partition("[")[0] == "metrics":
+        return f"tasks.{name}.{place}"
+    known = head.partition("[")[0] in Recipe.model_fields
+    return place if known else f"tasks.{name}: {place}"
+
+
+def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
+    """Check what single fields of a recipe of several tasks cannot show.
+
+    Args:
+        recipe: A recipe as plain mappings and lists, of which any part may be missing or of the wrong type.
+    """
+    if recipe.get("task") != MULTI_TASK:
+        return []
+    tasks = {name: _mapping(spec) for name, spec in _mapping(recipe.get("tasks")).items()}
+    return [
+        *_name_problems(tasks),
+        *_alone_problems(recipe),
+        *_stage_problems(recipe),
+        *_weight_problems(recipe, tasks),
+        *_data_problems(recipe, tasks),
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
+    first = next(
+        ((name, spec.get("task")) for name, spec in tasks.items() if spec.get("task") in KINDS), None
+    )
+    if len(tasks) == 1:
+        repair = "Name another one beside it, or give the recipe of one task."
+        yield Problem("tasks", "must name two tasks at least", ", ".join(map(shown, tasks)), repair)
+    for name, spec in tasks.items():
+        if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+            rule = "must start with a letter or digit and hold only letters, digits, '_' and '-'"
+            yield Problem(
+                f"The name of tasks.{name}", rule, shown(name), "Folders and weights are named after it."
+            )
+        if first and spec.get("task") in KINDS and spec["task"] != first[1]:
+            rule = f"must be {first[1]!r}, as that of tasks.{first[0]}"
+            yield Problem(f"tasks.{name}.task", rule, shown(spec["task"]), "All tasks share one model.")
+
+
+def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    repairs = {
+        "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
+        "evaluation.folds": "Each task has its own test split.",
+        "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
+    }
+    for place in ALONE:
+        part, _, field = place.partition(".")
+        value = _mapping(recipe.get(part)).get(field) if field else recipe.get(part)
+        if value is not None:
+            yield Problem(place, "must be left out when the task is multi-task", shown(value), repairs[place])
+
+
+def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    stages = recipe.get("stages")
+    listed = list(enumerate(stages)) if isinstance(stages, list | tuple) else []
+    settings = [(f"stages[{index}]", _mapping(stage)) for index, stage in listed]
+    for place, stage in [*settings, ("strategy", _mapping(recipe.get("strategy")))]:
+        for field, repair in (
+            ("teacher", "A teacher knows one task."),
+            ("compress", "Prune a task's model in a run of its own."),
+        ):
+            if stage.get(field) is not None:
+                rule = "must be left out when the task is multi-task"
+                yield Problem(f"{place}.{field}", rule, shown(stage[field]), repair)
+        balance = stage.get("balance")
+        method = balance if isinstance(balance, str) else _mapping(balance).get("method")
+        if method == "sampler":
+            repair = "The mixing of the tasks says what is drawn. Take class_weights."
+            yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
+        weights = _mapping(balance).get("weights")
+        if weights is not None:
+            repair = (
+                "The classes of one task are not those of another. Leave them out, and they are worked out."
+            )
+            rule = "must be left out when the task is multi-task"
+            yield Problem(f"{place}.balance.weights", rule, shown(weights), repair)
+
+
+def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    mixing = _mapping(recipe.get("mixing"))
+    if mixing.get("temperature", TEMPERATURE) != TEMPERATURE and mixing.get("method") != "temperature":
+        rule = "must be left out unless method is temperature"
+        yield Problem("mixing.temperature", rule, shown(mixing["temperature"]))
+    for name, spec in tasks.items():
+        if recipe.get("weighting") == "uncertainty" and spec.get("weight", 1.0) != 1.0:
+            rule = "must be left out when weighting is uncertainty"
+            yield Problem(f"tasks.{name}.weight", rule, shown(spec["weight"]), "It is learnt.")
+
+
+def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    """Apply to each task the rules that hold for the data of one; what they share is told once."""
+    found: dict[Problem, None] = {}
+    for name, spec in tasks.items():
+        given = spec.get("data")
+        own = {"path": given} if isinstance(given, str) else _mapping(given)
+        alone = {
+            "task": spec.get("task"),
+            "data": {**_mapping(recipe.get("data")), **own},
+            "speed": recipe.get("speed"),
+            "strategy": "gradual_unfreeze",
+        }
+        for problem in rule_problems(alone):
+            place = place_in_task(problem.place, name)
+            found[Problem(place, problem.rule, problem.value, problem.repair)] = None
+    yield from found

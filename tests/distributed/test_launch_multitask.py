@@ -1,0 +1,96 @@
+"""Several tasks in one model: two processes learn what one learns, and go on as if not interrupted."""
+
+import shutil
+
+import pytest
+import torch
+from launching import launch
+from multitask_data import text_recipe, texts_by_length
+from safetensors.torch import load_file
+from test_processes import log_of, values
+
+from hf_finetune.run import run
+
+STAGES = ["01-head", "02-all", "03-one"]
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, reviews, bert_checkpoint):
+    """Give the recipe for one process, and for two of which each takes half of every forward pass.
+
+    42 examples in steps of 8: the last step has two, one on each process.
+    """
+    words = texts_by_length(tmp_path_factory.mktemp("words") / "words.csv")
+
+    def recipe(batch_size):
+        common = {"epochs": 2.0, "batch_size": batch_size, "accumulation": 2, "best": None}
+        return text_recipe(
+            reviews,
+            words,
+            {"path": str(bert_checkpoint), "dropout": 0.0},
+            stages=[
+                {"name": "head", "train": "head", "lr": 0.05, **common},
+                {"name": "all", "train": "all", "lr": 0.005, **common},
+                {"name": "one", "train": "/task_words|log_variance/", "lr": 0.02, **common},
+            ],
+        )
+
+    return {1: recipe(4), 2: recipe(2)}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, recipes):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(recipes[1], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, recipes):
+    done = launch(tmp_path_factory.mktemp("two"), recipes[2], 2)
+    assert done.code == 0, done.err[-4000:]
+    return done
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_learn_what_one_learns(alone, two, stage):
+    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
+    first, second = (two.weights(stage, rank) for rank in range(2))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    one, other = (
+        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(
+            other[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_loss_and_gradient_of_every_step_are_those_of_one_process(alone, two, stage):
+    one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
+    for name, tolerance in (("loss", 1e-3), ("grad_norm", 5e-3)):
+        assert len(values(one, name)) == 12
+        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
+
+
+def test_the_metrics_of_each_task_are_those_of_one_process(alone, two):
+    one, other = (log_of(folder, "02-all") for folder in (alone, two.folder / "run"))
+    for name in ("eval_type/accuracy", "eval_words/rmse", "eval_mean", "eval_loss"):
+        assert len(values(one, name)) == 2
+        assert values(other, name) == pytest.approx(values(one, name), rel=1e-3)
+
+
+def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, recipes, two):
+    event = {"rank": 1, "stage": "all", "step": 8, "how": "exit"}
+    ended = launch(tmp_path, recipes[2], 2, event=event)
+    assert ended.code != 0 and "the event happens" in ended.err
+    shutil.rmtree(tmp_path / "ranks")
+    done = launch(tmp_path, recipes[2], 2, resume=True)
+    assert done.code == 0, done.err[-4000:]
+    for stage in STAGES:
+        one, other = (
+            load_file(folder / "run" / "stages" / stage / "model.safetensors")
+            for folder in (two.folder, tmp_path)
+        )
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []

@@ -1,0 +1,181 @@
+"""Bad inputs: recipes of several tasks."""
+
+from bad_input_case import Case
+from bad_input_steps import do, rows, write
+
+__all__ = ["CASES"]
+
+TASKS = """\
+task: multi-task
+model: ./vit
+tasks:
+  dish: {task: image-classification, data: ./photos}
+  size: {task: image-classification, data: {path: ./sizes.csv, columns: {label: size}}}
+stages:
+  - {name: head, train: head, epochs: 1, lr: 1e-2}
+"""
+SIZES = do(
+    rows(
+        "sizes.csv",
+        "image,size",
+        *(
+            f"photos/{dish}/{index}.png,{'large' if index % 2 else 'small'}"
+            for dish in ("cake", "soup", "tea")
+            for index in range(6)
+        ),
+    ),
+    write("tasks.yaml", TASKS),
+)
+"""A good recipe of two tasks, and the data of the second one."""
+
+CASES = [
+    Case(
+        "a recipe of several tasks with one task",
+        "run tasks.yaml",
+        (
+            "Problem:\n"
+            "  tasks must name two tasks at least. Got 'dish'. Name another one beside it, or give "
+            "the recipe of one task."
+        ),
+        do(SIZES, write("tasks.yaml", TASKS.replace("  size:", "  #size:"))),
+    ),
+    Case(
+        "a recipe of several tasks without tasks",
+        "run recipe.yaml task=multi-task",
+        (
+            "2 problems:\n"
+            "  data must be a mapping of fields. Got './photos'.\n"
+            "  tasks must be given. The tasks by their names, each with its data; two at least."
+        ),
+    ),
+    Case(
+        "tasks of two kinds",
+        "run tasks.yaml tasks.size.task=text-classification",
+        (
+            "Problem:\n"
+            "  tasks.size.task must be 'image-classification', as that of tasks.dish. Got "
+            "'text-classification'. All tasks share one model."
+        ),
+        SIZES,
+    ),
+    Case(
+        "the name of a task that no folder can have",
+        "run tasks.yaml",
+        (
+            "Problem:\n"
+            "  The name of tasks.a/b must start with a letter or digit and hold only letters, digits,"
+            " '_' and '-'. Got 'a/b'. Folders and weights are named after it."
+        ),
+        do(SIZES, write("tasks.yaml", TASKS.replace("  dish:", "  a/b:"))),
+    ),
+    Case(
+        "a field of a task with a typing error",
+        "run tasks.yaml tasks.size.wieght=2",
+        ("Problem:\n  tasks.size.wieght=2 must name a known field. Got 'wieght'. Nearest: 'weight'."),
+        SIZES,
+    ),
+    Case(
+        "what goes with one task only, in a recipe of several",
+        "run tasks.yaml model.adapter=lora evaluation.folds=3 publish=me/x stages.0.balance=sampler "
+        "stages.0.compress=0.3 stages.0.teacher=run",
+        (
+            "7 problems:\n"
+            "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
+            "fits the checkpoint as it is: prune the merged model in a run of its own.\n"
+            "  model.adapter must be left out when the task is multi-task. Got 'lora'. Every weight "
+            "of the backbone is shared already: train it with small rates instead.\n"
+            "  evaluation.folds must be left out when the task is multi-task. Got 3. Each task has "
+            "its own test split.\n"
+            "  publish must be left out when the task is multi-task. Got 'me/x'. When the run is "
+            "done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...\n"
+            "  stages[0].teacher must be left out when the task is multi-task. Got 'run'. A teacher "
+            "knows one task.\n"
+            "  stages[0].compress must be left out when the task is multi-task. Got 0.3. Prune a "
+            "task's model in a run of its own.\n"
+            "  stages[0].balance must not be sampler when the task is multi-task. The mixing of the "
+            "tasks says what is drawn. Take class_weights."
+        ),
+        SIZES,
+    ),
+    Case(
+        "a temperature without temperature, and a weight that is learnt",
+        "run tasks.yaml mixing.temperature=3 weighting=uncertainty tasks.size.weight=0.5",
+        (
+            "2 problems:\n"
+            "  mixing.temperature must be left out unless method is temperature. Got 3.\n"
+            "  tasks.size.weight must be left out when weighting is uncertainty. Got 0.5. It is "
+            "learnt."
+        ),
+        SIZES,
+    ),
+    Case(
+        "what all tasks share, said of one",
+        "run tasks.yaml tasks.size.data.image_size=64",
+        (
+            "Problem:\n"
+            "  tasks.size.data.image_size=64 must name a known field. Got 'image_size'. Known: "
+            "'path', 'config', 'revision', 'columns', 'split', 'target', 'on_error', 'limit'."
+        ),
+        SIZES,
+    ),
+    Case(
+        "a field of texts shared by tasks on images",
+        "run tasks.yaml data.max_length=64",
+        ("Problem:\n  data.max_length must be left out when the task is image-classification. Got 64."),
+        SIZES,
+    ),
+    Case(
+        "the best epoch by the metric of a task that there is not",
+        "run tasks.yaml stages.0.best=sise/accuracy",
+        (
+            "Problem:\n"
+            "  stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got "
+            "'sise/accuracy'. Nearest: 'size/accuracy'."
+        ),
+        SIZES,
+    ),
+    Case(
+        "the data of two tasks that are not there, and a metric that one has not",
+        "run tasks.yaml tasks.dish.data.path=./photo tasks.size.data.path=./size.csv",
+        (
+            "2 problems:\n"
+            "  tasks.dish.data.path must be a folder, a data file or a Hub id. Got './photo'. "
+            "Nearest: './photos'.\n"
+            "  tasks.size.data.path must be a folder, a data file or a Hub id. Got './size.csv'. "
+            "Nearest: './sizes.csv'."
+        ),
+        SIZES,
+    ),
+    Case(
+        "a metric that a task does not have",
+        "run tasks.yaml tasks.size.metrics=rmse",
+        (
+            "Problem:\n"
+            "  tasks.size.metrics[0] must be defined for single_label labels. Got 'rmse'. Known: "
+            "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
+            "'log_loss'."
+        ),
+        SIZES,
+    ),
+    Case(
+        "doctor for several tasks",
+        "doctor tasks.yaml",
+        (
+            "Problem:\n"
+            "  task must be a single one for doctor. Got 'multi-task'. Give the recipe of one task: "
+            "task: image-classification, and its data."
+        ),
+        SIZES,
+    ),
+    Case(
+        "preview for several tasks",
+        "preview tasks.yaml",
+        (
+            "Problem:\n"
+            "  task must be a single one for preview. Got 'multi-task'. Give the recipe of one task: "
+            "task: image-classification, and its data."
+        ),
+        SIZES,
+    ),
+]

@@ -1,0 +1,316 @@
+"""Runs of several tasks: what they leave, what they move, how they are stopped, and what looks at one task only."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by_length
+from run_helpers import Record, Stop, changed, interrupt, log_of, refusal, with_stages, without_times
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+from typer.testing import CliRunner
+
+from hf_finetune.cli import app
+from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.compare import compare_runs
+from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.publishing.contents import check_finished, collect
+from hf_finetune.ready_multitask import plan
+from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
+from hf_finetune.run import run
+
+ALONE = """
+import json, sys
+sys.modules["hf_finetune"] = None  # an import of it is an error
+from transformers import pipeline
+found = pipeline(sys.argv[1], model=sys.argv[2], top_k=None)(json.loads(sys.argv[3]))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, squares, timm_checkpoint):
+    """Give a maker of recipes for colour and shade of squares."""
+    shades = squares_by_shade(squares, tmp_path_factory.mktemp("shades") / "shades.csv")
+    return lambda **changes: image_recipe(squares, shades, timm_checkpoint, **changes)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory, reviews, bert_checkpoint):
+    """Give a maker of recipes for a class and an amount of texts."""
+    words = texts_by_length(tmp_path_factory.mktemp("words") / "words.csv")
+    return lambda **changes: text_recipe(reviews, words, bert_checkpoint, **changes)
+
+
+@pytest.fixture(scope="module")
+def image_run(tmp_path_factory, images):
+    folder, record = tmp_path_factory.mktemp("images") / "run", Record()
+    return run(images(), folder, callbacks=[record]), record
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory, texts):
+    folder, record = tmp_path_factory.mktemp("texts") / "run", Record()
+    return run(texts(), folder, callbacks=[record]), record
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def pipeline_alone(task, model, inputs):
+    """Let transformers alone predict, where hf_finetune cannot be imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, task, str(model), json.dumps(inputs)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_model_of_each_task_is_one_that_transformers_alone_loads(image_run, squares):
+    folder = image_run[0].folder
+    for task in ("colour", "shade"):
+        predictions = read_predictions(folder / "tasks" / task / "predictions.parquet")
+        files = [str(squares / Path(name).parent.name / Path(name).name) for name in predictions.ids]
+        found = pipeline_alone("image-classification", folder / "model" / task, files)
+        for row, answers in zip(predictions.scores, found, strict=True):
+            scores = {answer["label"]: answer["score"] for answer in answers}
+            assert scores.keys() == set(predictions.label_names)
+            expected = [scores[name] for name in predictions.label_names]
+            np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_the_models_of_texts_are_too_one_of_classes_and_one_of_amounts(text_run):
+    folder = text_run[0].folder
+    classes = pipeline_alone("text-classification", folder / "model" / "type", ["good film"])[0]
+    assert {answer["label"] for answer in classes} == {"good", "bad"}
+    amount = pipeline_alone("text-classification", folder / "model" / "words", ["good film"])[0]
+    assert [answer["label"] for answer in amount] == ["label"]
+    [told] = predict(folder / "model" / "words", ["good film"])
+    assert told.label == pytest.approx(amount[0]["score"], abs=1e-5)
+
+
+def test_each_model_loads_from_its_subfolder_and_shares_the_backbone(image_run):
+    folder = image_run[0].folder / "model"
+    models = {
+        task: AutoModelForImageClassification.from_pretrained(folder, subfolder=task).state_dict()
+        for task in ("colour", "shade")
+    }
+    differ = {
+        name for name in models["colour"] if not torch.equal(models["colour"][name], models["shade"][name])
+    }
+    assert differ == {"timm_model.fc.weight", "timm_model.fc.bias"}
+    assert [models[task]["timm_model.fc.bias"].shape for task in models] == [(3,), (2,)]
+
+
+def test_metrics_are_told_for_each_task_and_for_all(image_run):
+    result = image_run[0]
+    metrics = metrics_of(result.folder)
+    assert metrics["task"] == "multi-task"
+    assert list(metrics["tasks"]) == ["colour", "shade"]
+    for task, found in metrics["tasks"].items():
+        assert found["test"].keys() >= {"accuracy", "f1_macro"}
+        for name, value in found["test"].items():
+            assert metrics["test"][f"{task}/{name}"] == value
+        assert (
+            metrics["baselines"]["majority"][f"{task}/accuracy"] == found["baselines"]["majority"]["accuracy"]
+        )
+        assert metrics["test_interval"][f"{task}/accuracy"] == found["test_interval"]["accuracy"]
+    tests = [metrics["tasks"][task]["test"]["accuracy"] for task in ("colour", "shade")]
+    assert metrics["test"]["mean"] == pytest.approx(sum(tests) / 2)
+    assert result.headline[0] == "mean"
+
+
+def test_the_best_epoch_is_that_of_the_best_mean_errors_counted_below_0(text_run, texts):
+    folder = text_run[0].folder
+    for number, stage in enumerate(metrics_of(folder)["stages"], 1):
+        name = f"{number:02d}-{stage['name']}"
+        evaluations = [entry for entry in log_of(folder, name) if "eval_loss" in entry]
+        for entry in evaluations:
+            mean = (entry["eval_type/accuracy"] - entry["eval_words/rmse"]) / 2
+            assert entry["eval_mean"] == pytest.approx(mean)
+        best = max(evaluations, key=lambda entry: entry["eval_mean"])
+        assert stage["best_step"] == best["step"]
+
+
+def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
+    best = {"best": {"metric": "words/mae"}, "epochs": 3.0}
+    folder = run(with_stages(texts(), best, best), tmp_path / "run").folder
+    for number, stage in enumerate(metrics_of(folder)["stages"], 1):
+        name = f"{number:02d}-{stage['name']}"
+        evaluations = [entry for entry in log_of(folder, name) if "eval_loss" in entry]
+        assert len(evaluations) == 3
+        assert stage["best_step"] == min(evaluations, key=lambda entry: entry["eval_words/mae"])["step"]
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_each_stage_moves_what_is_planned_and_nothing_else(kind, image_run, text_run, images, texts):
+    _, record = image_run if kind == "image" else text_run
+    planned = plan(images() if kind == "image" else texts()).plan
+    buffers = {name for name in record.before[0] if name not in planned.layout.names()}
+    for index, stage in enumerate(planned.stages):
+        moved = changed(record.before[index], record.after[index])
+        assert moved - buffers <= set(stage.trainable)
+        # attention does not see a key's bias: its gradient is nothing but rounding
+        assert {name for name in set(stage.trainable) - moved if "key.bias" not in name} == set()
+    heads = {name for name in planned.stages[0].trainable if ".task_" in name or ".log_variance_" in name}
+    assert len(heads) == (4 if kind == "image" else 6)
+    assert changed(record.before[0], record.after[0]) == heads
+
+
+def test_a_stage_may_train_the_head_of_one_task(tmp_path, images):
+    record = Record()
+    recipe = with_stages(
+        images(), {"train": "/task_shade/", "name": "shade"}, {"train": "head", "name": "all"}
+    )
+    run(recipe, tmp_path / "run", callbacks=[record])
+    assert changed(record.before[0], record.after[0]) == {
+        "timm_model.fc.task_shade.weight",
+        "timm_model.fc.task_shade.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "step", "moment"),
+    [
+        ("image", "head", 7, "begin"),
+        ("image", "all", 13, "ctrl-c"),
+        ("text", "head", 3, "ctrl-c"),
+        ("text", "all", 6, "save"),
+        ("text", "all", 7, "begin"),
+    ],
+)
+def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
+    kind, stage, step, moment, tmp_path, image_run, text_run, images, texts
+):
+    recipe = images() if kind == "image" else texts()
+    whole = (image_run if kind == "image" else text_run)[0].folder
+    parts = tmp_path / "run"
+    interrupt(recipe, parts, Stop(stage, step, moment))
+    run(recipe, parts, resume=True)
+    for name in ("01-head", "02-all"):
+        one, other = (load_file(folder / "stages" / name / "model.safetensors") for folder in (whole, parts))
+        assert changed(one, other) == set()
+        assert log_of(whole, name) == log_of(parts, name)
+    assert without_times(metrics_of(whole)) == without_times(metrics_of(parts))
+    for task in recipe.tasks:
+        tables = [(folder / "tasks" / task / "predictions.parquet").read_bytes() for folder in (whole, parts)]
+        assert tables[0] == tables[1]
+
+
+def test_frozen_work_that_is_kept_changes_nothing(tmp_path, images):
+    """The features of each task's examples are kept, and the batches are those of any other run."""
+    found = {}
+    for views, kept in (("kept", {"views": 1}), ("computed", None)):
+        recipe = images(data={"augment": "none"}, speed={"prefix_cache": kept})
+        folder = run(recipe, tmp_path / views).folder
+        stage = metrics_of(folder)["stages"][0]
+        assert stage["prefix_cache"]["used"] is (views == "kept")
+        found[views] = load_file(folder / "stages" / "01-head" / "model.safetensors")
+    assert changed(found["kept"], found["computed"]) == set()
+
+
+def test_the_weights_of_an_uncertain_run_are_learnt_and_go_into_no_task(text_run):
+    folder = text_run[0].folder
+    weights = load_file(folder / "stages" / "02-all" / "model.safetensors")
+    learnt = {name: value.item() for name, value in weights.items() if "log_variance" in name}
+    assert learnt.keys() == {"classifier.log_variance_type", "classifier.log_variance_words"}
+    assert all(value != 0 for value in learnt.values())
+    for task in ("type", "words"):
+        own = load_file(folder / "model" / task / "model.safetensors")
+        assert not any("log_variance" in name or "task_" in name for name in own)
+
+
+def test_the_folder_of_a_task_is_a_run_that_all_commands_take(image_run):
+    folder = image_run[0].folder
+    metrics = metrics_of(folder)
+    for task in ("colour", "shade"):
+        expected = metrics["tasks"][task]["test"]["accuracy"]
+        for place in (folder / "tasks" / task, folder / "model" / task):
+            assert evaluate_again(place).metrics["accuracy"] == expected
+    check_finished(folder / "tasks" / "shade")
+    same = compare_runs([folder / "tasks" / "shade", folder / "tasks" / "shade"])
+    assert all(each.first == each.value for each in same[0].differences)
+
+
+def test_what_is_published_of_a_task_is_the_recipe_of_all(image_run):
+    uploads, _ = collect(image_run[0].folder / "tasks" / "shade")
+    recipe = next(upload.source for upload in uploads if upload.name == "recipe.yaml").decode()
+    assert "task: multi-task" in recipe
+    assert "path: ./squares" in recipe
+    assert str(image_run[0].folder.parent.parent) not in recipe
+
+
+def test_card_and_report_name_the_tasks(image_run):
+    folder = image_run[0].folder
+    card = (folder / "model" / "shade" / "README.md").read_text(encoding="utf-8")
+    assert "On one backbone together with colour" in card
+    assert "task: multi-task" in card
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    value = metrics_of(folder)["tasks"]["shade"]["test"]["accuracy"]
+    assert f"shade: the accuracy is {value:.3f}" in report
+    assert 'href="tasks/colour/report.html"' in report
+    assert (folder / "tasks" / "colour" / "report.html").is_file()
+
+
+def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
+    folder = image_run[0].folder
+    told = refusal(lambda: evaluate_again(folder))
+    assert told == (
+        f"{folder} must hold one model. Got those of several tasks. "
+        f"Give that of one task: {folder}/tasks/colour or {folder}/tasks/shade."
+    )
+    assert refusal(lambda: check_finished(folder)) == (
+        f"{folder} must hold a model. Got those of several tasks. "
+        f"Publish each by itself: {folder}/tasks/colour or {folder}/tasks/shade."
+    )
+
+
+def test_the_plan_says_what_an_epoch_holds(tmp_path, texts):
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(texts()), encoding="utf-8")
+    told = CliRunner().invoke(app, ["plan", str(tmp_path / "recipe.yaml")]).output
+    assert (
+        "An epoch has 42 examples: 21 of type (each 0.75 times in the mean), 21 of words (each 1.5 times in the mean)"
+        in told
+    )
+    assert plan(texts()).plan.stages[0].steps == 12
+
+
+def test_a_plan_needs_no_data(images):
+    content = images().model_dump(mode="json")
+    content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
+    report = plan(parse_recipe(content))
+    assert report.examples is None
+    assert "shade: the data 'nobody/has-this' is not at hand: its labels are counted as 2" in " ".join(
+        report.notes
+    )
+
+
+def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_overrides(tmp_path, images):
+    recipe = images()
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    changes = ["tasks.shade.weight=0.25", "mixing=equal", "tasks.colour.data.split.test=0.2"]
+    other = load_recipe(tmp_path / "recipe.yaml", changes)
+    assert (other.tasks["shade"].weight, other.mixing.method) == (0.25, "equal")
+    assert other.tasks["colour"].data.split.test == 0.2
+
+
+def test_images_that_are_decoded_once_train_the_same(tmp_path, images, image_run, caplog):
+    caplog.set_level("INFO", logger="hf_finetune")
+    folder = run(images(speed={"decode_once": True}), tmp_path / "run").folder
+    assert "Images are decoded once" in caplog.text
+    for stage in ("01-head", "02-all"):
+        one, other = (
+            load_file(each / "stages" / stage / "model.safetensors") for each in (image_run[0].folder, folder)
+        )
+        assert changed(one, other) == set()
