@@ -26,7 +26,7 @@ from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.balancing import balance_of, balanced_loss
 from hf_finetune.staging.manifest import Manifest, write_json
-from hf_finetune.staging.mixing import Mix, mixed_loss
+from hf_finetune.staging.task_mixing import Mix, mixed_loss
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["finish_tasks", "mix_of", "score_tasks"]

@@ -36,9 +36,9 @@ from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.freezing import freeze_all_but, release
-from hf_finetune.staging.mixing import Mix, MixedTrainer, RestingHeads
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
+from hf_finetune.staging.task_mixing import Mix, MixedTrainer, RestingHeads
 from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
 
 __all__ = ["WEIGHTS", "StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
