@@ -43,8 +43,23 @@ SHARED = (
 )
 """Fields of ``data`` that say how examples become inputs: one model has them once, for all its tasks."""
 TEMPERATURE = 2.0
-ALONE = ("model.adapter", "evaluation.folds", "publish")
-"""Fields that are of one task only."""
+RULE = "must be left out when the task is multi-task"
+ALONE = {
+    "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
+    "evaluation.folds": "Each task has its own test split.",
+    "domain_adaptation": "Adapt to the other domain in a run of its own, and go on with its model.",
+    "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
+}
+"""Fields that are of one task only, each with what to do instead."""
+ALONE_IN_STAGES = {
+    "teacher": "A teacher knows one task.",
+    "compress": "Prune a task's model in a run of its own.",
+    "balance.weights": "The classes of one task are not those of another. Leave them out, and they are worked out.",
+    "regularize.mixup": "Its labels are shares of the classes of one task.",
+    "regularize.cutmix": "Its labels are shares of the classes of one task.",
+    "regularize.r_drop": "It compares what is said of the classes of one task.",
+}
+"""The same of stages."""
 
 
 def _same(name: str) -> Any:
@@ -236,42 +251,43 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
 
 
 def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
-    repairs = {
-        "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
-        "evaluation.folds": "Each task has its own test split.",
-        "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
-    }
-    for place in ALONE:
-        part, _, field = place.partition(".")
-        value = _mapping(recipe.get(part)).get(field) if field else recipe.get(part)
+    for place, repair in ALONE.items():
+        value = _field(recipe, place)
         if value is not None:
-            yield Problem(place, "must be left out when the task is multi-task", shown(value), repairs[place])
+            yield Problem(place, RULE, shown(value), repair)
 
 
 def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     stages = recipe.get("stages")
     listed = list(enumerate(stages)) if isinstance(stages, list | tuple) else []
     settings = [(f"stages[{index}]", _mapping(stage)) for index, stage in listed]
-    for place, stage in [*settings, ("strategy", _mapping(recipe.get("strategy")))]:
-        for field, repair in (
-            ("teacher", "A teacher knows one task."),
-            ("compress", "Prune a task's model in a run of its own."),
-        ):
-            if stage.get(field) is not None:
-                rule = "must be left out when the task is multi-task"
-                yield Problem(f"{place}.{field}", rule, shown(stage[field]), repair)
+    strategy = recipe.get("strategy")
+    name = strategy if isinstance(strategy, str) else _mapping(strategy).get("name")
+    if name == "features":
+        repair = "It fits one head at once. Give a stage: train: head, with epochs and lr."
+        yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
+    for place, stage in [*settings, ("strategy", _mapping(strategy))]:
+        for field, repair in ALONE_IN_STAGES.items():
+            value = _field(stage, field)
+            if value:
+                yield Problem(f"{place}.{field}", RULE, shown(value), repair)
+        if stage.get("fit", "gradient") != "gradient":
+            repair = "Only a single head is fitted at once."
+            yield Problem(
+                f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair
+            )
         balance = stage.get("balance")
-        method = balance if isinstance(balance, str) else _mapping(balance).get("method")
-        if method == "sampler":
+        if "sampler" in (balance, _mapping(balance).get("method")):
             repair = "The mixing of the tasks says what is drawn. Take class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
-        weights = _mapping(balance).get("weights")
-        if weights is not None:
-            repair = (
-                "The classes of one task are not those of another. Leave them out, and they are worked out."
-            )
-            rule = "must be left out when the task is multi-task"
-            yield Problem(f"{place}.balance.weights", rule, shown(weights), repair)
+
+
+def _field(part: Mapping[str, Any], place: str) -> Any:
+    """Give what stands at a dotted place, or None."""
+    value: Any = part
+    for step in place.split("."):
+        value = _mapping(value).get(step)
+    return value
 
 
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

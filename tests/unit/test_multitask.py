@@ -15,6 +15,8 @@ from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.plan.mixing import epoch_counts
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.multitask import task_problems
 from hf_finetune.staging.balancing import balanced_loss
 from hf_finetune.staging.sharing import WithFillers
 from hf_finetune.staging.task_mixing import MixedTrainer, RestingHeads, TaskSampler, mixed_loss
@@ -198,6 +200,50 @@ def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
     filler = torch.full((1, 4), NAN)
     batches = [{"labels": LABELS}, {"labels": torch.cat([LABELS[1:2], filler])}]
     assert trainer._get_num_items_in_batch(batches, torch.device("cpu")).item() == 4
+
+
+TWO = {
+    name: {"task": "image-classification", "data": {"path": name, "split": {"validation": 0.2}}}
+    for name in ("dish", "style")
+}
+SEVERAL = {
+    "task": "multi-task",
+    "model": "x",
+    "tasks": TWO,
+    "stages": [{"train": "head", "epochs": 1, "lr": 0.1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"domain_adaptation": {"target": "x"}}, "domain_adaptation"),
+        ({"model": {"path": "x", "adapter": "lora"}}, "model.adapter"),
+        ({"stages": [{"regularize": {"mixup": 0.2}}]}, "stages[0].regularize.mixup"),
+        ({"stages": [{"regularize": {"r_drop": 1.0}}]}, "stages[0].regularize.r_drop"),
+        ({"stages": [{"fit": "logistic_regression"}]}, "stages[0].fit"),
+        (
+            {"stages": [{"balance": {"method": "class_weights", "weights": {"a": 2.0}}}]},
+            "stages[0].balance.weights",
+        ),
+        ({"stages": [{"balance": {"method": "sampler"}}]}, "stages[0].balance"),
+        ({"strategy": "features"}, "strategy"),
+        ({"strategy": {"name": "gradual_unfreeze", "teacher": "run"}}, "strategy.teacher"),
+    ],
+)
+def test_what_is_of_one_task_is_refused_by_its_place(change, place):
+    assert task_problems(SEVERAL) == []
+    assert [problem.place for problem in task_problems({**SEVERAL, **change})] == [place]
+    assert task_problems({**SEVERAL, **change, "task": "image-classification"}) == []
+
+
+def test_the_recipe_of_one_task_has_its_data_and_what_all_share():
+    shared = {"image_size": 96, "augment": "light"}
+    recipe = parse_recipe({**SEVERAL, "data": shared, "metrics": ["accuracy"], "seed": 4})
+    alone = recipe.of_task("style")
+    assert (alone.task, alone.data.path, alone.seed) == ("image-classification", "style", 4)
+    assert (alone.data.image_size, alone.data.augment.preset) == (96, "light")
+    assert (alone.data.split.validation, alone.metrics) == (0.2, ("accuracy",))
 
 
 ARCHITECTURES = [
