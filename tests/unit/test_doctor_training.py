@@ -53,6 +53,13 @@ def test_the_stages_of_a_text_model_pass(tmp_path, text, index):
     assert found.measured.endswith("the optimizer held just these, at their rates.")
 
 
+def test_a_stage_that_fits_its_head_is_examined_in_steps(tmp_path, bert_checkpoint):
+    stages = [{"name": "head", "train": "head", "fit": "logistic_regression"}]
+    found = check_stage(make_subject("text", bert_checkpoint, stages=stages), 0, tmp_path)
+    assert found.state == "pass"
+    assert found.measured.startswith("2 steps moved 2 planned parameters; ")
+
+
 def test_the_models_that_are_examined_are_not_changed(tmp_path, subject):
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     check_stage(subject, 1, tmp_path / "stage")
