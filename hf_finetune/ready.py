@@ -9,17 +9,15 @@ from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.metrics import default_metrics, metric_problem
+from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
-from hf_finetune.models.compressing import has_zeros, stage_layouts
+from hf_finetune.models.compressing import stage_layouts
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.adapters import adapter_problems
@@ -27,12 +25,9 @@ from hf_finetune.plan.domain import domain_notes, domain_problems
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
-from hf_finetune.processes import first_process_first, is_sharded, start_processes, uses_deepspeed
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSettings
-from hf_finetune.recipe.fitting import fitted_by, unfit_for
-from hf_finetune.staging import regularizing
-from hf_finetune.staging.balancing import label_problems
-from hf_finetune.staging.trainer import check_optimizer
+from hf_finetune.processes import first_process_first, start_processes
+from hf_finetune.ready_problems import recipe_problems, stage_problems
+from hf_finetune.recipe import MultiTaskRecipe, Recipe
 from hf_finetune.tasks import TASKS, Task, load_data
 from hf_finetune.tasks.data import load_target
 
@@ -143,9 +138,9 @@ def plan(recipe: Recipe) -> PlanReport:
     other = None
     with _collected(problems):
         other = target_at_hand(recipe)
-    problems += _stage_problems(recipe)
+    problems += stage_problems(recipe)
     if data is not None:
-        problems += _recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
+        problems += recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
     examples = len(data.train) if data else None
     if layout is not None and config is not None:
         with _collected(problems):
@@ -250,10 +245,10 @@ def make_ready(
             trust_remote_code=recipe.model.trust_remote_code,
         )
         task.configure(processor, config, recipe.data)
-    problems += _stage_problems(recipe)
+    problems += stage_problems(recipe)
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
-        problems += _recipe_problems(recipe, data, headline)
+        problems += recipe_problems(recipe, data, headline)
     if layout is not None and config is not None:
         with _collected(problems):
             asked = written_out(recipe, layout)
@@ -345,87 +340,3 @@ def config_of(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTra
         head=None if spec.head.is_plain else spec.head.fields(),
         trust_remote_code=spec.trust_remote_code,
     )
-
-
-def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
-    """List what holds for stages, with its place: that of a strategy holds for all of them, and is said once."""
-    if recipe.strategy is not None:
-        return [("strategy", recipe.strategy)]
-    return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
-
-
-def _stage_problems(recipe: Recipe) -> list[Problem]:
-    """Find what neither data nor checkpoint is needed for, but the libraries are."""
-    problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
-    for place, stage in _settings(recipe):
-        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
-        if stage.carry_optimizer and is_sharded():
-            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
-            problems.append(Problem(f"{place}.carry_optimizer", rule))
-        problems += regularizing.sharding_problems(stage, place) if is_sharded() else []
-    if has_zeros(recipe.stages) and is_sharded():
-        rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
-        index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
-        problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
-    if recipe.domain_adaptation is not None and is_sharded():
-        rule = (
-            "must be left out under FSDP and DeepSpeed, which divide the model whose features are looked at"
-        )
-        problems.append(Problem("domain_adaptation", rule))
-    if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
-        rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
-        problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
-    return problems
-
-
-def _recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:
-    """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
-    problems = _evaluation_problems(recipe, data)
-    classes = len(data.label_names)
-    for index, name in enumerate(headline):
-        if problem := metric_problem(name, data.target, f"metrics[{index}]", classes):
-            problems.append(problem)
-    for place, stage in _settings(recipe):
-        metric = stage.best.metric if stage.best else None
-        if metric not in (None, "loss"):
-            problem = metric_problem(str(metric), data.target, f"{place}.best.metric", classes)
-            problems += [problem] if problem else []
-        if data.validation is None and (metric is not None or stage.early_stopping is not None):
-            field = "early_stopping" if stage.early_stopping is not None else "best.metric"
-            repair = "Set data.split.validation above 0, or leave it out."
-            problems.append(
-                Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
-            )
-        problems += label_problems(stage, place, data.target, data.label_names)
-        problems += regularizing.label_problems(stage, place, data.target)
-        field = "classifier" if place == "strategy" else "fit"
-        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
-    return problems
-
-
-def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
-    """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
-    asked, problems = recipe.evaluation, []
-    for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
-        if wanted and data.validation is None:
-            repair = "Set data.split.validation above 0, or leave it out."
-            problems.append(
-                Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
-            )
-    if asked.slices and data.test is None:
-        repair = "Set data.split.test above 0, or leave it out."
-        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
-    if asked.thresholds and data.target != "multi_label":
-        problems.append(
-            Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
-        )
-    if asked.calibrate and data.target == "regression":
-        problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
-    known = get_available_reporting_integrations()
-    for index, name in enumerate(recipe.track):
-        if name not in known:
-            repair = f"Here are: {', '.join(known) or 'none'}. Or install it: python -m pip install {name}."
-            problems.append(
-                Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
-            )
-    return problems

@@ -9,7 +9,8 @@ from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.models.masked import load_backbone
 from hf_finetune.plan.domain import PRETRAINING
 from hf_finetune.ready import Ready, load_pretrained
-from hf_finetune.staging.stage import WEIGHTS, load_weights, stage_folder
+from hf_finetune.staging.stage import stage_folder
+from hf_finetune.staging.weights import WEIGHTS, load_weights
 
 __all__ = ["BACKBONE", "load_left", "pretraining_folder"]
 

@@ -66,7 +66,7 @@ OF_PROCESSES = (
     ),
     Mutation(
         "The validation loss counts each example once",
-        "hf_finetune.staging.stage:_with_loss",
+        "hf_finetune.staging.stage:with_loss",
         "the Trainer's own, the mean of the batches' means",
         as_it_is,
         (f"{PROCESSES}validation_judges_the_weights_that_are_saved",),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
-from safetensors.torch import load_model, save_file, save_model
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
@@ -23,34 +22,33 @@ from transformers import (
 
 from hf_finetune.data.seeded import cycle, set_epoch
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
-from hf_finetune.staging.aligning import Alignment, AlignTo, aligned_loss
+from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
-from hf_finetune.staging.distilling import Teacher, loss_with_teacher
+from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
-from hf_finetune.staging.regularizing import Regular, regular_of
+from hf_finetune.staging.objective import training_loss, with_loss
+from hf_finetune.staging.regularizing import regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.task_mixing import Mix, MixedTrainer, RestingHeads
 from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
-from hf_finetune.staging.twice import loss_twice
+from hf_finetune.staging.weights import WEIGHTS, save_weights
 
-__all__ = ["WEIGHTS", "StageResult", "load_weights", "save_weights", "stage_folder", "train_stage"]
+__all__ = ["StageResult", "stage_folder", "train_stage"]
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.pt"
 
 
@@ -185,7 +183,7 @@ def train_stage(
             train=train,
             validation=validation,
             collate=collate,
-            compute_metrics=_with_loss(compute_metrics, loss),
+            compute_metrics=with_loss(compute_metrics, loss),
             batch_size=stage.batch_size,
             evaluation_batch_size=evaluation_batch_size,
             workers=workers,
@@ -270,7 +268,7 @@ def train_stage(
     trainer = (StagedTrainer if mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=_training_loss(loss, target, teacher, regular, alignment),
+        loss=training_loss(loss, target, teacher, regular, alignment),
         alignment=alignment,
         lengths=lengths,
         sampler=_sampler(balance, mix, stage, lengths, seed),
@@ -283,7 +281,7 @@ def train_stage(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collate,
-        compute_metrics=_with_loss(compute_metrics, loss),
+        compute_metrics=with_loss(compute_metrics, loss),
         callbacks=watchers,
     )
     trainer.remove_callback(PrinterCallback)
@@ -328,21 +326,6 @@ def train_stage(
     )
 
 
-def _training_loss(
-    loss: Callable[..., torch.Tensor],
-    target: str,
-    teacher: Teacher | None,
-    regular: Regular,
-    alignment: Alignment | None,
-) -> Callable[..., torch.Tensor]:
-    """Add to the loss of the labels what a teacher says, and how far two domains, or two passes, are apart."""
-    if teacher is not None:
-        loss = loss_with_teacher(loss, teacher, target)
-    if alignment is not None:
-        return aligned_loss(loss, alignment)
-    return loss_twice(loss, regular.r_drop, target) if regular.r_drop else loss
-
-
 def _sampler(
     balance: Balance | None,
     mix: Mix | None,
@@ -375,45 +358,6 @@ def _check_sharding(checkpoint: Path | None, fsdp: bool) -> None:
         way = "without" if fsdp else "with"
         rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
         raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
-
-
-def _with_loss(
-    compute_metrics: Callable[[Any], dict[str, float]], loss: Callable[..., torch.Tensor]
-) -> Callable[[Any], dict[str, float]]:
-    """Add the loss over the whole split.
-
-    transformers 5.23 takes the mean of the batches' means, in which several processes count some examples twice.
-    """
-
-    def compute(prediction: Any) -> dict[str, float]:
-        logits = prediction.predictions
-        logits = torch.as_tensor(logits[0] if isinstance(logits, tuple) else logits)
-        return {
-            **compute_metrics(prediction),
-            "loss": loss((logits,), torch.as_tensor(prediction.label_ids)).item(),
-        }
-
-    return compute
-
-
-def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a model's weights under their in-memory names; the file is whole or not there.
-
-    Args:
-        model: The model.
-        path: The file.
-        weights: Its weights, if they are divided among processes and were gathered.
-    """
-    with replacing(path) as temporary:
-        if weights is None:
-            save_model(model, str(temporary))
-        else:
-            save_file({name: value.clone() for name, value in weights.items()}, temporary)
-
-
-def load_weights(model: PreTrainedModel, path: Path) -> None:
-    """Read weights that ``save_weights`` wrote; every one must be there."""
-    load_model(model, str(path), strict=True)
 
 
 def _result(state: TrainerState, best_metric: str | None, fast: Faster) -> StageResult:

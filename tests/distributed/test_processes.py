@@ -13,7 +13,7 @@ from hf_finetune.processes import start_processes
 from hf_finetune.ready import get_ready, load_pretrained, plan
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
-from hf_finetune.staging.stage import load_weights
+from hf_finetune.staging.weights import load_weights
 
 STAGES = ("01-head", "02-all")
 

@@ -22,7 +22,7 @@ from hf_finetune.models.layout import head_names
 from hf_finetune.ready import plan
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.run import run
-from hf_finetune.staging.stage import load_weights
+from hf_finetune.staging.weights import load_weights
 
 MODELS = ["bert", "vit", "timm/test_vit", "timm/test_resnet", "timm/test_convnext"]
 KINDS = ["lora", "dora", "ia3"]

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_finetune.staging.averaging import AVERAGE, AveragedWeights, decay_at, fold_in
-from hf_finetune.staging.stage import load_weights
+from hf_finetune.staging.weights import load_weights
 
 
 def test_the_first_steps_leave_less_of_the_average():

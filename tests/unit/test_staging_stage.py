@@ -6,7 +6,8 @@ import pytest
 import torch
 from stage_helpers import Examples, train_stages
 
-from hf_finetune.staging.stage import load_weights, save_weights, stage_folder
+from hf_finetune.staging.stage import stage_folder
+from hf_finetune.staging.weights import load_weights, save_weights
 
 
 def test_each_stage_has_its_own_folder():
@@ -42,7 +43,7 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model,
         Path(name).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_finetune.staging.stage.save_model", full)
+    monkeypatch.setattr("hf_finetune.staging.weights.save_model", full)
     with pytest.raises(OSError):
         save_weights(tiny_model("bert"), path)
     assert path.read_bytes() == b"old"

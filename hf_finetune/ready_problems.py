@@ -1,0 +1,103 @@
+"""What is wrong with a recipe that only its data, or the installed libraries, can tell."""
+
+from collections.abc import Sequence
+
+from transformers.integrations import get_available_reporting_integrations
+
+from hf_finetune.data.augment import check_transforms
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.errors import Problem
+from hf_finetune.evaluation.metrics import metric_problem
+from hf_finetune.models.compressing import has_zeros
+from hf_finetune.processes import is_sharded, uses_deepspeed
+from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.recipe.fitting import fitted_by, unfit_for
+from hf_finetune.staging import regularizing
+from hf_finetune.staging.balancing import label_problems
+from hf_finetune.staging.trainer import check_optimizer
+
+__all__ = ["recipe_problems", "stage_problems"]
+
+
+def stage_problems(recipe: Recipe) -> list[Problem]:
+    """Find what neither data nor checkpoint is needed for, but the libraries are."""
+    problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
+    for place, stage in _settings(recipe):
+        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+        if stage.carry_optimizer and is_sharded():
+            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
+            problems.append(Problem(f"{place}.carry_optimizer", rule))
+        problems += regularizing.sharding_problems(stage, place) if is_sharded() else []
+    if has_zeros(recipe.stages) and is_sharded():
+        rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
+        index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
+        problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
+    if recipe.domain_adaptation is not None and is_sharded():
+        rule = (
+            "must be left out under FSDP and DeepSpeed, which divide the model whose features are looked at"
+        )
+        problems.append(Problem("domain_adaptation", rule))
+    if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
+        rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
+        problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
+    return problems
+
+
+def recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:
+    """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
+    problems = _evaluation_problems(recipe, data)
+    classes = len(data.label_names)
+    for index, name in enumerate(headline):
+        if problem := metric_problem(name, data.target, f"metrics[{index}]", classes):
+            problems.append(problem)
+    for place, stage in _settings(recipe):
+        metric = stage.best.metric if stage.best else None
+        if metric not in (None, "loss"):
+            problem = metric_problem(str(metric), data.target, f"{place}.best.metric", classes)
+            problems += [problem] if problem else []
+        if data.validation is None and (metric is not None or stage.early_stopping is not None):
+            field = "early_stopping" if stage.early_stopping is not None else "best.metric"
+            repair = "Set data.split.validation above 0, or leave it out."
+            problems.append(
+                Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
+            )
+        problems += label_problems(stage, place, data.target, data.label_names)
+        problems += regularizing.label_problems(stage, place, data.target)
+        field = "classifier" if place == "strategy" else "fit"
+        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
+    return problems
+
+
+def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
+    """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
+    asked, problems = recipe.evaluation, []
+    for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
+        if wanted and data.validation is None:
+            repair = "Set data.split.validation above 0, or leave it out."
+            problems.append(
+                Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
+            )
+    if asked.slices and data.test is None:
+        repair = "Set data.split.test above 0, or leave it out."
+        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
+    if asked.thresholds and data.target != "multi_label":
+        problems.append(
+            Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
+        )
+    if asked.calibrate and data.target == "regression":
+        problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
+    known = get_available_reporting_integrations()
+    for index, name in enumerate(recipe.track):
+        if name not in known:
+            repair = f"Here are: {', '.join(known) or 'none'}. Or install it: python -m pip install {name}."
+            problems.append(
+                Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
+            )
+    return problems
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
+    """List what holds for stages, with its place: that of a strategy holds for all of them, and is said once."""
+    if recipe.strategy is not None:
+        return [("strategy", recipe.strategy)]
+    return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]
