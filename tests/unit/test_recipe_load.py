@@ -239,6 +239,7 @@ def test_a_dumped_recipe_holds_every_default_in_order_and_loads_to_the_same():
         "data",
         "stages",
         "strategy",
+        "domain_adaptation",
         "metrics",
         "evaluation",
         "speed",
