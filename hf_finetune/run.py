@@ -154,6 +154,7 @@ def _run(
         logger.info(note)
     inputs = decode_images(inputs, ready, settings)
     manifest = pretrain(pretraining, ready, manifest, folder, state, callbacks)
+    del pretraining  # its model need not stay in memory
     model = built.model
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
