@@ -176,6 +176,7 @@ def _run(
     inputs = decode_images(inputs, ready, settings)
     model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
     manifest = pretrain(pretraining, ready, manifest, folder, state, callbacks)
+    del pretraining  # its model need not stay in memory
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)

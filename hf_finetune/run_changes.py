@@ -33,7 +33,7 @@ __all__ = [
 # leads to the same contents changes nothing, which the fingerprints tell.
 SAME_CONTENTS = (
     r"data\.(path|config|revision|columns|split|target|on_error|limit|workers)\b|"
-    r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\."
+    r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\.|domain_adaptation\.target\b"
 )
 IN_THE_STAGE = (
     r"lr|weight_decay|layer_decay|schedule|warmup|epochs|max_steps|clip|label_smoothing|early_stopping|"

@@ -1,6 +1,7 @@
 """Another domain in whole runs: what each method changes, what it leaves, how it goes on, and what is refused."""
 
 import json
+import shutil
 from functools import partial
 
 import pytest
@@ -218,6 +219,18 @@ def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
         "domain_adaptation.method must not be continue_pretraining once the first stage has begun. "
         "Begin a new run."
     )
+
+
+def test_a_stage_goes_on_with_the_same_inputs_at_another_place(tmp_path, runs, adapted, targets):
+    recipe = adapted("text", "coral")
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
+    content = recipe.model_dump(mode="json")
+    content["domain_adaptation"]["target"] = str(shutil.copy(targets["text"], tmp_path / "moved.csv"))
+    run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
+    changes = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["changes"]
+    assert not changes[0]["anew"] and not changes[0]["data"]
+    assert changed(weights_of(runs("text", "coral")[0]), weights_of(tmp_path / "run")) == set()
 
 
 def test_a_stage_begins_anew_with_another_weight(tmp_path, adapted):
