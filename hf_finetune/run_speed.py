@@ -162,25 +162,25 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
         else:
             train, validation = train + each.views, validation + 1
     limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
-    kept = 0
+    size = 0
 
     def decode(examples: Inputs, source: str) -> Inputs:
-        nonlocal kept
+        nonlocal size
         made, report = decode_once(
             examples,
             train_passes=train,
             validation_passes=validation,
             folder=cache_folder(),
-            size_limit=limit - kept,
+            size_limit=limit - size,
             source=source,
             always=speed.decode_once is True,
         )
-        kept += report.bytes
+        size += report.bytes
         return made
 
     made = _each_task(inputs, _digest(ready, None), decode)
-    if kept:
-        logger.info("Images are decoded once: %s bytes are kept.", f"{kept:,}")
+    if size:
+        logger.info("Images are decoded once: %s bytes are kept.", f"{size:,}")
     return made
 
 

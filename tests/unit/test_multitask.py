@@ -197,6 +197,7 @@ def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_dec
 def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
     trainer = MixedTrainer.__new__(MixedTrainer)
     trainer.accelerator = SimpleNamespace(gather=lambda number: number)
+    trainer.compute_loss_func = mixed_loss(COLUMNS, losses(), None)
     filler = torch.full((1, 4), NAN)
     batches = [{"labels": LABELS}, {"labels": torch.cat([LABELS[1:2], filler])}]
     assert trainer._get_num_items_in_batch(batches, torch.device("cpu")).item() == 4
