@@ -7,13 +7,16 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet as parquet
 
-from benchmarks.inputs import DISHES, REVIEWS
+from benchmarks.inputs import AMAZON, DISHES, REVIEWS
 
-__all__ = ["dishes", "long_tail", "reviews", "skewed_reviews"]
+__all__ = ["dishes", "long_tail", "other_reviews", "other_style", "reviews", "skewed_reviews"]
 
 MOST, LEAST = 8, 1  # drawings of the first and of the last class of the long tail
 TRAIN, HELD_OUT = 1000, 1000  # reviews of both classes together
 POSITIVE, NEGATIVE = 1800, 200  # of the reviews that are skewed
+TARGET_STYLE = "fluent"
+SOURCE_STYLES = ("emojione", "noto", "noto-v1", "streamline")
+UNLABELLED = 2000  # sentences about films to adapt to
 
 
 def dishes(folder: Path, seed: int) -> str:
@@ -40,9 +43,7 @@ def long_tail(folder: Path, seed: int) -> str:
     for index, label in enumerate(classes):
         rows = by_class[label]
         kept += chance.sample(rows, min(len(rows), round(MOST * shrink**index)))
-    folder.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(table.take(sorted(kept)), folder / "train.parquet")
-    parquet.write_table(parquet.read_table(DISHES / "test.parquet"), folder / "test.parquet")
+    _write(folder, train=table.take(sorted(kept)), test=parquet.read_table(DISHES / "test.parquet"))
     return str(folder)
 
 
@@ -56,26 +57,73 @@ def skewed_reviews(folder: Path, seed: int) -> str:
     return _some_reviews(folder, seed, POSITIVE, NEGATIVE)
 
 
-def _some_reviews(folder: Path, seed: int, positive: int, negative: int) -> str:
-    chance = random.Random(seed)
-    train: list[tuple[str, str]] = []
-    test: list[tuple[str, str]] = []
-    for (label, texts), count in zip(sorted(_by_class().items()), (negative, positive), strict=True):
-        # those to judge by are the same for every seed: only then can seeds be taken together
-        held_out = random.Random(label).sample(texts, HELD_OUT // 2)
-        others = sorted(set(texts).difference(held_out))
-        test += [(text, label) for text in held_out]
-        train += [(text, label) for text in chance.sample(others, count)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", train), ("test", test)):
-        columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-        parquet.write_table(pyarrow.table(columns), folder / f"{name}.parquet")
+def other_style(folder: Path, seed: int) -> str:
+    """Write dishes of four styles to train on; of a fifth half of each class to judge by, and half without labels.
+
+    What has no labels lies beside the folder, under its name and ``-unlabelled``.
+    """
+    table = parquet.read_table(DISHES / "train.parquet")
+    styles, labels = table["style"].to_pylist(), table["label"].to_pylist()
+    by_class: dict[str, list[int]] = {}
+    for row, style in enumerate(styles):
+        if style == TARGET_STYLE:
+            by_class.setdefault(labels[row], []).append(row)
+    chance = random.Random(0)  # the same for every seed, so that seeds can be taken together
+    unlabelled, test = [], []
+    for label in sorted(by_class):
+        rows = chance.sample(by_class[label], len(by_class[label]))
+        unlabelled += rows[: len(rows) // 2]
+        test += rows[len(rows) // 2 :]
+    train = [row for row, style in enumerate(styles) if style in SOURCE_STYLES]
+    _write(folder, train=table.take(train), test=table.take(test))
+    _write(Path(f"{folder}-unlabelled"), train=table.take(unlabelled).select(["image"]))
     return str(folder)
 
 
-def _by_class() -> dict[str, list[str]]:
+def other_reviews(folder: Path, seed: int) -> str:
+    """Write sentences about products to train on, some about films to judge by, and others of these without labels.
+
+    What has no labels lies beside the folder, under its name and ``-unlabelled``.
+    """
+    films, products = _by_class(REVIEWS), _by_class(AMAZON)
+    held_out = {label: _held_out(label, texts) for label, texts in films.items()}
+    left = sorted(text for label, texts in films.items() for text in set(texts).difference(held_out[label]))
+    chosen = random.Random(seed).sample(left, UNLABELLED)
+    _write(folder, train=_labelled(products), test=_labelled(held_out))
+    _write(Path(f"{folder}-unlabelled"), train=pyarrow.table({"text": chosen}))
+    return str(folder)
+
+
+def _some_reviews(folder: Path, seed: int, positive: int, negative: int) -> str:
+    chance = random.Random(seed)
+    by_class = _by_class(REVIEWS)
+    train, test = {}, {}
+    for (label, texts), count in zip(sorted(by_class.items()), (negative, positive), strict=True):
+        test[label] = _held_out(label, texts)
+        train[label] = chance.sample(sorted(set(texts).difference(test[label])), count)
+    _write(folder, train=_labelled(train), test=_labelled(test))
+    return str(folder)
+
+
+def _held_out(label: str, texts: list[str]) -> list[str]:
+    """Choose the texts to judge by: the same for every seed, for only then can seeds be taken together."""
+    return random.Random(label).sample(texts, HELD_OUT // 2)
+
+
+def _labelled(by_class: dict[str, list[str]]) -> pyarrow.Table:
+    rows = [(text, label) for label, texts in sorted(by_class.items()) for text in texts]
+    return pyarrow.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+
+
+def _write(folder: Path, **tables: pyarrow.Table) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        parquet.write_table(table, folder / f"{name}.parquet")
+
+
+def _by_class(path: Path) -> dict[str, list[str]]:
     by_text: dict[str, str] = {}
-    with REVIEWS.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         by_text.update((row["text"], row["label"]) for row in csv.DictReader(file))
     by_class: dict[str, list[str]] = {}
     for text, label in by_text.items():

@@ -10,12 +10,14 @@ from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
 from hf_finetune.recipe.schedule import ScheduleName
 
-__all__ = ["GROUPS", "Group", "recipe_of"]
+__all__ = ["GROUPS", "OWN_TASK", "Group", "recipe_of"]
 
 Content = dict[str, Any]
 Changes = Mapping[str, Any]
 
 WITHOUT = "without"
+OWN_TASK = "dish"
+HELD_OUT: Content = {"validation": 0.15, "test": 0, "stratify": True}
 BATCH: Content = {"batch_size": 32, "best": None}
 
 
@@ -28,7 +30,9 @@ class Group:
         on: What the data are called.
         data: Writes the data of a seed into a folder, and gives the path for the recipe.
         base: A recipe without path and seed.
-        settings: Changes of the base by name; the first are none. A key is a dotted path, ``stage`` is every stage.
+        settings: Changes of the base by name; it is the first that the others are compared with. A key is a dotted
+            path, ``stage`` is every stage, and ``{data}`` in a text the path of the data. ``tasks`` are those that
+            stand beside the base's own, which becomes ``dish``.
         metric: By which it is judged, ``accuracy`` or ``balanced_accuracy``.
     """
 
@@ -43,14 +47,28 @@ class Group:
 def recipe_of(group: Group, name: str, path: str, seed: int) -> Content:
     """Give the recipe of a setting of a group."""
     content = deepcopy(group.base)
-    content["data"]["path"] = path
+    content["data"]["path"] = "{data}"
     for key, value in group.settings[name].items():
         place, _, rest = key.partition(".")
         for part in content["stages"] if place == "stage" else [content]:
             _set(part, rest if place == "stage" else key, value)
     if "strategy" in content:
         del content["stages"]
-    return {**content, "seed": seed}
+    if "tasks" in content:
+        own = {field: content["data"].pop(field) for field in ("path", "columns", "split")}
+        first = {"task": content["task"], "data": own}
+        content.update(task="multi-task", tasks={OWN_TASK: first, **content["tasks"]})
+    found: Content = _filled({**content, "seed": seed}, path)
+    return found
+
+
+def _filled(value: Any, path: str) -> Any:
+    """Put the path of the data where ``{data}`` stands."""
+    if isinstance(value, dict):
+        return {key: _filled(each, path) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(each, path) for each in value]
+    return value.replace("{data}", path) if isinstance(value, str) else value
 
 
 def _set(content: Content, path: str, value: Any) -> None:
@@ -105,6 +123,28 @@ TEXT_ALL = _texts(
     {"name": "all", "train": "all", "epochs": 2, "lr": 1e-4, "warmup": 0.1},
 )
 
+ADAPTED_IMAGES: tuple[Content, ...] = (
+    {"name": "head", "train": "head", "epochs": 15, "lr": 3e-3},
+    {"name": "all", "train": "all", "epochs": 5, "lr": 5e-4},
+)
+
+
+def _adapted_texts() -> Content:
+    """Give the recipe of sentences: short ones, under a head that pools them, which suits them better."""
+    content = _texts(
+        {"name": "head", "train": "head", "epochs": 2, "lr": 1e-2},
+        {"name": "all", "train": "all", "epochs": 2, "lr": {"head": 1e-3, "backbone": 5e-5}},
+    )
+    content["model"]["head"] = {"pool": "mean"}
+    content["data"].update(max_length=64, on_error="skip")
+    return content
+
+
+def _with_validation(base: Content) -> Content:
+    """Give a recipe that keeps some of the training examples to look at."""
+    return {**base, "data": {**base["data"], "split": HELD_OUT}}
+
+
 BALANCES: dict[str, Changes] = {
     WITHOUT: {},
     "balance: class_weights": {"stage.balance": "class_weights"},
@@ -142,6 +182,80 @@ TEXT_AUGMENTS: dict[str, Changes] = {
     "augment: {drop: 0.1}": {"data.augment": {"drop": 0.1}},
 }
 
+OF_STAGES: dict[str, Changes] = {
+    "weight_decay: 0": {"stage.weight_decay": 0.0},
+    "weight_decay: 0.1": {"stage.weight_decay": 0.1},
+    "label_smoothing: 0.1": {"stage.label_smoothing": 0.1},
+    "regularize: {l1: 0.01}": {"stage.regularize": {"l1": 0.01}},
+    "regularize: {l2_sp: 1.0}": {"stage.regularize": {"l2_sp": 1.0}},
+    "regularize: {gradient_noise: 1e-8}": {"stage.regularize": {"gradient_noise": 1e-8}},
+    "dropout: 0.3": {"model.dropout": 0.3},
+}
+IMAGE_REGULAR: dict[str, Changes] = {
+    WITHOUT: {},
+    **OF_STAGES,
+    "drop_path: 0.2": {"model.drop_path": 0.2},
+    "regularize: {mixup: 0.2}": {"stage.regularize": {"mixup": 0.2}},
+    "regularize: {cutmix: 1.0}": {"stage.regularize": {"cutmix": 1.0}},
+}
+TEXT_REGULAR: dict[str, Changes] = {
+    WITHOUT: {},
+    **OF_STAGES,
+    "regularize: {r_drop: 1.0}": {"stage.regularize": {"r_drop": 1.0}},
+}
+CHOOSING: dict[str, Changes] = {
+    "best: null": {},
+    "best: {metric: accuracy}": {"stage.best": {"metric": "accuracy"}},
+    "early_stopping: 1": {"stage.best": {"metric": "accuracy"}, "stage.early_stopping": 1},
+    "regularize: {ema: 0.95}": {"stage.best": {"metric": "accuracy"}, "stage.regularize": {"ema": 0.95}},
+}
+FEATURES: dict[str, Changes] = {
+    "stages: [{train: head}]": {},
+    "strategy: {name: features, classifier: sgd}": {"strategy": {"name": "features", "classifier": "sgd"}},
+    "strategy: features": {"strategy": "features"},
+}
+# The weights of coral and dann were set by the size of what they add to the loss, on seed 0, and not by accuracy.
+IMAGE_DOMAIN: dict[str, Changes] = {
+    WITHOUT: {},
+    "method: continue_pretraining": {
+        "domain_adaptation": {
+            **{"target": "{data}-unlabelled", "method": "continue_pretraining"},
+            **{"epochs": 5, "lr": 5e-5, "source": True},
+        }
+    },
+    "method: coral": {
+        "domain_adaptation": {"target": "{data}-unlabelled", "method": "coral", "weight": 1000.0}
+    },
+    "method: dann": {"domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}},
+}
+TEXT_DOMAIN: dict[str, Changes] = {
+    WITHOUT: {},
+    "method: continue_pretraining": {
+        "domain_adaptation": {
+            **{"target": "{data}-unlabelled", "method": "continue_pretraining"},
+            **{"epochs": 2, "lr": 5e-5},
+        }
+    },
+    "method: coral": {
+        "domain_adaptation": {"target": "{data}-unlabelled", "method": "coral", "weight": 30_000.0}
+    },
+    "method: dann": {"domain_adaptation": {"target": "{data}-unlabelled", "method": "dann", "weight": 0.1}},
+}
+STYLE_TASK: Content = {
+    "task": "image-classification",
+    "data": {
+        "path": "{data}/train.parquet",
+        "columns": {"image": "image", "label": "style"},
+        "split": {"validation": 0, "test": 0.2, "group": "label"},
+    },
+}
+TASKS: dict[str, Changes] = {
+    "dish alone": {},
+    "dish and style": {"tasks": {"style": STYLE_TASK}},
+    "dish and style, weight: 0.2": {"tasks": {"style": {**STYLE_TASK, "weight": 0.2}}},
+    "dish and style, weighting: uncertainty": {"tasks": {"style": STYLE_TASK}, "weighting": "uncertainty"},
+}
+
 GROUPS: dict[str, Group] = {
     "balance-dishes": Group(
         "Classes of different sizes",
@@ -168,5 +282,52 @@ GROUPS: dict[str, Group] = {
     ),
     "augment-reviews": Group(
         "Augmentation", "1,000 reviews; the head, then everything", data.reviews, TEXT_ALL, TEXT_AUGMENTS
+    ),
+    "regularize-dishes": Group(
+        "Against learning by heart",
+        "dishes; the head, then everything",
+        data.dishes,
+        IMAGE_ALL,
+        IMAGE_REGULAR,
+    ),
+    "regularize-reviews": Group(
+        "Against learning by heart",
+        "1,000 reviews; the head, then everything",
+        data.reviews,
+        TEXT_ALL,
+        TEXT_REGULAR,
+    ),
+    "choosing-dishes": Group(
+        "Which weights go on",
+        "dishes, 15 % of them to look at; the head, then everything",
+        data.dishes,
+        _with_validation(IMAGE_ALL),
+        CHOOSING,
+    ),
+    "choosing-reviews": Group(
+        "Which weights go on",
+        "1,000 reviews, 15 % of them to look at; the head, then everything",
+        data.reviews,
+        _with_validation(TEXT_ALL),
+        CHOOSING,
+    ),
+    "features-dishes": Group("Features", "dishes; the head", data.dishes, IMAGE_HEAD, FEATURES),
+    "features-reviews": Group("Features", "1,000 reviews; the head", data.reviews, TEXT_HEAD, FEATURES),
+    "domain-dishes": Group(
+        "Another domain",
+        "dishes of four styles to train on, half of a fifth one to adapt to and the other half to judge by",
+        data.other_style,
+        _images("standard", *ADAPTED_IMAGES),
+        IMAGE_DOMAIN,
+    ),
+    "domain-reviews": Group(
+        "Another domain",
+        "sentences about products to train on, 2,000 about films to adapt to and 1,000 others to judge by",
+        data.other_reviews,
+        _adapted_texts(),
+        TEXT_DOMAIN,
+    ),
+    "tasks-dishes": Group(
+        "Several tasks", "dishes; the heads, then everything", data.dishes, IMAGE_ALL, TASKS
     ),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 
 from benchmarks.child import run_child
-from benchmarks.kit.groups import GROUPS, recipe_of
+from benchmarks.kit.groups import GROUPS, OWN_TASK, recipe_of
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
@@ -32,13 +32,14 @@ def effects(name: str, seeds: int, scratch: Path, known: Results) -> Iterator[Ef
         path = group.data(scratch / f"{name}-{seed}", seed)
         for number, setting in enumerate(group.settings):
             recipe = recipe_of(group, setting, path, seed)
-            made = digest(recipe)
+            made = digest(recipe_of(group, setting, "", seed))
             if there.get((name, setting, seed)) == made:
                 continue
             done = run(parse_recipe(recipe), scratch / f"run-{name}-{seed}-{number}")
-            labels, right = _judged(done.folder / "predictions.parquet")
+            labels, right = _judged(done.folder, "tasks" in recipe)
             weights = _equal_classes(labels) if group.metric == "balanced_accuracy" else ()
-            value = float(done.metrics["test"][group.metric])
+            prefix = f"{OWN_TASK}/" if "tasks" in recipe else ""
+            value = float(done.metrics["test"][prefix + group.metric])
             yield Effect(name, setting, seed, made, value, pack(right), weights, len(right))
 
 
@@ -54,11 +55,19 @@ def costs(name: str, rounds: int, scratch: Path) -> Iterator[Cost]:
         for setting in group.settings:
             recipe = recipe_of(group, setting, path, 0)
             answer = run_child("ours", {"recipe": recipe, "seed": 0})
-            yield Cost(name, setting, number, digest(recipe), answer["seconds"], answer["peak_bytes"])
+            yield Cost(
+                name,
+                setting,
+                number,
+                digest(recipe_of(group, setting, "", 0)),
+                answer["seconds"],
+                answer["peak_bytes"],
+            )
 
 
-def _judged(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _judged(run: Path, several: bool) -> tuple[np.ndarray, np.ndarray]:
     """Give the labels of the test examples, and which of them were found, in the order of their ids."""
+    path = (run / "tasks" / OWN_TASK if several else run) / "predictions.parquet"
     table = parquet.read_table(path, columns=["id", "label", "prediction"]).sort_by("id")
     labels = np.asarray(table["label"].to_pylist())
     return labels, labels == np.asarray(table["prediction"].to_pylist())

@@ -76,9 +76,8 @@ class Results:
 
 
 def digest(recipe: dict[str, Any]) -> str:
-    """Give a short name of a recipe's content, the same wherever the checkout and its scratch folders lie."""
-    content = {**recipe, "data": {**recipe["data"], "path": ""}}
-    text = json.dumps(content, sort_keys=True).replace(str(ROOT), "")
+    """Give a short name of a recipe's content, the same wherever the checkout lies."""
+    text = json.dumps(recipe, sort_keys=True).replace(str(ROOT), "")
     return sha256(text.encode()).hexdigest()[:12]
 
 

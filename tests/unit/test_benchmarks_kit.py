@@ -29,7 +29,7 @@ def labels(folder, split):
 @pytest.fixture
 def texts(monkeypatch):
     texts = {label: [f"{label} {number}" for number in range(3000)] for label in ("0", "1")}
-    monkeypatch.setattr(data, "_by_class", lambda: texts)
+    monkeypatch.setattr(data, "_by_class", lambda path: texts)
 
 
 def effect(setting, seed, right, group="heads-dishes", **given):
@@ -69,7 +69,8 @@ def test_every_setting_is_a_recipe_and_no_two_are_the_same(tmp_path, texts, name
     recipes = [recipe_of(group, setting, path, 0) for setting in group.settings]
     parsed = [parse_recipe(recipe) for recipe in recipes]
     assert len({repr(recipe) for recipe in parsed}) == len(group.settings) > 1
-    assert all(recipe.seed == 0 and recipe.data.path == path for recipe in parsed)
+    assert all(recipe.seed == 0 for recipe in parsed)
+    assert all("{data}" not in repr(recipe) and path in repr(recipe) for recipe in parsed)
 
 
 def test_changes_go_to_every_stage_or_to_the_place_that_is_named():
@@ -84,9 +85,36 @@ def test_changes_go_to_every_stage_or_to_the_place_that_is_named():
     assert base == {"data": {}, "stages": [{"lr": 1}, {"lr": 2}]}
 
 
+def test_what_is_adapted_to_has_no_labels_and_is_not_judged(tmp_path, texts):
+    for make, column, other in ((data.other_style, "image", "style"), (data.other_reviews, "text", None)):
+        folder = make(tmp_path / make.__name__, 0)
+        target = parquet.read_table(f"{folder}-unlabelled/train.parquet")
+        train, test = (parquet.read_table(f"{folder}/{split}.parquet") for split in ("train", "test"))
+        assert target.column_names == [column]
+        kept, judged = ({str(value) for value in table[column].to_pylist()} for table in (target, test))
+        assert kept and judged and not kept & judged
+        if other:
+            assert set(test[other].to_pylist()) == {"fluent"}
+            assert "fluent" not in set(train[other].to_pylist())
+
+
+def test_tasks_stand_beside_that_of_the_base():
+    base = {"task": "t", "data": {"columns": {}, "split": {}, "image_size": 8}, "stages": []}
+    group = Group("", "", data.dishes, base, {"a": {"tasks": {"style": {"data": "{data}/x"}}}})
+    assert recipe_of(group, "a", "p", 0) == {
+        "task": "multi-task",
+        "data": {"image_size": 8},
+        "stages": [],
+        "tasks": {
+            "dish": {"task": "t", "data": {"path": "p", "columns": {}, "split": {}}},
+            "style": {"data": "p/x"},
+        },
+        "seed": 0,
+    }
+
+
 def test_a_digest_knows_the_recipe_and_not_where_it_lies():
-    recipe = {"model": {"path": str(ROOT / "assets")}, "data": {"path": "a"}, "seed": 0}
-    assert digest(recipe) == digest({**recipe, "data": {"path": "b"}})
+    recipe = {"model": {"path": str(ROOT / "assets")}, "seed": 0}
     assert digest(recipe) != digest({**recipe, "seed": 1})
     assert digest(recipe) == digest({**recipe, "model": {"path": "/assets"}})
 
