@@ -14,6 +14,7 @@ from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.contents import THIS_MODEL
 from hf_finetune.publishing.portable import is_local, portable_recipe, published_recipe, run_recipe
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
+from hf_finetune.report.domain import domain_sentence
 from hf_finetune.report.record import RunRecord, read_run
 from hf_finetune.report.rows import class_rows
 from hf_finetune.report.sizes import size_tables
@@ -100,6 +101,7 @@ def render_card(
         spread=spread_verdict(record.metrics, headline),
         calibration=calibration_verdict(record.metrics),
         worst=slices_verdict(record.metrics),
+        domain=domain_sentence(record),
         weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
         few=_few(record),
         recipe=dump_recipe(whole or recipe).rstrip(),

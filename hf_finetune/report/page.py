@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
 from hf_finetune.recipe.yaml_text import write_yaml
+from hf_finetune.report.domain import domain_sentence
 from hf_finetune.report.figures import (
     COLOURS,
     Picture,
@@ -130,6 +131,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         slices=slice_tables(record.metrics.get("slices", {})),
         worst=slices_verdict(record.metrics),
         baselines=baselines,
+        domain=domain_sentence(record),
         stages=stage_rows(record),
         classes=sorted(classes, key=lambda row: (not row.test, row.f1)),
         class_columns=_class_columns(classes, bool(thresholds)),

@@ -107,7 +107,8 @@ def test_two_processes_fill_in_what_one_fills_in(tmp_path, twos, recipes):
 
 
 @pytest.mark.parametrize(
-    ("method", "stage", "step"), [("dann", "all", 3), ("continue_pretraining", "pretraining", 8)]
+    ("method", "stage", "step"),
+    [("coral", "all", 3), ("dann", "all", 3), ("continue_pretraining", "pretraining", 8)],
 )
 def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, method, stage, step):
     event = {"rank": 1, "stage": stage, "step": step, "how": "exit"}

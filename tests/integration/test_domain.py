@@ -295,6 +295,20 @@ def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
     assert get_ready(adapted("text", None), start_processes()).target is None
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("continue_pretraining", "Before the first stage all below the head learned for "),
+        ("dann", "a classifier of domains was worked against (domain-adversarial training)"),
+        (None, None),
+    ],
+)
+def test_report_and_card_say_that_there_was_another_domain(runs, method, said):
+    folder = runs("text", method)[0]
+    for text in ((folder / name).read_text(encoding="utf-8") for name in ("report.html", "model/README.md")):
+        assert "another domain" not in text if said is None else said in text
+
+
 def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
     recipe = with_stages(adapted("text", "dann"), {}, {"teacher": str(runs("text", None)[0])})
     assert refusal(lambda: plan(recipe)) == (
