@@ -9,7 +9,7 @@ from benchmarks.kit.results import Effect, unpack
 
 __all__ = ["Comparison", "compare"]
 
-RESAMPLES = 10_000
+RESAMPLES = 2_000
 LEVEL = 0.95
 
 

@@ -74,6 +74,7 @@ def _judged(run: Path, several: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _equal_classes(labels: np.ndarray) -> tuple[float, ...]:
-    """Let each class count as much as every other one, however many examples it has; the mean weight is 1."""
+    """Let each class count as much as every other one; the mean weight is 1, and none are needed where all are."""
     classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return tuple(round(weight, 6) for weight in (len(labels) / (len(classes) * counts))[places].tolist())
+    weights = (len(labels) / (len(classes) * counts))[places]
+    return tuple(round(weight, 6) for weight in weights.tolist()) if len(set(counts)) > 1 else ()

@@ -16,7 +16,7 @@ Every option of a recipe with and without it, on real data and real checkpoints:
 with; everything else is the same, rates too. Nothing was tuned for an option, so another recipe may gain more, or less.
 
 - *mean* is that of the metric on the test split over the seeds; *difference* is from the first row, with its 95 %
-  interval: seeds and test examples are drawn anew, 10,000 times, the same for both settings.
+  interval: seeds and test examples are drawn anew, 2,000 times, the same for both settings.
 - *better* and *worse* say that the interval is on one side of 0. *no difference seen* means what it says: with so few
   examples a small one stays unseen. Of many comparisons some are on one side by chance.
 - *time* and *memory* are those of training, each as a multiple of the first row's, one run after the other.

@@ -17,6 +17,7 @@ from benchmarks.kit import data
 from benchmarks.kit.__main__ import PAGE, RESULTS, main
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS, Group, recipe_of
+from benchmarks.kit.measure import _equal_classes
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
 from hf_finetune.recipe import parse_recipe
@@ -161,6 +162,11 @@ def test_examples_count_as_much_as_their_weights_say():
     found = compare(rows, others)
     assert found.difference == 0.5
     assert sum(found.interval) / 2 == pytest.approx(15 * 2.0 / 75, abs=0.02)
+
+
+def test_each_class_weighs_as_much_as_every_other_one():
+    assert _equal_classes(np.array([3, 3, 3, 7])) == pytest.approx((2 / 3, 2 / 3, 2 / 3, 2.0), abs=1e-6)
+    assert _equal_classes(np.array([3, 7, 7, 3])) == ()
 
 
 def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
