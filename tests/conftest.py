@@ -121,6 +121,12 @@ def tiny_model():
     return make_model
 
 
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """Give what writes a tokenizer of a dozen words into a folder."""
+    return save_tokenizer
+
+
 def save_tokenizer(folder):
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     tokenizer = transformers.BertTokenizerFast(

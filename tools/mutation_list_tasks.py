@@ -6,7 +6,7 @@ from mutation_removals import counts_numbers, nothing
 __all__ = ["OF_TASKS"]
 
 MIXING = "hf_finetune.staging.task_mixing"
-TASKS = "tests/unit/test_multitask.py::test_"
+TASKS = "tests/unit/test_several_tasks.py::test_"
 
 OF_TASKS = (
     Mutation(

@@ -45,8 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.groups if name not in GROUPS]:
         print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
         return 2
-    quiet_libraries(Console(stderr=True))
-    logging.disable(logging.WARNING)
     results = read_results(options.results)
     for name in options.groups or GROUPS:
         with tempfile.TemporaryDirectory(prefix="benchmarks-kit-") as scratch:
@@ -88,4 +86,6 @@ def _costs(name: str, rounds: int, scratch: Path, results: Results, path: Path) 
 
 
 if __name__ == "__main__":
+    quiet_libraries(Console(stderr=True))
+    logging.disable(logging.WARNING)
     sys.exit(main())

@@ -243,7 +243,7 @@ def test_the_folder_of_a_task_is_a_run_that_all_commands_take(image_run):
 
 
 def test_what_is_published_of_a_task_is_the_recipe_of_all(image_run):
-    uploads, _ = collect(image_run[0].folder / "tasks" / "shade")
+    uploads, _ = collect(image_run[0].folder / "tasks" / "shade", "me/shade")
     recipe = next(upload.source for upload in uploads if upload.name == "recipe.yaml").decode()
     assert "task: multi-task" in recipe
     assert "path: ./squares" in recipe

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from conftest import WORDS
 from transformers import BertTokenizerFast, GPT2TokenizerFast
 
 from hf_finetune.data.masked import (
@@ -20,6 +19,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.staging.masking import masked_loss
 from hf_finetune.staging.sharing import WithFillers, count_labels
 
+WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 

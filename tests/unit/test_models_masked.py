@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import save_tokenizer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_finetune.errors import InputError
@@ -102,9 +101,9 @@ def test_an_image_classifier_takes_over_all_but_its_head(tiny_model, name):
 
 
 @pytest.fixture(params=["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert"])
-def checkpoint(request, tmp_path, tiny_model):
+def checkpoint(request, tmp_path, tiny_model, tiny_tokenizer):
     tiny_model(request.param).save_pretrained(tmp_path)
-    save_tokenizer(tmp_path)
+    tiny_tokenizer(tmp_path)
     return tmp_path, tiny_model(request.param)
 
 
