@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.schema import StageSettings
+from hf_finetune.staging.drawing import draw, generator_of, in_order
 from hf_finetune.staging.sharing import counted
 from hf_finetune.staging.trainer import loss_for
 
@@ -245,28 +245,16 @@ class BalancedSampler(Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
+        generator = generator_of(self.seed, self.epoch)
         share, left = divmod(self.size, len(self.members))
         luckier = set(torch.randperm(len(self.members), generator=generator)[:left].tolist())
         drawn = torch.cat(
             [
-                _draw(members, share + (number in luckier), generator)
+                draw(members, share + (number in luckier), generator)
                 for number, members in enumerate(self.members)
             ]
         )
-        drawn = drawn[torch.randperm(len(drawn), generator=generator)]
-        if self.lengths is None:
-            return iter(drawn.tolist())
-        lengths = [self.lengths[index] for index in drawn.tolist()]
-        order = get_length_grouped_indices(lengths, self.group, generator=generator)
-        return iter(drawn[order].tolist())
-
-
-def _draw(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw some of a class, each again only when all of it have been drawn."""
-    rounds = -(-count // len(members))
-    orders = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
-    return torch.cat(orders)[:count] if orders else members[:0]
+        return in_order(drawn, self.lengths, self.group, generator)
 
 
 def label_problems(

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_finetune.data.mixed import TaskColumns
 from hf_finetune.models.joining import task_heads
+from hf_finetune.staging.drawing import draw, generator_of, in_order
 from hf_finetune.staging.trainer import StagedTrainer
 
 __all__ = ["Mix", "MixedTrainer", "RestingHeads", "TaskSampler", "mixed_loss"]
@@ -72,20 +72,12 @@ class TaskSampler(Sampler[int]):
         return sum(self.counts)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
+        generator = generator_of(self.seed, self.epoch)
         parts, start = [], 0
         for size, count in zip(self.sizes, self.counts, strict=True):
-            rounds = -(-count // size)
-            orders = [torch.randperm(size, generator=generator) for _ in range(rounds)]
-            parts += [start + torch.cat(orders)[:count]] if orders else []
+            parts.append(draw(torch.arange(start, start + size), count, generator))
             start += size
-        drawn = torch.cat(parts)
-        drawn = drawn[torch.randperm(len(drawn), generator=generator)]
-        if self.lengths is None:
-            return iter(drawn.tolist())
-        lengths = [self.lengths[index] for index in drawn.tolist()]
-        order = get_length_grouped_indices(lengths, self.group, generator=generator)
-        return iter(drawn[order].tolist())
+        return in_order(torch.cat(parts), self.lengths, self.group, generator)
 
 
 def mixed_loss(

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 import torch
+from alike import assert_logged_alike, assert_trained_alike
 from kit_stages import BALANCES, kit_stages, skewed_reviews
 from launching import launch
 from safetensors.torch import load_file
-from test_processes import log_of, values
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
@@ -49,25 +49,12 @@ def two(tmp_path_factory, recipes):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_learn_what_one_learns(alone, two, stage):
-    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
-    first, second = (two.weights(stage, rank) for rank in range(2))
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    one, other = (
-        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(
-            other[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    assert_trained_alike(alone, two, stage, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_loss_gradient_and_rate_of_every_step_are_those_of_one_process(alone, two, stage):
-    one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
-    for name, tolerance in (("loss", 1e-3), ("grad_norm", 5e-3)):
-        assert len(values(one, name)) == 6
-        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
-    assert values(other, "learning_rate") == values(one, "learning_rate")
+    assert_logged_alike(alone, two, stage, 6, learning_rate=0.0)
 
 
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch_that_is_drawn(tmp_path, recipes, two):

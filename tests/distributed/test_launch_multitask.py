@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from alike import assert_logged_alike, assert_trained_alike
 from launching import launch
 from multitask_data import text_recipe, texts_by_length
 from safetensors.torch import load_file
@@ -54,24 +55,12 @@ def two(tmp_path_factory, recipes):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_learn_what_one_learns(alone, two, stage):
-    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
-    first, second = (two.weights(stage, rank) for rank in range(2))
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    one, other = (
-        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(
-            other[name], weight, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    assert_trained_alike(alone, two, stage, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_loss_and_gradient_of_every_step_are_those_of_one_process(alone, two, stage):
-    one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
-    for name, tolerance in (("loss", 1e-3), ("grad_norm", 5e-3)):
-        assert len(values(one, name)) == 12
-        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
+    assert_logged_alike(alone, two, stage, 12)
 
 
 def test_the_metrics_of_each_task_are_those_of_one_process(alone, two):

@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 import torch
+from alike import assert_logged_alike, assert_trained_alike
 from kit_stages import EVERYWHERE, OF_IMAGES, OF_TEXTS, regular_stages
 from launching import launch
 from safetensors.torch import load_file
-from test_processes import log_of, values
+from test_processes import values
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
@@ -70,29 +71,13 @@ def two(tmp_path_factory, texts):
 
 @pytest.mark.parametrize("stage", TEXTS)
 def test_two_processes_learn_what_one_learns(alone, two, stage):
-    """The sums are the same ones in another order; rounding is all that differs, and it grows from step to step."""
-    first, second = (two.weights(stage, rank) for rank in range(2))
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    one, other = (
-        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(
-            other[name], weight, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
-        )
+    assert_trained_alike(alone, two, stage, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stage", TEXTS)
 def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stage):
+    assert_logged_alike(alone, two, stage, 8, raw_loss=1e-3, average_loss=1e-3)
     one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
-    for name, tolerance in (
-        ("loss", 1e-3),
-        ("grad_norm", 5e-3),
-        ("raw_loss", 1e-3),
-        ("average_loss", 1e-3),
-    ):
-        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
-    assert len(values(one, "loss")) == 8
     assert len(values(one, "average_loss")) == (2 if "ema" in OF_TEXTS[stage[3:]] else 0)
     assert values(other, "averaged") == values(one, "averaged")
 

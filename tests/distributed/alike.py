@@ -1,0 +1,39 @@
+"""What two processes must have in common with one, but for rounding."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_processes import log_of, values
+
+__all__ = ["assert_logged_alike", "assert_trained_alike"]
+
+
+def assert_trained_alike(alone, two, stage, *, rtol, atol):
+    """Compare the weights of a stage: of both processes bit for bit, and with those of one.
+
+    The sums are the same ones in another order; rounding is all that differs, and it grows from step to step.
+
+    Args:
+        alone: Run directory of one process.
+        two: What ``launch`` gave.
+        stage: The stage's folder.
+        rtol: As for ``torch.testing.assert_close``.
+        atol: The same.
+    """
+    first, second = (two.weights(stage, rank) for rank in range(2))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    one, other = (
+        load_file(folder / "stages" / stage / "model.safetensors") for folder in (alone, two.folder / "run")
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(
+            other[name], weight, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def assert_logged_alike(alone, two, stage, steps, **further):
+    """Compare loss, gradient, and further numbers of each step of a stage, each with its relative tolerance."""
+    one, other = (log_of(folder, stage) for folder in (alone, two.folder / "run"))
+    assert len(values(one, "loss")) == steps
+    for name, tolerance in {"loss": 1e-3, "grad_norm": 5e-3, **further}.items():
+        assert values(other, name) == pytest.approx(values(one, name), rel=tolerance)
