@@ -8,7 +8,7 @@ from alike import assert_logged_alike, assert_trained_alike
 from kit_stages import EVERYWHERE, OF_IMAGES, OF_TEXTS, regular_stages
 from launching import launch
 from safetensors.torch import load_file
-from test_processes import values
+from test_processes import log_of, values
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
