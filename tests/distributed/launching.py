@@ -1,13 +1,21 @@
-"""Runs through ``accelerate launch`` on the CPU, and what each of their processes writes down."""
+"""Runs on several processes of the CPU, and what each of them writes down.
+
+``launch`` goes through ``accelerate launch``, as a person would; ``spread`` forks the processes from this one, which
+spares them most of the time: the imports.
+"""
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import dump_recipe
@@ -22,6 +30,14 @@ MODES = {
         *("--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
     ),
     "deepspeed": ("--use_deepspeed", "--deepspeed_config_file", "deepspeed.json"),
+}
+
+
+OF_LAUNCHER = {
+    "ACCELERATE_MIXED_PRECISION": "no",
+    "ACCELERATE_DYNAMO_BACKEND": "no",
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
 }
 
 
@@ -54,6 +70,72 @@ class Launched:
 
     def metrics(self):
         return json.loads((self.folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def spread(folder, recipe, processes, *, resume=False, event=None):
+    """Run a recipe on several processes that are forked from this one, with DDP.
+
+    Args:
+        folder: Where to; it holds a run to be resumed, or nothing.
+        recipe: The recipe.
+        processes: Their number.
+        resume: Whether to resume.
+        event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.
+    """
+    (folder / "ranks").mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    begun = monotonic()
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            _be_process(folder, rank, processes, port, {"resume": resume, "event": event})
+        children.append(child)
+    code = _wait(children)
+    err = "".join((folder / f"err-{rank}").read_text(encoding="utf-8") for rank in range(processes))
+    return Launched(folder, code, err, monotonic() - begun)
+
+
+def _be_process(folder, rank, processes, port, options):
+    """Do the work of one process, and end: nothing of the tests' own goes on in it."""
+    code = 1
+    try:
+        os.chdir(folder)
+        with (folder / f"err-{rank}").open("w", encoding="utf-8") as err:
+            for number in (1, 2):
+                os.dup2(err.fileno(), number)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **OF_LAUNCHER)
+        AcceleratorState._reset_state(True)
+        from worker import work
+
+        work(**options)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(children):
+    """Wait for all of them, and give the first exit code that is not 0; what takes too long is killed."""
+    code, deadline, left = 0, monotonic() + SECONDS, list(children)
+    while left:
+        for child in left[:]:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                left.remove(child)
+                code = code or os.waitstatus_to_exitcode(status)
+            elif monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+        sleep(0.02)
+    return code
 
 
 def launch(folder, recipe, processes, *, mode="ddp", resume=False, event=None, environment=None):

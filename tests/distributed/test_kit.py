@@ -6,7 +6,7 @@ import pytest
 import torch
 from alike import assert_logged_alike, assert_trained_alike
 from kit_stages import BALANCES, kit_stages, skewed_reviews
-from launching import launch
+from launching import spread
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
@@ -42,7 +42,7 @@ def alone(tmp_path_factory, recipes):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, recipes):
-    done = launch(tmp_path_factory.mktemp("two"), recipes[2], 2)
+    done = spread(tmp_path_factory.mktemp("two"), recipes[2], 2)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -59,7 +59,7 @@ def test_loss_gradient_and_rate_of_every_step_are_those_of_one_process(alone, tw
 
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch_that_is_drawn(tmp_path, recipes, two):
     event = {"rank": 1, "stage": "sampler", "step": 4, "how": "exit"}
-    ended = launch(tmp_path, recipes[2], 2, event=event)
+    ended = spread(tmp_path, recipes[2], 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err
     assert [stage["state"] for stage in ended.manifest()["stages"]] == [
         *["done"] * 3,
@@ -67,7 +67,7 @@ def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch_that_is_drawn
         *["pending"] * 2,
     ]
     shutil.rmtree(tmp_path / "ranks")
-    done = launch(tmp_path, recipes[2], 2, resume=True)
+    done = spread(tmp_path, recipes[2], 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     for stage in STAGES:
         one, other = (

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from launching import launch
+from launching import spread
 from safetensors.torch import load_file
 from test_interrupted import close, same
 from test_processes import log_of, text_recipe, values
@@ -55,7 +55,7 @@ def twos(tmp_path_factory, recipes):
 
     def get(method):
         if method not in made:
-            made[method] = launch(tmp_path_factory.mktemp("two"), recipes(method, 4), 2)
+            made[method] = spread(tmp_path_factory.mktemp("two"), recipes(method, 4), 2)
             assert made[method].code == 0, made[method].err[-4000:]
         return made[method]
 
@@ -112,10 +112,10 @@ def test_two_processes_fill_in_what_one_fills_in(tmp_path, twos, recipes):
 )
 def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, method, stage, step):
     event = {"rank": 1, "stage": stage, "step": step, "how": "exit"}
-    ended = launch(tmp_path, recipes(method, 4), 2, event=event)
+    ended = spread(tmp_path, recipes(method, 4), 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err
     shutil.rmtree(tmp_path / "ranks")
-    done = launch(tmp_path, recipes(method, 4), 2, resume=True)
+    done = spread(tmp_path, recipes(method, 4), 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     for name in ("01-head", "02-all"):
         folders = (twos(method).folder, tmp_path)
@@ -126,7 +126,7 @@ def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes, method, stage,
 def test_a_pretraining_goes_on_with_as_many_processes_as_it_began_with(tmp_path, recipes):
     recipe = recipes("continue_pretraining", 4)
     event = {"rank": 0, "stage": "pretraining", "step": 8, "how": "exit"}
-    ended = launch(tmp_path, recipe, 2, event=event)
+    ended = spread(tmp_path, recipe, 2, event=event)
     assert "the event happens" in ended.err
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "run", resume=True)

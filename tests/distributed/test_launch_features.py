@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from launching import launch
+from launching import spread
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
@@ -27,7 +27,7 @@ def recipe(reviews, bert_checkpoint):
 @pytest.mark.parametrize("cache", [{"views": 1}, None])
 def test_two_processes_fit_what_one_fits_and_train_on_from_it(tmp_path, recipe, cache):
     asked = parse_recipe({**recipe.model_dump(mode="json"), "speed": {"prefix_cache": cache}})
-    done = launch(tmp_path, asked, 2)
+    done = spread(tmp_path, asked, 2)
     assert done.code == 0, done.err[-4000:]
     run(asked, tmp_path / "alone")
     file = "stages/01-head/model.safetensors"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from launching import launch
+from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES, text_recipe
 
@@ -23,7 +23,7 @@ def varied(recipe):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, reviews, bert_checkpoint):
-    done = launch(tmp_path_factory.mktemp("two"), varied(text_recipe(reviews, bert_checkpoint, 4)), 2)
+    done = spread(tmp_path_factory.mktemp("two"), varied(text_recipe(reviews, bert_checkpoint, 4)), 2)
     assert done.code == 0, done.err[-4000:]
     return done
 

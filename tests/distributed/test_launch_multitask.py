@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from alike import assert_logged_alike, assert_trained_alike
-from launching import launch
+from launching import spread
 from multitask_data import text_recipe, texts_by_length
 from safetensors.torch import load_file
 from test_processes import log_of, values
@@ -48,7 +48,7 @@ def alone(tmp_path_factory, recipes):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, recipes):
-    done = launch(tmp_path_factory.mktemp("two"), recipes[2], 2)
+    done = spread(tmp_path_factory.mktemp("two"), recipes[2], 2)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -72,10 +72,10 @@ def test_the_metrics_of_each_task_are_those_of_one_process(alone, two):
 
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch(tmp_path, recipes, two):
     event = {"rank": 1, "stage": "all", "step": 8, "how": "exit"}
-    ended = launch(tmp_path, recipes[2], 2, event=event)
+    ended = spread(tmp_path, recipes[2], 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err
     shutil.rmtree(tmp_path / "ranks")
-    done = launch(tmp_path, recipes[2], 2, resume=True)
+    done = spread(tmp_path, recipes[2], 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     for stage in STAGES:
         one, other = (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from launching import launch
+from launching import spread
 from test_interrupted import same, stage_weights
 from test_processes import text_recipe
 
@@ -16,7 +16,7 @@ def launched(tmp_path_factory, reviews, bert_checkpoint):
     second["compress"] = 0.5
     third = {**second, "name": "sparse", "lr": 0.002, "compress": {"prune": 0.4, "method": "unstructured"}}
     recipe = parse_recipe({**content, "stages": [first, second, third]})
-    done = launch(tmp_path_factory.mktemp("pruned"), recipe, 2)
+    done = spread(tmp_path_factory.mktemp("pruned"), recipe, 2)
     assert done.code == 0, done.err[-4000:]
     return done
 

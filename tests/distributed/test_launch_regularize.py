@@ -6,7 +6,7 @@ import pytest
 import torch
 from alike import assert_logged_alike, assert_trained_alike
 from kit_stages import EVERYWHERE, OF_IMAGES, OF_TEXTS, regular_stages
-from launching import launch
+from launching import spread
 from safetensors.torch import load_file
 from test_processes import log_of, values
 
@@ -64,7 +64,7 @@ def alone(tmp_path_factory, texts):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, texts):
-    done = launch(tmp_path_factory.mktemp("two"), texts[2], 2)
+    done = spread(tmp_path_factory.mktemp("two"), texts[2], 2)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -85,18 +85,18 @@ def test_loss_gradient_and_evaluations_are_those_of_one_process(alone, two, stag
 def test_two_processes_mix_alike_and_go_on_bit_for_bit(tmp_path, images):
     """Each mixes its own batches; the statistics of BatchNorms, and their average, are the first one's."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    done = launch(whole, images, 2)
+    done = spread(whole, images, 2)
     assert done.code == 0, done.err[-4000:]
     for stage in IMAGES:
         first, second = (done.weights(stage, rank) for rank in range(2))
         assert [name for name in first if not torch.equal(first[name], second[name])] == []
     event = {"rank": 1, "stage": "all-of-them", "step": 5, "how": "exit"}
-    ended = launch(parts, images, 2, event=event)
+    ended = spread(parts, images, 2, event=event)
     assert ended.code != 0 and "the event happens" in ended.err
     states = [stage["state"] for stage in ended.manifest()["stages"]]
     assert states == [*["done"] * (len(EVERYWHERE) + 2), "running"]
     shutil.rmtree(parts / "ranks")
-    again = launch(parts, images, 2, resume=True)
+    again = spread(parts, images, 2, resume=True)
     assert again.code == 0, again.err[-4000:]
     for stage in IMAGES:
         one, other = (

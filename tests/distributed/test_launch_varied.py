@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from launching import launch
+from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES
 
@@ -63,7 +63,7 @@ def twos(tmp_path_factory, recipes):
 
     def get(name):
         if name not in made:
-            made[name] = launch(tmp_path_factory.mktemp("two"), recipes(name, 3), 2)
+            made[name] = spread(tmp_path_factory.mktemp("two"), recipes(name, 3), 2)
             assert made[name].code == 0, made[name].err[-4000:]
         return made[name]
 
@@ -82,8 +82,8 @@ def test_two_processes_learn_what_one_learns(tmp_path, twos, recipes, name):
 
 def test_two_processes_go_on_bit_for_bit(tmp_path, twos, recipes):
     name = "named-attention"
-    launch(tmp_path, recipes(name, 3), 2, event={"rank": 1, "stage": "all", "step": 5, "how": "exit"})
+    spread(tmp_path, recipes(name, 3), 2, event={"rank": 1, "stage": "all", "step": 5, "how": "exit"})
     shutil.rmtree(tmp_path / "ranks")
-    done = launch(tmp_path, recipes(name, 3), 2, resume=True)
+    done = spread(tmp_path, recipes(name, 3), 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     assert same(stage_weights(twos(name).folder, "02-all"), stage_weights(tmp_path, "02-all")) == []

@@ -104,11 +104,19 @@ def whole(value):
     return (value.full_tensor() if hasattr(value, "full_tensor") else value).clone().contiguous()
 
 
-if __name__ == "__main__":
-    options = json.loads(sys.argv[1])
-    notes = Notes(options["event"])
+def work(resume, event):
+    """Run the recipe of this folder, or go on with it, and write down what happens.
+
+    Args:
+        resume: Whether to go on.
+        event: What happens to one of the processes; None if nothing does.
+    """
     with ending_processes():
-        result = run(load_recipe("recipe.yaml"), "run", resume=options["resume"], callbacks=[notes])
+        result = run(load_recipe("recipe.yaml"), "run", resume=resume, callbacks=[Notes(event)])
     Path("ranks", f"metrics-{os.environ['RANK']}.json").write_text(
         json.dumps(result.metrics), encoding="utf-8"
     )
+
+
+if __name__ == "__main__":
+    work(**json.loads(sys.argv[1]))
