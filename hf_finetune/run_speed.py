@@ -18,7 +18,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.models.joining import join_tasks
-from hf_finetune.plan.domain import is_aligned
+from hf_finetune.plan.domain import SAME_WAY, is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
@@ -81,7 +81,7 @@ def _frozen_work(
     if stage.teacher is not None:
         return "frozen layers: computed in every epoch; the teacher looks at whole examples"
     if is_aligned(recipe.domain_adaptation, stage, planned):
-        return "frozen layers: computed in every epoch; the other domain's inputs go the same way"
+        return f"frozen layers: computed in every epoch; {SAME_WAY}"
     if stage.regularize.mixes:
         return f"frozen layers: computed in every epoch; {MIXES}"
     views, epochs = _views(recipe, spec, stage, planned)

@@ -7,10 +7,12 @@ from hf_finetune.plan.stages import Plan, StagePlan
 from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.schema import Recipe, StageSpec
 
-__all__ = ["PRETRAINING", "domain_notes", "domain_problems", "is_aligned"]
+__all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
 
 PRETRAINING = "pretraining"
 """Name of what is trained before the first stage."""
+SAME_WAY = "the other domain's inputs go the same way"
+"""Why a stage that aligns keeps nothing of its frozen layers."""
 OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")
 """Regularisers that mix or repeat a batch, half of which is of the other domain and has no labels."""
 

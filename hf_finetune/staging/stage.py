@@ -22,6 +22,7 @@ from transformers import (
 
 from hf_finetune.data.seeded import cycle, set_epoch
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.plan.domain import SAME_WAY
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
 from hf_finetune.recipe.fitting import fitted_by
@@ -212,7 +213,7 @@ def train_stage(
     if align is not None:
         train, collate, alignment = align.join(model, train, collate, seed)
         if len(planned.trainable) < sum(1 for _ in model.parameters()):
-            fast = replace(fast, report=CacheReport(False, "the other domain's inputs go the same way"))
+            fast = replace(fast, report=CacheReport(False, SAME_WAY))
     interrupt = InterruptCallback()
     watchers = [
         *filter(None, [alignment]),

@@ -2,10 +2,27 @@
 
 import pytest
 import torch
+from launching import spread
 from safetensors.torch import load_file
 from test_processes import log_of, values
 
-__all__ = ["assert_logged_alike", "assert_trained_alike"]
+from hf_finetune.run import run
+
+__all__ = ["assert_logged_alike", "assert_trained_alike", "run_alone", "run_on_two"]
+
+
+def run_alone(folders, recipe):
+    """Run a recipe in this process, and give its run directory."""
+    folder = folders.mktemp("alone") / "run"
+    run(recipe, folder)
+    return folder
+
+
+def run_on_two(folders, recipe):
+    """Run a recipe on two processes, and give what ``spread`` gave."""
+    done = spread(folders.mktemp("two"), recipe, 2)
+    assert done.code == 0, done.err[-4000:]
+    return done
 
 
 def assert_trained_alike(alone, two, stage, *, rtol, atol):

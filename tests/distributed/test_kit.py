@@ -4,13 +4,12 @@ import shutil
 
 import pytest
 import torch
-from alike import assert_logged_alike, assert_trained_alike
+from alike import assert_logged_alike, assert_trained_alike, run_alone, run_on_two
 from kit_stages import BALANCES, kit_stages, skewed_reviews
 from launching import spread
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 
@@ -35,16 +34,12 @@ def recipes(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, recipes):
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    run(recipes[1], folder)
-    return folder
+    return run_alone(tmp_path_factory, recipes[1])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, recipes):
-    done = spread(tmp_path_factory.mktemp("two"), recipes[2], 2)
-    assert done.code == 0, done.err[-4000:]
-    return done
+    return run_on_two(tmp_path_factory, recipes[2])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -4,13 +4,11 @@ import shutil
 
 import pytest
 import torch
-from alike import assert_logged_alike, assert_trained_alike
+from alike import assert_logged_alike, assert_trained_alike, run_alone, run_on_two
 from launching import spread
 from multitask_data import text_recipe, texts_by_length
 from safetensors.torch import load_file
 from test_processes import log_of, values
-
-from hf_finetune.run import run
 
 STAGES = ["01-head", "02-all", "03-one"]
 
@@ -41,16 +39,12 @@ def recipes(tmp_path_factory, reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, recipes):
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    run(recipes[1], folder)
-    return folder
+    return run_alone(tmp_path_factory, recipes[1])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, recipes):
-    done = spread(tmp_path_factory.mktemp("two"), recipes[2], 2)
-    assert done.code == 0, done.err[-4000:]
-    return done
+    return run_on_two(tmp_path_factory, recipes[2])
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -4,14 +4,13 @@ import shutil
 
 import pytest
 import torch
-from alike import assert_logged_alike, assert_trained_alike
+from alike import assert_logged_alike, assert_trained_alike, run_alone, run_on_two
 from kit_stages import EVERYWHERE, OF_IMAGES, OF_TEXTS, regular_stages
 from launching import spread
 from safetensors.torch import load_file
 from test_processes import log_of, values
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 TEXTS = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_TEXTS)]
 IMAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(OF_IMAGES)]
@@ -57,16 +56,12 @@ def images(squares, timm_checkpoint):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, texts):
-    folder = tmp_path_factory.mktemp("alone") / "run"
-    run(texts[1], folder)
-    return folder
+    return run_alone(tmp_path_factory, texts[1])
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, texts):
-    done = spread(tmp_path_factory.mktemp("two"), texts[2], 2)
-    assert done.code == 0, done.err[-4000:]
-    return done
+    return run_on_two(tmp_path_factory, texts[2])
 
 
 @pytest.mark.parametrize("stage", TEXTS)
