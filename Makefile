@@ -19,7 +19,7 @@ assets: $(VENV)/.installed ## fetch every checkpoint and data set of the example
 
 test: $(VENV)/.installed-dev ## install, fetch the assets and run every test
 	$(BIN)/python tools/assets.py
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an hour, and write benchmarks/RESULTS.md
 	$(BIN)/python tools/assets.py

@@ -24,6 +24,7 @@ from hf_finetune.processes import first_process_first, is_sharded, start_process
 from hf_finetune.ready import NOT_AT_HAND, PlanReport, Ready, config_of, data_at_hand, make_ready, written_out
 from hf_finetune.ready import get_ready as get_ready_for_one
 from hf_finetune.ready import plan as plan_one
+from hf_finetune.ready_problems import stage_problems
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
 from hf_finetune.recipe.multitask import place_in_task
 from hf_finetune.tasks import TASKS, load_data
@@ -185,6 +186,8 @@ def _joined_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConf
 
 
 def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas) -> PlanReport:
+    if problems := [*stage_problems(recipe), *_joint_problems(recipe, datas)]:
+        raise InputError(problems)
     configs = _configs(recipe, datas)
     layout = _joined_layout(recipe, configs)
     asked = written_out(recipe, layout)
@@ -247,7 +250,8 @@ def _joint_problems(recipe: MultiTaskRecipe, datas: Datas) -> list[Problem]:
         metric = stage.best.metric if stage.best else None
         if metric is not None:
             problems += _metric_problems(recipe, datas, metric, f"{place}.best.metric")
-        if stage.early_stopping is not None and not any(data and data.validation for data in datas.values()):
+        looks = any(data is None or data.validation is not None for data in datas.values())
+        if stage.early_stopping is not None and not looks:
             rule, repair = (
                 "must have a validation split to look at",
                 "Give one of the tasks one, or leave it out.",

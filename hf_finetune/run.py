@@ -49,10 +49,10 @@ from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.balancing import balance_of
-from hf_finetune.staging.callbacks import DivergedError
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.fitting import FITS, fit_line
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
+from hf_finetune.staging.objective import finite_logits
 from hf_finetune.staging.regularizing import pretrained_weights
 from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
@@ -320,13 +320,7 @@ def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float
     names = [name for name in dict.fromkeys(wanted) if name != "loss"]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits = (
-            prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        )
-        if not np.isfinite(logits).all():
-            raise DivergedError(
-                "The model's output on the validation split is not finite. In a new run lower lr, or use fp32."
-            )
+        logits = finite_logits(prediction)
         return compute_metrics(names, target, probabilities(logits, target), np.asarray(prediction.label_ids))
 
     return compute

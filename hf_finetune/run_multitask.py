@@ -26,6 +26,7 @@ from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.balancing import balance_of, balanced_loss
 from hf_finetune.staging.manifest import Manifest, write_json
+from hf_finetune.staging.objective import finite_logits
 from hf_finetune.staging.task_mixing import Mix, mixed_loss
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -61,8 +62,7 @@ def score_tasks(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
     asked = [stage.best.metric for stage in ready.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        given = prediction.predictions
-        logits = np.asarray(given[0] if isinstance(given, tuple) else given)
+        logits = finite_logits(prediction)
         labels = np.asarray(prediction.label_ids)
         found: dict[str, dict[str, float]] = {}
         for task in columns:

@@ -21,11 +21,14 @@ BALANCES = {
 }
 SCHEDULES = (
     {"name": "exponential", "end": 0.1},
-    {"name": "step", "every": 2, "factor": 0.5},
+    {"head": {"name": "step", "every": 2, "factor": 0.5}, "backbone": "cosine"},
     {"name": "cosine_with_restarts", "cycles": 2},
-    "one_cycle",
+    {"head": "one_cycle", "backbone": "constant"},
     {"name": "warmup_stable_decay", "decay": 2, "decay_type": "1-sqrt"},
-    {"name": "slanted_triangular", "cut_frac": 0.4, "ratio": 8.0},
+    {
+        "head": {"name": "slanted_triangular", "cut_frac": 0.4, "ratio": 8.0},
+        "backbone": {"name": "polynomial", "power": 2.0},
+    },
 )
 EVERYWHERE = {
     "l1": {"l1": 0.05},
@@ -47,7 +50,10 @@ OF_IMAGES = {
 
 
 def regular_stages(regularizers, **common):
-    """Give a stage for each, which train the last layer group and all in turn, and are judged by the loss."""
+    """Give a stage for each, with smoothed labels and decay, which train the last layer group and all in turn.
+
+    What is best is judged by the loss.
+    """
     return [
         {
             "name": name,
@@ -55,6 +61,8 @@ def regular_stages(regularizers, **common):
             "lr": {"head": 0.02, "backbone": 0.005},
             "regularize": regularize,
             "best": "loss",
+            "label_smoothing": 0.1,
+            "weight_decay": 0.02,
             **common,
         }
         for index, (name, regularize) in enumerate(regularizers.items())

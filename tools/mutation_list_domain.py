@@ -28,6 +28,13 @@ OF_DOMAIN = (
         (f"{ALIGNED}the_judge_goes_on_from_a_checkpoint_bit_for_bit",),
     ),
     Mutation(
+        "In fp16 the domain classifier learns at its own scale",
+        f"{ALIGNING}:Alignment.on_pre_optimizer_step",
+        "nothing",
+        nothing,
+        (f"{ALIGNED}in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does",),
+    ),
+    Mutation(
         "Each epoch sets other inputs of the other domain beside the examples",
         "hf_finetune.data.paired:PairedExamples.set_epoch",
         "nothing",

@@ -34,6 +34,17 @@ OF_PROCESSES = (
         ),
     ),
     Mutation(
+        "The rest of an epoch that was interrupted is drawn as it was",
+        "hf_finetune.staging.trainer:tell_epochs",
+        "nothing",
+        nothing,
+        (
+            f"{INTERRUPTED}two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch",
+            "tests/distributed/test_kit.py::"
+            "test_two_processes_go_on_bit_for_bit_in_the_middle_of_an_epoch_that_is_drawn",
+        ),
+    ),
+    Mutation(
         "Each example of an epoch is trained on once",
         f"{TRAINER}.get_train_dataloader",
         "the Trainer's own",

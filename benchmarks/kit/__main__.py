@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.child import run_child
 from benchmarks.inputs import ROOT
 from benchmarks.kit.groups import GROUPS
-from benchmarks.kit.measure import costs, effects
+from benchmarks.kit.measure import costs, current, effects
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Results, read_results, write_results
 from hf_finetune.progress import quiet_libraries
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.groups if name not in GROUPS]:
         print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
         return 2
-    results = read_results(options.results)
+    results = current(read_results(options.results))
     for name in options.groups or GROUPS:
         with tempfile.TemporaryDirectory(prefix="benchmarks-kit-") as scratch:
             if options.what == "effects":

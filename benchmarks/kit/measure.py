@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,21 @@ from benchmarks.kit.results import Cost, Effect, Results, digest, pack
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
 
-__all__ = ["costs", "effects"]
+__all__ = ["costs", "current", "effects"]
+
+
+def current(results: Results) -> Results:
+    """Leave out rows of groups, settings and recipes that are no longer what is compared."""
+
+    def holds(group: str, setting: str, seed: int, made: str) -> bool:
+        known = group in GROUPS and setting in GROUPS[group].settings
+        return known and digest(recipe_of(GROUPS[group], setting, "", seed)) == made
+
+    return replace(
+        results,
+        effects=tuple(row for row in results.effects if holds(row.group, row.setting, row.seed, row.digest)),
+        costs=tuple(row for row in results.costs if holds(row.group, row.setting, 0, row.digest)),
+    )
 
 
 def effects(name: str, seeds: int, scratch: Path, known: Results) -> Iterator[Effect]:

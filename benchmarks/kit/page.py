@@ -5,24 +5,33 @@ from statistics import mean, median
 
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS
+from benchmarks.kit.proofs import proofs_table
 from benchmarks.kit.results import Cost, Effect, Results
 
 __all__ = ["render"]
 
 HEAD = """# What each option is worth
 
-Every option of a recipe with and without it, on real data and real checkpoints: EfficientNet-lite0 on the drawn dishes
+Options of a recipe, with and without them, on real data and real checkpoints: EfficientNet-lite0 on the drawn dishes
 (test styles do not occur in training), MiniLM on film reviews. The first row of a table is what the others are compared
-with; everything else is the same, rates too. Nothing was tuned for an option, so another recipe may gain more, or less.
+with; everything else is the same, but for what the name of a row says. Nothing was tuned, except that the rate of the
+cosine head is the better of two on another seed, and that the weights of coral and dann were set by how large a part of
+the loss they are. So another recipe may gain more, or less.
 
 - *mean* is that of the metric on the test split over the seeds; *difference* is from the first row, with its 95 %
   interval: seeds and test examples are drawn anew, 2,000 times, the same for both settings.
 - *better* and *worse* say that the interval is on one side of 0. *no difference seen* means what it says: with so few
   examples a small one stays unseen. Of many comparisons some are on one side by chance.
-- *time* and *memory* are those of training, each as a multiple of the first row's, one run after the other.
+- *time* and *memory* are those of a whole run, each as a multiple of the first row's, one run after the other; empty
+  where they were not measured yet.
 
 Made by `python -m benchmarks.kit` (`effects`, `costs`, `page`); the rows are in
 [benchmarks/results/kit.json](../benchmarks/results/kit.json).
+"""
+PROOFS = """## Where each option comes from
+
+And the tests that hold it to that: one that compares its numbers with some worked out by hand or by the source, one of
+runs that are interrupted and resumed bit for bit, and one of two processes.
 """
 COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory")
 
@@ -44,6 +53,7 @@ def render(results: Results) -> str:
         parts.append(f"{group.on}: {group.metric.replace('_', ' ')}, {seeds} seeds\n".capitalize())
         costs = [cost for cost in results.costs if cost.group == name]
         parts.append(_table(list(group.settings), rows, costs))
+    parts += [PROOFS, proofs_table()]
     return "\n".join(parts)
 
 

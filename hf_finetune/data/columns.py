@@ -32,7 +32,10 @@ _BINARIES = ("binary", "large_binary")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are used, by what they hold: ``image``, or ``text`` and perhaps ``text_pair``."""
+    """The columns that are used, by what they hold: ``image``, or ``text`` and perhaps ``text_pair``.
+
+    Of ``slices``, ``texts`` are those that hold texts in some split.
+    """
 
     label: str
     image: str | None = None
@@ -40,6 +43,7 @@ class Columns:
     text_pair: str | None = None
     group: str | None = None
     slices: tuple[str, ...] = ()
+    texts: frozenset[str] = frozenset()
 
     def inputs(self) -> tuple[str, ...]:
         """Names of the columns that hold the example itself."""
@@ -77,7 +81,7 @@ def find_columns(
         found = {"text": text, "text_pair": text_pair}
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
-    columns = Columns(label=label, group=group, slices=(), **found)
+    columns = Columns(label=label, group=group, slices=(), texts=frozenset(), **found)
     inferred = [
         f"{key} from {name!r}"
         for key, name in (*found.items(), ("label", label))
@@ -110,7 +114,7 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, str 
         found = {"text": text, "text_pair": text_pair}
     if problems:
         raise InputError(problems)
-    return Columns(label="", slices=(), **found)
+    return Columns(label="", slices=(), texts=frozenset(), **found)
 
 
 def _check_named(

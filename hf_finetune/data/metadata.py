@@ -45,12 +45,21 @@ def add_metadata(pictures: Dataset, folders: tuple[Path, ...]) -> Dataset:
     for name, kinds in sorted(fields.items()):
         if name not in pictures.column_names:
             values = [row.get(name) for row in found]
-            if len(kinds) > 1:  # of several files
-                values, kinds = [None if value is None else str(value) for value in values], {pa.string()}
-            (kind,) = kinds
+            kind = _common(kinds)
+            if kind == pa.string():
+                values = [None if value is None else str(value) for value in values]
             table = table.append_column(name, pa.array(values, kind))
             features |= Features.from_arrow_schema(pa.schema([(name, kind)]))
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features(features)))
+
+
+def _common(kinds: set[pa.DataType]) -> pa.DataType:
+    """Give the type of a column that several files have: theirs, numbers for numbers of two kinds, else texts."""
+    found = kinds - {pa.null()} or {pa.string()}
+    if len(found) == 1:
+        return next(iter(found))
+    numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in found)
+    return pa.float64() if numbers else pa.string()
 
 
 def _read(file: Path) -> pa.Table:

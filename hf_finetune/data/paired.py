@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hf_finetune.data.seeded import set_epoch
+from hf_finetune.data.seeded import seed_of, set_epoch
 
 __all__ = ["TARGET", "PairedCollate", "PairedExamples"]
 
@@ -17,7 +17,7 @@ class PairedExamples(torch.utils.data.Dataset):
     """Examples with an input of another domain each, which depends on the seed, the epoch and the example only.
 
     So a step sees the same inputs on any number of processes and after any resume, each process its own share, and
-    in an epoch every input comes as often as any other, or once more.
+    in an epoch that draws every example once, every input comes as often as any other, or once more.
 
     Args:
         source: Gives labelled examples by index.
@@ -46,7 +46,7 @@ class PairedExamples(torch.utils.data.Dataset):
         """Give the index of the input that stands beside an example in this epoch."""
         turn, place = divmod(index, len(self.target))
         if (self.epoch, turn) not in self._orders:
-            seed = hash((self.seed, self.epoch, turn)) & 0x7FFF_FFFF_FFFF_FFFF
+            seed = seed_of(self.seed, self.epoch, turn)
             order = torch.randperm(len(self.target), generator=torch.Generator().manual_seed(seed))
             self._orders[self.epoch, turn] = order.tolist()
         return self._orders[self.epoch, turn][place]

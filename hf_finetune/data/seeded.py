@@ -5,7 +5,12 @@ from typing import Any
 import torch
 from torch.utils.data import Subset
 
-__all__ = ["SeededExamples", "cycle", "set_epoch"]
+__all__ = ["SeededExamples", "cycle", "seed_of", "set_epoch"]
+
+
+def seed_of(*numbers: int) -> int:
+    """Make one seed of several whole numbers, the same in every process."""
+    return hash(numbers) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 class SeededExamples(torch.utils.data.Dataset):
@@ -41,7 +46,7 @@ class SeededExamples(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         before = torch.get_rng_state()
-        torch.default_generator.manual_seed(hash((self.seed, self.epoch, index)) & 0x7FFF_FFFF_FFFF_FFFF)
+        torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, index))
         try:
             return self.dataset[index]
         finally:

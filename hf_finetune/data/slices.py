@@ -1,6 +1,6 @@
 """Columns by whose values a model is judged: found in the data, and carried beside the examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,17 @@ from hf_finetune.data.locate import SPLITS
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
-__all__ = ["DISTINCT", "MOST", "SLICE", "add_slices", "slice_columns", "slice_problems", "value_problems"]
+__all__ = [
+    "DISTINCT",
+    "MOST",
+    "SLICE",
+    "add_slices",
+    "number_name",
+    "slice_columns",
+    "slice_problems",
+    "text_slices",
+    "value_problems",
+]
 
 SLICE = "slice:"
 """What the name of such a column begins with in a split; its name in the data follows."""
@@ -65,18 +75,37 @@ def value_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
     return problems
 
 
-def add_slices(inputs: Dataset, dataset: Dataset, names: Sequence[str]) -> Dataset:
+def number_name(value: float) -> str:
+    """Write a number in full, so that no two have one name: ``2019``, ``0.5``."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def text_slices(splits: Mapping[str, Dataset], names: Sequence[str]) -> frozenset[str]:
+    """Name the columns that hold a text in some split: there, numbers of another split are texts too."""
+    return frozenset(
+        name
+        for name in names
+        if any(isinstance(value, str) for dataset in splits.values() for value in _plain(dataset, name))
+    )
+
+
+def add_slices(
+    inputs: Dataset, dataset: Dataset, names: Sequence[str], texts: Collection[str] = ()
+) -> Dataset:
     """Add columns of the data to a split. A missing value is None there: no value, an empty text, not a number.
 
     Args:
         inputs: The split.
         dataset: The same rows as they were loaded.
         names: Of the columns.
+        texts: Those of them that hold texts, from ``text_slices``.
     """
     for name in names:
         values = _plain(dataset, name)
-        texts = any(isinstance(value, str) for value in values)
-        inputs = inputs.add_column(SLICE + name, values, feature=Value("string" if texts else "float64"))
+        if name in texts:
+            values = [number_name(value) if isinstance(value, float) else value for value in values]
+        feature = Value("string" if name in texts else "float64")
+        inputs = inputs.add_column(SLICE + name, values, feature=feature)
     return inputs
 
 

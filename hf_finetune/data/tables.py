@@ -17,7 +17,7 @@ from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.labels import Target, label_feature, read_labels
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
-from hf_finetune.data.slices import add_slices, slice_problems
+from hf_finetune.data.slices import add_slices, slice_problems, text_slices
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -117,7 +117,7 @@ def agree_on_columns(
     ]
     if problems:
         raise InputError(problems)
-    return replace(used, slices=tuple(slices)), notes
+    return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes
 
 
 def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None) -> Table:
@@ -146,7 +146,7 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
         paths = [None] * len(dataset)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
-    inputs = add_slices(inputs, dataset, columns.slices)
+    inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
     return Table(inputs, ids, tuple(labels), declared, groups)
 
 

@@ -90,10 +90,10 @@ def load_labelled(
 
 def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
     """Read which slices a run was trained on; nothing for a model that is not a run's."""
-    metrics = Path(resolve_model_dir(model_or_run)).parent / "metrics.json"
-    if recipe_of(model_or_run) is None or not metrics.is_file():
+    run = _run_of(model_or_run)
+    if run is None or not (run / "metrics.json").is_file():
         return {}
-    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8")).get("slices", {})
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
     return found
 
 
@@ -105,6 +105,12 @@ def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
 
 def recipe_of(model_or_run: str | Path) -> Recipe | None:
     """Read the recipe of a run; None for a model that is not a run's."""
+    run = _run_of(model_or_run)
+    return load_recipe(run / "recipe.yaml") if run is not None else None
+
+
+def _run_of(model_or_run: str | Path) -> Path | None:
+    """Find the run directory that a model belongs to; None for a model that is not a run's."""
     found = resolve_model_dir(model_or_run)
     run = Path(found).parent
     if (run.parent / "tasks" / Path(found).name / "manifest.json").is_file() and run.name == "model":
@@ -113,7 +119,7 @@ def recipe_of(model_or_run: str | Path) -> Recipe | None:
     is_run = isinstance(found, Path) and all(
         (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
     )
-    return load_recipe(run / "recipe.yaml") if is_run else None
+    return run if is_run else None
 
 
 def _own_data(recipe: Recipe, classifier: Classifier, split: str) -> Dataset:

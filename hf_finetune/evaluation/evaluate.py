@@ -59,7 +59,7 @@ def evaluate_model(
     metrics: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Predict every example and compute every metric of the target.
+    """Predict every example and compute every metric of the target that says something of so many classes.
 
     Args:
         classifier: What ``load_classifier`` gives.
@@ -72,7 +72,8 @@ def evaluate_model(
         InputError: If the labels are of other classes than the model's, or if the model puts out nan.
     """
     _check_labels(classifier, dataset)
-    names = tuple(dict.fromkeys([*all_metrics(classifier.target), *metrics]))
+    telling = all_metrics(classifier.target, len(classifier.label_names))
+    names = tuple(dict.fromkeys([*telling, *metrics]))
     image = classifier.task == "image-classification"
     evaluator = (_ImageEvaluator if image else _TextEvaluator)(classifier, progress)
     columns = {"input_column": "image" if image else "text", "label_column": "label"}

@@ -41,9 +41,17 @@ _DEFAULTS: dict[Target, tuple[str, ...]] = {
 _LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
 
 
-def all_metrics(target: Target) -> tuple[str, ...]:
-    """Name every metric of the registry that is defined for a target."""
-    return tuple(name for name, metric in METRICS.items() if target in metric.targets)
+def all_metrics(target: Target, classes: int | None = None) -> tuple[str, ...]:
+    """Name every metric of the registry that is defined for a target.
+
+    Args:
+        target: What the labels are.
+        classes: Number of classes, to leave out what says nothing of so few; None leaves out nothing.
+    """
+    defined = {name: metric for name, metric in METRICS.items() if target in metric.targets}
+    return tuple(
+        name for name, metric in defined.items() if classes is None or classes >= metric.fewest_classes
+    )
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:

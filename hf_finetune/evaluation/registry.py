@@ -31,12 +31,14 @@ class Metric:
         targets: The targets it is defined for.
         compute: Takes labels, decisions (class indices, or zeros and ones) and scores.
         greater_is_better: Whether a better model has the greater value.
+        fewest_classes: With fewer it says nothing.
     """
 
     name: str
     targets: tuple[Target, ...]
     compute: Compute
     greater_is_better: bool = True
+    fewest_classes: int = 1
 
 
 def _averaged(score: Callable[..., float], average: str) -> Compute:
@@ -128,7 +130,7 @@ def _registry() -> Iterator[Metric]:
         yield Metric(f"recall_{average}", targets, recall(average))
         yield Metric(f"f1_{average}", targets, f1(average))
     yield Metric("exact_match", (several,), _accuracy)
-    yield Metric("top5_accuracy", (one,), _top5_accuracy)
+    yield Metric("top5_accuracy", (one,), _top5_accuracy, fewest_classes=_MOST_TOP + 1)
     yield Metric("roc_auc", (one, several), _roc_auc)
     yield Metric("log_loss", (one, several), _log_loss, greater_is_better=False)
     yield Metric("mae", (amount,), _mae, greater_is_better=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.slices import DISTINCT, SLICE, slice_columns
+from hf_finetune.data.slices import DISTINCT, SLICE, number_name, slice_columns
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
@@ -40,18 +40,28 @@ def name_slices(values: Sequence[Any], ends: Sequence[float] | None) -> list[str
         values: Of a column.
         ends: Of its quarters; a value at an end belongs below it. None for a column that is not divided so.
     """
-    return [MISSING if value is None else _name(value, ends) for value in values]
+    names = _apart(ends) if ends is not None else []
+    return [MISSING if value is None else _name(value, ends, names) for value in values]
 
 
-def _name(value: Any, ends: Sequence[float] | None) -> str:
+def _name(value: Any, ends: Sequence[float] | None, names: Sequence[str]) -> str:
     if isinstance(value, str):
         return value
     if ends is None:
-        return f"{value:g}"
+        return number_name(value)
     place = int(np.searchsorted(ends, value, side="left"))
     if place == 0:
-        return f"up to {ends[0]:g}"
-    return f"above {ends[-1]:g}" if place == len(ends) else f"{ends[place - 1]:g} to {ends[place]:g}"
+        return f"up to {names[0]}"
+    return f"above {names[-1]}" if place == len(ends) else f"{names[place - 1]} to {names[place]}"
+
+
+def _apart(ends: Sequence[float]) -> list[str]:
+    """Write the ends of quarters, fractions with as few digits as tell them apart, six at least."""
+    for digits in range(6, 17):
+        names = [number_name(end) if float(end).is_integer() else f"{end:.{digits}g}" for end in ends]
+        if len(set(names)) == len(ends):
+            break
+    return names
 
 
 def training_slices(train: Dataset) -> dict[str, dict[str, Any]]:

@@ -68,7 +68,7 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
     target = before.target
     labels = label_array(dataset["label"], target, len(before.label_names))
     scores = [probabilities(logits, target) for logits in (one, other)]
-    names = all_metrics(target)
+    names = all_metrics(target, len(before.label_names))
     metrics = [compute_metrics(names, target, each, labels, before.thresholds) for each in scores]
     same = None
     if target != "regression":

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem
+from hf_finetune.recipe.raw import mapping
 
 __all__ = ["OF_DOMAIN", "domain_rule_problems"]
 
@@ -28,7 +29,7 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     Args:
         recipe: As for ``rule_problems``.
     """
-    spec = _mapping(recipe.get(PLACE))
+    spec = mapping(recipe.get(PLACE))
     method = spec.get("method")
     if method not in (*BEFORE, *DURING):
         return
@@ -41,15 +42,11 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     if spec.get("epochs") is not None and spec.get("max_steps") is not None:
         rule = "must have either epochs (passes over its inputs) or max_steps (optimiser steps)"
         yield Problem(PLACE, rule, f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}")
-    if method in BEFORE and _mapping(recipe.get("model")).get("adapter") is not None:
+    if method in BEFORE and mapping(recipe.get("model")).get("adapter") is not None:
         rule = f"must be left out when domain_adaptation.method is {method}"
         repair = "An adapter fits the checkpoint as it is: fine-tune the backbone, or take coral or dann."
         yield Problem("model.adapter", rule, "", repair)
-    if method in DURING and _mapping(recipe.get("speed")).get("compile") is True:
+    if method in DURING and mapping(recipe.get("speed")).get("compile") is True:
         rule = f"must not be true when domain_adaptation.method is {method}"
         repair = "The features are read inside the model while it computes."
         yield Problem("speed.compile", rule, "True", repair)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -12,6 +12,7 @@ from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.fields import Count, Location, Text, Texts, Workers
 from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.raw import mapping
 from hf_finetune.recipe.rules import rule_problems, shown
 from hf_finetune.recipe.schema import BestSpec, Recipe
 
@@ -218,7 +219,7 @@ def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     """
     if recipe.get("task") != MULTI_TASK:
         return []
-    tasks = {name: _mapping(spec) for name, spec in _mapping(recipe.get("tasks")).items()}
+    tasks = {name: mapping(spec) for name, spec in mapping(recipe.get("tasks")).items()}
     return [
         *_name_problems(tasks),
         *_alone_problems(recipe),
@@ -226,10 +227,6 @@ def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *_weight_problems(recipe, tasks),
         *_data_problems(recipe, tasks),
     ]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
@@ -260,13 +257,13 @@ def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     stages = recipe.get("stages")
     listed = list(enumerate(stages)) if isinstance(stages, list | tuple) else []
-    settings = [(f"stages[{index}]", _mapping(stage)) for index, stage in listed]
+    settings = [(f"stages[{index}]", mapping(stage)) for index, stage in listed]
     strategy = recipe.get("strategy")
-    name = strategy if isinstance(strategy, str) else _mapping(strategy).get("name")
+    name = strategy if isinstance(strategy, str) else mapping(strategy).get("name")
     if name == "features":
         repair = "It fits one head at once. Give a stage: train: head, with epochs and lr."
         yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
-    for place, stage in [*settings, ("strategy", _mapping(strategy))]:
+    for place, stage in [*settings, ("strategy", mapping(strategy))]:
         for field, repair in ALONE_IN_STAGES.items():
             value = _field(stage, field)
             if value:
@@ -277,7 +274,7 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
                 f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair
             )
         balance = stage.get("balance")
-        if "sampler" in (balance, _mapping(balance).get("method")):
+        if "sampler" in (balance, mapping(balance).get("method")):
             repair = "The mixing of the tasks says what is drawn. Take class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
 
@@ -286,12 +283,12 @@ def _field(part: Mapping[str, Any], place: str) -> Any:
     """Give what stands at a dotted place, or None."""
     value: Any = part
     for step in place.split("."):
-        value = _mapping(value).get(step)
+        value = mapping(value).get(step)
     return value
 
 
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    mixing = _mapping(recipe.get("mixing"))
+    mixing = mapping(recipe.get("mixing"))
     if mixing.get("temperature", TEMPERATURE) != TEMPERATURE and mixing.get("method") != "temperature":
         rule = "must be left out unless method is temperature"
         yield Problem("mixing.temperature", rule, shown(mixing["temperature"]))
@@ -306,10 +303,10 @@ def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, A
     found: dict[Problem, None] = {}
     for name, spec in tasks.items():
         given = spec.get("data")
-        own = {"path": given} if isinstance(given, str) else _mapping(given)
+        own = {"path": given} if isinstance(given, str) else mapping(given)
         alone = {
             "task": spec.get("task"),
-            "data": {**_mapping(recipe.get("data")), **own},
+            "data": {**mapping(recipe.get("data")), **own},
             "speed": recipe.get("speed"),
             "strategy": "gradual_unfreeze",
         }

@@ -7,6 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.raw import mapping
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
 
@@ -90,7 +91,7 @@ def regularize_problems(
     """
     narrowed = False
     for place, stage in stages:
-        spec, place = _mapping(stage.get("regularize")), f"{place}.regularize"
+        spec, place = mapping(stage.get("regularize")), f"{place}.regularize"
         narrowed = narrowed or _narrows(stage.get("compress"))
         fields, repair = FOREIGN.get(task, ((), "")) if isinstance(task, str) else ((), "")
         for name in fields:
@@ -117,9 +118,5 @@ def regularize_problems(
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _narrows(compress: Any) -> bool:
-    return compress is not None and _mapping(compress).get("method", "structured") == "structured"
+    return compress is not None and mapping(compress).get("method", "structured") == "structured"

@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.domain_rules import domain_rule_problems
+from hf_finetune.recipe.raw import mapping
 from hf_finetune.recipe.regularize import regularize_problems
 
 __all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "OF_BALANCE", "OF_SCHEDULES", "rule_problems", "shown"]
@@ -73,35 +74,31 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         recipe: A recipe as plain mappings and lists, of which any part may be missing or of the wrong type.
     """
     stages = recipe.get("stages")
-    stages = [_mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
+    stages = [mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
     return [
-        *_task_problems(recipe.get("task"), _mapping(recipe.get("data")), _mapping(recipe.get("speed"))),
-        *_split_problems(_mapping(recipe.get("data"))),
+        *_task_problems(recipe.get("task"), mapping(recipe.get("data")), mapping(recipe.get("speed"))),
+        *_split_problems(mapping(recipe.get("data"))),
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
-        *_stage_problems("strategy", _mapping(recipe.get("strategy"))),
-        *_adapter_problems(_mapping(recipe.get("model"))),
-        *_head_problems(_mapping(recipe.get("model"))),
+        *_stage_problems("strategy", mapping(recipe.get("strategy"))),
+        *_adapter_problems(mapping(recipe.get("model"))),
+        *_head_problems(mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
             for problem in _stage_problems(f"stages[{index}]", stage)
         ),
         *_sequence_problems(stages),
-        *regularize_problems(recipe.get("task"), _places(recipe, stages), _mapping(recipe.get("model"))),
+        *regularize_problems(recipe.get("task"), _places(recipe, stages), mapping(recipe.get("model"))),
         *_carrying_problems(stages),
-        *_pruning_problems(stages, _mapping(recipe.get("model"))),
+        *_pruning_problems(stages, mapping(recipe.get("model"))),
         *domain_rule_problems(recipe),
     ]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _places(
     recipe: Mapping[str, Any], stages: list[Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    strategy = [("strategy", _mapping(recipe.get("strategy")))]
+    strategy = [("strategy", mapping(recipe.get("strategy")))]
     return [*strategy, *((f"stages[{index}]", stage) for index, stage in enumerate(stages))]
 
 
@@ -110,7 +107,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
-    given = {**data, **{f"columns.{name}": value for name, value in _mapping(data.get("columns")).items()}}
+    given = {**data, **{f"columns.{name}": value for name, value in mapping(data.get("columns")).items()}}
     foreign = {"image-classification": TEXT_ONLY, "text-classification": IMAGE_ONLY}
     for name in foreign.get(task, ()) if isinstance(task, str) else ():
         if given.get(name) is not None:
@@ -127,7 +124,7 @@ def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any])
 
 def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
     """Refuse what is of images only for texts and the reverse, and what a preset has no place for."""
-    augment = {"preset": given} if isinstance(given, str) else _mapping(given)
+    augment = {"preset": given} if isinstance(given, str) else mapping(given)
     preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
     rule = f"must be left out when the task is {task}"
     if task == "text-classification":
@@ -156,14 +153,14 @@ def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
 
 def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     given = model.get("head")
-    head = {"type": given} if isinstance(given, str) else _mapping(given)
+    head = {"type": given} if isinstance(given, str) else mapping(given)
     kind = head.get("type", "linear")
     for field, default in HIDDEN.items():
         value = head.get(field, default)
         if kind in ("linear", "cosine") and (tuple(value) if isinstance(value, list) else value) != default:
             repair = "Only mlp has hidden layers."
             yield Problem(f"model.head.{field}", f"must be left out for {kind}", shown(value), repair)
-    save = _mapping(model.get("adapter")).get("save", "merged")
+    save = mapping(model.get("adapter")).get("save", "merged")
     if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") is not None):
         rule = "must be merged unless the head is linear"
         repair = "peft would put the adapter on a checkpoint with the architecture's own head."
@@ -171,7 +168,7 @@ def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    split, columns = _mapping(data.get("split")), _mapping(data.get("columns"))
+    split, columns = mapping(data.get("split")), mapping(data.get("columns"))
     validation, test = split.get("validation", HELD_OUT), split.get("test", HELD_OUT)
     sound = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
     if sound and validation + test >= 1:
@@ -195,7 +192,7 @@ def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    adapter = _mapping(model.get("adapter"))
+    adapter = mapping(model.get("adapter"))
     for field, default in LOW_RANK.items():
         if adapter.get("type") == "ia3" and adapter.get(field, default) != default:
             repair = "It has no matrices of low rank, only factors."
@@ -221,11 +218,11 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
     yield from _schedule_problems(place, stage)
     yield from _balance_problems(place, stage)
-    if _mapping(stage.get("lr")) and stage.get("layer_decay", 1.0) != 1.0:
+    if mapping(stage.get("lr")) and stage.get("layer_decay", 1.0) != 1.0:
         repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
         rule = "must be left out when lr has a rate for the backbone"
         yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
-    arguments = _mapping(_mapping(stage.get("optimizer")).get("args"))
+    arguments = mapping(mapping(stage.get("optimizer")).get("args"))
     for name in STAGE_SETS:
         if name in arguments:
             repair = f"It is {STAGE_SETS[name]}."
@@ -240,8 +237,8 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
 def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     given = stage.get("schedule")
     for part in ("", ".head", ".backbone"):
-        one = _mapping(given).get(part[1:]) if part else given
-        schedule = _mapping(one)
+        one = mapping(given).get(part[1:]) if part else given
+        schedule = mapping(one)
         name = schedule.get("name", "linear") if schedule else one
         for field, (owner, default, words) in OF_SCHEDULES.items():
             if schedule.get(field, default) != default and name != owner:
@@ -257,7 +254,7 @@ def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem
 
 def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     given = stage.get("balance")
-    balance = _mapping(given)
+    balance = mapping(given)
     method = balance.get("method", "none") if balance else given
     for field, (owners, default) in OF_BALANCE.items():
         if balance.get(field, default) != default and method not in owners:
@@ -302,7 +299,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         given = stage.get("compress")
         if given is None:
             continue
-        spec = _mapping(given) or {"prune": given}
+        spec = mapping(given) or {"prune": given}
         place, prune = f"stages[{index}].compress", spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter fits the checkpoint as it is: prune the merged model in a run of its own."
@@ -322,7 +319,7 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
 def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
     given = stage.get("optimizer", DEFAULT_OPTIMIZER)
     written_out = given if isinstance(given, Mapping) else {"name": given}
-    return written_out.get("name", DEFAULT_OPTIMIZER), dict(_mapping(written_out.get("args")))
+    return written_out.get("name", DEFAULT_OPTIMIZER), dict(mapping(written_out.get("args")))
 
 
 def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:

@@ -272,8 +272,8 @@ class EvaluationSpec(Part):
     )
     linear_probe: Count | None = Field(
         default=10_000,
-        description="Most training examples on whose frozen features a logistic regression is fitted, as a "
-        "baseline; null = none.",
+        description="Up to how many training examples a logistic regression on frozen features is fitted as a "
+        "baseline; with more there is none; null = never.",
     )
 
 

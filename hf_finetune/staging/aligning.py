@@ -1,5 +1,6 @@
 """Features that are alike in two domains: what is added to the loss of a stage, and what that needs."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.paired import PairedCollate, PairedExamples
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.layout import head_names
 from hf_finetune.speed.calls import evaluating
 from hf_finetune.staging.sharing import counted
@@ -29,12 +31,16 @@ __all__ = [
     "reverse_gradient",
 ]
 
+logger = logging.getLogger(__name__)
+
 Loss = Callable[..., torch.Tensor]
 HIDDEN = 100
 """Units of the domain classifier's hidden layer, as in the small networks of Ganin et al. 2016."""
 RATE = 1e-3
 """Learning rate of the domain classifier, by Adam: it is no part of the model, and has no schedule."""
 FILE = "domain.pt"
+LEAST = 0.01
+"""Share of the loss below which coral changes next to nothing."""
 
 
 def coral_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -100,7 +106,8 @@ class HeadInput:
     """The vector that the head of a model makes its logits of, of each example of the newest forward pass.
 
     It is the input of the first layer of the head that takes a vector for each example, so behind the choice or the
-    mean of tokens; or, where the head has no such layer, the mean over tokens or places.
+    mean of tokens. Where the head has no such layer, it is that of the last token which is no padding, of which
+    decoders make their logits, or of an image the mean over its places.
 
     Args:
         model: Any classifier. The hooks stay until ``remove``.
@@ -110,26 +117,42 @@ class HeadInput:
         owners = list(dict.fromkeys(name.rpartition(".")[0] for name in head_names(model)))
         self.vectors: list[torch.Tensor] = []
         self.others: list[torch.Tensor] = []
-        self._handles = [model.register_forward_pre_hook(self._begin)]
-        self._handles += [model.get_submodule(name).register_forward_pre_hook(self._see) for name in owners]
+        self.mask: torch.Tensor | None = None
+        modules = [(model, self._begin), *((model.get_submodule(name), self._see) for name in owners)]
+        self._handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in modules]
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.vectors, self.others = [], []
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.vectors, self.others, self.mask = [], [], kwargs.get("attention_mask")
 
-    def _see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not args or not isinstance(args[0], torch.Tensor) or not args[0].is_floating_point():
+    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        if given is None or not given.is_floating_point():
             return
-        flat = args[0].flatten(1)
-        is_vector = args[0].ndim > 1 and flat.shape[1] == args[0].shape[1]
-        (self.vectors if is_vector else self.others).append(args[0])
+        flat = given.flatten(1)
+        is_vector = given.ndim > 1 and flat.shape[1] == given.shape[1]
+        (self.vectors if is_vector else self.others).append(given)
 
     def take(self) -> torch.Tensor:
-        """Give the vectors [examples, d] in fp32, and forget them."""
+        """Give the vectors [examples, d] in fp32, and forget them.
+
+        Raises:
+            InputError: If the head was given none.
+        """
         found, self.vectors, others, self.others = self.vectors, [], self.others, []
         if found:
             return found[0].flatten(1).float()
+        if not others:
+            rule = (
+                "must be 'continue_pretraining' for an architecture whose head takes no features as its input"
+            )
+            raise InputError(Problem("domain_adaptation.method", rule))
         first = others[0].float()
-        return first.mean(dim=1) if first.ndim == 3 else first.flatten(2).mean(dim=2)
+        if first.ndim != 3:
+            return first.flatten(2).mean(dim=2)
+        if self.mask is None:
+            return first.mean(dim=1)
+        last = (self.mask * torch.arange(first.shape[1], device=first.device)).argmax(dim=1)
+        return first[torch.arange(len(first), device=first.device), last]
 
     def remove(self) -> None:
         """Leave the model as it was."""
@@ -227,20 +250,25 @@ class Alignment(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Train the classifier of domains, on the gradients of all processes."""
+        """Give the classifier of domains the gradients of all processes, at their own scale."""
         if self.judge is None:
             return
-        gradients = []
+        scaler = getattr(kwargs.get("optimizer"), "scaler", None)
+        scale = args.world_size * (scaler.get_scale() if scaler is not None else 1.0)
         for parameter in self.judge.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             if args.world_size > 1:
                 distributed.all_reduce(parameter.grad)
-                parameter.grad /= args.world_size
-            gradients.append(parameter.grad)
-        if all(
-            bool(gradient.isfinite().all()) for gradient in gradients
-        ):  # in fp16 a step may be passed over
+            parameter.grad /= scale
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Train the classifier of domains, unless the model's step was passed over, as in fp16 it may be."""
+        if self.judge is None or kwargs["optimizer"].step_was_skipped:
+            return
+        if all(bool(each.grad.isfinite().all()) for each in self.judge.parameters() if each.grad is not None):
             self.optimizer.step()
 
     def on_log(
@@ -252,6 +280,19 @@ class Alignment(TrainerCallback):
             if args.world_size > 1:
                 distributed.all_reduce(value)
             state.log_history[-1]["domain_loss"] = value.item()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say which share of the loss coral was: its size depends on that of the features."""
+        logged = [entry for entry in state.log_history if "domain_loss" in entry]
+        whole = sum(entry["loss"] for entry in logged)
+        if self.judge is None and whole > 0 and state.is_world_process_zero:
+            share = self.weight * sum(entry["domain_loss"] for entry in logged) / whole
+            hint = (
+                "" if share >= LEAST else "; with so little it changes next to nothing: try a larger weight"
+            )
+            logger.info("coral was %.2g of the loss%s.", share, hint)
 
     def save(self, folder: Path) -> None:
         """Write the state of the classifier of domains into a checkpoint."""

@@ -39,7 +39,7 @@ class Balance:
 
     Attributes:
         factors: For each class the factor on the loss of its examples; of multi-label data on that of its members.
-        shifts: For each class what is added to its logit in training, and only there.
+        shifts: For each class what is added to its logit in the loss, and nowhere else.
         gamma: Exponent of the focal loss; None for the usual one.
         classes: The class of each training example, if each class is to be drawn alike.
     """
@@ -144,8 +144,9 @@ def balanced_loss(
     Args:
         target: ``single_label`` or ``multi_label``; without a balance ``regression`` too.
         balance: From ``balance_of``.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With weights, that
-            share gets the weight of the class that it goes to, as in torch.
+        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With weights, the
+            whole loss of an example gets that of its class. torch gives what is spread the weight of the class that
+            it goes to, by which a scarce class wins the examples of the others where weights are far apart.
     """
     plain = loss_for(target, label_smoothing)
     if balance is None or (balance.factors is None and balance.shifts is None and balance.gamma is None):
@@ -168,15 +169,37 @@ def balanced_loss(
                 logits, labels, pos_weight=factors, reduction="none"
             )
         else:
-            each = functional.cross_entropy(
-                logits, labels, weight=factors, reduction="none", label_smoothing=label_smoothing
-            )
+            each = _weighted(logits, labels, factors, label_smoothing)
         # of labels that are shares, the share of each class counts as a label
         each = each.unsqueeze(-1) if each.ndim < known.ndim else each
         total = (each * known).sum()
         return total / (num_items_in_batch if num_items_in_batch is not None else known.sum())
 
     return loss
+
+
+def _weighted(
+    logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """Give the cross-entropy of each example [batch], smoothed, and then weighted by its class.
+
+    Args:
+        logits: [batch, classes].
+        labels: Classes [batch], -100 for none; or the share of each class [batch, classes].
+        factors: Of each class; None is 1.
+        smoothing: Share of each label that is spread over all classes.
+    """
+    shares = _as_shares(labels, logits) * (1.0 if factors is None else factors)
+    scores = functional.log_softmax(logits, dim=-1)
+    spread = shares.sum(dim=-1) * scores.mean(dim=-1)
+    return -((1 - smoothing) * (shares * scores).sum(dim=-1) + smoothing * spread)
+
+
+def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Write classes as the share of each class [batch, classes]; those that are unknown become the first one."""
+    if labels.ndim > 1:
+        return labels
+    return functional.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
 
 
 def _focal(
@@ -200,10 +223,8 @@ def _focal(
         right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
         members = labels * weights * _doubt(right, gamma) * right
         return -(members + (1 - labels) * _doubt(wrong, gamma) * wrong)
-    if labels.ndim == 1:
-        labels = functional.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
     right = functional.log_softmax(logits, dim=-1)
-    return -(labels * weights * _doubt(right, gamma) * right).sum(dim=-1)
+    return -(_as_shares(labels, logits) * weights * _doubt(right, gamma) * right).sum(dim=-1)
 
 
 def _doubt(log_probability: torch.Tensor, gamma: float) -> torch.Tensor:

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from hf_finetune.data.seeded import seed_of
+
 __all__ = ["draw", "generator_of", "in_order"]
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
     """Give the generator of an epoch's draws."""
-    return torch.Generator().manual_seed(hash((seed, epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
+    return torch.Generator().manual_seed(seed_of(seed, epoch))
 
 
 def draw(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import v2
 
+from hf_finetune.data.seeded import seed_of
 from hf_finetune.staging.sharing import counted
 
 __all__ = ["Mixing", "label_shares"]
@@ -55,7 +56,7 @@ class Mixing:
             process: Of which the batches are.
         """
         for index, batch in enumerate(batches):
-            yield self.mix(batch, hash((self.seed, step, index, process)) & 0x7FFF_FFFF_FFFF_FFFF)
+            yield self.mix(batch, seed_of(self.seed, step, index, process))
 
     def mix(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
         """Give a batch with mixed images, and with labels that are shares of the classes [batch, classes]."""

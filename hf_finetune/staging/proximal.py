@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_finetune.data.seeded import seed_of
 from hf_finetune.plan.groups import ParameterGroup
 
 __all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pull_back", "soft_threshold"]
@@ -156,7 +157,7 @@ class GradientNoise(TrainerCallback):
         """Add the noise. transformers 5.23 has taken fp16's scale off the gradient by now, clipping or not."""
         step = state.global_step
         held = [weight.grad for _, weight, _ in _held(kwargs["optimizer"], self.groups)]
-        seed = hash((self.seed, step)) & 0x7FFF_FFFF_FFFF_FFFF
+        seed = seed_of(self.seed, step)
         add_noise([grad for grad in held if grad is not None], noise_variance(self.eta, step), seed)
 
 

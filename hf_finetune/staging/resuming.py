@@ -45,6 +45,10 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         self.early_stopping_patience_counter = failed_evaluations(state, args, self.early_stopping_threshold)
 
+    def had_stopped(self, state: TrainerState, args: TrainingArguments) -> bool:
+        """Tell whether a stage had already been ended here when its checkpoint was written."""
+        return failed_evaluations(state, args, self.early_stopping_threshold) >= self.early_stopping_patience
+
 
 class MovedCheckpoint(TrainerCallback):
     """Look for the best checkpoint where the stage's folder is now: the Trainer wrote down where it was.

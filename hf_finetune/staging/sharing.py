@@ -9,6 +9,8 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from hf_finetune.staging.drawing import generator_of
+
 __all__ = [
     "DealtBatches",
     "LengthGroupedSampler",
@@ -17,6 +19,7 @@ __all__ = [
     "count_labels",
     "counted",
     "deal",
+    "tell_epochs",
 ]
 
 IGNORED = -100  # the class that torch's cross-entropy passes over
@@ -70,7 +73,7 @@ class LengthGroupedSampler(Sampler[int]):
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
+        generator = generator_of(self.seed, self.epoch)
         return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
 
 
@@ -95,6 +98,20 @@ class DealtBatches:
     def __len__(self) -> int:
         rounds = ceil(len(self.sampler) / (self.examples_per_process * self.processes))  # type: ignore[arg-type]
         return rounds * self.processes
+
+
+def tell_epochs(loader: Any, sampler: Any) -> None:
+    """Let accelerate tell a sampler each epoch, also when a resumed epoch skips the batches that were done.
+
+    accelerate 1.15 looks for a sampler in one place, and puts only a random one there: the rest of the epoch would be
+    drawn as that of the first one.
+
+    Args:
+        loader: What accelerate made of one with ``DealtBatches``.
+        sampler: The sampler that these have.
+    """
+    if hasattr(sampler, "set_epoch"):
+        loader.set_sampler(sampler)
 
 
 class WithFillers(Dataset):

@@ -24,26 +24,27 @@ from hf_finetune.data.seeded import cycle, set_epoch
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.plan.domain import SAME_WAY
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.processes import backend, computes_on_cpu, first_process_first, naming_lost_processes
+from hf_finetune.processes import first_process_first, naming_lost_processes
 from hf_finetune.recipe.fitting import fitted_by
-from hf_finetune.recipe.schema import RatesSpec, SpeedSpec, StageSpec
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
-from hf_finetune.staging.aligning import AlignTo
+from hf_finetune.staging.aligning import Alignment, AlignTo
+from hf_finetune.staging.arguments import training_arguments
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.faster import Faster, make_faster
-from hf_finetune.staging.fitting import fit_head
+from hf_finetune.staging.fitting import Fitted, fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.objective import training_loss, with_loss
-from hf_finetune.staging.regularizing import regular_of
-from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping, failed_evaluations
+from hf_finetune.staging.regularizing import Regular, regular_of
+from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.task_mixing import Mix, MixedTrainer, RestingHeads
-from hf_finetune.staging.trainer import StagedTrainer, optimizer_name, trainer_schedule
+from hf_finetune.staging.trainer import StagedTrainer
 from hf_finetune.staging.weights import WEIGHTS, save_weights
 
 __all__ = ["StageResult", "stage_folder", "train_stage"]
@@ -190,12 +191,7 @@ def train_stage(
             workers=workers,
             seed=seed,
         )
-        release(model)
-        if PartialState().is_main_process:
-            save_weights(model, folder / WEIGHTS)
-        PartialState().wait_for_everyone()
-        epochs = float(fitted.versions)
-        return StageResult(epochs, 0, None, fitted.validation, fast.way, fast.report, fit=fitted.about)
+        return _end_fit(model, fitted, fast, folder)
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
@@ -214,58 +210,22 @@ def train_stage(
         train, collate, alignment = align.join(model, train, collate, seed)
         if len(planned.trainable) < sum(1 for _ in model.parameters()):
             fast = replace(fast, report=CacheReport(False, SAME_WAY))
-    interrupt = InterruptCallback()
-    watchers = [
-        *filter(None, [alignment]),
-        LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
-        _EpochCallback(train),
-        *([RestingHeads()] if mix is not None else []),  # what moves weights passes over those at rest
-        *regular.callbacks,
-        *callbacks,
-        SharedBuffers(),
-        interrupt,
-    ]
-    if stage.early_stopping is not None and best_metric is not None:
-        patience, threshold = stage.early_stopping.patience, stage.early_stopping.threshold
-        watchers.insert(0, ResumableEarlyStopping(patience, threshold))
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=stage.batch_size,
-        per_device_eval_batch_size=evaluation_batch_size,
-        gradient_accumulation_steps=stage.accumulation,
-        num_train_epochs=stage.epochs or 1,
-        max_steps=stage.max_steps or -1,
-        learning_rate=stage.lr.head if isinstance(stage.lr, RatesSpec) else stage.lr,
-        optim=optimizer_name(stage.optimizer.name),
-        **(
-            trainer_schedule(planned.groups[0].schedule) or {}
-        ),  # of one that it lacks, StagedTrainer makes one
-        warmup_steps=planned.warmup_steps or 0,
-        max_grad_norm=stage.clip or 0.0,
-        eval_strategy="epoch" if validation is not None else "no",
-        save_strategy="epoch",
-        load_best_model_at_end=best_metric is not None,
-        metric_for_best_model=best_metric,
-        greater_is_better=greater_is_better if best_metric is not None else None,
-        logging_strategy="steps",
-        logging_steps=1,  # a mean over several steps would begin anew at a resume
-        logging_nan_inf_filter=False,
+    arguments = training_arguments(
+        stage,
+        planned,
+        fast.way,
+        folder=folder,
+        evaluates=validation is not None,
+        best_metric=best_metric,
+        greater_is_better=greater_is_better,
+        evaluation_batch_size=evaluation_batch_size,
+        workers=workers,
         seed=seed,
-        data_seed=seed,
-        use_cpu=computes_on_cpu(),  # without it transformers 5.23 refuses bf16 there
-        bf16=fast.way.precision == "bf16",
-        fp16=fast.way.precision == "fp16",
-        torch_compile=fast.way.compile,
-        dataloader_num_workers=workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-        label_names=["labels"],
-        report_to=list(track) or "none",
-        disable_tqdm=True,
-        ddp_backend=backend(),
-        log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
+        track=track,
     )
+    stopping = _early_stopping(stage, best_metric)
+    interrupt = InterruptCallback()
     trainer = (StagedTrainer if mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
@@ -283,27 +243,19 @@ def train_stage(
         eval_dataset=validation,
         data_collator=collate,
         compute_metrics=with_loss(compute_metrics, loss),
-        callbacks=watchers,
+        callbacks=[
+            *filter(None, [stopping, alignment]),
+            LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
+            _EpochCallback(train),
+            *([RestingHeads()] if mix is not None else []),  # what moves weights passes over those at rest
+            *regular.callbacks,
+            *callbacks,
+            SharedBuffers(),
+            interrupt,
+        ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = None
-    if resume:
-        with first_process_first(PartialState()):
-            checkpoint = last_checkpoint(folder)
-        _check_sharding(checkpoint, trainer.is_fsdp_enabled)
-    if checkpoint is not None and alignment is not None:
-        alignment.load(checkpoint)
-    if checkpoint is not None:
-        trainer.add_callback(MovedCheckpoint(folder))
-        if regular.average is not None:
-            regular.average.checkpoint = checkpoint
-        if stage.early_stopping is not None and best_metric is not None:
-            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-            if (
-                failed_evaluations(state, arguments, stage.early_stopping.threshold)
-                >= stage.early_stopping.patience
-            ):
-                arguments.max_steps = state.global_step  # it had stopped, and was interrupted behind that
+    checkpoint = _go_on(trainer, folder, stopping, regular, alignment) if resume else None
     try:
         passing = cached.entry.passing() if cached is not None else nullcontext()
         reading = alignment.watching() if alignment is not None else nullcontext()
@@ -319,12 +271,47 @@ def train_stage(
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
-    result = _result(trainer.state, best_metric, fast)
-    return (
-        result
-        if regular.average is None
-        else replace(result, averaged=regular.average.goes_on(trainer.state))
-    )
+    averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
+    return _result(trainer.state, best_metric, fast, averaged)
+
+
+def _end_fit(model: PreTrainedModel, fitted: Fitted, fast: Faster, folder: Path) -> StageResult:
+    release(model)
+    if PartialState().is_main_process:
+        save_weights(model, folder / WEIGHTS)
+    PartialState().wait_for_everyone()
+    epochs = float(fitted.versions)
+    return StageResult(epochs, 0, None, fitted.validation, fast.way, fast.report, fit=fitted.about)
+
+
+def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
+    if stage.early_stopping is None or best_metric is None:
+        return None
+    return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
+
+
+def _go_on(
+    trainer: StagedTrainer,
+    folder: Path,
+    stopping: ResumableEarlyStopping | None,
+    regular: Regular,
+    alignment: Alignment | None,
+) -> Path | None:
+    """Find the checkpoint to go on from, if there is one, and prepare what the Trainer itself does not restore."""
+    with first_process_first(PartialState()):
+        checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
+        return None
+    _check_sharding(checkpoint, trainer.is_fsdp_enabled)
+    trainer.add_callback(MovedCheckpoint(folder))
+    if alignment is not None:
+        alignment.load(checkpoint)
+    if regular.average is not None:
+        regular.average.checkpoint = checkpoint
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if stopping is not None and stopping.had_stopped(state, trainer.args):
+        trainer.args.max_steps = state.global_step  # it was interrupted behind its end
+    return checkpoint
 
 
 def _sampler(
@@ -353,15 +340,15 @@ def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | Non
         save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
 
 
-def _check_sharding(checkpoint: Path | None, fsdp: bool) -> None:
+def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
     """Refuse a checkpoint of FSDP without it, and one of another kind with it: the Trainer reads only its own."""
-    if checkpoint is not None and (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
+    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
         way = "without" if fsdp else "with"
         rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
         raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
 
 
-def _result(state: TrainerState, best_metric: str | None, fast: Faster) -> StageResult:
+def _result(state: TrainerState, best_metric: str | None, fast: Faster, averaged: bool | None) -> StageResult:
     best = state.best_global_step if best_metric is not None and state.best_global_step else None
     at = best if best is not None else state.global_step
     evaluations = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == at]
@@ -373,7 +360,7 @@ def _result(state: TrainerState, best_metric: str | None, fast: Faster) -> Stage
         if key.startswith("eval_") and key not in skipped
     }
     epochs = round(state.epoch or 0.0, 4)
-    return StageResult(epochs, state.global_step, best, metrics, fast.way, fast.report)
+    return StageResult(epochs, state.global_step, best, metrics, fast.way, fast.report, averaged)
 
 
 class _EpochCallback(TrainerCallback):

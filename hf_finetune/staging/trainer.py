@@ -30,7 +30,14 @@ from hf_finetune.staging.carrying import carry_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.regularizing import Regular
-from hf_finetune.staging.sharing import DealtBatches, LengthGroupedSampler, WithFillers, count_labels, counted
+from hf_finetune.staging.sharing import (
+    DealtBatches,
+    LengthGroupedSampler,
+    WithFillers,
+    count_labels,
+    counted,
+    tell_epochs,
+)
 from hf_finetune.staging.twice import doubled
 
 __all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name", "trainer_schedule"]
@@ -122,6 +129,7 @@ class StagedTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
         prepared: DataLoader = self.accelerator.prepare(loader)
+        tell_epochs(prepared, sampler)
         return prepared
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from launching import launch
+from launching import launch, spread
 from safetensors.torch import load_file
 from test_processes import log_of, text_recipe, values
 from transformers import TrainerCallback
@@ -68,7 +68,7 @@ def ended(tmp_path_factory, reviews, bert_checkpoint):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, reviews, bert_checkpoint):
     """Give the same run without a death."""
-    done = launch(tmp_path_factory.mktemp("straight"), recipe_with_best(reviews, bert_checkpoint, 3), 2)
+    done = spread(tmp_path_factory.mktemp("straight"), recipe_with_best(reviews, bert_checkpoint, 3), 2)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -89,7 +89,7 @@ def test_a_process_that_dies_ends_the_others_and_they_say_so(ended):
 
 def resumed(ended, tmp_path, recipe, processes):
     shutil.copytree(ended.folder / "run", tmp_path / "run")
-    done = launch(tmp_path, recipe, processes, resume=True)
+    done = spread(tmp_path, recipe, processes, resume=True)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -127,7 +127,7 @@ def test_two_processes_go_on_where_one_was(alone, tmp_path, reviews, bert_checkp
     recipe = recipe_with_best(reviews, bert_checkpoint, 6)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path / "run", callbacks=[Stop()])
-    done = launch(tmp_path, recipe, 2, resume=True)
+    done = spread(tmp_path, recipe, 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     close(stage_weights(alone, "02-all"), stage_weights(tmp_path, "02-all"))
     # each process has half of a step's 6 examples, and of the last step's 5 three and two
@@ -142,7 +142,7 @@ def test_two_processes_go_on_where_one_of_three_failed(tmp_path, alone, reviews,
     failed = launch(tmp_path, recipe, 3, event=event)
     assert failed.code != 0 and failed.seconds < SECONDS_TO_END
     assert "OSError: the disk of this process is gone" in failed.err
-    done = launch(tmp_path, recipe, 2, resume=True)
+    done = spread(tmp_path, recipe, 2, resume=True)
     assert done.code == 0, done.err[-4000:]
     for stage in STAGES:
         close(stage_weights(alone, stage), stage_weights(tmp_path, stage))
@@ -166,6 +166,21 @@ def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, revi
     assert [path.name for path in checkpoints] == ["checkpoint-2"]
     run(recipe, tmp_path / "run", resume=True)
     close(stage_weights(alone, "02-all"), stage_weights(tmp_path, "02-all"))
+
+
+def test_two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch(
+    tmp_path, straight, reviews, bert_checkpoint
+):
+    """accelerate 1.15 tells the epoch to no sampler behind what skips the batches that were done."""
+    event = {"rank": 1, "stage": "all", "step": 7, "how": "ctrl-c"}
+    recipe = recipe_with_best(reviews, bert_checkpoint, 3)
+    assert spread(tmp_path, recipe, 2, event=event).code != 0
+    kept = [path.name for path in (tmp_path / "run" / "stages" / "02-all").glob("checkpoint-*")]
+    assert "checkpoint-8" in kept
+    shutil.rmtree(tmp_path / "ranks")
+    again = spread(tmp_path, recipe, 2, resume=True)
+    assert again.code == 0, again.err[-4000:]
+    assert same(stage_weights(again.folder, "02-all"), stage_weights(straight.folder, "02-all")) == []
 
 
 def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_checkpoint, monkeypatch):

@@ -1,8 +1,11 @@
 """A head that is fitted on two processes: the first fits, both have it, and the stage behind it trains on."""
 
+import csv
+
 import pytest
 import torch
 from launching import spread
+from multitask_data import texts_by_length
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
@@ -40,3 +43,34 @@ def test_two_processes_fit_what_one_fits_and_train_on_from_it(tmp_path, recipe, 
     stages = done.metrics()["stages"]
     assert stages[0]["fit"]["method"] == "logistic_regression" and stages[0]["steps"] == 0
     assert stages[0]["validation"]["accuracy"] >= 0.5 and stages[1]["steps"] == 4
+
+
+def test_two_processes_fit_amounts_and_judge_slices_as_one_does(tmp_path, bert_checkpoint):
+    with texts_by_length(tmp_path / "words.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    with (tmp_path / "styled.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*header, "style"])
+        writer.writerows([*row, ("flat", "round")[index % 2]] for index, row in enumerate(rows))
+    recipe = parse_recipe(
+        {
+            "task": "text-classification",
+            "model": {"path": str(bert_checkpoint), "dropout": 0.0},
+            "data": {
+                "path": str(tmp_path / "styled.csv"),
+                "columns": {"label": "words"},
+                "split": {"validation": 0.2, "test": 0.4},
+            },
+            "stages": [{"name": "head", "train": "head", "fit": "ridge"}],
+            "evaluation": {"slices": ["style"]},
+        }
+    )
+    done = spread(tmp_path, recipe, 2)
+    assert done.code == 0, done.err[-4000:]
+    alone = run(recipe, tmp_path / "alone").metrics
+    found = done.metrics()
+    assert found["stages"][0]["fit"]["method"] == "ridge"
+    assert found["test"] == pytest.approx(alone["test"], rel=1e-4)
+    for one, other in zip(*(each["slices"]["style"]["slices"] for each in (found, alone)), strict=True):
+        assert (one["name"], one["examples"]) == (other["name"], other["examples"])
+        assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-4)

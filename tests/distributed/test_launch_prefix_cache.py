@@ -5,7 +5,7 @@ ones of an epoch are smaller.
 """
 
 import pytest
-from launching import launch
+from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import image_recipe, log_of, values
 
@@ -21,11 +21,12 @@ def pair(tmp_path_factory, squares, timm_checkpoint):
     content["stages"][1]["train"] = "last:2"
     plain = parse_recipe(content)
     content["speed"]["prefix_cache"] = {"views": 2}
-    folder = tmp_path_factory.mktemp("kept")
-    done = [
-        launch(tmp_path_factory.mktemp(name), recipe, 2, environment={"HF_FINETUNE_CACHE": str(folder)})
-        for name, recipe in (("plain", plain), ("cached", parse_recipe(content)))
-    ]
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("HF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("kept")))
+        done = [
+            spread(tmp_path_factory.mktemp(name), recipe, 2)
+            for name, recipe in (("plain", plain), ("cached", parse_recipe(content)))
+        ]
     assert [each.code for each in done] == [0, 0], done[1].err[-4000:]
     return done
 

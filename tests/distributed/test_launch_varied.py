@@ -1,31 +1,15 @@
 """Ways to vary images, and heads, on two processes: in step with each other and with one process, and resumed."""
 
 import shutil
+from functools import partial
 
 import pytest
 from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES
+from varied_images import VARIED, varied_recipe
 
-from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
-
-VARIED = {
-    "seeds-mlp": ({"preset": "seeds", "erase": 0.5}, {"type": "mlp", "hidden": [8], "dropout": 0.0}),
-    "trivial-mean": ("trivial", {"pool": "mean"}),
-    "randaugment-cosine": ("randaugment", "cosine"),
-    "named-attention": (
-        {
-            "transforms": [
-                {"name": "RandomRotation", "args": {"degrees": 30}},
-                {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}},
-                {"name": "RandomErasing", "args": {"p": 1.0}},
-            ]
-        },
-        {"pool": "attention"},
-    ),
-    "strong-cls": ("strong", {"pool": "cls"}),
-}
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +22,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 
 @pytest.fixture(scope="module")
 def recipes(squares, checkpoint):
-    def recipe(name, batch_size):
-        augment, head = VARIED[name]
-        common = {"epochs": 2.0, "batch_size": batch_size, "optimizer": "sgd", "best": None}
-        return parse_recipe(
-            {
-                "task": "image-classification",
-                "model": {"path": str(checkpoint), "head": head},
-                "data": {"path": str(squares), "augment": augment, "split": {"validation": 0.2, "test": 0.2}},
-                "stages": [
-                    {"name": "head", "train": "head", "lr": 0.05, **common},
-                    {"name": "all", "train": "all", "lr": 0.01, **common},
-                ],
-                "evaluation": {"linear_probe": None},
-            }
-        )
-
-    return recipe
+    return partial(varied_recipe, squares, checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from launching import launch
+from launching import spread
 from safetensors.torch import load_file
 
 from hf_finetune.evaluation.predictions import read_predictions
@@ -46,7 +46,7 @@ def values(log, name):
 @pytest.fixture(scope="module")
 def three(tmp_path_factory, reviews, bert_checkpoint):
     """Give a run on three processes, 3 examples each; in the last step of an epoch nothing is left for the third."""
-    done = launch(tmp_path_factory.mktemp("three"), text_recipe(reviews, bert_checkpoint, 3), 3)
+    done = spread(tmp_path_factory.mktemp("three"), text_recipe(reviews, bert_checkpoint, 3), 3)
     assert done.code == 0, done.err[-4000:]
     return done
 
@@ -155,7 +155,7 @@ def image_recipe(squares, checkpoint):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, squares, timm_checkpoint):
     """Give a run on two processes whose BatchNorms move: 25 images in steps of 10, 10 and 5; 5 for validation."""
-    done = launch(tmp_path_factory.mktemp("two"), image_recipe(squares, timm_checkpoint), 2)
+    done = spread(tmp_path_factory.mktemp("two"), image_recipe(squares, timm_checkpoint), 2)
     assert done.code == 0, done.err[-4000:]
     return done
 

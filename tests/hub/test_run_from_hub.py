@@ -142,3 +142,19 @@ def test_where_to_may_change_while_a_run_is_interrupted(finished):
     now = parse_recipe({**manifest.recipe, "publish": "me/first"})
     assert not find_changes(manifest, now, prints)
     assert find_changes(manifest, now.model_copy(update={"seed": 3}), prints)
+
+
+def test_a_column_of_data_on_the_hub_makes_slices(stocked, tmp_path):
+    rows = [
+        f"{'good' if index % 2 else 'bad'} film {index},{index % 2},{'ab'[index % 4 // 2]}"
+        for index in range(40)
+    ]
+    table = "\n".join(["text,label,shop", *rows, ""])
+    stocked.state.add_repo("me/sliced", "datasets", private=True, files={"train.csv": table.encode()})
+    data = {"path": "me/sliced", "split": {"validation": 0, "test": 0.3}}
+    recipe = write_recipe(tmp_path / "r.yaml", data=data, evaluation={"slices": ["shop"]})
+    cli("run", recipe, "--output-dir", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    slices = metrics["slices"]["shop"]["slices"]
+    assert {row["name"] for row in slices} == {"a", "b"}
+    assert sum(row["examples"] for row in slices) == 12

@@ -295,6 +295,17 @@ def test_a_plan_needs_no_data(images):
     )
 
 
+def test_what_is_wrong_with_stages_is_told_without_data_too(images):
+    content = images().model_dump(mode="json")
+    content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
+    content["stages"][0] |= {"optimizer": "adamm", "best": {"metric": "size/accuracy"}, "early_stopping": 2}
+    assert refusal(lambda: plan(parse_recipe(content))) == (
+        "stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamm'. Nearest: 'adam'.\n"
+        "stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got 'size/accuracy'. "
+        "Nearest: 'shade/accuracy'."
+    )
+
+
 def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_overrides(tmp_path, images):
     recipe = images()
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")

@@ -17,7 +17,7 @@ from benchmarks.kit import data
 from benchmarks.kit.__main__ import PAGE, RESULTS, main
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS, Group, recipe_of
-from benchmarks.kit.measure import _equal_classes
+from benchmarks.kit.measure import _equal_classes, current
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
 from hf_finetune.recipe import parse_recipe
@@ -192,6 +192,22 @@ def test_the_page_in_the_documents_is_that_of_the_rows_and_these_are_of_the_reci
         seed = row.seed if isinstance(row, Effect) else 0
         assert digest(recipe_of(group, row.setting, "", seed)) == row.digest
     assert str(ROOT) not in RESULTS.read_text(encoding="utf-8")
+
+
+def test_rows_of_what_is_no_longer_compared_are_left_out():
+    made = digest(recipe_of(GROUPS["heads-dishes"], "head: linear", "", 1))
+    kept = replace(effect("head: linear", 1, [1]), digest=made)
+    cost = Cost(
+        "heads-dishes",
+        "head: linear",
+        0,
+        digest(recipe_of(GROUPS["heads-dishes"], "head: linear", "", 0)),
+        1.5,
+        None,
+    )
+    old = [effect("head: linear", 0, [1]), effect("head: round", 0, [1]), effect("x", 0, [1], group="gone")]
+    rows = Results((kept, *old), (cost, replace(cost, digest="d")))
+    assert current(rows) == Results((kept,), (cost,))
 
 
 def test_an_unknown_group_is_told(capsys):

@@ -8,6 +8,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 from pyarrow import parquet
 
+from hf_finetune.data.folds import Fold
 from hf_finetune.data.for_evaluation import load_for_evaluation
 from hf_finetune.data.locate import locate
 from hf_finetune.data.prepare import prepare_data
@@ -120,6 +121,18 @@ def test_other_data_without_the_column_is_evaluated_without_it(table, caplog):
     assert "The data has no column 'weather', so it is not judged by that." in caplog.text
 
 
+@pytest.mark.parametrize("values", [["", "", ""], ["1", "2", "3"], ["1.5", "", "2"]])
+def test_a_column_that_holds_texts_in_one_split_does_in_all_and_splits_can_be_joined(tmp_path, values):
+    for split, column in (("train", ["a", "b", "1"]), ("validation", values)):
+        lines = [f"{split} text {index},{index % 2},{value}" for index, value in enumerate(column * 4)]
+        text = "\n".join(["text,label,site", *lines, ""])
+        (tmp_path / f"{split}.csv").write_text(text, encoding="utf-8")
+    data = prepare_data(str(tmp_path), modality="text", slices=["site"], test=0.0, fold=Fold(1, 2))
+    assert data.train.features["slice:site"] == data.test.features["slice:site"] == Value("string")
+    found = {*data.train["slice:site"][:], *data.test["slice:site"][:]} - {None}
+    assert found == {"a", "b", "1", *filter(None, values)}
+
+
 # --- Class folders -------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +184,24 @@ def test_metadata_files_that_call_other_things_by_one_name_are_read_as_texts(pic
     found = slices_of(pictures)
     assert (found["train/cake/0.png"], found["train/cake/1.png"]) == ("1", "line")
     assert slices_of(pictures, "test")["test/cake/0.png"] == "flat"
+
+
+def test_numbers_of_several_metadata_files_stay_numbers(pictures):
+    for name, ages in (("cake", "3,4,5"), ("soup", "3.5,,6")):
+        rows = [f"{index}.png,{age}" for index, age in enumerate(ages.split(","))]
+        (pictures / "train" / name / "metadata.csv").write_text(
+            "\n".join(["file_name,style", *rows, ""]), encoding="utf-8"
+        )
+    (pictures / "test" / "cake" / "metadata.csv").write_text("file_name,style\n0.png,\n", encoding="utf-8")
+    assert sorted(slices_of(pictures).values(), key=lambda value: (value is None, value)) == [
+        3,
+        3.5,
+        4,
+        5,
+        6,
+        None,
+    ]
+    assert set(slices_of(pictures, "test").values()) == {None}
 
 
 def test_metadata_is_not_read_and_not_spoken_of_where_nobody_asks_for_it(pictures):

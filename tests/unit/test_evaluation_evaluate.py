@@ -62,7 +62,7 @@ def images(tmp_path):
 def expected_of(logits, target):
     scores = probabilities(logits.numpy(), target)
     labels = label_array(LABELS[target], target, len(NAMES[target]))
-    return scores, compute_metrics(all_metrics(target), target, scores, labels)
+    return scores, compute_metrics(all_metrics(target, len(NAMES[target])), target, scores, labels)
 
 
 @pytest.mark.parametrize("target", NAMES)
@@ -79,7 +79,7 @@ def test_images_get_the_metrics_of_the_training_side(tmp_path, target):
     found = evaluate_model(classifier, dataset, progress=seen.append)
     assert found.scores == pytest.approx(scores, abs=1e-6)
     assert found.metrics == pytest.approx(metrics, abs=1e-5, nan_ok=True)
-    assert list(found.metrics) == list(all_metrics(target))
+    assert list(found.metrics) == list(all_metrics(target, len(NAMES[target])))
     assert found.labels.tolist() == label_array(LABELS[target], target, len(NAMES[target])).tolist()
     assert found.ids == tuple(f"test:{row}" for row in range(5))
     assert (found.target, found.label_names) == (target, NAMES[target])
@@ -108,7 +108,7 @@ def test_a_timm_model_is_evaluated(tmp_path):
     found = evaluate_model(load_classifier(save_timm(tmp_path / "model")), dataset)
     assert np.ptp(found.scores, axis=0).max() > 1e-3
     assert found.metrics == compute_metrics(
-        all_metrics("single_label"), "single_label", found.scores, found.labels
+        all_metrics("single_label", 3), "single_label", found.scores, found.labels
     )
 
 

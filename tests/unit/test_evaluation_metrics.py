@@ -65,6 +65,11 @@ def test_top5_counts_the_five_likeliest_of_seven():
     assert compute("single_label", scores, [4, 5, 0, 6], ["top5_accuracy"]) == {"top5_accuracy": 0.5}
 
 
+@pytest.mark.parametrize(("classes", "told"), [(5, False), (6, True)])
+def test_top5_is_left_out_of_all_where_it_can_only_be_one(classes, told):
+    assert ("top5_accuracy" in all_metrics("single_label", classes)) == told
+
+
 def test_single_label_of_one_example():
     found = compute("single_label", [[0.25, 0.75]], [1])
     assert math.isnan(found.pop("roc_auc"))

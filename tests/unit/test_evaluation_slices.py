@@ -137,6 +137,14 @@ def test_few_numbers_and_texts_are_slices_each():
     assert name_slices([2019.0, None, 0.5], None) == ["2019", MISSING, "0.5"]
 
 
+def test_numbers_that_differ_in_their_last_digits_are_slices_each():
+    found = name_slices([1_000_001.0, 1_000_002.0, 1e6, 0.12345678], None)
+    assert found == ["1000001", "1000002", "1000000", "0.12345678"]
+    ends = quartiles([1.7e9 + 60 * value for value in range(20)])
+    assert len(set(name_slices([1.7e9 + 60 * value for value in range(20)], ends))) == 4
+    assert name_slices([1.7e9], ends) == ["up to 1700000285"]
+
+
 def test_quarters_with_equal_ends_are_one():
     values = [0.0] * 90 + [float(value) for value in range(1, 12)]
     ends = quartiles(values)

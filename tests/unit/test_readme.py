@@ -17,11 +17,13 @@ from hf_finetune.recipe.yaml_text import read_yaml
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+PAGES = ("README.md", "docs/recipe.md", "docs/speed.md")
+DOCUMENTS = (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#]+)\)")
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 NAMED_FILE = re.compile(r"`((?:hf_finetune|recipes|examples|tests|docs|tools|\.ci)/[\w./-]*)`")
 COMMAND = re.compile(r"(?:hf-finetune|-m hf_finetune) +([a-z][^`\n#]*)")
 MAKE = re.compile(r"(?<![\w-])make ([a-z]+)\b(?=`|$| +#)", re.MULTILINE)
@@ -47,7 +49,7 @@ def command_tree(command):
 
 
 COMMANDS = command_tree(typer.main.get_command(app))
-RECIPES = blocks(README, "yaml")
+RECIPES = [text for name in PAGES for text in blocks(TEXTS[name], "yaml")]
 CODE = [(name, code) for name, text in TEXTS.items() for code in blocks(text, "python")]
 WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMMAND.findall(text)]
 
@@ -68,10 +70,18 @@ def test_recipes_validate(text):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_and_named_files_exist(name):
-    links = [link for link in LINK.findall(TEXTS[name]) if not link.startswith("https://")]
-    missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
+    links = [pair for pair in LINK.findall(TEXTS[name]) if not pair[0].startswith("https://")]
+    missing = [path for path, _ in links if not ((ROOT / name).parent / path).exists()]
+    missing += [anchor for path, anchor in links if anchor and anchor not in anchors(ROOT / name, path)]
     missing += [path for path in NAMED_FILE.findall(TEXTS[name]) if not placeholder_or_file(path)]
     assert missing == []
+
+
+def anchors(document, path):
+    """Give what the headings of a page are called in links to it, as GitHub calls them."""
+    page = document.parent / path if path else document
+    headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def placeholder_or_file(path):
@@ -102,7 +112,7 @@ def test_overrides_named_in_commands_fit_the_recipe():
         for word in line.split()
         if name == "README.md" and re.fullmatch(r"[a-z][\w.]*=\S+", word)
     ]
-    assert len(changes) == 4
+    assert len(changes) == 2
     assert parse_recipe(content, changes).stages[1].epochs == 3
 
 
@@ -142,7 +152,7 @@ def test_make_targets_exist():
 
 
 def test_the_table_of_stage_fields_is_complete_and_its_defaults_are_true():
-    table = README.partition("### The fields of a stage")[2].partition("\n### ")[0]
+    table = TEXTS["docs/recipe.md"].partition("## The fields of a stage")[2].partition("\n## ")[0]
     shown = {}
     for line in table.splitlines():
         if line.startswith("| `"):
@@ -160,7 +170,7 @@ def test_the_table_of_stage_fields_is_complete_and_its_defaults_are_true():
 
 
 def test_selectors_of_the_table_are_read():
-    table = README.partition("selectors\n")[2].partition("\n### ")[0]
+    table = README.partition("selectors\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)[1:]
     assert len(cells) == 9
     for cell in cells:

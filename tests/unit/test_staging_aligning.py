@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
+from hf_finetune.errors import InputError
 from hf_finetune.staging import aligning
 from hf_finetune.staging.aligning import (
     Alignment,
@@ -94,6 +95,26 @@ def test_the_heads_input_of_a_text_model_is_one_vector_for_each_example(tiny_mod
     seen.remove()
     model(input_ids=torch.tensor([[2, 5, 6, 3]]))
     assert not seen.vectors and not seen.others
+
+
+def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding(tiny_model):
+    model = tiny_model("gpt2")
+    model.config.pad_token_id = 0
+    seen = HeadInput(model)
+    found = []
+    for padding in (0, 5):
+        tokens = torch.tensor([[2, 5, 6, 3, *[0] * padding]])
+        mask = (tokens != 0).long()
+        logits = model(input_ids=tokens, attention_mask=mask).logits
+        found.append(seen.take())
+        torch.testing.assert_close(functional.linear(found[-1], model.score.weight), logits)
+    torch.testing.assert_close(*found)
+
+
+def test_a_head_that_is_given_nothing_is_told(tiny_model):
+    seen = HeadInput(tiny_model("vit"))
+    with pytest.raises(InputError, match="takes no features as its input"):
+        seen.take()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +246,30 @@ def test_other_labels_weigh_each_micro_batch_by_its_share(tiny_model, target):
     assert alignment.seen[0].item() == pytest.approx(coral_loss(features[:2], features[2:]).item() / 2)
 
 
+def train_judge(alignment, state, **optimizer):
+    """Do what the Trainer does with callbacks around a step of its optimizer."""
+    given = SimpleNamespace(**{"step_was_skipped": False, "scaler": None, **optimizer})
+    alignment.on_pre_optimizer_step(ALONE, state, None, optimizer=given)
+    alignment.on_optimizer_step(ALONE, state, None, optimizer=given)
+
+
+def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does(tiny_model):
+    def judged(scale, **optimizer):
+        alignment = alignment_of(tiny_model("vit"), "dann")
+        features = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
+        alignment.on_step_begin(ALONE, TrainerState(max_steps=4), None)
+        (alignment.value(features[:3], features[3:]) * scale).backward()
+        train_judge(alignment, TrainerState(), **optimizer)
+        return alignment.judge[0].weight.detach(), alignment.judge[0].weight.grad
+
+    begun = alignment_of(tiny_model("vit"), "dann").judge[0].weight
+    scaler = SimpleNamespace(get_scale=lambda: 1024.0)
+    plain, scaled = judged(1.0), judged(1024.0, scaler=scaler)
+    assert not torch.equal(plain[0], begun)
+    torch.testing.assert_close(scaled, plain, rtol=1e-5, atol=1e-7)
+    assert torch.equal(judged(1024.0, scaler=scaler, step_was_skipped=True)[0], begun)
+
+
 def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     def step(alignment, seed):
         state = TrainerState(global_step=seed, max_steps=4)
@@ -232,7 +277,7 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
         alignment.value(
             torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(3, 16)
         ).backward()
-        alignment.on_pre_optimizer_step(ALONE, state, None)
+        train_judge(alignment, state)
 
     straight, model = alignment_of(tiny_model("vit"), "dann"), tiny_model("vit")
     for seed in range(4):
@@ -259,8 +304,27 @@ def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_
     weights = [one.clone() for one in alignment.judge.parameters()]
     for one in alignment.judge.parameters():
         one.grad = torch.full_like(one, math.inf)
-    alignment.on_pre_optimizer_step(ALONE, TrainerState(), None)
+    train_judge(alignment, TrainerState())
     assert all(torch.equal(a, b) for a, b in zip(weights, alignment.judge.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (0.5, "coral was 0.075 of the loss."),
+        (
+            0.05,
+            "coral was 0.0075 of the loss; with so little it changes next to nothing: try a larger weight.",
+        ),
+    ],
+)
+def test_it_is_said_which_share_of_the_loss_coral_was(tiny_model, caplog, weight, said):
+    caplog.set_level("INFO")
+    alignment = alignment_of(tiny_model("vit"), "coral", weight)
+    logged = [{"loss": 3.0, "domain_loss": 0.5}, {"eval_loss": 9.0}, {"loss": 1.0, "domain_loss": 0.1}]
+    state = TrainerState(log_history=logged, is_world_process_zero=True)
+    alignment.on_train_end(None, state, TrainerControl())
+    assert caplog.messages[-1] == said
 
 
 def test_the_hooks_are_gone_at_the_end_and_training_mode_is_as_it_was(tiny_model):

@@ -1,0 +1,51 @@
+"""Dropout and stochastic depth that a recipe sets: a run that is interrupted draws on where it was."""
+
+import pytest
+from run_helpers import (
+    Stop,
+    assert_equal_runs,
+    changed,
+    interrupt,
+    tiny_image_recipe,
+    tiny_text_recipe,
+    weights_of,
+)
+
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
+    """Give the maker of a recipe for images or texts with such fields of the model."""
+    vit = tmp_path_factory.mktemp("vit")
+    tiny_model("timm/test_vit").save_pretrained(vit)
+    tiny = {
+        "image": tiny_image_recipe(squares, vit),
+        "text": tiny_text_recipe(reviews, bert_checkpoint),
+    }
+
+    def make(kind, **fields):
+        content = tiny[kind].model_dump(mode="json")
+        content["model"].update(fields)
+        return parse_recipe(content)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("image", {"drop_path": 0.5}),
+        ("image", {"dropout": 0.5, "drop_path": 0.5}),
+        ("text", {"dropout": 0.5}),
+    ],
+)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, recipes, kind, fields):
+    recipe = recipes(kind, **fields)
+    run(recipe, tmp_path / "whole")
+    interrupt(recipe, tmp_path / "parts", Stop("all", 3, "ctrl-c"))
+    run(recipe, tmp_path / "parts", resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    run(recipes(kind, **dict.fromkeys(fields, 0.0)), tmp_path / "without")
+    assert changed(weights_of(tmp_path / "whole"), weights_of(tmp_path / "without")) != set()

@@ -1,0 +1,54 @@
+"""What the kit's page says of sources and tests: the tests exist, and use the option."""
+
+import re
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from benchmarks.inputs import ROOT
+from benchmarks.kit.proofs import PROOFS, proofs_table
+from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.schedule import ScheduleName
+from hf_finetune.recipe.schema import BalanceSpec, RegularizeSpec
+
+TESTS = ROOT / "tests"
+
+
+def text_of(file):
+    """Give the text of a test, and of what it takes its stages and runs from."""
+    text = (TESTS / file).read_text(encoding="utf-8")
+    for helper in re.findall(r"^from (\w+) import", text, re.MULTILINE):
+        for path in (TESTS / f"{helper}.py", (TESTS / file).parent / f"{helper}.py"):
+            text += path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.option)
+def test_the_tests_that_are_named_exist_and_use_the_option(proof):
+    file, _, name = proof.test.partition("::")
+    assert f"\ndef {name}(" in (TESTS / file).read_text(encoding="utf-8")
+    for run in proof.runs:
+        assert re.search(rf"\b{proof.word}\b", text_of(run)), run
+    assert proof.runs[0].startswith("integration/") and proof.runs[1].startswith("distributed/")
+    assert proof.option.startswith(("balance", "fit")) or proof.source
+
+
+def test_no_option_is_left_out():
+    words = {proof.word for proof in PROOFS}
+    assert words >= set(RegularizeSpec.model_fields)
+    assert words >= set(get_args(ScheduleName)) - {"linear"}  # what everything else is tested with
+    assert words >= {*get_args(BalanceSpec.model_fields["method"].annotation)} - {"none"}
+    assert words >= set(get_args(DomainSpec.model_fields["method"].annotation))
+
+
+def test_each_is_a_row_with_links():
+    lines = proofs_table().splitlines()
+    assert len(lines) == len(PROOFS) + 2
+    assert lines[2].startswith("| `balance: class_weights` | King & Zeng 2001")
+    assert lines[2].endswith("[kit](../tests/distributed/test_kit.py) |")
+    for link in re.findall(r"\]\(([^)]+)\)", proofs_table()):
+        assert (ROOT / "docs" / link).is_file()
