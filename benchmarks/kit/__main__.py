@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks.kit effects|costs|page [GROUPS...]``."""
+"""The command line: ``python -m benchmarks.kit measure|page [GROUPS...]``."""
 
 import argparse
 import logging
@@ -10,12 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.child import run_child
 from benchmarks.inputs import ROOT
 from benchmarks.kit.groups import GROUPS
-from benchmarks.kit.measure import costs, current, effects
+from benchmarks.kit.measure import current, measured, shares
 from benchmarks.kit.page import render
-from benchmarks.kit.results import Results, read_results, write_results
+from benchmarks.kit.results import Cost, Effect, Results, read_results, write_results
 from hf_finetune.progress import quiet_libraries
 
 __all__ = ["main"]
@@ -33,12 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kit", description=__doc__)
     parser.add_argument(
         "what",
-        choices=["effects", "costs", "page"],
-        help="what each setting gives (an hour or two); what it costs (run nothing else meanwhile); only the page",
+        choices=["measure", "page"],
+        help="run what there are no rows of yet (hours for all; run nothing else meanwhile); write the page only",
     )
     parser.add_argument("groups", nargs="*", help=f"all unless given: {', '.join(GROUPS)}")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of the effects")
-    parser.add_argument("--rounds", type=int, default=1, help="number of rounds of the costs")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument(
+        "--lanes", type=int, default=1, help="number of runs at a time, each on its own cores"
+    )
+    parser.add_argument("--again", action="store_true", help="run also what there are rows of")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file of all rows")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     options = parser.parse_args(arguments)
@@ -46,43 +48,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
         return 2
     results = current(read_results(options.results))
-    for name in options.groups or GROUPS:
+    if options.what == "measure":
+        results = replace(results, machine=_machine(options.lanes))
+        known = Results() if options.again else results
+        names = options.groups or list(GROUPS)
         with tempfile.TemporaryDirectory(prefix="benchmarks-kit-") as scratch:
-            if options.what == "effects":
-                results = _effects(name, options.seeds, Path(scratch), results, options.results)
-            elif options.what == "costs":
-                results = _costs(name, options.rounds, Path(scratch), results, options.results)
+            for effect, cost in measured(names, options.seeds, options.lanes, Path(scratch), known):
+                results = results.having(effect, cost)
+                write_results(results, options.results)
+                print(_line(effect, cost), flush=True)
     options.page.write_text(render(results), encoding="utf-8")
     return 0
 
 
-def _effects(name: str, seeds: int, scratch: Path, results: Results, path: Path) -> Results:
-    """Run what is not known, and write each row as soon as it is there."""
-    known = results
-    for row in effects(name, seeds, scratch, known):
-        place = (row.group, row.setting, row.seed)
-        others = [each for each in results.effects if (each.group, each.setting, each.seed) != place]
-        results = replace(results, effects=(*others, row))
-        write_results(results, path)
-        print(f"{name}, {row.setting}, seed {row.seed}: {row.value:.3f}", flush=True)
-    return results
+def _machine(lanes: int) -> str:
+    each = len(shares(lanes)[0])
+    cores = f"{each} CPU core{'s' if each > 1 else ''}"
+    return cores if lanes == 1 else f"{cores} each, {lanes} runs at a time"
 
 
-def _costs(name: str, rounds: int, scratch: Path, results: Results, path: Path) -> Results:
-    """Run all settings of a group anew; its rows take the place of those that were there."""
-    machine = run_child("machine", {})
-    rows = []
-    for row in costs(name, rounds, scratch):
-        rows.append(row)
-        print(
-            f"{name}, {row.setting}: {row.seconds:.1f} s, {(row.peak_bytes or 0) / 2**20:,.0f} MiB",
-            flush=True,
-        )
-    others = [cost for cost in results.costs if cost.group != name]
-    words = f"{machine['cores']} CPU cores" if not machine.get("gpu") else str(machine["gpu"])
-    results = replace(results, costs=(*others, *rows), machine=words)
-    write_results(results, path)
-    return results
+def _line(effect: Effect, cost: Cost) -> str:
+    memory = f", {cost.peak_bytes / 2**20:,.0f} MiB" if cost.peak_bytes else ""
+    return f"{effect.group}, {effect.setting}, seed {effect.seed}: {effect.value:.3f}, {cost.seconds:.1f} s{memory}"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ TRAIN, HELD_OUT = 1000, 1000  # reviews of both classes together
 POSITIVE, NEGATIVE = 1800, 200  # of the reviews that are skewed
 TARGET_STYLE = "fluent"
 SOURCE_STYLES = ("emojione", "noto", "noto-v1", "streamline")
-UNLABELLED = 2000  # sentences about films to adapt to
+PRODUCTS, UNLABELLED = 1500, 2000  # sentences about products to train on, and about films to adapt to
 
 
 def dishes(folder: Path, seed: int) -> str:
@@ -88,7 +88,9 @@ def other_reviews(folder: Path, seed: int) -> str:
     films, products = _by_class(REVIEWS), _by_class(AMAZON)
     held_out = {label: _held_out(label, texts) for label, texts in films.items()}
     left = sorted(text for label, texts in films.items() for text in set(texts).difference(held_out[label]))
-    chosen = random.Random(seed).sample(left, UNLABELLED)
+    chance = random.Random(seed)
+    chosen = chance.sample(left, UNLABELLED)
+    products = {label: chance.sample(texts, PRODUCTS // 2) for label, texts in sorted(products.items())}
     _write(folder, train=_labelled(products), test=_labelled(held_out))
     _write(Path(f"{folder}-unlabelled"), train=pyarrow.table({"text": chosen}))
     return str(folder)

@@ -1,20 +1,19 @@
-"""Run the settings of a group: what each gives, in this process; what each costs, in a process of its own."""
+"""Run the settings of a group: what each gives, and what it costs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
-import pyarrow.parquet as parquet
 
 from benchmarks.child import run_child
 from benchmarks.kit.groups import GROUPS, OWN_TASK, recipe_of
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack
-from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
-__all__ = ["costs", "current", "effects"]
+__all__ = ["current", "measured", "shares"]
 
 
 def current(results: Results) -> Results:
@@ -27,65 +26,70 @@ def current(results: Results) -> Results:
     return replace(
         results,
         effects=tuple(row for row in results.effects if holds(row.group, row.setting, row.seed, row.digest)),
-        costs=tuple(row for row in results.costs if holds(row.group, row.setting, 0, row.digest)),
+        costs=tuple(row for row in results.costs if holds(row.group, row.setting, row.seed, row.digest)),
     )
 
 
-def effects(name: str, seeds: int, scratch: Path, known: Results) -> Iterator[Effect]:
-    """Run every setting of a group with every seed, but for those that are known.
+def measured(
+    names: Sequence[str], seeds: int, lanes: int, scratch: Path, known: Results
+) -> Iterator[tuple[Effect, Cost]]:
+    """Run every setting of the groups with every seed, but for those that are known.
+
+    Each runs in a process of its own with an empty cache. All settings of a group and seed come before the next ones,
+    and each has as many cores as every other one.
 
     Args:
-        name: Of the group.
+        names: Of the groups.
         seeds: 0, 1, ... so many.
-        scratch: An empty folder; what frozen layers give is kept there for all settings.
+        lanes: So many run at a time, each on cores of its own.
+        scratch: An empty folder.
         known: What was measured before.
-    """
-    group = GROUPS[name]
-    there = {(row.group, row.setting, row.seed): row.digest for row in known.effects}
-    os.environ["HF_FINETUNE_CACHE"] = str(scratch / "cache")
-    for seed in range(seeds):
-        path = group.data(scratch / f"{name}-{seed}", seed)
-        for number, setting in enumerate(group.settings):
-            recipe = recipe_of(group, setting, path, seed)
-            made = digest(recipe_of(group, setting, "", seed))
-            if there.get((name, setting, seed)) == made:
-                continue
-            done = run(parse_recipe(recipe), scratch / f"run-{name}-{seed}-{number}")
-            labels, right = _judged(done.folder, "tasks" in recipe)
-            weights = _equal_classes(labels) if group.metric == "balanced_accuracy" else ()
-            prefix = f"{OWN_TASK}/" if "tasks" in recipe else ""
-            value = float(done.metrics["test"][prefix + group.metric])
-            yield Effect(name, setting, seed, made, value, pack(right), weights, len(right))
-
-
-def costs(name: str, rounds: int, scratch: Path) -> Iterator[Cost]:
-    """Run every setting of a group alone, one after the other, round after round.
 
     Raises:
-        ContenderError: If one of them fails.
+        ContenderError: If a run fails; those that have not begun are left.
     """
+    there = {(row.group, row.setting, row.seed) for row in known.effects}
+    free: Queue[list[int]] = Queue()
+    for cores in shares(lanes):
+        free.put(cores)
+    with ThreadPoolExecutor(lanes) as pool:
+        runs = [
+            pool.submit(_alone, name, setting, seed, scratch, free)
+            for name in names
+            for seed in range(seeds)
+            for setting in GROUPS[name].settings
+            if (name, setting, seed) not in there
+        ]
+        try:
+            for each in as_completed(runs):
+                yield each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def shares(lanes: int) -> list[list[int]]:
+    """Share the cores of this process among lanes, as many for each; what is left over rests."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
+    each = max(1, len(cores) // lanes)
+    return [cores[start : start + each] for start in range(0, each * lanes, each)]
+
+
+def _alone(name: str, setting: str, seed: int, scratch: Path, free: Queue[list[int]]) -> tuple[Effect, Cost]:
     group = GROUPS[name]
-    path = group.data(scratch / f"{name}-0", 0)
-    for number in range(rounds):
-        for setting in group.settings:
-            recipe = recipe_of(group, setting, path, 0)
-            answer = run_child("ours", {"recipe": recipe, "seed": 0})
-            yield Cost(
-                name,
-                setting,
-                number,
-                digest(recipe_of(group, setting, "", 0)),
-                answer["seconds"],
-                answer["peak_bytes"],
-            )
-
-
-def _judged(run: Path, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Give the labels of the test examples, and which of them were found, in the order of their ids."""
-    path = (run / "tasks" / OWN_TASK if several else run) / "predictions.parquet"
-    table = parquet.read_table(path, columns=["id", "label", "prediction"]).sort_by("id")
-    labels = np.asarray(table["label"].to_pylist())
-    return labels, labels == np.asarray(table["prediction"].to_pylist())
+    number = list(group.settings).index(setting)
+    recipe = recipe_of(group, setting, group.data(scratch / f"{name}-{seed}-{number}", seed), seed)
+    task = OWN_TASK if "tasks" in recipe else None
+    cores = free.get()
+    try:
+        found = run_child("judged", {"recipe": recipe, "task": task, "cores": cores}, threads=len(cores))
+    finally:
+        free.put(cores)
+    right = np.asarray(found["right"])
+    weights = _equal_classes(np.asarray(found["labels"])) if group.metric == "balanced_accuracy" else ()
+    place = (name, setting, seed, digest(recipe_of(group, setting, "", seed)))
+    effect = Effect(*place, float(found["test"][group.metric]), pack(right), weights, len(right))
+    return effect, Cost(*place, found["seconds"], found["peak_bytes"])
 
 
 def _equal_classes(labels: np.ndarray) -> tuple[float, ...]:

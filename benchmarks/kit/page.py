@@ -37,20 +37,20 @@ COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory
 
 
 def render(results: Results) -> str:
-    """Write the page from what was measured; groups without rows are left out."""
+    """Write the page from what was measured; groups that are not measured to the end are left out."""
     parts = [HEAD]
     if results.machine:
         parts.append(f"Costs were measured on {results.machine}.\n")
     title = ""
     for name, group in GROUPS.items():
         rows = [row for row in results.effects if row.group == name]
-        if not rows:
+        seeds = {row.seed for row in rows}
+        if not rows or len(rows) < len(seeds) * len(group.settings):
             continue
         if group.title != title:
             title = group.title
             parts.append(f"## {title}\n")
-        seeds = len({row.seed for row in rows})
-        parts.append(f"{group.on}: {group.metric.replace('_', ' ')}, {seeds} seeds\n".capitalize())
+        parts.append(f"{group.on}: {group.metric.replace('_', ' ')}, {len(seeds)} seeds\n".capitalize())
         costs = [cost for cost in results.costs if cost.group == name]
         parts.append(_table(list(group.settings), rows, costs))
     parts += [PROOFS, proofs_table()]
@@ -62,8 +62,6 @@ def _table(settings: Sequence[str], rows: Sequence[Effect], costs: Sequence[Cost
     lines = [f"| {' | '.join(COLUMNS)} |", "|---|---:|---:|---:|---|---:|---:|"]
     first = of[settings[0]]
     for setting in settings:
-        if not of[setting]:
-            continue
         found = compare(of[setting], first)
         time, memory = _costs(setting, settings[0], costs)
         apart: tuple[str, ...] = ("", "", "")

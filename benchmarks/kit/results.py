@@ -46,15 +46,15 @@ class Cost:
     Attributes:
         group: Of ``benchmarks.kit.groups.GROUPS``.
         setting: Its name.
-        round: Rounds of a group are run one after the other.
+        seed: Of data and run.
         digest: Of the recipe.
-        seconds: For training and evaluation, without reading data and checkpoint.
+        seconds: For the whole run, without importing libraries.
         peak_bytes: Most resident memory; None where the system does not say.
     """
 
     group: str
     setting: str
-    round: int
+    seed: int
     digest: str
     seconds: float
     peak_bytes: int | None
@@ -66,13 +66,20 @@ class Results:
 
     Attributes:
         effects: One for each setting and seed.
-        costs: One for each setting and round.
+        costs: One for each setting and seed that was timed.
         machine: Words for the machine of the costs.
     """
 
     effects: tuple[Effect, ...] = ()
     costs: tuple[Cost, ...] = ()
     machine: str = ""
+
+    def having(self, effect: Effect, cost: Cost) -> "Results":
+        """Give all rows with those of one more run, instead of an earlier one of the same setting and seed."""
+        run = (effect.group, effect.setting, effect.seed)
+        effects = [row for row in self.effects if (row.group, row.setting, row.seed) != run]
+        costs = [row for row in self.costs if (row.group, row.setting, row.seed) != run]
+        return Results((*effects, effect), (*costs, cost), self.machine)
 
 
 def digest(recipe: dict[str, Any]) -> str:
