@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the groups that are named, or all, and write their rows and the page.
 
     Returns:
-        0, or 2 if a group is unknown.
+        0, or 2 if a group is unknown or a lane would have no core.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kit", description=__doc__)
     parser.add_argument(
@@ -43,9 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="run also what there are rows of")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file of all rows")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if unknown := [name for name in options.groups if name not in GROUPS]:
         print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
+        return 2
+    cores = len(shares(1)[0])
+    if not 1 <= options.lanes <= cores:
+        print(
+            f"--lanes must be from 1 to {cores}, the number of cores. Got {options.lanes}.", file=sys.stderr
+        )
         return 2
     results = current(read_results(options.results))
     if options.what == "measure":

@@ -22,10 +22,11 @@ the loss they are. So another recipe may gain more, or less.
   interval: seeds and test examples are drawn anew, 2,000 times, the same for both settings.
 - *better* and *worse* say that the interval is on one side of 0. *no difference seen* means what it says: with so few
   examples a small one stays unseen. Of many comparisons some are on one side by chance.
-- *time* and *memory* are those of a whole run, each as a multiple of the first row's, one run after the other; empty
-  where they were not measured yet.
+- *time* is that of a whole run from reading the data to the report, *memory* the most resident memory of its process,
+  each as a multiple of the first row's. Each run begins with an empty cache. Of several seeds the median of the times
+  counts, and the mean of the memories.
 
-Made by `python -m benchmarks.kit` (`effects`, `costs`, `page`); the rows are in
+Made by `python -m benchmarks.kit measure`; the rows are in
 [benchmarks/results/kit.json](../benchmarks/results/kit.json).
 """
 PROOFS = """## Where each option comes from
@@ -40,7 +41,7 @@ def render(results: Results) -> str:
     """Write the page from what was measured; groups that are not measured to the end are left out."""
     parts = [HEAD]
     if results.machine:
-        parts.append(f"Costs were measured on {results.machine}.\n")
+        parts.append(f"Times were measured on {results.machine}.\n")
     title = ""
     for name, group in GROUPS.items():
         rows = [row for row in results.effects if row.group == name]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -137,14 +138,18 @@ class RowMaker:
     def measure(self, examples: Any) -> RowCost:
         """Compute the first batches, write the rows of one and read them back, and see how long that takes.
 
+        Of the batches the median counts, so that a machine that pauses once does not pass for a slow model.
+
         Raises:
             NoCutError: If nothing can be written.
         """
         first = Subset(examples, range(min(TRIAL * self.batch_size, len(examples))))
         next(self._batches(first, 0))  # the first use of each kernel is slow
-        begun = perf_counter()
-        *_, rows = self._batches(first, 0)
+        each: list[float] = []
         computed = perf_counter()
+        for rows in self._batches(first, 0):
+            begun, computed = computed, perf_counter()
+            each.append((computed - begun) / len(rows))
         with _refusing(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
             self._write(Path(name) / "rows", iter([rows]), "a trial", len(rows))
             written = perf_counter()
@@ -154,7 +159,7 @@ class RowMaker:
                 store[index]
         count = len(rows)
         return RowCost(
-            (computed - begun) / len(first),
+            median(each),
             (written - computed) / count,
             (perf_counter() - opened) / count,
             -(-store.size // count),

@@ -6,16 +6,19 @@ spares them most of the time: the imports.
 
 import json
 import os
+import runpy
 import signal
-import socket
 import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import dump_recipe
@@ -31,14 +34,7 @@ MODES = {
     ),
     "deepspeed": ("--use_deepspeed", "--deepspeed_config_file", "deepspeed.json"),
 }
-
-
-OF_LAUNCHER = {
-    "ACCELERATE_MIXED_PRECISION": "no",
-    "ACCELERATE_DYNAMO_BACKEND": "no",
-    "CUDA_VISIBLE_DEVICES": "",
-    "OMP_NUM_THREADS": "1",
-}
+ALWAYS = {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -72,34 +68,83 @@ class Launched:
         return json.loads((self.folder / "run" / "metrics.json").read_text(encoding="utf-8"))
 
 
-def spread(folder, recipe, processes, *, resume=False, event=None):
-    """Run a recipe on several processes that are forked from this one, with DDP.
+def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None):
+    """Run a recipe on several processes that are forked from this one.
 
     Args:
         folder: Where to; it holds a run to be resumed, or nothing.
         recipe: The recipe.
         processes: Their number.
+        mode: ``ddp`` or ``fsdp``.
         resume: Whether to resume.
         event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.
     """
     (folder / "ranks").mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+
+    def run_recipe():
+        from worker import work
+
+        work(resume=resume, event=event)
+
     begun = monotonic()
-    children = []
-    for rank in range(processes):
-        child = os.fork()
-        if child == 0:
-            _be_process(folder, rank, processes, port, {"resume": resume, "event": event})
-        children.append(child)
-    code = _wait(children)
-    err = "".join((folder / f"err-{rank}").read_text(encoding="utf-8") for rank in range(processes))
+    code, err = fork(folder, processes, run_recipe, mode=mode)
     return Launched(folder, code, err, monotonic() - begun)
 
 
-def _be_process(folder, rank, processes, port, options):
+def fork(folder, processes, work, *, mode="ddp"):
+    """Let processes that are forked from this one do some work, with the environment that the launcher would give them.
+
+    Args:
+        folder: Where they work.
+        processes: Their number; one alone gets no place among several.
+        work: What each does.
+        mode: ``ddp`` or ``fsdp``.
+
+    Returns:
+        The first exit code that is not 0, and what they all wrote to standard error.
+    """
+    options = [*MODES[mode], *COMMON, "--num_processes", str(processes), "--main_process_port", "0", "script"]
+    launcher = launch_command_parser().parse_args(options)
+    environment = {
+        **prepare_multi_gpu_env(launcher),
+        **ALWAYS,
+        "MASTER_PORT": str(launcher.main_process_port),
+    }
+    children = []
+    for rank in range(processes):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        child = os.fork()
+        if child == 0:
+            os.environ.update(environment)
+            if processes > 1:
+                os.environ.update({name: str(value) for name, value in place.items()})
+            _be_process(folder, rank, work)
+        children.append(child)
+    code = _wait(children)
+    return code, "".join((folder / f"err-{rank}").read_text(encoding="utf-8") for rank in range(processes))
+
+
+def fork_script(folder, script, *arguments, make_model, processes=2):
+    """Let a script run in forked processes, with DDP, as ``fork`` does.
+
+    Args:
+        folder: Where they work.
+        script: Its path.
+        arguments: Its arguments.
+        make_model: What the script imports from the tests' conftest.
+        processes: Their number.
+    """
+
+    def work():
+        sys.modules["conftest"] = SimpleNamespace(make_model=make_model)
+        sys.argv = [str(script), *map(str, arguments)]
+        runpy.run_path(str(script), run_name="__main__")
+
+    return fork(folder, processes, work)
+
+
+def _be_process(folder, rank, work):
     """Do the work of one process, and end: nothing of the tests' own goes on in it."""
     code = 1
     try:
@@ -108,13 +153,8 @@ def _be_process(folder, rank, processes, port, options):
             for number in (1, 2):
                 os.dup2(err.fileno(), number)
         sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-        os.environ.update({name: str(value) for name, value in place.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **OF_LAUNCHER)
         AcceleratorState._reset_state(True)
-        from worker import work
-
-        work(**options)
+        work()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -159,7 +199,7 @@ def launch(folder, recipe, processes, *, mode="ddp", resume=False, event=None, e
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": "", **(environment or {})},
+        env={**os.environ, **ALWAYS, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=SECONDS,

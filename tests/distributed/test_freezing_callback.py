@@ -1,12 +1,11 @@
-"""The freezing callback alone, on a stock Trainer, on two processes that ``accelerate launch`` starts."""
+"""The freezing callback alone, on a stock Trainer, on two processes: of ``accelerate launch``, and forked ones."""
 
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from launching import fork_script
 from safetensors.torch import load_file
 from test_launch import launch, same
 
@@ -127,18 +126,26 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, way, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", TESTS, prepend=":")
-    (folder / way).mkdir(exist_ok=True)
-    return launch(folder, "script.py", way, folder / ("straight" if way == "resume" else way))
-
-
 @pytest.fixture(scope="module")
 def straight(folder):
+    (folder / "straight").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        done = run(folder, "straight", patch)
+        patch.setenv("PYTHONPATH", TESTS, prepend=":")
+        done = launch(folder, "script.py", "straight", folder / "straight")
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "straight"
+
+
+@pytest.fixture
+def run(folder, tiny_model):
+    """Run the script in processes that are forked from this one."""
+
+    def run(way, place, processes=2):
+        place.mkdir(exist_ok=True)
+        script = folder / "script.py"
+        return fork_script(place, script, way, place, make_model=tiny_model, processes=processes)
+
+    return run
 
 
 def weights(folder, name, rank):
@@ -164,21 +171,17 @@ def test_the_processes_stay_bit_equal_through_all_phases_and_each_moves_what_it_
     assert {name for name in states[0].keys() - moved[2] if "key.bias" not in name} == set()
 
 
-def test_two_processes_learn_what_one_learns_at_the_same_global_batch(straight, tmp_path, monkeypatch):
-
-    monkeypatch.setenv("PYTHONPATH", TESTS, prepend=":")
-    (tmp_path / "one").mkdir()
-    command = [sys.executable, str(straight.parent / "script.py"), "straight", str(tmp_path / "one")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+def test_two_processes_learn_what_one_learns_at_the_same_global_batch(straight, tmp_path, run):
+    code, err = run("straight", tmp_path / "one", processes=1)
+    assert code == 0, err[-4000:]
     one, two = weights(tmp_path / "one", "epoch-1", 0), weights(straight, "epoch-1", 0)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_a_run_on_two_processes_resumes_bit_for_bit_in_a_phase_and_at_its_border(straight, monkeypatch):
-    done = run(straight.parent, "resume", monkeypatch)
-    assert done.returncode == 0, done.stderr[-4000:]
+def test_a_run_on_two_processes_resumes_bit_for_bit_in_a_phase_and_at_its_border(straight, run):
+    code, err = run("resume", straight)
+    assert code == 0, err[-4000:]
     for step in (3, 4, 6, 8):
         for rank in (0, 1):
             assert same(weights(straight, f"resumed-{step}", rank), weights(straight, "epoch-3", 0)), (
@@ -187,15 +190,15 @@ def test_a_run_on_two_processes_resumes_bit_for_bit_in_a_phase_and_at_its_border
             )
 
 
-def test_the_stock_optimizer_stays_in_step_too(folder, monkeypatch):
-    done = run(folder, "stock", monkeypatch)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert same(*(weights(folder / "stock", "stock", rank) for rank in (0, 1)))
+def test_the_stock_optimizer_stays_in_step_too(tmp_path, run):
+    code, err = run("stock", tmp_path)
+    assert code == 0, err[-4000:]
+    assert same(*(weights(tmp_path, "stock", rank) for rank in (0, 1)))
 
 
-def test_a_model_that_was_wrapped_while_it_was_frozen_is_an_error_before_it_trains(folder, monkeypatch):
-    assert run(folder, "frozen", monkeypatch).returncode != 0
-    told = {(folder / "frozen" / f"told-{rank}.txt").read_text() for rank in (0, 1)}
+def test_a_model_that_was_wrapped_while_it_was_frozen_is_an_error_before_it_trains(tmp_path, run):
+    assert run("frozen", tmp_path)[0] != 0
+    told = {(tmp_path / f"told-{rank}.txt").read_text() for rank in (0, 1)}
     assert told == {
         "ValueError: The model must be wrapped for several processes while every parameter that the callback trains "
         "from epoch 1 requires a gradient. 18 did not, the first is "
@@ -205,10 +208,10 @@ def test_a_model_that_was_wrapped_while_it_was_frozen_is_an_error_before_it_trai
 
 
 def test_an_old_wrapper_that_leaves_gradients_unshared_is_an_error_at_the_first_step_that_shows_it(
-    folder, monkeypatch
+    tmp_path, run
 ):
-    assert run(folder, "wrapped", monkeypatch).returncode != 0
-    told = {(folder / "wrapped" / f"told-{rank}.txt").read_text() for rank in (0, 1)}
+    assert run("wrapped", tmp_path)[0] != 0
+    told = {(tmp_path / f"told-{rank}.txt").read_text() for rank in (0, 1)}
     assert len(told) == 1
     text = told.pop()
     assert text.startswith(

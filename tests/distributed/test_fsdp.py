@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from launching import launch
+from launching import launch, spread
 from safetensors.torch import load_file
 from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 from test_processes import image_recipe, log_of, values
@@ -79,10 +79,10 @@ def test_the_saved_model_is_a_plain_one(sharded):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(sharded, tmp_path, recipe):
     event = {"rank": 1, "stage": "all", "step": 7, "how": "exit"}
-    ended = launch(tmp_path, recipe, 2, mode="fsdp", event=event)
+    ended = spread(tmp_path, recipe, 2, mode="fsdp", event=event)
     assert ended.code != 0
     shutil.copytree(tmp_path / "run", tmp_path / "other" / "run")
-    done = launch(tmp_path, recipe, 2, mode="fsdp", resume=True)
+    done = spread(tmp_path, recipe, 2, mode="fsdp", resume=True)
     assert done.code == 0, done.err[-4000:]
     for stage in STAGES:
         assert same(stage_weights(sharded.folder, stage), stage_weights(tmp_path, stage)) == []
@@ -99,7 +99,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(sharded, tmp_path, recipe):
 
 def test_a_timm_model_with_batch_norms_is_divided_too(tmp_path, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
-    done = launch(tmp_path, recipe, 2, mode="fsdp")
+    done = spread(tmp_path, recipe, 2, mode="fsdp")
     assert done.code == 0, done.err[-4000:]
     for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
         before, after = done.weights(stage, 0, "before"), done.weights(stage, 0)

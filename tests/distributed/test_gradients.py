@@ -1,16 +1,20 @@
 """On two processes the gradient of every stage is that of one process for the same examples, on every architecture."""
 
 import json
+from pathlib import Path
 
 import pytest
+from launching import fork_script
 from test_invariants import ARCHITECTURES, STAGES
-from test_traps import HERE, launch_script
+
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("gradients")
-    launch_script(HERE / "gradient_worker.py", folder)
+    code, err = fork_script(folder, HERE / "gradient_worker.py", folder, make_model=tiny_model)
+    assert code == 0, err[-4000:]
     return [json.loads((folder / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
 
 

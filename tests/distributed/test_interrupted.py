@@ -139,7 +139,7 @@ def test_two_processes_go_on_where_one_of_three_failed(tmp_path, alone, reviews,
     """An exception this time. 2 examples on each of three processes are 3 on each of two."""
     recipe = recipe_with_best(reviews, bert_checkpoint, 2)
     event = {"rank": 2, "stage": "head", "step": 7, "how": "raise"}
-    failed = launch(tmp_path, recipe, 3, event=event)
+    failed = spread(tmp_path, recipe, 3, event=event)
     assert failed.code != 0 and failed.seconds < SECONDS_TO_END
     assert "OSError: the disk of this process is gone" in failed.err
     done = spread(tmp_path, recipe, 2, resume=True)

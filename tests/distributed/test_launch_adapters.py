@@ -1,10 +1,11 @@
 """Adapter stages on two processes: in step with each other, and with one process."""
 
 import torch
+from launching import spread
 from safetensors.torch import load_file
-from test_launch import SCRIPT, launch, recipe, same  # noqa: F401 (the recipe is a fixture)
+from test_launch import recipe, same  # noqa: F401 (the recipe is a fixture)
 
-from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
 
 
@@ -13,12 +14,9 @@ def test_two_processes_train_an_adapter_as_one_does(tmp_path, recipe):  # noqa: 
     content = recipe.model_dump(mode="json")
     content["model"]["adapter"] = kind
     content["stages"] = [{**content["stages"][0], "name": kind, "train": kind, "epochs": 1.0}]
-    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(parse_recipe(content)), encoding="utf-8")
-    (tmp_path / "ranks").mkdir()
-    done = launch(tmp_path, "script.py", "recipe.yaml", "run", "ranks")
-    assert done.returncode == 0, done.stderr[-4000:]
-    first, second = (load_file(tmp_path / "ranks" / f"01-{kind}-{rank}.safetensors") for rank in (0, 1))
+    done = spread(tmp_path, parse_recipe(content), 2)
+    assert done.code == 0, done.err[-4000:]
+    first, second = (done.weights(f"01-{kind}", rank) for rank in (0, 1))
     assert same(first, second)
     content["stages"][0]["batch_size"] *= 2
     run(parse_recipe(content), tmp_path / "alone")

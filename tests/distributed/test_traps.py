@@ -1,16 +1,14 @@
 """Traps 9 and 10, on two processes on the CPU: layers that thaw under DDP and under FSDP.
 
-One launch runs every scenario of ``trap_scenarios.py``. Where what is said of the stock libraries fails, they have
-changed, and the defence may no longer be needed.
+Two forked processes run every scenario of ``trap_scenarios.py``. Where what is said of the stock libraries fails, they
+have changed, and the defence may no longer be needed.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from launching import fork_script
 from safetensors.torch import load_file
 from stage_helpers import Examples, collate
 from torch.nn import functional
@@ -19,34 +17,13 @@ from hf_finetune.models.layout import head_names
 from hf_finetune.staging.freezing import freeze_all_but
 
 HERE = Path(__file__).parent
-SECONDS = 300
-LAUNCH = [
-    *(sys.executable, "-m", "accelerate.commands.launch"),
-    *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"),
-    *("--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-]
-
-
-def launch_script(script, folder):
-    """Run a script on two processes, which find the helpers of the tests."""
-    paths = [*map(str, (HERE, HERE.parent, HERE.parent / "unit")), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
-    command = [*LAUNCH, str(script), str(folder)]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tiny_model):
     folder = tmp_path_factory.mktemp("traps")
-    launch_script(HERE / "trap_scenarios.py", folder)
+    code, err = fork_script(folder, HERE / "trap_scenarios.py", folder, make_model=tiny_model)
+    assert code == 0, err[-4000:]
     return folder
 
 

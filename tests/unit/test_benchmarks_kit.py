@@ -1,7 +1,7 @@
 """The kit's benchmark: what it trains on, what it compares, and its page."""
 
 import collections
-import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,11 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2]))
 
 from benchmarks.inputs import DISHES, ROOT
-from benchmarks.kit import data
+from benchmarks.kit import data, measure
 from benchmarks.kit.__main__ import PAGE, RESULTS, main
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS, Group, recipe_of
-from benchmarks.kit.measure import _equal_classes, current
+from benchmarks.kit.measure import _equal_classes, current, shares
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
 from hf_finetune.recipe import parse_recipe
@@ -170,18 +170,25 @@ def test_each_class_weighs_as_much_as_every_other_one():
 
 
 def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
-    effects = [effect("head: linear", seed, [1] * 5 + [0] * 5) for seed in range(2)]
-    effects += [effect("head: cosine, lr: 0.03", seed, [1] * 10) for seed in range(2)]
+    group = "features-reviews"
+    first, second, third = GROUPS[group].settings
+    effects = [effect(first, seed, [1] * 5 + [0] * 5, group) for seed in range(2)]
+    effects += [effect(setting, seed, [1] * 10, group) for setting in (second, third) for seed in range(2)]
     costs = [
-        Cost("heads-dishes", "head: linear", 0, "d", 10.0, 2**30),
-        Cost("heads-dishes", "head: cosine, lr: 0.03", 0, "d", 15.0, 2**29),
+        Cost(group, setting, seed, "d", seconds + seed, peak)
+        for setting, seconds, peak in ((first, 10.0, 2**30), (second, 15.25, 2**29))
+        for seed in range(2)
     ]
+    costs.append(Cost(group, third, 0, "d", 21.0, None))
     text = render(Results(tuple(effects), tuple(costs), "2 CPU cores"))
     lines = [line for line in text.splitlines() if line.startswith("| `")]
-    assert lines[0] == "| `head: linear` | 0.500 |  |  |  | 10.0 s | 1,024 MiB |"
-    assert lines[1].startswith("| `head: cosine, lr: 0.03` | 1.000 | +0.500 | +0.")
-    assert lines[1].endswith("| better | 1.50 | 0.50 |")
-    assert "Dishes; the head: accuracy, 2 seeds" in text and "measured on 2 CPU cores" in text
+    assert lines[0] == f"| `{first}` | 0.500 |  |  |  | 10.5 s | 1,024 MiB |"
+    assert lines[1].startswith(f"| `{second}` | 1.000 | +0.500 | +0.")
+    assert lines[1].endswith("| better | 1.50 | 0.50 |") and lines[2].endswith("| better | 2.00 |  |")
+    assert "1,000 reviews; the head: accuracy, 2 seeds" in text and "measured on 2 CPU cores" in text
+    assert "1,000 reviews" not in render(
+        Results(tuple(effects[:-1]), tuple(costs))
+    )  # not measured to the end
 
 
 def test_the_page_in_the_documents_is_that_of_the_rows_and_these_are_of_the_recipes(tmp_path, texts):
@@ -189,8 +196,7 @@ def test_the_page_in_the_documents_is_that_of_the_rows_and_these_are_of_the_reci
     assert PAGE.read_text(encoding="utf-8") == render(results)
     for row in (*results.effects, *results.costs):
         group = GROUPS[row.group]
-        seed = row.seed if isinstance(row, Effect) else 0
-        assert digest(recipe_of(group, row.setting, "", seed)) == row.digest
+        assert digest(recipe_of(group, row.setting, "", row.seed)) == row.digest
     assert str(ROOT) not in RESULTS.read_text(encoding="utf-8")
 
 
@@ -215,31 +221,63 @@ def test_an_unknown_group_is_told(capsys):
     assert "Unknown: none. Known: balance-dishes, " in capsys.readouterr().err
 
 
-def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
-    from benchmarks.kit import __main__ as command
+def found(seconds):
+    """Give the answer of a run that finds two of three test examples."""
+    test = {"accuracy": 2 / 3, "balanced_accuracy": 0.75}
+    return {"seconds": seconds, "peak_bytes": 2**30, "test": test, "labels": [0, 0, 1], "right": [1, 0, 1]}
 
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Let runs take no time, and give what was asked for."""
     asked = []
-    monkeypatch.setattr(
-        command,
-        "effects",
-        lambda name, *rest: asked.append((name, rest[0])) or iter([effect("head: linear", 0, [1])]),
-    )
-    path = tmp_path / "kit.json"
-    for _ in range(2):
-        assert (
-            main(
-                [
-                    "effects",
-                    "heads-dishes",
-                    "--seeds",
-                    "1",
-                    "--results",
-                    str(path),
-                    "--page",
-                    str(tmp_path / "kit.md"),
-                ]
-            )
-            == 0
-        )
-    assert asked == [("heads-dishes", 1)] * 2
-    assert len(json.loads(path.read_text(encoding="utf-8"))["effects"]) == 1
+
+    def run_child(module, work, *, threads=None):
+        assert module == "judged"
+        asked.append((work["recipe"], work["task"], tuple(work["cores"]), threads))
+        return found(float(len(asked)))
+
+    monkeypatch.setattr(measure, "run_child", run_child)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 2, 5, 7}, raising=False)
+    return asked
+
+
+def measuring(tmp_path, *options):
+    files = ("--results", str(tmp_path / "kit.json"), "--page", str(tmp_path / "kit.md"))
+    assert main(["measure", *files, *options]) == 0
+    return read_results(tmp_path / "kit.json")
+
+
+def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(tmp_path, asked, texts):
+    rows = measuring(tmp_path, "features-reviews", "--seeds", "2")
+    assert len(asked) == len(rows.effects) == len(rows.costs) == 6
+    assert {recipe["seed"] for recipe, *_ in asked} == {0, 1}
+    assert all(row.value == 2 / 3 and row.right == pack(np.array([1, 0, 1])) for row in rows.effects)
+    assert {row.seconds for row in rows.costs} == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
+    assert current(rows) == rows and rows.machine == "4 CPU cores"
+    assert "1,000 reviews; the head: accuracy, 2 seeds" in (tmp_path / "kit.md").read_text(encoding="utf-8")
+    assert measuring(tmp_path, "features-reviews", "--seeds", "2") == rows and len(asked) == 6
+    again = measuring(tmp_path, "--again", "--seeds", "1", "features-reviews")
+    assert len(asked) == 9 and len(again.effects) == len(again.costs) == 6
+    assert {row.seconds for row in again.costs if row.seed == 0} == {7.0, 8.0, 9.0}
+
+
+def test_runs_at_a_time_have_cores_of_their_own_and_as_many_each(tmp_path, asked, texts):
+    rows = measuring(tmp_path, "balance-reviews", "--seeds", "1", "--lanes", "2")
+    assert {(cores, threads) for *_, cores, threads in asked} <= {((1, 2), 2), ((5, 7), 2)}
+    assert rows.machine == "2 CPU cores each, 2 runs at a time"
+    assert shares(3) == [[1], [2], [5]] and shares(1) == [[1, 2, 5, 7]]
+    # of the test examples two are of one class and one of the other
+    assert {(row.value, row.weights) for row in rows.effects} == {(0.75, (0.75, 0.75, 1.5))}
+
+
+@pytest.mark.parametrize("lanes", ["0", "5"])
+def test_each_lane_needs_a_core(asked, capsys, lanes):
+    assert main(["measure", "--lanes", lanes]) == 2
+    assert capsys.readouterr().err == f"--lanes must be from 1 to 4, the number of cores. Got {lanes}.\n"
+    assert not asked
+
+
+def test_of_several_tasks_the_dish_is_judged(tmp_path, asked):
+    measuring(tmp_path, "tasks-dishes", "--seeds", "1")
+    assert sorted(map(str, {task for _, task, *_ in asked})) == ["None", "dish"]

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.selectors import select
-from hf_finetune.speed import prefix_cache
+from hf_finetune.speed import prefix_cache, rows
 from hf_finetune.speed.cut import NoCutError, find_cut
 from hf_finetune.speed.kept import list_kept
 from hf_finetune.speed.passing import PREFIX, PrefixPass
@@ -150,6 +150,14 @@ def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch
     assert list_kept(settings.folder) == []
     keep(model, Versions(model, 9), replace(settings, epochs=5_000))
     assert len(list_kept(settings.folder)) == 2
+
+
+def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, monkeypatch):
+    """A batch takes 0.004 s, but for one that takes 30; to write and to read takes no time."""
+    clock = iter([0.0, 0.004, 30.004, 30.008])
+    monkeypatch.setattr(rows, "perf_counter", lambda: next(clock, 30.008))
+    with pytest.raises(NoCutError, match="to keep what it gives would save less than 2 s"):
+        keep(model, Versions(model, 12), replace(settings, epochs=5))
 
 
 def test_what_is_kept_already_is_used_however_little_it_saves(model, settings):
