@@ -42,6 +42,7 @@ def _of(options: dict[str, tuple[str, str]], title: str, file: str, runs: tuple[
 
 
 UNIT = "unit/test_"
+OF_TORCHVISION = "the_presets_of_torchvision_crop_and_mirror_and_do_what_torchvision_does"
 PROOFS = (
     *_of(
         {
@@ -55,6 +56,7 @@ PROOFS = (
                 "every_class_is_drawn_equally_often_and_its_examples_in_turn",
             ),
             "focal": ("Lin et al. 2017", "the_focal_loss_by_hand"),
+            "weights": ("King & Zeng 2001", "own_weights_are_taken_as_they_are"),
             "logit_adjustment": ("Menon et al. 2021", "logit_adjustment_by_hand"),
         },
         *("balance: *", UNIT + "staging_balancing.py", KIT),
@@ -149,12 +151,12 @@ PROOFS = (
     *_of(
         {
             "seeds": ("Keras' ImageDataGenerator", "the_matrix_of_keras"),
-            "trivial": ("Mueller & Hutter 2021; torchvision", "all_chance_is_torchs"),
-            "randaugment": ("Cubuk et al. 2020; torchvision", "all_chance_is_torchs"),
+            "trivial": ("Mueller & Hutter 2021; torchvision", OF_TORCHVISION),
+            "randaugment": ("Cubuk et al. 2020; torchvision", OF_TORCHVISION),
             "erase": ("Zhong et al. 2020", "a_part_is_erased_to_the_mean"),
             "transforms": (
                 "torchvision and timm, by name",
-                "timms_transforms_follow_torch_and_leave_the_other_generators_alone",
+                "a_list_of_transforms_gets_the_models_size_where_it_names_none",
             ),
         },
         *("augment: *", UNIT + "data_augment.py", VARIED),

@@ -105,7 +105,7 @@ def read_config(
         set_dropout(config, dropout)
     if drop_path is not None:
         set_drop_path(config, drop_path)
-    set_head(config, head)
+    set_head(config, head, dropout)
     return config
 
 

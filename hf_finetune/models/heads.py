@@ -66,7 +66,7 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
     return HeadConfig.from_dict(content, name_or_path=str(path))
 
 
-def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None) -> None:
+def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:
     """Write into a config, in place, which head its model has.
 
     timm's own head with a hidden layer is taken where it is what is asked for: then the model stays one of timm.
@@ -74,12 +74,15 @@ def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None) -> None:
     Args:
         config: Of a checkpoint. A head that it says it has is forgotten.
         head: What ``HeadSpec.fields`` gives; None is the architecture's own.
+        dropout: What the model is told to drop before its head; timm's own head drops one share only.
     """
     config.__dict__.pop(FIELD, None)
     if head is None:
         return
     known = {name: value for name, value in head.items() if value is not None}
-    arguments = _of_timm(config, known) if isinstance(config, TimmWrapperConfig) else None
+    arguments = None
+    if isinstance(config, TimmWrapperConfig) and dropout in (None, known.get("dropout")):
+        arguments = _of_timm(config, known)
     if arguments is not None:
         config.model_args = arguments
     setattr(config, FIELD, {"version": VERSION, "native": arguments is not None, **known})

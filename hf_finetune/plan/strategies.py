@@ -50,6 +50,6 @@ def _on_features(strategy: StrategySpec, fields: dict[str, Any]) -> StageSpec:
     wanted = dict(SGD)
     if strategy.max_steps is not None:
         del wanted["epochs"]
-    default = {name: StrategySpec.model_fields[name].default for name in wanted}
-    filled = {name: value for name, value in wanted.items() if fields[name] == default[name]}
+    given = strategy.model_fields_set
+    filled = {name: value for name, value in wanted.items() if name not in given or fields[name] is None}
     return StageSpec(**{**fields, **filled, "name": "head", "train": "head", "carry_optimizer": False})

@@ -11,8 +11,10 @@ __all__ = ["GRADIENT", "Classifier", "Fit", "fit_problems", "fitted_by", "unfit_
 Fit = Literal["gradient", "logistic_regression", "ridge"]
 Classifier = Literal["sgd", "logistic_regression", "ridge"]
 GRADIENT = "gradient"
-KEPT = ("name", "train", "compress", "fit", "batch_size", "classifier", "groups_per_stage")
+KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier", "groups_per_stage")
 """Fields that have a meaning without steps. All others, those to come included, belong to training by gradients."""
+BALANCES = ("none", "class_weights", "effective_number", "logit_adjustment")
+AT_ONCE = "The head is fitted at once, without steps."
 
 
 def fitted_by(part: Any) -> str:
@@ -66,8 +68,10 @@ def _without_steps(part: Any, place: str, why: str) -> Iterator[Problem]:
         value = getattr(part, name)
         if name not in KEPT and value != field.default:
             said = getattr(value, getattr(value, "shorthand", None) or "", value)
-            repair = "The head is fitted at once, without steps."
-            yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(said), repair)
+            yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(said), AT_ONCE)
+    if part.balance.method not in BALANCES:
+        rule = f"must be {', '.join(BALANCES[:-1])} or {BALANCES[-1]} when {why}"
+        yield Problem(f"{place}.balance", rule, shown(part.balance.method), AT_ONCE)
 
 
 def unfit_for(how: str, target: str, place: str) -> list[Problem]:

@@ -54,7 +54,8 @@ class ModelSpec(Part):
         default=None,
         ge=0,
         lt=1,
-        description="Probability of dropping an activation before the head; null = the checkpoint's.",
+        description="Probability of dropping an activation before the head and, in models of transformers, behind "
+        "their layers; null = the checkpoint's.",
     )
     drop_path: float | None = Field(
         default=None,

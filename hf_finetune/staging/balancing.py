@@ -218,7 +218,7 @@ def _focal(
         factors: Of each class, the paper's alpha; None is 1.
     Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
-    weights = torch.ones_like(logits[0]) if factors is None else factors
+    weights = logits.new_ones(logits.shape[-1]) if factors is None else factors
     if target == "multi_label":
         right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
         members = labels * weights * _doubt(right, gamma) * right

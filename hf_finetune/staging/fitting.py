@@ -15,6 +15,7 @@ from hf_finetune.data.seeded import set_epoch
 from hf_finetune.models.linear_head import set_linear, taking_inputs
 from hf_finetune.processes import first_ones
 from hf_finetune.speed.ways import DTYPES
+from hf_finetune.staging.balancing import Balance
 from hf_finetune.staging.faster import Faster
 from hf_finetune.staging.linear_fit import LinearFit, assign_folds, fit_linear
 
@@ -62,6 +63,7 @@ def fit_head(
     evaluation_batch_size: int,
     workers: int,
     seed: int,
+    balance: Balance | None = None,
 ) -> Fitted:
     """Fit the head of a model, on every process alike.
 
@@ -79,6 +81,7 @@ def fit_head(
         evaluation_batch_size: Validation examples per forward pass.
         workers: Data loader processes.
         seed: Divides the examples for the cross-validation.
+        balance: How scarce classes get their share: by factors or shifts; None leaves them as they are.
     """
     state = PartialState()
     model.to(state.device).eval()
@@ -103,6 +106,8 @@ def fit_head(
             target,
             layer.weight.shape[0],
             folds=folds,
+            factors=balance.factors if balance else None,
+            shifts=balance.shifts if balance else None,
         )
         set_linear(layer, made.weight, made.bias)
         if validation is None:

@@ -62,6 +62,8 @@ def fit_linear(
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
     folds: np.ndarray | None = None,
+    factors: Sequence[float] | None = None,
+    shifts: Sequence[float] | None = None,
 ) -> LinearFit:
     """Fit a linear layer; of several strengths the one is taken whose loss on held-out examples is least.
 
@@ -74,7 +76,11 @@ def fit_linear(
         classes: Number of classes; 1 for amounts.
         strengths: To choose from, in ascending order; or the one to take.
         folds: Number of the fold of each example, as ``assign_folds`` gives it; needed to choose.
+        factors: For each class the factor on the loss of its examples, of multi-label data on that of its members.
+        shifts: For each class what is added to its logit in the loss, and nowhere else. As nothing is charged for the
+            size of a bias, that is the same as to take it from the bias in the end.
     """
+    counts = _counts(labels, target, factors)
     features = np.asarray(features, dtype=np.float64)
     losses: dict[float, float] = {}
     chosen = strengths[0]
@@ -82,12 +88,12 @@ def fit_linear(
         for strength in strengths:
             if folds is None:
                 break
-            losses[strength] = _held_out_loss(features, labels, target, classes, strength, folds)
+            losses[strength] = _held_out_loss(features, labels, target, classes, strength, folds, counts)
             if losses[strength] > losses[chosen]:
                 break
             chosen = strength
-        weight, bias = _fit(features, labels, target, classes, chosen)
-    return LinearFit(weight, bias, chosen, losses)
+        weight, bias = _fit(features, labels, target, classes, chosen, counts)
+    return LinearFit(weight, bias - (0.0 if shifts is None else np.asarray(shifts)), chosen, losses)
 
 
 def assign_folds(
@@ -114,24 +120,40 @@ def assign_folds(
     return np.tile(folds, versions)
 
 
+def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
+    """Say how much the loss of each example counts: [examples], or [examples, classes] of multi-label data."""
+    if factors is None:
+        return np.ones(labels.shape)
+    if target == "multi_label":
+        return np.where(labels == 1, np.asarray(factors), 1.0)
+    counts: np.ndarray = np.asarray(factors)[labels]
+    return counts
+
+
 def _held_out_loss(
-    features: np.ndarray, labels: np.ndarray, target: Target, classes: int, strength: float, folds: np.ndarray
+    features: np.ndarray,
+    labels: np.ndarray,
+    target: Target,
+    classes: int,
+    strength: float,
+    folds: np.ndarray,
+    counts: np.ndarray,
 ) -> float:
     total = 0.0
     for fold in np.unique(folds):
         out = folds == fold
-        weight, bias = _fit(features[~out], labels[~out], target, classes, strength, ROUGH)
-        total += _loss(features[out] @ weight.T + bias, labels[out], target).sum()
+        weight, bias = _fit(features[~out], labels[~out], target, classes, strength, counts[~out], ROUGH)
+        total += (counts[out] * _loss(features[out] @ weight.T + bias, labels[out], target)).sum()
     return total / len(labels)
 
 
 def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
-    """Give the loss of each example: cross-entropy in nats (multi-label: its sum over classes), or the square."""
+    """Give the loss of each example: cross-entropy in nats (multi-label: that of each class), or the square."""
     if target == "regression":
         return np.square(outputs[:, 0] - labels)
     if target == "single_label":
         return -np.maximum(log_softmax(outputs, axis=1)[np.arange(len(labels)), labels], LEAST)
-    return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), LEAST).sum(axis=1)
+    return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), LEAST)
 
 
 def _fit(
@@ -140,29 +162,38 @@ def _fit(
     target: Target,
     classes: int,
     strength: float,
+    counts: np.ndarray,
     tolerance: float = EXACT,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit on standardised features, and fold their means and deviations in."""
     scaler = StandardScaler().fit(features)
-    solve: Callable[[np.ndarray, np.ndarray, int, float, float], tuple[np.ndarray, np.ndarray]] = {
+    solve: Callable[
+        [np.ndarray, np.ndarray, int, float, np.ndarray, float], tuple[np.ndarray, np.ndarray]
+    ] = {
         "single_label": _classes,
         "multi_label": _each_class,
         "regression": _amounts,
     }[target]
-    weight, bias = solve(scaler.transform(features), labels, classes, strength, tolerance)
+    weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, tolerance)
     weight = weight / scaler.scale_
     return weight, bias - weight @ scaler.mean_
 
 
 def _classes(
-    features: np.ndarray, labels: np.ndarray, classes: int, strength: float, tolerance: float
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    strength: float,
+    counts: np.ndarray,
+    tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
     there = np.unique(labels)
     if len(there) == 1:
         bias[there] = 0.0
         return weight, bias
-    found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS).fit(features, labels)
+    found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS)
+    found.fit(features, labels, sample_weight=counts)
     coefficients, intercepts = found.coef_, found.intercept_
     if len(there) == 2:  # scikit-learn gives the difference of the two
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
@@ -172,20 +203,31 @@ def _classes(
 
 
 def _each_class(
-    features: np.ndarray, labels: np.ndarray, classes: int, strength: float, tolerance: float
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    strength: float,
+    counts: np.ndarray,
+    tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
     for index, column in enumerate(labels.T):
         if np.ptp(column) == 0:
             bias[index] = SURE if column[0] else -SURE
             continue
-        found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS).fit(features, column)
+        found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS)
+        found.fit(features, column, sample_weight=counts[:, index])
         weight[index], bias[index] = found.coef_[0], found.intercept_[0]
     return weight, bias
 
 
 def _amounts(
-    features: np.ndarray, labels: np.ndarray, classes: int, strength: float, tolerance: float
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    strength: float,
+    counts: np.ndarray,
+    tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     found = Ridge(alpha=1 / strength).fit(features, labels)
     return found.coef_[None], np.array([found.intercept_])

@@ -190,6 +190,7 @@ def train_stage(
             evaluation_batch_size=evaluation_batch_size,
             workers=workers,
             seed=seed,
+            balance=balance,
         )
         return _end_fit(model, fitted, fast, folder)
     if fast.way.compile:

@@ -1,7 +1,6 @@
 """Another head and varied examples on two processes: in step with each other, and with one process."""
 
 import pytest
-import torch
 from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES, text_recipe
@@ -9,34 +8,38 @@ from test_processes import STAGES, text_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
 
-
-def varied(recipe):
-    content = recipe.model_dump(mode="json")
-    content["model"]["head"] = {"type": "cosine", "pool": "attention"}
-    content["data"]["augment"] = {"mask": 0.2, "drop": 0.2}
-    for stage in content["stages"]:
-        stage["optimizer"] = (
-            "sgd"  # AdamW would make much of the rounding of gradients that are almost nothing
-        )
-    return parse_recipe(content)
+HEADS = {
+    "cosine, attention": {"type": "cosine", "pool": "attention"},
+    "mlp": {"type": "mlp", "hidden": [8], "dropout": 0.0},
+    "cls": {"pool": "cls"},
+    "mean": {"pool": "mean"},
+}
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, reviews, bert_checkpoint):
-    done = spread(tmp_path_factory.mktemp("two"), varied(text_recipe(reviews, bert_checkpoint, 4)), 2)
-    assert done.code == 0, done.err[-4000:]
-    return done
+def recipes(reviews, bert_checkpoint):
+    """Give the recipe of a head with a number of examples for each process and step."""
+
+    def get(name, batch_size):
+        content = text_recipe(reviews, bert_checkpoint, batch_size).model_dump(mode="json")
+        content["model"]["head"] = HEADS[name]
+        content["data"]["augment"] = {"mask": 0.2, "drop": 0.2}
+        for stage in content["stages"]:
+            stage["optimizer"] = (
+                "sgd"  # AdamW would make much of the rounding of gradients that are almost nothing
+            )
+        return parse_recipe(content)
+
+    return get
 
 
-def test_two_processes_end_each_stage_with_the_same_bits(two):
+@pytest.mark.parametrize("name", HEADS)
+def test_two_processes_learn_what_one_learns(tmp_path, recipes, name):
+    two = spread(tmp_path / "two", recipes(name, 4), 2)
+    assert two.code == 0, two.err[-4000:]
+    run(recipes(name, 8), tmp_path / "run")
     for stage in STAGES:
         assert same(two.weights(stage, 0), two.weights(stage, 1)) == []
-
-
-def test_two_processes_learn_what_one_learns(tmp_path, two, reviews, bert_checkpoint):
-    run(varied(text_recipe(reviews, bert_checkpoint, 8)), tmp_path / "run")
-    for stage in STAGES:
-        one, other = stage_weights(tmp_path, stage), stage_weights(two.folder, stage)
-        close(one, other)
-        moved = two.weights(stage, 0), two.weights(stage, 0, "before")
-        assert not torch.equal(*(each["classifier.layers.0.weight"] for each in moved))
+        close(stage_weights(tmp_path, stage), stage_weights(two.folder, stage))
+        moved = same(two.weights(stage, 0), two.weights(stage, 0, "before"))
+        assert any(path.startswith("classifier") for path in moved)

@@ -89,14 +89,35 @@ def test_the_head_is_scikit_learns_on_what_the_frozen_model_gives_and_nothing_el
     layer, saved = HEADS[kind], load_file(done[kind] / "stages" / "01-head" / "model.safetensors")
     before = load_pretrained(make_ready(recipes[kind], load_data(recipes[kind], kind))).model.state_dict()
     assert changed({name: before[name] for name in saved}, saved) == {f"{layer}.weight", f"{layer}.bias"}
-    features, labels = features_of(recipes[kind], "train", layer)
-    entry = metrics_of(done[kind])["stages"][0]
-    assert entry["fit"]["method"] == "logistic_regression"
+    assert_scikit_learns(done[kind], recipes[kind], kind, None)
+
+
+def assert_scikit_learns(folder, recipe, kind, class_weight):
+    """Compare the probabilities of a fitted head with those of scikit-learn's."""
+    layer, saved = HEADS[kind], load_file(folder / "stages" / "01-head" / "model.safetensors")
+    features, labels = features_of(recipe, "train", layer)
+    fit = metrics_of(folder)["stages"][0]["fit"]
+    assert fit["method"] == "logistic_regression"
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=entry["fit"]["C"], max_iter=1000).fit(scaler.transform(features), labels)
+    model = LogisticRegression(C=fit["C"], max_iter=1000, class_weight=class_weight)
+    model.fit(scaler.transform(features), labels)
     logits = features @ saved[f"{layer}.weight"].double().numpy().T + saved[f"{layer}.bias"].double().numpy()
     found = torch.softmax(torch.tensor(logits), dim=1).numpy()
     assert found == pytest.approx(model.predict_proba(scaler.transform(features)), abs=5e-3)
+
+
+@pytest.mark.parametrize(("kind", "name", "classes"), [("image", "blue", 3), ("text", "bad", 2)])
+def test_a_fitted_head_gives_scarce_classes_their_share(tmp_path, recipes, done, kind, name, classes):
+    weights = {"method": "class_weights", "weights": {name: 4.0}}
+    folder = run(with_stages(recipes[kind], {**FIT, "balance": weights}), tmp_path / "weighted").folder
+    assert_scikit_learns(folder, recipes[kind], kind, {0: 4.0, **dict.fromkeys(range(1, classes), 1.0)})
+    shifted = run(with_stages(recipes[kind], {**FIT, "balance": "logit_adjustment"}), tmp_path / "shifted")
+    plain, moved = weights_of(done[kind]), weights_of(shifted.folder)
+    (bias,) = changed(plain, moved)
+    assert bias.endswith(".bias")
+    _, labels = features_of(recipes[kind], "train", HEADS[kind])
+    shares = np.log(np.bincount(labels) / len(labels))
+    assert (plain[bias] - moved[bias]).numpy() == pytest.approx(shares, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])

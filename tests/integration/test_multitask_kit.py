@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from multitask_data import text_recipe, texts_by_length
+from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by_length
 from run_helpers import Stop, changed, interrupt, log_of, without_times
 from safetensors.torch import load_file
 
@@ -83,3 +83,18 @@ def test_each_task_is_judged_by_slices(task, whole):
     assert without_times(again.slices) == metrics_of(whole / "tasks" / task)["slices"]
     page = (whole / "tasks" / task / "report.html").read_text(encoding="utf-8")
     assert "By style" in page
+
+
+def test_hidden_layers_and_a_balanced_loss_go_with_several_tasks(tmp_path, squares, timm_checkpoint):
+    shades = squares_by_shade(squares, tmp_path / "shades.csv")
+    model = {"path": str(timm_checkpoint), "head": {"type": "mlp", "hidden": [8]}}
+    plain = image_recipe(squares, shades, timm_checkpoint, model=model)
+    focal = [stage.model_dump(mode="json") | {"balance": "focal"} for stage in plain.stages]
+    balanced = image_recipe(squares, shades, timm_checkpoint, model=model, stages=focal)
+    one, other = (
+        run(recipe, tmp_path / name).folder for recipe, name in ((plain, "one"), (balanced, "other"))
+    )
+    assert changed(weights_of(one, "01-head"), weights_of(other, "01-head"))
+    for task in ("colour", "shade"):
+        again = evaluate_again(other / "model" / task)
+        assert again.metrics["accuracy"] == metrics_of(other / "tasks" / task)["test"]["accuracy"]

@@ -71,6 +71,17 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, done, stop):
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
+@pytest.mark.parametrize("head", [MLP, {"pool": "cls"}, {"pool": "mean"}], ids=["mlp", "cls", "mean"])
+def test_other_heads_of_texts_go_on_as_if_they_had_not_been_interrupted(
+    tmp_path, reviews, bert_checkpoint, head
+):
+    recipe = varied(tiny_text_recipe(reviews, bert_checkpoint), head, TEXT_DATA)
+    run(recipe, tmp_path / "whole")
+    interrupt(recipe, tmp_path / "run", Stop("all", 5, "begin"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
 def test_what_is_varied_changes_what_is_learnt(tmp_path, text, reviews, bert_checkpoint):
     plain = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, {})
     assert changed(weights_of(text[1].folder), weights_of(run(plain, tmp_path / "run").folder))

@@ -32,7 +32,7 @@ def test_the_tests_that_are_named_exist_and_use_the_option(proof):
     file, _, name = proof.test.partition("::")
     assert f"\ndef {name}(" in (TESTS / file).read_text(encoding="utf-8")
     for run in proof.runs:
-        assert re.search(rf"\b{proof.word}\b", text_of(run)), run
+        assert re.search(rf"[\"']{proof.word}[\"']|\b{proof.word}=", text_of(run)), run
     assert proof.runs[0].startswith("integration/") and proof.runs[1].startswith("distributed/")
     assert proof.option.startswith(("balance", "fit")) or proof.source
 
@@ -42,6 +42,9 @@ def test_no_option_is_left_out():
     assert words >= set(RegularizeSpec.model_fields)
     assert words >= set(get_args(ScheduleName)) - {"linear"}  # what everything else is tested with
     assert words >= {*get_args(BalanceSpec.model_fields["method"].annotation)} - {"none"}
+    assert words >= {"weight_decay", "label_smoothing", "early_stopping", "dropout", "drop_path"}
+    assert words >= {"mlp", "cosine", "cls", "mean", "attention", "logistic_regression", "ridge"}
+    assert words >= {"seeds", "trivial", "randaugment", "erase", "transforms", "mask", "drop"}
     assert words >= set(get_args(DomainSpec.model_fields["method"].annotation))
 
 

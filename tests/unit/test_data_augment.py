@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from hf_finetune.data.augment import (
     SHIFTS,
     TRANSFORMS,
+    KerasAffine,
     augmented_edge,
     check_transforms,
     keras_matrix,
@@ -73,6 +74,27 @@ def test_a_quarter_turn_and_nothing_at_all():
     turned = warp(image, keras_matrix(math.pi / 2, (0.0, 0.0), 0.0, (1.0, 1.0)))[0]
     # row r and column c, from the centre, was row -c and column r: the first corner was that below it
     assert turned.tolist() == [[3, 1], [4, 2]]
+
+
+def test_six_numbers_are_drawn_for_the_preset_seeds_each_in_its_unit(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda count: torch.tensor([1.0, 0.75, 0.0, 1.0, 0.0, 1.0]))
+    image = v2.functional.pil_to_tensor(noise(24, 24))
+    degrees, shear, half_the_largest_down, left = 20.0, 0.2, 0.1, -0.2
+    matrix = keras_matrix(math.radians(degrees), (half_the_largest_down, left), shear, (0.8, 1.2))
+    assert torch.equal(KerasAffine(**SHIFTS)(image), warp(image, matrix))
+
+
+@pytest.mark.parametrize(
+    ("preset", "made"), [("trivial", v2.TrivialAugmentWide), ("randaugment", v2.RandAugment)]
+)
+def test_the_presets_of_torchvision_crop_and_mirror_and_do_what_torchvision_does(preset, made):
+    crop = v2.RandomResizedCrop(
+        SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=v2.InterpolationMode.BICUBIC
+    )
+    vary = made(fill=GREY.tolist(), interpolation=v2.InterpolationMode.BILINEAR)
+    by_hand = v2.Compose([crop, v2.RandomHorizontalFlip(0.5), vary, v2.PILToTensor()])
+    for seed in range(8):
+        assert torch.equal(drawn(transform(preset), seed), drawn(by_hand, seed))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

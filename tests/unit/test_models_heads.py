@@ -63,7 +63,8 @@ def saved(tmp_path_factory, models):
 @pytest.mark.parametrize("pair", SOUND, ids="-".join)
 def test_plain_transformers_loads_it_from_one_file_and_its_logits_are_the_same(saved, pair):
     folders, expected, found = saved
-    assert torch.equal(found[pair], expected[pair])
+    # another process holds the weights elsewhere, where products may be summed up in another order
+    torch.testing.assert_close(found[pair], expected[pair], rtol=1e-5, atol=1e-6)
     assert [file.name for file in folders[pair].glob("*.py")] == [CODE.name]
     assert "hf_finetune" not in (folders[pair] / CODE.name).read_text(encoding="utf-8").replace(
         "hf-finetune", ""
@@ -209,6 +210,18 @@ def test_timms_own_hidden_layer_is_taken_where_it_is_what_was_asked_for(checkpoi
         f"timm_model.head.{part}.{kind}" for part in ("pre_logits.fc", "fc") for kind in ("weight", "bias")
     }
     assert set(select(read_layout(model), "head")) == names
+
+
+@pytest.mark.parametrize(("dropout", "native"), [(0.3, True), (0.5, False)])
+def test_timms_own_hidden_layer_is_not_taken_where_two_shares_are_dropped(checkpoints, dropout, native):
+    head = {"type": "mlp", "pool": None, "hidden": [9], "activation": None, "dropout": 0.3}
+    path = str(checkpoints["timm/test_convnext"])
+    config = read_config(path, ["a", "b"], "single_label", head=head, dropout=dropout)
+    assert config.classification_head["native"] is native
+    model = build_model(path, config, modality="image").model
+    assert model.timm_model.head.drop.p == dropout
+    rates = {m.p for m in model.timm_model.get_classifier().modules() if isinstance(m, torch.nn.Dropout)}
+    assert rates == (set() if native else {0.3})
 
 
 def test_timms_own_stays_a_model_of_timm(checkpoints, tmp_path):

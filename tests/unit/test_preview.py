@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from hf_finetune.cli import app
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.preview import Row, contact_sheet, preview, spread_over_classes, text_page
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe import dump_recipe, parse_recipe
 
 
 def recipe(task, model, data, **augment):
@@ -66,6 +68,16 @@ def test_the_sheet_shows_what_the_first_epochs_train_on(tmp_path, squares, timm_
         1,
         0,
     ]  # blue, green, red: the classes in their order
+
+
+def test_the_command_writes_the_sheet_and_says_where(tmp_path, squares, timm_checkpoint):
+    made = recipe("image-classification", timm_checkpoint, squares, preset="seeds")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(made), encoding="utf-8")
+    sheet = tmp_path / "sheet.png"
+    told = CliRunner().invoke(app, ["preview", str(tmp_path / "recipe.yaml"), "--output", str(sheet)])
+    assert (told.exit_code, told.output) == (0, f"Written: {sheet}\n")
+    with Image.open(sheet) as written, Image.open(preview(made, tmp_path / "same.png")) as same:
+        assert (np.asarray(written) == np.asarray(same)).all()
 
 
 def test_the_page_shows_tokens_as_the_model_reads_them(tmp_path, reviews, bert_checkpoint, monkeypatch):

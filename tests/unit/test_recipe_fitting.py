@@ -50,7 +50,6 @@ def test_a_stage_that_does_not_fit_needs_them():
         ("schedule", "cosine", "'cosine'"),
         ("accumulation", 2, "2"),
         ("label_smoothing", 0.1, "0.1"),
-        ("balance", "class_weights", "'class_weights'"),
         ("teacher", "runs/large", "'runs/large'"),
         ("best", "accuracy", "'accuracy'"),
         ("early_stopping", 2, "2"),
@@ -62,11 +61,17 @@ def test_a_field_of_training_in_steps_is_refused_where_there_are_none(field, val
     assert complaint(stages=[{**FITTED, field: value}]) == f"stages[0].{field} {rule}. Got {shown}. {AT_ONCE}"
 
 
+@pytest.mark.parametrize("method", ["sampler", "focal"])
+def test_a_balance_of_steps_is_refused_where_there_are_none(method):
+    rule = "must be none, class_weights, effective_number or logit_adjustment when fit is logistic_regression"
+    said = complaint(stages=[{**FITTED, "balance": method}])
+    assert said == f"stages[0].balance {rule}. Got {method!r}. {AT_ONCE}"
+
+
 def test_fields_that_have_a_meaning_without_steps_are_taken():
-    stage = parse_recipe(
-        recipe(stages=[{**FITTED, "batch_size": 5, "name": "probe", "compress": 0.2}])
-    ).stages[0]
-    assert (stage.batch_size, stage.name) == (5, "probe")
+    fields = {"batch_size": 5, "name": "probe", "compress": 0.2, "balance": "class_weights"}
+    stage = parse_recipe(recipe(stages=[{**FITTED, **fields}])).stages[0]
+    assert (stage.batch_size, stage.name, stage.balance.method) == (5, "probe", "class_weights")
 
 
 def test_only_the_head_is_fitted():
@@ -93,6 +98,11 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
     assert short == (
         StageSpec(name="head", train="head", epochs=20.0, lr=1e-2, optimizer=OptimizerSpec(name="sgd")),
     )
+    usual = parse_recipe(
+        recipe(strategy={"name": "features", "classifier": "sgd", "optimizer": "adamw", "lr": None})
+    )
+    (stage,) = write_stages(usual.strategy, 3)
+    assert (stage.optimizer.name, stage.lr) == ("adamw", 1e-2)  # given, though it is what stages have too
     adam = OptimizerSpec(name="adam")
     given = StrategySpec(
         name="features", classifier="sgd", max_steps=9, lr=0.5, optimizer=adam, schedule="cosine"
