@@ -16,7 +16,7 @@ TRAIN, HELD_OUT = 1000, 1000  # reviews of both classes together
 POSITIVE, NEGATIVE = 1800, 200  # of the reviews that are skewed
 TARGET_STYLE = "fluent"
 SOURCE_STYLES = ("emojione", "noto", "noto-v1", "streamline")
-PRODUCTS, UNLABELLED = 1500, 2000  # sentences about products to train on, and about films to adapt to
+PRODUCTS, UNLABELLED = 1000, 1000  # sentences about products to train on, and about films to adapt to
 
 
 def dishes(folder: Path, seed: int) -> str:

@@ -337,7 +337,7 @@ GROUPS: dict[str, Group] = {
     ),
     "domain-reviews": Group(
         "Another domain",
-        "1,500 sentences about products to train on, 2,000 about films to adapt to and 1,000 others to judge by",
+        "1,000 sentences about products to train on, 1,000 about films to adapt to and 1,000 others to judge by",
         data.other_reviews,
         _adapted_texts(),
         TEXT_DOMAIN,

@@ -179,14 +179,14 @@ def test_the_focal_loss_of_shares_is_the_share_of_each_class():
     torch.testing.assert_close(loss((LOGITS,), hot), loss((LOGITS,), CLASSES))
 
 
-@pytest.mark.parametrize("target", ["single_label", "multi_label"])
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_the_focal_loss_of_no_example_is_nothing():
     """Of several tasks one may have no example in a batch."""
     loss = balanced_loss("single_label", Balance(gamma=2.0))
     assert loss((torch.zeros(0, 3),), torch.zeros(0, dtype=torch.long), 4) == 0.0
 
 
+@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_the_focal_loss_of_what_is_certain_has_a_gradient(target, gamma):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
     labels = torch.tensor([0, 0]) if target == "single_label" else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
