@@ -68,9 +68,13 @@ def _table(settings: Sequence[str], rows: Sequence[Effect], costs: Sequence[Cost
         apart: tuple[str, ...] = ("", "", "")
         if setting != settings[0]:
             low, high = found.interval
-            apart = (f"{found.difference:+.3f}", f"{low:+.3f} to {high:+.3f}", found.verdict)
+            apart = (_signed(found.difference), f"{_signed(low)} to {_signed(high)}", found.verdict)
         lines.append(f"| {' | '.join((f'`{setting}`', f'{found.mean:.3f}', *apart, time, memory))} |")
     return "\n".join(lines) + "\n"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # what is rounded to -0.0 becomes +0.0
 
 
 def _costs(setting: str, first: str, costs: Sequence[Cost]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from transformers import TimmWrapperConfig
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.subject import Subject
 from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
-from hf_finetune.models.build import AUTO_MODELS
+from hf_finetune.models.build import AUTO_MODELS, own_memory
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
@@ -57,16 +57,16 @@ def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
             merged = (
                 f"Its adapter, filled with noise, is merged: no logit changes by more than {change:.1g}. "
             )
-        expected = model(**batch).logits
+        expected = own_memory(model)(**batch).logits
         export_model(model, subject.ready.processor, folder / "model")
         auto = AUTO_MODELS[subject.ready.task.modality]
         own_code = is_given(model.config)  # of the file that was just written
         trusted = own_code or subject.ready.recipe.model.trust_remote_code
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
-        found = {"transformers": loaded.eval()(**batch).logits}
+        found = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
-            found["timm"] = native.eval()(batch["pixel_values"])
+            found["timm"] = own_memory(native.eval())(batch["pixel_values"])
     wrong = [
         f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
         if logits.shape == expected.shape

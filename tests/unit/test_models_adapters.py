@@ -20,6 +20,7 @@ from hf_finetune.models.adapters import (
     merge_adapter,
     uncalled_layers,
 )
+from hf_finetune.models.build import own_memory
 from hf_finetune.models.export import export_adapter
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.selectors import select
@@ -326,7 +327,7 @@ def test_plain_peft_loads_the_adapter_on_the_checkpoint(tmp_path, tiny_model, na
         "adapter_model.safetensors",
     ]
     auto = AutoModelForSequenceClassification if name in TEXTS else AutoModelForImageClassification
-    base = auto.from_pretrained(tmp_path / "base")
+    base = own_memory(auto.from_pretrained(tmp_path / "base"))
     loaded = load_adapter(base, tmp_path / "adapter")
     torch.testing.assert_close(logits_of(loaded, name), logits_of(model, name), rtol=0, atol=1e-6)
     assert loaded.active_peft_config.base_model_name_or_path == str(tmp_path / "base")

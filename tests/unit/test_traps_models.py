@@ -21,7 +21,7 @@ from transformers import (
 
 from hf_finetune.data.images import ImageTransform, train_transform
 from hf_finetune.data.seeded import SeededExamples
-from hf_finetune.models.build import build_model, load_processor, read_config
+from hf_finetune.models.build import build_model, load_processor, own_memory, read_config
 from hf_finetune.models.export import export_model, set_image_size
 from hf_finetune.models.layout import head_names
 
@@ -163,9 +163,9 @@ def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
     with torch.no_grad():
         expected = model(PIXELS).logits
         wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "ours").eval()
-        assert torch.equal(wrapped(PIXELS).logits, expected)
+        assert torch.equal(own_memory(wrapped)(PIXELS).logits, expected)
         plain = timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True).eval()
-        assert torch.equal(plain(PIXELS), expected)
+        assert torch.equal(own_memory(plain)(PIXELS), expected)
 
 
 def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_path, tiny_model):
