@@ -9,7 +9,15 @@ import pyarrow.parquet as parquet
 
 from benchmarks.inputs import AMAZON, DISHES, REVIEWS
 
-__all__ = ["dishes", "long_tail", "other_reviews", "other_style", "reviews", "skewed_reviews"]
+__all__ = [
+    "dishes",
+    "long_tail",
+    "other_reviews",
+    "other_style",
+    "reviews",
+    "reviews_and_products",
+    "skewed_reviews",
+]
 
 MOST, LEAST = 8, 1  # drawings of the first and of the last class of the long tail
 TRAIN, HELD_OUT = 1000, 1000  # reviews of both classes together
@@ -50,6 +58,17 @@ def long_tail(folder: Path, seed: int) -> str:
 def reviews(folder: Path, seed: int) -> str:
     """Write as many positive as negative reviews, drawn by the seed."""
     return _some_reviews(folder, seed, TRAIN // 2, TRAIN // 2)
+
+
+def reviews_and_products(folder: Path, seed: int) -> str:
+    """Write reviews as ``reviews`` does, and half as many rated sentences about products.
+
+    The latter lie beside the folder, under its name and ``-products``.
+    """
+    chance = random.Random(seed)
+    products = {label: chance.sample(texts, TRAIN // 4) for label, texts in sorted(_by_class(AMAZON).items())}
+    _write(Path(f"{folder}-products"), train=_labelled(products))
+    return reviews(folder, seed)
 
 
 def skewed_reviews(folder: Path, seed: int) -> str:

@@ -10,13 +10,12 @@ from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
 from hf_finetune.recipe.schedule import ScheduleName
 
-__all__ = ["GROUPS", "OWN_TASK", "Group", "recipe_of"]
+__all__ = ["GROUPS", "Group", "recipe_of"]
 
 Content = dict[str, Any]
 Changes = Mapping[str, Any]
 
 WITHOUT = "without"
-OWN_TASK = "dish"
 HELD_OUT: Content = {"validation": 0.15, "test": 0, "stratify": True}
 BATCH: Content = {"batch_size": 32, "best": None}
 
@@ -32,8 +31,9 @@ class Group:
         base: A recipe without path and seed.
         settings: Changes of the base by name; it is the first that the others are compared with. A key is a dotted
             path, ``stage`` is every stage, and ``{data}`` in a text the path of the data. ``tasks`` are those that
-            stand beside the base's own, which becomes ``dish``.
+            stand beside the base's own.
         metric: By which it is judged, ``accuracy`` or ``balanced_accuracy``.
+        task: Name of the base's own task, by which those of several tasks are judged.
     """
 
     title: str
@@ -42,6 +42,7 @@ class Group:
     base: Content
     settings: Mapping[str, Changes]
     metric: str = "accuracy"
+    task: str = "dish"
 
 
 def recipe_of(group: Group, name: str, path: str, seed: int) -> Content:
@@ -57,7 +58,7 @@ def recipe_of(group: Group, name: str, path: str, seed: int) -> Content:
     if "tasks" in content:
         own = {field: content["data"].pop(field) for field in ("path", "columns", "split")}
         first = {"task": content["task"], "data": own}
-        content.update(task="multi-task", tasks={OWN_TASK: first, **content["tasks"]})
+        content.update(task="multi-task", tasks={group.task: first, **content["tasks"]})
     found: Content = _filled({**content, "seed": seed}, path)
     return found
 
@@ -270,6 +271,23 @@ TASKS: dict[str, Changes] = {
     "dish and style, weight: 0.2": {"tasks": {"style": {**STYLE_TASK, "weight": 0.2}}},
     "dish and style, weighting: uncertainty": {"tasks": {"style": STYLE_TASK}, "weighting": "uncertainty"},
 }
+PRODUCT_TASK: Content = {
+    "task": "text-classification",
+    "data": {
+        "path": "{data}-products",
+        "columns": {"text": "text", "label": "label"},
+        "split": {"validation": 0, "test": 0.2},
+    },
+}
+TEXT_TASKS: dict[str, Changes] = {
+    "film alone": {},
+    "film and product": {"tasks": {"product": PRODUCT_TASK}},
+    "film and product, weighting: uncertainty": {
+        "tasks": {"product": PRODUCT_TASK},
+        "weighting": "uncertainty",
+    },
+    "film and product, mixing: equal": {"tasks": {"product": PRODUCT_TASK}, "mixing": "equal"},
+}
 
 GROUPS: dict[str, Group] = {
     "balance-dishes": Group(
@@ -348,5 +366,13 @@ GROUPS: dict[str, Group] = {
         data.dishes,
         _smaller(IMAGE_ALL),
         TASKS,
+    ),
+    "tasks-reviews": Group(
+        "Several tasks",
+        "1,000 reviews of films, and 500 rated sentences about products; the heads, then everything",
+        data.reviews_and_products,
+        _text_all(1),
+        TEXT_TASKS,
+        task="film",
     ),
 }

@@ -10,7 +10,7 @@ from queue import Queue
 import numpy as np
 
 from benchmarks.child import run_child
-from benchmarks.kit.groups import GROUPS, OWN_TASK, recipe_of
+from benchmarks.kit.groups import GROUPS, recipe_of
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack
 
 __all__ = ["current", "measured", "shares"]
@@ -79,7 +79,7 @@ def _alone(name: str, setting: str, seed: int, scratch: Path, free: Queue[list[i
     group = GROUPS[name]
     number = list(group.settings).index(setting)
     recipe = recipe_of(group, setting, group.data(scratch / f"{name}-{seed}-{number}", seed), seed)
-    task = OWN_TASK if "tasks" in recipe else None
+    task = group.task if "tasks" in recipe else None
     cores = free.get()
     try:
         found = run_child("judged", {"recipe": recipe, "task": task, "cores": cores}, threads=len(cores))

@@ -278,6 +278,16 @@ def test_each_lane_needs_a_core(asked, capsys, lanes):
     assert not asked
 
 
-def test_of_several_tasks_the_dish_is_judged(tmp_path, asked):
-    measuring(tmp_path, "tasks-dishes", "--seeds", "1")
-    assert sorted(map(str, {task for _, task, *_ in asked})) == ["None", "dish"]
+@pytest.mark.parametrize(("group", "task"), [("tasks-dishes", "dish"), ("tasks-reviews", "film")])
+def test_of_several_tasks_the_bases_own_is_judged(tmp_path, asked, texts, group, task):
+    measuring(tmp_path, group, "--seeds", "1")
+    assert sorted(map(str, {task for _, task, *_ in asked})) == ["None", task]
+    assert all(
+        list(recipe.get("tasks", {})) in ([], [task, "style"], [task, "product"]) for recipe, *_ in asked
+    )
+
+
+def test_sentences_about_products_lie_beside_the_reviews(tmp_path, texts):
+    folder = data.reviews_and_products(tmp_path / "data", 0)
+    assert labels(f"{folder}-products", "train") == {"0": 250, "1": 250}
+    assert labels(folder, "train") == {"0": 500, "1": 500} and labels(folder, "test") == {"0": 500, "1": 500}
