@@ -71,6 +71,14 @@ class _ErrorOnDeprecation(logging.Handler):
             raise AssertionError(f"{record.name} says: {text}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what frozen layers give to one module: where another's is found, a run uses it, and reports so."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("HF_FINETUNE_CACHE", str(tmp_path_factory.mktemp("kept")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
     """Give a folder with 12 squares of each of three colours, no two alike."""

@@ -24,7 +24,8 @@ the loss they are. So another recipe may gain more, or less.
   examples a small one stays unseen. Of many comparisons some are on one side by chance.
 - *time* is that of a whole run from reading the data to the report, *memory* the most resident memory of its process,
   each as a multiple of the first row's. Each run begins with an empty cache. Of several seeds the median of the times
-  counts, and the mean of the memories.
+  counts, and the mean of the memories; those of classes, heads, schedules, augmentation and features are of one seed.
+  How far apart runs of equal cost come out is seen at the schedules, which cost nothing.
 
 Made by `python -m benchmarks.kit measure`; the rows are in
 [benchmarks/results/kit.json](../benchmarks/results/kit.json).

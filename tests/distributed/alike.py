@@ -1,5 +1,7 @@
 """What two processes must have in common with one, but for rounding."""
 
+from functools import cache
+
 import pytest
 import torch
 from launching import spread
@@ -8,7 +10,7 @@ from test_processes import log_of, values
 
 from hf_finetune.run import run
 
-__all__ = ["assert_logged_alike", "assert_trained_alike", "run_alone", "run_on_two"]
+__all__ = ["assert_logged_alike", "assert_trained_alike", "each_on_two", "run_alone", "run_on_two"]
 
 
 def run_alone(folders, recipe):
@@ -23,6 +25,16 @@ def run_on_two(folders, recipe):
     done = spread(folders.mktemp("two"), recipe, 2)
     assert done.code == 0, done.err[-4000:]
     return done
+
+
+def each_on_two(folders, recipe):
+    """Give what runs the recipe of a name on two processes, each name once.
+
+    Args:
+        folders: Makes folders.
+        recipe: Gives the recipe of a name.
+    """
+    return cache(lambda name: run_on_two(folders, recipe(name)))
 
 
 def assert_trained_alike(alone, two, stage, *, rtol, atol):

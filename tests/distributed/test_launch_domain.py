@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from alike import each_on_two
 from launching import spread
 from safetensors.torch import load_file
 from test_interrupted import close, same
@@ -51,15 +52,7 @@ def recipes(reviews, bert_checkpoint, films):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    made = {}
-
-    def get(method):
-        if method not in made:
-            made[method] = spread(tmp_path_factory.mktemp("two"), recipes(method, 4), 2)
-            assert made[method].code == 0, made[method].err[-4000:]
-        return made[method]
-
-    return get
+    return each_on_two(tmp_path_factory, lambda name: recipes(name, 4))
 
 
 @pytest.mark.parametrize("method", ["coral", "dann", "continue_pretraining"])

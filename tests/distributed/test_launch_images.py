@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from alike import each_on_two
 from kit_stages import kit_stages
 from launching import spread
 from multitask_data import image_recipe, squares_by_shade
@@ -90,15 +91,7 @@ def recipes(tmp_path_factory, squares, checkpoints, skewed, unlabelled):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = spread(tmp_path_factory.mktemp("two"), recipes(name, 3), 2)
-            assert made[name].code == 0, made[name].err[-4000:]
-        return made[name]
-
-    return get
+    return each_on_two(tmp_path_factory, lambda name: recipes(name, 3))
 
 
 def weights(folder):

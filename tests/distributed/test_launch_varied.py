@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 
 import pytest
+from alike import each_on_two
 from launching import spread
 from test_interrupted import close, same, stage_weights
 from test_processes import STAGES
@@ -27,15 +28,7 @@ def recipes(squares, checkpoint):
 
 @pytest.fixture(scope="module")
 def twos(tmp_path_factory, recipes):
-    made = {}
-
-    def get(name):
-        if name not in made:
-            made[name] = spread(tmp_path_factory.mktemp("two"), recipes(name, 3), 2)
-            assert made[name].code == 0, made[name].err[-4000:]
-        return made[name]
-
-    return get
+    return each_on_two(tmp_path_factory, lambda name: recipes(name, 3))
 
 
 @pytest.mark.parametrize("name", VARIED)
