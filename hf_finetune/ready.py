@@ -35,6 +35,7 @@ __all__ = [
     "PlanReport",
     "Ready",
     "add_recipe_adapter",
+    "collected",
     "config_of",
     "data_at_hand",
     "get_ready",
@@ -127,23 +128,23 @@ def plan(recipe: Recipe) -> PlanReport:
     problems: list[Problem] = []
     data, config, layout, made = None, None, None, None
     notes: list[str] = []
-    with _collected(problems):
+    with collected(problems):
         data = data_at_hand(recipe)
         notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
-    with _collected(problems):
+    with collected(problems):
         config = config_of(recipe, names, target)
         layout, adapter_notes = _read_layout(recipe, config, task)
         notes += adapter_notes
     other = None
-    with _collected(problems):
+    with collected(problems):
         other = target_at_hand(recipe)
     problems += stage_problems(recipe)
     if data is not None:
         problems += recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
     examples = len(data.train) if data else None
     if layout is not None and config is not None:
-        with _collected(problems):
+        with collected(problems):
             recipe = written_out(recipe, layout)
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             made = build_plan(layout, recipe.stages, examples, start_processes().num_processes, layouts)
@@ -203,9 +204,9 @@ def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Re
     """
     problems: list[Problem] = []
     data, target = None, None
-    with _collected(problems), first_process_first(state):
+    with collected(problems), first_process_first(state):
         data = load_data(recipe, TASKS[recipe.task].modality)
-    with _collected(problems), first_process_first(state):
+    with collected(problems), first_process_first(state):
         target = load_target(recipe, TASKS[recipe.task].modality, data)
     return replace(make_ready(recipe, data, problems, state.num_processes, spread), target=target)
 
@@ -235,7 +236,7 @@ def make_ready(
     asked = recipe
     processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
-    with _collected(problems):
+    with collected(problems):
         config = config_of(recipe, names, target)
         layout = joined if joined is not None else _read_layout(recipe, config, task)[0]
         processor = load_processor(
@@ -250,7 +251,7 @@ def make_ready(
     if data is not None:
         problems += recipe_problems(recipe, data, headline)
     if layout is not None and config is not None:
-        with _collected(problems):
+        with collected(problems):
             asked = written_out(recipe, layout)
             recipe = spread(asked) if spread else asked
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
@@ -263,7 +264,8 @@ def make_ready(
 
 
 @contextmanager
-def _collected(problems: list[Problem]) -> Iterator[None]:
+def collected(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems that stop what is inside to those that are known, and go on behind it."""
     try:
         yield
     except InputError as error:

@@ -21,7 +21,16 @@ from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.mixing import epoch_counts
 from hf_finetune.plan.stages import build_plan
 from hf_finetune.processes import first_process_first, is_sharded, start_processes
-from hf_finetune.ready import NOT_AT_HAND, PlanReport, Ready, config_of, data_at_hand, make_ready, written_out
+from hf_finetune.ready import (
+    NOT_AT_HAND,
+    PlanReport,
+    Ready,
+    collected,
+    config_of,
+    data_at_hand,
+    make_ready,
+    written_out,
+)
 from hf_finetune.ready import get_ready as get_ready_for_one
 from hf_finetune.ready import plan as plan_one
 from hf_finetune.ready_problems import stage_problems
@@ -101,10 +110,8 @@ def make_ready_for_all(
     """
     problems, parts = list(found), {}
     layout = None
-    try:
+    with collected(problems):
         layout = _joined_layout(recipe, _configs(recipe, datas))
-    except InputError as error:
-        problems += error.problems
     for name, data in datas.items():
         try:
             parts[name] = make_ready(recipe.of_task(name), data, (), processes, joined=layout)
@@ -186,17 +193,19 @@ def _joined_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConf
 
 
 def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas) -> PlanReport:
-    if problems := [*stage_problems(recipe), *_joint_problems(recipe, datas)]:
+    problems = [*stage_problems(recipe), *_joint_problems(recipe, datas)]
+    with collected(problems):
+        configs = _configs(recipe, datas)
+        layout = _joined_layout(recipe, configs)
+        asked = written_out(recipe, layout)
+        made = build_plan(layout, asked.stages, None, start_processes().num_processes)
+    if problems:
         raise InputError(problems)
-    configs = _configs(recipe, datas)
-    layout = _joined_layout(recipe, configs)
-    asked = written_out(recipe, layout)
     notes = [
         f"{name}: the data {recipe.tasks[name].data.path!r} is not at hand: {NOT_AT_HAND}."
         for name, data in datas.items()
         if data is None
     ]
-    made = build_plan(layout, asked.stages, None, start_processes().num_processes)
     first = next(iter(configs.values()))
     return PlanReport(asked, made, (*notes, *filter(None, [layout.note])), None, first, configs)
 

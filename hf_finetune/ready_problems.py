@@ -23,7 +23,8 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
     """Find what neither data nor checkpoint is needed for, but the libraries are."""
     problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
     for place, stage in _settings(recipe):
-        problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+        if stage.optimizer is not None:
+            problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
         if stage.carry_optimizer and is_sharded():
             rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
             problems.append(Problem(f"{place}.carry_optimizer", rule))

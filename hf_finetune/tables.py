@@ -191,12 +191,12 @@ def _print_stage(
         console.print(line, markup=False)
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
     carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
-    balance = f"; balance: {stage.balance.method}"
+    balance = _balance(stage)
     regular = f"; regularize: {stage.regularize.words}" if stage.regularize.words else ""
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
         f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
-        f"{balance if stage.balance.method != 'none' else ''}{regular}; "
+        f"{balance}{regular}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
     )
@@ -209,9 +209,13 @@ def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "St
     how = stage.fit.replace("_", " ")
     console.print(
         f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers "
-        "give, without steps; its strength is chosen by cross-validation on the training split",
+        f"give, without steps; its strength is chosen by cross-validation on the training split{_balance(stage)}",
         markup=False,
     )
+
+
+def _balance(stage: "StageSpec") -> str:
+    return f"; balance: {stage.balance.method}" if stage.balance.method != "none" else ""
 
 
 def _compression(spec: "CompressSpec") -> str:

@@ -1,5 +1,6 @@
 """What every test shares: no network, a cache of its own, deprecations as errors, tiny models and tiny data."""
 
+import gc
 import logging
 import os
 import re
@@ -53,6 +54,10 @@ def pytest_configure(config):
         logging.getLogger(name).addHandler(handler)
 
 
+def pytest_unconfigure():
+    gc.unfreeze()
+
+
 def pytest_runtest_setup(item):
     if TESTS / "unit" in item.path.parents:
         pytest_socket.disable_socket(allow_unix_socket=True)
@@ -69,6 +74,13 @@ class _ErrorOnDeprecation(logging.Handler):
         text = record.getMessage()
         if re.search(r"deprecat|FutureWarning", text, re.IGNORECASE):
             raise AssertionError(f"{record.name} says: {text}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_collections():
+    """Spare the garbage collector what is there for good: accelerate has it look at everything in each stage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,6 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -55,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     results = current(read_results(options.results))
     if options.what == "measure":
-        results = replace(results, machine=_machine(options.lanes))
         known = Results() if options.again else results
         names = options.groups or list(GROUPS)
         with tempfile.TemporaryDirectory(prefix="benchmarks-kit-") as scratch:
@@ -65,12 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(_line(effect, cost), flush=True)
     options.page.write_text(render(results), encoding="utf-8")
     return 0
-
-
-def _machine(lanes: int) -> str:
-    each = len(shares(lanes)[0])
-    cores = f"{each} CPU core{'s' if each > 1 else ''}"
-    return cores if lanes == 1 else f"{cores} each, {lanes} runs at a time"
 
 
 def _line(effect: Effect, cost: Cost) -> str:

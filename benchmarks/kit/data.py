@@ -3,6 +3,7 @@
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet as parquet
@@ -10,6 +11,7 @@ import pyarrow.parquet as parquet
 from benchmarks.inputs import AMAZON, DISHES, REVIEWS
 
 __all__ = [
+    "cut",
     "dishes",
     "long_tail",
     "other_reviews",
@@ -25,6 +27,15 @@ POSITIVE, NEGATIVE = 1800, 200  # of the reviews that are skewed
 TARGET_STYLE = "fluent"
 SOURCE_STYLES = ("emojione", "noto", "noto-v1", "streamline")
 PRODUCTS, UNLABELLED = 1000, 1000  # sentences about products to train on, and about films to adapt to
+
+
+def cut() -> dict[str, Any]:
+    """Give the numbers and names by which examples are drawn: what was measured with others is of other data."""
+    return {
+        name: value
+        for name, value in globals().items()
+        if name.isupper() and isinstance(value, int | str | tuple)
+    }
 
 
 def dishes(folder: Path, seed: int) -> str:

@@ -166,6 +166,12 @@ BALANCES: dict[str, Changes] = {
     "balance: focal": {"stage.balance": "focal"},
     "balance: logit_adjustment": {"stage.balance": "logit_adjustment"},
 }
+TEXT_BALANCES: dict[str, Changes] = {
+    **BALANCES,
+    "balance: {method: class_weights, weights: {'0': 3.0}}": {
+        "stage.balance": {"method": "class_weights", "weights": {"0": 3.0}}
+    },
+}
 RATES: dict[str, Changes] = {
     f"schedule: {name}": {"stage.schedule": name} for name in sorted(get_args(ScheduleName))
 }
@@ -188,6 +194,11 @@ IMAGE_AUGMENTS: dict[str, Changes] = {
         for name in ("light", "standard", "strong", "seeds", "trivial", "randaugment")
     },
     "augment: {preset: standard, erase: 0.25}": {"data.augment": {"preset": "standard", "erase": 0.25}},
+    "augment: {transforms: [RandomHorizontalFlip, {name: RandomRotation, args: {degrees: 15}}]}": {
+        "data.augment": {
+            "transforms": ["RandomHorizontalFlip", {"name": "RandomRotation", "args": {"degrees": 15}}]
+        }
+    },
 }
 TEXT_AUGMENTS: dict[str, Changes] = {
     WITHOUT: {},
@@ -304,7 +315,7 @@ GROUPS: dict[str, Group] = {
         "reviews, 1,800 positive and 200 negative; the head",
         data.skewed_reviews,
         TEXT_HEAD,
-        BALANCES,
+        TEXT_BALANCES,
         "balanced_accuracy",
     ),
     "heads-dishes": Group("Heads", "dishes; the head", data.dishes, IMAGE_HEAD, HEADS),

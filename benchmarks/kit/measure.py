@@ -10,10 +10,11 @@ from queue import Queue
 import numpy as np
 
 from benchmarks.child import run_child
+from benchmarks.kit import data
 from benchmarks.kit.groups import GROUPS, recipe_of
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack
 
-__all__ = ["current", "measured", "shares"]
+__all__ = ["current", "digest_of", "measured", "shares"]
 
 
 def current(results: Results) -> Results:
@@ -21,7 +22,7 @@ def current(results: Results) -> Results:
 
     def holds(group: str, setting: str, seed: int, made: str) -> bool:
         known = group in GROUPS and setting in GROUPS[group].settings
-        return known and digest(recipe_of(GROUPS[group], setting, "", seed)) == made
+        return known and digest_of(group, setting, seed) == made
 
     return replace(
         results,
@@ -54,7 +55,7 @@ def measured(
         free.put(cores)
     with ThreadPoolExecutor(lanes) as pool:
         runs = [
-            pool.submit(_alone, name, setting, seed, scratch, free)
+            pool.submit(_alone, name, setting, seed, scratch, free, _machine(lanes))
             for name in names
             for seed in range(seeds)
             for setting in GROUPS[name].settings
@@ -75,7 +76,9 @@ def shares(lanes: int) -> list[list[int]]:
     return [cores[start : start + each] for start in range(0, each * lanes, each)]
 
 
-def _alone(name: str, setting: str, seed: int, scratch: Path, free: Queue[list[int]]) -> tuple[Effect, Cost]:
+def _alone(
+    name: str, setting: str, seed: int, scratch: Path, free: Queue[list[int]], machine: str
+) -> tuple[Effect, Cost]:
     group = GROUPS[name]
     number = list(group.settings).index(setting)
     recipe = recipe_of(group, setting, group.data(scratch / f"{name}-{seed}-{number}", seed), seed)
@@ -87,9 +90,20 @@ def _alone(name: str, setting: str, seed: int, scratch: Path, free: Queue[list[i
         free.put(cores)
     right = np.asarray(found["right"])
     weights = _equal_classes(np.asarray(found["labels"])) if group.metric == "balanced_accuracy" else ()
-    place = (name, setting, seed, digest(recipe_of(group, setting, "", seed)))
+    place = (name, setting, seed, digest_of(name, setting, seed))
     effect = Effect(*place, float(found["test"][group.metric]), pack(right), weights, len(right))
-    return effect, Cost(*place, found["seconds"], found["peak_bytes"])
+    return effect, Cost(*place, machine, found["seconds"], found["peak_bytes"])
+
+
+def digest_of(name: str, setting: str, seed: int) -> str:
+    """Name what a run is made of: its recipe, wherever its data lies, and how that is cut."""
+    return digest({**recipe_of(GROUPS[name], setting, "", seed), "cut": data.cut()})
+
+
+def _machine(lanes: int) -> str:
+    each = len(shares(lanes)[0])
+    cores = f"{each} CPU core{'s' if each > 1 else ''}"
+    return cores if lanes == 1 else f"{cores} each, {lanes} runs at a time"
 
 
 def _equal_classes(labels: np.ndarray) -> tuple[float, ...]:

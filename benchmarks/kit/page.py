@@ -24,8 +24,8 @@ the loss they are. So another recipe may gain more, or less.
   examples a small one stays unseen. Of many comparisons some are on one side by chance.
 - *time* is that of a whole run from reading the data to the report, *memory* the most resident memory of its process,
   each as a multiple of the first row's. Each run begins with an empty cache. Of several seeds the median of the times
-  counts, and the mean of the memories; those of classes, heads, schedules, augmentation and features are of one seed.
-  How far apart runs of equal cost come out is seen at the schedules, which cost nothing.
+  counts, and the mean of the memories. How far apart runs of equal cost come out is seen at the schedules, which cost
+  nothing.
 
 Made by `python -m benchmarks.kit measure`; the rows are in
 [benchmarks/results/kit.json](../benchmarks/results/kit.json).
@@ -40,10 +40,7 @@ COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory
 
 def render(results: Results) -> str:
     """Write the page from what was measured; groups that are not measured to the end are left out."""
-    parts = [HEAD]
-    if results.machine:
-        parts.append(f"Times were measured on {results.machine}.\n")
-    title = ""
+    parts, title = [HEAD], ""
     for name, group in GROUPS.items():
         rows = [row for row in results.effects if row.group == name]
         seeds = {row.seed for row in rows}
@@ -52,8 +49,10 @@ def render(results: Results) -> str:
         if group.title != title:
             title = group.title
             parts.append(f"## {title}\n")
-        parts.append(f"{group.on}: {group.metric.replace('_', ' ')}, {len(seeds)} seeds\n".capitalize())
-        costs = [cost for cost in results.costs if cost.group == name]
+        first = next(iter(group.settings))
+        costs = _comparable([cost for cost in results.costs if cost.group == name], first)
+        metric = group.metric.replace("_", " ")
+        parts.append(f"{group.on}: {metric}, {_seeds(len(seeds))}.".capitalize() + f"{_timed(costs)}\n")
         parts.append(_table(list(group.settings), rows, costs))
     parts += [PROOFS, proofs_table()]
     return "\n".join(parts)
@@ -78,9 +77,25 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:+.3f}"  # what is rounded to -0.0 becomes +0.0
 
 
+def _comparable(costs: Sequence[Cost], first: str) -> list[Cost]:
+    """Keep the costs of one machine: that on which the first setting was measured last."""
+    machines = [cost.machine for cost in costs if cost.setting == first]
+    return [cost for cost in costs if cost.machine == machines[-1]] if machines else []
+
+
+def _timed(costs: Sequence[Cost]) -> str:
+    seeds = len({cost.seed for cost in costs})
+    return f" Time and memory of {_seeds(seeds)}, on {costs[0].machine}." if costs else ""
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
+
+
 def _costs(setting: str, first: str, costs: Sequence[Cost]) -> tuple[str, str]:
     mine = [cost for cost in costs if cost.setting == setting]
-    base = [cost for cost in costs if cost.setting == first]
+    seeds = {cost.seed for cost in mine}
+    base = [cost for cost in costs if cost.setting == first and cost.seed in seeds]
     if not mine or not base:
         return "", ""
     if setting == first:

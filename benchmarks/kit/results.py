@@ -22,7 +22,7 @@ class Effect:
         group: Of ``benchmarks.kit.groups.GROUPS``.
         setting: Its name.
         seed: Of data and run.
-        digest: Of the recipe; a row of another recipe is out of date.
+        digest: Of the recipe and of how the data is cut; a row of others is out of date.
         value: The group's metric on the test split.
         right: Which test examples the run had right, see ``pack``.
         weights: What each of them counts, as a share; empty if all count alike.
@@ -41,13 +41,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took, alone on the machine.
+    """What one run took. Only rows of one machine are compared.
 
     Attributes:
         group: Of ``benchmarks.kit.groups.GROUPS``.
         setting: Its name.
         seed: Of data and run.
-        digest: Of the recipe.
+        digest: As that of the effect.
+        machine: Words for the cores that it had, and for what ran beside it.
         seconds: For the whole run, without importing libraries.
         peak_bytes: Most resident memory; None where the system does not say.
     """
@@ -56,6 +57,7 @@ class Cost:
     setting: str
     seed: int
     digest: str
+    machine: str
     seconds: float
     peak_bytes: int | None
 
@@ -67,19 +69,17 @@ class Results:
     Attributes:
         effects: One for each setting and seed.
         costs: One for each setting and seed that was timed.
-        machine: Words for the machine of the costs.
     """
 
     effects: tuple[Effect, ...] = ()
     costs: tuple[Cost, ...] = ()
-    machine: str = ""
 
     def having(self, effect: Effect, cost: Cost) -> "Results":
         """Give all rows with those of one more run, instead of an earlier one of the same setting and seed."""
         run = (effect.group, effect.setting, effect.seed)
         effects = [row for row in self.effects if (row.group, row.setting, row.seed) != run]
         costs = [row for row in self.costs if (row.group, row.setting, row.seed) != run]
-        return Results((*effects, effect), (*costs, cost), self.machine)
+        return Results((*effects, effect), (*costs, cost))
 
 
 def digest(recipe: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ def read_results(path: Path) -> Results:
         return Results()
     content = json.loads(path.read_text(encoding="utf-8"))
     effects = [Effect(**{**row, "weights": tuple(row["weights"])}) for row in content["effects"]]
-    return Results(tuple(effects), tuple(Cost(**row) for row in content["costs"]), content["machine"])
+    return Results(tuple(effects), tuple(Cost(**row) for row in content["costs"]))
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -114,9 +114,6 @@ def write_results(results: Results, path: Path) -> None:
     def lines(rows: Sequence[Effect | Cost]) -> str:
         return ",\n".join(json.dumps(asdict(row)) for row in rows)
 
-    text = (
-        f'{{"machine": {json.dumps(results.machine)},\n"effects": [\n{lines(results.effects)}\n],\n'
-        f'"costs": [\n{lines(results.costs)}\n]}}\n'
-    )
+    text = f'{{"effects": [\n{lines(results.effects)}\n],\n"costs": [\n{lines(results.costs)}\n]}}\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -17,6 +17,8 @@ METADATA = "metadata"
 """What such a file is called, before its ending."""
 FILE = "file_name"
 READERS = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
+PLAIN = {pa.string(): str, pa.float64(): float}
+"""What makes one kind of values of those of several files."""
 
 
 def add_metadata(pictures: Dataset, folders: tuple[Path, ...]) -> Dataset:
@@ -46,8 +48,8 @@ def add_metadata(pictures: Dataset, folders: tuple[Path, ...]) -> Dataset:
         if name not in pictures.column_names:
             values = [row.get(name) for row in found]
             kind = _common(kinds)
-            if kind == pa.string():
-                values = [None if value is None else str(value) for value in values]
+            if plain := PLAIN.get(kind):
+                values = [None if value is None else plain(value) for value in values]
             table = table.append_column(name, pa.array(values, kind))
             features |= Features.from_arrow_schema(pa.schema([(name, kind)]))
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features(features)))

@@ -18,7 +18,7 @@ from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data
 
-__all__ = ["evaluate_again", "load_labelled", "recipe_of", "run_columns"]
+__all__ = ["evaluate_again", "load_labelled", "recipe_of", "run_columns", "run_of"]
 
 
 def evaluate_again(
@@ -90,7 +90,7 @@ def load_labelled(
 
 def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
     """Read which slices a run was trained on; nothing for a model that is not a run's."""
-    run = _run_of(model_or_run)
+    run = run_of(model_or_run)
     if run is None or not (run / "metrics.json").is_file():
         return {}
     found: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
@@ -105,11 +105,11 @@ def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
 
 def recipe_of(model_or_run: str | Path) -> Recipe | None:
     """Read the recipe of a run; None for a model that is not a run's."""
-    run = _run_of(model_or_run)
+    run = run_of(model_or_run)
     return load_recipe(run / "recipe.yaml") if run is not None else None
 
 
-def _run_of(model_or_run: str | Path) -> Path | None:
+def run_of(model_or_run: str | Path) -> Path | None:
     """Find the run directory that a model belongs to; None for a model that is not a run's."""
     found = resolve_model_dir(model_or_run)
     run = Path(found).parent

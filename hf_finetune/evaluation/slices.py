@@ -45,14 +45,22 @@ def name_slices(values: Sequence[Any], ends: Sequence[float] | None) -> list[str
 
 
 def _name(value: Any, ends: Sequence[float] | None, names: Sequence[str]) -> str:
-    if isinstance(value, str):
-        return value
-    if ends is None:
-        return number_name(value)
-    place = int(np.searchsorted(ends, value, side="left"))
+    number = _number(value) if ends is not None else None
+    if ends is None or number is None:
+        return value if isinstance(value, str) else number_name(value)
+    place = int(np.searchsorted(ends, number, side="left"))
     if place == 0:
         return f"up to {names[0]}"
     return f"above {names[-1]}" if place == len(ends) else f"{names[place - 1]} to {names[place]}"
+
+
+def _number(value: Any) -> float | None:
+    """Read what a column holds as a number: one text among them, in any split, makes texts of all."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _apart(ends: Sequence[float]) -> list[str]:

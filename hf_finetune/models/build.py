@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import timm
 import torch
@@ -28,12 +28,11 @@ from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 
-__all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "own_memory", "read_config"]
+__all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
 
 logger = logging.getLogger(__name__)
 
 Modality = Literal["image", "text"]
-AnyModel = TypeVar("AnyModel", bound=torch.nn.Module)
 
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -333,18 +332,6 @@ def _account_for_weights(
     if problems:
         raise InputError(problems)
     return _some(spent) if spent else ""
-
-
-def own_memory(model: AnyModel) -> AnyModel:
-    """Copy what a model has read from a file to memory of its own, in place, and give the model.
-
-    transformers 5.23 leaves weights where they are in the file, which may be at any byte. torch puts tensors on 64
-    bytes; elsewhere a convolution of torch 2.15 on a CPU with AVX-512 sums up in another order, and the same weights
-    give logits that differ in their last bit.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
-    return model
 
 
 def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:

@@ -7,9 +7,9 @@ from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StageSpec, S
 
 __all__ = ["write_stages"]
 
-LR = 1e-3
 SGD: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
 """Of a head that is trained on kept features, where an epoch takes no time."""
+OTHERS: dict[str, Any] = {"lr": 1e-3, "epochs": 1.0, "optimizer": OptimizerSpec()}
 
 
 def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, ...]:
@@ -24,13 +24,18 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
     Source: Howard & Ruder 2018, gradual unfreezing.
     """
     fields = {name: getattr(strategy, name) for name in StageSettings.model_fields}
+    head = {"name": "head", "train": "head", "carry_optimizer": False}
+    if how := fitted_by(strategy):
+        without_steps = {"optimizer": OptimizerSpec(), "fit": how}
+        return (StageSpec(**{**fields, **head, **without_steps}),)
+    usual = SGD if strategy.name == "features" else OTHERS
+    fields |= {name: value for name, value in usual.items() if fields[name] is None}
+    if strategy.max_steps is not None:
+        fields["epochs"] = strategy.epochs
     if strategy.name == "features":
-        return (_on_features(strategy, fields),)
+        return (StageSpec(**{**fields, **head}),)
     step = strategy.groups_per_stage
     selectors = ["head", *(f"last:{count}" for count in range(step, layer_groups, step)), "all"]
-    fields["lr"] = strategy.lr if strategy.lr is not None else LR
-    if strategy.epochs is None and strategy.max_steps is None:
-        fields["epochs"] = 1.0
     return tuple(
         StageSpec(
             **{
@@ -42,14 +47,3 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
         )
         for index, selector in enumerate(selectors if layer_groups else ["head"])
     )
-
-
-def _on_features(strategy: StrategySpec, fields: dict[str, Any]) -> StageSpec:
-    if how := fitted_by(strategy):
-        return StageSpec(**{**fields, "name": "head", "train": "head", "fit": how})
-    wanted = dict(SGD)
-    if strategy.max_steps is not None:
-        del wanted["epochs"]
-    given = strategy.model_fields_set
-    filled = {name: value for name, value in wanted.items() if name not in given or fields[name] is None}
-    return StageSpec(**{**fields, **filled, "name": "head", "train": "head", "carry_optimizer": False})

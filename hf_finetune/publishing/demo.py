@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import load_labelled, recipe_of, run_columns
+from hf_finetune.evaluation.again import load_labelled, recipe_of, run_columns, run_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
 from hf_finetune.evaluation.outputs import open_output
@@ -127,8 +127,7 @@ def prepare_page(model_or_run: str | Path, folder: Path) -> Page:
         except InputError as error:
             logger.info("The page has no examples. %s", error)
     columns = run_columns(model_or_run)
-    found = resolve_model_dir(model_or_run)
-    title = Path(found).parent.name if recipe is not None else Path(found).name
+    title = (run_of(model_or_run) or Path(resolve_model_dir(model_or_run))).absolute().name
     pairs = bool(columns.get("text_pair")) or any("text_pair" in example for example in examples)
     return Page(title, classifier, columns, pairs, examples, folder)
 

@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.evaluation.again import load_labelled, recipe_of
+from hf_finetune.evaluation.again import load_labelled, recipe_of, run_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.files import replacing_folder
@@ -146,10 +146,10 @@ def _check_choices(format: str, quantize: str | None) -> None:
 def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
     """Choose the folder, which is empty, not there, or an export of before."""
     if output is None:
-        if recipe_of(model_or_run) is None:
+        run = run_of(model_or_run)
+        if run is None:
             repair = "Only a run has a folder for it."
             raise InputError(Problem("--output", "must be given unless the model is a run", "", repair))
-        run = Path(resolve_model_dir(model_or_run)).parent
         return run / (format if quantize is None else f"{format}-{quantize}")
     if output.exists() and not output.is_dir():
         raise InputError(Problem("--output", "must be a folder", f"the file {str(output)!r}"))
@@ -168,10 +168,10 @@ def _on_cpu(classifier: Classifier) -> Classifier:
 
 def _split(model_or_run: str | Path, data: str | None) -> str | None:
     """Name the split to compare on: the test split, or the validation split of a run without one."""
-    recipe = recipe_of(model_or_run)
-    if data is not None or recipe is None:
+    run = run_of(model_or_run)
+    if data is not None or run is None:
         return None
-    metrics = Path(resolve_model_dir(model_or_run)).parent / "metrics.json"
+    metrics = run / "metrics.json"
     if metrics.is_file() and not json.loads(metrics.read_text(encoding="utf-8")).get("test"):
         logger.info("The run has no test split: the models are compared on its validation split.")
         return "validation"

@@ -247,6 +247,9 @@ class StrategySpec(StageSettings, _Strategy):
         description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
         "null = 0.001 (0.01 for sgd).",
     )
+    optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
+        default=None, description="Optimiser, by name; null = adamw (sgd for sgd)."
+    )
 
 
 class EvaluationSpec(Part):

@@ -93,7 +93,10 @@ def fit_linear(
                 break
             chosen = strength
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
-    return LinearFit(weight, bias - (0.0 if shifts is None else np.asarray(shifts)), chosen, losses)
+    if shifts is not None:
+        sure = target == "multi_label" and np.ptp(labels, axis=0) == 0
+        bias = bias - np.where(sure, 0.0, shifts)
+    return LinearFit(weight, bias, chosen, losses)
 
 
 def assign_folds(

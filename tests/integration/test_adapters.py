@@ -16,9 +16,9 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
-from hf_finetune.models.build import own_memory
 from hf_finetune.models.layout import head_names
 from hf_finetune.ready import plan
 from hf_finetune.recipe import load_recipe, parse_recipe

@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
+from typer.testing import CliRunner
 
+from hf_finetune.cli import app
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import load_pretrained, make_ready, plan
@@ -109,7 +111,10 @@ def assert_scikit_learns(folder, recipe, kind, class_weight):
 @pytest.mark.parametrize(("kind", "name", "classes"), [("image", "blue", 3), ("text", "bad", 2)])
 def test_a_fitted_head_gives_scarce_classes_their_share(tmp_path, recipes, done, kind, name, classes):
     weights = {"method": "class_weights", "weights": {name: 4.0}}
-    folder = run(with_stages(recipes[kind], {**FIT, "balance": weights}), tmp_path / "weighted").folder
+    weighted = with_stages(recipes[kind], {**FIT, "balance": weights})
+    folder = run(weighted, tmp_path / "weighted").folder
+    told = CliRunner().invoke(app, ["plan", str(folder / "recipe.yaml")]).output
+    assert "by cross-validation on the training split; balance: class_weights" in " ".join(told.split())
     assert_scikit_learns(folder, recipes[kind], kind, {0: 4.0, **dict.fromkeys(range(1, classes), 1.0)})
     shifted = run(with_stages(recipes[kind], {**FIT, "balance": "logit_adjustment"}), tmp_path / "shifted")
     plain, moved = weights_of(done[kind]), weights_of(shifted.folder)

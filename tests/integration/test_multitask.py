@@ -1,6 +1,7 @@
 """Runs of several tasks: what they leave, what they move, how they are stopped, and what looks at one task only."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.contents import check_finished, collect
+from hf_finetune.publishing.export import export
 from hf_finetune.ready_multitask import plan
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.run import run
@@ -87,6 +89,14 @@ def test_the_model_of_each_task_is_one_that_transformers_alone_loads(image_run, 
             assert scores.keys() == set(predictions.label_names)
             expected = [scores[name] for name in predictions.label_names]
             np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_an_exported_model_lies_in_the_run_of_its_task(tmp_path, image_run):
+    folder = tmp_path / "run"
+    shutil.copytree(image_run[0].folder, folder)
+    made = export(folder / "model" / "colour", format="torch_export")
+    assert made.folder == folder / "tasks" / "colour" / "torch_export"
+    assert sorted(path.name for path in (folder / "model").iterdir()) == ["colour", "shade"]
 
 
 def test_the_models_of_texts_are_too_one_of_classes_and_one_of_amounts(text_run):
@@ -304,6 +314,9 @@ def test_what_is_wrong_with_stages_is_told_without_data_too(images):
         "stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got 'size/accuracy'. "
         "Nearest: 'shade/accuracy'."
     )
+    content["model"]["path"] = "./nowhere"
+    told = refusal(lambda: plan(parse_recipe(content)))
+    assert "stages[0].optimizer must be" in told and "nowhere" in told
 
 
 def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_overrides(tmp_path, images):

@@ -17,10 +17,10 @@ from transformers import (
     pipeline,
 )
 
+from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.models.build import own_memory
 from hf_finetune.ready import plan
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.run import run

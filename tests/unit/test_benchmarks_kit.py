@@ -17,7 +17,7 @@ from benchmarks.kit import data, measure
 from benchmarks.kit.__main__ import PAGE, RESULTS, main
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS, Group, recipe_of
-from benchmarks.kit.measure import _equal_classes, current, shares
+from benchmarks.kit.measure import _equal_classes, current, digest_of, shares
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
 from hf_finetune.recipe import parse_recipe
@@ -129,8 +129,7 @@ def test_which_examples_are_right_is_read_as_it_was_written(count):
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = Results(
         (effect("a", 0, [1, 0, 1]), replace(effect("a", 1, [1, 1, 1]), weights=(0.5, 0.5, 2.0))),
-        (Cost("heads-dishes", "a", 0, "d", 1.5, None),),
-        "2 CPU cores",
+        (Cost("heads-dishes", "a", 0, "d", "2 CPU cores", 1.5, None),),
     )
     write_results(rows, tmp_path / "kit.json")
     assert read_results(tmp_path / "kit.json") == rows
@@ -175,17 +174,18 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
     effects = [effect(first, seed, [1] * 5 + [0] * 5, group) for seed in range(2)]
     effects += [effect(setting, seed, [1] * 10, group) for setting in (second, third) for seed in range(2)]
     costs = [
-        Cost(group, setting, seed, "d", seconds + seed, peak)
+        Cost(group, setting, seed, "d", "2 CPU cores", seconds + seed, peak)
         for setting, seconds, peak in ((first, 10.0, 2**30), (second, 15.25, 2**29))
         for seed in range(2)
     ]
-    costs.append(Cost(group, third, 0, "d", 21.0, None))
-    text = render(Results(tuple(effects), tuple(costs), "2 CPU cores"))
+    costs.append(Cost(group, third, 0, "d", "2 CPU cores", 20.0, None))  # beside 10.0 of the same seed
+    costs.append(Cost(group, third, 1, "d", "64 CPU cores", 1.0, None))
+    text = render(Results(tuple(effects), tuple(costs)))
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines[0] == f"| `{first}` | 0.500 |  |  |  | 10.5 s | 1,024 MiB |"
     assert lines[1].startswith(f"| `{second}` | 1.000 | +0.500 | +0.")
     assert lines[1].endswith("| better | 1.50 | 0.50 |") and lines[2].endswith("| better | 2.00 |  |")
-    assert "1,000 reviews; the head: accuracy, 2 seeds" in text and "measured on 2 CPU cores" in text
+    assert "1,000 reviews; the head: accuracy, 2 seeds. Time and memory of 2 seeds, on 2 CPU cores.\n" in text
     assert "1,000 reviews" not in render(
         Results(tuple(effects[:-1]), tuple(costs))
     )  # not measured to the end
@@ -195,25 +195,19 @@ def test_the_page_in_the_documents_is_that_of_the_rows_and_these_are_of_the_reci
     results = read_results(RESULTS)
     assert PAGE.read_text(encoding="utf-8") == render(results)
     for row in (*results.effects, *results.costs):
-        group = GROUPS[row.group]
-        assert digest(recipe_of(group, row.setting, "", row.seed)) == row.digest
+        assert digest_of(row.group, row.setting, row.seed) == row.digest
     assert str(ROOT) not in RESULTS.read_text(encoding="utf-8")
 
 
-def test_rows_of_what_is_no_longer_compared_are_left_out():
-    made = digest(recipe_of(GROUPS["heads-dishes"], "head: linear", "", 1))
-    kept = replace(effect("head: linear", 1, [1]), digest=made)
-    cost = Cost(
-        "heads-dishes",
-        "head: linear",
-        0,
-        digest(recipe_of(GROUPS["heads-dishes"], "head: linear", "", 0)),
-        1.5,
-        None,
-    )
+def test_rows_of_what_is_no_longer_compared_are_left_out(monkeypatch):
+    run = ("heads-dishes", "head: linear")
+    kept = replace(effect("head: linear", 1, [1]), digest=digest_of(*run, 1))
+    cost = Cost(*run, 0, digest_of(*run, 0), "2 CPU cores", 1.5, None)
     old = [effect("head: linear", 0, [1]), effect("head: round", 0, [1]), effect("x", 0, [1], group="gone")]
     rows = Results((kept, *old), (cost, replace(cost, digest="d")))
     assert current(rows) == Results((kept,), (cost,))
+    monkeypatch.setattr(data, "TRAIN", 10)
+    assert current(rows) == Results()  # other examples
 
 
 def test_an_unknown_group_is_told(capsys):
@@ -254,7 +248,7 @@ def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(t
     assert {recipe["seed"] for recipe, *_ in asked} == {0, 1}
     assert all(row.value == 2 / 3 and row.right == pack(np.array([1, 0, 1])) for row in rows.effects)
     assert {row.seconds for row in rows.costs} == {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
-    assert current(rows) == rows and rows.machine == "4 CPU cores"
+    assert current(rows) == rows and {row.machine for row in rows.costs} == {"4 CPU cores"}
     assert "1,000 reviews; the head: accuracy, 2 seeds" in (tmp_path / "kit.md").read_text(encoding="utf-8")
     assert measuring(tmp_path, "features-reviews", "--seeds", "2") == rows and len(asked) == 6
     again = measuring(tmp_path, "--again", "--seeds", "1", "features-reviews")
@@ -265,7 +259,7 @@ def test_each_setting_and_seed_runs_once_and_what_is_known_only_if_asked_again(t
 def test_runs_at_a_time_have_cores_of_their_own_and_as_many_each(tmp_path, asked, texts):
     rows = measuring(tmp_path, "balance-reviews", "--seeds", "1", "--lanes", "2")
     assert {(cores, threads) for *_, cores, threads in asked} <= {((1, 2), 2), ((5, 7), 2)}
-    assert rows.machine == "2 CPU cores each, 2 runs at a time"
+    assert {row.machine for row in rows.costs} == {"2 CPU cores each, 2 runs at a time"}
     assert shares(3) == [[1], [2], [5]] and shares(1) == [[1, 2, 5, 7]]
     # of the test examples two are of one class and one of the other
     assert {(row.value, row.weights) for row in rows.effects} == {(0.75, (0.75, 0.75, 1.5))}

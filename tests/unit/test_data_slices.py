@@ -204,6 +204,15 @@ def test_numbers_of_several_metadata_files_stay_numbers(pictures):
     assert set(slices_of(pictures, "test").values()) == {None}
 
 
+def test_numbers_of_several_kinds_may_be_large(pictures):
+    for name, kind in (("cake", pa.int64()), ("soup", pa.float64())):
+        taken = pa.array([1_700_000_000_000_000_001], pa.int64()).cast(kind, safe=False)
+        table = pa.table({"file_name": ["0.png"], "style": taken})
+        parquet.write_table(table, pictures / "train" / name / "metadata.parquet")
+    (pictures / "test" / "cake" / "metadata.csv").write_text("file_name,style\n0.png,\n", encoding="utf-8")
+    assert {value for value in slices_of(pictures).values() if value} == {1.7e18}
+
+
 def test_metadata_is_not_read_and_not_spoken_of_where_nobody_asks_for_it(pictures):
     (pictures / "train" / "metadata.csv").write_text("nonsense", encoding="utf-8")
     (pictures / "train" / "cake" / "metadata.csv").write_text("nonsense", encoding="utf-8")

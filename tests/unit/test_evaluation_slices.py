@@ -132,6 +132,11 @@ def test_many_different_numbers_become_quarters_of_the_training_examples():
     ]  # fmt: skip
 
 
+def test_numbers_that_are_read_as_texts_are_in_the_quarters_of_training():
+    names = name_slices(["0.0", "4", "n/a", "nan", None, "100"], [3.75, 6.5, 9.25])
+    assert names == ["up to 3.75", "3.75 to 6.5", "n/a", "nan", MISSING, "above 9.25"]
+
+
 def test_few_numbers_and_texts_are_slices_each():
     assert quartiles([2019.0, 2020.0, None] * 9) is None and quartiles(["x", "y"]) is None
     assert name_slices([2019.0, None, 0.5], None) == ["2019", MISSING, "0.5"]

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
+from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.errors import InputError
 from hf_finetune.models.adapters import (
     adapted_layers,
@@ -20,7 +21,6 @@ from hf_finetune.models.adapters import (
     merge_adapter,
     uncalled_layers,
 )
-from hf_finetune.models.build import own_memory
 from hf_finetune.models.export import export_adapter
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.plan.selectors import select

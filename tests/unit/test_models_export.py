@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from hf_finetune.data.images import processor_transform
+from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.errors import InputError
-from hf_finetune.models.build import build_model, load_processor, own_memory, read_config
+from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model, set_image_size
 
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)

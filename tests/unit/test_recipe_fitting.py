@@ -103,6 +103,9 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
     )
     (stage,) = write_stages(usual.strategy, 3)
     assert (stage.optimizer.name, stage.lr) == ("adamw", 1e-2)  # given, though it is what stages have too
+    left_out = parse_recipe(recipe(strategy={"name": "features", "classifier": "sgd"}))
+    again = parse_recipe(left_out.model_dump(mode="json"))
+    assert write_stages(again.strategy, 3) == write_stages(left_out.strategy, 3) == short
     adam = OptimizerSpec(name="adam")
     given = StrategySpec(
         name="features", classifier="sgd", max_steps=9, lr=0.5, optimizer=adam, schedule="cosine"
