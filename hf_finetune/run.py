@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
@@ -47,10 +46,9 @@ from hf_finetune.run_weights import load_left
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
-from hf_finetune.staging.aligning import AlignTo
-from hf_finetune.staging.balancing import balance_of
-from hf_finetune.staging.distilling import Teacher
+from hf_finetune.staging.balancing import Balance, balance_of
 from hf_finetune.staging.fitting import FITS, fit_line
+from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.objective import finite_logits
 from hf_finetune.staging.regularizing import pretrained_weights
@@ -81,21 +79,6 @@ class RunResult:
     headline: tuple[str, ...]
     unpublished: tuple[Problem, ...] = ()
     publish_later: str = ""
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What a stage goes by beside its examples.
-
-    Attributes:
-        teacher: A model to learn from; None without one.
-        align: Another domain for which features are made alike; None without one.
-        pretrained: The checkpoint's weights by name, if a stage pulls back to them.
-    """
-
-    teacher: Teacher | None
-    align: AlignTo | None
-    pretrained: Mapping[str, torch.Tensor]
 
 
 def run(
@@ -184,7 +167,10 @@ def _run(
         if index > 0 or ready.pretrains:
             model = load_left(ready, folder, index)
         model = compress(model, stage)
-        cache, beside = settings[index], Beside(teachers[index], alignments[index], pretrained)
+        beside = Beside(
+            teachers[index], alignments[index], pretrained, _balance(ready, stage), mix_of(ready, stage)
+        )
+        cache = settings[index]
         manifest = _run_stage(model, index, ready, inputs, cache, beside, manifest, folder, state, callbacks)
     metrics: dict[str, Any] = {}
     if state.is_main_process:
@@ -210,6 +196,34 @@ def _run(
             write_card(folder)
     wait_for_all(state)
     return RunResult(folder, metrics, ready.headline)
+
+
+def _balance(ready: Ready, stage: StageSpec) -> Balance | None:
+    """Say how scarce classes get their share; of several tasks each has its own in its loss."""
+    data = ready.data
+    if ready.parts:
+        return None
+    return balance_of(stage.balance, data.target, data.train["label"], data.label_names)
+
+
+def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
+    return StageData(
+        ready.data.target,
+        inputs.train,
+        inputs.collate,
+        inputs.validation,
+        inputs.lengths,
+        count_workers(ready.recipe.data.workers, state),
+    )
+
+
+def _judging(ready: Ready, best: str | None) -> Judging:
+    return Judging(
+        ready.recipe.evaluation.batch_size,
+        score_tasks(ready) if ready.parts else _trainer_metrics(ready),
+        best,
+        best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
+    )
 
 
 def _run_stage(
@@ -240,18 +254,11 @@ def _run_stage(
             model,
             stage,
             planned,
+            _stage_data(ready, inputs, state),
             folder=stage_folder(folder, index, stage.name),
-            target=ready.data.target,
-            train=inputs.train,
-            validation=inputs.validation,
-            collate=inputs.collate,
-            compute_metrics=score_tasks(ready) if ready.parts else _trainer_metrics(ready),
-            best_metric=best,
-            greater_is_better=best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
-            lengths=inputs.lengths,
-            evaluation_batch_size=recipe.evaluation.batch_size,
+            judging=_judging(ready, best),
+            beside=beside,
             speed=recipe.speed,
-            workers=count_workers(recipe.data.workers, state),
             seed=(recipe.seed + index) % 2**32,
             resume=resumes,
             callbacks=[*callbacks, *zeros],
@@ -259,15 +266,6 @@ def _run_stage(
             keep_optimizer=any(other.carry_optimizer for other in following),
             cache=cache,
             track=recipe.track,
-            teacher=beside.teacher,
-            align=beside.align,
-            pretrained=beside.pretrained,
-            balance=None
-            if ready.parts
-            else balance_of(
-                stage.balance, ready.data.target, ready.data.train["label"], ready.data.label_names
-            ),
-            mix=mix_of(ready, stage),
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun

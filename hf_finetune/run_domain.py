@@ -44,6 +44,7 @@ from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.run_folder import write_manifest
 from hf_finetune.run_weights import BACKBONE, pretraining_folder
 from hf_finetune.staging.aligning import AlignTo
+from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest
 from hf_finetune.staging.masking import masked_loss
 from hf_finetune.staging.stage import StageResult, train_stage
@@ -194,23 +195,17 @@ def _train(
     resumes: bool,
 ) -> StageResult:
     recipe = ready.recipe
+    workers = count_workers(recipe.data.workers, state)
+    data = StageData("", found.train, found.collate, lengths=found.lengths, workers=workers)
     return train_stage(
         found.model,
         found.stage,
         found.planned,
+        data,
         folder=place,
-        target="",
-        loss=masked_loss(ready.task.modality),
-        train=found.train,
-        validation=None,
-        collate=found.collate,
-        compute_metrics=lambda prediction: {},
-        best_metric=None,
-        greater_is_better=False,
-        lengths=found.lengths,
-        evaluation_batch_size=recipe.evaluation.batch_size,
+        judging=Judging(recipe.evaluation.batch_size),
+        beside=Beside(loss=masked_loss(ready.task.modality)),
         speed=recipe.speed,
-        workers=count_workers(recipe.data.workers, state),
         seed=(recipe.seed - 1) % 2**32,
         resume=resumes,
         callbacks=callbacks,

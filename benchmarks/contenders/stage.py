@@ -14,6 +14,7 @@ from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.prefix_cache import CacheSettings
+from hf_finetune.staging.given import Judging, StageData
 from hf_finetune.staging.stage import StageResult, train_stage
 
 __all__ = ["collate", "run_stage"]
@@ -58,17 +59,10 @@ def run_stage(
         model,
         spec,
         planned,
+        StageData("single_label", train, collate, workers=workers),
         folder=Path(folder) / "stage",
-        target="single_label",
-        train=train,
-        validation=None,
-        collate=collate,
-        compute_metrics=lambda prediction: {},
-        best_metric=None,
-        greater_is_better=False,
-        evaluation_batch_size=64,
+        judging=Judging(64),
         speed=settings,
-        workers=workers,
         seed=seed,
         callbacks=callbacks,
         cache=cache,

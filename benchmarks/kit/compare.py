@@ -7,10 +7,11 @@ import numpy as np
 
 from benchmarks.kit.results import Effect, unpack
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["BETTER", "UNSEEN", "WORSE", "Comparison", "compare"]
 
 RESAMPLES = 2_000
 LEVEL = 0.95
+BETTER, WORSE, UNSEEN = "better", "worse", "no difference seen"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Comparison:
     def verdict(self) -> str:
         """Say what the interval allows to say."""
         low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "no difference seen"
+        return BETTER if low > 0 else WORSE if high < 0 else UNSEEN
 
 
 def compare(rows: Sequence[Effect], others: Sequence[Effect]) -> Comparison:

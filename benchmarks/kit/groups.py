@@ -168,8 +168,8 @@ BALANCES: dict[str, Changes] = {
 }
 TEXT_BALANCES: dict[str, Changes] = {
     **BALANCES,
-    "balance: {method: class_weights, weights: {'0': 3.0}}": {
-        "stage.balance": {"method": "class_weights", "weights": {"0": 3.0}}
+    "balance: {method: class_weights, weights: {negative: 3.0}}": {
+        "stage.balance": {"method": "class_weights", "weights": {"negative": 3.0}}
     },
 }
 RATES: dict[str, Changes] = {

@@ -1,9 +1,9 @@
 """The page of all options: ``docs/kit.md``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
 
-from benchmarks.kit.compare import compare
+from benchmarks.kit.compare import BETTER, UNSEEN, WORSE, compare
 from benchmarks.kit.groups import GROUPS
 from benchmarks.kit.proofs import proofs_table
 from benchmarks.kit.results import Cost, Effect, Results
@@ -40,12 +40,10 @@ COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory
 
 def render(results: Results) -> str:
     """Write the page from what was measured; groups that are not measured to the end are left out."""
-    parts, title = [HEAD], ""
-    for name, group in GROUPS.items():
-        rows = [row for row in results.effects if row.group == name]
-        seeds = {row.seed for row in rows}
-        if not rows or len(rows) < len(seeds) * len(group.settings):
-            continue
+    whole = {name: rows for name in GROUPS if (rows := _whole(results, name))}
+    parts, title = [HEAD, _in_short(whole)], ""
+    for name, rows in whole.items():
+        group, seeds = GROUPS[name], {row.seed for row in rows}
         if group.title != title:
             title = group.title
             parts.append(f"## {title}\n")
@@ -56,6 +54,29 @@ def render(results: Results) -> str:
         parts.append(_table(list(group.settings), rows, costs))
     parts += [PROOFS, proofs_table()]
     return "\n".join(parts)
+
+
+def _whole(results: Results, name: str) -> list[Effect]:
+    """Give the rows of a group; none if a setting was not run with every seed."""
+    rows = [row for row in results.effects if row.group == name]
+    seeds = {row.seed for row in rows}
+    return rows if len(rows) == len(seeds) * len(GROUPS[name].settings) else []
+
+
+def _in_short(whole: Mapping[str, Sequence[Effect]]) -> str:
+    """Name what is better than without it, what is worse, and how many are neither."""
+    found: dict[str, list[str]] = {BETTER: [], WORSE: [], UNSEEN: []}
+    for name, rows in whole.items():
+        first, *others = (
+            [row for row in rows if row.setting == setting] for setting in GROUPS[name].settings
+        )
+        for other in others:
+            compared = compare(other, first)
+            words = f"`{other[0].setting}` ({name.rpartition('-')[2]}, {_signed(compared.difference)})"
+            found[compared.verdict].append(words)
+    lines = [f"- *{verdict}*: {', '.join(found[verdict]) or 'none'}." for verdict in (BETTER, WORSE)]
+    count = sum(map(len, found.values()))
+    return "\n".join(["## In short\n", *lines, f"- *{UNSEEN}*: the other {len(found[UNSEEN])} of {count}.\n"])
 
 
 def _table(settings: Sequence[str], rows: Sequence[Effect], costs: Sequence[Cost]) -> str:
@@ -78,9 +99,10 @@ def _signed(value: float) -> str:
 
 
 def _comparable(costs: Sequence[Cost], first: str) -> list[Cost]:
-    """Keep the costs of one machine: that on which the first setting was measured last."""
-    machines = [cost.machine for cost in costs if cost.setting == first]
-    return [cost for cost in costs if cost.machine == machines[-1]] if machines else []
+    """Keep the costs that the first setting has too: of the machine on which it was measured last, and its seeds."""
+    base = [cost for cost in costs if cost.setting == first]
+    there = {(cost.machine, cost.seed) for cost in base if cost.machine == base[-1].machine}
+    return [cost for cost in costs if (cost.machine, cost.seed) in there]
 
 
 def _timed(costs: Sequence[Cost]) -> str:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
+from hf_finetune.staging.given import Judging, StageData
 from hf_finetune.staging.stage import train_stage
 
 __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
@@ -92,17 +93,10 @@ def take_steps(
         trained,
         stage,
         planned,
+        StageData(target, examples, collate),
         folder=folder,
-        target=target,
-        train=examples,
-        validation=None,
-        collate=collate,
-        compute_metrics=lambda prediction: {},
-        best_metric=None,
-        greater_is_better=False,
-        evaluation_batch_size=stage.batch_size,
+        judging=Judging(stage.batch_size),
         speed=speed or SpeedSpec(),
-        workers=0,
         seed=0,
         callbacks=[*callbacks, _NoCheckpoints()],
     )

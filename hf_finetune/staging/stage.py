@@ -1,7 +1,7 @@
 """Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,21 +29,21 @@ from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
-from hf_finetune.staging.aligning import Alignment, AlignTo
+from hf_finetune.staging.aligning import Alignment
 from hf_finetune.staging.arguments import training_arguments
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 from hf_finetune.staging.checkpoints import last_checkpoint
-from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.faster import Faster, make_faster
-from hf_finetune.staging.fitting import Fitted, fit_head
+from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.given import NOTHING, Beside, Judging, StageData
 from hf_finetune.staging.objective import training_loss, with_loss
 from hf_finetune.staging.regularizing import Regular, regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.staging.sharing import SharedBuffers
-from hf_finetune.staging.task_mixing import Mix, MixedTrainer, RestingHeads
+from hf_finetune.staging.task_mixing import MixedTrainer, RestingHeads
 from hf_finetune.staging.trainer import StagedTrainer
 from hf_finetune.staging.weights import WEIGHTS, save_weights
 
@@ -88,32 +88,19 @@ def train_stage(
     model: PreTrainedModel,
     stage: StageSpec,
     planned: StagePlan,
+    data: StageData,
     *,
     folder: Path,
-    target: str,
-    train: Dataset,
-    validation: Dataset | None,
-    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
-    compute_metrics: Callable[[Any], dict[str, float]],
-    best_metric: str | None,
-    greater_is_better: bool,
-    evaluation_batch_size: int,
-    lengths: Sequence[int] | None = None,
+    judging: Judging,
     speed: SpeedSpec,
-    workers: int,
     seed: int,
+    beside: Beside = NOTHING,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     carry_from: Path | None = None,
     keep_optimizer: bool = False,
     cache: CacheSettings | None = None,
     track: Sequence[str] = (),
-    teacher: Teacher | None = None,
-    balance: Balance | None = None,
-    pretrained: Mapping[str, torch.Tensor] | None = None,
-    align: AlignTo | None = None,
-    loss: Callable[..., torch.Tensor] | None = None,
-    mix: Mix | None = None,
 ) -> StageResult:
     """Train a stage and leave its best weights in ``folder``, under in-memory names.
 
@@ -121,134 +108,104 @@ def train_stage(
         model: As the stage before left it. It is changed in place.
         stage: The stage of the recipe.
         planned: What it trains.
+        data: Its examples.
         folder: The stage's folder.
-        target: ``single_label``, ``multi_label`` or ``regression``.
-        train: Training examples, ready for the model.
-        validation: Validation examples, or None.
-        collate: Makes a batch.
-        compute_metrics: From an ``EvalPrediction``.
-        best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
-        greater_is_better: Which way that metric is better.
-        evaluation_batch_size: Examples per process and forward pass.
-        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
+        judging: How it is judged, and by what its checkpoint is chosen.
         speed: Precision, memory layout and compilation.
-        workers: Data loader processes.
         seed: Seed of this stage.
+        beside: What it goes by beside its examples.
         resume: Whether to go on at the last checkpoint in ``folder``.
         callbacks: Further callbacks.
         carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
         keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
         cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
         track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
-        teacher: A model to learn from beside the labels. It needs whole inputs: ``cache`` must be None then.
-        balance: How scarce classes get their share; None leaves them as they are.
-        pretrained: The checkpoint's weights, to which ``regularize.l2_sp`` pulls back.
-        align: Inputs of another domain for which features are made alike; ``cache`` must be None then, too.
-        loss: Gives the loss from outputs and labels in the place of that for ``target``.
-        mix: Several tasks, whose loss takes the place of the target's; None for one.
     Raises:
         InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
         DivergedError: If the loss is no longer a number.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    if loss is None:
-        loss = mix.loss if mix is not None else balanced_loss(target, balance, stage.label_smoothing)
-    if align is not None and speed.compile == "auto":
+    loss = _loss(stage, data, beside)
+    if beside.align is not None and speed.compile == "auto":
         speed = speed.model_copy(update={"compile": False})  # features are read inside the model
     fast = make_faster(
         model,
         stage,
         planned,
         folder=folder,
-        train=train,
-        validation=validation,
-        collate=collate,
+        train=data.train,
+        validation=data.validation,
+        collate=data.collate,
         loss=loss,
         speed=speed,
-        workers=workers,
+        workers=data.workers,
         settings=cache,
         resume=resume,
     )
-    cached = fast.cache
-    if cached is not None:
-        train, validation, collate = cached.train, cached.validation, cached.collate
-    elif fast.views is not None:
-        train = cycle(train, fast.views)  # it began with a cache, which cannot be kept any more
-    if how := fitted_by(stage):
-        fitted = fit_head(
-            model,
-            planned.trainable,
-            fast,
-            how=how,
-            target=target,
-            train=train,
-            validation=validation,
-            collate=collate,
-            compute_metrics=with_loss(compute_metrics, loss),
-            batch_size=stage.batch_size,
-            evaluation_batch_size=evaluation_batch_size,
-            workers=workers,
-            seed=seed,
-            balance=balance,
-        )
-        return _end_fit(model, fitted, fast, folder)
+    data = _behind(fast, data)
+    judging = replace(judging, compute_metrics=with_loss(judging.compute_metrics, loss))
+    if fitted_by(stage):
+        return _fit(model, stage, planned, data, judging, fast, folder, seed, beside.balance)
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
         # class) computes uncompiled, with no more than a warning.
         torch.compiler.reset()
+    alignment = None
+    if beside.align is not None:
+        train, collate, alignment = beside.align.join(model, data.train, data.collate, seed)
+        data = replace(data, train=train, collate=collate)
+        if len(planned.trainable) < sum(1 for _ in model.parameters()):
+            fast = replace(fast, report=CacheReport(False, SAME_WAY))
+    folder.mkdir(parents=True, exist_ok=True)
     regular = regular_of(
         stage,
         planned,
         classes=model.config.num_labels,
         seed=seed,
-        pretrained=pretrained,
-        best_metric=best_metric,
-        greater_is_better=greater_is_better,
+        pretrained=beside.pretrained,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
     )
-    alignment = None
-    if align is not None:
-        train, collate, alignment = align.join(model, train, collate, seed)
-        if len(planned.trainable) < sum(1 for _ in model.parameters()):
-            fast = replace(fast, report=CacheReport(False, SAME_WAY))
-    folder.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(
         stage,
         planned,
         fast.way,
         folder=folder,
-        evaluates=validation is not None,
-        best_metric=best_metric,
-        greater_is_better=greater_is_better,
-        evaluation_batch_size=evaluation_batch_size,
-        workers=workers,
+        evaluates=data.validation is not None,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
+        evaluation_batch_size=judging.batch_size,
+        workers=data.workers,
         seed=seed,
         track=track,
     )
-    stopping = _early_stopping(stage, best_metric)
+    stopping = _early_stopping(stage, judging.best_metric)
     interrupt = InterruptCallback()
-    trainer = (StagedTrainer if mix is None else MixedTrainer)(
+    trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=training_loss(loss, target, teacher, regular, alignment),
+        loss=training_loss(loss, data.target, beside.teacher, regular, alignment),
         alignment=alignment,
-        lengths=lengths,
-        sampler=_sampler(balance, mix, stage, lengths, seed),
-        prefix=cached.entry if cached is not None else None,
-        teacher=teacher,
+        lengths=data.lengths,
+        sampler=_sampler(beside, stage, data.lengths, seed),
+        prefix=fast.cache.entry if fast.cache is not None else None,
+        teacher=beside.teacher,
         regular=regular,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=collate,
-        compute_metrics=with_loss(compute_metrics, loss),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.collate,
+        compute_metrics=judging.compute_metrics,
         callbacks=[
             *filter(None, [stopping, alignment]),
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
-            _EpochCallback(train),
-            *([RestingHeads()] if mix is not None else []),  # what moves weights passes over those at rest
+            _EpochCallback(data.train),
+            *(
+                [RestingHeads()] if beside.mix is not None else []
+            ),  # what moves weights passes over those at rest
             *regular.callbacks,
             *callbacks,
             SharedBuffers(),
@@ -258,7 +215,7 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     checkpoint = _go_on(trainer, folder, stopping, regular, alignment) if resume else None
     try:
-        passing = cached.entry.passing() if cached is not None else nullcontext()
+        passing = fast.cache.entry.passing() if fast.cache is not None else nullcontext()
         reading = alignment.watching() if alignment is not None else nullcontext()
         with naming_lost_processes(PartialState()), passing, reading:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -267,16 +224,68 @@ def train_stage(
     interrupt.stop_if_asked(arguments)
     release(model)
     if keep_optimizer:
-        _keep_optimizer(trainer, folder, best_metric)
+        _keep_optimizer(trainer, folder, judging.best_metric)
+    _leave(trainer, model, folder)
+    averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
+    return _result(trainer.state, judging.best_metric, fast, averaged)
+
+
+def _loss(stage: StageSpec, data: StageData, beside: Beside) -> Callable[..., torch.Tensor]:
+    if beside.loss is not None:
+        return beside.loss
+    if beside.mix is not None:
+        return beside.mix.loss
+    return balanced_loss(data.target, beside.balance, stage.label_smoothing)
+
+
+def _behind(fast: Faster, data: StageData) -> StageData:
+    """Give the examples behind the frozen prefix, where that is kept."""
+    if fast.cache is not None:
+        kept = fast.cache
+        return replace(data, train=kept.train, validation=kept.validation, collate=kept.collate)
+    if fast.views is not None:
+        return replace(
+            data, train=cycle(data.train, fast.views)
+        )  # it began with a cache that cannot be kept any more
+    return data
+
+
+def _leave(trainer: StagedTrainer, model: PreTrainedModel, folder: Path) -> None:
+    """Write the weights that go on."""
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
     trainer.accelerator.wait_for_everyone()
-    averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
-    return _result(trainer.state, best_metric, fast, averaged)
 
 
-def _end_fit(model: PreTrainedModel, fitted: Fitted, fast: Faster, folder: Path) -> StageResult:
+def _fit(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    data: StageData,
+    judging: Judging,
+    fast: Faster,
+    folder: Path,
+    seed: int,
+    balance: Balance | None,
+) -> StageResult:
+    """Find the head at once, and leave the weights as ``train_stage`` does."""
+    fitted = fit_head(
+        model,
+        planned.trainable,
+        fast,
+        how=fitted_by(stage),
+        target=data.target,
+        train=data.train,
+        validation=data.validation,
+        collate=data.collate,
+        compute_metrics=judging.compute_metrics,
+        batch_size=stage.batch_size,
+        evaluation_batch_size=judging.batch_size,
+        workers=data.workers,
+        seed=seed,
+        balance=balance,
+    )
     release(model)
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
@@ -316,19 +325,15 @@ def _go_on(
 
 
 def _sampler(
-    balance: Balance | None,
-    mix: Mix | None,
-    stage: StageSpec,
-    lengths: Sequence[int] | None,
-    seed: int,
+    beside: Beside, stage: StageSpec, lengths: Sequence[int] | None, seed: int
 ) -> Sampler[int] | None:
     """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
     examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
-    if mix is not None:
-        return mix.sampler(seed, lengths, examples_per_step)
-    if balance is None or balance.classes is None:
+    if beside.mix is not None:
+        return beside.mix.sampler(seed, lengths, examples_per_step)
+    if beside.balance is None or beside.balance.classes is None:
         return None
-    return BalancedSampler(balance.classes, seed, lengths, examples_per_step)
+    return BalancedSampler(beside.balance.classes, seed, lengths, examples_per_step)
 
 
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:

@@ -17,7 +17,7 @@ def told(monkeypatch):
     calls = []
 
     def train_stage(*arguments, **options):
-        calls.append(options)
+        calls.append((arguments[-1].train, options["beside"].balance))
         return original(*arguments, **options)
 
     original = running.train_stage
@@ -35,9 +35,9 @@ def test_the_sampler_knows_the_class_of_each_example(tmp_path, told, reviews, be
     recipe = tiny_text_recipe(table, bert_checkpoint, evaluation={"folds": folds, "linear_probe": None})
     run(short(recipe, "sampler"), tmp_path / "run")
     assert len(told) == 2 * (1 + (folds or 0))
-    for options in told:
-        assert [example["labels"] for example in options["train"]] == list(options["balance"].classes)
-        assert set(options["balance"].classes) == {0, 1}
+    for train, balance in told:
+        assert [example["labels"] for example in train] == list(balance.classes)
+        assert set(balance.classes) == {0, 1}
 
 
 def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told, bert_checkpoint):
@@ -53,7 +53,7 @@ def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told
     data = {"path": str(tmp_path / "topics.jsonl"), "split": {"validation": 0.0, "test": 0.0}}
     recipe = parse_recipe({**recipe.model_dump(mode="json"), "data": data})
     run(short(recipe, "class_weights"), tmp_path / "run")
-    assert told[0]["balance"].factors == pytest.approx((1.0, 2.0, 5.0))
+    assert told[0][1].factors == pytest.approx((1.0, 2.0, 5.0))
 
 
 def test_the_sampler_goes_with_what_a_frozen_prefix_gave(tmp_path, told, reviews, bert_checkpoint):

@@ -9,6 +9,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.staging.given import Judging, StageData
 from hf_finetune.staging.stage import stage_folder, train_stage
 
 __all__ = [
@@ -198,17 +199,10 @@ def train_stages(
             model,
             stage,
             planned,
+            StageData("single_label", data, collator, validation),
             folder=stage_folder(folder, index, stage.name),
-            target="single_label",
-            train=data,
-            validation=validation,
-            collate=collator,
-            compute_metrics=compute_metrics,
-            best_metric=best_metric,
-            greater_is_better=True,
-            evaluation_batch_size=4,
+            judging=Judging(4, compute_metrics, best_metric, greater_is_better=True),
             speed=speed or SpeedSpec(),
-            workers=0,
             seed=index,
             callbacks=[*(seen[-1:] if watched else ()), *callbacks],
         )

@@ -179,13 +179,19 @@ def test_the_page_has_a_row_for_each_setting_and_what_it_costs():
         for seed in range(2)
     ]
     costs.append(Cost(group, third, 0, "d", "2 CPU cores", 20.0, None))  # beside 10.0 of the same seed
-    costs.append(Cost(group, third, 1, "d", "64 CPU cores", 1.0, None))
+    costs += [Cost(group, third, 1, "d", "64 CPU cores", 1.0, None)]
+    costs += [Cost(group, third, 2, "d", "2 CPU cores", 1.0, None)]  # of which there is none to compare with
     text = render(Results(tuple(effects), tuple(costs)))
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines[0] == f"| `{first}` | 0.500 |  |  |  | 10.5 s | 1,024 MiB |"
     assert lines[1].startswith(f"| `{second}` | 1.000 | +0.500 | +0.")
     assert lines[1].endswith("| better | 1.50 | 0.50 |") and lines[2].endswith("| better | 2.00 |  |")
     assert "1,000 reviews; the head: accuracy, 2 seeds. Time and memory of 2 seeds, on 2 CPU cores.\n" in text
+    words = f"`{second}` (reviews, +0.500), `{third}` (reviews, +0.500)"
+    assert (
+        f"## In short\n\n- *better*: {words}.\n- *worse*: none.\n- *no difference seen*: the other 0 of 2.\n"
+        in text
+    )
     assert "1,000 reviews" not in render(
         Results(tuple(effects[:-1]), tuple(costs))
     )  # not measured to the end

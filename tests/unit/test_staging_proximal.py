@@ -12,6 +12,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.staging.given import Beside
 from hf_finetune.staging.proximal import (
     GradientNoise,
     ProximalSteps,
@@ -132,7 +133,7 @@ def with_start(start):
     from hf_finetune.staging.stage import train_stage
 
     def train(*arguments, **options):
-        return train_stage(*arguments, pretrained=start, **options)
+        return train_stage(*arguments, beside=Beside(pretrained=start), **options)
 
     return train
 
