@@ -182,6 +182,7 @@ def train_stage(
     )
     stopping = _early_stopping(stage, judging.best_metric)
     interrupt = InterruptCallback()
+    resting = [RestingHeads()] if beside.mix is not None else []  # before what moves weights: it spares them
     trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
@@ -203,9 +204,7 @@ def train_stage(
             *filter(None, [stopping, alignment]),
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
             _EpochCallback(data.train),
-            *(
-                [RestingHeads()] if beside.mix is not None else []
-            ),  # what moves weights passes over those at rest
+            *resting,
             *regular.callbacks,
             *callbacks,
             SharedBuffers(),
@@ -244,9 +243,8 @@ def _behind(fast: Faster, data: StageData) -> StageData:
         kept = fast.cache
         return replace(data, train=kept.train, validation=kept.validation, collate=kept.collate)
     if fast.views is not None:
-        return replace(
-            data, train=cycle(data.train, fast.views)
-        )  # it began with a cache that cannot be kept any more
+        # it began with a cache that cannot be kept any more
+        return replace(data, train=cycle(data.train, fast.views))
     return data
 
 
