@@ -48,7 +48,8 @@ def compare(rows: Sequence[Effect], others: Sequence[Effect]) -> Comparison:
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
     """
     pairs = {row.seed: row for row in others}
-    apart = np.stack([_scores(row) - _scores(pairs[row.seed]) for row in rows])
+    in_order = sorted(rows, key=lambda row: row.seed)  # whichever was measured first
+    apart = np.stack([_scores(row) - _scores(pairs[row.seed]) for row in in_order])
     chance = np.random.default_rng(0)
     seeds, examples = apart.shape
     drawn = np.empty(RESAMPLES)

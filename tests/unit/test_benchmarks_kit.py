@@ -144,6 +144,8 @@ def test_a_setting_that_is_right_where_the_other_is_not_is_better():
     # 100 examples of which 20 count 1: the deviation of their mean is sqrt(0.2 x 0.8 / 100) = 0.04
     assert found.interval == pytest.approx((0.2 - 1.96 * 0.04, 0.2 + 1.96 * 0.04), abs=0.01)
     assert found.verdict == "better" and compare(others, rows).verdict == "worse"
+    rows[0] = effect("b", 0, [1] * 90 + [0] * 10)
+    assert compare(rows, others) == compare(rows[::-1], others)
     assert compare(others, others).verdict == "no difference seen"
 
 
