@@ -26,6 +26,8 @@ _PAIR_NAMES = (
     ("question", "passage"), ("query", "document"), ("query", "passage"),
 )  # fmt: skip
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
+_CHOSEN_BY_SOURCE = "split"
+"""The key of ``named`` that says how examples are divided, which is done when the data is loaded."""
 _STRINGS = ("string", "large_string")
 _BINARIES = ("binary", "large_binary")
 
@@ -66,7 +68,7 @@ def find_columns(
     Raises:
         InputError: If a named column is missing or of the wrong type, or if no column or several look right.
     """
-    given = {key: name for key, name in named.items() if name is not None}
+    given = {key: name for key, name in named.items() if name is not None and key != _CHOSEN_BY_SOURCE}
     problems = _check_named(features, modality, given, group)
     if problems:
         raise InputError(problems)

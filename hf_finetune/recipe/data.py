@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.fields import Count, FoldText, Location, Text, Workers
+from hf_finetune.recipe.fields import Count, Encoding, FoldText, Location, Separator, Text, Workers
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
 
@@ -25,6 +25,11 @@ class ColumnsSpec(Part):
     label: Text | None = Field(default=None, description="Column of the labels; null = inferred.")
     group: Text | None = Field(
         default=None, description="Column of what must not be split, as data.split.group; null = none."
+    )
+    split: Text | None = Field(
+        default="auto",
+        description="Column with the split of each example; auto = a column split, set or subset that holds only "
+        "names of splits; null or none = the column is not used.",
     )
 
 
@@ -65,6 +70,17 @@ class DataSpec(Part):
     )
     revision: Text | None = Field(
         default=None, description="Branch, tag or commit on the Hub; null = the main branch."
+    )
+    encoding: Encoding | None = Field(
+        default=None, description="Encoding of text files, as Python names it; null = recognized."
+    )
+    separator: Separator | None = Field(
+        default=None,
+        description="Character between the cells of a row of text files, or comma, semicolon, tab or pipe; "
+        "null = recognized.",
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="Decimal mark of numbers in text files; null = recognized."
     )
     columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
     split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")

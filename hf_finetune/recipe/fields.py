@@ -16,6 +16,7 @@ __all__ = [
     "Argument",
     "Count",
     "CountFromZero",
+    "Encoding",
     "FoldText",
     "Folds",
     "Location",
@@ -23,6 +24,7 @@ __all__ = [
     "RateRange",
     "Seed",
     "Selector",
+    "Separator",
     "Text",
     "Texts",
     "Views",
@@ -33,6 +35,8 @@ __all__ = [
 
 FILLED = r"\S"
 STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+"""Names of separators, for those that are hard to write in YAML or in a shell."""
 
 
 def _refuse(rule: str, value: Any, repair: str = "") -> InputError:
@@ -94,6 +98,23 @@ def _fold(value: Any) -> Any:
     if found is None or not 2 <= int(found[2]) >= int(found[1]):
         raise _refuse("must be the number of a fold and how many there are", value, "For example 1/5.")
     return value
+
+
+def _separator(value: Any) -> Any:
+    character = SEPARATORS.get(value, value) if isinstance(value, str) else value
+    if isinstance(character, str) and len(character) == 1 and character not in '\r\n"\ufeff\0':
+        return character
+    raise _refuse("must be one character, or comma, semicolon, tab or pipe", value)
+
+
+def _encoding(value: Any) -> Any:
+    try:
+        "a".encode(value)
+        return value
+    except (TypeError, LookupError, ValueError):
+        raise _refuse(
+            "must be the name of an encoding that Python knows", value, "For example utf-8, cp1252, gbk."
+        ) from None
 
 
 def _rate_range(value: Any) -> Any:
@@ -171,6 +192,8 @@ RateRange = Annotated[
     BeforeValidator(_rate_range),
     WithJsonSchema({"anyOf": [RATE, {"type": "array", "items": RATE, "minItems": 2, "maxItems": 2}]}),
 ]
+Separator = Annotated[str, BeforeValidator(_separator), WithJsonSchema({"type": "string", "minLength": 1})]
+Encoding = Annotated[str, BeforeValidator(_encoding), WithJsonSchema({"type": "string", "minLength": 1})]
 FoldText = Annotated[
     str, BeforeValidator(_fold), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d*/[1-9]\d*$"})
 ]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
-from hf_finetune.recipe.fields import Count, Location, Text, Texts, Workers
+from hf_finetune.recipe.fields import Count, Encoding, Location, Separator, Text, Texts, Workers
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.raw import mapping
 from hf_finetune.recipe.rules import rule_problems, shown
@@ -88,6 +88,9 @@ class TaskDataSpec(Part):
     path: Location = _same("path")
     config: Text | None = _same("config")
     revision: Text | None = _same("revision")
+    encoding: Encoding | None = _same("encoding")
+    separator: Separator | None = _same("separator")
+    decimal: Literal[".", ","] | None = _same("decimal")
     columns: ColumnsSpec = _same("columns")
     split: SplitSpec = _same("split")
     target: Literal["auto", "single_label", "multi_label", "regression"] = _same("target")
