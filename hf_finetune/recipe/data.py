@@ -6,10 +6,11 @@ from pydantic import Field
 
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fields import Count, Encoding, FoldText, Location, Separator, Text, Workers
+from hf_finetune.recipe.label_column import LabelColumnSpec
 from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
 
-__all__ = ["ColumnsSpec", "DataSpec", "SplitSpec"]
+__all__ = ["ColumnsSpec", "DataSpec", "LabelColumnSpec", "SplitSpec"]
 
 
 class ColumnsSpec(Part):
@@ -22,7 +23,15 @@ class ColumnsSpec(Part):
     text_pair: Text | None = Field(
         default=None, description="Column of each text's second part; null = none."
     )
-    label: Text | None = Field(default=None, description="Column of the labels; null = inferred.")
+    label: LabelColumnSpec | None = Field(
+        default=None,
+        description="Column of the labels, a list of columns with one class each, or its fields; null = inferred.",
+    )
+    weight: Text | None = Field(
+        default=None,
+        description="Column of each training example's weight in the loss, a number from 0 on (no unit); "
+        "null = all count alike.",
+    )
     group: Text | None = Field(
         default=None, description="Column of what must not be split, as data.split.group; null = none."
     )

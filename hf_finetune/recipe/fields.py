@@ -20,6 +20,8 @@ __all__ = [
     "FoldText",
     "Folds",
     "Location",
+    "NameOrNames",
+    "Pattern",
     "Patterns",
     "RateRange",
     "Seed",
@@ -60,6 +62,15 @@ def as_tuple(value: Any) -> Any:
 
 def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _name_or_names(value: Any) -> Any:
+    names = as_tuple(value)
+    if all(
+        isinstance(name, str) and name.strip() for name in (names if isinstance(names, tuple) else [names])
+    ):
+        return names
+    raise _refuse("must be the name of a column or a list of names", value)
 
 
 def _selector(value: Any) -> Any:
@@ -158,8 +169,10 @@ RATE = {"type": "number", "exclusiveMinimum": 0}
 TEXT_OR_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_texts), WithJsonSchema(TEXT_OR_TEXTS)]
+NameOrNames = Annotated[str | tuple[str, ...], BeforeValidator(_name_or_names), WithJsonSchema(TEXT_OR_TEXTS)]
+Pattern = Annotated[str, BeforeValidator(_regular_expression)]
 Patterns = Annotated[
-    tuple[Annotated[str, BeforeValidator(_regular_expression)], ...],
+    tuple[Pattern, ...],
     BeforeValidator(_texts),
     WithJsonSchema(TEXT_OR_TEXTS),
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part
 from hf_finetune.recipe.schema import Recipe
 
@@ -24,7 +26,12 @@ def part_in(annotation: Any, step: str | int | None = None) -> type[Part] | None
         step: Of several parts, prefer one that has this field.
     """
     found = _parts_in(annotation)
-    return next((part for part in found if step in part.model_fields), found[0] if found else None)
+    return next((part for part in found if step in _fields(part)), found[0] if found else None)
+
+
+def _fields(part: type[Part]) -> dict[str, FieldInfo]:
+    """Return the fields of a part by the names that they have in a recipe."""
+    return {field.alias or name: field for name, field in part.model_fields.items()}
 
 
 def _parts_in(annotation: Any) -> list[type[Part]]:
@@ -45,7 +52,8 @@ def step_into(annotation: Any, step: str | int) -> Any:
     if step in (PLAIN, PER_GROUP):
         return annotation
     if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
-        return part.model_fields[step].annotation if step in part.model_fields else None
+        field = _fields(part).get(str(step))
+        return field.annotation if field is not None else None
     for one in (annotation, *get_args(annotation)):
         if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):
             return get_args(one)[0]
@@ -56,13 +64,13 @@ def step_into(annotation: Any, step: str | int) -> Any:
 
 def known_fields(location: Sequence[str | int], root: type[Part] = Recipe) -> list[str]:
     """List the fields of the part of a recipe at a location; none where there is no part."""
-    return [field for part in _parts_in(_type_at(location, root)) for field in part.model_fields]
+    return [field for part in _parts_in(_type_at(location, root)) for field in _fields(part)]
 
 
 def meaning(location: Sequence[str | int], root: type[Part] = Recipe) -> str:
     """Give the description of the field at a location; empty where there is no field."""
     part = part_in(_type_at(location[:-1], root), location[-1])
-    field = part.model_fields.get(str(location[-1])) if part else None
+    field = _fields(part).get(str(location[-1])) if part else None
     return (field.description or "") if field else ""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.domain_rules import domain_rule_problems
+from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.raw import mapping
 from hf_finetune.recipe.regularize import regularize_problems
 
@@ -78,6 +79,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     return [
         *_task_problems(recipe.get("task"), mapping(recipe.get("data")), mapping(recipe.get("speed"))),
         *_split_problems(mapping(recipe.get("data"))),
+        *label_column_problems(mapping(mapping(recipe.get("data")).get("columns"))),
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", mapping(recipe.get("strategy"))),
         *_adapter_problems(mapping(recipe.get("model"))),

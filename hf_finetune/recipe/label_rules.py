@@ -1,0 +1,62 @@
+"""Rules between the fields of ``data.columns.label``."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hf_finetune.errors import Problem
+from hf_finetune.recipe.raw import mapping
+
+__all__ = ["label_column_problems"]
+
+PLACE = "data.columns.label"
+OF_ONE_COLUMN = ("separator", "classes", "empty")
+"""Fields that describe the cells of one column."""
+
+
+def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check which fields of ``columns.label`` go together.
+
+    Args:
+        columns: ``data.columns`` as plain mappings, of which any part may be missing or of the wrong type.
+    """
+    given = columns.get("label")
+    label = {"name": given} if isinstance(given, list | tuple) else mapping(given)
+    name, source, pattern = (label.get(field) for field in ("name", "from", "pattern"))
+    if isinstance(name, list | tuple):
+        if len(name) < 2:
+            repair = "For labels in one column give its name."
+            yield Problem(f"{PLACE}.name", "must list at least two columns", repr(list(name)), repair)
+        yield from _repeated(f"{PLACE}.name", name)
+    if isinstance(label.get("classes"), list | tuple):
+        yield from _repeated(f"{PLACE}.classes", label["classes"])
+    if source is not None and name is not None:
+        yield Problem(f"{PLACE}.name", "must be left out when from is given", repr(name))
+    if (source is None) != (pattern is None):
+        rule = "must be given together with from: name"
+        yield Problem(f"{PLACE}.pattern", rule, "" if pattern is None else repr(pattern))
+    if isinstance(pattern, str) and _groups(pattern) != 1:
+        repair = r"For example '^(.+?)\.\d+\.jpg$'; a group that captures nothing is (?:...)."
+        yield Problem(f"{PLACE}.pattern", "must have one group, the class", repr(pattern), repair)
+    for field in OF_ONE_COLUMN:
+        if label.get(field) not in (None, "missing") and (
+            source is not None or isinstance(name, list | tuple)
+        ):
+            rule = "must be left out unless the labels are in one column"
+            yield Problem(f"{PLACE}.{field}", rule, repr(label[field]))
+    if label.get("empty") == "none" and label.get("separator") is None:
+        repair = "In a list an empty one is written []; elsewhere an empty cell is a missing label."
+        yield Problem(f"{PLACE}.empty", "must be left out unless separator is given", "'none'", repair)
+
+
+def _groups(pattern: str) -> int:
+    try:
+        return re.compile(pattern).groups
+    except re.error:
+        return 1  # reported by the field itself
+
+
+def _repeated(place: str, names: Any) -> Iterator[Problem]:
+    repeated = [name for name in dict.fromkeys(map(str, names)) if list(map(str, names)).count(name) > 1]
+    if repeated:
+        yield Problem(place, "must name each once", ", ".join(map(repr, repeated)))
