@@ -47,6 +47,9 @@ def main() -> None:
     # Before any library is imported: no usage counts are sent, and no start-up chatter is printed.
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from hf_finetune.progress import use_utf8
+
+    use_utf8()
     try:
         code = app(standalone_mode=False, prog_name="hf-finetune")
     except InputError as error:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,22 @@ __all__ = [
     "default_run_folder",
     "quiet_hub",
     "quiet_libraries",
+    "use_utf8",
 ]
+
+
+def use_utf8() -> None:
+    """Write UTF-8 to files and pipes, and read it from them, whatever the locale.
+
+    A terminal keeps its encoding; a character that it lacks is written as an escape, so no output is lost.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if not isinstance(stream, TextIOWrapper):
+            continue
+        if not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
+        if stream is not sys.stdin:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quiet_libraries(console: Console) -> None:

@@ -17,6 +17,7 @@ from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import read_layout
+from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.mixing import epoch_counts
 from hf_finetune.plan.stages import build_plan
@@ -48,6 +49,7 @@ Spread = Callable[[Recipe], Recipe]
 Datas = Mapping[str, LabelledData | None]
 
 
+@quiet_libraries()
 def plan(recipe: Recipe) -> PlanReport:
     """Say what each stage of a recipe would train. Trains nothing, loads no weights, writes nothing.
 

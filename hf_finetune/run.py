@@ -17,6 +17,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
 from hf_finetune.models.compressing import compress, has_zeros
 from hf_finetune.models.pruning import zeros_of
+from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import (
     computes_on_cpu,
@@ -36,7 +37,14 @@ from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
 from hf_finetune.run_domain import load_alignments, prepare_pretraining, pretrain
-from hf_finetune.run_folder import begin_run, check_folder, choose_folder, resume_run, write_manifest
+from hf_finetune.run_folder import (
+    acquire_lock,
+    begin_run,
+    check_folder,
+    choose_folder,
+    resume_run,
+    write_manifest,
+)
 from hf_finetune.run_folds import cross_validate
 from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
@@ -52,6 +60,7 @@ from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.objective import finite_logits
 from hf_finetune.staging.regularizing import pretrained_weights
+from hf_finetune.staging.run_lock import RunLock
 from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
@@ -112,7 +121,7 @@ def run(
     if computes_on_cpu():
         keep_freed_memory()
     try:
-        with naming_lost_processes(state):
+        with naming_lost_processes(state), quiet_libraries():
             result = _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
     finally:
         give_back_memory()
@@ -135,6 +144,27 @@ def _run(
     if allow_changes and not resume:
         raise InputError(Problem("--allow-changes", "must come with --resume"))
     folder = choose_folder(output_dir, recipe, resume, state)
+    lock = RunLock(folder)
+    try:
+        return _run_locked(recipe, folder, lock, resume, allow_changes, callbacks, progress, state, started)
+    finally:
+        lock.release()
+
+
+def _run_locked(
+    recipe: Recipe,
+    folder: Path,
+    lock: RunLock,
+    resume: bool,
+    allow_changes: bool,
+    callbacks: Sequence[TrainerCallback],
+    progress: Callable[[int], None] | None,
+    state: PartialState,
+    started: float,
+) -> RunResult:
+    """Run as ``run`` does; the caller releases the lock."""
+    if resume and folder.is_dir():
+        acquire_lock(lock, state)
     before = read_manifest(folder / "manifest.json") if resume else None
     if before is None:
         check_folder(folder)
@@ -151,6 +181,7 @@ def _run(
         for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
     ]
     if before is None:
+        acquire_lock(lock, state, make=folder)
         manifest = begin_run(folder, ready, state)
     else:
         manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)

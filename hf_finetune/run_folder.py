@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import resolve_model_dir
 from hf_finetune.files import replacing
-from hf_finetune.processes import first_process_first
+from hf_finetune.processes import first_ones, first_process_first
 from hf_finetune.ready import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.run_changes import (
@@ -33,9 +33,10 @@ from hf_finetune.run_changes import (
 )
 from hf_finetune.run_weights import pretraining_folder
 from hf_finetune.staging.manifest import Manifest, StageRecord, determinism, library_versions
+from hf_finetune.staging.run_lock import LOCK, RunLock
 from hf_finetune.staging.stage import stage_folder
 
-__all__ = ["begin_run", "check_folder", "choose_folder", "resume_run", "write_manifest"]
+__all__ = ["acquire_lock", "begin_run", "check_folder", "choose_folder", "resume_run", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
         repair = "Name another folder."
         if (folder / "manifest.json").is_file():
             repair = "Name another folder, or add --resume to go on with the run in it."
@@ -75,16 +76,41 @@ def check_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(existing)))
 
 
-def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
-    """Begin a run directory.
+def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
+    """Let the first process lock the run directory; every process learns if it cannot.
 
     Args:
-        folder: Where to.
-        ready: The recipe and what was made of it.
+        lock: The directory's.
         state: The processes.
+        make: The directory, if it is to be made, and must be empty; None if it is there.
 
     Raises:
-        InputError: If the folder cannot be made.
+        InputError: If another run writes to the directory, or it cannot be made.
+    """
+
+    def acquire() -> tuple[Problem, ...]:
+        try:
+            if make is not None:
+                _make_folder(make)
+            lock.acquire()
+            if make is not None:
+                check_folder(make)  # another run may have begun and ended since the first look
+        except InputError as error:
+            lock.release()
+            return error.problems
+        return ()
+
+    if problems := first_ones(state, acquire):
+        raise InputError(problems)
+
+
+def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
+    """Write the first files of a run directory.
+
+    Args:
+        folder: The directory, locked.
+        ready: The recipe and what was made of it.
+        state: The processes.
     """
     text = dump_recipe(ready.asked)
     manifest = Manifest(
@@ -98,7 +124,6 @@ def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
     )
     state.wait_for_everyone()
     if state.is_main_process:
-        _make_folder(folder)
         try:
             _write_recipe(folder, text)
             write_manifest(manifest, folder, state)

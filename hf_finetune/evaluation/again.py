@@ -15,12 +15,14 @@ from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.slices import judge_slices, sliced
+from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data
 
 __all__ = ["evaluate_again", "load_labelled", "recipe_of", "run_columns", "run_of"]
 
 
+@quiet_libraries()
 def evaluate_again(
     model_or_run: str | Path,
     *,

@@ -26,6 +26,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
+from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = [
@@ -109,6 +110,7 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
     return str(model_or_run)
 
 
+@quiet_libraries()
 def load_classifier(
     model_or_run: str | Path,
     *,

@@ -40,6 +40,32 @@ def test_a_folder_inside_a_file_is_refused(tmp_path, text_recipe):
     )
 
 
+class SecondWriter(TrainerCallback):
+    """Try to begin, and to resume, a run in the directory of the run that calls this."""
+
+    def __init__(self, recipe, folder):
+        self.recipe, self.folder, self.answers = recipe, folder, []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        before = (self.folder / "manifest.json").read_bytes()
+        for resume in (True, False):
+            self.answers.append(refusal(lambda resume=resume: run(self.recipe, self.folder, resume=resume)))
+        assert (self.folder / "manifest.json").read_bytes() == before
+
+
+def test_a_second_writer_of_a_run_directory_is_refused(tmp_path, text_recipe):
+    recipe = text_recipe()
+    recipe = recipe.model_copy(update={"stages": recipe.stages[:1]})
+    writer = SecondWriter(recipe, tmp_path / "run")
+    run(recipe, tmp_path / "run", callbacks=[writer])
+    resumed, begun = writer.answers
+    assert resumed.startswith(
+        f"--output-dir must not be in use by another run. Got {tmp_path / 'run'}, which process "
+    )
+    assert begun.startswith(f"--output-dir must be empty or not exist. Got {tmp_path / 'run'}.")
+    assert not (tmp_path / "run" / "lock.json").exists()
+
+
 def test_every_problem_of_recipe_and_data_is_told_at_once(tmp_path, text_recipe):
     recipe = with_stages(
         text_recipe(metrics=["acuracy"]),
