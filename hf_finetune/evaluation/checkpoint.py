@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
@@ -62,7 +63,7 @@ class Classifier:
     """A model that is ready to predict.
 
     Attributes:
-        pipe: The pipeline. Each of its outputs holds the logits of all classes.
+        pipe: The pipeline. Each of its outputs is the logits [classes] of an example.
         task: What it classifies.
         target: What its labels are.
         label_names: Its classes in their order, no two alike.
@@ -161,8 +162,7 @@ def load_classifier(
         raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
-    # One way for all targets: the pipeline gives logits, and `probabilities` makes scores of them in float64.
-    settings: dict[str, Any] = {"function_to_apply": "none", "top_k": len(label_names)}
+    settings: dict[str, Any] = {}
     if image:
         settings["image_processor"] = preprocessor
     else:
@@ -172,7 +172,8 @@ def load_classifier(
             "max_length": resolve_max_length(preprocessor, None),
         }
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size
-    pipe = pipeline(made_for, model=model, **settings)
+    pipe: Any = pipeline(made_for, model=model, **settings)
+    pipe.postprocess = _take_logits
     if pipe.device.type == "cpu":
         keep_freed_memory()
     return Classifier(
@@ -183,7 +184,7 @@ def load_classifier(
 
 
 def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Run the pipeline over examples as they come, a batch at a time.
+    """Compute logits with the pipeline over examples as they come, a batch at a time.
 
     Args:
         classifier: The model.
@@ -192,13 +193,23 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
     Yields:
         The logits of each example [classes], in float32.
     """
-    position = {name: index for index, name in enumerate(classifier.label_names)}
     # The pipeline streams from a generator only: it reads any other iterable as a single example.
-    for found in classifier.pipe((example for example in examples), batch_size=classifier.batch_size):
-        logits = np.empty(len(position), dtype=np.float32)
-        for entry in found:
-            logits[position[entry["label"]]] = entry["score"]
+    for logits in classifier.pipe((example for example in examples), batch_size=classifier.batch_size):
         yield logits / classifier.temperature
+
+
+def _take_logits(outputs: Mapping[str, torch.Tensor], **settings: Any) -> np.ndarray:
+    """Return the logits [classes] of an example, in float32.
+
+    In place of a pipeline's ``postprocess``, which makes a dictionary of each class of each example (transformers 5.23:
+    16 microseconds each) and sorts them. Preprocessing and forward pass remain the pipeline's.
+
+    Args:
+        outputs: Of the model, for one example: ``logits`` [1, classes].
+        settings: What ``postprocess`` takes besides.
+    """
+    logits: np.ndarray = outputs["logits"][0].float().numpy()
+    return logits
 
 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:

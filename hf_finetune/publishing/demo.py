@@ -14,11 +14,11 @@ from PIL import Image
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.again import load_labelled, recipe_of, run_columns, run_of
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
 from hf_finetune.evaluation.outputs import open_output
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.publishing.extras import need_extra
-from hf_finetune.publishing.parity import model_examples
 
 __all__ = ["Page", "build_page", "prepare_page", "serve"]
 

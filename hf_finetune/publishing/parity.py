@@ -1,6 +1,6 @@
 """Whether an exported model says what the model says that it was made from, and what it costs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.images import to_rgb
 from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
+from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, label_array, probabilities
 
-__all__ = ["Parity", "compare_models", "median_milliseconds", "model_examples", "weight_bytes"]
+__all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
 REPEATS, WARM_UP = 30, 5
 
@@ -38,20 +38,6 @@ class Parity:
     same_answers: float | None
     before: Mapping[str, float]
     after: Mapping[str, float]
-
-
-def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
-    """Give examples as ``compute_logits`` takes them.
-
-    Args:
-        dataset: Columns ``image``, or ``text`` and perhaps ``text_pair``.
-        limit: At most so many, the first.
-    """
-    plain = dataset.with_format(None)
-    names = [name for name in ("text", "text_pair") if name in plain.column_names]
-    for index in range(len(plain) if limit is None else min(limit, len(plain))):
-        row = plain[index]
-        yield {name: row[name] for name in names} if names else to_rgb(row["image"])
 
 
 def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> Parity:

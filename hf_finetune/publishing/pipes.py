@@ -39,7 +39,7 @@ Forward = Callable[[Batch], np.ndarray]
 
 
 class ExportedPipeline:
-    """Examples in, the logits of all classes out, in the form that ``compute_logits`` reads.
+    """Examples in, the logits [classes] of each out, as ``compute_logits`` reads them.
 
     Attributes:
         prepare: Makes the model's inputs of a few examples.
@@ -52,15 +52,11 @@ class ExportedPipeline:
         self.forward = forward
         self.label_names = tuple(label_names)
 
-    def __call__(self, examples: Iterable[Any], batch_size: int = 1) -> Iterator[list[dict[str, Any]]]:
+    def __call__(self, examples: Iterable[Any], batch_size: int = 1) -> Iterator[np.ndarray]:
         """Predict examples as they come, a batch at a time."""
         waiting = iter(examples)
         while batch := list(islice(waiting, batch_size)):
-            for row in self.forward(self.prepare(batch)):
-                yield [
-                    {"label": name, "score": float(value)}
-                    for name, value in zip(self.label_names, row, strict=True)
-                ]
+            yield from np.asarray(self.forward(self.prepare(batch)), dtype=np.float32)
 
 
 def model_inputs(task: Task, processor: Any) -> Prepare:

@@ -8,10 +8,16 @@ import torch
 from evaluation_helpers import save_bert, save_timm, save_vit
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.checkpoint import compute_logits, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.metrics import probabilities
 
 
 def error_of(function, *args, **kwargs):
@@ -102,6 +108,38 @@ def test_logits_of_texts_and_pairs_are_the_models(tmp_path):
         found = list(compute_logits(classifier, [example, *others]))
         assert len(found) == 3
         assert found[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+def test_logits_are_bit_for_bit_those_of_the_plain_pipeline(tmp_path, target):
+    folder = save_bert(tmp_path / "model", target=target)
+    texts = ["a very boring film", "good", "not bad " * 20, "great plot", "the"]
+    plain = pipeline("text-classification", str(folder), device="cpu")
+    options = {"function_to_apply": "none", "top_k": None, "batch_size": 2, "truncation": True}
+    expected = [
+        {each["label"]: each["score"] for each in found}
+        for found in plain((text for text in texts), **options)
+    ]
+    classifier = load_classifier(folder, batch_size=2)
+    found = [
+        dict(zip(classifier.label_names, row.tolist(), strict=True))
+        for row in compute_logits(classifier, texts)
+    ]
+    assert found == expected
+    assert len({str(row) for row in found}) == len(texts)
+
+
+def test_probabilities_are_the_scores_of_the_plain_pipeline(tmp_path):
+    folder = save_vit(tmp_path / "model")
+    images = [Image.new("RGB", (40, 30), colour) for colour in ("red", "green", "blue")]
+    expected = pipeline("image-classification", str(folder), device="cpu")(images, top_k=3)
+    classifier = load_classifier(folder)
+    scores = probabilities(np.stack(list(compute_logits(classifier, images))), "single_label")
+    for row, said in zip(scores, expected, strict=True):
+        by_class = {each["label"]: each["score"] for each in said}
+        assert dict(zip(classifier.label_names, row.tolist(), strict=True)) == pytest.approx(
+            by_class, abs=1e-6
+        )
 
 
 def test_a_tokenizer_that_cannot_pad_takes_one_text_at_a_time(tmp_path):

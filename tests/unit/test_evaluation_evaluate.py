@@ -1,10 +1,8 @@
-"""Evaluation of a finished model through the evaluator of ``evaluate``."""
+"""Evaluation of a finished model."""
 
-import evaluate
 import numpy as np
 import pytest
 import torch
-import transformers
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from evaluation_helpers import save_bert, save_timm, save_vit
 from PIL import Image as PilImage
@@ -137,11 +135,3 @@ def test_a_diverged_model_is_told(tmp_path):
     torch.nn.init.constant_(classifier.pipe.model.classifier.bias, torch.nan)
     with pytest.raises(InputError, match="nan or infinity for 5 of 5 examples"):
         evaluate_model(classifier, dataset_of("text", TEXTS, Value("string"), "single_label"))
-
-
-def test_the_stock_evaluator_still_cannot_take_a_pipeline(tmp_path):
-    """When this fails, ``prepare_pipeline`` of our evaluators is no longer needed."""
-    classifier = load_classifier(save_bert(tmp_path / "model", NAMES["single_label"]))
-    assert not hasattr(transformers, "TFPreTrainedModel")
-    with pytest.raises(AttributeError, match="TFPreTrainedModel"):
-        evaluate.TextClassificationEvaluator().prepare_pipeline(classifier.pipe)
