@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset, load_dataset_builder, load_from_disk
+from datasets import ClassLabel, Dataset, Features, Image, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-from hf_finetune.data.locate import FORMATS, PICTURE_SUFFIXES, Location, Modality, locate, split_name
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES
+from hf_finetune.data.locate import FORMATS, Location, Modality, locate, split_name
 from hf_finetune.data.metadata import add_metadata
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
@@ -86,26 +87,29 @@ def load_source(
 
 
 def _load_class_folders(location: Location, metadata: bool) -> dict[str, Dataset]:
-    found = {
-        split: _read(
-            "imagefolder",
-            split,
-            _picture_patterns(folder),
-            place=str(folder),
-            drop_labels=False,
-        )
-        for split, (folder,) in location.parts.items()
-    }
+    found = {split: _labelled_pictures(folder) for split, (folder,) in location.parts.items()}
     if metadata and location.root is not None:
         for split, (folder,) in location.parts.items():
             found[split] = add_metadata(found[split], (folder, location.root))
     return found
 
 
-def _picture_patterns(folder: Path) -> list[str]:
-    """Match pictures only: imagefolder would unpack archives, and give up labels for a metadata file."""
-    suffixes = {file.suffix for file in folder.glob("*/*") if file.suffix.lower() in PICTURE_SUFFIXES}
-    return [f"{glob.escape(str(folder))}/*/*{suffix}" for suffix in sorted(suffixes)]
+def _labelled_pictures(folder: Path) -> Dataset:
+    """Return the pictures of class folders. ``imagefolder`` of datasets 5.2 passes over some that Pillow reads."""
+    files = [
+        file
+        for file in folder.glob("*/*")
+        if file.suffix.lower() in PICTURE_SUFFIXES
+        and file.is_file()
+        and not file.name.startswith(".")
+        and not file.parent.name.startswith(".")
+    ]
+    files.sort(key=lambda file: (file.suffix, str(file)))  # the order that imagefolder gives them
+    classes = ClassLabel(names=sorted({file.parent.name for file in files}))
+    return Dataset.from_dict(
+        {"image": [str(file) for file in files], "label": [file.parent.name for file in files]},
+        features=Features({"image": Image(), "label": classes}),
+    )
 
 
 def _load_files(location: Location) -> dict[str, Dataset]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES, unreadable_problems
 from hf_finetune.data.metadata import METADATA
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
@@ -22,7 +22,6 @@ SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 _ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
-PICTURE_SUFFIXES = frozenset(ImageFolder.EXTENSIONS)
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -229,9 +228,9 @@ def _check_class_folder(folder: Path, root: Path) -> tuple[bool, list[str], list
         if others
         else []
     )
+    problems = unreadable_problems(place, [*pictures, *others])
     if not pictures and not deeper:
-        return False, [f"{place} holds no pictures."], []
-    problems = []
+        return bool(problems), [f"{place} holds no pictures."], problems
     if deeper:
         repair = "Move them up into the folder of their class."
         shown = quoted(_relative(file, root) for file in deeper)

@@ -12,8 +12,9 @@ from datasets import Dataset
 
 from hf_finetune.data.checks import drop_unusable
 from hf_finetune.data.columns import find_inputs
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.load import Source, load_source
-from hf_finetune.data.locate import FORMATS, PICTURE_SUFFIXES, SPLITS, Modality
+from hf_finetune.data.locate import FORMATS, SPLITS, Modality
 from hf_finetune.data.split import choose_subset
 from hf_finetune.data.tables import hash_rows, read_table
 from hf_finetune.errors import InputError, Problem

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
 from hf_finetune.data.locate import FORMATS
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
@@ -17,8 +16,6 @@ from hf_finetune.evaluation.wording import cause_of
 __all__ = ["open_inputs"]
 
 STDIN = "-"
-
-_IMAGE_ENDINGS = frozenset(ImageFolder.EXTENSIONS)
 
 
 def open_inputs(
@@ -106,11 +103,13 @@ def _is(check: Callable[[], bool]) -> bool:
 
 
 def _open_folder(folder: Path, image: bool) -> Inputs:
-    endings = _IMAGE_ENDINGS if image else {".txt"}
+    endings = PICTURE_SUFFIXES if image else {".txt"}
     files = sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in endings and not file.name.startswith(".") and file.is_file()
+        if (file.suffix.lower() in endings or (image and is_unreadable_picture(file.name)))
+        and not file.name.startswith(".")
+        and file.is_file()
     )
     if not files:
         raise InputError(
