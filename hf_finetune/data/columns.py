@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Image, Value
 
+from hf_finetune.data.label_form import LabelForm, read_form
 from hf_finetune.data.locate import Modality
 from hf_finetune.errors import InputError, Problem, nearest
 
@@ -36,10 +37,13 @@ _BINARIES = ("binary", "large_binary")
 class Columns:
     """The columns that are used, by what they hold: ``image``, or ``text`` and perhaps ``text_pair``.
 
-    Of ``slices``, ``texts`` are those that hold texts in some split.
+    Of ``slices``, ``texts`` are those that hold texts in some split. ``labels`` are the columns of the labels where
+    each class has its own; then ``label`` is the first of them.
     """
 
     label: str
+    labels: tuple[str, ...] = ()
+    weight: str | None = None
     image: str | None = None
     text: str | None = None
     text_pair: str | None = None
@@ -53,7 +57,7 @@ class Columns:
 
 
 def find_columns(
-    features: Features, modality: Modality, named: Mapping[str, str | None], group: str | None = None
+    features: Features, modality: Modality, named: Mapping[str, Any], group: str | None = None
 ) -> tuple[Columns, tuple[str, ...]]:
     """Find the columns to use, and say which were not named but inferred.
 
@@ -62,37 +66,41 @@ def find_columns(
     Args:
         features: The columns of the data and their types.
         modality: What an example is.
-        named: Column names by what they hold: image, text, text_pair, label, group. None is to be inferred.
+        named: Column names by what they hold: image, text, text_pair, label, weight, group. None is to be inferred.
+            For label also a list of names, or the fields of ``data.columns.label``.
         group: The group column of the splits. The same as ``named["group"]``; either may be given.
 
     Raises:
         InputError: If a named column is missing or of the wrong type, or if no column or several look right.
     """
-    given = {key: name for key, name in named.items() if name is not None and key != _CHOSEN_BY_SOURCE}
-    problems = _check_named(features, modality, given, group)
+    form = read_form(named.get("label"))
+    apart = ("label", _CHOSEN_BY_SOURCE)
+    given = {key: name for key, name in named.items() if name is not None and key not in apart}
+    problems = _check_named(features, modality, given, group, form.columns)
     if problems:
         raise InputError(problems)
     group = group or given.get("group")
-    label, label_problems = _find_label(features, given, taken=(group, *given.values()))
-    taken = (label, group)
+    label, label_problems = _find_label(features, form, taken=(group, *given.values()))
+    taken = (label, *form.columns, group, given.get("weight"))
     if modality == "image":
         image, input_problems = _find_image(features, given, taken)
-        found: dict[str, str | None] = {"image": image}
+        found: dict[str, Any] = {"image": image}
     else:
         text, text_pair, input_problems = _find_text(features, given, taken)
         found = {"text": text, "text_pair": text_pair}
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
-    columns = Columns(label=label, group=group, slices=(), texts=frozenset(), **found)
+    labels, weight = form.columns if form.several else (), given.get("weight")
+    columns = Columns(label=label, labels=labels, weight=weight, group=group, slices=(), **found)
     inferred = [
         f"{key} from {name!r}"
         for key, name in (*found.items(), ("label", label))
-        if name and key not in given
+        if name and key not in given and name not in form.columns
     ]
     return columns, (f"Columns inferred: {', '.join(inferred)}.",) if inferred else ()
 
 
-def find_inputs(features: Features, modality: Modality, named: Mapping[str, str | None]) -> Columns:
+def find_inputs(features: Features, modality: Modality, named: Mapping[str, Any]) -> Columns:
     """Find the columns of the example itself in data whose labels, if there are any, are not read.
 
     Args:
@@ -107,10 +115,10 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, str 
     given = {key: name for key, name in named.items() if name is not None and key in inputs}
     if problems := _check_named(features, modality, given, None):
         raise InputError(problems)
-    taken = tuple(name for key, name in named.items() if key not in inputs)
+    taken = (*read_form(named.get("label")).columns, named.get("group"), named.get("weight"))
     if modality == "image":
         image, problems = _find_image(features, given, taken)
-        found: dict[str, str | None] = {"image": image}
+        found: dict[str, Any] = {"image": image}
     else:
         text, text_pair, problems = _find_text(features, given, taken)
         found = {"text": text, "text_pair": text_pair}
@@ -120,7 +128,11 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, str 
 
 
 def _check_named(
-    features: Features, modality: Modality, given: Mapping[str, str], group: str | None
+    features: Features,
+    modality: Modality,
+    given: Mapping[str, str],
+    group: str | None,
+    labels: Sequence[str] = (),
 ) -> list[Problem]:
     problems = []
     for key, name in given.items():
@@ -142,6 +154,9 @@ def _check_named(
                 "data.columns.text", "must be named when text_pair is", f"text_pair {given['text_pair']!r}"
             )
         )
+    problems += [
+        _no_such_column("data.columns.label", name, features) for name in labels if name not in features
+    ]
     if group is not None and group not in features:
         problems.append(_no_such_column("data.split.group", group, features))
     elif group is not None and given.get("group", group) != group:
@@ -151,10 +166,10 @@ def _check_named(
 
 
 def _find_label(
-    features: Features, given: Mapping[str, str], taken: Sequence[str | None]
+    features: Features, form: LabelForm, taken: Sequence[str | None]
 ) -> tuple[str | None, list[Problem]]:
-    if "label" in given:
-        return given["label"], []
+    if form.columns:
+        return form.columns[0], []
     candidates = [name for name in features if name.lower() in _LABEL_NAMES and name not in taken]
     if not candidates:
         candidates = [n for n in features if isinstance(features[n], ClassLabel) and n not in taken]

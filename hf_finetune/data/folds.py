@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from datasets import concatenate_datasets
@@ -95,13 +97,20 @@ def _join(tables: list[Table]) -> Table:
     first, *others = tables
     if not others:
         return first
-    groups = [table.groups for table in tables]
+
+    def joined(field: str) -> Any:
+        parts = [getattr(table, field) for table in tables]
+        return None if any(part is None for part in parts) else tuple(chain.from_iterable(parts))
+
     return replace(
         first,
         dataset=concatenate_datasets([table.dataset for table in tables]),
         ids=tuple(row for table in tables for row in table.ids),
         labels=tuple(label for table in tables for label in table.labels),
-        groups=None if None in groups else tuple(group for some in groups for group in some or ()),
+        groups=joined("groups"),
+        weights=joined("weights"),
+        unknown=joined("unknown"),
+        shares=joined("shares"),
         contents=tuple(content for table in tables for content in table.contents),
         keys=tuple(key for table in tables for key in table.keys),
     )

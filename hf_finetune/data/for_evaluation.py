@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset
 
 from hf_finetune.data.checks import drop_unusable
+from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_tables import drop_unlabelled, read_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import load_source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.tables import agree_on_columns, is_unlabelled, read_table
-from hf_finetune.data.targets import encode_known
+from hf_finetune.data.targets import encode_known, find_unknown_classes
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -26,7 +28,7 @@ def load_for_evaluation(
     modality: Modality,
     target: Target,
     label_names: Sequence[str],
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
     split: str | None = None,
     config: str | None = None,
     revision: str | None = None,
@@ -64,7 +66,15 @@ def load_for_evaluation(
         table = read_table(source.splits[name], used, name, source.root)
         if not is_unlabelled(table) or name == order[-1]:
             break
-    labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
+    form = read_form((columns or {}).get("label"))
+    read, label_notes, problems = read_tables({name: table}, form, used, target, label_names)
+    if on_error == "skip":
+        read, missing_notes = drop_unlabelled(read)
+        label_notes += missing_notes
+    table = read[name]
+    if not problems:
+        labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
+        problems += find_unknown_classes(table.unknown, table.ids, label_names)
     if not problems:
         table = table.with_labels(labels, target, label_names)
     usable, dropped_notes, unusable = drop_unusable({name: table}, on_error == "skip")
@@ -76,6 +86,6 @@ def load_for_evaluation(
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
     if absent := [name for name in slices if name not in there]:
         logger.info("The data has no column %s, so it is not judged by that.", quoted(absent))
-    for note in (*source.notes, *column_notes, *dropped_notes):
+    for note in (*source.notes, *column_notes, *label_notes, *dropped_notes):
         logger.info("%s", note)
     return usable[name].dataset

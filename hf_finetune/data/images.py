@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode, v2
 
-from hf_finetune.data.labels import encode_labels
+from hf_finetune.data.labels import encode_batch
 
 __all__ = [
     "Augmentation",
@@ -216,12 +216,14 @@ class ImageTransform:
         classes: Number of classes of multi-label data, whose labels become rows of zeros and ones.
         edge: Shorter edge to which much larger images are reduced first, in pixels; None reduces none.
         fixed: Whether an image always becomes the same tensor.
+        training: Whether labels carry the weights and probabilities that the loss takes.
     """
 
     transform: Transform
     classes: int | None = None
     edge: int | None = None
     fixed: bool = False
+    training: bool = False
 
     def prepare(self, image: Image.Image) -> Image.Image:
         """Do to an image of any mode what comes before all chance. Done twice, it changes nothing more."""
@@ -235,7 +237,9 @@ class ImageTransform:
 
     def encode(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Encode the column ``label``, if there is one, as ``labels``."""
-        return {"labels": encode_labels(batch["label"], self.classes)} if "label" in batch else {}
+        if "label" not in batch:
+            return {}
+        return {"labels": encode_batch(batch, self.classes, training=self.training)}
 
 
 class TransformedImages(torch.utils.data.Dataset):

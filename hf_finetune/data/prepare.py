@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -18,6 +18,9 @@ from hf_finetune.data.checks import (
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
 from hf_finetune.data.folds import Fold, fold_tables
+from hf_finetune.data.label_checks import note_contradictions
+from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_tables import drop_unlabelled, read_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
@@ -51,7 +54,9 @@ class LabelledData:
 
     The columns of every split are ``id`` (the path of the file below the data's folder, else ``train:0``,
     ``train:1``, ...), ``image`` or ``text`` and perhaps ``text_pair``, and ``label``: a ClassLabel, a list of
-    them, or a float; and ``slice:NAME`` for each column that is carried to judge by.
+    them, or a float; and ``slice:NAME`` for each column that is carried to judge by. Where the data says so,
+    ``unknown`` lists the classes that may or may not hold, and ``training_label`` has the probability of each class
+    times the weight of the example.
 
     Attributes:
         train: To learn from.
@@ -80,7 +85,7 @@ def prepare_data(
     modality: Modality,
     config: str | None = None,
     revision: str | None = None,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
     target: Target | Literal["auto"] = "auto",
     validation: float = 0.1,
     test: float = 0.1,
@@ -100,7 +105,8 @@ def prepare_data(
         modality: What an example is.
         config: The configuration of a Hub dataset that has several.
         revision: The branch, tag or commit of a Hub dataset.
-        columns: Column names by what they hold: image, text, text_pair, label, group. Others are inferred.
+        columns: Column names by what they hold: image, text, text_pair, label, weight, group. Others are inferred. For
+            label also a list of names, or the fields of ``data.columns.label``.
         target: What to read the labels as.
         validation: Share of train to cut off for validation if there is none, in [0, 1). 0 makes none.
         test: The same for test. The two together are below 1.
@@ -124,13 +130,32 @@ def prepare_data(
     tables, unlabelled_notes = _read_tables(source, used)
     notes = [*source.notes, *column_notes, *unlabelled_notes]
 
+    form = read_form((columns or {}).get("label"))
+    tables, label_notes, problems = read_tables(tables, form, used, target)
+    notes += label_notes
+    if problems:
+        raise InputError([*problems, *drop_unusable(tables, skip)[2]])
+    if skip:
+        tables, missing_notes = drop_unlabelled(tables)
+        notes += missing_notes
+    tables = {split: hash_rows(table) for split, table in tables.items()}
+    if skip:  # before splits are cut, so that what is left out does not take a class with it
+        tables, dropped_notes, _ = drop_unusable(tables, skip)
+        tables, copy_notes, _ = drop_copies(tables, skip)
+        notes += [*dropped_notes, *copy_notes]
+        if empty := [split for split, table in tables.items() if len(table) == 0]:
+            rule = "must hold at least one example that can be used"
+            raise InputError([Problem(f"The {split} split", rule) for split in empty])
     targets, problems = resolve_targets(
         {split: table.labels for split, table in tables.items()},
         {split: table.ids for split, table in tables.items()},
         tables["train"].declared,
         target,
     )
-    tables = {split: hash_rows(table) for split, table in tables.items()}
+    if targets is not None and used.weight is not None and targets.target != "single_label":
+        rule = "must be left out unless each example has one class"
+        problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
+    notes += note_contradictions(tables)
     fractions = {"validation": validation, "test": test}
     fractions = {split: share for split, share in fractions.items() if share > 0 and split not in tables}
     if used.group is not None:
@@ -152,10 +177,8 @@ def prepare_data(
             counts = listed(f"{len(table)} of {split}" for split, table in tables.items())
             notes.append(f"Limited to {limit} examples of each split: {counts}.")
 
-    tables, unusable_notes, unusable = drop_unusable(tables, skip)
-    tables, copy_notes, copies = drop_copies(tables, skip)
-    notes += [*unusable_notes, *copy_notes]
-    problems += [*unusable, *copies]
+    if not skip:
+        problems += [*drop_unusable(tables, skip)[2], *drop_copies(tables, skip)[2]]
     if targets is not None:
         label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
         notes += label_notes
@@ -205,4 +228,7 @@ def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:
         digest.update(split.encode())
         for content, label in zip(table.contents, table.labels, strict=True):
             digest.update(json.dumps([content, label]).encode())
+        for beside in (table.weights, table.unknown, table.shares):
+            if beside is not None:
+                digest.update(json.dumps(beside).encode())
     return digest.hexdigest()

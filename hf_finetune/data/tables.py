@@ -11,10 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Image, Value
+from datasets import Dataset, Features, Image, List, Value
 
 from hf_finetune.data.columns import Columns, find_columns
-from hf_finetune.data.labels import Target, label_feature, read_labels
+from hf_finetune.data.labels import (
+    TRAINING_LABEL,
+    UNKNOWN,
+    Target,
+    label_feature,
+    read_labels,
+    training_labels,
+)
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.slices import add_slices, slice_problems, text_slices
@@ -52,6 +59,9 @@ class Table:
         labels: The label of each row: plain values, or encoded ones once the targets are settled.
         declared: Class names that the label column declares.
         groups: The group of each row.
+        weights: The weight of each row in the loss; None where all count alike.
+        unknown: Of each row the classes of which the data does not say whether they hold; None if it always does.
+        shares: Of each row the probability of each class; None where labels are no probabilities.
         contents: SHA-256 of each example, exactly as it is. None for an image file that cannot be read.
             Empty until ``hash_rows`` fills it in.
         keys: The same for examples that count as the same: for texts, case and white space do not
@@ -63,6 +73,9 @@ class Table:
     labels: tuple[Any, ...]
     declared: tuple[str, ...] | None
     groups: tuple[Any, ...] | None = None
+    weights: tuple[Any, ...] | None = None
+    unknown: tuple[Sequence[str], ...] | None = None
+    shares: tuple[Mapping[str, float] | None, ...] | None = None
     contents: tuple[str | None, ...] = ()
     keys: tuple[str | None, ...] = ()
 
@@ -82,13 +95,28 @@ class Table:
             ids=pick(self.ids),
             labels=pick(self.labels),
             groups=pick(self.groups),
+            weights=pick(self.weights),
+            unknown=pick(self.unknown),
+            shares=pick(self.shares),
             contents=pick(self.contents),
             keys=pick(self.keys),
         )
 
     def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
-        """Set the encoded labels, in the table and as the ``label`` column."""
-        dataset = self.dataset.add_column("label", list(labels), feature=label_feature(target, label_names))
+        """Set the encoded labels, in the table and as the ``label`` column.
+
+        Multi-label data with unknown classes gets a column ``unknown``; single-label data with weights or
+        probabilities a column ``training_label``, the probability of each class times the weight of the example.
+        """
+        feature = label_feature(target, label_names)
+        dataset = self.dataset.add_column("label", list(labels), feature=feature)
+        if target == "multi_label" and self.unknown is not None:
+            places = {name: index for index, name in enumerate(label_names)}
+            rows = [sorted(places[name] for name in names) for names in self.unknown]
+            dataset = dataset.add_column(UNKNOWN, rows, feature=feature)
+        elif target == "single_label" and (self.weights is not None or self.shares is not None):
+            weighted = training_labels(labels, label_names, self.weights, self.shares)
+            dataset = dataset.add_column(TRAINING_LABEL, weighted, feature=List(Value("float32")))
         return replace(self, dataset=dataset, labels=tuple(labels))
 
 
@@ -107,6 +135,7 @@ def agree_on_columns(
     used, notes = find_columns(source.splits[first].features, modality, named, group)
     needed = [name for name in (*used.inputs(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
+    problems += _label_column_problems(source, used)
     problems += [
         Problem(
             f"The {split} split", f"must have the column {name!r}", f"only {quoted(dataset.column_names)}"
@@ -120,6 +149,20 @@ def agree_on_columns(
     return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes
 
 
+def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
+    """Refuse a split that has some of the columns of the classes, and a training split without weights."""
+    problems = []
+    for split, dataset in source.splits.items():
+        absent = [name for name in used.labels if name not in dataset.column_names]
+        if absent and len(absent) < len(used.labels):
+            rule = "must have all columns of data.columns.label, or none"
+            repair = "A class of which nothing is known has a column of empty cells."
+            problems.append(Problem(f"The {split} split", rule, f"no {quoted(absent)}", repair))
+        if split == "train" and used.weight is not None and used.weight not in dataset.column_names:
+            problems.append(Problem("The train split", f"must have the column {used.weight!r}"))
+    return problems
+
+
 def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None) -> Table:
     """Bring one split into its canonical columns. Labels stay plain, contents are not hashed yet.
 
@@ -131,8 +174,13 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
     """
     labels: list[Any] = [None] * len(dataset)
     declared = None
-    if columns.label in dataset.column_names:
+    if columns.labels and columns.label in dataset.column_names:
+        labels = _rows_of(dataset, columns.labels)
+    elif columns.label in dataset.column_names:
         labels, declared = read_labels(dataset, columns.label)
+    weights = None
+    if columns.weight is not None and columns.weight in dataset.column_names:
+        weights = tuple(dataset[columns.weight][:])
     groups = tuple(dataset[columns.group][:]) if columns.group is not None else None
     inputs = dataset.select_columns(list(columns.inputs()))
     if columns.image is not None:
@@ -147,12 +195,23 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
-    return Table(inputs, ids, tuple(labels), declared, groups)
+    return Table(inputs, ids, tuple(labels), declared, groups, weights)
+
+
+def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:
+    """Return the values of several columns for each row; None where all are missing."""
+    read = [read_labels(dataset, name)[0] for name in columns]
+    rows = zip(*read, strict=True)
+    return [None if all(value is None for value in row) else row for row in rows]
 
 
 def is_unlabelled(table: Table) -> bool:
     """Say whether no row has a label. Benchmarks publish -1 for every label of their test split."""
-    return all(label is None or label == -1 for label in table.labels)
+    return all(
+        value is None or value in (-1, "-1")
+        for label in table.labels
+        for value in (label if isinstance(label, tuple) else (label,))
+    )
 
 
 def hash_rows(table: Table) -> Table:

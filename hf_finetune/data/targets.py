@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.data.labels import Target
+from hf_finetune.data.labels import Target, label_text
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem, nearest
 
-__all__ = ["Targets", "encode_known", "resolve_targets"]
+__all__ = ["Targets", "encode_known", "find_unknown_classes", "resolve_targets"]
 
 _MOST_WHOLE_CLASSES = 50
 _IGNORED_BY_TRAINER = -100
@@ -95,10 +95,27 @@ def encode_known(
         rows: dict[str, list[str]] = {}
         for value, row in zip(values, ids, strict=True):
             for label in _flat([value]):
-                if label is not None and _text(label) not in indices:
-                    rows.setdefault(_text(label), []).append(row)
+                if label is not None and label_text(label) not in indices:
+                    rows.setdefault(label_text(label), []).append(row)
         problems += _find_unknown(rows, label_names)
     return ([] if problems else [_encode(value, indices) for value in values]), problems
+
+
+def find_unknown_classes(
+    names: Sequence[Sequence[str]] | None, ids: Sequence[str], label_names: Sequence[str]
+) -> list[Problem]:
+    """Find classes in lists of names that a model does not have.
+
+    Args:
+        names: Class names of each example; None if there are none.
+        ids: The name of each example, for the messages.
+        label_names: The model's classes.
+    """
+    rows: dict[str, list[str]] = {}
+    for some, row in zip(names or (), ids, strict=False):
+        for name in set(some) - set(label_names):
+            rows.setdefault(name, []).append(row)
+    return _find_unknown(rows, label_names)
 
 
 def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str]) -> list[Problem]:
@@ -165,7 +182,7 @@ def _many(items: Sequence[Any]) -> bool:
 
 
 def _notes(target: Target, items: Sequence[Any], inferred: bool) -> tuple[str, ...]:
-    distinct = sorted({_text(item) for item in items}, key=_sort_key)
+    distinct = sorted({label_text(item) for item in items}, key=_sort_key)
     if target == "regression":
         return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
     if all(isinstance(item, str) for item in items):
@@ -185,9 +202,9 @@ def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequenc
 
 
 def _find_bad_lists(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
-    rows = _rows_where(values, ids, lambda v: isinstance(v, list) and len(set(map(_text, v))) < len(v))
+    rows = _rows_where(values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v))
     rule = "must name each class of a row once"
-    repair = "List the classes that hold; a row of zeros and ones is not read as one place per class."
+    repair = "Name each class once. Lists of zeros and ones, with a place for each class, must all be of one length."
     return [Problem("The label column", rule, f"repeated ones for {quoted(rows)}", repair)] if rows else []
 
 
@@ -217,7 +234,7 @@ def _rows_where(
 
 
 def _order_names(items: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
-    found = {_text(item) for item in items}
+    found = {label_text(item) for item in items}
     known = tuple(declared or ())
     return (*known, *sorted(found - set(known), key=_sort_key))
 
@@ -239,14 +256,9 @@ def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> 
 
 def _encode(value: Any, indices: Mapping[str, int]) -> int | list[int]:
     if isinstance(value, list):
-        return sorted(indices[_text(item)] for item in value)
-    return indices[_text(value)]
+        return sorted(indices[label_text(item)] for item in value)
+    return indices[label_text(value)]
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
-
-
-def _text(label: Any) -> str:
-    """Write a label as a class name. 1.0 and 1 are one class."""
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)

@@ -8,7 +8,7 @@ from datasets import Dataset
 from pyarrow import compute
 from transformers import PreTrainedTokenizerBase
 
-from hf_finetune.data.labels import class_count, encode_labels
+from hf_finetune.data.labels import class_count, encode_batch
 from hf_finetune.data.text_augment import WORDS
 from hf_finetune.errors import InputError, Problem
 
@@ -51,6 +51,7 @@ def tokenize(
     truncation_side: Literal["left", "right"] = "right",
     *,
     words: bool = False,
+    training: bool = False,
 ) -> Dataset:
     """Tokenise one text or a pair per example. Padding is left to the collator, which sees the whole batch.
 
@@ -63,6 +64,7 @@ def tokenize(
         truncation_side: The end at which tokens are dropped.
         words: Whether to number the word of each token, in the column ``words``; -1 for special tokens. Each token is
             a word for a tokenizer that does not tell.
+        training: Whether labels carry the weights and probabilities that the loss takes.
 
     Returns:
         What the tokenizer gives (``input_ids``, ``attention_mask``, ...) and ``labels``, held in memory:
@@ -85,7 +87,7 @@ def tokenize(
                 _words(found, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
             ]
         if "label" in batch:
-            encoded["labels"] = encode_labels(batch["label"], classes)
+            encoded["labels"] = encode_batch(batch, classes, training=training)
         return encoded
 
     return dataset.map(encode, batched=True, remove_columns=dataset.column_names, keep_in_memory=True)

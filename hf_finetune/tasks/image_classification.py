@@ -1,5 +1,6 @@
 """Classify images."""
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,12 +40,14 @@ class ImageClassification:
         """Augment the training images; prepare the validation images exactly as inference does."""
         classes = class_count(data.train.features)
         plain = ImageTransform(processor_transform(processor), classes, fixed=True)
-        train, collate = plain, default_data_collator
+        train, collate = replace(plain, training=True), default_data_collator
         if spec.augment.varies(self.modality):
             preset, named = spec.augment.preset, spec.augment.transform_list()
             size, mean, std, interpolation = _pixels(processor)
             transform = varying_transform(preset, spec.augment.erase, named, size, mean, std, interpolation)
-            train = ImageTransform(transform, classes, edge=augmented_edge(preset, named, size))
+            train = ImageTransform(
+                transform, classes, edge=augmented_edge(preset, named, size), training=True
+            )
             collate = NormalizingCollate(default_data_collator, mean, std)
         return Inputs(
             train=SeededExamples(TransformedImages(data.train, train), seed),

@@ -38,10 +38,11 @@ class TextClassification:
         """Tokenise once; a batch is of texts of about one length, and padded to its longest."""
         varied = spec.augment.varies(self.modality)
 
-        def encode(split: Dataset, words: bool = False) -> Dataset:
-            return tokenize(split, processor, spec.max_length, spec.truncation_side, words=words)
+        def encode(split: Dataset, words: bool = False, training: bool = False) -> Dataset:
+            length, side = spec.max_length, spec.truncation_side
+            return tokenize(split, processor, length, side, words=words, training=training)
 
-        train: Any = encode(data.train, varied)
+        train: Any = encode(data.train, varied, training=True)
         validation = encode(data.validation) if data.validation is not None else None
         lengths = count_tokens(train) if spec.group_by_length else None
         if varied:

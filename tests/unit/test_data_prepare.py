@@ -172,7 +172,8 @@ def test_a_split_of_nothing_but_empty_texts(tmp_path):
         f"test:0 must hold text. Got an empty text. {repair}\n"
         f"test:1 must hold text. Got an empty text. {repair}"
     )
-    assert error_text(tmp_path, on_error="skip") == "The test split must hold at least one example."
+    rule = "must hold at least one example that can be used."
+    assert error_text(tmp_path, on_error="skip") == f"The test split {rule}"
 
 
 def test_several_labels_and_amounts(tmp_path):
@@ -283,7 +284,7 @@ def test_unusable_examples_are_left_out_on_request(tmp_path):
     )
     data = prepare(tmp_path, "image", on_error="skip")
     assert sum(sizes(data)) == 19
-    assert data.notes[-1] == "'a/3.png' was left out: a file of no known image format."
+    assert "'a/3.png' was left out: a file of no known image format." in data.notes
 
 
 def test_all_problems_are_told_at_once(tmp_path):

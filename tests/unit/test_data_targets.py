@@ -137,7 +137,7 @@ def test_amounts_the_trainer_cannot_learn():
 def test_rows_of_zeros_and_ones_are_not_taken_for_classes():
     assert error_text([[0, 1, 1], [1]]) == (
         "The label column must name each class of a row once. Got repeated ones for 'train:0'. "
-        "List the classes that hold; a row of zeros and ones is not read as one place per class."
+        "Name each class once. Lists of zeros and ones, with a place for each class, must all be of one length."
     )
 
 

@@ -1,0 +1,138 @@
+"""Labels that look like mistakes: spellings of one class, and examples that stand with several labels."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hf_finetune.data.label_form import LabelForm
+from hf_finetune.data.labels import label_text
+from hf_finetune.data.tables import Table
+from hf_finetune.data.wording import listed, quoted
+
+__all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
+
+TRAILING = ".,;:!?"
+"""Punctuation that does not make another class where it ends a name."""
+
+
+def fold_name(name: str) -> str:
+    """Return a class name without case, surplus blanks, its Unicode form and punctuation at the end."""
+    text = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return text.rstrip(TRAILING + " ") or text
+
+
+def spellings(names: Mapping[str, int]) -> list[list[str]]:
+    """Group class names that are spellings of one, the most frequent first.
+
+    Args:
+        names: Number of examples of each class.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda name: (-names[name], name)):
+        groups.setdefault(fold_name(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]:
+    """Tell which classes differ only in their spelling, and how to make them one.
+
+    Args:
+        counts: Number of examples of each class.
+        form: How the labels are written.
+    """
+    groups = spellings(counts)
+    if not groups:
+        return ()
+    shown = listed(
+        (" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups), most=5
+    )
+    note = f"Classes that differ only in case, blanks, Unicode form or punctuation at the end: {shown}."
+    if form.several:
+        return (note,)
+    return (f"{note} To make them one, write {form.written(**_fields(form), normalize='true')}.",)
+
+
+def _fields(form: LabelForm) -> dict[str, str]:
+    return {} if form.separator is None else {"separator": repr(form.separator).replace("'", '"')}
+
+
+def merge_variants(
+    values: Mapping[str, Sequence[Any]], known: Sequence[str] = ()
+) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+    """Call spellings of one class by the most frequent of them, without blanks around it.
+
+    Args:
+        values: Of each split the labels: class names, lists of them, or None.
+        known: Classes whose spelling is settled.
+
+    Returns:
+        The labels, and notes.
+    """
+    counts = Counter(label_text(item) for item in _flat(values) if item is not None)
+    chosen = {fold_name(name): name for name in reversed(known)}
+    for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        chosen.setdefault(fold_name(name), " ".join(name.split()))
+
+    def merged(value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return list(dict.fromkeys(merged(item) for item in value))
+        return chosen[fold_name(label_text(value))]
+
+    changed = {name: n for name, n in counts.items() if chosen[fold_name(name)] != name}
+    made = {split: [merged(value) for value in values[split]] for split in values}
+    if not changed:
+        return made, ()
+    shown = listed(f"{name!r} ({n:,}) to {chosen[fold_name(name)]!r}" for name, n in changed.items())
+    return made, (f"Spellings of one class are merged: {shown}.",)
+
+
+def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
+    """Tell which examples of a split have the same content and other labels.
+
+    Args:
+        tables: The splits, their keys filled in; their labels encoded or not.
+    """
+    notes = []
+    for split, table in tables.items():
+        rows: dict[str, list[int]] = {}
+        for row, key in enumerate(table.keys):
+            if key is not None and table.labels[row] is not None:
+                rows.setdefault(key, []).append(row)
+        clashes = [
+            group for group in rows.values() if len({_comparable(table.labels[row]) for row in group}) > 1
+        ]
+        if clashes:
+            kind = "images" if "image" in table.dataset.column_names else "texts"
+            count = sum(map(len, clashes))
+            shown = listed((_shown(table, group) for group in clashes), most=5)
+            notes.append(
+                f"{len(clashes):,} {kind} of {split} stand in {count:,} examples with different labels: {shown}. "
+                "Correct or remove them: a model can be right about one of them at most."
+            )
+    return tuple(notes)
+
+
+def _shown(table: Table, group: Sequence[int]) -> str:
+    firsts = {_comparable(table.labels[row]): row for row in reversed(group)}
+    pairs = [f"{table.ids[row]!r} ({_label(table.labels[row])})" for row in sorted(firsts.values())]
+    return " and ".join(pairs[:3]) + (" and others" if len(pairs) > 3 else "")
+
+
+def _label(label: Any) -> str:
+    return quoted(map(label_text, label), most=3) or "none" if isinstance(label, list) else label_text(label)
+
+
+def _comparable(label: Any) -> Any:
+    return tuple(sorted(map(label_text, label))) if isinstance(label, list) else label_text(label)
+
+
+def _flat(values: Mapping[str, Iterable[Any]]) -> list[Any]:
+    return [
+        item
+        for split in values.values()
+        for value in split
+        for item in (value if isinstance(value, list) else [value])
+    ]

@@ -1,0 +1,71 @@
+"""Lists and mappings that stand as text in the cells of a label column."""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["looks_like_literal", "read_literal"]
+
+LONGEST = 100_000
+"""Characters of a cell beyond which it is not read."""
+NUMPY_NUMBERS = re.compile(r"\[\s*[-+.\deE]+(?:\s+[-+.\deE]+)*\s*\]")
+NUMPY_TEXTS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
+
+
+def looks_like_literal(cell: str) -> bool:
+    """Return whether a cell stands in brackets or braces, as a printed list or mapping does."""
+    text = cell.strip()
+    return (len(text) > 1 and text[0] + text[-1] in ("[]", "{}")) or _is_tuple(text)
+
+
+def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
+    """Read a list or a mapping as Python, JSON or numpy print it; nothing is executed.
+
+    Args:
+        cell: ``['a', 'b']``, ``["a", "b"]``, ``{"a": 0.2}``, ``[0 1 1]`` or ``['a' 'b']``.
+
+    Returns:
+        A list or a mapping with texts as keys; None if the cell holds neither.
+    """
+    text = cell.strip()
+    if len(text) > LONGEST:
+        return None
+    if NUMPY_TEXTS.fullmatch(text):  # Python would join neighboring texts to one
+        return [found[1:-1] for found in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
+    if NUMPY_NUMBERS.fullmatch(text):
+        text = "[" + ", ".join(text.strip("[] \n").split()) + "]"
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return {str(key): value for key, value in found.items()}
+        if isinstance(found, set | frozenset):
+            return sorted(found, key=str)
+        if isinstance(found, list | tuple) and not (read is ast.literal_eval and _joins_texts(text)):
+            return list(found)
+    return None
+
+
+def _is_tuple(text: str) -> bool:
+    if not (text.startswith("(") and text.endswith(")")) or len(text) > LONGEST:
+        return False
+    try:
+        return isinstance(ast.literal_eval(text), tuple)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return False
+
+
+def _joins_texts(text: str) -> bool:
+    """Return whether two texts follow each other without a comma, which Python reads as one."""
+    kinds = [
+        token.type
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in (tokenize.NL, tokenize.NEWLINE)
+    ]
+    return any(one == other == tokenize.STRING for one, other in pairwise(kinds))

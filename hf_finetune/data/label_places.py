@@ -1,0 +1,217 @@
+"""Rows with a place for each class: zeros and ones, or probabilities."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_finetune.data.labels import Target
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem
+
+__all__ = ["Cells", "LabelValues", "Places", "read_places", "rows_where"]
+
+YES = ("1", "1.0", "true", "yes")
+NO = ("0", "0.0", "false", "no")
+ROUNDING = 0.005
+"""Largest error of a probability that was written with two decimals."""
+
+Split = str
+Cells = Mapping[Split, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """The labels of every split, not encoded yet.
+
+    Attributes:
+        values: Of each example a class name, a number, a list of class names, or None if it has no label.
+        unknown: Of each example the classes of which the data does not say whether they hold; None if it always does.
+        shares: Of each example the probability of each class; None if the data gives none.
+        names: Classes in the order in which the data or the recipe lists them; None if nothing does.
+        notes: Sentences for the user.
+    """
+
+    values: dict[Split, list[Any]]
+    unknown: dict[Split, list[list[str]]] | None = None
+    shares: dict[Split, list[dict[str, float] | None]] | None = None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Rows with a place for each class, of every split.
+
+    Attributes:
+        names: The class of each place.
+        rows: Of each example a value for each place; None for an example without a label.
+        where: Description of the places, for messages.
+        absent: Meaning of a missing place among probabilities: 0, or an error.
+    """
+
+    names: tuple[str, ...]
+    rows: dict[Split, list[Sequence[Any] | None]]
+    where: str
+    absent: float | None = None
+
+
+def read_places(
+    places: Places, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
+) -> tuple[LabelValues, list[Problem]]:
+    """Read rows with a place for each class: zeros and ones, or probabilities."""
+    numbers: dict[Split, list[list[float | None] | None]] = {}
+    strange: dict[str, str] = {}
+    for split, rows in places.rows.items():
+        numbers[split] = []
+        for row, name in zip(rows, ids[split], strict=True):
+            read = None if row is None else [_number(value) for value in row]
+            if read is not None and any(isinstance(value, str) for value in read):
+                strange.setdefault(name, next(value for value in read if isinstance(value, str)))
+            known = read is not None and any(value is not None for value in read)
+            numbers[split].append(read if known else None)  # type: ignore[arg-type]
+    if strange:
+        value = f"{next(iter(strange.values()))!r} in {quoted(strange)}"
+        repair = "Write 0 or 1 (or no and yes, false and true), leave a cell empty if it is not known."
+        rule = f"must hold 0, 1 or a probability in {places.where}"
+        return LabelValues({}), [Problem("The labels", rule, value, repair)]
+    flat = [v for split in numbers for row in numbers[split] if row for v in row if v is not None]
+    if all(value in (0, 1) for value in flat):
+        return _read_members(places, numbers, ids, requested)
+    return _read_shares(places, numbers, ids, requested)
+
+
+def _number(value: Any) -> float | str | None:
+    """Return 0, 1 or another number; None for an empty cell; the text of what is none of these."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool | int | float):
+        return float(value)
+    text = str(value).strip().lower()
+    if not text:
+        return None
+    if text in YES or text in NO:
+        return float(text in YES)
+    try:
+        number = float(text)
+    except ValueError:
+        return str(value)
+    return number if math.isfinite(number) else str(value)
+
+
+def _read_members(
+    places: Places,
+    numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
+    ids: Mapping[Split, Sequence[str]],
+    requested: Target | Literal["auto"],
+) -> tuple[LabelValues, list[Problem]]:
+    held: dict[Split, list[Any]] = {
+        split: [
+            None if row is None else [name for name, value in zip(places.names, row, strict=True) if value]
+            for row in rows
+        ]
+        for split, rows in numbers.items()
+    }
+    if requested == "single_label":
+        wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
+        if wrong:
+            rule = "must have exactly one class in every row where data.target is single_label"
+            repair = "Leave data.target out if a row may have several classes or none."
+            return LabelValues({}), [
+                Problem("The labels", rule, f"none or several for {quoted(wrong)}", repair)
+            ]
+        values = {split: [names[0] if names else None for names in held[split]] for split in held}
+        return LabelValues(values, names=places.names), []
+    unknown = {
+        split: [
+            [name for name, value in zip(places.names, row or (), strict=bool(row)) if value is None]
+            for row in rows
+        ]
+        for split, rows in numbers.items()
+    }
+    cells = sum(len(names) for split in unknown for names in unknown[split])
+    notes = [f"The labels are {places.where}: each holds 1 where the class holds."]
+    if cells:
+        total = sum(len(places.names) for rows in numbers.values() for row in rows if row is not None)
+        notes.append(
+            f"{cells:,} of {total:,} label cells are empty: whether these classes hold is unknown, and they count "
+            "neither in the loss nor in the metrics."
+        )
+    elif all(names is None or len(names) == 1 for split in held for names in held[split]):
+        notes.append(
+            "Every row has exactly one class: if classes exclude each other, set data.target: single_label."
+        )
+    return LabelValues(held, unknown if cells else None, None, places.names, tuple(notes)), []
+
+
+def _read_shares(
+    places: Places,
+    numbers: Mapping[Split, Sequence[Sequence[float | None] | None]],
+    ids: Mapping[Split, Sequence[str]],
+    requested: Target | Literal["auto"],
+) -> tuple[LabelValues, list[Problem]]:
+    """Read probabilities of the classes, which sum to 1 in each row."""
+    filled = {
+        split: [None if row is None else [places.absent if v is None else v for v in row] for row in rows]
+        for split, rows in numbers.items()
+    }
+    slack = max(0.01, ROUNDING * len(places.names))
+
+    def wrong(row: Sequence[float | None] | None) -> bool:
+        if row is None:
+            return False
+        known = [value for value in row if value is not None]
+        return len(known) < len(row) or min(known) < 0 or abs(math.fsum(known) - 1) > slack
+
+    rows_wrong = rows_where(filled, ids, wrong)
+    if rows_wrong or requested == "multi_label":
+        rule = "must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row"
+        repair = "Divide each row by its sum if the numbers are votes or percentages."
+        if requested == "multi_label":
+            rule, repair = (
+                "must be 0 or 1 where data.target is multi_label",
+                "Round them, for example at 0.5.",
+            )
+            rows_wrong = rows_where(filled, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
+        first = next(
+            row
+            for split in filled
+            for row, name in zip(filled[split], ids[split], strict=True)
+            if name in rows_wrong
+        )
+        return LabelValues({}), [Problem("The labels", rule, f"{first!r} in {quoted(rows_wrong)}", repair)]
+    shares: dict[Split, list[dict[str, float] | None]] = {}
+    values: dict[Split, list[Any]] = {}
+    ties = 0
+    for split, rows in filled.items():
+        shares[split] = []
+        for row in rows:
+            total = math.fsum(row) if row else 1.0  # type: ignore[arg-type]
+            shares[split].append(
+                None if row is None else {n: v / total for n, v in zip(places.names, row, strict=True)}  # type: ignore[operator]
+            )
+        values[split] = [
+            None if each is None else max(each, key=lambda name: each[name]) for each in shares[split]
+        ]
+        ties += sum(
+            each is not None and list(each.values()).count(max(each.values())) > 1 for each in shares[split]
+        )
+    notes = [
+        "The labels are probabilities: they are trained on by their cross-entropy; stratification, metrics and the "
+        "report take the likeliest class of each example."
+    ]
+    if ties:
+        notes.append(f"{ties:,} examples have several likeliest classes; the first of them is taken.")
+    return LabelValues(values, None, shares, places.names, tuple(notes)), []
+
+
+def rows_where(
+    cells: Mapping[Split, Sequence[Any]], ids: Mapping[Split, Sequence[str]], condition: Callable[[Any], bool]
+) -> list[str]:
+    """Return the names of the examples whose cell fulfils a condition."""
+    return [
+        name
+        for split in cells
+        for cell, name in zip(cells[split], ids[split], strict=True)
+        if condition(cell)
+    ]

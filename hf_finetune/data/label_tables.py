@@ -1,0 +1,161 @@
+"""The labels and weights of tables, read from their cells."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from hf_finetune.data.columns import Columns
+from hf_finetune.data.label_checks import merge_variants, note_variants
+from hf_finetune.data.label_form import LabelForm
+from hf_finetune.data.label_places import LabelValues
+from hf_finetune.data.label_values import read_values
+from hf_finetune.data.labels import Target, label_text
+from hf_finetune.data.tables import Table
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem
+
+__all__ = ["drop_unlabelled", "read_tables"]
+
+
+def read_tables(
+    tables: Mapping[str, Table],
+    form: LabelForm,
+    columns: Columns,
+    requested: Target | Literal["auto"],
+    known: Sequence[str] | None = None,
+) -> tuple[dict[str, Table], list[str], list[Problem]]:
+    """Read the labels and weights of all splits, in the one form that they have.
+
+    Args:
+        tables: The splits, with the plain content of their label columns as labels.
+        form: What the recipe says of the form.
+        columns: The columns that are used.
+        requested: What the labels are to be read as.
+        known: Classes of a finished model; None if the data decides on the classes.
+
+    Returns:
+        The splits with class names, lists of them, or numbers as labels; notes; and problems.
+    """
+    form = form if form.columns else replace(form, columns=(columns.label,))
+    first = next(iter(tables.values()))
+    found, problems = read_values(
+        {split: table.labels for split, table in tables.items()},
+        {split: table.ids for split, table in tables.items()},
+        form,
+        first.declared,
+        requested,
+        known,
+    )
+    if problems:
+        return dict(tables), [], problems
+    notes = list(found.notes)
+    values = found.values
+    if form.normalize:
+        values, merge_notes = merge_variants(values, known or first.declared or ())
+        notes += merge_notes
+    elif known is None:
+        notes += note_variants(_count(values), form)
+    read = {split: _with_values(table, split, values, found) for split, table in tables.items()}
+    problems = _weight_problems(read, columns.weight)
+    if columns.weight is not None and not problems:
+        read, weight_notes = _with_weights(read, columns.weight)
+        notes += weight_notes
+    return read, notes, problems
+
+
+def _with_values(table: Table, split: str, values: Mapping[str, Sequence[Any]], found: LabelValues) -> Table:
+    return replace(
+        table,
+        labels=tuple(values[split]),
+        declared=found.names,
+        unknown=None if found.unknown is None else tuple(found.unknown[split]),
+        shares=None if found.shares is None else tuple(found.shares[split]),
+    )
+
+
+def _count(values: Mapping[str, Sequence[Any]]) -> Counter[str]:
+    """Count the examples of each class; none where labels are numbers."""
+    items = [
+        item
+        for split in values.values()
+        for value in split
+        for item in (value if isinstance(value, list) else [value])
+        if item is not None
+    ]
+    return Counter(label_text(item) for item in items if isinstance(item, str | bool))
+
+
+def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Problem]:
+    wrong = [
+        (table.ids[row], weight)
+        for table in tables.values()
+        for row, weight in enumerate(table.weights or ())
+        if _weight(weight) is None
+    ]
+    place = "data.columns.weight"
+    if wrong:
+        value = f"{wrong[0][1]!r} in {column!r} for {quoted(name for name, _ in wrong)}"
+        return [
+            Problem(
+                place, "must name a column of numbers from 0 on", value, "0 leaves a row out of the loss."
+            )
+        ]
+    if column is not None and not any(_weight(weight) for weight in tables["train"].weights or (1.0,)):
+        return [Problem(place, "must name a column with a weight above 0 in train", repr(column))]
+    return []
+
+
+def _weight(value: Any) -> float | None:
+    """Return a weight as a number; None if it is none, or below 0."""
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, Table], list[str]]:
+    """Set the weights as numbers; 1 in splits that have none, for metrics count all examples alike."""
+    made = {
+        split: replace(
+            table,
+            weights=tuple(float(weight) for weight in table.weights)
+            if table.weights is not None
+            else (1.0,) * len(table),
+        )
+        for split, table in tables.items()
+    }
+    if "train" not in made:
+        return made, []
+    weights = made["train"].weights or ()
+    mean = math.fsum(weights) / len(weights)
+    zeros = sum(weight == 0 for weight in weights)
+    none = f", {zeros:,} of them 0" if zeros else ""
+    return made, [
+        f"Training examples are weighted in the loss by {column!r}: {min(weights):g} to {max(weights):g}, "
+        f"mean {mean:g}{none}. Metrics count every example alike."
+    ]
+
+
+def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
+    """Leave out the rows without a label, and say which they are.
+
+    Args:
+        tables: The splits, as ``read_tables`` gives them.
+    """
+    kept, notes = {}, []
+    for split, table in tables.items():
+        missing = [row for row, label in enumerate(table.labels) if _is_missing(label)]
+        kept[split] = table
+        if missing:
+            gone = set(missing)
+            kept[split] = table.take([row for row in range(len(table)) if row not in gone])
+            shown = quoted(table.ids[row] for row in missing)
+            notes.append(f"{len(missing):,} rows of {split} have no label and were left out: {shown}.")
+    return kept, notes
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, list) and None in label)

@@ -1,0 +1,209 @@
+"""Labels of every split, read in the one form that they have in the data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from hf_finetune.data.label_form import LabelForm
+from hf_finetune.data.label_literals import looks_like_literal, read_literal
+from hf_finetune.data.label_places import Cells, LabelValues, Places, read_places, rows_where
+from hf_finetune.data.label_separator import likely_separator, split_cell
+from hf_finetune.data.labels import Target, label_text
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem
+
+__all__ = ["read_values"]
+
+PLACE = "The label column"
+
+
+def read_values(
+    cells: Cells,
+    ids: Mapping[str, Sequence[str]],
+    form: LabelForm,
+    declared: Sequence[str] | None = None,
+    requested: Target | Literal["auto"] = "auto",
+    known: Sequence[str] | None = None,
+) -> tuple[LabelValues, list[Problem]]:
+    """Read the labels of all splits in the one form that they have.
+
+    Args:
+        cells: Of each example the plain content of its label column, or a tuple with that of each label column.
+        ids: The name of each example, for the messages.
+        form: What the recipe says of the form.
+        declared: Class names that the column declares.
+        requested: What the labels are to be read as.
+        known: Classes of a finished model, for lists with a place for each of them.
+
+    Returns:
+        The labels, and the problems that stand against them.
+    """
+    names = tuple(declared) if declared is not None else None
+    if form.several:
+        rows = {split: list(cells[split]) for split in cells}
+        places = Places(form.columns, rows, f"the columns {quoted(form.columns)}")
+        return read_places(places, ids, requested)
+    if form.separator is not None:
+        return _read_separated(cells, ids, form)
+    cells, literal_problems = _read_literals(cells, ids, requested)
+    if literal_problems:
+        return LabelValues({}), literal_problems
+    present = [cell for split in cells for cell in cells[split] if cell is not None]
+    if present and all(isinstance(cell, dict) for cell in present):
+        return read_places(_of_mappings(cells), ids, requested)
+    width = _places_in(present, declared)
+    if form.classes or (width and _needs_places(present)):
+        return _read_lists(cells, ids, form, known, requested, width, present)
+    values = LabelValues({split: list(cells[split]) for split in cells}, names=names)
+    texts = [cell for cell in present if isinstance(cell, str)]
+    if requested != "single_label" and declared is None and len(texts) == len(present):
+        notes, problems = _ask_for_separator(texts, form, requested)
+        return replace(values, notes=notes), problems
+    return values, []
+
+
+def _read_separated(
+    cells: Cells, ids: Mapping[str, Sequence[str]], form: LabelForm
+) -> tuple[LabelValues, list[Problem]]:
+    separator = str(form.separator)
+    lists = rows_where(cells, ids, lambda cell: isinstance(cell, list | dict))
+    if lists:
+        repair = "Leave out data.columns.label.separator: lists need none."
+        return LabelValues({}), [
+            Problem(PLACE, "must hold texts to separate", f"lists in {quoted(lists)}", repair)
+        ]
+    empty: Any = [] if form.empty == "none" else None
+    values: dict[str, list[Any]] = {}
+    for split in cells:
+        texts = [None if cell is None else split_cell(label_text(cell), separator) for cell in cells[split]]
+        values[split] = [found or empty for found in texts]
+    notes = []
+    present = [cell for split in cells for cell in cells[split] if cell is not None]
+    if present and not any(separator in label_text(cell) for cell in present):
+        notes.append(f"No label cell holds the separator {separator!r}: each has one class.")
+    bare = sum(found == [] for split in values for found in values[split])
+    if bare:
+        notes.append(f"{bare:,} rows have an empty label cell: none of the classes holds for them.")
+    return LabelValues(values, notes=tuple(notes)), []
+
+
+def _read_literals(
+    cells: Cells, ids: Mapping[str, Sequence[str]], requested: str
+) -> tuple[Cells, list[Problem]]:
+    """Read lists and mappings that stand as texts, if all cells of the column do."""
+    texts = [cell for split in cells for cell in cells[split] if isinstance(cell, str)]
+    if not any(looks_like_literal(text) for text in texts):
+        return cells, []
+    parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
+    if not any(found is not None for found in parsed.values()) and len(parsed) < len(set(texts)):
+        return cells, []  # some classes are called so
+    if requested == "single_label" and not all(
+        found is not None and _is_numeric(found) for found in (parsed.get(text) for text in texts)
+    ):
+        return cells, []
+    strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
+    if strange:
+        example = next(text for text in texts if parsed.get(text) is None)
+        repair = "Write ['a', 'b'] in every row, or set data.target: single_label if a cell is the name of one class."
+        value = f"{example[:60]!r} in {quoted(strange)}"
+        return cells, [
+            Problem(PLACE, "must hold a list that can be read in every row or in none", value, repair)
+        ]
+    return {
+        split: [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]] for split in cells
+    }, []
+
+
+def _is_numeric(found: list[Any] | dict[str, Any]) -> bool:
+    items = found.values() if isinstance(found, dict) else found
+    return bool(items) and all(isinstance(item, int | float) for item in items)
+
+
+def _of_mappings(cells: Cells) -> Places:
+    present = [cell for split in cells for cell in cells[split] if cell is not None]
+    names = tuple(dict.fromkeys(str(name) for cell in present for name in cell))
+    fractions = any(
+        isinstance(value, float) and not value.is_integer() for cell in present for value in cell.values()
+    )
+    rows: dict[str, list[Sequence[Any] | None]] = {
+        split: [None if cell is None else [cell.get(name) for name in names] for cell in cells[split]]
+        for split in cells
+    }
+    return Places(names, rows, "a mapping", 0.0 if fractions else None)
+
+
+def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
+    """Return the common length of lists that hold only numbers or nothing; 0 if they are no such lists."""
+    if declared is not None or not present or not all(isinstance(cell, list) for cell in present):
+        return 0
+    lengths = {len(cell) for cell in present}
+    numbers = all(item is None or isinstance(item, int | float) for cell in present for item in cell)
+    return lengths.pop() if len(lengths) == 1 and numbers else 0
+
+
+def _needs_places(present: Sequence[Sequence[Any]]) -> bool:
+    """Return whether lists of numbers, all of one length, have a place for each class.
+
+    Lists of two or more zeros and ones do: as class names, every row would have the same ones. Fractions are
+    probabilities.
+    """
+    if len(present[0]) < 2:
+        return False
+    items = [item for cell in present for item in cell if item is not None]
+    fractions = any(isinstance(item, float) and not item.is_integer() for item in items)
+    return fractions or all(item in (0, 1) for item in items)
+
+
+def _read_lists(
+    cells: Cells,
+    ids: Mapping[str, Sequence[str]],
+    form: LabelForm,
+    known: Sequence[str] | None,
+    requested: Target | Literal["auto"],
+    width: int,
+    present: Sequence[Any],
+) -> tuple[LabelValues, list[Problem]]:
+    names = form.classes or (tuple(known) if known is not None and len(known) == width else ())
+    if not names:
+        shown = form.written(classes="[first, second, ...]")
+        repair = f"Write {shown}, with {width} names in the order of the places."
+        rule = "must have a name for each place of its lists"
+        return LabelValues({}), [Problem(PLACE, rule, f"{width} places, such as {present[0]!r}", repair)]
+    wrong = rows_where(
+        cells, ids, lambda cell: cell is not None and not (isinstance(cell, list) and len(cell) == len(names))
+    )
+    if wrong:
+        rule = f"must hold lists of {len(names)} places, one for each of data.columns.label.classes"
+        return LabelValues({}), [Problem(PLACE, rule, f"others in {quoted(wrong)}")]
+    rows = {split: list(cells[split]) for split in cells}
+    return read_places(Places(names, rows, f"lists with a place for each of {quoted(names)}"), ids, requested)
+
+
+def _ask_for_separator(
+    texts: Sequence[str], form: LabelForm, requested: str
+) -> tuple[tuple[str, ...], list[Problem]]:
+    """Ask whether cells hold several labels, where that is likely or said by the target."""
+    found = likely_separator(texts)
+    if requested == "multi_label":
+        separator = found.separator if found else ","
+        repair = f"Say what separates the classes of a cell: {_with_separator(form, separator)}."
+        value = f"texts, such as {(found.example if found else texts[0])!r}" if texts else "none"
+        return (), [
+            Problem(PLACE, "must hold several classes where data.target is multi_label", value, repair)
+        ]
+    if found is None:
+        return (), []
+    parts = " and ".join(map(repr, found.parts))
+    several = f"For several labels in a cell write {_with_separator(form, found.separator)}"
+    where = f"{found.rows:,} rows hold {found.separator!r}, such as {found.example!r}"
+    if not found.sure:
+        note = f"{where}: each such cell is read as one class. {several}."
+        return (note,), []
+    value = f"{where}, and {parts} are labels by themselves"
+    repair = f"{several}; if such a cell is the name of one class, set data.target: single_label."
+    return (), [Problem(PLACE, "must say whether its cells hold several labels", value, repair)]
+
+
+def _with_separator(form: LabelForm, separator: str) -> str:
+    return form.written(separator=json.dumps(separator))
