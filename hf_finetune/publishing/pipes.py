@@ -1,8 +1,7 @@
 """An exported model that is fed and read like the pipeline of transformers that it was made from."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ Forward = Callable[[Batch], np.ndarray]
 
 
 class ExportedPipeline:
-    """Examples in, the logits [classes] of each out, as ``compute_logits`` reads them.
+    """Examples in, their logits out, as ``compute_logits`` calls it.
 
     Attributes:
         prepare: Makes the model's inputs of a few examples.
@@ -52,11 +51,9 @@ class ExportedPipeline:
         self.forward = forward
         self.label_names = tuple(label_names)
 
-    def __call__(self, examples: Iterable[Any], batch_size: int = 1) -> Iterator[np.ndarray]:
-        """Predict examples as they come, a batch at a time."""
-        waiting = iter(examples)
-        while batch := list(islice(waiting, batch_size)):
-            yield from np.asarray(self.forward(self.prepare(batch)), dtype=np.float32)
+    def __call__(self, examples: Sequence[Any]) -> np.ndarray:
+        """Return the logits [examples, classes] of a batch."""
+        return self.forward(self.prepare(examples))
 
 
 def model_inputs(task: Task, processor: Any) -> Prepare:
