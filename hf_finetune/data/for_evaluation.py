@@ -34,6 +34,7 @@ def load_for_evaluation(
     revision: str | None = None,
     on_error: Literal["fail", "skip"] = "fail",
     slices: Sequence[str] = (),
+    nested: Literal["join", "top"] | None = None,
 ) -> Dataset:
     """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
 
@@ -48,6 +49,7 @@ def load_for_evaluation(
         revision: As for ``prepare_data``.
         on_error: Whether examples that cannot be used are reported or left out.
         slices: Columns that are carried to judge by, those of them that the data has.
+        nested: As for ``prepare_data``.
 
     Returns:
         The columns of ``LabelledData``, the labels encoded as the model's.
@@ -55,7 +57,15 @@ def load_for_evaluation(
     Raises:
         InputError: If the data cannot be used, or if it has labels that the model does not know.
     """
-    source = load_source(path, modality=modality, config=config, revision=revision, metadata=bool(slices))
+    source = load_source(
+        path,
+        modality=modality,
+        config=config,
+        revision=revision,
+        metadata=bool(slices),
+        columns=columns,
+        nested=nested,
+    )
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
         raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
@@ -63,7 +73,7 @@ def load_for_evaluation(
     used, column_notes = agree_on_columns(source, modality, columns or {}, None, there)
     order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
     for name in order:
-        table = read_table(source.splits[name], used, name, source.root)
+        table = read_table(source.splits[name], used, name, source.root, source.files.get(name))
         if not is_unlabelled(table) or name == order[-1]:
             break
     form = read_form((columns or {}).get("label"))

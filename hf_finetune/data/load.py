@@ -3,16 +3,18 @@
 import errno
 import glob
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datasets import ClassLabel, Dataset, Features, Image, load_dataset, load_dataset_builder, load_from_disk
+from datasets import Dataset, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
+from hf_finetune.data.class_folders import Labelling
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.locate import FORMATS, Location, Modality, locate, split_name
-from hf_finetune.data.metadata import add_metadata
+from hf_finetune.data.load_folders import load_pictures, load_texts
+from hf_finetune.data.locate import FORMATS, Location, Modality, locate
+from hf_finetune.data.split_names import split_name
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -35,11 +37,13 @@ class Source:
         splits: Those of train, validation and test that the source has.
         root: The folder that relative paths start from. None on the Hub.
         notes: What was left aside, for the person.
+        files: The path of each text that is a file of its own, from the root, by split.
     """
 
     splits: Mapping[str, Dataset]
     root: Path | None
     notes: tuple[str, ...]
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def load_source(
@@ -49,6 +53,9 @@ def load_source(
     config: str | None = None,
     revision: str | None = None,
     metadata: bool = False,
+    columns: Mapping[str, Any] | None = None,
+    nested: Literal["join", "top"] | None = None,
+    labelled: bool = True,
 ) -> Source:
     """Load every split of a dataset.
 
@@ -59,11 +66,17 @@ def load_source(
         config: The configuration of a Hub dataset that has several.
         revision: The branch, tag or commit of a Hub dataset.
         metadata: Whether pictures in class folders get the columns of metadata files beside them.
+        columns: Column names by what they hold, as in a recipe; of ``label`` also the pattern for file names.
+        nested: What the class of a file in nested class folders is; None refuses them.
+        labelled: Whether files need a label.
 
     Raises:
         InputError: If there is nothing to load, or if it cannot be read.
     """
-    location = locate(path, modality)
+    label = (columns or {}).get("label")
+    pattern = label.get("pattern") if isinstance(label, Mapping) else None
+    location = locate(path, modality, Labelling(nested, pattern, labelled))
+    files: Mapping[str, tuple[str, ...]] = {}
     notes = list(location.notes)
     if location.kind != "hub" and (config is not None or revision is not None):
         notes.append(
@@ -73,8 +86,14 @@ def load_source(
         splits, ignored = _load_from_hub(path, config, revision)
     elif location.kind == "saved":
         splits, ignored = _load_saved(location)
-    elif location.kind == "class_folders":
-        splits, ignored = _load_class_folders(location, metadata), []
+    elif location.examples is not None and location.root is not None:
+        if modality == "image":
+            name = label.get("name") if isinstance(label, Mapping) else label
+            loaded = load_pictures(location.examples, PICTURE_SUFFIXES, label=name, metadata=metadata)
+        else:
+            loaded = load_texts(location.examples, location.root)
+        splits, ignored, files = dict(loaded.splits), [], loaded.files
+        notes += loaded.notes
     else:
         splits, ignored = _load_files(location), []
     if ignored:
@@ -83,33 +102,7 @@ def load_source(
         raise InputError(Problem("data.path", "must have a train, validation or test split", quoted(ignored)))
     # Data saved with a format (numpy, torch, ...) is read as plain Python values all the same.
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
-    return Source(plain, location.root, tuple(notes))
-
-
-def _load_class_folders(location: Location, metadata: bool) -> dict[str, Dataset]:
-    found = {split: _labelled_pictures(folder) for split, (folder,) in location.parts.items()}
-    if metadata and location.root is not None:
-        for split, (folder,) in location.parts.items():
-            found[split] = add_metadata(found[split], (folder, location.root))
-    return found
-
-
-def _labelled_pictures(folder: Path) -> Dataset:
-    """Return the pictures of class folders. ``imagefolder`` of datasets 5.2 passes over some that Pillow reads."""
-    files = [
-        file
-        for file in folder.glob("*/*")
-        if file.suffix.lower() in PICTURE_SUFFIXES
-        and file.is_file()
-        and not file.name.startswith(".")
-        and not file.parent.name.startswith(".")
-    ]
-    files.sort(key=lambda file: (file.suffix, str(file)))  # the order that imagefolder gives them
-    classes = ClassLabel(names=sorted({file.parent.name for file in files}))
-    return Dataset.from_dict(
-        {"image": [str(file) for file in files], "label": [file.parent.name for file in files]},
-        features=Features({"image": Image(), "label": classes}),
-    )
+    return Source(plain, location.root, tuple(notes), files)
 
 
 def _load_files(location: Location) -> dict[str, Dataset]:

@@ -9,8 +9,12 @@ from typing import Literal
 
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES, unreadable_problems
+from hf_finetune.data.class_folders import FolderExamples, Labelling, find_folder_examples
+from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.metadata import METADATA
+from hf_finetune.data.split_folders import wrapped_folder
+from hf_finetune.data.split_names import SPLITS, split_name, split_of_words
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -18,10 +22,10 @@ __all__ = ["FORMATS", "PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "loc
 
 Modality = Literal["image", "text"]
 
-SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
-_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
+TEXT_SUFFIXES = frozenset({".txt"})
+_CLASS_FOLDERS = Labelling()
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -34,32 +38,30 @@ class Location:
         root: The folder that relative paths start from. None on the Hub.
         parts: For each split, its data files, or the one folder that holds its class folders.
         notes: What was left aside.
+        examples: The files in class folders; None for other kinds.
     """
 
     kind: Literal["class_folders", "files", "saved", "hub"]
     root: Path | None = None
     parts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    examples: FolderExamples | None = None
 
 
-def split_name(name: str) -> str | None:
-    """Give the split that a name stands for, or None: ``val``, ``valid`` and ``dev`` are ``validation``."""
-    return _ALIASES.get(name.lower())
-
-
-def locate(path: str, modality: Modality) -> Location:
-    """Tell what ``path`` points at.
+def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS) -> Location:
+    """Return what ``path`` points at.
 
     Args:
         path: A folder, a csv, json, jsonl or parquet file, or a Hub id.
-        modality: What an example is. Class folders hold images only.
+        modality: What an example is: an image, or a text, which is a file of its own in class folders.
+        labelling: Where the labels of such files are.
 
     Raises:
         InputError: If nothing is there, or if what is there has no layout that can be read.
     """
     local = Path(path).expanduser().absolute()
     if local.is_dir():
-        return _locate_folder(local, modality)
+        return _locate_folder(local, modality, labelling)
     if local.is_file():
         return _locate_file(local)
     if _may_be_hub_id(path):
@@ -97,31 +99,60 @@ def _locate_file(file: Path) -> Location:
     return Location("files", file.parent, {"train": (file,)})
 
 
-def _locate_folder(folder: Path, modality: Modality) -> Location:
+def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Location:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return Location("saved", folder)
     files = _data_files(folder) or _data_files(folder / "data")
-    named = any(_split_of_file(file) for file in files)
-    # A single folder beside a data file is what that file's path column points into.
-    beside = bool(files) and len(_folders(folder)) <= 1
-    if modality == "image" and not named and not beside:
-        pictures = _locate_class_folders(folder)
-        others = [file.name for file in files if file.stem != METADATA]
-        if pictures is not None and others:
-            note = f"Files beside the class folders were not read: {quoted(others)}."
-            return replace(pictures, notes=(*pictures.notes, note))
-        if pictures is not None:
-            return pictures
+    tree = Folder.open(folder, PICTURE_SUFFIXES if modality == "image" else TEXT_SUFFIXES)
+    if not files and (inner := wrapped_folder(tree, _is_data, stray=modality == "text")):
+        found = _locate_folder(inner.path, modality, labelling)
+        note = f"The data lies in {inner.path.relative_to(folder).as_posix()!r}, the only folder with any."
+        return replace(found, notes=(note, *found.notes))
+    if _are_class_folders(tree, files, modality, labelling):
+        plural = "pictures" if modality == "image" else "texts"
+        found_files = find_folder_examples(tree, labelling, plural=plural, table_beside=bool(files))
+        if found_files is not None:
+            others = [file.name for file in files if file.stem != METADATA]
+            beside = (
+                f"Files beside the class folders were not read: {quoted(others)}. To read one instead of the "
+                f"folders, give its path.",
+            )
+            parts = {split: (path,) for split, path in found_files.folders.items()}
+            notes = (*found_files.notes, *(beside if others else ()))
+            return Location("class_folders", folder, parts, notes, found_files)
     if files:
         return _locate_files(folder, files)
-    wanted = "hold class folders of images, or " if modality == "image" else "hold "
+    kind = "images" if modality == "image" else ".txt files"
     raise InputError(
         Problem(
             "data.path",
-            f"must {wanted}csv, json, jsonl or parquet files, or a dataset saved by save_to_disk",
+            f"must hold class folders of {kind}, or csv, json, jsonl or parquet files, or a dataset saved by "
+            "save_to_disk",
             repr(str(folder)),
         )
     )
+
+
+def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labelling: Labelling) -> bool:
+    """Return whether files of their own are the examples of a folder, and not the rows of its tables."""
+    if not files:
+        return True
+    if modality == "text":
+        return False
+    if labelling.pattern is not None:
+        return True
+    named = {_split_of_file(file) for file in files} - {None}
+    # A single folder next to a table is what that table's path column points into.
+    beside = len(tree.folders) <= 1
+    return not beside and (not named or ("train" not in named and _has_train_folder(tree)))
+
+
+def _has_train_folder(tree: Folder) -> bool:
+    return any(split_name(folder.name) == "train" and folder.holds_examples for folder in tree.folders)
+
+
+def _is_data(file: Path) -> bool:
+    return file.suffix.lower() in FORMATS
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -132,8 +163,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _split_of_file(file: Path) -> str | None:
     """``train-00000-of-00002.parquet`` and ``dishes_val.csv`` name their split. Two names are none."""
-    found = {split_name(word) for word in re.split(r"[^a-z]+", file.stem.lower())} - {None}
-    return found.pop() if len(found) == 1 else None
+    return split_of_words(file.stem)
 
 
 def _locate_files(folder: Path, files: list[Path]) -> Location:
@@ -165,92 +195,5 @@ def _locate_files(folder: Path, files: list[Path]) -> Location:
     return Location("files", folder, parts, notes)
 
 
-def _locate_class_folders(root: Path) -> Location | None:
-    """Find class folders below the root or below its split folders. None if they hold no pictures."""
-    # A class may be called train: a folder of a split's name is a split only if it holds folders.
-    below_splits = any(
-        split_name(folder.name) is not None and _folders(folder) and not _pictures(folder)
-        for folder in _folders(root)
-    )
-    parts: dict[str, tuple[Path, ...]] = {}
-    notes: list[str] = []
-    problems: list[Problem] = []
-    if below_splits:
-        others = []
-        for folder in _folders(root):
-            split = split_name(folder.name)
-            if split is None:
-                others.append(folder.name)
-            elif not _folders(folder):
-                notes.append(f"{folder.name}/ has no class folders, so the {split} split counts as missing.")
-            else:
-                parts[split] = (*parts.get(split, ()), folder)
-        if others:
-            notes.append(f"Folders that name no split were not read: {quoted(others)}.")
-        for split, found in parts.items():
-            if len(found) > 1:
-                names = quoted(folder.name for folder in found)
-                rule = f"must hold one folder for the {split} split"
-                problems.append(Problem("data.path", rule, names, "Keep one of them."))
-    else:
-        parts["train"] = (root,)
-    pictures_found = False
-    for folders in parts.values():
-        for class_folder in _folders(folders[0]):
-            has_pictures, folder_notes, folder_problems = _check_class_folder(class_folder, root)
-            pictures_found = pictures_found or has_pictures
-            notes += folder_notes
-            problems += folder_problems
-        stray = _pictures(folders[0])
-        if stray:
-            place, shown = _relative(folders[0], root), quoted(file.name for file in stray)
-            repair = "Move them into the folder of their class."
-            problems.append(Problem(place, "must hold its pictures in one folder per class", shown, repair))
-    if not pictures_found:
-        return None
-    if problems:
-        raise InputError(problems)
-    return Location("class_folders", root, parts, tuple(notes))
-
-
-def _check_class_folder(folder: Path, root: Path) -> tuple[bool, list[str], list[Problem]]:
-    """Say whether a class folder holds pictures, which files are none, and which lie too deep."""
-    place = _relative(folder, root)
-    pictures = _pictures(folder)
-    others = [
-        entry
-        for entry in _entries(folder)
-        if entry.is_file() and entry.suffix.lower() not in PICTURE_SUFFIXES and entry.stem != METADATA
-    ]
-    deeper = [file for below in _folders(folder) for file in _pictures(below)]
-    notes = (
-        [f"{place}: files that are no pictures were not read: {quoted(f.name for f in others)}."]
-        if others
-        else []
-    )
-    problems = unreadable_problems(place, [*pictures, *others])
-    if not pictures and not deeper:
-        return bool(problems), [f"{place} holds no pictures."], problems
-    if deeper:
-        repair = "Move them up into the folder of their class."
-        shown = quoted(_relative(file, root) for file in deeper)
-        problems.append(Problem(place, "must hold its pictures itself, not in folders below", shown, repair))
-    return True, notes, problems
-
-
 def _entries(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _entries(folder) if entry.is_dir()] if folder.is_dir() else []
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [
-        entry for entry in _entries(folder) if entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file()
-    ]
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path != root else str(root)

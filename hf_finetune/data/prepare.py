@@ -96,6 +96,7 @@ def prepare_data(
     fold: Fold | None = None,
     slices: Sequence[str] = (),
     seed: int = 0,
+    nested: Literal["join", "top"] | None = None,
 ) -> LabelledData:
     """Load labelled data, make the splits that it lacks, and check all of it.
 
@@ -118,12 +119,22 @@ def prepare_data(
             the splits as they are.
         slices: Columns that are carried beside the examples, as ``slice:NAME``, to judge a model by their values.
         seed: Chooses what goes into the cut splits and what is kept of a limited one.
+        nested: The class of a file in nested class folders: the names of all of them joined, or the top one's; None
+            refuses nested class folders.
 
     Raises:
         InputError: If the data cannot be used: with every problem found.
     """
     skip = on_error == "skip"
-    source = load_source(path, modality=modality, config=config, revision=revision, metadata=bool(slices))
+    source = load_source(
+        path,
+        modality=modality,
+        config=config,
+        revision=revision,
+        metadata=bool(slices),
+        columns=columns,
+        nested=nested,
+    )
     if "train" not in source.splits:
         raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
     used, column_notes = agree_on_columns(source, modality, columns or {}, group, slices)
@@ -214,7 +225,7 @@ def _read_tables(source: Source, used: Columns) -> tuple[dict[str, Table], list[
     tables, notes = {}, []
     for split in SPLITS:
         if split in source.splits:
-            table = read_table(source.splits[split], used, split, source.root)
+            table = read_table(source.splits[split], used, split, source.root, source.files.get(split))
             if split != "train" and is_unlabelled(table):
                 notes.append(f"The {split} split has no labels, so it counts as missing.")
             else:

@@ -163,7 +163,9 @@ def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
     return problems
 
 
-def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None) -> Table:
+def read_table(
+    dataset: Dataset, columns: Columns, split: str, root: Path | None, files: Sequence[str] | None = None
+) -> Table:
     """Bring one split into its canonical columns. Labels stay plain, contents are not hashed yet.
 
     Args:
@@ -171,6 +173,7 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
         columns: The columns to use. A split without the label column has None for every label.
         split: Its name: examples without a file of their own are called ``train:0``, ``train:1``, ...
         root: The folder that relative image paths start from.
+        files: Names of texts that are files of their own.
     """
     labels: list[Any] = [None] * len(dataset)
     declared = None
@@ -191,7 +194,7 @@ def read_table(dataset: Dataset, columns: Columns, split: str, root: Path | None
         strings = Features({name: Value("string") for name in inputs.column_names})
         if inputs.features != strings:  # large strings, or the untyped column of a split without a text
             inputs = inputs.cast(strings, keep_in_memory=True)
-        paths = [None] * len(dataset)
+        paths = [None] * len(dataset) if files is None else list(files)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)

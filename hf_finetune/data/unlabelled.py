@@ -66,13 +66,13 @@ def load_unlabelled(
     """
     with _told_at(place):
         source = _folder_of_images(path) if modality == "image" else None
-        source = source or load_source(path, modality=modality)
+        source = source or load_source(path, modality=modality, labelled=False)
         split = next(name for name in SPLITS if name in source.splits)
         dataset = source.splits[split]
         if len(dataset) == 0:
             raise InputError(Problem("data.path", "must hold at least one example"))
         used = find_inputs(dataset.features, modality, columns)
-        table = hash_rows(read_table(dataset, used, split, source.root))
+        table = hash_rows(read_table(dataset, used, split, source.root, source.files.get(split)))
         tables, notes, problems = drop_unusable({split: table}, on_error == "skip")
         if problems:
             raise InputError(problems)

@@ -83,6 +83,7 @@ def load_labelled(
             columns=run_columns(model_or_run),
             split=split,
             slices=recipe.evaluation.slices if recipe else (),
+            nested=recipe.data.nested if recipe else None,
         )
     if recipe is None:
         repair = "A checkpoint knows no data; name some with --data."

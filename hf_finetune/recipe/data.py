@@ -91,6 +91,11 @@ class DataSpec(Part):
     decimal: Literal[".", ","] | None = Field(
         default=None, description="Decimal mark of numbers in text files; null = recognized."
     )
+    nested: Literal["join", "top"] | None = Field(
+        default=None,
+        description="Class of a file in nested class folders: join = the names of all of them, as animals/cat; "
+        "top = the outermost one's; null = nested class folders are refused.",
+    )
     columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
     split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")
     target: Literal["auto", "single_label", "multi_label", "regression"] = Field(

@@ -91,6 +91,7 @@ class TaskDataSpec(Part):
     encoding: Encoding | None = _same("encoding")
     separator: Separator | None = _same("separator")
     decimal: Literal[".", ","] | None = _same("decimal")
+    nested: Literal["join", "top"] | None = _same("nested")
     columns: ColumnsSpec = _same("columns")
     split: SplitSpec = _same("split")
     target: Literal["auto", "single_label", "multi_label", "regression"] = _same("target")

@@ -36,6 +36,7 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
         fold=Fold(*map(int, spec.split.fold.split("/"))) if spec.split.fold else None,
         slices=recipe.evaluation.slices,
         seed=recipe.seed,
+        nested=spec.nested,
     )
 
 

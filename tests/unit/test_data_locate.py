@@ -51,8 +51,8 @@ def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/recipe.txt", "cake/2.png")
     (tmp_path / "tea").mkdir()
     assert locate(str(tmp_path), "image").notes == (
-        "soup: files that are no pictures were not read: 'recipe.txt'.",
-        "tea holds no pictures.",
+        "Folders without pictures are no classes: 'tea'.",
+        "Files that are no pictures were not read: 'soup/recipe.txt'.",
     )
 
 
@@ -62,7 +62,8 @@ def test_misplaced_pictures_are_all_named(tmp_path):
         locate(str(tmp_path), "image")
     assert str(error.value) == (
         "soup must hold its pictures itself, not in folders below. Got 'soup/old/2.png'. "
-        "Move them up into the folder of their class.\n"
+        "Set data.nested: join to make each folder a class of its own ('soup/old'), data.nested: top to make the "
+        "outer folder the class ('soup'), or move them up.\n"
         f"{tmp_path} must hold its pictures in one folder per class. Got 'stray.png'. "
         "Move them into the folder of their class."
     )
@@ -107,7 +108,10 @@ def test_a_table_beside_its_folder_of_pictures(tmp_path):
     touch(tmp_path, "more/3.png")  # two folders are classes
     found = locate(str(tmp_path), "image")
     assert dict(found.parts) == {"train": (tmp_path,)}
-    assert found.notes == ("Files beside the class folders were not read: 'labels.csv'.",)
+    assert found.notes == (
+        "Files beside the class folders were not read: 'labels.csv'. To read one instead of the folders, give its "
+        "path.",
+    )
 
 
 def test_files_of_no_split_or_of_two_formats(tmp_path):
@@ -129,21 +133,21 @@ def test_files_of_no_split_or_of_two_formats(tmp_path):
 
 @pytest.mark.parametrize(
     ("modality", "wanted"),
-    [("image", "class folders of images, or csv, json"), ("text", "csv, json")],
+    [("image", "images"), ("text", ".txt files")],
 )
 def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), modality)
     assert str(error.value) == (
-        f"data.path must hold {wanted}, jsonl or parquet files, or a dataset saved by save_to_disk. "
-        f"Got '{tmp_path}'."
+        f"data.path must hold class folders of {wanted}, or csv, json, jsonl or parquet files, or a dataset saved by "
+        f"save_to_disk. Got '{tmp_path}'."
     )
 
 
-def test_class_folders_hold_no_texts(tmp_path):
+def test_class_folders_of_pictures_hold_no_texts(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.png")
-    with pytest.raises(InputError, match="must hold csv, json"):
+    with pytest.raises(InputError, match=r"must hold class folders of \.txt files"):
         locate(str(tmp_path), "text")
 
 

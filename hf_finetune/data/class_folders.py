@@ -1,0 +1,292 @@
+"""Examples that are files of their own: in folders named after their class, or flat with labels from elsewhere."""
+
+import mimetypes
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.label_patterns import labels_from_names, suggested_pattern
+from hf_finetune.data.metadata import is_metadata
+from hf_finetune.data.split_folders import find_split_folders
+from hf_finetune.data.split_names import split_name
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
+
+_UNLABELLED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
+"""Names of folders whose examples have no class, next to class folders."""
+
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Where the labels of files are.
+
+    Attributes:
+        nested: The class of a file in nested class folders: the names of all of them (``join``), or the first one's
+            (``top``). None refuses nested class folders.
+        pattern: The regular expression that finds the label in a file's name. None takes class folders.
+        needed: Whether labels are read at all.
+    """
+
+    nested: Literal["join", "top"] | None = None
+    pattern: str | None = None
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """A file that is an example, and its label; None if a metadata file has it, or none is needed."""
+
+    path: Path
+    label: str | None
+
+
+@dataclass(frozen=True)
+class FolderExamples:
+    """The files of each split.
+
+    Attributes:
+        folders: The folder of each split.
+        files: The examples of each split.
+        metadata: The metadata files that may name them, those of class folders last.
+        listed: The splits whose examples, and their labels, are those that metadata files list.
+        notes: What was left aside, and how names were understood.
+    """
+
+    folders: Mapping[str, Path]
+    files: Mapping[str, tuple[LabelledFile, ...]]
+    metadata: Mapping[str, tuple[Path, ...]]
+    listed: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def find_folder_examples(
+    root: Folder, labelling: Labelling, *, plural: str, table_beside: bool = False
+) -> FolderExamples | None:
+    """Find the examples below a folder and their labels.
+
+    Args:
+        root: Holds class folders, or split folders that hold them, or that hold examples whose labels are in their
+            names or in a metadata file in the folder or in the root.
+        labelling: Where labels are.
+        plural: Name of the examples in messages: ``pictures`` or ``texts``.
+        table_beside: Whether examples without class folders may be those of a table in the root.
+
+    Returns:
+        The examples; None if there are none, or if only a table can have their labels.
+
+    Raises:
+        InputError: If an example has no label, or several.
+    """
+    if not root.holds_examples:
+        return None
+    at_root = _has_metadata(root, plural)
+    classes = labelling.needed and labelling.pattern is None
+    splits = find_split_folders(
+        root,
+        has_labels=lambda folder: at_root or _has_metadata(folder, plural),
+        nested=labelling.nested is not None,
+        classes=classes,
+    )
+    if splits.problems:
+        raise InputError(splits.problems)
+    notes = list(splits.notes)
+    problems: list[Problem] = []
+    files: dict[str, tuple[LabelledFile, ...]] = {}
+    metadata: dict[str, tuple[Path, ...]] = {}
+    listed = set()
+    for split, folder in splits.parts.items():
+        metadata[split] = _metadata_of(folder, root)
+        if not classes:
+            files[split] = _label_by_name(folder, labelling)
+        elif _is_listed(folder, at_root or _has_metadata(folder, plural)):
+            files[split] = _label_by_name(folder, Labelling(needed=False))
+            listed.add(split)
+        elif any(inner.holds_examples for inner in folder.folders):
+            found = _read_class_folders(folder, root, labelling, plural)
+            files[split] = found.files
+            notes += found.notes
+            problems += found.problems
+        elif table_beside or (plural == "texts" and folder is root and not _suggested(folder)):
+            return None
+        else:
+            problems.append(_no_labels(folder, plural))
+    if problems:
+        raise InputError(problems)
+    notes += _left_aside(root, splits.parts.values(), plural)
+    folders = {split: folder.path for split, folder in splits.parts.items()}
+    return FolderExamples(folders, files, metadata, frozenset(listed), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _ClassFolders:
+    files: tuple[LabelledFile, ...]
+    notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def _has_metadata(folder: Folder, plural: str) -> bool:
+    return plural == "pictures" and any(map(is_metadata, folder.others))
+
+
+def _is_listed(folder: Folder, metadata: bool) -> bool:
+    """Return whether metadata files say what the examples of a split are, because its folders cannot be classes."""
+    holding = [inner for inner in folder.folders if inner.holds_examples]
+    return metadata and (bool(folder.examples) or len(holding) == 1)
+
+
+def _metadata_of(folder: Folder, root: Folder) -> tuple[Path, ...]:
+    above = [] if folder is root else [path for path in root.others if is_metadata(path)]
+    own = [path for path in folder.others if is_metadata(path)]
+    below = [
+        path for inner in folder.walk() if inner is not folder for path in inner.others if is_metadata(path)
+    ]
+    return (*own, *above, *below)
+
+
+def _label_by_name(folder: Folder, labelling: Labelling) -> tuple[LabelledFile, ...]:
+    paths = [path for inner in folder.walk() for path in inner.examples]
+    if labelling.pattern is None:
+        return tuple(LabelledFile(path, None) for path in paths)
+    labels = labels_from_names([path.name for path in paths], labelling.pattern)
+    return tuple(map(LabelledFile, paths, labels))
+
+
+def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plural: str) -> _ClassFolders:
+    """Label the files below a folder by the class folders that they lie in."""
+    files: list[LabelledFile] = []
+    problems: list[Problem] = []
+    empty: list[str] = []
+    unlabelled: list[str] = []
+    for class_folder in folder.folders:
+        place = _relative(class_folder.path, root)
+        inner = [below for below in class_folder.walk() if below.examples]
+        if inner and class_folder.name.lower() in _UNLABELLED:
+            unlabelled.append(place)
+        elif not inner:
+            problems += _unreadable_class(class_folder, place, plural)
+            empty.append(place)
+        elif inner == [class_folder] or labelling.nested is not None:
+            problems += _splits_within(inner, class_folder, root) if labelling.nested == "join" else []
+            for below in inner:
+                named = class_folder if labelling.nested == "top" else below
+                label = unicodedata.normalize("NFC", named.path.relative_to(folder.path).as_posix())
+                files += [LabelledFile(path, label) for path in below.examples]
+        else:
+            problems += _splits_within(inner, class_folder, root) or [
+                _too_deep(class_folder, inner, root, plural)
+            ]
+    if folder.examples and plural == "pictures":
+        rule, repair = (
+            "must hold its pictures in one folder per class",
+            "Move them into the folder of their class.",
+        )
+        shown = quoted(path.name for path in folder.examples)
+        problems.append(Problem(_relative(folder.path, root), rule, shown, repair))
+    notes = [
+        f"Folders without {plural} are no classes: {quoted(empty)}." if empty else "",
+        f"Folders whose name says that they have no labels were not read: {quoted(unlabelled)}. Rename one that is "
+        "a class."
+        if unlabelled
+        else "",
+        f"Files next to the class folders were not read: "
+        f"{quoted(_relative(path, root) for path in folder.examples)}."
+        if folder.examples
+        else "",
+    ]
+    return _ClassFolders(tuple(files), tuple(filter(None, notes)), tuple(problems))
+
+
+def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, plural: str) -> Problem:
+    below = [folder for folder in inner if folder is not class_folder]
+    joined = _relative(below[0].path, root)
+    repair = (
+        f"Set data.nested: join to make each folder a class of its own ({joined!r}), data.nested: top to make the "
+        f"outer folder the class ({_relative(class_folder.path, root)!r}), or move them up."
+    )
+    shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
+    place = _relative(class_folder.path, root)
+    return Problem(place, f"must hold its {plural} itself, not in folders below", shown, repair)
+
+
+def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> list[Problem]:
+    """Report split folders that lie in class folders, which would become classes."""
+    below = [folder for folder in inner if folder is not class_folder]
+    if len({split_name(folder.name) for folder in below} - {None}) < 2:
+        return []
+    rule = "must lie in the folder of its split, not the other way round"
+    shown = quoted(_relative(folder.path, root) for folder in below)
+    repair = f"Move them, for example to '{below[0].name}/{class_folder.name}'."
+    return [Problem(_relative(class_folder.path, root), rule, shown, repair)]
+
+
+def _unreadable_class(folder: Folder, place: str, plural: str) -> list[Problem]:
+    """Report a folder in which all that could be examples is of a format that cannot be read."""
+    paths = [path for inner in folder.walk() for path in inner.others]
+    kind = "image/" if plural == "pictures" else "text/"
+    unread = [path for path in paths if (mimetypes.guess_type(path.name)[0] or "").startswith(kind)]
+    if not unread or plural != "pictures":
+        return []
+    endings = sorted({path.suffix.lower() for path in unread})
+    rule, shown = "must hold pictures in formats that can be read", quoted(path.name for path in unread)
+    return [Problem(place, rule, shown, f"Convert the {', '.join(endings)} files to PNG or JPEG.")]
+
+
+def _no_labels(folder: Folder, plural: str) -> Problem:
+    rule = f"must hold its {plural} in one folder per class"
+    repair = "Make a folder for each class."
+    if plural == "pictures":
+        rule += ", or the file metadata.csv with their labels"
+        repair = "Make a folder for each class, or add metadata.csv with the columns file_name and label."
+    if pattern := _suggested(folder):
+        repair = f"If their names begin with the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
+    shown = quoted(path.name for path in folder.examples)
+    return Problem(str(folder.path), rule, f"only files without labels: {shown}", repair)
+
+
+def _suggested(folder: Folder) -> str | None:
+    return suggested_pattern([path.name for path in folder.examples])
+
+
+def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]:
+    """Describe the files that were passed over, and links that lead elsewhere."""
+    others: list[Path] = []
+    hidden: list[Path] = []
+    for part in parts:
+        for folder in part.walk():
+            hidden += folder.hidden
+            if folder is root:
+                others += [path for path in folder.others if path.suffix.lower() in _ARCHIVES]
+            else:
+                others += [path for path in folder.others if not is_metadata(path)]
+    if root not in parts:
+        others += [path for path in root.others if path.suffix.lower() in _ARCHIVES]
+    notes = []
+    if others:
+        shown = quoted(sorted(_relative(path, root) for path in others))
+        notes.append(f"Files that are no {plural} were not read: {shown}.")
+    if hidden:
+        shown = quoted(_relative(path, root) for path in hidden)
+        notes.append(
+            f"Hidden files and folders were not read: {shown}. Rename them without the dot to use them."
+        )
+    if root.links.targets:
+        first, target = next(iter(sorted(root.links.targets.items())))
+        count = len(root.links.targets)
+        more = f" and {count - 1} more" if count > 1 else ""
+        notes.append(
+            f"Links that lead out of {str(root.path)!r} were followed: "
+            f"{_relative(first, root)!r} to {str(target)!r}{more}."
+        )
+    return notes
+
+
+def _relative(path: Path, root: Folder) -> str:
+    return Path(os.path.relpath(path, root.path)).as_posix() if path != root.path else str(root.path)

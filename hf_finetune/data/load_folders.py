@@ -1,0 +1,179 @@
+"""Pictures and texts that are files of their own, as one Dataset for each split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Image, Value
+
+from hf_finetune.data.class_folders import FolderExamples, LabelledFile
+from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
+from hf_finetune.data.wording import MOST_SHOWN
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["LoadedFolders", "load_pictures", "load_texts"]
+
+_LABEL_COLUMNS = ("label", "labels", "class", "category")
+"""Columns of metadata files that may contradict the names of class folders."""
+
+
+@dataclass(frozen=True)
+class LoadedFolders:
+    """The examples of each split.
+
+    Attributes:
+        splits: With the column ``image`` or ``text``, and ``label`` if files are labelled by their folders or names.
+        files: The path of each text, from the root. Empty for pictures, which know their paths themselves.
+        notes: What was left aside.
+    """
+
+    splits: Mapping[str, Dataset]
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _MetadataLabel:
+    """The label that a metadata file gives to a picture in a class folder."""
+
+    file: LabelledFile
+    column: str
+    value: str
+
+
+def load_pictures(
+    found: FolderExamples, suffixes: frozenset[str], *, label: str | None, metadata: bool
+) -> LoadedFolders:
+    """Make a row of each picture, in the order of their endings and paths; pictures are not read.
+
+    Args:
+        found: The pictures.
+        suffixes: Endings of pictures, in lower case.
+        label: The column of the labels, which may be one of metadata files; None if it is not named.
+        metadata: Whether the columns of metadata files are needed although folders or names are the labels.
+
+    Raises:
+        InputError: If metadata files that are needed cannot be used, or if they contradict the class folders.
+    """
+    splits: dict[str, Dataset] = {}
+    notes: list[str] = []
+    beside: list[_MetadataLabel] = []
+    for split, files in found.files.items():
+        needed = metadata or label is not None or split in found.listed
+        read = _read_if_needed(found.metadata[split], suffixes, needed)
+        if split in found.listed:
+            paths, left = metadata_examples(read, found.folders[split], [file.path for file in files])
+            notes += left
+            files = tuple(LabelledFile(path, None) for path in paths)
+        elif label not in read.fields:
+            beside += _labels_of(read, files)
+        if needed:
+            notes += read.notes
+        dataset = _rows(files)
+        splits[split] = add_metadata(dataset, read, replaced=label) if needed else dataset
+    notes += _note_contradictions(beside, sum(map(len, found.files.values())))
+    return LoadedFolders(splits, {}, tuple(dict.fromkeys(notes)))
+
+
+def load_texts(found: FolderExamples, root: Path) -> LoadedFolders:
+    """Read each file as one text.
+
+    Args:
+        found: The files.
+        root: The folder from which their paths are told.
+
+    Raises:
+        InputError: If a file cannot be read as UTF-8.
+    """
+    splits, names, problems = {}, {}, []
+    for split, files in found.files.items():
+        texts: list[str] = []
+        for file in files:
+            try:
+                texts.append(file.path.read_text(encoding="utf-8-sig"))
+            except UnicodeDecodeError as error:
+                problem = Problem(str(file.path), "must be UTF-8", str(error), "Save it again as UTF-8.")
+                problems.append(problem)
+            except OSError as error:
+                problems.append(Problem(str(file.path), "must be readable", str(error.strerror)))
+        if not problems:
+            columns, features = _label_column(files)
+            features = Features({"text": Value("string"), **features})
+            splits[split] = Dataset.from_dict({"text": texts, **columns}, features=features)
+            names[split] = tuple(file.path.relative_to(root).as_posix() for file in files)
+    if len(problems) > MOST_SHOWN:
+        more = Problem("The data", "must hold files that can be read", f"{len(problems) - MOST_SHOWN} more")
+        problems = [*problems[:MOST_SHOWN], more]
+    if problems:
+        raise InputError(problems)
+    return LoadedFolders(splits, names)
+
+
+def _rows(files: Sequence[LabelledFile]) -> Dataset:
+    # The order is that of earlier versions, so that the same seed cuts the same splits.
+    files = sorted(files, key=lambda file: (file.path.suffix, str(file.path)))
+    columns, features = _label_column(files)
+    paths = [str(file.path) for file in files]
+    return Dataset.from_dict({"image": paths, **columns}, features=Features({"image": Image(), **features}))
+
+
+def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    labels = [file.label for file in files if file.label is not None]
+    if not labels:
+        return {}, {}
+    names = sorted(set(labels))
+    index = {name: number for number, name in enumerate(names)}
+    return {"label": [index[label] for label in labels]}, {"label": ClassLabel(names=names)}
+
+
+def _read_if_needed(files: Sequence[Path], suffixes: frozenset[str], needed: bool) -> Metadata:
+    try:
+        return read_metadata(files, suffixes)
+    except InputError:
+        if needed:
+            raise
+        return Metadata()  # files of that name that hold something else
+
+
+def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_MetadataLabel]:
+    """Return the labels that metadata files give to pictures in class folders."""
+    columns = [name for name in metadata.fields if name.lower() in _LABEL_COLUMNS]
+    found = []
+    for file in files if columns else ():
+        row = metadata.row(file.path)
+        found += [
+            _MetadataLabel(file, column, str(row[column]))
+            for column in columns
+            if row.get(column) is not None
+        ]
+    return found
+
+
+def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[str]:
+    """Return a note if metadata files give pictures other labels than their folders.
+
+    Args:
+        labels: The labels of the metadata files.
+        count: Number of pictures.
+
+    Raises:
+        InputError: If no picture has the label of its folder there: then folders are probably no classes.
+    """
+    differing = [each for each in labels if each.value != each.file.label]
+    pairs = {(each.column, each.value, each.file.label) for each in labels}
+    renamed = len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
+    if not differing or renamed:  # the numbers of the classes, say
+        return []
+    first = differing[0]
+    shown = f"{str(first.file.path)!r} is {first.value!r} there"
+    if len(differing) == len(labels) >= count / 2:
+        rule = f"must say the same in its folders and in the column {first.column!r} of its metadata files"
+        repair = (
+            f"Set data.columns.label: {first.column} if the folders are no classes, else remove the column."
+        )
+        raise InputError(Problem("The data", rule, f"{len(differing)} differences: {shown}", repair))
+    return [
+        f"Labels are the names of the class folders; the column {first.column!r} of metadata files, which differs for "
+        f"{len(differing)} pictures, is not used: {shown}."
+    ]

@@ -1,0 +1,133 @@
+"""Paths of pictures as tables write them: from other systems, without an ending, or starting from another folder."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from hf_finetune.data.split_names import split_name
+from hf_finetune.data.wording import MOST_SHOWN, quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["PictureFinder", "check_no_urls"]
+
+_URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:\w+/)", re.IGNORECASE)
+
+
+def check_no_urls(values: Sequence[str | None], place: str) -> None:
+    """Check that no path is a URL.
+
+    Raises:
+        InputError: If one is.
+    """
+    urls = [
+        value if len(value) <= 100 else f"{value[:100]}..." for value in values if value and _URL.match(value)
+    ]
+    if urls:
+        repair = "Download the pictures first, and put the paths of the files in their place."
+        raise InputError(Problem(place, "must hold paths of files, not URLs", quoted(urls), repair))
+
+
+class PictureFinder:
+    """Finds the file that a path in a table stands for.
+
+    A path that exists is taken as it is, from the root or absolute. Else backslashes count as slashes, and the path may
+    differ from the file's in the case of its letters, leave out the ending, and start from any folder below the root:
+    the only picture that fits is taken; of several the only one in the split's own folder.
+
+    Args:
+        root: The folder that relative paths start from.
+        suffixes: Endings of pictures, in lower case.
+        split: The split whose table it is; None if that does not matter.
+    """
+
+    def __init__(self, root: Path, suffixes: frozenset[str], split: str | None = None):
+        self.root, self.suffixes, self.split = root, suffixes, split
+        self.completed: dict[str, Path] = {}
+        self.problems: list[Problem] = []
+
+    def find(self, value: str) -> Path:
+        """Return the file, or the path as it is written if there is no such file."""
+        written = self.root / _at_home(value)
+        if _exists(written):
+            return written
+        plain = value.strip().replace("\\", "/")
+        path = self.root / _at_home(plain)
+        if not _exists(path):
+            fitting = self._fitting(plain)
+            if len(fitting) > 1:
+                shown = quoted(found.relative_to(self.root).as_posix() for found in fitting)
+                repair = "Write the path from the table's folder, with its ending."
+                self.problems.append(Problem(repr(value), "must stand for one picture", shown, repair))
+            if len(fitting) != 1:
+                return written
+            path = fitting[0]
+        self.completed[value] = path
+        return path
+
+    def notes(self) -> list[str]:
+        """Return what was completed, a sentence."""
+        if not self.completed:
+            return []
+        value, path = next(iter(self.completed.items()))
+        shown = Path(os.path.relpath(path, self.root)).as_posix()
+        return [
+            f"Paths of {len(self.completed)} pictures were completed, for example {value!r} to {shown!r}."
+        ]
+
+    def raise_problems(self) -> None:
+        """Raise the paths that stand for several files.
+
+        Raises:
+            InputError: If there are such paths.
+        """
+        if self.problems:
+            raise InputError(self.problems[:MOST_SHOWN])
+
+    def _fitting(self, value: str) -> list[Path]:
+        """Return the pictures below the root whose path ends like a path, but for case and ending."""
+        parts = [part for part in PurePosixPath(os.path.normpath(value).casefold()).parts if part != "."]
+        if not parts or ".." in parts or value.startswith("/"):
+            return []
+        found = [
+            path
+            for relative, path in self._pictures.get(parts[-1], ())
+            if list(relative.parts[-len(parts) : -1]) == parts[:-1]
+        ]
+        if len(found) > 1:
+            at_root = [path for path in found if len(path.relative_to(self.root).parts) == len(parts)]
+            own = [path for path in found if split_name(path.relative_to(self.root).parts[0]) == self.split]
+            found = at_root or (own if self.split is not None and own else found)
+        return found
+
+    @cached_property
+    def _pictures(self) -> dict[str, list[tuple[PurePosixPath, Path]]]:
+        """Pictures below the root, by their names in lower case, with and without the ending."""
+        found: dict[str, list[tuple[PurePosixPath, Path]]] = {}
+        seen: set[str] = set()  # links may lead in circles
+        for folder, folders, names in os.walk(self.root, followlinks=True):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if path.suffix.lower() in self.suffixes and not name.startswith("."):
+                    relative = PurePosixPath(path.relative_to(self.root).as_posix().casefold())
+                    for key in {name.casefold(), path.stem.casefold()}:
+                        found.setdefault(key, []).append((relative, path))
+        return found
+
+
+def _at_home(value: str) -> Path:
+    """Replace ``~/`` only: ``~1.png`` is the name of a file."""
+    return Path(value).expanduser() if value.startswith("~/") else Path(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a NUL in it
+        return False

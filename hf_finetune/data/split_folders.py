@@ -1,0 +1,139 @@
+"""Folders named after splits: which of the folders below a root are splits, and which are classes of that name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.split_names import split_name, split_of_words
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import Problem
+
+__all__ = ["SplitFolders", "find_split_folders", "wrapped_folder"]
+
+
+@dataclass(frozen=True)
+class SplitFolders:
+    """The folder of each split.
+
+    Attributes:
+        parts: The folder that holds a split's examples or class folders; ``train`` is the root if no folder is a split.
+        notes: How names were understood, and folders that were left aside.
+        problems: Splits that cannot be told.
+    """
+
+    parts: Mapping[str, Folder]
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def wrapped_folder(folder: Folder, is_table: Callable[[Path], bool], stray: bool) -> Folder | None:
+    """Return the one folder that an unpacked archive put its contents in; None if the contents lie in ``folder``.
+
+    Args:
+        folder: Where the data should be.
+        is_table: Whether a file holds a table of examples.
+        stray: Whether files that look like examples may lie next to it, such as README.txt.
+    """
+    if (folder.examples and not stray) or any(map(is_table, folder.others)):
+        return None
+    holding = [inner for inner in folder.folders if inner.holds_examples]
+    holding = holding or list(folder.folders)
+    if len(holding) != 1 or split_name(holding[0].name) is not None:
+        return None
+    inner = holding[0]
+    has_structure = any(below.holds_examples for below in inner.folders) and (stray or not inner.examples)
+    return inner if has_structure or any(map(is_table, inner.others)) else None
+
+
+def find_split_folders(
+    root: Folder, *, has_labels: Callable[[Folder], bool], nested: bool, classes: bool
+) -> SplitFolders:
+    """Find the folders that are splits.
+
+    A class may be called ``train``: such a folder is a split if it holds folders of examples, if its examples have
+    labels of their own, if another folder is named after another split, or if there is no other folder.
+
+    Args:
+        root: Holds the split folders, or is itself the train split.
+        has_labels: Whether the examples that lie directly in a folder get labels from a table.
+        nested: Whether class folders may hold folders of examples.
+        classes: Whether folders are classes at all; otherwise labels are in the names of files, or there are none.
+    """
+    holding = [folder for folder in root.folders if folder.holds_examples]
+    splits = _named_splits(holding)
+    others = [folder for folder in holding if folder not in splits]
+    if not splits:
+        return SplitFolders({"train": root})
+    notes: list[str] = []
+    if classes:
+        deep = [folder for folder in splits if _has_folders(folder)]
+        if others and len(set(splits.values())) == 1:
+            neighbours = [folder for folder in others if folder.examples]
+            as_class = all(folder.examples and not has_labels(folder) for folder in splits)
+            if neighbours and as_class:
+                shown = quoted(folder.name for folder in splits)
+                return SplitFolders({"train": root}, (f"{shown} is read as a class, not as a split.",))
+            if nested or len(neighbours) > 1:
+                return SplitFolders({"train": root}, (), (_ambiguous(root, splits, others),))
+        unlabelled = [folder for folder in splits if folder not in deep and not has_labels(folder)]
+        if len(unlabelled) < len(splits):
+            notes += [
+                f"{folder.name}/ has no class folders, so the {splits[folder]} split counts as missing."
+                for folder in unlabelled
+            ]
+            splits = {folder: split for folder, split in splits.items() if folder not in unlabelled}
+    return _collect(splits, others, notes)
+
+
+def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
+    """Return the folders that are named after a split, by the whole name or, if that fits them, by a word in it."""
+    whole = {folder: split_name(folder.name) for folder in folders}
+    words = {folder: split_of_words(folder.name) for folder in folders}
+    by_words = {"train"} < {*words.values()} - {None} and (
+        None not in words.values() or (not any(whole.values()) and any(map(_has_folders, folders)))
+    )
+    both_named = {"train"} < {*whole.values()} - {None}
+    names = words if by_words and not both_named else whole
+    return {folder: split for folder, split in names.items() if split is not None}
+
+
+def _has_folders(folder: Folder) -> bool:
+    return any(inner.holds_examples for inner in folder.folders)
+
+
+def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
+    split = quoted(folder.name for folder in splits)
+    value = f"{split}, which names a split, next to {quoted(folder.name for folder in others)}"
+    repair = (
+        f"If {split} is a class, give it another name; if it is a split, move the other folders elsewhere."
+    )
+    return Problem(
+        str(root.path), "must hold folders of splits or folders of classes, not both", value, repair
+    )
+
+
+def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str]) -> SplitFolders:
+    parts: dict[str, list[Folder]] = {}
+    for folder, split in splits.items():
+        parts.setdefault(split, []).append(folder)
+    renamed = [
+        f"{folder.name!r} as {split}" for folder, split in splits.items() if split_name(folder.name) is None
+    ]
+    if renamed:
+        notes.append(f"Folders read as splits: {', '.join(renamed)}.")
+    if others:
+        notes.append(f"Folders that name no split were not read: {quoted(folder.name for folder in others)}.")
+    problems = [
+        Problem(
+            "data.path",
+            f"must hold one folder for the {split} split",
+            quoted(folder.name for folder in folders),
+            "Keep one of them.",
+        )
+        for split, folders in parts.items()
+        if len(folders) > 1
+    ]
+    return SplitFolders(
+        {split: folders[0] for split, folders in parts.items()}, tuple(notes), tuple(problems)
+    )

@@ -1,0 +1,444 @@
+"""Files in folders: every layout reads all files that are there, with their labels, or says which it does not."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+
+from hf_finetune.data.load import load_source
+from hf_finetune.errors import InputError
+
+PICTURE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738"
+    "550000000049454e44ae426082"
+)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(PICTURE if file.suffix != ".txt" else f"text of {name}\n".encode())
+    return root
+
+
+def link(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def labels_of(source):
+    """Return the label of each file of each split, by its path from the root."""
+    found = {}
+    for split, dataset in source.splits.items():
+        if "image" in dataset.column_names:
+            paths = [
+                image["path"] for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]
+            ]
+            names = [Path(os.path.relpath(path, source.root)).as_posix() for path in paths]
+        else:
+            names = list(source.files[split])
+        labels = dataset["label"]
+        if isinstance(dataset.features["label"], datasets.ClassLabel):
+            labels = [dataset.features["label"].names[label] for label in labels]
+        found |= {(split, name): label for name, label in zip(names, labels, strict=True)}
+    return found
+
+
+def images(path, **options):
+    return load_source(str(path), modality="image", **options)
+
+
+def texts(path, **options):
+    return load_source(str(path), modality="text", **options)
+
+
+def refusal(path, modality="image", **options):
+    with pytest.raises(InputError) as error:
+        load_source(str(path), modality=modality, **options)
+    return str(error.value)
+
+
+# --- Splits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "TRAIN", "training"])
+@pytest.mark.parametrize("validation", ["val", "valid", "dev", "eval", "Validation"])
+@pytest.mark.parametrize("test", ["test", "TEST", "testing"])
+def test_names_of_splits(tmp_path, train, validation, test):
+    touch(tmp_path, *(f"{split}/{name}/1.png" for split in (train, validation, test) for name in "ab"))
+    assert labels_of(images(tmp_path)) == {
+        (split, f"{folder}/{name}/1.png"): name
+        for split, folder in (("train", train), ("validation", validation), ("test", test))
+        for name in "ab"
+    }
+
+
+@pytest.mark.parametrize(("train", "test"), [("seg_train", "seg_test"), ("training_set", "test_set")])
+def test_folders_with_the_split_in_their_names(tmp_path, train, test):
+    touch(tmp_path, *(f"{split}/{name}/1.png" for split in (train, test) for name in "ab"))
+    source = images(tmp_path)
+    assert Counter(split for split, _ in labels_of(source)) == {"train": 2, "test": 2}
+    assert source.notes == (f"Folders read as splits: {test!r} as test, {train!r} as train.",)
+
+
+def test_a_class_called_train(tmp_path):
+    touch(tmp_path / "flat", "train/1.png", "bus/2.png", "car/3.png")
+    source = images(tmp_path / "flat")
+    assert set(labels_of(source).values()) == {"train", "bus", "car"}
+    assert source.notes == ("'train' is read as a class, not as a split.",)
+    touch(
+        tmp_path / "split",
+        *(f"{split}/{name}/1.png" for split in ("train", "test") for name in ("train", "bus")),
+    )
+    assert Counter(labels_of(images(tmp_path / "split")).values()) == {"train": 2, "bus": 2}
+
+
+def test_a_split_folder_next_to_class_folders_is_refused(tmp_path):
+    touch(tmp_path, "train/steam/1.png", "train/diesel/2.png", "bus/3.png", "car/4.png")
+    assert refusal(tmp_path) == (
+        f"{tmp_path} must hold folders of splits or folders of classes, not both. Got 'train', which names a split, "
+        "next to 'bus', 'car'. If 'train' is a class, give it another name; if it is a split, move the other folders "
+        "elsewhere."
+    )
+
+
+# --- Flat folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "dev"), ("train", "test1"), ("train",)])
+def test_flat_splits_without_labels_are_no_classes(tmp_path, names):
+    touch(tmp_path, *(f"{name}/{index}.png" for name in names for index in range(2)))
+    assert refusal(tmp_path).splitlines()[0] == (
+        f"{tmp_path}/{min(names)} must hold its pictures in one folder per class, or the file metadata.csv with their "
+        "labels. Got only files without labels: '0.png', '1.png'. Make a folder for each class, or add metadata.csv "
+        "with the columns file_name and label."
+    )
+
+
+@pytest.mark.parametrize("names", [("cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"),
+                                   ("great_dane_1.png", "great_dane_12.png", "pug_3.png", "pug_4.png"),
+                                   ("cat (1).jpg", "cat (2).jpg", "dog (1).jpg", "dog (2).jpg"),
+                                   ("n01_1.JPEG", "n01_2.JPEG", "n02_1.JPEG", "n02_2.JPEG"),
+                                   ("0001_cat.png", "0002_cat.png", "0003_dog.png", "0004_dog.png"),
+                                   ("cat-a1b.png", "cat-77f.png", "dog-123.png", "dog-9ce.png")])  # fmt: skip
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_names_that_carry_the_class_get_a_pattern_that_works(tmp_path, names, split):
+    touch(tmp_path, *(split + name for name in names))
+    said = refusal(tmp_path)
+    assert "If their names begin with the class, set data.columns.label: {from: name, pattern: '" in said
+    pattern = said.split("pattern: '")[1].rsplit("'}", 1)[0]
+    labels = labels_of(images(tmp_path, columns={"label": {"from": "name", "pattern": pattern}}))
+    assert sorted(Counter(labels.values()).values()) == [2, 2]
+
+
+def test_files_whose_names_do_not_match_the_pattern_are_named(tmp_path):
+    touch(tmp_path, "train/cat.0.png", "train/more/dog.0.png", "train/me.png", "other/cat.9.png")
+    columns = {"label": {"from": "name", "pattern": r"^(\w+)\.\d+\."}}
+    assert refusal(tmp_path, columns=columns) == (
+        r"data.columns.label.pattern must match the name of every file. Got '^(\\w+)\\.\\d+\\.', which finds no label "
+        "in 'me.png'. Mend the pattern, or move these files elsewhere."
+    )
+    (tmp_path / "train/me.png").unlink()
+    source = images(tmp_path, columns=columns)
+    assert labels_of(source) == {
+        ("train", "train/cat.0.png"): "cat",
+        ("train", "train/more/dog.0.png"): "dog",
+    }
+    assert source.notes == ("Folders that name no split were not read: 'other'.",)
+
+
+# --- Links ---------------------------------------------------------------------------------------------------------
+
+
+def test_links_are_read_like_what_they_lead_to(tmp_path):
+    elsewhere = touch(
+        tmp_path / "elsewhere", "bird/1.png", "bird/2.png", "split/cat/5.png", "split/bird/6.png"
+    )
+    root = touch(tmp_path / "photos", "train/cat/1.png")
+    link(root / "train/bird", elsewhere / "bird")
+    link(root / "train/cat/2.png", elsewhere / "bird/1.png")
+    link(root / "test", elsewhere / "split")
+    link(tmp_path / "way", root)
+    for path in (root, tmp_path / "way"):
+        source = images(path)
+        assert labels_of(source) == {
+            ("train", "train/bird/1.png"): "bird",
+            ("train", "train/bird/2.png"): "bird",
+            ("train", "train/cat/1.png"): "cat",
+            ("train", "train/cat/2.png"): "cat",
+            ("test", "test/bird/6.png"): "bird",
+            ("test", "test/cat/5.png"): "cat",
+        }
+        assert source.notes == (
+            f"Links that lead out of '{path}' were followed: 'test' to '{elsewhere}/split' and 2 more.",
+        )
+
+
+def test_links_within_the_data_are_not_spoken_of(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png", "dog/2.png")
+    link(tmp_path / "cat/2.png", Path("../dog/2.png"))
+    assert images(tmp_path).notes == ()
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../cat"])
+def test_links_in_a_circle_are_refused(tmp_path, target):
+    touch(tmp_path / "data", "cat/1.png", "dog/1.png")
+    link(tmp_path / "data/cat/again", Path(target))
+    where = os.path.realpath(tmp_path / "data/cat" / target)
+    if target == "../..":  # comes back only below: the data is not in its own class folder
+        touch(tmp_path, "data/more.png")
+    said = refusal(tmp_path / "data", nested="join")
+    assert "must not be a link to a folder that it lies in. Got a link to '" in said
+    assert str(where) in said or target == "../.."
+
+
+def test_links_that_lead_nowhere(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    link(tmp_path / "dog/2.png", Path("nothing.png"))  # told with the files that cannot be read
+    assert ("train", "dog/2.png") in labels_of(images(tmp_path))
+    link(tmp_path / "bird", tmp_path / "nothing")
+    link(tmp_path / "round", tmp_path / "round")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/bird must be a link to something that exists. Got a link to '{tmp_path}/nothing'. Mend the link "
+        "or remove it.\n"
+        f"{tmp_path}/round must be a link to something that exists. Got a link to '{tmp_path}/round'. Mend the link "
+        "or remove it."
+    )
+
+
+# --- Nested and wrapped folders ------------------------------------------------------------------------------------
+
+
+def test_nested_class_folders(tmp_path):
+    touch(tmp_path, "animals/cat/1.png", "animals/dog/2.png", "plants/3.png", "plants/rose/old/4.png")
+    assert refusal(tmp_path).startswith(
+        "animals must hold its pictures itself, not in folders below. Got 'animals/cat/1.png', 'animals/dog/2.png'. "
+        "Set data.nested: join to make each folder a class of its own ('animals/cat'), data.nested: top to make the "
+        "outer folder the class ('animals'), or move them up."
+    )
+    assert set(labels_of(images(tmp_path, nested="join")).values()) == {
+        "animals/cat", "animals/dog", "plants", "plants/rose/old",
+    }  # fmt: skip
+    assert Counter(labels_of(images(tmp_path, nested="top")).values()) == {"animals": 2, "plants": 2}
+
+
+@pytest.mark.parametrize("nested", [None, "join"])
+def test_splits_below_the_classes_are_refused(tmp_path, nested):
+    touch(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/3.png", "dog/test/4.png")
+    assert refusal(tmp_path, nested=nested).splitlines()[0] == (
+        "cat must lie in the folder of its split, not the other way round. Got 'cat/test', 'cat/train'. Move them, for "
+        "example to 'test/cat'."
+    )
+
+
+@pytest.mark.parametrize("wrap", ["photos", "dataset/images", "archive/photos/photos"])
+def test_the_folder_that_an_archive_was_unpacked_to(tmp_path, wrap):
+    touch(tmp_path, f"{wrap}/cat/1.png", f"{wrap}/dog/1.png", "__MACOSX/photos/cat/._1.png", "LICENSE")
+    source = images(tmp_path)
+    assert sorted(labels_of(source).values()) == ["cat", "dog"]
+    assert source.notes[0].endswith("the only folder with any.")
+
+
+def test_a_wrapped_table_and_a_wrapped_saved_dataset(tmp_path):
+    (tmp_path / "table/reviews").mkdir(parents=True)
+    (tmp_path / "table/reviews/train.csv").write_text("text,label\na,1\nb,2\n")
+    assert len(texts(tmp_path / "table").splits["train"]) == 2
+    datasets.Dataset.from_dict({"text": ["a"], "label": ["b"]}).save_to_disk(tmp_path / "saved/inner")
+    assert len(texts(tmp_path / "saved").splits["train"]) == 1
+
+
+# --- Names, and files that are left aside --------------------------------------------------------------------------
+
+
+def test_names_of_every_kind(tmp_path):
+    names = ["v1.0", "cat.png", "two words", "café", "ñandú", "猫", "a[b]*?", "#1", "-x"]
+    touch(
+        tmp_path, *(f"{name}/{file}" for name in names for file in ("1.png", "b c.JPG", "x.y.Png", "é.jpeg"))
+    )
+    found = labels_of(images(tmp_path))
+    assert Counter(found.values()) == dict.fromkeys(names, 4)
+    assert all(label == name.split("/")[0] for (_, name), label in found.items())
+
+
+def test_a_class_name_in_two_unicode_forms_is_one_class(tmp_path):
+    touch(tmp_path, "train/cafe\u0301/1.png", "train/tea/1.png", "test/caf\u00e9/2.png", "test/tea/2.png")
+    assert set(labels_of(images(tmp_path)).values()) == {"caf\u00e9", "tea"}
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    Path(os.fsdecode(bytes(tmp_path / "dog") + b"/\xff.png")).write_bytes(PICTURE)
+    assert refusal(tmp_path) == (
+        rf"{tmp_path}/dog must hold names in UTF-8 only. Got '\udcff.png'. Rename this entry."
+    )
+
+
+def test_what_is_left_aside_is_named(tmp_path):
+    touch(tmp_path, "cat/1.png", "cat/Thumbs.db", "cat/.DS_Store", "cat/._1.png", "cat/desktop.ini", "cat/notes.md",
+          "dog/1.png", "dog/.old/2.png", "dog/.3.png", ".git/x", "more/read.me", "pictures.zip")  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    source = images(tmp_path)
+    assert len(source.splits["train"]) == 2
+    assert source.notes == (
+        "Folders without pictures are no classes: 'empty', 'more'.",
+        "Files that are no pictures were not read: 'cat/notes.md', 'more/read.me', 'pictures.zip'.",
+        "Hidden files and folders were not read: 'dog/.3.png', 'dog/.old'. Rename them without the dot to use them.",
+    )
+
+
+def test_a_class_of_pictures_that_cannot_be_read_is_refused(tmp_path):
+    touch(tmp_path, "cat/1.png", "dog/1.png", "bird/1.svg", "bird/2.svg")
+    assert refusal(tmp_path) == (
+        "bird must hold pictures in formats that can be read. Got '1.svg', '2.svg'. Convert the .svg files to PNG or "
+        "JPEG."
+    )
+
+
+def test_ten_thousand_files_are_found_at_once_and_all_of_them(tmp_path):
+    for name in "abcde":
+        (tmp_path / name).mkdir()
+        for index in range(2000):
+            (tmp_path / name / f"{index}.png").touch()
+    found = labels_of(images(tmp_path))
+    on_disk = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert {name for _, name in found} == on_disk and len(found) == 10_000
+
+
+# --- Texts ---------------------------------------------------------------------------------------------------------
+
+
+def test_class_folders_of_texts(tmp_path):
+    touch(tmp_path, *(f"train/{name}/{index}.txt" for name in ("pos", "neg", "unsup") for index in range(2)))
+    touch(tmp_path, "test/pos/0_1.txt", "test/neg/0_2.txt", "README.txt", "imdb.vocab", "train/urls_pos.txt",
+          "train/unsupBow.feat")  # fmt: skip
+    source = texts(tmp_path)
+    assert labels_of(source) == {
+        ("train", "train/neg/0.txt"): "neg",
+        ("train", "train/neg/1.txt"): "neg",
+        ("train", "train/pos/0.txt"): "pos",
+        ("train", "train/pos/1.txt"): "pos",
+        ("test", "test/neg/0_2.txt"): "neg",
+        ("test", "test/pos/0_1.txt"): "pos",
+    }
+    assert source.splits["test"]["text"][:] == ["text of test/neg/0_2.txt\n", "text of test/pos/0_1.txt\n"]
+    assert source.notes == (
+        "Folders whose name says that they have no labels were not read: 'train/unsup'. Rename one that is a class.",
+        "Files next to the class folders were not read: 'train/urls_pos.txt'.",
+        "Files that are no texts were not read: 'train/unsupBow.feat'.",
+    )
+
+
+def test_class_folders_of_texts_without_splits_and_wrapped(tmp_path):
+    touch(tmp_path, "bbc/sport/001.txt", "bbc/tech/001.txt", "bbc/README.TXT")
+    assert labels_of(texts(tmp_path)) == {
+        ("train", "sport/001.txt"): "sport",
+        ("train", "tech/001.txt"): "tech",
+    }
+
+
+def test_every_text_that_cannot_be_read_is_named(tmp_path):
+    touch(tmp_path, "pos/1.txt", "neg/1.txt")
+    (tmp_path / "neg/2.txt").write_bytes(b"caf\xe9 noir")
+    link(tmp_path / "pos/2.txt", tmp_path / "nothing.txt")
+    said = refusal(tmp_path, "text").splitlines()
+    assert said[0].startswith(f"{tmp_path}/neg/2.txt must be")
+    assert said[1] == f"{tmp_path}/pos/2.txt must be readable. Got No such file or directory."
+
+
+# --- Metadata files ------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_flat_splits_with_metadata(tmp_path):
+    touch(tmp_path, *(f"{split}/{index}.png" for split in ("train", "test") for index in range(3)))
+    for split in ("train", "test"):
+        write(tmp_path / split / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n2.png,cat\n")
+    expected = {
+        (split, f"{split}/{index}.png"): "dog" if index == 1 else "cat"
+        for split in ("train", "test")
+        for index in range(3)
+    }
+    assert labels_of(images(tmp_path)) == expected
+    for split in ("train", "test"):
+        (tmp_path / split / "metadata.csv").unlink()
+    rows = "".join(
+        f'{{"file_name": "{name}", "label": "{label}"}}\n' for (_, name), label in expected.items()
+    )
+    write(tmp_path / "metadata.jsonl", rows)
+    assert labels_of(images(tmp_path)) == expected
+
+
+def test_metadata_above_flat_splits_that_writes_paths_in_other_ways(tmp_path):
+    touch(tmp_path, "train/A.JPG", "train/b.png", "test/c.png", "test/d.png")
+    write(
+        tmp_path / "metadata.csv",
+        "file_name,label\ntrain\\a.jpg,cat\n./train/b,dog\ntest\\c.png,cat\nd,dog\n",
+    )
+    source = images(tmp_path)
+    assert labels_of(source) == {
+        ("train", "train/A.JPG"): "cat", ("train", "train/b.png"): "dog",
+        ("test", "test/c.png"): "cat", ("test", "test/d.png"): "dog",
+    }  # fmt: skip
+    assert (
+        "Paths of 4 pictures were completed, for example 'train\\\\a.jpg' to 'train/A.JPG'." in source.notes
+    )
+
+
+def test_pictures_that_metadata_does_not_list_and_the_other_way_round(tmp_path):
+    touch(tmp_path, "train/0.png", "train/1.png", "train/deep/2.png", "test/0.png")
+    write(tmp_path / "train/metadata.csv", "file_name,label\n0.png,cat\n9.png,dog\n")
+    source = images(tmp_path)
+    assert labels_of(source) == {
+        ("train", "train/0.png"): "cat",
+        ("train", "train/9.png"): "dog",
+    }  # told as unreadable
+    assert source.notes == (
+        "test/ has no class folders, so the test split counts as missing.",
+        "train: pictures that no metadata file lists were not read: '1.png', 'deep/2.png'.",
+    )
+
+
+def test_metadata_of_file_names_only(tmp_path):
+    touch(tmp_path, "train/0.png", "test/0.png")
+    for split in ("train", "test"):
+        write(tmp_path / split / "metadata.csv", "file_name\n0.png\n")
+    assert "metadata.csv' must have a column with the labels besides 'file_name'." in refusal(tmp_path)
+
+
+def test_metadata_with_urls(tmp_path):
+    touch(tmp_path, "train/0.png", "test/0.png")
+    write(tmp_path / "metadata.csv", "file_name,label\nhttps://a.example/0.png,cat\n")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}/metadata.csv must hold paths of files, not URLs. Got 'https://a.example/0.png'. Download the "
+        "pictures first, and put the paths of the files in their place."
+    )
+
+
+def test_metadata_that_contradicts_the_class_folders(tmp_path):
+    touch(tmp_path, *(f"{batch}/{index}.png" for batch in ("batch1", "batch2") for index in range(2)))
+    for batch in ("batch1", "batch2"):
+        write(tmp_path / batch / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n")
+    assert refusal(tmp_path) == (
+        "The data must say the same in its folders and in the column 'label' of its metadata files. Got 4 differences: "
+        f"'{tmp_path}/batch1/0.png' is 'cat' there. Set data.columns.label: label if the folders are no classes, else "
+        "remove the column."
+    )
+    for label in ("label", {"name": "label"}):
+        found = labels_of(images(tmp_path, columns={"label": label}))
+        assert Counter(found.values()) == {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize("names", [("batch1", "batch2"), ("0", "1")])
+def test_metadata_that_names_the_class_folders_too_is_no_contradiction(tmp_path, names):
+    touch(tmp_path, *(f"{batch}/{index}.png" for batch in ("batch1", "batch2") for index in range(2)))
+    for batch, name in zip(("batch1", "batch2"), names, strict=True):
+        write(tmp_path / batch / "metadata.csv", f"file_name,label\n0.png,{name}\n1.png,{name}\n")
+    source = images(tmp_path)
+    assert (Counter(labels_of(source).values()), source.notes) == ({"batch1": 2, "batch2": 2}, ())
