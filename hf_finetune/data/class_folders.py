@@ -1,6 +1,5 @@
 """Examples that are files of their own: in folders named after their class, or flat with labels from elsewhere."""
 
-import mimetypes
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.image_formats import unreadable_problems
 from hf_finetune.data.label_patterns import labels_from_names, suggested_pattern
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import find_split_folders
@@ -86,6 +86,8 @@ def find_folder_examples(
         InputError: If an example has no label, or several.
     """
     if not root.holds_examples:
+        if not table_beside and (problems := _unreadable(root, root, plural)):
+            raise InputError(problems)
         return None
     at_root = _has_metadata(root, plural)
     classes = labelling.needed and labelling.pattern is None
@@ -98,7 +100,12 @@ def find_folder_examples(
     if splits.problems:
         raise InputError(splits.problems)
     notes = list(splits.notes)
-    problems: list[Problem] = []
+    problems = [
+        problem
+        for folder in root.folders
+        if split_name(folder.name) is not None and not folder.holds_examples
+        for problem in _unreadable(folder, root, plural)
+    ]
     files: dict[str, tuple[LabelledFile, ...]] = {}
     metadata: dict[str, tuple[Path, ...]] = {}
     listed = set()
@@ -168,10 +175,10 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
     for class_folder in folder.folders:
         place = _relative(class_folder.path, root)
         inner = [below for below in class_folder.walk() if below.examples]
+        problems += _unreadable(class_folder, root, plural)
         if inner and class_folder.name.lower() in _UNLABELLED:
             unlabelled.append(place)
         elif not inner:
-            problems += _unreadable_class(class_folder, place, plural)
             empty.append(place)
         elif inner == [class_folder] or labelling.nested is not None:
             problems += _splits_within(inner, class_folder, root) if labelling.nested == "join" else []
@@ -227,16 +234,15 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     return [Problem(_relative(class_folder.path, root), rule, shown, repair)]
 
 
-def _unreadable_class(folder: Folder, place: str, plural: str) -> list[Problem]:
-    """Report a folder in which all that could be examples is of a format that cannot be read."""
-    paths = [path for inner in folder.walk() for path in inner.others]
-    kind = "image/" if plural == "pictures" else "text/"
-    unread = [path for path in paths if (mimetypes.guess_type(path.name)[0] or "").startswith(kind)]
-    if not unread or plural != "pictures":
+def _unreadable(folder: Folder, root: Folder, plural: str) -> list[Problem]:
+    """Report files at any depth that are pictures of formats which cannot be read."""
+    if plural != "pictures":
         return []
-    endings = sorted({path.suffix.lower() for path in unread})
-    rule, shown = "must hold pictures in formats that can be read", quoted(path.name for path in unread)
-    return [Problem(place, rule, shown, f"Convert the {', '.join(endings)} files to PNG or JPEG.")]
+    return [
+        problem
+        for below in folder.walk()
+        for problem in unreadable_problems(_relative(below.path, root), [*below.examples, *below.others])
+    ]
 
 
 def _no_labels(folder: Folder, plural: str) -> Problem:

@@ -289,12 +289,17 @@ def test_what_is_left_aside_is_named(tmp_path):
     )
 
 
-def test_a_class_of_pictures_that_cannot_be_read_is_refused(tmp_path):
-    touch(tmp_path, "cat/1.png", "dog/1.png", "bird/1.svg", "bird/2.svg")
-    assert refusal(tmp_path) == (
-        "bird must hold pictures in formats that can be read. Got '1.svg', '2.svg'. Convert the .svg files to PNG or "
-        "JPEG."
+@pytest.mark.parametrize("folder", ["", "train/", "wrap/"])
+@pytest.mark.parametrize("others", [(), ("cat/1.png",), ("../test/bird/1.png",)])
+def test_classes_of_pictures_that_cannot_be_read_are_refused(tmp_path, folder, others):
+    root = touch(
+        tmp_path / "data", *(f"{folder}{name}/{index}.svg" for name in ("bird", "fish") for index in (1, 2))
     )
+    touch(root / folder, *(name for name in others if folder == "train/" or "test" not in name))
+    lines = refusal(root).splitlines()
+    assert [Path(line.split(" must hold pictures of formats that can be read.")[0]).name for line in lines] == [
+        "bird", "fish",
+    ]  # fmt: skip
 
 
 def test_ten_thousand_files_are_found_at_once_and_all_of_them(tmp_path):
