@@ -96,6 +96,6 @@ def load_for_evaluation(
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
     if absent := [name for name in slices if name not in there]:
         logger.info("The data has no column %s, so it is not judged by that.", quoted(absent))
-    for note in (*source.notes, *column_notes, *label_notes, *dropped_notes):
+    for note in (*source.notes, *column_notes, *table.notes, *label_notes, *dropped_notes):
         logger.info("%s", note)
     return usable[name].dataset

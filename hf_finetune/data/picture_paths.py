@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,7 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["PictureFinder", "check_no_urls"]
+__all__ = ["PictureFinder", "check_no_urls", "files_below"]
 
 _URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:\w+/)", re.IGNORECASE)
 
@@ -105,20 +105,32 @@ class PictureFinder:
     def _pictures(self) -> dict[str, list[tuple[PurePosixPath, Path]]]:
         """Pictures below the root, by their names in lower case, with and without the ending."""
         found: dict[str, list[tuple[PurePosixPath, Path]]] = {}
-        seen: set[str] = set()  # links may lead in circles
-        for folder, folders, names in os.walk(self.root, followlinks=True):
-            if (real := os.path.realpath(folder)) in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                path = Path(folder, name)
-                if path.suffix.lower() in self.suffixes and not name.startswith("."):
-                    relative = PurePosixPath(path.relative_to(self.root).as_posix().casefold())
-                    for key in {name.casefold(), path.stem.casefold()}:
-                        found.setdefault(key, []).append((relative, path))
+        for path in files_below(self.root, lambda path: path.suffix.lower() in self.suffixes):
+            relative = PurePosixPath(path.relative_to(self.root).as_posix().casefold())
+            for key in {path.name.casefold(), path.stem.casefold()}:
+                found.setdefault(key, []).append((relative, path))
         return found
+
+
+def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield the files below a folder, also through links, each folder once; hidden ones are passed over.
+
+    Args:
+        root: The folder.
+        is_wanted: Whether a file of this name is yielded. Links that lead nowhere are, too.
+    """
+    seen: set[str] = set()  # links may lead in circles
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            # No pipes and sockets, which would wait for ever to be read.
+            if not name.startswith(".") and is_wanted(path) and (path.is_file() or path.is_symlink()):
+                yield path
 
 
 def _at_home(value: str) -> Path:

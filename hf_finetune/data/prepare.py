@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
@@ -18,6 +19,7 @@ from hf_finetune.data.checks import (
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
 from hf_finetune.data.folds import Fold, fold_tables
+from hf_finetune.data.image_column import holds_paths, note_unlisted
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import read_form
 from hf_finetune.data.label_tables import drop_unlabelled, read_tables
@@ -138,7 +140,7 @@ def prepare_data(
     if "train" not in source.splits:
         raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
     used, column_notes = agree_on_columns(source, modality, columns or {}, group, slices)
-    tables, unlabelled_notes = _read_tables(source, used)
+    tables, unlabelled_notes = _read_tables(source, used, Path(path).expanduser().is_dir())
     notes = [*source.notes, *column_notes, *unlabelled_notes]
 
     form = read_form((columns or {}).get("label"))
@@ -220,16 +222,28 @@ def prepare_data(
     )
 
 
-def _read_tables(source: Source, used: Columns) -> tuple[dict[str, Table], list[str]]:
-    """Read the splits in their order, and leave out those without any label."""
-    tables, notes = {}, []
+def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[str, Table], list[str]]:
+    """Read the splits in their order, and leave out those without any label.
+
+    Args:
+        source: The splits.
+        used: The columns to use.
+        everything: Whether all pictures below the source's folder belong to it.
+    """
+    tables: dict[str, Table] = {}
+    notes: list[str] = []
+    ids: list[str] = []
     for split in SPLITS:
         if split in source.splits:
             table = read_table(source.splits[split], used, split, source.root, source.files.get(split))
+            notes += table.notes
+            ids += table.ids
             if split != "train" and is_unlabelled(table):
                 notes.append(f"The {split} split has no labels, so it counts as missing.")
             else:
                 tables[split] = table
+    if used.image is not None and source.root is not None and holds_paths(source.splits["train"], used.image):
+        notes += note_unlisted(ids, source.root, everything)
     return tables, notes
 
 

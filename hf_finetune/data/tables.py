@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, List, Value
 
 from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.image_column import as_images
 from hf_finetune.data.labels import (
     TRAINING_LABEL,
     UNKNOWN,
@@ -66,6 +66,7 @@ class Table:
             Empty until ``hash_rows`` fills it in.
         keys: The same for examples that count as the same: for texts, case and white space do not
             matter. None for what cannot be compared.
+        notes: How paths of images were understood.
     """
 
     dataset: Dataset
@@ -78,6 +79,7 @@ class Table:
     shares: tuple[Mapping[str, float] | None, ...] | None = None
     contents: tuple[str | None, ...] = ()
     keys: tuple[str | None, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -185,9 +187,10 @@ def read_table(
     if columns.weight is not None and columns.weight in dataset.column_names:
         weights = tuple(dataset[columns.weight][:])
     groups = tuple(dataset[columns.group][:]) if columns.group is not None else None
+    notes: list[str] = []
     inputs = dataset.select_columns(list(columns.inputs()))
     if columns.image is not None:
-        inputs, paths = _as_images(inputs.rename_columns({columns.image: "image"}), root)
+        inputs, paths, notes = as_images(inputs.rename_columns({columns.image: "image"}), root, split)
     else:
         names = {old: new for old, new in ((columns.text, "text"), (columns.text_pair, "text_pair")) if old}
         inputs = inputs.rename_columns(names)
@@ -198,7 +201,7 @@ def read_table(
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
-    return Table(inputs, ids, tuple(labels), declared, groups, weights)
+    return Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
 
 
 def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:
@@ -260,29 +263,6 @@ def image_bytes(image: dict[str, Any] | None) -> bytes:
 
 def _inputs(dataset: Dataset) -> list[str]:
     return [name for name in ("image", "text", "text_pair") if name in dataset.column_names]
-
-
-def _as_images(dataset: Dataset, root: Path | None) -> tuple[Dataset, list[str | None]]:
-    """Make the ``image`` column one of images, and name each that is a file by its path below the root."""
-    feature = dataset.features["image"]
-    if isinstance(feature, Image):
-        column = dataset.with_format("arrow")[:]["image"]
-        embedded = pc.is_valid(pc.struct_field(column, "bytes"))
-        paths = pc.if_else(embedded, None, pc.struct_field(column, "path")).to_pylist()
-    elif isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
-        paths = dataset["image"][:]
-        if root is None:
-            rule = "must hold images themselves, not paths, in data from the Hub"
-            raise InputError(Problem("data.columns.image", rule, quoted(paths[:1])))
-    else:
-        paths = []
-    if root is None or all(path is None for path in paths):
-        return dataset.cast_column("image", Image()), [None] * len(dataset)
-    absolute = [None if path is None else str(root / Path(path).expanduser()) for path in paths]
-    if isinstance(feature, Value):
-        dataset = Dataset.from_dict({"image": absolute}, features=Features({"image": Value("string")}))
-    ids = [None if path is None else Path(os.path.relpath(path, root)).as_posix() for path in absolute]
-    return dataset.cast_column("image", Image()), ids
 
 
 def _hash_image(image: dict[str, Any] | None) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
 from hf_finetune.data.locate import FORMATS
+from hf_finetune.data.picture_paths import files_below
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Task
@@ -105,11 +106,10 @@ def _is(check: Callable[[], bool]) -> bool:
 def _open_folder(folder: Path, image: bool) -> Inputs:
     endings = PICTURE_SUFFIXES if image else {".txt"}
     files = sorted(
-        file
-        for file in folder.rglob("*")
-        if (file.suffix.lower() in endings or (image and is_unreadable_picture(file.name)))
-        and not file.name.startswith(".")
-        and file.is_file()
+        files_below(
+            folder,
+            lambda file: file.suffix.lower() in endings or (image and is_unreadable_picture(file.name)),
+        )
     )
     if not files:
         raise InputError(

@@ -1,7 +1,9 @@
 """Prediction of files, folders, tables, texts and lines."""
 
 import json
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -113,6 +115,18 @@ def test_a_folder_is_read_at_any_depth_and_a_damaged_picture_does_not_stop_it(im
     assert [prediction.error is None for prediction in found] == [True, True, False, True]
     assert found[2].error.startswith("The image cannot be read. OSError: ")
     assert (stream.done, stream.failed) == (4, 1)
+
+
+def test_links_in_a_folder_are_followed_and_those_that_lead_nowhere_are_told(images, photos, tmp_path):
+    (photos / "deep").rename(tmp_path / "elsewhere")
+    (photos / "deep").symlink_to(tmp_path / "elsewhere")
+    (photos / "round").symlink_to(photos)
+    (photos / "gone.png").symlink_to(tmp_path / "nothing.png")
+    os.mkfifo(photos / "pipe.png")
+    found = list(predict(images, [str(photos)]))
+    assert {Path(one.id).relative_to(photos).as_posix(): one.error is None for one in found} == {
+        "a.JPG": True, "b.png": True, "deep/broken.png": False, "deep/er/c.webp": True, "gone.png": False,
+    }  # fmt: skip
 
 
 def test_missing_pictures_at_either_end_are_errors_in_their_places(images, photos):

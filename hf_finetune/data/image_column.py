@@ -1,0 +1,105 @@
+"""The column of images of a table: files found by their paths, and pictures that no row lists."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.compute as pc
+from datasets import Dataset, Features, Image, Value
+
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES
+from hf_finetune.data.picture_paths import PictureFinder, check_no_urls, files_below
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["as_images", "holds_paths", "note_unlisted"]
+
+_PLACE = "data.columns.image"
+
+
+def holds_paths(dataset: Dataset, column: str) -> bool:
+    """Return whether a column of images holds the paths of files, as a table writes them."""
+    feature = dataset.features[column]
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def as_images(
+    dataset: Dataset, root: Path | None, split: str | None = None
+) -> tuple[Dataset, list[str | None], list[str]]:
+    """Make the column ``image`` one of images.
+
+    Args:
+        dataset: The column holds images, their bytes, or paths.
+        root: The folder that relative paths start from. None for data from the Hub.
+        split: The split that this is.
+
+    Returns:
+        The dataset; the path from the root of each row whose image is a file; and notes.
+
+    Raises:
+        InputError: If paths are URLs, stand for several files, or all lead nowhere.
+    """
+    notes: list[str] = []
+    if isinstance(dataset.features["image"], Image):
+        column = dataset.with_format("arrow")[:]["image"]
+        embedded = pc.is_valid(pc.struct_field(column, "bytes"))
+        paths = pc.if_else(embedded, None, pc.struct_field(column, "path")).to_pylist()
+        if root is not None:
+            paths = [None if path is None else str(root / path) for path in paths]
+    elif holds_paths(dataset, "image"):
+        paths = dataset["image"][:]
+        check_no_urls(paths, _PLACE)
+        if root is None:
+            rule = "must hold images themselves, not paths, in data from the Hub"
+            raise InputError(Problem(_PLACE, rule, quoted(paths[:1])))
+        paths, notes = _find_files(paths, root, split)
+        dataset = Dataset.from_dict({"image": paths}, features=Features({"image": Value("string")}))
+    else:
+        paths = []
+    dataset = dataset.cast_column("image", Image())
+    if root is None or all(path is None for path in paths):
+        return dataset, [None] * len(dataset), notes
+    names = [None if path is None else Path(os.path.relpath(path, root)).as_posix() for path in paths]
+    return dataset, names, notes
+
+
+def _find_files(paths: list[str | None], root: Path, split: str | None) -> tuple[list[str | None], list[str]]:
+    finder = PictureFinder(root, PICTURE_SUFFIXES, split)
+    found = [None if path is None or not path.strip() else finder.find(path) for path in paths]
+    finder.raise_problems()
+    files = [path for path in found if path is not None]
+    if len(files) > 1 and not any(path.is_file() for path in files):
+        rule, shown = "must hold the paths of pictures", quoted([path for path in paths if path is not None])
+        repair = f"There are no such files, from {str(root)!r}. Paths start from the folder of the table."
+        raise InputError(Problem(_PLACE, rule, shown, repair))
+    return [None if path is None else str(path) for path in found], finder.notes()
+
+
+def note_unlisted(ids: Iterable[str], root: Path, everything: bool) -> list[str]:
+    """Return a note on pictures that are there, but in no row of the tables.
+
+    Args:
+        ids: The files that rows list, by their paths from the root.
+        root: The folder of the tables.
+        everything: Whether all folders below the root belong to the data, or only those of listed files.
+    """
+
+    def is_picture(path: Path) -> bool:
+        return path.suffix.lower() in PICTURE_SUFFIXES
+
+    listed = {os.path.normpath(root / name) for name in ids}
+    if everything:
+        there = [str(path) for path in files_below(root, is_picture)]
+    else:
+        folders = sorted({Path(name).parent for name in listed})
+        there = [
+            str(path)
+            for folder in folders
+            if folder.is_dir()
+            for path in sorted(folder.iterdir())
+            if is_picture(path) and not path.name.startswith(".")
+        ]
+    unlisted = [Path(os.path.relpath(path, root)).as_posix() for path in there if path not in listed]
+    if not unlisted:
+        return []
+    return [f"Pictures that no row lists were not read, {len(unlisted)} of {len(there)}: {quoted(unlisted)}."]
