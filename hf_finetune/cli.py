@@ -40,6 +40,13 @@ Overrides = Annotated[
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL_OR_RUN", help="A run directory, a checkpoint folder or a Hub id.")
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let code that comes with a checkpoint or a metric run; without it nothing of theirs is executed.",
+    ),
+]
 
 
 def main() -> None:
@@ -87,6 +94,7 @@ def run_command(
             "--allow-changes", help="Resume although recipe, data or checkpoint have changed; say what has."
         ),
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Fine-tune, evaluate and save."""
     from hf_finetune.progress import RunDisplay, default_run_folder
@@ -106,6 +114,7 @@ def run_command(
                 allow_changes=allow_changes,
                 callbacks=[display.callback],
                 progress=display.evaluated,
+                trust_remote_code=trust_remote_code,
             )
     if display.is_main:
         display.print_result(out, result)
@@ -116,7 +125,9 @@ def run_command(
 
 
 @app.command("plan")
-def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def plan_command(
+    recipe: RecipeArgument, overrides: Overrides = None, trust_remote_code: TrustRemoteCode = False
+) -> None:
     """Print what each stage would train, at which rates. Trains nothing."""
     from hf_finetune.progress import quiet_libraries
     from hf_finetune.recipe import load_recipe
@@ -127,7 +138,7 @@ def plan_command(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from hf_finetune.ready_multitask import plan
     from hf_finetune.run_speed import frozen_work
 
-    report = plan(loaded)
+    report = plan(loaded, trust_remote_code=trust_remote_code)
     print_plan(out, loaded, report, frozen_work(report))
 
 
@@ -136,6 +147,7 @@ def preview_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="A .png file, for texts a .html file.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Show what augmentation makes of some training examples. Trains nothing."""
     from hf_finetune.progress import quiet_libraries
@@ -145,7 +157,8 @@ def preview_command(
     quiet_libraries(err)
     from hf_finetune.preview import preview
 
-    out.print(f"Written: {preview(loaded, output)}", markup=False, soft_wrap=True)
+    written = preview(loaded, output, trust_remote_code=trust_remote_code)
+    out.print(f"Written: {written}", markup=False, soft_wrap=True)
 
 
 @app.command("doctor")
@@ -157,6 +170,7 @@ def doctor_command(
         ),
     ] = None,
     overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Check by numbers that this machine, these libraries and a recipe's checkpoint train what they should."""
     from hf_finetune.progress import quiet_libraries
@@ -168,7 +182,8 @@ def doctor_command(
     from hf_finetune.doctor.table import print_examinations
 
     with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
-        healthy = print_examinations(out, examinations(loaded, Path(folder)), Path(folder))
+        subjects = examinations(loaded, Path(folder), trust_remote_code=trust_remote_code)
+        healthy = print_examinations(out, subjects, Path(folder))
     if not healthy:
         raise typer.Exit(1)
 
@@ -179,6 +194,7 @@ def evaluate_command(
     data: Annotated[str | None, typer.Option(help="Labelled data; without it, that of the run.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Evaluate a finished model on labelled data, through the pipeline that others use."""
     from hf_finetune.progress import counting_bar, quiet_libraries
@@ -188,7 +204,14 @@ def evaluate_command(
     from hf_finetune.evaluation.again import evaluate_again
 
     with counting_bar(err, "Evaluating") as advance:
-        result = evaluate_again(model, data=data, split=split, batch_size=batch_size, progress=advance)
+        result = evaluate_again(
+            model,
+            data=data,
+            split=split,
+            batch_size=batch_size,
+            progress=advance,
+            trust_remote_code=trust_remote_code,
+        )
     print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples")
     print_slices(out, result.slices)
 
@@ -203,6 +226,7 @@ def predict_command(
         Path | None, typer.Option(help="A .csv, .jsonl or .parquet file; without it, JSON lines on stdout.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Predict with a finished model. Inputs that cannot be read are named, and the rest goes on."""
     from hf_finetune.progress import counting_bar, quiet_libraries
@@ -212,7 +236,13 @@ def predict_command(
     from hf_finetune.evaluation.outputs import json_line, open_output
     from hf_finetune.evaluation.predict import predict
 
-    stream = predict(model, inputs, batch_size=batch_size, columns=run_columns(model))
+    stream = predict(
+        model,
+        inputs,
+        batch_size=batch_size,
+        columns=run_columns(model),
+        trust_remote_code=trust_remote_code,
+    )
     with counting_bar(err, "Predicting", stream.total) as advance:
         if output is None:
             for prediction in stream:
@@ -304,6 +334,7 @@ def export_command(
     data: Annotated[
         str | None, typer.Option(help="Labelled data to compare on; without it, the run's test split.")
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a finished model for programs without transformers, and check that it still says the same."""
     from hf_finetune.progress import quiet_libraries
@@ -312,7 +343,15 @@ def export_command(
     quiet_libraries(err)
     from hf_finetune.publishing.export import export
 
-    print_export(out, export(model, format=format, quantize=quantize, output=output, data=data))
+    result = export(
+        model,
+        format=format,
+        quantize=quantize,
+        output=output,
+        data=data,
+        trust_remote_code=trust_remote_code,
+    )
+    print_export(out, result)
 
 
 @app.command("demo")
@@ -323,6 +362,7 @@ def demo_command(
         Path | None,
         typer.Option(help="Write a folder that runs as a Space of the Hub, and show nothing here."),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Try a finished model on a page in the browser, which only this machine can open."""
     from hf_finetune.progress import quiet_libraries
@@ -336,7 +376,12 @@ def demo_command(
         return
     from hf_finetune.publishing.demo import serve
 
-    serve(model, port=port, opened=lambda address: out.print(f"{address}  Ctrl-C ends it.", markup=False))
+    serve(
+        model,
+        port=port,
+        opened=lambda address: out.print(f"{address}  Ctrl-C ends it.", markup=False),
+        trust_remote_code=trust_remote_code,
+    )
 
 
 @recipes_app.command("list")

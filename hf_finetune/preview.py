@@ -61,7 +61,14 @@ class Row:
     versions: Sequence[Any]
 
 
-def preview(recipe: Recipe, output: Path | None = None, *, examples: int = 6, versions: int = 5) -> Path:
+def preview(
+    recipe: Recipe,
+    output: Path | None = None,
+    *,
+    examples: int = 6,
+    versions: int = 5,
+    trust_remote_code: bool = False,
+) -> Path:
     """Write a picture or a page of augmented training examples.
 
     The versions are those that the first epochs of a run would train on, seed and all.
@@ -71,6 +78,7 @@ def preview(recipe: Recipe, output: Path | None = None, *, examples: int = 6, ve
         output: The file; what is there is replaced. None is ``preview.png`` or ``preview.html`` in the current folder.
         examples: Number of examples.
         versions: Number of versions of each.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Returns:
         The file.
@@ -86,7 +94,8 @@ def preview(recipe: Recipe, output: Path | None = None, *, examples: int = 6, ve
         raise InputError(Problem("--output", rule, repr(str(path)), f"For example {NAMES[modality]}."))
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
-    rows = _rows(get_ready(recipe, start_processes()), examples, versions)
+    ready = get_ready(recipe, start_processes(), trust_remote_code=trust_remote_code)
+    rows = _rows(ready, examples, versions)
     with replacing(path) as partial:
         if modality == "image":
             kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"

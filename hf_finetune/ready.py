@@ -20,6 +20,7 @@ from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, lo
 from hf_finetune.models.compressing import stage_layouts
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
+from hf_finetune.models.remote_code import check_declared
 from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.domain import domain_notes, domain_problems
 from hf_finetune.plan.layers import Layout
@@ -60,6 +61,7 @@ class PlanReport:
         examples: Number of training examples; None if the data is not at hand.
         config: Of the model to be.
         configs: Of each of several tasks, that of its model; empty for one.
+        trust_remote_code: Whether the person lets code of the checkpoint run.
     """
 
     recipe: Recipe
@@ -68,6 +70,7 @@ class PlanReport:
     examples: int | None
     config: PreTrainedConfig
     configs: Mapping[str, PreTrainedConfig] = field_of(default_factory=dict)
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Ready:
         headline: Names of the metrics, the leading one first.
         target: Inputs of the domain that the model is adapted to; None if it is not.
         parts: Of each of several tasks, what it needs by itself; empty for one.
+        trust_remote_code: Whether the person lets code of checkpoints and metrics run.
     """
 
     recipe: Recipe
@@ -98,6 +102,7 @@ class Ready:
     headline: tuple[str, ...]
     target: UnlabelledData | None = None
     parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
+    trust_remote_code: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -116,10 +121,14 @@ class Ready:
         return self.recipe.model.adapter.save if self.recipe.model.adapter else "merged"
 
 
-def plan(recipe: Recipe) -> PlanReport:
+def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Say what each stage of a recipe would train. Trains nothing, loads no weights, writes nothing.
 
     Without the data the number of labels and steps is not known; without the checkpoint's config there is no plan.
+
+    Args:
+        recipe: What would be trained.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint or the data.
@@ -133,7 +142,7 @@ def plan(recipe: Recipe) -> PlanReport:
         notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with collected(problems):
-        config = config_of(recipe, names, target)
+        config = config_of(recipe, names, target, trust_remote_code)
         layout, adapter_notes = _read_layout(recipe, config, task)
         notes += adapter_notes
     other = None
@@ -141,7 +150,8 @@ def plan(recipe: Recipe) -> PlanReport:
         other = target_at_hand(recipe)
     problems += stage_problems(recipe)
     if data is not None:
-        problems += recipe_problems(recipe, data, recipe.metrics or default_metrics(target))
+        metrics = recipe.metrics or default_metrics(target)
+        problems += recipe_problems(recipe, data, metrics, trust_remote_code)
     examples = len(data.train) if data else None
     if layout is not None and config is not None:
         with collected(problems):
@@ -153,7 +163,8 @@ def plan(recipe: Recipe) -> PlanReport:
         raise InputError(problems)
     notes += other.notes if other else ()
     notes += domain_notes(recipe, made.stages, len(other) if other else None)
-    return PlanReport(recipe, made, (*notes, *filter(None, [layout.note])), examples, config)
+    shown = (*notes, *filter(None, [layout.note]))
+    return PlanReport(recipe, made, shown, examples, config, trust_remote_code=trust_remote_code)
 
 
 def written_out(recipe: Recipe, layout: Layout) -> Recipe:
@@ -194,13 +205,20 @@ def target_at_hand(recipe: Recipe) -> UnlabelledData | None:
     return load_target(recipe, TASKS[recipe.task].modality)
 
 
-def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Recipe] | None = None) -> Ready:
+def get_ready(
+    recipe: Recipe,
+    state: PartialState,
+    spread: Callable[[Recipe], Recipe] | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> Ready:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together.
 
     Args:
         recipe: What to do.
         state: The processes.
         spread: Gives the recipe whose batches are spread over the processes, if it is not the same.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
     """
     problems: list[Problem] = []
     data, target = None, None
@@ -208,7 +226,10 @@ def get_ready(recipe: Recipe, state: PartialState, spread: Callable[[Recipe], Re
         data = load_data(recipe, TASKS[recipe.task].modality)
     with collected(problems), first_process_first(state):
         target = load_target(recipe, TASKS[recipe.task].modality, data)
-    return replace(make_ready(recipe, data, problems, state.num_processes, spread), target=target)
+    ready = make_ready(
+        recipe, data, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
+    )
+    return replace(ready, target=target)
 
 
 def make_ready(
@@ -218,6 +239,8 @@ def make_ready(
     processes: int = 1,
     spread: Callable[[Recipe], Recipe] | None = None,
     joined: Layout | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Ready:
     """Check a recipe and its checkpoint against data that is loaded.
 
@@ -228,6 +251,7 @@ def make_ready(
         processes: Number of processes that share each epoch.
         spread: See ``get_ready``.
         joined: Of the model that this and other tasks share; None plans with the model of this one.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
     Raises:
         InputError: With the problems of data, checkpoint and recipe together.
     """
@@ -237,19 +261,19 @@ def make_ready(
     processor, config, layout, made = None, None, None, None
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with collected(problems):
-        config = config_of(recipe, names, target)
+        config = config_of(recipe, names, target, trust_remote_code)
         layout = joined if joined is not None else _read_layout(recipe, config, task)[0]
         processor = load_processor(
             recipe.model.path,
             task.modality,
             revision=recipe.model.revision,
-            trust_remote_code=recipe.model.trust_remote_code,
+            trust_remote_code=trust_remote_code,
         )
         task.configure(processor, config, recipe.data)
     problems += stage_problems(recipe)
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
-        problems += recipe_problems(recipe, data, headline)
+        problems += recipe_problems(recipe, data, headline, trust_remote_code)
     if layout is not None and config is not None:
         with collected(problems):
             asked = written_out(recipe, layout)
@@ -260,7 +284,10 @@ def make_ready(
             problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
-    return Ready(recipe, asked, task, data, config, processor, made, tuple(headline))
+    return Ready(
+        *(recipe, asked, task, data, config, processor, made, tuple(headline)),
+        trust_remote_code=trust_remote_code,
+    )
 
 
 @contextmanager
@@ -291,7 +318,7 @@ def load_pretrained(ready: Ready) -> BuiltModel:
         modality=ready.task.modality,
         revision=spec.revision,
         allow_missing=spec.allow_missing,
-        trust_remote_code=spec.trust_remote_code,
+        trust_remote_code=ready.trust_remote_code,
         seed=ready.recipe.seed,
     )
     return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, ready.recipe)))
@@ -321,17 +348,21 @@ def _read_layout(recipe: Recipe, config: PreTrainedConfig, task: Task) -> tuple[
     return read_layout(skeleton), notes
 
 
-def config_of(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTrainedConfig:
+def config_of(
+    recipe: Recipe, label_names: Sequence[str], target: str, trust_remote_code: bool = False
+) -> PreTrainedConfig:
     """Read the config of the checkpoint, and set labels and head in it.
 
     Args:
         recipe: Of one task.
         label_names: The classes.
         target: What a label is.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
     Raises:
-        InputError: If there is no such checkpoint.
+        InputError: If there is no such checkpoint, or the recipe declares code that may not run.
     """
     spec = recipe.model
+    check_declared(spec.trust_remote_code, trust_remote_code, spec.path, spec.revision)
     return read_config(
         spec.path,
         label_names,
@@ -340,5 +371,5 @@ def config_of(recipe: Recipe, label_names: Sequence[str], target: str) -> PreTra
         dropout=spec.dropout,
         drop_path=spec.drop_path,
         head=None if spec.head.is_plain else spec.head.fields(),
-        trust_remote_code=spec.trust_remote_code,
+        trust_remote_code=trust_remote_code,
     )

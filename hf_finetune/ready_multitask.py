@@ -50,21 +50,26 @@ Datas = Mapping[str, LabelledData | None]
 
 
 @quiet_libraries()
-def plan(recipe: Recipe) -> PlanReport:
+def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Say what each stage of a recipe would train. Trains nothing, loads no weights, writes nothing.
 
     Without the data the number of labels and steps is not known; without the checkpoint's config there is no plan.
+
+    Args:
+        recipe: What would be trained.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint or the data.
     """
     if not isinstance(recipe, MultiTaskRecipe):
-        return plan_one(recipe)
+        return plan_one(recipe, trust_remote_code=trust_remote_code)
     problems: list[Problem] = []
     datas = _of_each(recipe, problems, data_at_hand)
     if not problems and any(data is None for data in datas.values()):
-        return _plan_without_data(recipe, datas)
-    ready = make_ready_for_all(recipe, datas, problems, start_processes().num_processes)
+        return _plan_without_data(recipe, datas, trust_remote_code)
+    processes = start_processes().num_processes
+    ready = make_ready_for_all(recipe, datas, problems, processes, trust_remote_code=trust_remote_code)
     configs = {name: part.config for name, part in ready.parts.items()}
     counts = counts_of(recipe, ready)
     shares = [
@@ -73,23 +78,32 @@ def plan(recipe: Recipe) -> PlanReport:
     ]
     notes = [*ready.data.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
     found = tuple(filter(None, [*notes, ready.plan.layout.note]))
-    return PlanReport(ready.asked, ready.plan, found, sum(counts), ready.config, configs)
+    return PlanReport(ready.asked, ready.plan, found, sum(counts), ready.config, configs, trust_remote_code)
 
 
-def get_ready(recipe: Recipe, state: PartialState, spread: Spread | None = None) -> Ready:
+def get_ready(
+    recipe: Recipe,
+    state: PartialState,
+    spread: Spread | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> Ready:
     """Check everything before anything is written, for one task or for several.
 
     Args:
         recipe: What to do.
         state: The processes.
         spread: Gives the recipe whose batches are spread over the processes, if it is not the same.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
     """
     if not isinstance(recipe, MultiTaskRecipe):
-        return get_ready_for_one(recipe, state, spread)
+        return get_ready_for_one(recipe, state, spread, trust_remote_code=trust_remote_code)
     problems: list[Problem] = []
     with first_process_first(state):
         datas = _of_each(recipe, problems, lambda alone: load_data(alone, TASKS[recipe.kind].modality))
-    return make_ready_for_all(recipe, datas, problems, state.num_processes, spread)
+    return make_ready_for_all(
+        recipe, datas, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
+    )
 
 
 def make_ready_for_all(
@@ -98,6 +112,8 @@ def make_ready_for_all(
     found: Sequence[Problem] = (),
     processes: int = 1,
     spread: Spread | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Ready:
     """Check a recipe of several tasks and its checkpoint against data that is loaded.
 
@@ -107,19 +123,24 @@ def make_ready_for_all(
         found: The problems of the data.
         processes: Number of processes that share each epoch.
         spread: See ``get_ready``.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
     Raises:
         InputError: With the problems of all tasks together, each once.
     """
     problems, parts = list(found), {}
     layout = None
     with collected(problems):
-        layout = _joined_layout(recipe, _configs(recipe, datas))
+        layout = _joined_layout(recipe, _configs(recipe, datas, trust_remote_code))
     for name, data in datas.items():
         try:
-            parts[name] = make_ready(recipe.of_task(name), data, (), processes, joined=layout)
+            parts[name] = make_ready(
+                *(recipe.of_task(name), data, (), processes),
+                joined=layout,
+                trust_remote_code=trust_remote_code,
+            )
         except InputError as error:
             problems += _placed(error.problems, name)
-    problems += _joint_problems(recipe, datas)
+    problems += _joint_problems(recipe, datas, trust_remote_code)
     if problems or layout is None:
         raise InputError({(one.place, one.rule, one.value): one for one in problems}.values())
     first = next(iter(parts.values()))
@@ -139,6 +160,7 @@ def make_ready_for_all(
         plan=build_plan(layout, now.stages, sum(counts), processes),
         headline=(MEAN, *(f"{name}/{metric}" for name, part in parts.items() for metric in part.headline)),
         parts=parts,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -180,12 +202,14 @@ def _placed(problems: Sequence[Problem], name: str) -> list[Problem]:
     return [Problem(place_in_task(one.place, name), one.rule, one.value, one.repair) for one in problems]
 
 
-def _configs(recipe: MultiTaskRecipe, datas: Datas) -> dict[str, PreTrainedConfig]:
+def _configs(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> dict[str, PreTrainedConfig]:
     known = {
         name: (data.label_names, data.target) if data else (("0", "1"), "single_label")
         for name, data in datas.items()
     }
-    return {name: config_of(recipe.of_task(name), *labels) for name, labels in known.items()}
+    return {
+        name: config_of(recipe.of_task(name), *labels, trust_remote_code) for name, labels in known.items()
+    }
 
 
 def _joined_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConfig]) -> Layout:
@@ -194,10 +218,10 @@ def _joined_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConf
     return read_layout(join_tasks(skeletons, learns_weights=recipe.weighting == "uncertainty"))
 
 
-def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas) -> PlanReport:
-    problems = [*stage_problems(recipe), *_joint_problems(recipe, datas)]
+def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> PlanReport:
+    problems = [*stage_problems(recipe), *_joint_problems(recipe, datas, trust_remote_code)]
     with collected(problems):
-        configs = _configs(recipe, datas)
+        configs = _configs(recipe, datas, trust_remote_code)
         layout = _joined_layout(recipe, configs)
         asked = written_out(recipe, layout)
         made = build_plan(layout, asked.stages, None, start_processes().num_processes)
@@ -209,7 +233,8 @@ def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas) -> PlanReport:
         if data is None
     ]
     first = next(iter(configs.values()))
-    return PlanReport(asked, made, (*notes, *filter(None, [layout.note])), None, first, configs)
+    shown = (*notes, *filter(None, [layout.note]))
+    return PlanReport(asked, made, shown, None, first, configs, trust_remote_code)
 
 
 def _joined_data(datas: Mapping[str, LabelledData]) -> LabelledData:
@@ -247,7 +272,7 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
     return notes
 
 
-def _joint_problems(recipe: MultiTaskRecipe, datas: Datas) -> list[Problem]:
+def _joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
     """Find what stages ask of all tasks together."""
     problems = []
     if is_sharded():
@@ -260,7 +285,8 @@ def _joint_problems(recipe: MultiTaskRecipe, datas: Datas) -> list[Problem]:
     for place, stage in stages:
         metric = stage.best.metric if stage.best else None
         if metric is not None:
-            problems += _metric_problems(recipe, datas, metric, f"{place}.best.metric")
+            where = f"{place}.best.metric"
+            problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
         looks = any(data is None or data.validation is not None for data in datas.values())
         if stage.early_stopping is not None and not looks:
             rule, repair = (
@@ -271,7 +297,9 @@ def _joint_problems(recipe: MultiTaskRecipe, datas: Datas) -> list[Problem]:
     return problems
 
 
-def _metric_problems(recipe: MultiTaskRecipe, datas: Datas, metric: str, place: str) -> list[Problem]:
+def _metric_problems(
+    recipe: MultiTaskRecipe, datas: Datas, metric: str, place: str, trust_remote_code: bool
+) -> list[Problem]:
     """Say what is wrong with the metric by which a stage chooses: mean, loss, or one of a task."""
     if metric in (MEAN, "loss"):
         return []
@@ -286,5 +314,6 @@ def _metric_problems(recipe: MultiTaskRecipe, datas: Datas, metric: str, place: 
     if data.validation is None:
         repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."
         return [Problem(place, f"must have a validation split of {name} to look at", repr(metric), repair)]
-    problem = metric_problem(own, data.target, place, len(data.label_names))
+    classes = len(data.label_names)
+    problem = metric_problem(own, data.target, place, classes, trust_remote_code=trust_remote_code)
     return [problem] if problem else []

@@ -44,17 +44,23 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
     return problems
 
 
-def recipe_problems(recipe: Recipe, data: LabelledData, headline: Sequence[str]) -> list[Problem]:
+def recipe_problems(
+    recipe: Recipe, data: LabelledData, headline: Sequence[str], trust_remote_code: bool = False
+) -> list[Problem]:
     """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
     problems = _evaluation_problems(recipe, data)
     classes = len(data.label_names)
     for index, name in enumerate(headline):
-        if problem := metric_problem(name, data.target, f"metrics[{index}]", classes):
-            problems.append(problem)
+        place = f"metrics[{index}]"
+        problem = metric_problem(name, data.target, place, classes, trust_remote_code=trust_remote_code)
+        problems += [problem] if problem else []
     for place, stage in _settings(recipe):
         metric = stage.best.metric if stage.best else None
         if metric not in (None, "loss"):
-            problem = metric_problem(str(metric), data.target, f"{place}.best.metric", classes)
+            problem = metric_problem(
+                *(str(metric), data.target, f"{place}.best.metric", classes),
+                trust_remote_code=trust_remote_code,
+            )
             problems += [problem] if problem else []
         if data.validation is None and (metric is not None or stage.early_stopping is not None):
             field = "early_stopping" if stage.early_stopping is not None else "best.metric"

@@ -98,6 +98,7 @@ def run(
     allow_changes: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     progress: Callable[[int], None] | None = None,
+    trust_remote_code: bool = False,
 ) -> RunResult:
     """Fine-tune stage by stage, evaluate on the test split, and save.
 
@@ -111,6 +112,7 @@ def run(
         allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest says what has.
         callbacks: Further callbacks for the Trainer of each stage.
         progress: Called with the number of test examples done.
+        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
     Raises:
         InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
         DivergedError: If a stage's loss is no longer a number.
@@ -122,7 +124,10 @@ def run(
         keep_freed_memory()
     try:
         with naming_lost_processes(state), quiet_libraries():
-            result = _run(recipe, output_dir, resume, allow_changes, callbacks, progress, state)
+            result = _run(
+                *(recipe, output_dir, resume, allow_changes, callbacks, progress, state),
+                trust_remote_code=trust_remote_code,
+            )
     finally:
         give_back_memory()
     if recipe.publish is None or not state.is_main_process:
@@ -139,6 +144,8 @@ def _run(
     callbacks: Sequence[TrainerCallback],
     progress: Callable[[int], None] | None,
     state: PartialState,
+    *,
+    trust_remote_code: bool = False,
 ) -> RunResult:
     started = perf_counter()
     if allow_changes and not resume:
@@ -169,7 +176,7 @@ def _run_locked(
     if before is None:
         check_folder(folder)
     spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
-    ready = get_ready(recipe, state, spread)
+    ready = get_ready(recipe, state, spread, trust_remote_code=trust_remote_code)
     recipe = ready.recipe
     built = load_pretrained(ready)
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
@@ -213,7 +220,10 @@ def _run_locked(
     if recipe.evaluation.folds is not None:
 
         def train(fold: Recipe, place: Path, resumes: bool) -> RunResult:
-            return _run(fold, place, resumes, allow_changes, callbacks, None, state)
+            return _run(
+                *(fold, place, resumes, allow_changes, callbacks, None, state),
+                trust_remote_code=trust_remote_code,
+            )
 
         metrics["cross_validation"] = cross_validate(ready.asked, folder, train, state)
     if state.is_main_process:

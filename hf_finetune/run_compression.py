@@ -139,7 +139,7 @@ def _load(ready: Ready, source: str | Path) -> Classifier:
     return load_classifier(
         source,
         batch_size=ready.recipe.evaluation.batch_size,
-        trust_remote_code=ready.recipe.model.trust_remote_code,
+        trust_remote_code=ready.trust_remote_code,
     )
 
 

@@ -128,7 +128,11 @@ def prepare_pretraining(
         collate: Any = token_collate(ready.processor)
         spec_of_model = ready.recipe.model
         model, notes = build_masked_text_model(
-            spec_of_model.path, revision=spec_of_model.revision, dropout=spec_of_model.dropout, seed=seed
+            spec_of_model.path,
+            revision=spec_of_model.revision,
+            dropout=spec_of_model.dropout,
+            seed=seed,
+            trust_remote_code=ready.trust_remote_code,
         )
         plain: Callable[[], Iterator[Any]] = partial(iter, ())
     else:

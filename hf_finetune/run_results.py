@@ -85,7 +85,7 @@ def _evaluate(ready: Ready, folder: Path, dataset: Any, progress: Progress | Non
     classifier = load_classifier(
         folder / "model",
         batch_size=ready.recipe.evaluation.batch_size,
-        trust_remote_code=ready.recipe.model.trust_remote_code,
+        trust_remote_code=ready.trust_remote_code,
     )
     extra = [name for name in ready.headline if name != "loss"]
     return evaluate_model(classifier, dataset, metrics=extra, progress=progress)

@@ -102,7 +102,7 @@ def _subject(report: PlanReport) -> Subject:
     recipe, model = report.recipe, report.recipe.model
     task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
     processor = load_processor(
-        model.path, task.modality, revision=model.revision, trust_remote_code=model.trust_remote_code
+        model.path, task.modality, revision=model.revision, trust_remote_code=report.trust_remote_code
     )
     task.configure(processor, config, recipe.data)
     skeleton = build_skeleton(config, task.modality)

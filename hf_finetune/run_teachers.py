@@ -32,7 +32,8 @@ def _load(stage: StageSpec, place: str, ready: Ready) -> Teacher | None:
     spec = stage.teacher
     if spec is None:
         return None
-    classifier = load_classifier(spec.path, task=ready.task.name)  # type: ignore[arg-type]
+    task: Any = ready.task.name
+    classifier = load_classifier(spec.path, task=task, trust_remote_code=ready.trust_remote_code)
     names, wanted = classifier.label_names, ready.data.label_names
     if classifier.target != ready.data.target:
         rule = f"must be a model for {ready.data.target} data"

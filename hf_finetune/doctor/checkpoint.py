@@ -63,7 +63,7 @@ def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
         export_model(model, subject.ready.processor, folder / "model")
         auto = AUTO_MODELS[subject.ready.task.modality]
         own_code = is_given(model.config)  # of the file that was just written
-        trusted = own_code or subject.ready.recipe.model.trust_remote_code
+        trusted = own_code or subject.ready.trust_remote_code
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
         found = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:

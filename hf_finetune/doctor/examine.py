@@ -41,12 +41,15 @@ class Examination:
     checks: tuple[Check, ...]
 
 
-def examinations(recipe: Recipe | None, folder: Path) -> Iterator[Examination]:
+def examinations(
+    recipe: Recipe | None, folder: Path, *, trust_remote_code: bool = False
+) -> Iterator[Examination]:
     """Give what is to be examined: the recipe's checkpoint; without a recipe, a tiny model of each kind of input.
 
     Args:
         recipe: Whose checkpoint and stages to examine.
         folder: Where the tiny models are written.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
     Raises:
         InputError: If the recipe or its checkpoint cannot be used, or several processes were started.
     """
@@ -54,7 +57,7 @@ def examinations(recipe: Recipe | None, folder: Path) -> Iterator[Examination]:
         repair = "It starts two of its own; leave accelerate launch away."
         raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
     if recipe is not None:
-        subject = read_subject(recipe)
+        subject = read_subject(recipe, trust_remote_code=trust_remote_code)
         yield Examination(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
         return
     for tiny in tiny_recipes(folder):

@@ -60,8 +60,12 @@ class Subject:
     remark: str = ""
 
 
-def read_subject(recipe: Recipe) -> Subject:
+def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
     """Load a recipe's checkpoint, and make up inputs. Of the recipe's data only the labels' names are used.
+
+    Args:
+        recipe: Whose checkpoint to load.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
@@ -77,7 +81,8 @@ def read_subject(recipe: Recipe) -> Subject:
         names = ("label",) if target == "regression" else ("0", "1")
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = recipe.data.columns.text_pair is not None
-    ready = make_ready(_without_metrics(recipe), made_up_data(modality, target, names, pair=pair))
+    examples_of_noise = made_up_data(modality, target, names, pair=pair)
+    ready = make_ready(_without_metrics(recipe), examples_of_noise, trust_remote_code=trust_remote_code)
     built, unaccounted = _load(ready)
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)

@@ -10,16 +10,17 @@ from datasets import Dataset
 
 from hf_finetune.data.for_evaluation import load_for_evaluation
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.checkpoint import Classifier, Task, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.quiet import quiet_libraries
+from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data
 
-__all__ = ["evaluate_again", "load_labelled", "recipe_of", "run_columns", "run_of"]
+__all__ = ["evaluate_again", "load_finished", "load_labelled", "recipe_of", "run_columns", "run_of"]
 
 
 @quiet_libraries()
@@ -30,6 +31,7 @@ def evaluate_again(
     split: str | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
+    trust_remote_code: bool = False,
 ) -> EvaluationResult:
     """Evaluate a finished model.
 
@@ -39,14 +41,16 @@ def evaluate_again(
         split: Which split; None is the test split.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples done.
+        trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
     Raises:
         InputError: If there is no such model, data or split, or the data has labels that the model does not know.
     """
     recipe = recipe_of(model_or_run)
-    trust = recipe.model.trust_remote_code if recipe else False
-    classifier = load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust)
-    dataset = load_labelled(model_or_run, classifier, data=data, split=split)
+    classifier = load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
     metrics = recipe.metrics if recipe else ()
+    classes = len(classifier.label_names)
+    check_metric_names(metrics, classifier.target, classes=classes, trust_remote_code=trust_remote_code)
+    dataset = load_labelled(model_or_run, classifier, data=data, split=split)
     found = evaluate_model(classifier, dataset, metrics=metrics, progress=progress)
     names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
     seed = recipe.seed if recipe else 0
@@ -54,6 +58,32 @@ def evaluate_again(
     training = _training_slices(model_or_run)
     slices = judge_slices(found, sliced(dataset, training), training, names, seed)
     return replace(found, intervals=ends, slices=slices)
+
+
+def load_finished(
+    model_or_run: str | Path,
+    *,
+    task: Task | None = None,
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+) -> Classifier:
+    """Load a finished model as ``load_classifier`` does, and heed what its run's recipe declares.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        task: The task that is expected. None takes what the model is made for.
+        batch_size: Examples per forward pass.
+        trust_remote_code: Whether code that lies beside the weights may run.
+
+    Raises:
+        InputError: If there is no such model, or if the run was made with code beside its weights that may not run.
+    """
+    recipe, source = recipe_of(model_or_run), resolve_model_dir(model_or_run)
+    if recipe is not None and foreign_code(source):
+        check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
+    return load_classifier(
+        model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
+    )
 
 
 def load_labelled(

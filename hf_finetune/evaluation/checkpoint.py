@@ -29,6 +29,7 @@ from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
 from hf_finetune.models.quiet import quiet_libraries
+from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = [
@@ -139,7 +140,8 @@ def load_classifier(
     try:
         config = load_config(source, trust_remote_code=trust_remote_code)
     except _LOADING_ERRORS as error:
-        raise InputError(_no_checkpoint(source, error)) from error
+        refused = None if trust_remote_code else code_refused(place, source)
+        raise (refused or InputError(_no_checkpoint(source, error))) from error
     made_for = _task_of(config, place)
     if task is not None and task != made_for:
         raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for}"))
@@ -148,6 +150,8 @@ def load_classifier(
     known: dict[str, Any] = {}
     if is_given(config):  # of a head that this package knows: the code beside the weights is not run
         model_class, known = HeadModel, {"config": config}
+    if not image:
+        check_tokenizer(place, source, trust_remote_code=trust_remote_code)
     try:
         model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
         preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(
@@ -157,9 +161,9 @@ def load_classifier(
         rule, found = "must hold whole weight files", "one that is damaged or cut off"
         raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error
     except _LOADING_ERRORS as error:
-        raise InputError(
-            Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
-        ) from error
+        refused = None if trust_remote_code else code_refused(place, source)
+        unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
+        raise (refused or InputError(unreadable)) from error
     if loaded["missing_keys"]:
         missing = listed(sorted(loaded["missing_keys"]), most=4)
         raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))

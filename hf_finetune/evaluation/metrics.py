@@ -6,6 +6,7 @@ amounts [examples] (regression). Scores are probabilities [examples, classes], o
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import evaluate
@@ -16,6 +17,7 @@ from hf_finetune.data.labels import Target, encode_labels
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.registry import METRICS
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.models.remote_code import FLAG
 
 __all__ = [
     "all_metrics",
@@ -39,6 +41,8 @@ _DEFAULTS: dict[Target, tuple[str, ...]] = {
 }
 # A module of evaluate does not say which way is better. Most others are better when greater.
 _LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
+_ADMITTED: dict[str, evaluate.EvaluationModule] = {}
+"""Modules that ``metric_problem`` has loaded with permission; no other one is ever computed."""
 
 
 def all_metrics(target: Target, classes: int | None = None) -> tuple[str, ...]:
@@ -166,7 +170,12 @@ def _checked(scores: np.ndarray, labels: np.ndarray, target: Target) -> tuple[np
 
 
 def check_metric_names(
-    names: Sequence[str], target: Target, *, classes: int = 2, place: str = "metrics"
+    names: Sequence[str],
+    target: Target,
+    *,
+    classes: int = 2,
+    place: str = "metrics",
+    trust_remote_code: bool = False,
 ) -> None:
     """Check that every metric can be computed, before anything trains.
 
@@ -175,29 +184,40 @@ def check_metric_names(
         target: What the labels are.
         classes: Number of classes, for trying a metric that ``evaluate.load`` finds.
         place: Where the list stands.
+        trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside the registry.
 
     Raises:
         InputError: Naming each one that cannot.
     """
-    found = [metric_problem(name, target, f"{place}[{index}]", classes) for index, name in enumerate(names)]
+    found = [
+        metric_problem(name, target, f"{place}[{index}]", classes, trust_remote_code=trust_remote_code)
+        for index, name in enumerate(names)
+    ]
     problems = [problem for problem in found if problem is not None]
     if problems:
         raise InputError(problems)
 
 
-def metric_problem(name: str, target: Target, place: str, classes: int = 2) -> Problem | None:
-    """Say why a metric cannot be computed. None if it can.
+def metric_problem(
+    name: str, target: Target, place: str, classes: int = 2, *, trust_remote_code: bool = False
+) -> Problem | None:
+    """Return why a metric cannot be computed; None if it can.
 
-    A name outside the registry is handed to ``evaluate.load``, which runs the script that it finds here,
-    in its cache or on the Hub, and is tried on a few examples.
+    With ``trust_remote_code`` a name outside the registry is handed to ``evaluate.load``, which runs the script that
+    it finds here, in its cache or on the Hub, and the metric is tried on a few examples. Without it such a name is
+    refused, and nothing is looked up.
     """
     if name in METRICS:
         if target in METRICS[name].targets:
             return None
         rule = f"must be defined for {target} labels"
         return Problem(place, rule, repr(name), f"Known: {', '.join(map(repr, all_metrics(target)))}.")
+    if not trust_remote_code:
+        rule = f"must be a metric of this package for {target} labels unless {FLAG} is given"
+        repair = f"{nearest(name, all_metrics(target))} With the option, evaluate.load runs {_script(name)}."
+        return Problem(place, rule, repr(name), repair)
     try:
-        _load(name)
+        _ADMITTED[name] = _load(name)
     except OSError:  # there is none, or the Hub cannot be reached
         rule = f"must be a metric for {target} labels, or one that evaluate.load finds here or on the Hub"
         return Problem(place, rule, repr(name), nearest(name, all_metrics(target)))
@@ -216,9 +236,21 @@ def _load(name: str) -> evaluate.EvaluationModule:
     return evaluate.load(name, keep_in_memory=True)
 
 
+def _script(name: str) -> str:
+    """Return the script that ``evaluate.load`` would run for a name, as it looks for one: here, then on the Hub."""
+    path = Path(name)
+    for script in (path, path / f"{path.name}.py"):
+        if script.suffix == ".py" and script.is_file():
+            return f"the script {str(script.absolute())!r}"
+    return f"the script that the Hub has under the name {name!r}, or the copy of it in its cache"
+
+
 def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> float:
     """Compute a module of evaluate, and take the value of its name, or the only one."""
-    values = _load(name).compute(predictions=decisions.tolist(), references=labels.tolist())
+    if name not in _ADMITTED:
+        rule = f"must be a metric of this package unless {FLAG} is given"
+        raise InputError(Problem("metrics", rule, repr(name)))
+    values = _ADMITTED[name].compute(predictions=decisions.tolist(), references=labels.tolist())
     if isinstance(values, dict):
         if name not in values and len(values) != 1:
             raise ValueError(f"it gives several values: {', '.join(map(repr, values))}.")

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits, load_classifier
+from hf_finetune.evaluation.again import load_finished
+from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits
 from hf_finetune.evaluation.inputs import open_inputs
 from hf_finetune.evaluation.items import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
@@ -123,7 +124,7 @@ def predict(
     if isinstance(model, Classifier):
         classifier = model
     else:
-        classifier = load_classifier(
+        classifier = load_finished(
             model, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
         )
     lines = sys.stdin if stdin is None else stdin

@@ -27,6 +27,7 @@ from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
+from hf_finetune.models.remote_code import check_tokenizer, code_refused
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
 
@@ -92,7 +93,8 @@ def read_config(
     except LOADING_ERRORS as error:
         config = _timm_config(path)
         if config is None:
-            raise InputError(no_checkpoint(path, error)) from error
+            refused = None if trust_remote_code else code_refused("model.path", path, revision)
+            raise (refused or InputError(no_checkpoint(path, error))) from error
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = PROBLEM_TYPES[target]
@@ -209,7 +211,10 @@ def load_processor(
     try:
         processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
-        raise InputError(lacking) from error
+        refused = None if trust_remote_code else code_refused("model.path", path, revision)
+        raise (refused or InputError(lacking)) from error
+    if modality == "text":
+        check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
     if modality == "text" and len(processor) <= len(processor.all_special_ids):
         raise InputError(lacking)  # transformers makes an empty tokenizer when its files are missing
     if modality == "text" and processor.pad_token is None:

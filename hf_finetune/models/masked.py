@@ -105,7 +105,12 @@ def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) 
 
 
 def build_masked_text_model(
-    path: str, *, revision: str | None = None, dropout: float | None = None, seed: int = 0
+    path: str,
+    *,
+    revision: str | None = None,
+    dropout: float | None = None,
+    seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint under the head that predicts tokens, and say what is new in it.
 
@@ -114,11 +119,19 @@ def build_masked_text_model(
         revision: Branch, tag or commit on the Hub.
         dropout: Probability that replaces the checkpoint's; None keeps it.
         seed: Of a new head's weights.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
 
     Raises:
         InputError: If the architecture has no such model, or the weights cannot be read.
     """
-    config = read_config(path, ("0", "1"), "single_label", revision=revision, dropout=dropout)
+    config = read_config(
+        path,
+        ("0", "1"),
+        "single_label",
+        revision=revision,
+        dropout=dropout,
+        trust_remote_code=trust_remote_code,
+    )
     if type(config) not in AutoModelForMaskedLM._model_mapping:
         rule = "must be coral or dann for an architecture without a masked language model"
         place, value = "domain_adaptation.method", f"'continue_pretraining' of a {config.model_type!r} model"
@@ -126,7 +139,12 @@ def build_masked_text_model(
     set_seed(seed)
     try:
         model, info = AutoModelForMaskedLM.from_pretrained(
-            path, config=config, revision=revision, output_loading_info=True, dtype=torch.float32
+            path,
+            config=config,
+            revision=revision,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
         )
     except LOADING_ERRORS as error:
         raise InputError(unreadable(path, error)) from error

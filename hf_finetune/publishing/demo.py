@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import load_labelled, recipe_of, run_columns, run_of
-from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.again import load_finished, load_labelled, recipe_of, run_columns, run_of
+from hf_finetune.evaluation.checkpoint import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
 from hf_finetune.evaluation.outputs import open_output
@@ -106,19 +106,19 @@ class Page:
                 yield Prediction(Path(file).name, error=str(error).replace(folder, ""))
 
 
-def prepare_page(model_or_run: str | Path, folder: Path) -> Page:
+def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: bool = False) -> Page:
     """Load a model, and examples of its run's test split where its data is at hand.
 
     Args:
         model_or_run: A run directory, a checkpoint folder or a Hub id.
         folder: For pictures and tables, as long as the page is open.
+        trust_remote_code: Whether code that lies beside the weights may run.
 
     Raises:
         InputError: If the model cannot be loaded.
     """
     recipe = recipe_of(model_or_run)
-    trust = recipe.model.trust_remote_code if recipe else False
-    classifier = load_classifier(model_or_run, trust_remote_code=trust)
+    classifier = load_finished(model_or_run, trust_remote_code=trust_remote_code)
     examples: tuple[Example, ...] = ()
     if recipe is not None:
         try:
@@ -132,13 +132,16 @@ def prepare_page(model_or_run: str | Path, folder: Path) -> Page:
     return Page(title, classifier, columns, pairs, examples, folder)
 
 
-def serve(model_or_run: str | Path, *, port: int, opened: Callable[[str], None]) -> None:
+def serve(
+    model_or_run: str | Path, *, port: int, opened: Callable[[str], None], trust_remote_code: bool = False
+) -> None:
     """Show the page until Ctrl-C, to this machine only.
 
     Args:
         model_or_run: A run directory, a checkpoint folder or a Hub id.
         port: Of the page; 0 takes a free one.
         opened: Called with the address when the page can be opened.
+        trust_remote_code: Whether code that lies beside the weights may run.
 
     Raises:
         InputError: If gradio is missing, the model cannot be loaded, or the port is taken.
@@ -146,7 +149,7 @@ def serve(model_or_run: str | Path, *, port: int, opened: Callable[[str], None])
     need_extra("demo", "hf-finetune demo")
     with tempfile.TemporaryDirectory(prefix="hf-finetune-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # or what is uploaded would stay on the disk
-        page = prepare_page(model_or_run, Path(folder))
+        page = prepare_page(model_or_run, Path(folder), trust_remote_code=trust_remote_code)
         shown = build_page(page)
         try:
             _, address, _ = shown.launch(

@@ -13,8 +13,8 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.evaluation.again import load_labelled, recipe_of, run_of
-from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.again import load_finished, load_labelled, run_of
+from hf_finetune.evaluation.checkpoint import Classifier, resolve_model_dir
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
@@ -85,6 +85,7 @@ def export(
     output: Path | None = None,
     data: str | None = None,
     batch_size: int = 64,
+    trust_remote_code: bool = False,
 ) -> ExportResult:
     """Export a finished model, with its labels and its preprocessing, and compare it with the model.
 
@@ -95,6 +96,7 @@ def export(
         output: Where to; None is a folder of the run, named after the format.
         data: Labelled data to compare on, as in a recipe; None is that of the run.
         batch_size: Examples per forward pass.
+        trust_remote_code: Whether code that lies beside the weights may run.
 
     Raises:
         InputError: If there is no such model, format or data, if the folder holds something else, or if a package
@@ -106,9 +108,9 @@ def export(
     folder = _output_folder(model_or_run, format, quantize, output)
     if format == "onnx":
         need_extra("onnx", "--format onnx")
-    recipe = recipe_of(model_or_run)
-    trust = recipe.model.trust_remote_code if recipe else False
-    classifier = _on_cpu(load_classifier(model_or_run, batch_size=batch_size, trust_remote_code=trust))
+    classifier = _on_cpu(
+        load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
+    )
     dataset = load_labelled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
     calibration = None
     if quantize is not None and classifier.task == "image-classification":
@@ -118,8 +120,7 @@ def export(
         partial.mkdir()
         _copy_config(model_or_run, classifier, partial)
         _write_model(classifier, format, quantize, calibration, partial)
-        load = onnx_classifier if format == "onnx" else program_classifier
-        after = load(partial, batch_size=batch_size)
+        after = _load_written(format, partial, batch_size, trust_remote_code)
         parity = compare_models(classifier, after, dataset)
         if quantize is None:
             _check_parity(parity)
@@ -131,6 +132,15 @@ def export(
         }
         write_json(partial / REPORT_FILE, report)
     return ExportResult(folder, report, default_metrics(classifier.target))
+
+
+def _load_written(format: str, folder: Path, batch_size: int, trust_remote_code: bool) -> Classifier:
+    if format == "onnx":
+        return onnx_classifier(folder, batch_size=batch_size, trust_remote_code=trust_remote_code)
+    # the program was written a moment ago by this process; the processor beside it is the checkpoint's
+    return program_classifier(
+        folder, batch_size=batch_size, trust_program=True, trust_remote_code=trust_remote_code
+    )
 
 
 def _check_choices(format: str, quantize: str | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, Task
 from hf_finetune.publishing.pipes import METADATA, exported_classifier
 
@@ -133,12 +134,15 @@ def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.save(model, str(path))
 
 
-def onnx_classifier(folder: str | Path, *, batch_size: int = 64) -> Classifier:
+def onnx_classifier(
+    folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False
+) -> Classifier:
     """Load an exported folder for onnxruntime on the CPU.
 
     Args:
         folder: What ``export`` wrote with the format onnx.
         batch_size: Examples per forward pass.
+        trust_remote_code: Whether code of a processor beside the model may run.
 
     Returns:
         A classifier that ``predict``, ``evaluate_model`` and ``compute_logits`` take as any other.
@@ -155,18 +159,35 @@ def onnx_classifier(folder: str | Path, *, batch_size: int = 64) -> Classifier:
         return session.run(["logits"], {name: batch[name].numpy() for name in names})[0]
 
     metadata = session.get_modelmeta().custom_metadata_map
-    return exported_classifier(Path(folder), metadata, forward, batch_size)
+    return exported_classifier(Path(folder), metadata, forward, batch_size, trust_remote_code)
 
 
-def program_classifier(folder: str | Path, *, batch_size: int = 64) -> Classifier:
-    """Load an exported folder for ``torch.export``. Its file is a pickle: load none that you do not trust.
+def program_classifier(
+    folder: str | Path,
+    *,
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+    trust_program: bool = False,
+) -> Classifier:
+    """Load an exported folder for ``torch.export``, which unpickles its file.
 
     Args:
         folder: What ``export`` wrote with the format torch_export.
         batch_size: Examples per forward pass.
+        trust_remote_code: Whether what the file holds may run, and code of a processor beside it.
+        trust_program: Whether the caller wrote the file itself; then only the processor needs the permission.
+
+    Raises:
+        InputError: If nobody has allowed the file to run.
     """
+    file = Path(folder) / PROGRAM_FILE
+    if not (trust_remote_code or trust_program):
+        # torch 2.14 reads it with weights_only=True, and again with False where that fails
+        rule = "must be trusted before it is loaded, with trust_remote_code=True"
+        repair = f"torch.export.load unpickles {PROGRAM_FILE}, which can run any code. ONNX files run none."
+        raise InputError(Problem(str(file), rule, repair=repair))
     kept = {_METADATA_FILE: ""}
-    program = torch.export.load(Path(folder) / PROGRAM_FILE, extra_files=kept)
+    program = torch.export.load(file, extra_files=kept)
     module: Any = program.module()
 
     def forward(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -174,7 +195,8 @@ def program_classifier(folder: str | Path, *, batch_size: int = 64) -> Classifie
             return module(**batch).numpy()
 
     metadata = json.loads(kept[_METADATA_FILE])
-    return exported_classifier(Path(folder), {name: metadata[name] for name in METADATA}, forward, batch_size)
+    described = {name: metadata[name] for name in METADATA}
+    return exported_classifier(Path(folder), described, forward, batch_size, trust_remote_code)
 
 
 def _logits_alone(model: PreTrainedModel, task: Task) -> nn.Module:

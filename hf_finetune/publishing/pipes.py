@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, DataCollatorWithPadd
 from hf_finetune.data.images import processor_transform
 from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.evaluation.checkpoint import Classifier, Task
+from hf_finetune.models.remote_code import check_tokenizer, code_refused
 
 __all__ = [
     "INPUTS",
@@ -114,7 +115,11 @@ def processor_of(classifier: Classifier) -> Any:
 
 
 def exported_classifier(
-    folder: Path, metadata: Mapping[str, str], forward: Forward, batch_size: int
+    folder: Path,
+    metadata: Mapping[str, str],
+    forward: Forward,
+    batch_size: int,
+    trust_remote_code: bool = False,
 ) -> Classifier:
     """Join an exported model with the processor beside it.
 
@@ -123,10 +128,20 @@ def exported_classifier(
         metadata: What ``describe`` wrote, read from the exported file.
         forward: Makes logits [examples, classes] of the model's inputs.
         batch_size: Examples per forward pass. 1 is taken for a tokenizer that cannot pad.
+        trust_remote_code: Whether code of the processor may run.
     """
     said = {name: json.loads(metadata[name]) for name in METADATA}
     image = said["task"] == "image-classification"
-    processor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(folder)
+    auto = AutoImageProcessor if image else AutoTokenizer
+    if not image:
+        check_tokenizer(str(folder), folder, trust_remote_code=trust_remote_code)
+    try:
+        processor = auto.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        refused = None if trust_remote_code else code_refused(str(folder), folder)
+        if refused is None:
+            raise
+        raise refused from error
     if not image and processor.pad_token_id is None:
         batch_size = 1
     prepare = model_inputs(said["task"], processor)

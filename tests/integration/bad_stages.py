@@ -136,8 +136,10 @@ CASES = [
         "run recipe.yaml 'metrics=[acuracy]'",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for single_label labels, or one that evaluate.load "
-            "finds here or on the Hub. Got 'acuracy'. Nearest: 'accuracy'."
+            "  metrics[0] must be a metric of this package for single_label labels unless "
+            "--trust-remote-code is given. Got 'acuracy'. Nearest: 'accuracy'. With the option, "
+            "evaluate.load runs the script that the Hub has under the name 'acuracy', or the copy "
+            "of it in its cache."
         ),
     ),
     Case(

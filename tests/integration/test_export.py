@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,15 @@ def needs_onnx():
         pytest.importorskip(module)
 
 
+load_program = partial(program_classifier, trust_remote_code=True)
+
+
 @pytest.fixture(params=["image", "text"])
 def finished(request, image_run, text_run):
     return (image_run if request.param == "image" else text_run)[1].folder
 
 
-@pytest.mark.parametrize(("kind", "load"), [("onnx", onnx_classifier), ("torch_export", program_classifier)])
+@pytest.mark.parametrize(("kind", "load"), [("onnx", onnx_classifier), ("torch_export", load_program)])
 def test_predictions_are_those_of_the_run(tmp_path, finished, kind, load):
     if kind == "onnx":
         needs_onnx()

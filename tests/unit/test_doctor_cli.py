@@ -134,7 +134,7 @@ def test_what_a_check_writes_is_gone_afterwards(tmp_path, end):
 
 @pytest.mark.parametrize(("results", "code"), [((GOOD, LEFT_OUT), 0), ((GOOD, BAD), 1)])
 def test_the_exit_code_says_whether_a_check_failed(monkeypatch, capsys, results, code):
-    monkeypatch.setattr(examine, "examinations", lambda recipe, folder: [examination(*results)])
+    monkeypatch.setattr(examine, "examinations", lambda recipe, folder, **options: [examination(*results)])
     assert run("doctor") == code
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     stopped = Examination("mine", "", (Check("determinism", stop),))
-    monkeypatch.setattr(examine, "examinations", lambda recipe, folder: [stopped])
+    monkeypatch.setattr(examine, "examinations", lambda recipe, folder, **options: [stopped])
     assert run("doctor") == 130
 
 

@@ -201,8 +201,9 @@ def test_every_unknown_name_is_told():
         check_metric_names(["accuracy", "acuracy", "mae"], "single_label")
     known = ", ".join(map(repr, all_metrics("single_label")))
     assert str(caught.value) == (
-        "metrics[1] must be a metric for single_label labels, or one that evaluate.load finds here or on the "
-        "Hub. Got 'acuracy'. Nearest: 'accuracy'.\n"
+        "metrics[1] must be a metric of this package for single_label labels unless --trust-remote-code is given. "
+        "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script that the Hub has under "
+        "the name 'acuracy', or the copy of it in its cache.\n"
         f"metrics[2] must be defined for single_label labels. Got 'mae'. Known: {known}."
     )
 
@@ -223,19 +224,8 @@ class Share(evaluate.Metric):
 """
 
 
-@pytest.fixture(scope="module")
-def caches(tmp_path_factory):
-    """Keep evaluate's copies of scripts out of the person's cache, in the one folder it imports from."""
-    folder = tmp_path_factory.mktemp("caches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder / "metrics")
-        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(folder / "modules"))
-        patch.syspath_prepend(str(folder / "modules"))
-        yield
-
-
 @pytest.fixture
-def script(tmp_path, caches):
+def script(tmp_path):
     """Write a metric script of one's own."""
 
     def write(name, result):
@@ -248,7 +238,7 @@ def script(tmp_path, caches):
 
 def test_a_script_of_ones_own_is_computed_beside_the_others(script):
     name = script("share", '{"share": right / len(references)}')
-    check_metric_names([name], "single_label")
+    check_metric_names([name], "single_label", trust_remote_code=True)
     found = compute("single_label", SCORES, LABELS, ["accuracy", name])
     assert found == {"accuracy": 0.5, name: 0.5}
 
@@ -257,7 +247,7 @@ def test_a_script_that_cannot_be_computed_is_told_before_training(script):
     several = script("several", '{"right": right, "wrong": len(references) - right}')
     failing = script("failing", "1 / 0")
     with pytest.raises(InputError) as caught:
-        check_metric_names([several, failing], "single_label", place="stages[0].best")
+        check_metric_names([several, failing], "single_label", place="stages[0].best", trust_remote_code=True)
     rule = "must be computable from the predictions and references of single_label data alone"
     assert str(caught.value) == (
         f"stages[0].best[0] {rule}. Got {several!r}. ValueError: it gives several values: 'right', 'wrong'.\n"
@@ -269,7 +259,7 @@ def test_a_script_that_does_not_load_is_told(tmp_path, script):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_package_at_all\n")
     with pytest.raises(InputError) as caught:
-        check_metric_names([str(broken)], "single_label")
+        check_metric_names([str(broken)], "single_label", trust_remote_code=True)
     assert str(caught.value).startswith(
         f"metrics[0] must be loadable by evaluate.load. Got {str(broken)!r}. ImportError: "
     )

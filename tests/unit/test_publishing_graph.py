@@ -1,6 +1,7 @@
 """Graphs of classifiers give the logits of the pipeline, for any number of examples and texts of any length."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def written(folder, kind):
 @pytest.mark.parametrize("kind", ["onnx", "program"])
 @pytest.mark.parametrize(("save", "examples"), CASES)
 def test_logits_are_the_pipelines(tmp_path, save, examples, kind):
-    load = program_classifier
+    load = partial(program_classifier, trust_remote_code=True)
     if kind == "onnx":
         needs_onnx()
         load = onnx_classifier

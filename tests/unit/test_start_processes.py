@@ -89,9 +89,12 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
         return BuiltModel(None, ())
 
     monkeypatch.setattr("hf_finetune.ready.build_model", build_model)
-    spec = SimpleNamespace(path="", revision=None, allow_missing=(), trust_remote_code=False, adapter=None)
+    spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     ready = SimpleNamespace(
-        recipe=SimpleNamespace(model=spec, seed=0), config=None, task=SimpleNamespace(modality="text")
+        recipe=SimpleNamespace(model=spec, seed=0),
+        config=None,
+        task=SimpleNamespace(modality="text"),
+        trust_remote_code=False,
     )
     load_pretrained(ready)
     assert seen == [False]

@@ -1,0 +1,143 @@
+"""Code that comes with a checkpoint: which files it names, and the error when nobody has allowed them to run.
+
+The permission is an argument, ``trust_remote_code``, that is False unless the caller says otherwise. Only the command
+line (``--trust-remote-code``) and the caller of a public function set it; no file that is read can. docs/security.md
+lists what it opens.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+from transformers.utils import cached_file
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.classifier_head import MODEL_TYPE
+
+__all__ = ["FLAG", "check_declared", "check_tokenizer", "code_refused", "foreign_code"]
+
+FLAG = "--trust-remote-code"
+"""Option of the command line that allows code of a checkpoint, a metric or an exported program to run."""
+SETTINGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+"""Files of a checkpoint whose ``auto_map`` names classes that lie in Python files."""
+MOST = 6
+"""Number of files that a message names."""
+
+
+def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ...]:
+    """Return what transformers would run of a checkpoint, each as ``FILE (CLASS, named in SETTINGS)``.
+
+    The head of this package is not among it: this package reads such a checkpoint with its own copy of the file.
+
+    Args:
+        path: A folder or a Hub id, of which only the settings are fetched.
+        revision: Branch, tag or commit on the Hub.
+    """
+    described: dict[str, None] = {}
+    for name in SETTINGS:
+        settings = _read_settings(path, name, revision)
+        if settings.get("model_type") == MODEL_TYPE:
+            continue
+        for reference in _references(settings.get("auto_map")):
+            repository, _, target = reference.rpartition("--")
+            module, _, class_name = target.rpartition(".")
+            file = f"{module.replace('.', '/')}.py"
+            origin = f" of {repository!r}" if repository else ""
+            described[f"{file}{origin} ({class_name}, named in {name})"] = None
+    return tuple(described)
+
+
+def code_refused(place: str, path: str | Path, revision: str | None = None) -> InputError | None:
+    """Return the error for a checkpoint that does not load without code of its own; None if it names none.
+
+    Args:
+        place: Where the checkpoint stands, such as ``model.path``.
+        path: A folder or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+    """
+    code = foreign_code(path, revision)
+    if not code:
+        return None
+    rule = f"must load without code of its own unless {FLAG} is given"
+    return InputError(Problem(place, rule, repr(str(path)), _would_run(code, path)))
+
+
+def check_tokenizer(
+    place: str, path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Check that a checkpoint's tokenizer class is one of transformers, or that its code is allowed to run.
+
+    transformers 5.24 takes a general tokenizer in the place of an unknown class when code may not run, and says
+    nothing: the texts could be cut otherwise than in the checkpoint's training.
+
+    Args:
+        place: Where the checkpoint stands, such as ``model.path``.
+        path: A folder or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether the person allowed it.
+
+    Raises:
+        InputError: If the class is unknown, its code is named, and it may not run.
+    """
+    if trust_remote_code:
+        return
+    settings = _read_settings(path, "tokenizer_config.json", revision)
+    name = settings.get("tokenizer_class")
+    if not isinstance(name, str) or not settings.get("auto_map"):
+        return
+    known = (tokenizer_class_from_name(each) for each in (name, f"{name.removesuffix('Fast')}Fast"))
+    if not any(known) and (refused := code_refused(place, path, revision)):
+        raise refused
+
+
+def check_declared(
+    declared: bool, trust_remote_code: bool, path: str | Path, revision: str | None = None
+) -> None:
+    """Check that code which a recipe says it needs was allowed by the person who runs it.
+
+    Args:
+        declared: The recipe's ``model.trust_remote_code``. It states a need and grants nothing.
+        trust_remote_code: Whether the person allowed it.
+        path: The recipe's checkpoint.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        InputError: If it is declared and not allowed; the message lists the files that would run.
+    """
+    if not declared or trust_remote_code:
+        return
+    code = foreign_code(path, revision)
+    repair = _would_run(code, path) if code else f"{str(path)!r} names no code: leave the field out."
+    rule = f"only declares that code is needed; {FLAG} must be given to run it"
+    raise InputError(Problem("model.trust_remote_code", rule, "true", repair))
+
+
+def _would_run(code: tuple[str, ...], path: str | Path) -> str:
+    shown = ", ".join(code[:MOST]) + (f" and {len(code) - MOST} more" if len(code) > MOST else "")
+    source = str(Path(path).absolute()) if Path(path).is_dir() else f"https://hf.co/{path}"
+    return f"It would run {shown}, from {source}. Read the code first."
+
+
+def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:
+    """Return the content of a settings file; an empty mapping where there is none, or nothing that can be read."""
+    try:
+        if Path(path).is_dir():
+            file = Path(path) / name
+        else:
+            found = cached_file(str(path), name, revision=revision)
+            file = Path(found) if found else Path()
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _references(auto_map: Any) -> Iterator[str]:
+    """Yield the class references of an ``auto_map``; a tokenizer has a list of two, of which one may be null."""
+    entries = list(auto_map.values()) if isinstance(auto_map, dict) else [auto_map]
+    for entry in entries:
+        for reference in entry if isinstance(entry, list | tuple) else [entry]:
+            if isinstance(reference, str):
+                yield reference
