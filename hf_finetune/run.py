@@ -153,7 +153,10 @@ def _run(
     folder = choose_folder(output_dir, recipe, resume, state)
     lock = RunLock(folder)
     try:
-        return _run_locked(recipe, folder, lock, resume, allow_changes, callbacks, progress, state, started)
+        return _run_locked(
+            *(recipe, folder, lock, resume, allow_changes, callbacks, progress, state, started),
+            trust_remote_code=trust_remote_code,
+        )
     finally:
         lock.release()
 
@@ -168,6 +171,8 @@ def _run_locked(
     progress: Callable[[int], None] | None,
     state: PartialState,
     started: float,
+    *,
+    trust_remote_code: bool,
 ) -> RunResult:
     """Run as ``run`` does; the caller releases the lock."""
     if resume and folder.is_dir():
