@@ -260,6 +260,7 @@ def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
         inputs.validation,
         inputs.lengths,
         count_workers(ready.recipe.data.workers, state),
+        ready.data.train_groups,
     )
 
 

@@ -16,7 +16,7 @@ from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.probe import linear_probe
+from hf_finetune.evaluation.probe import Probe, linear_probe
 from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.files import replacing_folder
@@ -27,13 +27,13 @@ from hf_finetune.models.temperature import divide_head
 from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.report.mistakes import describe_data, find_mistakes
 from hf_finetune.report.record import DATA, MISTAKES
-from hf_finetune.run_speed import probe_settings
+from hf_finetune.run_speed import probe_settings, without_augmentation
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.ways import DTYPES, Way
 from hf_finetune.staging.manifest import write_json
 from hf_finetune.tasks import Inputs
 
-__all__ = ["evaluate_run", "finish_model", "write_data"]
+__all__ = ["evaluate_run", "finish_model", "measure_baseline", "write_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,8 @@ def evaluate_run(
         progress: Called with the number of test examples done.
 
     Returns:
-        ``test``, ``test_interval``, ``baselines`` and perhaps ``slices`` and ``test_calibration`` of ``metrics.json``.
+        ``test``, ``test_interval``, ``baselines`` and perhaps ``baseline_fit``, ``slices`` and ``test_calibration`` of
+        ``metrics.json``.
     """
     if ready.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
@@ -182,9 +183,11 @@ def evaluate_run(
     }
     if slices:
         content["slices"] = judge_slices(found, slices, training, headline, ready.recipe.seed)
-    probe = _probe(ready, inputs, ways, device, found)
+    probe = measure_baseline(ready, ways, device)
     if probe is not None:
-        content["baselines"]["linear_probe"] = without_nan(probe)
+        scored = compute_metrics(ready.headline, found.target, probe.scores, found.labels)
+        content["baselines"]["linear_probe"] = without_nan(scored)
+        content["baseline_fit"] = probe.about
     if found.target != "regression":
         bins = [asdict(each) for each in reliability(found.scores, found.labels)]
         ece = calibration_error(found.scores, found.labels)
@@ -214,27 +217,38 @@ def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
     return compute_metrics(ready.headline, ready.data.target, scores, found.labels)
 
 
-def _probe(
-    ready: Ready, inputs: Inputs, ways: list[Way], device: torch.device, found: EvaluationResult
-) -> dict[str, float] | None:
-    """Score a logistic regression on what the pretrained backbone gives; None if there is none."""
+def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Probe | None:
+    """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
+
+    Its training examples are not augmented: they are prepared as the test examples are.
+
+    Args:
+        ready: The run.
+        ways: How each stage was computed; the features are computed as in the first one.
+        device: Where to compute them.
+
+    Returns:
+        Its scores on the test split and how it was fitted; None where the recipe wants none, or it cannot be fitted.
+    """
     most = ready.recipe.evaluation.linear_probe
     if most is None or len(ready.data.train) > most or ready.data.test is None:
         return None
-    model, recipe, classes = load_pretrained(ready).model, ready.recipe, len(ready.data.label_names)
-    asked = replace(ready.data, train=ready.data.test, validation=ready.data.test, pool=None)
-    test = ready.task.prepare(asked, ready.processor, recipe.data, recipe.seed).validation
+    model, plain = load_pretrained(ready).model, without_augmentation(ready)
+    recipe, data = plain.recipe, replace(ready.data, validation=ready.data.test, pool=None)
+    inputs = ready.task.prepare(data, ready.processor, recipe.data, recipe.seed)
     try:
-        scores = linear_probe(
+        return linear_probe(
             model,
             frozenset(head_names(model)),
             inputs.train,
-            test,
+            inputs.validation,
             inputs.collate,
-            probe_settings(ready),
-            labels=label_array(ready.data.train["label"], found.target, classes),
-            target=found.target,
-            classes=classes,
+            probe_settings(plain),
+            labels=data.train["label"],
+            target=data.target,
+            classes=len(data.label_names),
+            groups=data.train_groups,
+            seed=recipe.seed,
             device=device,
             batch_size=recipe.stages[0].batch_size,
             autocast=DTYPES[ways[0].precision],
@@ -242,4 +256,3 @@ def _probe(
     except NoCutError as error:
         logger.info("There is no baseline on frozen features: %s.", error)
         return None
-    return compute_metrics(ready.headline, found.target, scores, found.labels)

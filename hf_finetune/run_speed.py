@@ -22,6 +22,7 @@ from hf_finetune.plan.domain import SAME_WAY, is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
+from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.decoded import decode_once
@@ -30,7 +31,7 @@ from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
 from hf_finetune.tasks import TASKS, Inputs
 
-__all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings"]
+__all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings", "without_augmentation"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +58,21 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
 
 
 def probe_settings(ready: Ready) -> CacheSettings:
-    """Say where the features of a baseline are kept: where a stage that trains the head keeps them, too."""
+    """Return where the features of unaugmented examples are kept.
+
+    A stage that trains the head of the same recipe without augmentation keeps its features there too.
+
+    Args:
+        ready: From ``without_augmentation``.
+    """
     spec = ready.recipe.speed.prefix_cache or PrefixCacheSpec()
-    source = _digest(ready, ready.recipe.seed if _is_augmented(ready.recipe) else None)
-    return CacheSettings(cache_folder(), 1, None, spec.size_limit, source)
+    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(ready, None))
+
+
+def without_augmentation(ready: Ready) -> Ready:
+    """Return a run whose training examples are prepared as inference prepares them."""
+    data = ready.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
+    return replace(ready, recipe=ready.recipe.model_copy(update={"data": data}))
 
 
 def frozen_work(report: PlanReport) -> list[str]:
@@ -205,6 +217,8 @@ def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inpu
 def _digest(ready: Ready, seed: int | None) -> str:
     """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
     unseen = {"path", "workers", "on_error", "split"}  # the fingerprint knows what came of them
+    if not _is_augmented(ready.recipe):
+        unseen |= {"augment"}  # however that is written
     spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude=unseen)
     data = ready.data if ready.data.pool is None else ready.data.pool
     source = [data.fingerprint, spec, str(ready.processor), seed]

@@ -15,7 +15,7 @@ from hf_finetune.data.split import strata_of
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["Fold", "Folded", "fold_tables"]
+__all__ = ["Fold", "Folded", "fold_tables", "number_groups"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def fold_tables(
     """
     pool = _join([tables[split] for split in ("train", "validation") if split in tables])
     strata = np.array(strata_of(pool.labels)) if by_class else np.zeros(len(pool), dtype=np.int64)
-    groups = _groups(pool)
+    groups = number_groups(pool)
     counts = Counter(strata.tolist())
     divided = np.array([row for row in range(len(pool)) if counts[strata[row]] >= fold.of], dtype=np.int64)
     if len(np.unique(groups[divided])) < fold.of:
@@ -86,10 +86,10 @@ def fold_tables(
     return Folded(pool, rows, f"Fold {fold.number} of {fold.of} is held out: {sizes}.")
 
 
-def _groups(pool: Table) -> np.ndarray:
-    """Number what stays together: groups, else examples that count as the same."""
-    named = [str(group) for group in pool.groups] if pool.groups is not None else None
-    names = named or [key or f"row {row}" for row, key in enumerate(pool.keys)]
+def number_groups(table: Table) -> np.ndarray:
+    """Return the number of the group of each row: rows of one group, else copies of an example, share a number."""
+    named = [str(group) for group in table.groups] if table.groups is not None else None
+    names = named or [key or f"row {row}" for row, key in enumerate(table.keys)]
     return np.unique(np.array(names), return_inverse=True)[1]
 
 

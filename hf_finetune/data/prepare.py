@@ -18,7 +18,7 @@ from hf_finetune.data.checks import (
 )
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
-from hf_finetune.data.folds import Fold, fold_tables
+from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.image_column import holds_paths, note_unlisted
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import read_form
@@ -69,6 +69,8 @@ class LabelledData:
         notes: What was inferred, made and left out, a sentence each.
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
         pool: What the splits of a fold were taken from; None if the data is no fold.
+        train_groups: Group number of each training example: examples of one group, or copies, share a number and
+            must stay in one fold of a cross-validation. Empty if it is not known.
     """
 
     train: Dataset
@@ -79,6 +81,7 @@ class LabelledData:
     notes: tuple[str, ...]
     fingerprint: str
     pool: Pool | None = None
+    train_groups: tuple[int, ...] = ()
 
 
 def prepare_data(
@@ -219,6 +222,7 @@ def prepare_data(
         notes=tuple(notes),
         fingerprint=_fingerprint(tables, targets),
         pool=pool,
+        train_groups=tuple(number_groups(tables["train"]).tolist()),
     )
 
 

@@ -1,5 +1,6 @@
-"""A baseline that trains no network: a logistic regression on what the frozen backbone gives for each example."""
+"""A baseline that trains no network: a logistic regression on features of the frozen backbone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,17 +9,17 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_finetune.data.labels import Target
-from hf_finetune.evaluation.metrics import probabilities
+from hf_finetune.evaluation.metrics import label_array, probabilities
+from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.passing import PREFIX
 from hf_finetune.speed.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.linear_fit import assign_folds, fit_linear
+from hf_finetune.staging.linear_fit import about_fit, assign_folds, fit_linear
 
-__all__ = ["linear_probe"]
+__all__ = ["Probe", "linear_probe"]
 
-STRENGTH = 0.1
-"""scikit-learn's C on features of unit variance. With about as many examples as features, as is usual in fine-tuning,
-its default of 1 fits the training split by heart."""
+MOST_WORK = 10**10
+"""Examples x features x classes up to which a baseline is fitted; beyond, it takes many minutes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,19 @@ class _Alone:
     local_process_index: int = 0
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A fitted baseline.
+
+    Attributes:
+        scores: Probabilities [examples, classes] of the test examples; for regression predictions [examples].
+        about: How it was fitted, see ``about_fit``.
+    """
+
+    scores: np.ndarray
+    about: dict[str, Any]
+
+
 def linear_probe(
     model: torch.nn.Module,
     head: frozenset[str],
@@ -39,40 +53,41 @@ def linear_probe(
     collate: Any,
     settings: CacheSettings,
     *,
-    labels: np.ndarray,
+    labels: Sequence[Any],
     target: Target,
     classes: int,
+    groups: Sequence[int] = (),
+    seed: int = 0,
     device: torch.device,
     batch_size: int,
     autocast: torch.dtype | None = None,
-) -> np.ndarray:
-    """Fit a logistic regression (for amounts a ridge regression) on the input of the pretrained model's head.
+) -> Probe:
+    """Fit a logistic regression (ridge for regression) on the inputs of the pretrained model's head.
 
-    The features come from the prefix cache where a stage that trains the head has kept them: those of the first version
-    of each training image. Where the head takes a row for each token, or a map, their mean is taken.
+    The penalty is chosen by cross-validation on the training examples. Where the head takes a vector for each token,
+    or a map, their mean is taken.
 
     Args:
         model: With the checkpoint's weights.
         head: Names of the head's parameters.
-        train: Training examples as the model takes them.
-        test: Test examples, as inference prepares them.
+        train: Training examples, prepared as inference prepares them.
+        test: Test examples, prepared alike.
         collate: Makes a batch of examples.
-        settings: Where features are kept.
-        labels: Of the training examples: class indices [examples], zeros and ones [examples, classes], or amounts.
-        target: What the labels are.
+        settings: Where features are cached.
+        labels: Labels of the training examples: class indices, lists of class indices, or numbers.
+        target: Kind of the labels.
         classes: Number of classes.
+        groups: Group number of each training example, kept together by the cross-validation.
+        seed: Seed of the folds.
         device: Where to compute.
         batch_size: Examples per forward pass.
-        autocast: Half precision in which the features were kept, if any.
-
-    Returns:
-        Probabilities [examples, classes] of the test examples, or amounts [examples].
+        autocast: Half precision of the forward passes, if any.
 
     Raises:
-        NoCutError: If the model cannot be cut before its head.
+        NoCutError: If the model cannot be cut before its head, or the fit would take too long.
     """
     freeze_all_but(model, head)
-    made = cache_prefix(
+    cached = cache_prefix(
         model,
         head,
         train,
@@ -84,11 +99,16 @@ def linear_probe(
         autocast=autocast,
         held_out="test",
     )
-    known, asked = _features(made.train), _features(made.validation)
-    if target == "regression":
-        folds = assign_folds(labels.tolist(), target, 1, seed=0)
-        return fit_linear(known, labels, target, 1, folds=folds)(asked)[:, 0]
-    return probabilities(fit_linear(known, labels, target, classes, (STRENGTH,))(asked), target)
+    known = _features(cached.train)
+    if known.size * classes > MOST_WORK:
+        examples, size = known.shape
+        raise NoCutError(
+            f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
+        )
+    folds = assign_folds(labels, target, 1, seed, groups=groups)
+    fit = fit_linear(known, label_array(labels, target, classes), target, classes, folds=folds)
+    scores = probabilities(fit(_features(cached.validation)), target)
+    return Probe(scores, about_fit(fit, target))
 
 
 def _features(examples: Any) -> np.ndarray:

@@ -17,7 +17,7 @@ from hf_finetune.processes import first_ones
 from hf_finetune.speed.ways import DTYPES
 from hf_finetune.staging.balancing import Balance
 from hf_finetune.staging.faster import Faster
-from hf_finetune.staging.linear_fit import LinearFit, assign_folds, fit_linear
+from hf_finetune.staging.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
 
 __all__ = ["FITS", "Fitted", "fit_head", "fit_line"]
 
@@ -53,7 +53,6 @@ def fit_head(
     head: Sequence[str],
     fast: Faster,
     *,
-    how: str,
     target: Any,
     train: Any,
     validation: Any,
@@ -64,6 +63,7 @@ def fit_head(
     workers: int,
     seed: int,
     balance: Balance | None = None,
+    groups: Sequence[int] = (),
 ) -> Fitted:
     """Fit the head of a model, on every process alike.
 
@@ -71,7 +71,6 @@ def fit_head(
         model: Frozen but for its head; that is changed in place.
         head: Names of the head's parameters: a weight and a bias.
         fast: How the stage computes, and what it has kept of the frozen layers.
-        how: ``logistic_regression`` or ``ridge``.
         target: What the labels are.
         train: Training examples, or what was kept of them.
         validation: Validation examples, or what was kept of them; None if there are none.
@@ -82,6 +81,7 @@ def fit_head(
         workers: Data loader processes.
         seed: Divides the examples for the cross-validation.
         balance: How scarce classes get their share: by factors or shifts; None leaves them as they are.
+        groups: Group number of each training example, kept together by the cross-validation.
     """
     state = PartialState()
     model.to(state.device).eval()
@@ -99,7 +99,7 @@ def fit_head(
             set_epoch(train, version)
             found.append(outputs(train, batch_size))
         labels = np.concatenate([each.labels for each in found])
-        folds = assign_folds(_plain(found[0].labels, target), target, versions, seed)
+        folds = assign_folds(_plain(found[0].labels, target), target, versions, seed, groups=groups)
         made = fit_linear(
             np.concatenate([each.features for each in found]),
             labels,
@@ -117,7 +117,7 @@ def fit_head(
 
     made, metrics = first_ones(state, fit)
     set_linear(layer, made.weight, made.bias)
-    return Fitted(versions, metrics, _about(how, made))
+    return Fitted(versions, metrics, about_fit(made, target))
 
 
 def _run_through(
@@ -154,16 +154,6 @@ def _plain(labels: np.ndarray, target: str) -> list[Any]:
     if target == "multi_label":
         return [np.flatnonzero(row).tolist() for row in labels]
     return list(labels.tolist())
-
-
-def _about(how: str, made: LinearFit) -> dict[str, Any]:
-    name = "alpha" if how == "ridge" else "C"
-
-    def shown(strength: float) -> float:
-        return float(f"{1 / strength if how == 'ridge' else strength:.6g}")
-
-    losses = [{name: shown(strength), "loss": loss} for strength, loss in made.losses.items()]
-    return {"method": how, name: shown(made.strength), "cross_validation": losses}
 
 
 def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:

@@ -26,6 +26,8 @@ class StageData:
         validation: Validation examples, or None.
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
         workers: Data loader processes.
+        groups: Group number of each training example, which the folds of a fitted head keep together; empty if each
+            is its own group.
     """
 
     target: str
@@ -34,6 +36,7 @@ class StageData:
     validation: Dataset | None = None
     lengths: Sequence[int] | None = None
     workers: int = 0
+    groups: Sequence[int] = ()
 
 
 def _no_metrics(prediction: Any) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Features are standardised for the fit, and that is folded into the layer: it takes them as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,16 @@ from threadpoolctl import threadpool_limits
 from hf_finetune.data.labels import Target
 from hf_finetune.data.split import strata_of
 
-__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "assign_folds", "fit_linear"]
+__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_linear"]
 
 FOLDS = 5
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""scikit-learn's C, the weight of the data beside that of the penalty, that a cross-validation chooses from."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Values of scikit-learn's C, the inverse of the L2 penalty, from which a cross-validation chooses."""
 ITERATIONS = 1000
-EXACT, ROUGH = 1e-4, 1e-3
-"""scikit-learn's tolerance: of what is kept, and of what is only compared."""
+MOST_COMPARED = 20
+"""Classes of multi-label data, spread evenly, whose held-out loss chooses the penalty of all."""
+LARGE = 10**9
+"""Examples x features x classes above which the penalty is chosen by one held-out fold and not by all of them."""
 SMALL = 10**9
 """Numbers of a product of features and weights up to which one thread is fastest, and the rest in each other's way."""
 SURE = 20.0
@@ -32,6 +34,10 @@ ABSENT = -100.0
 """Logit of a class of single-label data that no example has."""
 LEAST = np.log(np.finfo(np.float64).eps)
 """Of a logarithm of a probability, so that one surprise does not outweigh all the rest."""
+
+
+Models = dict[int, dict[int, LogisticRegression]]
+"""Logistic regressions by fold and number of the class."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +88,11 @@ def fit_linear(
     """
     counts = _counts(labels, target, factors)
     features = np.asarray(features, dtype=np.float64)
-    losses: dict[float, float] = {}
-    chosen = strengths[0]
     with threadpool_limits(1 if features.size * classes < SMALL else None):
-        for strength in strengths:
-            if folds is None:
-                break
-            losses[strength] = _held_out_loss(features, labels, target, classes, strength, folds, counts)
-            if losses[strength] > losses[chosen]:
-                break
-            chosen = strength
+        losses = {}
+        if folds is not None:
+            losses = _cross_validate(features, labels, target, classes, strengths, folds, counts)
+        chosen = min(losses, key=losses.__getitem__, default=strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
     if shifts is not None:
         sure = target == "multi_label" and np.ptp(labels, axis=0) == 0
@@ -100,27 +101,57 @@ def fit_linear(
 
 
 def assign_folds(
-    labels: Sequence[Any], target: Target, versions: int, seed: int, count: int = FOLDS
+    labels: Sequence[Any],
+    target: Target,
+    versions: int,
+    seed: int,
+    count: int = FOLDS,
+    groups: Sequence[int] = (),
 ) -> np.ndarray:
-    """Deal examples to folds, each fold its share of every class; versions of one example go to one fold.
+    """Return the fold of each example; every fold gets its share of every class.
+
+    Versions of one example, and examples of one group, are in one fold. A group is counted as the class of its first
+    example. With a single group there is nothing to keep apart, and the groups are ignored.
 
     Args:
-        labels: Class indices, lists of class indices, or amounts.
-        target: What the labels are.
+        labels: Class indices, lists of class indices, or regression targets.
+        target: Kind of the labels.
         versions: Number of versions of each example, all first ones first.
-        seed: Chooses which examples of a class go where.
+        seed: Seed of the assignment.
         count: Number of folds.
+        groups: Group number of each example; empty if each is its own group.
 
     Returns:
-        Number of the fold [examples x versions].
+        Fold numbers [examples x versions], from 0.
     """
     strata: Any = np.zeros(len(labels), dtype=np.int64)
     if target != "regression":
         strata = np.array(strata_of(labels))
-    order = np.lexsort((np.random.default_rng(seed).random(len(labels)), strata))
-    folds = np.empty(len(labels), dtype=np.int64)
-    folds[order] = np.arange(len(labels)) % count
-    return np.tile(folds, versions)
+    names = groups if len(groups) and len(set(groups)) > 1 else range(len(labels))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    members = np.array([numbers[name] for name in names], dtype=np.int64)
+    first = np.unique(members, return_index=True)[1]
+    order = np.lexsort((np.random.default_rng(seed).random(len(first)), strata[first]))
+    folds = np.empty(len(first), dtype=np.int64)
+    folds[order] = np.arange(len(first)) % count
+    return np.tile(folds[members], versions)
+
+
+def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
+    """Return how a linear layer was fitted, as ``metrics.json`` has it.
+
+    Returns:
+        ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and the held-out loss of each value tried.
+    """
+    ridge = target == "regression"
+    name = "alpha" if ridge else "C"
+
+    def shown(strength: float) -> float:
+        return float(f"{1 / strength if ridge else strength:.6g}")
+
+    losses = [{name: shown(strength), "loss": loss} for strength, loss in fit.losses.items()]
+    method = "ridge" if ridge else "logistic_regression"
+    return {"method": method, name: shown(fit.strength), "cross_validation": losses}
 
 
 def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
@@ -133,6 +164,32 @@ def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None)
     return counts
 
 
+def _cross_validate(
+    features: np.ndarray,
+    labels: np.ndarray,
+    target: Target,
+    classes: int,
+    strengths: Sequence[float],
+    folds: np.ndarray,
+    counts: np.ndarray,
+) -> dict[float, float]:
+    """Return the held-out loss of each strength, from the least on until it no longer falls."""
+    numbers = np.unique(folds)[: 1 if features.size * classes > LARGE else None]
+    features = features.astype(np.float32)  # precise enough to compare, in half the time
+    if target == "multi_label" and classes > MOST_COMPARED:
+        columns = np.linspace(0, classes - 1, MOST_COMPARED).astype(np.int64)
+        labels, counts = labels[:, columns], counts[:, columns]
+    models: Models = {}
+    losses: dict[float, float] = {}
+    for strength in strengths:
+        loss = _held_out_loss(features, labels, target, classes, strength, folds, numbers, counts, models)
+        falls = loss < min(losses.values(), default=np.inf)
+        losses[strength] = loss
+        if not falls:
+            break
+    return losses
+
+
 def _held_out_loss(
     features: np.ndarray,
     labels: np.ndarray,
@@ -140,14 +197,20 @@ def _held_out_loss(
     classes: int,
     strength: float,
     folds: np.ndarray,
+    held_out: Iterable[int],
     counts: np.ndarray,
+    models: Models,
 ) -> float:
-    total = 0.0
-    for fold in np.unique(folds):
+    """Return the mean loss on held-out folds; each fold's fit starts from that at the strength before."""
+    total, examples = 0.0, 0
+    for fold in held_out:
         out = folds == fold
-        weight, bias = _fit(features[~out], labels[~out], target, classes, strength, counts[~out], ROUGH)
+        known, classified, weights = features[~out], labels[~out], counts[~out]
+        start = models.setdefault(int(fold), {})
+        weight, bias = _fit(known, classified, target, classes, strength, weights, start)
         total += (counts[out] * _loss(features[out] @ weight.T + bias, labels[out], target)).sum()
-    return total / len(labels)
+        examples += int(out.sum())
+    return float(total / examples)
 
 
 def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
@@ -166,18 +229,20 @@ def _fit(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    tolerance: float = EXACT,
+    models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on standardised features, and fold their means and deviations in."""
+    """Fit on standardised features, and fold their means and deviations in.
+
+    Args:
+        models: Earlier fits to start from, by number of the class; they are replaced by these. None starts anew.
+    """
     scaler = StandardScaler().fit(features)
-    solve: Callable[
-        [np.ndarray, np.ndarray, int, float, np.ndarray, float], tuple[np.ndarray, np.ndarray]
-    ] = {
+    solve: Callable[..., tuple[np.ndarray, np.ndarray]] = {
         "single_label": _classes,
         "multi_label": _each_class,
         "regression": _amounts,
     }[target]
-    weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, tolerance)
+    weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, models)
     weight = weight / scaler.scale_
     return weight, bias - weight @ scaler.mean_
 
@@ -188,14 +253,14 @@ def _classes(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    tolerance: float,
+    models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
     there = np.unique(labels)
     if len(there) == 1:
         bias[there] = 0.0
         return weight, bias
-    found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS)
+    found = _regression(0, strength, models)
     found.fit(features, labels, sample_weight=counts)
     coefficients, intercepts = found.coef_, found.intercept_
     if len(there) == 2:  # scikit-learn gives the difference of the two
@@ -205,20 +270,29 @@ def _classes(
     return weight, bias
 
 
+def _regression(
+    number: int, strength: float, models: dict[int, LogisticRegression] | None
+) -> LogisticRegression:
+    """Return a logistic regression to fit: a new one, or the earlier one of this number to start from."""
+    fresh = LogisticRegression(max_iter=ITERATIONS, warm_start=models is not None)
+    model = fresh if models is None else models.setdefault(number, fresh)
+    return model.set_params(C=strength)
+
+
 def _each_class(
     features: np.ndarray,
     labels: np.ndarray,
     classes: int,
     strength: float,
     counts: np.ndarray,
-    tolerance: float,
+    models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
+    weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
         if np.ptp(column) == 0:
             bias[index] = SURE if column[0] else -SURE
             continue
-        found = LogisticRegression(C=strength, tol=tolerance, max_iter=ITERATIONS)
+        found = _regression(index, strength, models)
         found.fit(features, column, sample_weight=counts[:, index])
         weight[index], bias[index] = found.coef_[0], found.intercept_[0]
     return weight, bias
@@ -230,7 +304,7 @@ def _amounts(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    tolerance: float,
+    models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     found = Ridge(alpha=1 / strength).fit(features, labels)
     return found.coef_[None], np.array([found.intercept_])

@@ -272,7 +272,6 @@ def _fit(
         model,
         planned.trainable,
         fast,
-        how=fitted_by(stage),
         target=data.target,
         train=data.train,
         validation=data.validation,
@@ -283,6 +282,7 @@ def _fit(
         workers=data.workers,
         seed=seed,
         balance=balance,
+        groups=data.groups,
     )
     release(model)
     if PartialState().is_main_process:

@@ -193,3 +193,13 @@ def test_amounts_and_several_labels_are_dealt_too():
     folds = assign_folds(several, "multi_label", 1, seed=0)
     rare = [fold for fold, labels in zip(folds, several, strict=True) if 1 in labels]
     assert sorted(rare) == [0, 1, 2, 3, 4]
+
+
+def test_groups_stay_in_one_fold_and_a_single_group_is_no_group():
+    labels, groups = [0, 0, 0, 0, 1, 1, 1, 1] * 5, [number // 2 for number in range(40)]
+    folds = assign_folds(labels, "single_label", 2, seed=0, groups=groups)
+    assert (folds[:40:2] == folds[1:40:2]).all() and folds[:40].tolist() == folds[40:].tolist()
+    assert np.bincount(folds[:40]).tolist() == [8] * 5
+    alone = assign_folds(labels, "single_label", 1, seed=0).tolist()
+    assert assign_folds(labels, "single_label", 1, seed=0, groups=[7] * 40).tolist() == alone
+    assert assign_folds(labels, "single_label", 1, seed=0, groups=range(40, 80)).tolist() == alone

@@ -1,0 +1,94 @@
+"""The baseline on frozen features: fitted to unaugmented examples, its penalty chosen by cross-validation."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from run_helpers import tiny_image_recipe
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from hf_finetune.ready import load_pretrained, make_ready
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+from hf_finetune.run_results import measure_baseline
+from hf_finetune.speed.ways import Way
+from hf_finetune.staging.linear_fit import STRENGTHS
+from hf_finetune.tasks import TASKS, load_data
+
+PLAIN = [Way("fp32", "contiguous", False)]
+
+
+def ready_for(recipe):
+    return make_ready(recipe, load_data(recipe, TASKS[recipe.task].modality))
+
+
+def baseline_of(recipe):
+    return measure_baseline(ready_for(recipe), PLAIN, torch.device("cpu"))
+
+
+def with_augment(recipe, preset):
+    content = recipe.model_dump(mode="json")
+    return parse_recipe({**content, "data": {**content["data"], "augment": preset}})
+
+
+def features_by_hand(recipe, layer):
+    """Compute the head's input of each training and test example, prepared as inference does, without any cache."""
+    ready = ready_for(recipe)
+    model, processor = load_pretrained(ready).model.eval(), ready.processor
+    found, rows = [], {}
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda module, args: found.append(args[0]))
+    for split in ("train", "test"):
+        for example in getattr(ready.data, split):
+            with torch.no_grad():
+                model(**processor(example["image"].convert("RGB"), return_tensors="pt"))
+        rows[split] = np.concatenate([value.flatten(1).numpy() for value in found]).astype(np.float64)
+        found.clear()
+    handle.remove()
+    return rows["train"], np.array(ready.data.train["label"]), rows["test"]
+
+
+def test_the_baseline_does_not_depend_on_how_training_examples_are_augmented(squares, timm_checkpoint):
+    plain, strong = (
+        with_augment(tiny_image_recipe(squares, timm_checkpoint), preset) for preset in ("none", "strong")
+    )
+    expected, found = baseline_of(plain), baseline_of(strong)
+    assert np.array_equal(found.scores, expected.scores) and found.about == expected.about
+    train, labels, test = features_by_hand(strong, "timm_model.fc")
+    scaler = StandardScaler().fit(train)
+    model = LogisticRegression(C=found.about["C"], max_iter=1000).fit(scaler.transform(train), labels)
+    assert found.scores == pytest.approx(model.predict_proba(scaler.transform(test)), abs=5e-3)
+    losses = {each["C"]: each["loss"] for each in found.about["cross_validation"]}
+    assert found.about["C"] == min(losses, key=losses.get)
+    assert len(STRENGTHS) >= 5 and STRENGTHS[-1] / STRENGTHS[0] >= 1e4
+
+
+def test_features_report_and_baseline_are_one_function(tmp_path, squares, timm_checkpoint):
+    """A run of the strategy without augmentation has the metrics and the penalty of its own baseline."""
+    recipe = with_augment(tiny_image_recipe(squares, timm_checkpoint), "none").model_dump(mode="json")
+    done = run(parse_recipe({**recipe, "stages": [], "strategy": "features"}), tmp_path / "run")
+    content = json.loads((done.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert content["baseline_fit"] == content["stages"][0]["fit"]
+    for name, value in content["baselines"]["linear_probe"].items():
+        assert content["test"][name] == pytest.approx(value)
+
+
+def test_examples_of_one_group_are_in_one_fold_of_the_cross_validation(tmp_path, bert_checkpoint):
+    """Two copies of each text, each a group of noise: a fold that split them would find their labels by heart."""
+    table = tmp_path / "data.csv"
+    words = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot"]
+    generator = np.random.default_rng(0)
+    rows = [f"{' '.join(generator.choice(words, 5))} ,{generator.choice(['a', 'b'])},{n}" for n in range(30)]
+    lines = [row.replace(" ,", f" {word},") for row in rows for word in ("the", "a")]
+    table.write_text("text,label,author\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    recipe = {
+        "task": "text-classification",
+        "model": str(bert_checkpoint),
+        "data": {"path": str(table), "split": {"validation": 0, "test": 0.2, "group": "author"}},
+        "stages": [{"name": "head", "train": "head", "epochs": 1.0, "lr": 0.1}],
+    }
+    ready = ready_for(parse_recipe(recipe))
+    groups = ready.data.train_groups
+    assert len(groups) == len(ready.data.train) and len(set(groups)) == len(groups) / 2
+    assert baseline_of(parse_recipe(recipe)).about["C"] == min(STRENGTHS)
