@@ -232,7 +232,7 @@ def predict_command(
     from hf_finetune.progress import counting_bar, quiet_libraries
 
     quiet_libraries(err)
-    from hf_finetune.evaluation.again import run_columns
+    from hf_finetune.evaluation.again import run_columns, run_options
     from hf_finetune.evaluation.outputs import json_line, open_output
     from hf_finetune.evaluation.predict import predict
 
@@ -242,6 +242,7 @@ def predict_command(
         batch_size=batch_size,
         columns=run_columns(model),
         trust_remote_code=trust_remote_code,
+        options=run_options(model),
     )
     with counting_bar(err, "Predicting", stream.total) as advance:
         if output is None:

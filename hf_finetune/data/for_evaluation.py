@@ -8,10 +8,11 @@ from datasets import Dataset
 
 from hf_finetune.data.checks import drop_unusable
 from hf_finetune.data.label_form import read_form
-from hf_finetune.data.label_tables import drop_unlabelled, read_tables
+from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import load_source
 from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import agree_on_columns, is_unlabelled, read_table
 from hf_finetune.data.targets import encode_known, find_unknown_classes
 from hf_finetune.data.wording import quoted
@@ -35,6 +36,7 @@ def load_for_evaluation(
     on_error: Literal["fail", "skip"] = "fail",
     slices: Sequence[str] = (),
     nested: Literal["join", "top"] | None = None,
+    options: TableOptions = NO_OPTIONS,
 ) -> Dataset:
     """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
 
@@ -50,6 +52,7 @@ def load_for_evaluation(
         on_error: Whether examples that cannot be used are reported or left out.
         slices: Columns that are carried to judge by, those of them that the data has.
         nested: As for ``prepare_data``.
+        options: How text files are to be read.
 
     Returns:
         The columns of ``LabelledData``, the labels encoded as the model's.
@@ -65,6 +68,8 @@ def load_for_evaluation(
         metadata=bool(slices),
         columns=columns,
         nested=nested,
+        options=options,
+        values=slices,
     )
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
@@ -77,7 +82,18 @@ def load_for_evaluation(
         if not is_unlabelled(table) or name == order[-1]:
             break
     form = read_form((columns or {}).get("label"))
-    read, label_notes, problems = read_tables({name: table}, form, used, target, label_names)
+    read, label_notes, problems = settle_tables(
+        {name: table},
+        form,
+        source.of_text,
+        target,
+        decimal=options.decimal,
+        skip=on_error == "skip",
+        known=label_names,
+    )
+    if not problems:
+        read, more_notes, problems = read_tables(read, form, used, target, label_names)
+        label_notes += more_notes
     if on_error == "skip":
         read, missing_notes = drop_unlabelled(read)
         label_notes += missing_notes

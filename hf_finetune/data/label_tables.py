@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from hf_finetune.data.column_types import settle_labels
 from hf_finetune.data.columns import Columns
 from hf_finetune.data.label_checks import merge_variants, note_variants
 from hf_finetune.data.label_form import LabelForm
@@ -16,7 +17,7 @@ from hf_finetune.data.tables import Table
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
-__all__ = ["drop_unlabelled", "read_tables"]
+__all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
 
 
 def read_tables(
@@ -63,6 +64,45 @@ def read_tables(
         read, weight_notes = _with_weights(read, columns.weight)
         notes += weight_notes
     return read, notes, problems
+
+
+def settle_tables(
+    tables: Mapping[str, Table],
+    form: LabelForm,
+    of_text: Collection[str],
+    requested: Target | Literal["auto"],
+    *,
+    decimal: str | None = None,
+    skip: bool = False,
+    known: Sequence[str] = (),
+) -> tuple[dict[str, Table], list[str], list[Problem]]:
+    """Decide over all splits whether labels that are texts are numbers. Forms with several labels decide themselves.
+
+    Args:
+        tables: The splits, with the plain content of their label columns as labels.
+        form: What the recipe says of the form.
+        of_text: Names of the splits whose files state no types.
+        requested: What the labels are to be read as.
+        decimal: Decimal mark, if it is known.
+        skip: Whether a label that is no number among numbers is missing, instead of an error.
+        known: Classes of a finished model.
+
+    Returns:
+        The splits, notes, and problems.
+    """
+    if form.several or form.separator is not None or form.classes or form.pattern is not None:
+        return dict(tables), [], []
+    settled = settle_labels(
+        {split: table.labels for split, table in tables.items()},
+        {split: table.ids for split, table in tables.items()},
+        of_text=of_text,
+        requested=requested,
+        decimal=decimal,
+        skip=skip,
+        known=known,
+    )
+    changed = {split: replace(table, labels=tuple(settled.values[split])) for split, table in tables.items()}
+    return changed, list(settled.notes), list(settled.problems)
 
 
 def _with_values(table: Table, split: str, values: Mapping[str, Sequence[Any]], found: LabelValues) -> Table:

@@ -12,17 +12,17 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from hf_finetune.data.class_folders import FolderExamples, Labelling, find_folder_examples
 from hf_finetune.data.folder_tree import Folder
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
+from hf_finetune.data.locate_files import names_split, split_files, usable_files
 from hf_finetune.data.metadata import METADATA
 from hf_finetune.data.split_folders import wrapped_folder
-from hf_finetune.data.split_names import SPLITS, split_name, split_of_words
+from hf_finetune.data.split_names import SPLITS, split_name
+from hf_finetune.data.table_options import TABLE_KINDS, table_format
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["FORMATS", "PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "locate", "split_name"]
+__all__ = ["PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "locate", "split_name"]
 
 Modality = Literal["image", "text"]
-
-FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 TEXT_SUFFIXES = frozenset({".txt"})
 _CLASS_FOLDERS = Labelling()
@@ -52,7 +52,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
     """Return what ``path`` points at.
 
     Args:
-        path: A folder, a csv, json, jsonl or parquet file, or a Hub id.
+        path: A folder, a csv, tsv, json, jsonl, parquet or xlsx file, or a Hub id.
         modality: What an example is: an image, or a text, which is a file of its own in class folders.
         labelling: Where the labels of such files are.
 
@@ -73,11 +73,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
 
 def _may_be_hub_id(path: str) -> bool:
     """A first part that is a folder here, or a data file's ending, means that a local path was meant."""
-    if (
-        not _HUB_ID.fullmatch(path)
-        or Path(path).suffix.lower() in FORMATS
-        or path in _PACKAGED_DATASETS_MODULES
-    ):
+    if not _HUB_ID.fullmatch(path) or table_format(path) is not None or path in _PACKAGED_DATASETS_MODULES:
         return False
     return "/" not in path or not Path(path).parent.is_dir()
 
@@ -93,8 +89,8 @@ def _nearest_path(missing: Path) -> str:
 
 
 def _locate_file(file: Path) -> Location:
-    if file.suffix.lower() not in FORMATS:
-        known = "Known: csv, json, jsonl, parquet."
+    if table_format(file) is None:
+        known = "Known: csv, tsv, json, jsonl (also with .gz), parquet, xlsx."
         raise InputError(Problem("data.path", "must be a file of a known format", repr(str(file)), known))
     return Location("files", file.parent, {"train": (file,)})
 
@@ -102,7 +98,10 @@ def _locate_file(file: Path) -> Location:
 def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Location:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return Location("saved", folder)
-    files = _data_files(folder) or _data_files(folder / "data")
+    files, useless = usable_files(_data_files(folder))
+    if not files:
+        files, below = usable_files(_data_files(folder / "data"))
+        useless += below
     tree = Folder.open(folder, PICTURE_SUFFIXES if modality == "image" else TEXT_SUFFIXES)
     if not files and (inner := wrapped_folder(tree, _is_data, stray=modality == "text")):
         found = _locate_folder(inner.path, modality, labelling)
@@ -121,13 +120,19 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
             notes = (*found_files.notes, *(beside if others else ()))
             return Location("class_folders", folder, parts, notes, found_files)
     if files:
-        return _locate_files(folder, files)
+        chosen, left_aside = split_files(files)
+        if useless:
+            left_aside.append(
+                f"Files that hold no table were not read: {quoted(file.name for file in useless)}."
+            )
+        return Location("files", folder, chosen, tuple(left_aside))
+    if useless:  # the reader says what is wrong with them
+        return Location("files", folder, {"train": tuple(useless[:1])})
     kind = "images" if modality == "image" else ".txt files"
     raise InputError(
         Problem(
             "data.path",
-            f"must hold class folders of {kind}, or csv, json, jsonl or parquet files, or a dataset saved by "
-            "save_to_disk",
+            f"must hold class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk",
             repr(str(folder)),
         )
     )
@@ -141,7 +146,7 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
         return False
     if labelling.pattern is not None:
         return True
-    named = {_split_of_file(file) for file in files} - {None}
+    named = {names_split(file) for file in files} - {None}
     # A single folder next to a table is what that table's path column points into.
     beside = len(tree.folders) <= 1
     return not beside and (not named or ("train" not in named and _has_train_folder(tree)))
@@ -152,47 +157,13 @@ def _has_train_folder(tree: Folder) -> bool:
 
 
 def _is_data(file: Path) -> bool:
-    return file.suffix.lower() in FORMATS
+    return table_format(file) is not None
 
 
 def _data_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [entry for entry in _entries(folder) if entry.is_file() and entry.suffix.lower() in FORMATS]
-
-
-def _split_of_file(file: Path) -> str | None:
-    """``train-00000-of-00002.parquet`` and ``dishes_val.csv`` name their split. Two names are none."""
-    return split_of_words(file.stem)
-
-
-def _locate_files(folder: Path, files: list[Path]) -> Location:
-    parts: dict[str, tuple[Path, ...]] = {}
-    for file in files:
-        split = _split_of_file(file)
-        if split is not None:
-            parts[split] = (*parts.get(split, ()), file)
-    if not parts and len(files) == 1:
-        return Location("files", folder, {"train": (files[0],)})
-    if not parts:
-        shown = quoted(file.name for file in files)
-        repair = "Name one file train (train.csv, train-00000.parquet), or give the path of a single file."
-        raise InputError(Problem("data.path", "must hold files named after their split", shown, repair))
-    problems = [
-        Problem(
-            "data.path",
-            f"must hold the {split} split in one format",
-            quoted(file.name for file in found),
-            "Remove the files of the other formats.",
-        )
-        for split, found in parts.items()
-        if len({FORMATS[file.suffix.lower()] for file in found}) > 1
-    ]
-    if problems:
-        raise InputError(problems)
-    others = [file.name for file in files if _split_of_file(file) is None]
-    notes = (f"Files that name no split were not read: {quoted(others)}.",) if others else ()
-    return Location("files", folder, parts, notes)
+    return [entry for entry in _entries(folder) if entry.is_file() and _is_data(entry)]
 
 
 def _entries(folder: Path) -> list[Path]:

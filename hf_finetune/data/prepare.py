@@ -22,11 +22,12 @@ from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.image_column import holds_paths, note_unlisted
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import read_form
-from hf_finetune.data.label_tables import drop_unlabelled, read_tables
+from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
 from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.slices import value_problems
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.data.wording import listed, quoted
@@ -102,17 +103,18 @@ def prepare_data(
     slices: Sequence[str] = (),
     seed: int = 0,
     nested: Literal["join", "top"] | None = None,
+    options: TableOptions = NO_OPTIONS,
 ) -> LabelledData:
     """Load labelled data, make the splits that it lacks, and check all of it.
 
     Args:
-        path: A folder of class folders, a folder of data files, a csv, json, jsonl or parquet file, a folder
-            written by ``save_to_disk``, or a Hub id.
+        path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
+            folder written by ``save_to_disk``, or a Hub id.
         modality: What an example is.
         config: The configuration of a Hub dataset that has several.
         revision: The branch, tag or commit of a Hub dataset.
-        columns: Column names by what they hold: image, text, text_pair, label, weight, group. Others are inferred. For
-            label also a list of names, or the fields of ``data.columns.label``.
+        columns: Column names by what they hold: image, text, text_pair, label, weight, group, split. Others are
+            inferred. For label also a list of names, or the fields of ``data.columns.label``.
         target: What to read the labels as.
         validation: Share of train to cut off for validation if there is none, in [0, 1). 0 makes none.
         test: The same for test. The two together are below 1.
@@ -126,6 +128,7 @@ def prepare_data(
         seed: Chooses what goes into the cut splits and what is kept of a limited one.
         nested: The class of a file in nested class folders: the names of all of them joined, or the top one's; None
             refuses nested class folders.
+        options: How text files are to be read.
 
     Raises:
         InputError: If the data cannot be used: with every problem found.
@@ -139,6 +142,8 @@ def prepare_data(
         metadata=bool(slices),
         columns=columns,
         nested=nested,
+        options=options,
+        values=slices,
     )
     if "train" not in source.splits:
         raise InputError(Problem("data.path", "must have a train split", f"only {quoted(source.splits)}"))
@@ -147,8 +152,13 @@ def prepare_data(
     notes = [*source.notes, *column_notes, *unlabelled_notes]
 
     form = read_form((columns or {}).get("label"))
-    tables, label_notes, problems = read_tables(tables, form, used, target)
-    notes += label_notes
+    tables, type_notes, problems = settle_tables(
+        tables, form, source.of_text, target, decimal=options.decimal, skip=skip
+    )
+    notes += type_notes
+    if not problems:
+        tables, label_notes, problems = read_tables(tables, form, used, target)
+        notes += label_notes
     if problems:
         raise InputError([*problems, *drop_unusable(tables, skip)[2]])
     if skip:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, Features, Image, List, Value
 
+from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.image_column import as_images
 from hf_finetune.data.labels import (
@@ -133,11 +134,17 @@ def agree_on_columns(
     empty = [split for split, dataset in source.splits.items() if len(dataset) == 0]
     if empty:
         raise InputError([Problem(f"The {split} split", "must hold at least one example") for split in empty])
-    first = min(source.splits, key=SPLITS.index)
-    used, notes = find_columns(source.splits[first].features, modality, named, group)
+    ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
+    features = guess_features(ordered, source.of_text)
+    try:
+        used, notes = find_columns(features, modality, _without_blanks(named, features), group)
+    except InputError as error:
+        raise InputError([*error.problems, *source.header_doubts]) from error
     needed = [name for name in (*used.inputs(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
     problems += _label_column_problems(source, used)
+    in_use = (*needed, used.label, *used.labels, used.weight, *slices)
+    problems += [doubt for name, doubt in source.doubts.items() if name in in_use]
     problems += [
         Problem(
             f"The {split} split", f"must have the column {name!r}", f"only {quoted(dataset.column_names)}"
@@ -149,6 +156,16 @@ def agree_on_columns(
     if problems:
         raise InputError(problems)
     return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes
+
+
+def _without_blanks(named: Mapping[str, Any], features: Features) -> dict[str, Any]:
+    """Return names without the blanks around them where only that makes them columns of the data."""
+    return {
+        key: name.strip()
+        if isinstance(name, str) and name not in features and name.strip() in features
+        else name
+        for key, name in named.items()
+    }
 
 
 def _label_column_problems(source: Source, used: Columns) -> list[Problem]:

@@ -11,11 +11,13 @@ from typing import Literal
 from datasets import Dataset
 
 from hf_finetune.data.checks import drop_unusable
+from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import find_inputs
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.load import Source, load_source
-from hf_finetune.data.locate import FORMATS, SPLITS, Modality
+from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.split import choose_subset
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.tables import hash_rows, read_table
 from hf_finetune.errors import InputError, Problem
 
@@ -49,6 +51,7 @@ def load_unlabelled(
     on_error: Literal["fail", "skip"] = "fail",
     limit: int | None = None,
     seed: int = 0,
+    options: TableOptions = NO_OPTIONS,
 ) -> UnlabelledData:
     """Load inputs and check them. Of data with splits the train split is taken, else the first there is.
 
@@ -60,18 +63,19 @@ def load_unlabelled(
         on_error: Whether examples that cannot be used are reported or left out.
         limit: Number of examples to keep. None keeps all.
         seed: Chooses what is kept of limited data.
+        options: How text files are to be read where that is not recognized.
 
     Raises:
         InputError: If the data cannot be used.
     """
     with _told_at(place):
         source = _folder_of_images(path) if modality == "image" else None
-        source = source or load_source(path, modality=modality, labelled=False)
+        source = source or load_source(path, modality=modality, labelled=False, options=options)
         split = next(name for name in SPLITS if name in source.splits)
         dataset = source.splits[split]
         if len(dataset) == 0:
             raise InputError(Problem("data.path", "must hold at least one example"))
-        used = find_inputs(dataset.features, modality, columns)
+        used = find_inputs(guess_features({split: dataset}, source.of_text), modality, columns)
         table = hash_rows(read_table(dataset, used, split, source.root, source.files.get(split)))
         tables, notes, problems = drop_unusable({split: table}, on_error == "skip")
         if problems:
@@ -92,7 +96,7 @@ def _folder_of_images(path: str) -> Source | None:
         return None
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in entries if entry.suffix.lower() in PICTURE_SUFFIXES]
-    if not files or any(entry.is_dir() or entry.suffix.lower() in FORMATS for entry in entries):
+    if not files or any(entry.is_dir() or table_format(entry) for entry in entries):
         return None
     return Source({"train": Dataset.from_dict({"image": [str(file) for file in files]})}, folder, ())
 

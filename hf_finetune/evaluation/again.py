@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_finetune.data.for_evaluation import load_for_evaluation
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, Task, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
@@ -18,9 +19,17 @@ from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
-from hf_finetune.tasks import load_data
+from hf_finetune.tasks import load_data, table_options
 
-__all__ = ["evaluate_again", "load_finished", "load_labelled", "recipe_of", "run_columns", "run_of"]
+__all__ = [
+    "evaluate_again",
+    "load_finished",
+    "load_labelled",
+    "recipe_of",
+    "run_columns",
+    "run_of",
+    "run_options",
+]
 
 
 @quiet_libraries()
@@ -114,6 +123,7 @@ def load_labelled(
             split=split,
             slices=recipe.evaluation.slices if recipe else (),
             nested=recipe.data.nested if recipe else None,
+            options=run_options(model_or_run),
         )
     if recipe is None:
         repair = "A checkpoint knows no data; name some with --data."
@@ -134,6 +144,12 @@ def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
     """Give the column names that a run's recipe names; none for a model that is not a run's."""
     recipe = recipe_of(model_or_run)
     return recipe.data.columns.model_dump() if recipe else {}
+
+
+def run_options(model_or_run: str | Path) -> TableOptions:
+    """Return how a run read its text files; nothing is known for a model that is not a run's."""
+    recipe = recipe_of(model_or_run)
+    return table_options(recipe) if recipe else NO_OPTIONS
 
 
 def recipe_of(model_or_run: str | Path) -> Recipe | None:

@@ -5,8 +5,8 @@ from itertools import chain
 from pathlib import Path
 
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
-from hf_finetune.data.locate import FORMATS
 from hf_finetune.data.picture_paths import files_below
+from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Task
@@ -25,19 +25,21 @@ def open_inputs(
     *,
     columns: Mapping[str, str | None] | None = None,
     stdin: Iterable[str] = (),
+    options: TableOptions = NO_OPTIONS,
 ) -> Inputs:
     """Find what is to be predicted. Nothing is read yet but the first row of each table.
 
     For images: image files, folders with images at any depth, tables with a column of images or of paths
     (relative to the table). For texts: texts, ``.txt`` files with one text per line, folders of those, tables
-    with a text column. For both: ``-``, one path or text per line of ``stdin``. Tables are csv, json, jsonl
-    and parquet files; a column ``id`` names their examples. Blank lines are passed over.
+    with a text column. For both: ``-``, one path or text per line of ``stdin``. Tables are csv, tsv, json, jsonl,
+    parquet and xlsx files; a column ``id`` names their examples. Blank lines are passed over.
 
     Args:
         inputs: Paths, texts or ``-``.
         task: What the model classifies.
         columns: Columns of the tables: image, or text and perhaps text_pair. What is not named is inferred.
         stdin: The lines that ``-`` stands for.
+        options: How the text of tables is to be read where that is not recognized.
 
     Raises:
         InputError: If there is nothing to predict, or if a table or folder holds nothing that could be.
@@ -47,7 +49,7 @@ def open_inputs(
     problems: list[Problem] = []
     for given in inputs:
         try:
-            sources.append(_open(given, task, named, stdin))
+            sources.append(_open(given, task, named, stdin, options))
         except InputError as error:
             problems += error.problems
     if not inputs:
@@ -64,13 +66,16 @@ def _nothing() -> Problem:
     return Problem("INPUT", "must name at least one file, folder or text, or - for standard input")
 
 
-def _open(given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str]) -> Inputs:
+def _open(
+    given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str], options: TableOptions
+) -> Inputs:
     if not given.strip():
         raise InputError(_nothing())
     image = task == "image-classification"
     path = Path(given)
     ending = path.suffix.lower()
-    if "text_pair" in named and not (ending in FORMATS and _is(path.is_file)):
+    is_table = table_format(path) is not None
+    if "text_pair" in named and not (is_table and _is(path.is_file)):
         columns = quoted([named[key] for key in ("text", "text_pair") if key in named])
         rule = "must be a table, because the model takes pairs of texts"
         raise InputError(Problem(given, rule, "", f"Give it the columns {columns}."))
@@ -78,18 +83,18 @@ def _open(given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str]
         return Inputs(_read_lines("stdin", stdin, image), None)
     if _is(path.is_dir):
         return _open_folder(path, image)
-    file_meant = (ending in FORMATS or ending == ".txt") and not any(letter.isspace() for letter in given)
+    file_meant = (is_table or ending == ".txt") and not any(letter.isspace() for letter in given)
     if not _is(path.is_file):
         if file_meant:
             raise InputError(Problem(given, "must exist"))
         return Inputs(map(open_image, [given], [path]) if image else map(open_text, [given], [given]), 1)
-    if ending in FORMATS:
-        return open_table(path, image, named)
+    if is_table:
+        return open_table(path, image, named, options)
     if image:
         return Inputs(map(open_image, [given], [path]), 1)
     if ending == ".txt":
         return Inputs(_read_text_file(path), None)
-    known = quoted([".txt", *FORMATS])
+    known = quoted([".txt", *TABLE_SUFFIXES])
     raise InputError(
         Problem(given, "must be a text, or a file of texts of a known ending", "a file", f"Known: {known}.")
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.evaluation.again import load_finished
 from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits
 from hf_finetune.evaluation.inputs import open_inputs
@@ -104,6 +105,7 @@ def predict(
     columns: Mapping[str, str | None] | None = None,
     stdin: Iterable[str] | None = None,
     trust_remote_code: bool = False,
+    options: TableOptions = NO_OPTIONS,
 ) -> PredictionStream:
     """Predict files, folders, tables, texts or lines of standard input.
 
@@ -117,6 +119,7 @@ def predict(
         columns: Columns of tables: image, text and text_pair. What is not named is inferred.
         stdin: The lines that ``-`` stands for. None is standard input.
         trust_remote_code: Whether code that lies beside the weights may run.
+        options: How the text of tables is to be read where that is not recognized.
 
     Raises:
         InputError: If the model cannot be loaded, or if there is nothing to predict.
@@ -128,7 +131,8 @@ def predict(
             model, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
         )
     lines = sys.stdin if stdin is None else stdin
-    return PredictionStream(classifier, open_inputs(inputs, classifier.task, columns=columns, stdin=lines))
+    opened = open_inputs(inputs, classifier.task, columns=columns, stdin=lines, options=options)
+    return PredictionStream(classifier, opened)
 
 
 def _failure(item: Item) -> Prediction:

@@ -72,7 +72,7 @@ class DataSpec(Part):
     shorthand = "path"
 
     path: Location = Field(
-        description="Hub id, folder of class folders, csv, json, jsonl or parquet file, or saved dataset."
+        description="Hub id, folder of class folders, csv, tsv, json, jsonl, parquet or xlsx file, or saved dataset."
     )
     config: Text | None = Field(
         default=None, description="Configuration of the Hub dataset; null = its default."

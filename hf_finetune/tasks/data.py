@@ -4,13 +4,20 @@ from typing import Literal
 
 from hf_finetune.data.folds import Fold
 from hf_finetune.data.prepare import LabelledData, prepare_data
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.data.unlabelled import UnlabelledData, load_unlabelled
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 
-__all__ = ["load_data", "load_target"]
+__all__ = ["load_data", "load_target", "table_options"]
 
 INPUTS = ("image", "text", "text_pair")
+
+
+def table_options(recipe: Recipe) -> TableOptions:
+    """Return how a recipe's text files are read, for other files that are probably like them."""
+    spec = recipe.data
+    return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)
 
 
 def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledData:
@@ -37,6 +44,7 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
         slices=recipe.evaluation.slices,
         seed=recipe.seed,
         nested=spec.nested,
+        options=TableOptions(spec.encoding, spec.separator, spec.decimal),
     )
 
 
@@ -63,6 +71,7 @@ def load_target(
         on_error=recipe.data.on_error,
         limit=recipe.data.limit,
         seed=recipe.seed,
+        options=table_options(recipe),
     )
     if data is not None:
         has, needed = (

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from PIL import Image
 
-from hf_finetune.data import load
+from hf_finetune.data import load, table_files
 from hf_finetune.data.load import load_source
 from hf_finetune.errors import InputError
 
@@ -120,8 +120,8 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path):
     assert (train.place, train.rule) == ("train.parquet", "must be readable as parquet")
     assert train.value.startswith("ArrowInvalid: Parquet magic bytes not found")
     assert str(test) == (
-        "test.csv must be readable as csv. Got UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff "
-        "in position 0: invalid start byte. Save it again as UTF-8."
+        "test.csv must be readable as UTF-8. Got other bytes in line 2. Save it again as UTF-8, or set "
+        "data.encoding: cp1252 reads 'ÿþ,1', cp1250 reads '˙ţ,1', cp1251 reads 'яю,1'."
     )
 
 
@@ -138,14 +138,14 @@ def test_a_damaged_saved_dataset(tmp_path):
 
 
 def test_a_full_disk_is_no_wrong_input(tmp_path, monkeypatch):
-    write_rows(tmp_path / "train.csv")
+    write_rows(tmp_path / "train.parquet")
 
     def fail(*args, **kwargs):
         raise DatasetGenerationError("An error occurred") from OSError(
             errno.ENOSPC, "No space left on device"
         )
 
-    monkeypatch.setattr(load, "load_dataset_builder", fail)
+    monkeypatch.setattr(table_files, "load_dataset_builder", fail)
     with pytest.raises(OSError, match="No space left on device"):
         load_source(str(tmp_path), modality="text")
 

@@ -140,8 +140,8 @@ def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), modality)
     assert str(error.value) == (
-        f"data.path must hold class folders of {wanted}, or csv, json, jsonl or parquet files, or a dataset saved by "
-        f"save_to_disk. Got '{tmp_path}'."
+        f"data.path must hold class folders of {wanted}, or csv, tsv, json, jsonl, parquet or xlsx files, or a "
+        f"dataset saved by save_to_disk. Got '{tmp_path}'."
     )
 
 
@@ -152,12 +152,12 @@ def test_class_folders_of_pictures_hold_no_texts(tmp_path):
 
 
 def test_a_file_of_another_format(tmp_path):
-    touch(tmp_path, "a.xlsx")
+    touch(tmp_path, "a.ods")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path / "a.xlsx"), "text")
+        locate(str(tmp_path / "a.ods"), "text")
     assert str(error.value) == (
-        f"data.path must be a file of a known format. Got '{tmp_path / 'a.xlsx'}'. "
-        f"Known: csv, json, jsonl, parquet."
+        f"data.path must be a file of a known format. Got '{tmp_path / 'a.ods'}'. "
+        "Known: csv, tsv, json, jsonl (also with .gz), parquet, xlsx."
     )
 
 

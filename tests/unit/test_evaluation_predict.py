@@ -295,7 +295,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     assert lines[:4] == [
         f"{empty} must hold .txt files at any depth.",
         f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
-        "Known: '.txt', '.csv', '.json', '.jsonl', '.parquet'.",
+        "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
         f"{table} must have one column that is plainly the text. Got columns 'headline', 'summary'. "
         "Rename the one with the texts to 'text'.",
         f"{blank} must hold at least one row.",

@@ -1,0 +1,307 @@
+"""Text files of cells (csv, tsv and their kin) read as columns of strings, with every row accounted for."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_finetune.data.column_types import all_numbers, is_number
+from hf_finetune.data.csv_dialect import Dialect, QuoteError, open_records, recognize_dialect
+from hf_finetune.data.table_options import FileTable, TableOptions
+from hf_finetune.data.wording import listed, quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["column_names", "open_rows", "read_csv"]
+
+_ROWS_AT_ONCE = 10_000
+_MOST_FAULTS = 1000
+_UNNAMED = "Unnamed: "
+"""What pandas calls a column without a name, before its number."""
+
+
+@dataclass
+class _Rows:
+    """What was met while rows were read."""
+
+    surplus: int = 0
+    repeated: list[int] = field(default_factory=list)
+    trailing: int = 0
+    faults: list[tuple[int, int]] = field(default_factory=list)
+    count: int = 0
+
+
+def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[str]]:
+    """Recognize the dialect of a file, and read its header.
+
+    Returns:
+        The dialect, the cells of the header, and notes.
+
+    Raises:
+        InputError: If the dialect cannot be recognized, or the file holds no text.
+    """
+    dialect, notes = recognize_dialect(file, options)
+    try:
+        _, header = next(_filled(open_records(file, dialect)), (0, []))
+    except QuoteError as error:
+        raise InputError(_bad_quotes(file, error)) from error
+    if not header:
+        raise InputError(Problem(file.name, "must hold at least one example", "an empty file"))
+    return dialect, header, notes
+
+
+def open_rows(
+    file: Path, options: TableOptions
+) -> tuple[list[str], Iterator[tuple[int, list[str]]], list[str]]:
+    """Open a file of cells to be read row by row, in constant memory, once it is known how its quotes are meant.
+
+    Returns:
+        The names of its columns; the line in which each row begins, counted from 1, and its cells, which may be
+        too many or too few; and notes.
+
+    Raises:
+        InputError: If it cannot be decoded or cut into cells.
+    """
+    dialect, header, notes = _open(file, options)
+    try:
+        for _ in open_records(file, dialect):
+            pass
+    except QuoteError as error:
+        dialect, note = _other_quotes(file, dialect, len(header), error)
+        notes.append(note)
+    return column_names(header)[0], _rows_of(_body(file, dialect), header, _Rows()), notes
+
+
+def read_csv(file: Path, options: TableOptions) -> FileTable:
+    """Read a file of cells.
+
+    Args:
+        file: The file, compressed with gzip or not.
+        options: What is known of it.
+
+    Returns:
+        Columns of strings, None for empty cells.
+
+    Raises:
+        InputError: If it cannot be decoded or cut into cells, or if a row has too many cells or too few.
+    """
+    dialect, header, notes = _open(file, options)
+    try:
+        chunks, rows = _read_rows(file, dialect, header)
+    except QuoteError as error:
+        dialect, note = _other_quotes(file, dialect, len(header), error)
+        notes.append(note)
+        chunks, rows = _read_rows(file, dialect, header)
+    if rows.faults:
+        raise InputError(_wrong_lengths(file, dialect, header, rows))
+    names, blank_names = column_names(header)
+    columns = [
+        pa.chunked_array([chunk[index] for chunk in chunks], pa.string()) for index in range(len(names))
+    ]
+    columns = [pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column) for column in columns]
+    # A separator at the end of each line makes a column without name and values.
+    used = [
+        index
+        for index, column in enumerate(columns)
+        if index not in blank_names or column.null_count < len(column)
+    ]
+    surplus = rows.surplus or len(names) - len(used)
+    if surplus:
+        notes.append(f"{file.name}: empty cells beyond the columns were left out.")
+    if rows.repeated:
+        shown = listed(map(str, rows.repeated))
+        notes.append(f"{file.name}: rows that repeat the header were left out: line {shown}.")
+    if rows.trailing:
+        notes.append(f"{file.name}: empty rows at the end were left out: {rows.trailing}.")
+    if any(name != name.strip() for name in header if name.strip()):
+        notes.append(f"{file.name}: blanks around names of columns were left out.")
+    if unnamed := [names[index] for index in used if index in blank_names]:
+        notes.append(f"{file.name}: columns without a name are called {quoted(unnamed)}.")
+    table = pa.table([columns[index] for index in used], names=[names[index] for index in used])
+    return FileTable(
+        table, True, tuple(notes), _doubled_names(file, header, table), _header_doubt(file, header, columns)
+    )
+
+
+def column_names(header: Sequence[str]) -> tuple[list[str], frozenset[int]]:
+    """Return the names of columns, without blanks around them, and the places of those that had no name.
+
+    Names that stand twice get a number, and those that are missing too, as pandas has it.
+    """
+    stripped = [name.strip().strip("\ufeff") for name in header]
+    seen: Counter[str] = Counter()
+    names = []
+    for index, name in enumerate(stripped):
+        plain = name or f"{_UNNAMED}{index}"
+        names.append(f"{plain}.{seen[plain]}" if seen[plain] else plain)
+        seen[plain] += 1
+    return names, frozenset(index for index, name in enumerate(stripped) if not name)
+
+
+def _filled(records: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """Pass over lines that hold nothing, or nothing but blanks, or the end-of-file mark of DOS."""
+    for line, cells in records:
+        if len(cells) > 1 or (cells and (cells[0] == "" or cells[0].strip(" \t\x1a"))):
+            yield line, cells
+
+
+def _body(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records after the header."""
+    return islice(_filled(open_records(file, dialect)), 1, None)
+
+
+def _read_rows(file: Path, dialect: Dialect, header: Sequence[str]) -> tuple[list[list[pa.Array]], _Rows]:
+    rows = _Rows()
+    whole = _whole_rows(_rows_of(_body(file, dialect), header, rows), len(header), rows)
+    chunks = []
+    while batch := list(islice(whole, _ROWS_AT_ONCE)):
+        chunks.append([_strings(column) for column in zip(*batch, strict=True)])
+    return chunks, rows
+
+
+def _whole_rows(rows: Iterable[tuple[int, list[str]]], width: int, met: _Rows) -> Iterator[list[str]]:
+    for line, cells in rows:
+        if len(cells) == width:
+            met.count += 1
+            yield cells
+        elif len(met.faults) < _MOST_FAULTS:
+            met.faults.append((line, len(cells)))
+
+
+def _strings(values: Sequence[str]) -> pa.Array:
+    array = pa.array(values, pa.string())
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def _rows_of(
+    records: Iterable[tuple[int, list[str]]], header: Sequence[str], met: _Rows
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows without empty cells beyond the header, and leave out copies of it and empty rows at the end."""
+    width = len(header)
+    names = [name.strip("\ufeff") for name in header]
+    blank: list[tuple[int, list[str]]] = []
+    for line, cells in records:
+        if len(cells) > width and not any(map(str.strip, cells[width:])):
+            cells = cells[:width]
+            met.surplus += 1
+        if width > 1 and not any(cells):
+            blank.append((line, cells))
+            continue
+        if blank:
+            yield from blank
+            blank = []
+        if width > 1 and cells[-1] == names[-1] and [cell.strip("\ufeff") for cell in cells] == names:
+            met.repeated.append(line)
+        else:
+            yield line, cells
+    met.trailing = len(blank)
+
+
+def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
+    """Return the first other meaning of quotes by which all rows have as many cells as the header.
+
+    Raises:
+        InputError: If there is none.
+    """
+    plain = (
+        f"{file.name}: quotes do not enclose the cells (line {error.line}), so they are read as characters."
+    )
+    escaped = f"{file.name}: a backslash before a quote in a cell was left out."
+    stray = f"{file.name}: stray quotes at the start of cells were left out (line {error.line})."
+    ways: list[tuple[Dialect, str]] = [(replace(dialect, quotes="backslash"), escaped)]
+    if dialect.separator == "\t":  # such files often have no quoting
+        ways.append((replace(dialect, quotes="none"), plain))
+    if _stray_quotes_stay_in_their_lines(file, dialect):
+        ways.append((replace(dialect, quotes="lenient"), stray))
+    ways.append((replace(dialect, quotes="none"), plain))
+    for other, note in ways:
+        try:
+            if all(_fits(cells, width, other) for _, cells in _filled(open_records(file, other))):
+                return other, note
+        except QuoteError:
+            continue
+    raise InputError(_bad_quotes(file, error)) from error
+
+
+def _fits(cells: Sequence[str], width: int, dialect: Dialect) -> bool:
+    """Return whether a row has as many cells as the header, and no quotes that do enclose cells but are ignored."""
+    if len(cells) != width and (len(cells) < width or any(map(str.strip, cells[width:]))):
+        return False
+    ignored = dialect.quotes == "none" and dialect.separator != "\t"
+    return not ignored or not any(
+        len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in map(str.strip, cells)
+    )
+
+
+def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
+    """Return whether no record with a stray quote goes on in the next line: else rows would run together."""
+    taken: list[str] = []
+    lenient = replace(dialect, quotes="lenient")
+
+    def lines() -> Iterator[str]:
+        for _, cells in open_records(file, replace(dialect, quotes="none", separator="\x1f")):
+            taken.append("".join(cells) + "\n")
+            yield taken[-1]
+
+    for _ in lenient.cut(lines()):
+        if len(taken) > 1:
+            try:
+                list(dialect.cut(taken))
+            except csv.Error:
+                return False
+        taken.clear()
+    return True
+
+
+def _bad_quotes(file: Path, error: QuoteError) -> Problem:
+    repair = "Write a quote in a quoted cell twice, and close each quoted cell."
+    value = f"others in the record that begins in line {error.line} ({error})"
+    return Problem(file.name, "must have quotes only around whole cells", value, repair)
+
+
+def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _Rows) -> Problem:
+    width = len(header)
+    lengths = {length for _, length in rows.faults}
+    shown = listed(f"line {line} has {length}" for line, length in rows.faults)
+    if len(rows.faults) == _MOST_FAULTS:
+        shown += " or more"
+    rule = f"must have {width} cells in each row, as in its header"
+    if not rows.count and lengths == {width + 1}:
+        repair = "If the first cell of each row is its name, write a name for that column into the header."
+    elif max(lengths) > width:
+        repair = f"A cell with {dialect.separator!r} in it stands in quotes; data.separator states another separator."
+    else:
+        repair = "Write a separator for each empty cell."
+    return Problem(file.name, rule, shown, repair)
+
+
+def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[str, Problem]:
+    """Return a problem for each name that columns of different values share."""
+    doubled = [
+        name for name, count in Counter(name.strip() for name in header if name.strip()).items() if count > 1
+    ]
+    problems = {}
+    for name in doubled:
+        if not table.column(name).equals(table.column(f"{name}.1")):
+            repair = "Rename all but one of them."
+            value = f"{name!r} {sum(other.strip() == name for other in header)} times"
+            problems[name] = Problem(file.name, "must have one column of each name", value, repair)
+    return problems
+
+
+def _header_doubt(file: Path, header: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> Problem | None:
+    """Return why the header may be a row of data: its cells are values of their own columns, or numbers."""
+    numbered = [name.strip() for name in header] == [str(index) for index in range(len(header))]
+    for name, column in zip(header, columns, strict=True):
+        found = pc.sum(pc.equal(column, name)).as_py() or 0
+        number = not numbered and is_number(name) and all_numbers(column)
+        if (found > 1 and name) or number:
+            reason = f"{name!r} also stands in {found} rows below" if found else f"{name!r} is a number"
+            repair = "Write a first line with the names of the columns, such as text,label."
+            value = f"{quoted(header)}, which looks like a row of data: {reason}"
+            return Problem(file.name, "must begin with the names of its columns", value, repair)
+    return None

@@ -1,0 +1,243 @@
+"""JSON files in the forms that pandas, datasets and databases write them in, as tables of typed columns."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hf_finetune.data.split_names import split_name
+from hf_finetune.data.table_options import FileTable, TableOptions
+from hf_finetune.data.text_files import open_text_file
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
+
+_SCALARS = (str, int, float, bool)
+_LARGEST_CHECKED = 10_000_000
+"""Bytes up to which a file next to others is looked into."""
+_FORMS = "It holds a list of objects, an object of columns, or one object on each line."
+
+
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _RepeatedKeyError(f"the key {repeated!r} stands twice in an object")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def _decode(text: str) -> Any:
+    """Decode JSON.
+
+    Raises:
+        ValueError: If it is none, or is nested too deeply.
+    """
+    try:
+        return _DECODER.decode(text.strip())
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
+
+
+def read_json(file: Path, options: TableOptions) -> FileTable:
+    """Read a file of JSON or of JSON lines, whatever its suffix says.
+
+    Args:
+        file: The file, compressed with gzip or not.
+        options: Its encoding, if that is known.
+
+    Raises:
+        InputError: If it is no JSON, or holds no table.
+    """
+    notes: tuple[str, ...] = ()
+    if is_lines(file, options):
+        rows = [row for _, row in iterate_lines(file, options)]
+        columns = _columns_of_records(rows)
+    else:
+        document, notes = _load(file, options)
+        found = _columns(file, document)
+        if found is None:
+            value = f"{_kind(document)}"
+            raise InputError(Problem(file.name, "must hold a table", value, _FORMS))
+        columns = found
+    notes_of_types: list[str] = []
+    arrays = {name: _array(file, name, values, notes_of_types) for name, values in columns.items()}
+    return FileTable(pa.table(arrays), False, (*notes, *notes_of_types))
+
+
+def is_lines(file: Path, options: TableOptions) -> bool:
+    """Return whether a file holds one JSON object on each line."""
+    with open_text_file(file, options) as (text, _, _):
+        filled = (line for line in text if line.strip())
+        first, second = next(filled, ""), next(filled, None)
+    if not first:
+        raise InputError(Problem(file.name, "must hold at least one example", "an empty file"))
+    try:
+        whole = isinstance(_decode(first), dict)
+    except _RepeatedKeyError:
+        return True
+    except ValueError:
+        # A line that does not end is damaged in a file of lines, and the start of a document elsewhere.
+        return ".jsonl" in file.name.lower() and first.lstrip().startswith("{") and len(first.strip()) > 1
+    return whole and (second is not None or ".json" not in [s.lower() for s in file.suffixes])
+
+
+def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read JSON lines one by one.
+
+    Yields:
+        The number of the line, counted from 1, and its object.
+
+    Raises:
+        InputError: If a line is no JSON object.
+    """
+    with open_text_file(file, options) as (text, _, _):
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                try:
+                    row = _decode(line)
+                except ValueError as error:
+                    raise InputError(_no_json(file, f"line {number}", error)) from error
+                if not isinstance(row, dict):
+                    rule = "must hold a JSON object on each line"
+                    raise InputError(Problem(file.name, rule, f"{_kind(row)} in line {number}"))
+                yield number, row
+
+
+def holds_no_table(file: Path) -> bool:
+    """Return whether a small file is valid JSON but no table: settings, names of classes and the like."""
+    if file.stat().st_size > _LARGEST_CHECKED:
+        return False
+    try:
+        if is_lines(file, TableOptions()):
+            return False
+        document, _ = _load(file, TableOptions())
+        return _columns(file, document) is None
+    except InputError:
+        return False
+
+
+def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
+    with open_text_file(file, options) as (text, _, notes):
+        try:
+            return _decode(text.read()), notes
+        except _RepeatedKeyError as error:
+            raise InputError(
+                Problem(file.name, "must hold each key of an object once", str(error))
+            ) from error
+        except ValueError as error:
+            place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the file"
+            raise InputError(_no_json(file, place, error)) from error
+
+
+def _no_json(file: Path, place: str, error: ValueError) -> Problem:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    repair = "Each line of a jsonl file is a JSON object; a json file holds a list of them."
+    return Problem(file.name, "must be readable as json", f"{reason} in {place}", repair)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    kind = names.get(type(value), "a number")
+    if isinstance(value, dict) and value:
+        return f"{kind} with the keys {quoted(value, most=5)}"
+    if isinstance(value, list) and value:
+        return f"{kind} of {'texts' if isinstance(value[0], str) else 'values that are no objects'}"
+    return kind
+
+
+def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
+    """Return the columns of a document; None if it is no table.
+
+    Source: the values of ``orient`` in ``pandas.DataFrame.to_json``.
+    """
+    if isinstance(document, list):
+        if document and all(isinstance(row, dict) for row in document):
+            return _columns_of_records(document)
+        return None
+    if not isinstance(document, dict) or not document:
+        return None
+    values = list(document.values())
+    if set(document) == {"columns", "index", "data"} and all(isinstance(value, list) for value in values):
+        return _columns_of_rows(file, document["columns"], document["data"])  # split
+    if "schema" in document and isinstance(document.get("data"), list):
+        return _columns(file, document["data"])  # table
+    if all(isinstance(value, dict) for value in values):
+        return _columns_of_mappings(document)
+    lists = {name: value for name, value in document.items() if isinstance(value, list)}
+    if len(lists) == len(document) and len({len(value) for value in values}) == 1 and len(lists) > 1:
+        return lists  # DataFrame.to_dict("list")
+    tables = [value for value in lists.values() if value and all(isinstance(row, dict) for row in value)]
+    if len(tables) == 1 and len(lists) == 1:
+        return _columns_of_records(tables[0])
+    if len(tables) == len(lists) > 1 and all(split_name(name) for name in lists):
+        rows = [{**row, "split": name} for name, rows in lists.items() for row in rows]
+        return _columns_of_records(rows)
+    return None
+
+
+def _columns_of_records(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _columns_of_rows(file: Path, names: Sequence[Any], rows: Sequence[Any]) -> dict[str, list[Any]]:
+    wrong = [index for index, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(names)]
+    if wrong:
+        rule = f"must have {len(names)} values in each row of data, as in columns"
+        raise InputError(Problem(file.name, rule, f"others in rows {quoted(map(str, wrong))}"))
+    return {str(name): [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _columns_of_mappings(document: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]] | None:
+    """Read an object of columns (index to value), or one of rows (column to value)."""
+    keys = list(document.values())
+    if not all(isinstance(value, _SCALARS) or value is None for inner in keys for value in inner.values()):
+        return None
+    same = all(list(inner) == list(keys[0]) for inner in keys)
+    if not same or not keys[0]:
+        return None
+    outer, inner_numbers = (all(map(str.isdecimal, names)) for names in (document, keys[0]))
+    by_row = outer if outer != inner_numbers else len(document) > len(keys[0])
+    if by_row:  # orient="index"
+        return {name: [inner[name] for inner in keys] for name in keys[0]}
+    return {name: list(inner.values()) for name, inner in document.items()}  # orient="columns", the default
+
+
+def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa.Array | pa.ChunkedArray:
+    """Make a column of values whose type all rows share; texts where numbers and texts are mixed."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
+        present = [value for value in values if value is not None]
+        if all(isinstance(value, _SCALARS) for value in present):
+            try:
+                column = pa.array([None if value is None else str(value) for value in values], pa.string())
+            except UnicodeEncodeError:
+                row = next(index for index, value in enumerate(values) if _has_surrogate(value))
+                value = f"half of a surrogate pair in {name!r}, example {row}"
+                raise InputError(Problem(file.name, "must hold text that is valid Unicode", value)) from error
+            notes.append(
+                f"{file.name}: the values of {name!r} are of several types, so they are read as texts."
+            )
+            return column
+        rows = {type(value): row for row, value in reversed(list(enumerate(values))) if value is not None}
+        where = (
+            "examples " + " and ".join(map(str, sorted(rows.values()))) if len(rows) > 1 else f"it ({error})"
+        )
+        rule = f"must hold values of one type in {name!r}"
+        raise InputError(Problem(file.name, rule, f"others in {where}")) from error
+
+
+def _has_surrogate(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)

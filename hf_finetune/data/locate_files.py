@@ -1,0 +1,109 @@
+"""Which files of a folder are the data, and which split each of them is."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hf_finetune.data.json_files import holds_no_table
+from hf_finetune.data.split_names import split_name, split_of_words
+from hf_finetune.data.table_options import table_format, table_stem
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["names_split", "split_files", "usable_files"]
+
+_SHARD = re.compile(r"[-_. ]?(part|shard|chunk)?[-_. ]?\d+([-_. ]of[-_. ]\d+)?(-[0-9a-f]{16})?$")
+"""What follows the name of a file that is one of several of a split: ``-00000-of-00002``, ``_1``, ``-part3``."""
+
+
+def names_split(file: Path) -> str | None:
+    """Return the one split that a file's name holds, as ``train-00000-of-00002`` and ``dishes_val`` do."""
+    return split_of_words(table_stem(file))
+
+
+def usable_files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Divide files into those that may be data, and empty or JSON files next to them that hold no table."""
+    useless = [file for file in files if _is_useless(file)]
+    return [file for file in files if file not in useless], useless
+
+
+def _is_useless(file: Path) -> bool:
+    if file.stat().st_size == 0:
+        return names_split(file) is None
+    return table_format(file) == "json" and holds_no_table(file)
+
+
+def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
+    """Choose the files of each split.
+
+    A file of a split's plain name (``train.csv``), or its shards (``train-00000-of-00002.csv``), are taken before
+    others whose names hold the split's; of those the ones that are called like the files of other splits.
+
+    Args:
+        files: Files of known formats.
+
+    Returns:
+        The files of each split, and notes on those that are left aside.
+
+    Raises:
+        InputError: If no file names a split, or if several files could be one split.
+    """
+    candidates: dict[str, dict[str, list[Path]]] = {}
+    for file in files:
+        split = names_split(file)
+        if split is not None:
+            candidates.setdefault(split, {}).setdefault(_template(file), []).append(file)
+    if not candidates:
+        if len(files) == 1:
+            return {"train": (files[0],)}, []
+        shown = quoted(file.name for file in files)
+        repair = "Name one file train (train.csv, train-00000.parquet), or give the path of a single file."
+        raise InputError(Problem("data.path", "must hold files named after their split", shown, repair))
+    parts: dict[str, tuple[Path, ...]] = {}
+    problems: list[Problem] = []
+    notes: list[str] = []
+    for split, by_template in candidates.items():
+        template = _chosen_template(split, candidates)
+        every = [file for found in by_template.values() for file in found]
+        if template is None:
+            rule = f"must hold one file for the {split} split, or its numbered parts"
+            repair = f"Name the one to use {split}{every[0].suffix}, or move the others elsewhere."
+            problems.append(Problem("data.path", rule, quoted(file.name for file in every), repair))
+            continue
+        chosen = by_template[template]
+        if len({table_format(file) for file in chosen}) > 1 or len(set(map(table_stem, chosen))) < len(
+            chosen
+        ):
+            rule = f"must hold the {split} split in one format"
+            shown = quoted(file.name for file in chosen)
+            problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
+        parts[split] = tuple(chosen)
+        rest = [file.name for file in every if file not in chosen]
+        if rest:
+            notes.append(
+                f"Files that could be the {split} split too were not read: {quoted(rest)}. "
+                f"It is read from {quoted(file.name for file in chosen)}."
+            )
+    if problems:
+        raise InputError(problems)
+    others = [file.name for file in files if names_split(file) is None]
+    if others:
+        notes.append(f"Files that name no split were not read: {quoted(others)}.")
+    return parts, notes
+
+
+def _template(file: Path) -> str:
+    """Return a file's name without the number of a shard, and with ``{}`` in the place of its split."""
+    stem = _SHARD.sub("", table_stem(file).lower()) or table_stem(file).lower()
+    return re.sub(r"[a-z]+", lambda word: "{}" if split_name(word[0]) else word[0], stem)
+
+
+def _chosen_template(split: str, candidates: Mapping[str, Mapping[str, Sequence[Path]]]) -> str | None:
+    """Return the plain one, the only one, or the one that most splits share; None if several do."""
+    templates = list(candidates[split])
+    if "{}" in templates or len(templates) == 1:
+        return "{}" if "{}" in templates else templates[0]
+    shared = {template: sum(template in found for found in candidates.values()) for template in templates}
+    most = max(shared.values())
+    best = [template for template, count in shared.items() if count == most]
+    return best[0] if len(best) == 1 and most > 1 else None

@@ -1,0 +1,144 @@
+"""A column that says of each example which split it belongs to."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Dataset, concatenate_datasets
+
+from hf_finetune.data.label_form import read_form
+from hf_finetune.data.split_names import SPLITS, split_name
+from hf_finetune.data.wording import listed, quoted
+from hf_finetune.errors import InputError, Problem, nearest
+
+__all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
+
+AUTO = "auto"
+_NAMES = ("split", "set", "subset")
+_IGNORED = (None, "none")
+_PLACE = "data.columns.split"
+_IGNORE = f"Set {_PLACE}: null to leave the column unused."
+
+
+@dataclass(frozen=True)
+class Division:
+    """Examples divided into splits.
+
+    Attributes:
+        splits: The examples of each split.
+        origins: The split as which they were loaded.
+        notes: What divides them.
+    """
+
+    splits: Mapping[str, Dataset]
+    origins: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def divide_by_column(
+    splits: Mapping[str, Dataset],
+    column: str | None = AUTO,
+    taken: Collection[str] = (),
+    optional: bool = False,
+) -> Division:
+    """Divide examples into the splits that a column names.
+
+    Args:
+        splits: The splits as they were loaded.
+        column: Its name; ``auto`` takes a column split, set or subset of the only split whose values are names of
+            splits. None or ``none`` divides nothing.
+        taken: Columns that hold something else.
+        optional: Whether a column that is named may be missing.
+
+    Raises:
+        InputError: If the column is missing, or if a value names no split.
+    """
+    as_loaded = {split: split for split in splits}
+    if column in _IGNORED:
+        return Division(splits, as_loaded)
+    having = {split: _names_in(dataset, column, taken) for split, dataset in splits.items()}
+    if column != AUTO and not optional and not any(having.values()):
+        names = next(iter(splits.values())).column_names
+        raise InputError(
+            Problem(_PLACE, "must be a column of the data", repr(column), nearest(str(column), names))
+        )
+    chosen = next((names[0] for names in having.values() if names), None)
+    if chosen is None:
+        return Division(splits, as_loaded)
+    values = {split: _values(splits[split], chosen) for split, names in having.items() if chosen in names}
+    if len(splits) > 1 and column == AUTO:
+        return Division(splits, as_loaded, _note_disagreement(values, chosen))
+    problem = _problem(values, chosen)
+    if problem is not None:
+        raise InputError(problem)
+    parts: dict[str, list[Dataset]] = {}
+    origins: dict[str, str] = {}
+    for split, dataset in splits.items():
+        if split not in values:
+            parts.setdefault(split, []).append(dataset)
+            origins.setdefault(split, split)
+            continue
+        for name in dict.fromkeys(values[split]):
+            rows = [row for row, value in enumerate(values[split]) if value == name]
+            parts.setdefault(str(split_name(str(name))), []).append(dataset.select(rows))
+            origins.setdefault(str(split_name(str(name))), split)
+    divided = {
+        split: parts[split][0] if len(parts[split]) == 1 else concatenate_datasets(parts[split])
+        for split in SPLITS
+        if split in parts
+    }
+    counts = listed(f"{len(dataset)} of {split}" for split, dataset in divided.items())
+    note = f"The column {chosen!r} divides the examples: {counts}. {_IGNORE}"
+    return Division(divided, origins, (note,))
+
+
+def taken_columns(columns: Mapping[str, Any]) -> set[str]:
+    """Return the columns that a recipe names for something else than splits."""
+    label = read_form(columns.get("label")).columns
+    return {name for key, name in columns.items() if key != "split" and isinstance(name, str)} | {*label}
+
+
+def _names_in(dataset: Dataset, column: str | None, taken: Collection[str]) -> list[str]:
+    """Return the columns of a dataset that may hold names of splits, the likeliest first."""
+    if column != AUTO:
+        return [str(column)] if column in dataset.column_names else []
+    found = [
+        name
+        for wanted in _NAMES
+        for name in dataset.column_names
+        if name.strip().lower() == wanted and name not in taken
+    ]
+    return [name for name in found if any(split_name(str(value)) for value in set(_values(dataset, name)))]
+
+
+def _values(dataset: Dataset, column: str) -> list[Any]:
+    """Return the values without blanks around them, None for missing ones."""
+    feature: Any = dataset.features[column]
+    values = dataset[column][:]
+    if isinstance(feature, ClassLabel):
+        values = [feature.int2str(value) if value is not None and value >= 0 else None for value in values]
+    return [(str(value).strip() or None) if value is not None else None for value in values]
+
+
+def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None:
+    missing = [
+        f"{split}:{row}" for split, names in values.items() for row, name in enumerate(names) if name is None
+    ]
+    strange = dict.fromkeys(
+        name for names in values.values() for name in names if name is not None and split_name(name) is None
+    )
+    if not missing and not strange:
+        return None
+    value = f"{column!r} with {quoted(strange)}" if strange else f"none for {quoted(missing)}"
+    repair = f"Names are train, validation (val, valid, dev) and test. {_IGNORE}"
+    return Problem(_PLACE, "must hold the name of a split in every row", value, repair)
+
+
+def _note_disagreement(values: Mapping[str, Sequence[Any]], column: str) -> tuple[str, ...]:
+    """Return a note if the column divides examples otherwise than the files do."""
+    if all(split_name(str(name)) == split for split, names in values.items() for name in set(names)):
+        return ()
+    return (
+        f"The column {column!r} was not used, because the data has splits of its own. "
+        f"Set {_PLACE}: {column} to divide it by the column instead.",
+    )

@@ -1,0 +1,135 @@
+"""Files of tables, of any format, read as one table for each split."""
+
+import errno
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import Dataset, load_dataset_builder
+from datasets.exceptions import DatasetsError
+from datasets.table import InMemoryTable
+
+from hf_finetune.data.csv_files import read_csv
+from hf_finetune.data.excel_files import read_excel
+from hf_finetune.data.json_files import read_json
+from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format
+from hf_finetune.data.wording import quoted
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["SplitTable", "read_file", "read_split", "unreadable"]
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """The files of one split as a dataset. The fields are those of ``FileTable``."""
+
+    dataset: Dataset
+    is_text: bool
+    notes: tuple[str, ...] = ()
+    doubts: Mapping[str, Problem] = field(default_factory=dict)
+    header_doubt: Problem | None = None
+
+
+def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
+    """Read one csv, tsv, json, jsonl or xlsx file into memory.
+
+    Args:
+        file: The file; text may be compressed with gzip.
+        options: What is known of it.
+
+    Raises:
+        InputError: If it cannot be read as what its suffix says.
+    """
+    kind = table_format(file)
+    try:
+        if kind == "csv":
+            return read_csv(file, options)
+        return read_json(file, options) if kind == "json" else read_excel(file)
+    except OSError as error:
+        raise unreadable(error, file.name, f"must be readable as {kind}") from error
+
+
+def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPTIONS) -> SplitTable:
+    """Read the files of a split, which are of one format, one after another.
+
+    Args:
+        split: Its name.
+        files: The files.
+        options: What is known of those that are text.
+
+    Raises:
+        InputError: If a file cannot be read or has other columns than the first, or if there are no rows.
+    """
+    if table_format(files[0]) == "parquet":
+        return SplitTable(_read_parquet(split, files), False)
+    tables = [read_file(file, options) for file in files]
+    names = tables[0].table.column_names
+    problems = [
+        Problem(
+            file.name,
+            f"must have the columns of {files[0].name}",
+            quoted(read.table.column_names),
+            f"They are {quoted(names)}.",
+        )
+        for file, read in zip(files, tables, strict=True)
+        if set(read.table.column_names) != set(names)
+    ]
+    if problems:
+        raise InputError(problems)
+    table = _concatenated([read.table.select(names) for read in tables])
+    if len(table) == 0:
+        raise InputError(Problem(f"The {split} split", "must hold at least one example"))
+    return SplitTable(
+        Dataset(InMemoryTable(table)),
+        tables[0].is_text,
+        tuple(note for read in tables for note in read.notes),
+        {name: doubt for read in tables for name, doubt in read.doubts.items()},
+        next((read.header_doubt for read in tables if read.header_doubt), None),
+    )
+
+
+def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        types = {
+            name: list(dict.fromkeys(str(table.field(name).type) for table in tables))
+            for name in tables[0].column_names
+        }
+        mixed = ", ".join(
+            f"{name!r} of types {' and '.join(kinds)}" for name, kinds in types.items() if len(kinds) > 1
+        )
+        raise InputError(
+            Problem("The files of a split", "must have columns of the same types", mixed)
+        ) from error
+
+
+def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
+    place = ", ".join(file.name for file in files)
+    try:
+        builder = load_dataset_builder(
+            "parquet", data_files={split: [glob.escape(str(file)) for file in files]}
+        )
+        builder.download_and_prepare()
+        if builder.info.splits[split].num_examples > 0:  # as_dataset refuses an empty split
+            return builder.as_dataset(split)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise unreadable(error, place, "must be readable as parquet") from error
+    raise InputError(Problem(f"The {split} split", "must hold at least one example"))
+
+
+def unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
+    """Return an InputError for what a reader raised. A full disk is no wrong input and is raised as it is."""
+    cause = _first_cause(error)
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise cause
+    first_line = next(iter(str(cause).strip().splitlines()), "")
+    return InputError(Problem(place, rule, f"{type(cause).__name__}: {first_line}".rstrip(".: "), repair))
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

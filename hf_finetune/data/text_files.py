@@ -1,0 +1,158 @@
+"""Text files opened in their encoding: stated, told by a byte-order mark, or UTF-8, and never guessed."""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TextIO, cast
+
+from hf_finetune.data.table_options import TableOptions
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["open_text_file"]
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SUGGESTED = ("cp1252", "cp1250", "cp1251", "gbk", "shift_jis")
+"""Encodings of office programs by region, offered for a file that is not UTF-8."""
+_OTHER_FILES = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or give it the suffix .xlsx."),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "Save it as .xlsx or .csv."),
+    (b"PAR1", "a Parquet file", "Give it the suffix .parquet."),
+    (b"%PDF", "a PDF document", ""),
+    (b"BZh", "a bzip2 archive", "Unpack it, or compress it with gzip."),
+    (b"\xfd7zXZ", "an xz archive", "Unpack it, or compress it with gzip."),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "Unpack it, or compress it with gzip."),
+    (b"version https://git-lfs", "a Git LFS pointer, not the data", "Fetch the data with `git lfs pull`."),
+    (b"<!doctype html", "an HTML page", "Download the file itself, not the page that shows it."),
+    (b"<html", "an HTML page", "Download the file itself, not the page that shows it."),
+)
+_GZIP = b"\x1f\x8b"
+_HEAD = 65536
+
+
+@contextmanager
+def open_text_file(file: Path, options: TableOptions) -> Iterator[tuple[TextIO, str, tuple[str, ...]]]:
+    """Open a text file, compressed with gzip or not, with its line ends as they are.
+
+    Args:
+        file: The file.
+        options: Its encoding, if that is known.
+
+    Yields:
+        The text from its start on, its encoding, and notes.
+
+    Raises:
+        InputError: If the file is of another kind, or if it cannot be decoded, then or while it is read.
+    """
+    try:
+        with _open_bytes(file) as raw:
+            head = raw.read(_HEAD)
+        other = next((entry for entry in _OTHER_FILES if head.lower().startswith(entry[0].lower())), None)
+        if other is not None:
+            raise InputError(Problem(file.name, "must be a text file", other[1], other[2]))
+        encoding = _encoding(file, head, options)
+        plain = encoding in ("utf-8", "utf-8-sig")
+        with _open_bytes(file) as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as text:
+            yield text, encoding, () if plain else (f"{file.name} was read as {encoding}.",)
+    except UnicodeError as error:
+        raise InputError(_undecodable(file, encoding)) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(_damaged_gzip(file, error)) from error
+
+
+def _open_bytes(file: Path) -> IO[bytes]:
+    with file.open("rb") as raw:
+        compressed = raw.read(2) == _GZIP
+    return cast(IO[bytes], gzip.open(file)) if compressed else file.open("rb")
+
+
+def _encoding(file: Path, head: bytes, options: TableOptions) -> str:
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    stated = options.encoding
+    if marked is not None:
+        if stated is not None and not options.fallback and _family(stated) != _family(marked):
+            value = f"{stated!r}, but the byte-order mark of {_family(marked)}"
+            raise InputError(Problem("data.encoding", f"must be the encoding of {file.name}", value))
+        return marked
+    if stated is not None and not (options.fallback and _is_utf8(file)):
+        return stated
+    if b"\x1b$" in head:
+        rule = "must be readable as UTF-8"
+        repair = "Set data.encoding: iso2022_jp, or save it again as UTF-8."
+        raise InputError(Problem(file.name, rule, "escape sequences of ISO-2022-JP", repair))
+    zeros = [head[start::2].count(0) for start in (0, 1)]
+    if len(head) > 3 and min(zeros) == 0 and max(zeros) > 0.3 * len(head) / 2:
+        likely = "utf-16-be" if zeros[0] else "utf-16-le"
+        value = "a NUL byte in every other place, as in UTF-16"
+        repair = f"Set data.encoding: {likely}, or save it again as UTF-8."
+        raise InputError(Problem(file.name, "must be readable as UTF-8", value, repair))
+    return "utf-8"
+
+
+def _family(encoding: str) -> str:
+    """Return the encoding without its byte order or mark."""
+    name = codecs.lookup(encoding).name
+    return next((family for family in ("utf-8", "utf-16", "utf-32") if name.startswith(family)), name)
+
+
+def _is_utf8(file: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with _open_bytes(file) as raw:
+            while chunk := raw.read(1 << 20):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error):
+        return False
+    return True
+
+
+def _undecodable(file: Path, encoding: str) -> Problem:
+    """Name the first line that cannot be decoded, and show how other encodings read it."""
+    rule = f"must be readable as {encoding.upper().removesuffix('-SIG')}"
+    with _open_bytes(file) as raw:
+        number, line = next(
+            ((number, line) for number, line in enumerate(raw, start=1) if not _decodes(line, encoding)),
+            (0, b""),
+        )
+    if encoding not in ("utf-8", "utf-8-sig"):
+        return Problem(file.name, rule, "other bytes", "Set data.encoding, or save it again as UTF-8.")
+    readings = {name: _excerpt(line, name) for name in _SUGGESTED}
+    shown = ", ".join(f"{name} reads {reading!r}" for name, reading in readings.items() if reading)
+    repair = "Save it again as UTF-8, or set data.encoding"
+    return Problem(
+        file.name, rule, f"other bytes in line {number}", f"{repair}: {shown}." if shown else f"{repair}."
+    )
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _excerpt(line: bytes, encoding: str) -> str | None:
+    """Return the text around the first byte beyond ASCII as an encoding reads it; None if it cannot be."""
+    try:
+        text = line.decode(encoding).strip()
+    except UnicodeError:
+        return None
+    place = next((index for index, character in enumerate(text) if ord(character) > 127), None)
+    if place is None or any(not character.isprintable() for character in text if character != "\t"):
+        return None
+    return text[max(0, place - 8) : place + 8]
+
+
+def _damaged_gzip(file: Path, error: Exception) -> Problem:
+    return Problem(file.name, "must be a whole gzip file", f"{type(error).__name__}: {error}".rstrip("."))

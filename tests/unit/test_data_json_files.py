@@ -1,0 +1,108 @@
+"""JSON files in all the forms that pandas writes, and what else is called .json."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from hf_finetune.data.json_files import holds_no_table
+from hf_finetune.data.table_files import read_file
+from hf_finetune.errors import InputError
+
+ROWS = [{"text": "good", "label": "01"}, {"text": "bad", "label": "1"}, {"text": "so", "label": "01"}]
+COLUMNS = {"text": ["good", "bad", "so"], "label": ["01", "1", "01"]}
+
+
+def columns(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_file(path).table.to_pydict()
+
+
+def problem(path, content):
+    with pytest.raises(InputError) as error:
+        columns(path, content)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("index", [None, ["x1", "x2", "x3"], [10, 20, 30]])
+@pytest.mark.parametrize("orient", ["records", "columns", "index", "split", "table"])
+def test_the_forms_of_pandas(tmp_path, orient, index):
+    frame = pd.DataFrame(ROWS, index=index)
+    found = columns(tmp_path / "r.json", frame.to_json(orient=orient))
+    assert {name: found[name] for name in COLUMNS} == COLUMNS
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.ndjson"])
+def test_lines_and_lists_whatever_the_suffix(tmp_path, name):
+    lines = "\n\n".join(map(json.dumps, ROWS))
+    assert columns(tmp_path / name, lines) == COLUMNS
+    assert columns(tmp_path / name, json.dumps(ROWS)) == COLUMNS
+    assert columns(tmp_path / name, "\ufeff" + json.dumps(ROWS, indent=1)) == COLUMNS
+
+
+def test_objects_that_hold_a_list(tmp_path):
+    file = tmp_path / "r.json"
+    assert columns(file, {"version": "1", "data": ROWS}) == COLUMNS
+    assert columns(file, COLUMNS) == COLUMNS
+    found = columns(file, {"train": ROWS[:2], "test": ROWS[2:]})
+    assert found == {**COLUMNS, "split": ["train", "train", "test"]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"name": "package", "version": "1"},
+        {"0": "cat", "1": "dog"},
+        ["cat", "dog"],
+        [["a", 1]],
+        3,
+        '"a"',
+        {},
+        [],
+    ],
+)
+def test_other_documents_hold_no_table(tmp_path, content):
+    file = tmp_path / "r.json"
+    assert problem(file, content).startswith("r.json must hold a table. Got ")
+    assert holds_no_table(file)
+    columns(file, ROWS)
+    assert not holds_no_table(file)
+    file.write_text("{broken")
+    assert not holds_no_table(file)
+
+
+def test_what_is_wrong_is_named_by_its_line(tmp_path):
+    assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n{"text": "b}\n') == (
+        "r.jsonl must be readable as json. Got Unterminated string starting at in line 2. "
+        "Each line of a jsonl file is a JSON object; a json file holds a list of them."
+    )
+    assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n["b"]\n') == (
+        "r.jsonl must hold a JSON object on each line. Got a list of texts in line 2."
+    )
+    assert "the key 'text' stands twice in an object" in problem(
+        tmp_path / "r.jsonl", '{"text": "a", "text": "b"}\n{}\n'
+    )
+    assert problem(tmp_path / "r.json", "[" * 100_000).startswith("r.json must be readable as json. Got ")
+
+
+def test_values_keep_the_types_that_all_rows_share(tmp_path):
+    file = tmp_path / "r.jsonl"
+    rows = [
+        {"a": 1, "b": "2020-01-01", "c": True, "d": ["x"]},
+        {"a": 2.5, "b": "01", "c": None, "d": []},
+        {"e": 1},
+    ]
+    assert columns(file, "\n".join(map(json.dumps, rows))) == {
+        "a": [1.0, 2.5, None], "b": ["2020-01-01", "01", None], "c": [True, None, None], "d": [["x"], [], None],
+        "e": [None, None, 1],
+    }  # fmt: skip
+    assert columns(file, '{"a": 1}\n{"a": "01"}\n') == {"a": ["1", "01"]}
+    assert read_file(file).notes == (
+        "r.jsonl: the values of 'a' are of several types, so they are read as texts.",
+    )
+    assert problem(file, '{"a": ["x"]}\n{"a": "y"}\n') == (
+        "r.jsonl must hold values of one type in 'a'. Got others in examples 0 and 1."
+    )
+    assert problem(file, '{"a": "x"}\n{"a": "\\ud800"}\n') == (
+        "r.jsonl must hold text that is valid Unicode. Got half of a surrogate pair in 'a', example 1."
+    )
