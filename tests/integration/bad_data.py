@@ -36,20 +36,20 @@ CASES = [
     ),
     Case(
         "data in a file of an unknown format",
-        "run text.yaml data=reviews.xlsx",
+        "run text.yaml data=reviews.ods",
         (
             "Problem:\n"
-            "  data.path must be a file of a known format. Got './reviews.xlsx'. Known: csv, json, "
-            "jsonl, parquet."
+            "  data.path must be a file of a known format. Got './reviews.ods'. Known: csv, tsv, json, "
+            "jsonl (also with .gz), parquet, xlsx."
         ),
-        copy("reviews.csv", "reviews.xlsx"),
+        copy("reviews.csv", "reviews.ods"),
     ),
     Case(
         "a folder without data",
         "run recipe.yaml data=vit",
         (
             "2 problems:\n"
-            "  data.path must hold class folders of images, or csv, json, jsonl or parquet files, "
+            "  data.path must hold class folders of images, or csv, tsv, json, jsonl, parquet or xlsx files, "
             "or a dataset saved by save_to_disk. Got './vit'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
             "Got './vit'. It has no config.json."
@@ -89,9 +89,8 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must be readable as csv. Got ParserError: Error tokenizing data. C "
-            "error: Expected 2 fields in line 14, saw 4. Every row must have as many cells as the "
-            "first; a cell with a comma in it stands in quotes."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 4. A cell with ',' "
+            "in it stands in quotes; data.separator states another separator."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),
     ),
@@ -100,8 +99,8 @@ CASES = [
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
-            "  reviews.jsonl must be readable as json. Got ArrowInvalid: JSON parse error: Invalid "
-            "encoding in string. in row 1. Each line of a jsonl file is a JSON object; a json file "
+            "  reviews.jsonl must be readable as json. Got Unterminated string starting at "
+            "in line 2. Each line of a jsonl file is a JSON object; a json file "
             "holds a list of them."
         ),
         rows("reviews.jsonl", '{"text": "a film", "label": "good"}', '{"text": "a fi'),
