@@ -173,7 +173,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
     empty: list[str] = []
     unlabelled: list[str] = []
     for class_folder in folder.folders:
-        place = _relative(class_folder.path, root)
+        place = _relative(class_folder.shown, root)
         inner = [below for below in class_folder.walk() if below.examples]
         problems += _unreadable(class_folder, root, plural)
         if inner and class_folder.name.lower() in _UNLABELLED:
@@ -184,7 +184,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
             problems += _splits_within(inner, class_folder, root) if labelling.nested == "join" else []
             for below in inner:
                 named = class_folder if labelling.nested == "top" else below
-                label = unicodedata.normalize("NFC", named.path.relative_to(folder.path).as_posix())
+                label = unicodedata.normalize("NFC", named.shown.relative_to(folder.shown).as_posix())
                 files += [LabelledFile(path, label) for path in below.examples]
         else:
             problems += _splits_within(inner, class_folder, root) or [
@@ -196,7 +196,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
             "Move them into the folder of their class.",
         )
         shown = quoted(path.name for path in folder.examples)
-        problems.append(Problem(_relative(folder.path, root), rule, shown, repair))
+        problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
     notes = [
         f"Folders without {plural} are no classes: {quoted(empty)}." if empty else "",
         f"Folders whose name says that they have no labels were not read: {quoted(unlabelled)}. Rename one that is "
@@ -213,13 +213,13 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
 
 def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, plural: str) -> Problem:
     below = [folder for folder in inner if folder is not class_folder]
-    joined = _relative(below[0].path, root)
+    joined = _relative(below[0].shown, root)
     repair = (
         f"Set data.nested: join to make each folder a class of its own ({joined!r}), data.nested: top to make the "
-        f"outer folder the class ({_relative(class_folder.path, root)!r}), or move them up."
+        f"outer folder the class ({_relative(class_folder.shown, root)!r}), or move them up."
     )
     shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
-    place = _relative(class_folder.path, root)
+    place = _relative(class_folder.shown, root)
     return Problem(place, f"must hold its {plural} itself, not in folders below", shown, repair)
 
 
@@ -229,9 +229,9 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     if len({split_name(folder.name) for folder in below} - {None}) < 2:
         return []
     rule = "must lie in the folder of its split, not the other way round"
-    shown = quoted(_relative(folder.path, root) for folder in below)
+    shown = quoted(_relative(folder.shown, root) for folder in below)
     repair = f"Move them, for example to '{below[0].name}/{class_folder.name}'."
-    return [Problem(_relative(class_folder.path, root), rule, shown, repair)]
+    return [Problem(_relative(class_folder.shown, root), rule, shown, repair)]
 
 
 def _unreadable(folder: Folder, root: Folder, plural: str) -> list[Problem]:
@@ -241,7 +241,7 @@ def _unreadable(folder: Folder, root: Folder, plural: str) -> list[Problem]:
     return [
         problem
         for below in folder.walk()
-        for problem in unreadable_problems(_relative(below.path, root), [*below.examples, *below.others])
+        for problem in unreadable_problems(_relative(below.shown, root), [*below.examples, *below.others])
     ]
 
 
@@ -283,14 +283,14 @@ def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]
         notes.append(
             f"Hidden files and folders were not read: {shown}. Rename them without the dot to use them."
         )
-    if root.links.targets:
-        first, target = next(iter(sorted(root.links.targets.items())))
-        count = len(root.links.targets)
-        more = f" and {count - 1} more" if count > 1 else ""
-        notes.append(
-            f"Links that lead out of {str(root.path)!r} were followed: "
-            f"{_relative(first, root)!r} to {str(target)!r}{more}."
-        )
+    for rule, links in (
+        (f"Links that lead out of {str(root.path)!r}", root.links.outside),
+        ("Links that were saved as text files, as git does where links are off,", root.links.saved),
+    ):
+        if links:
+            link, target = min(links.items())
+            more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+            notes.append(f"{rule} were followed: {_relative(link, root)!r} to {str(target)!r}{more}.")
     return notes
 
 

@@ -8,25 +8,28 @@ from pathlib import Path
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["Folder", "OutsideLinks"]
+__all__ = ["Folder", "FollowedLinks", "saved_link_target"]
 
 # Written by file managers and archivers, never by a person.
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 _MOST_VISITS = 1000
+_LONGEST_LINK = 4096
 
 
 @dataclass
-class OutsideLinks:
-    """Links that were followed to a place outside the folder that a tree begins with.
+class FollowedLinks:
+    """Links that were followed, other than those within the folder that a tree begins with.
 
     Attributes:
         root: That folder, without links.
-        targets: The place that each of these links leads to.
+        outside: The place that each link leads to which leads out of it.
+        saved: The place that each link leads to which is a text file, as git writes it where links are off.
         visits: How often each folder below a link was read, by its path without links.
     """
 
     root: Path
-    targets: dict[Path, Path] = field(default_factory=dict)
+    outside: dict[Path, Path] = field(default_factory=dict)
+    saved: dict[Path, Path] = field(default_factory=dict)
     visits: dict[Path, int] = field(default_factory=dict)
 
 
@@ -36,28 +39,30 @@ class Folder:
 
     Attributes:
         path: Its path, as it is reached.
+        shown: The same, with the name of a link that is a text file in the place of its target.
         suffixes: Endings of the files that are examples, in lower case, with their dot.
         real: Its path without links.
         above: The folders that it lies in, from the root of the tree on, without links.
-        links: The links that lead out of the tree.
+        links: The links that were followed.
     """
 
     path: Path
+    shown: Path
     suffixes: frozenset[str]
     real: Path
     above: tuple[Path, ...]
-    links: OutsideLinks
+    links: FollowedLinks
 
     @staticmethod
     def open(path: Path, suffixes: frozenset[str]) -> "Folder":
         """Return the tree that begins at a folder, which may itself be a link."""
         real = Path(os.path.realpath(path))
-        return Folder(path, suffixes, real, (), OutsideLinks(real))
+        return Folder(path, path, suffixes, real, (), FollowedLinks(real))
 
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return self.path.name
+        return self.shown.name
 
     @property
     def folders(self) -> tuple["Folder", ...]:
@@ -116,19 +121,30 @@ class Folder:
                 rule = "must hold names in UTF-8 only"
                 problems.append(Problem(str(self.path), rule, repr(entry.name), "Rename this entry."))
                 continue
-            real = self._follow(path) if entry.is_symlink() else self.real / entry.name
-            if _is_folder(entry):
-                if entry.is_symlink() and real in (*self.above, self.real):
+            target = path if _is_folder(entry) else None
+            if target is None and not is_example and (saved := saved_link_target(path)) and saved.is_dir():
+                target = self.links.saved[path] = saved
+            if target is not None:
+                real = (
+                    self._follow(path, target)
+                    if entry.is_symlink() or target != path
+                    else self.real / entry.name
+                )
+                if real in (*self.above, self.real):
                     rule = "must not be a link to a folder that it lies in"
                     problems.append(Problem(str(path), rule, f"a link to '{real}'", "Remove the link."))
                 else:
                     self._count_visit(path, real)
-                    folders.append(Folder(path, self.suffixes, real, (*self.above, self.real), self.links))
+                    above = (*self.above, self.real)
+                    shown = self.shown / entry.name
+                    folders.append(Folder(target, shown, self.suffixes, real, above, self.links))
             elif entry.is_symlink() and not path.exists() and not is_example:
                 rule = "must be a link to something that exists"
-                target = f"a link to '{path.readlink()}'"
-                problems.append(Problem(str(path), rule, target, "Mend the link or remove it."))
+                value = f"a link to '{path.readlink()}'"
+                problems.append(Problem(str(path), rule, value, "Mend the link or remove it."))
             elif is_example and (entry.is_symlink() or entry.is_file()):
+                if entry.is_symlink():
+                    self._follow(path, path)
                 examples.append(path)
             else:
                 others.append(path)
@@ -144,10 +160,10 @@ class Folder:
         except OSError:
             return False
 
-    def _follow(self, link: Path) -> Path:
-        real = Path(os.path.realpath(link))
-        if not real.is_relative_to(self.links.root):
-            self.links.targets[link] = real
+    def _follow(self, link: Path, target: Path) -> Path:
+        real = Path(os.path.realpath(target))
+        if not real.is_relative_to(self.links.root) and link not in self.links.saved:
+            self.links.outside[link] = real
         return real
 
     def _count_visit(self, path: Path, real: Path) -> None:
@@ -156,6 +172,22 @@ class Folder:
         if self.links.visits[real] > _MOST_VISITS:
             rule = f"must not be reached along more than {_MOST_VISITS} links"
             raise InputError(Problem(str(real), rule, f"for example '{path}'", "Remove some of these links."))
+
+
+def saved_link_target(file: Path) -> Path | None:
+    """Return what a link leads to that was saved as a text file, as git does where links are off; None for others.
+
+    Args:
+        file: A file that holds a path and nothing else.
+    """
+    try:
+        if not file.is_file() or not 0 < file.stat().st_size <= _LONGEST_LINK:
+            return None
+        written = file.read_bytes().decode()
+        target = Path(os.path.normpath(file.parent / written))
+        return target if "\n" not in written and target != file and target.exists() else None
+    except (OSError, ValueError):  # no text, no path, or not to be read
+        return None
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,5 +1,6 @@
 """Pictures and texts that are files of their own, as one Dataset for each split."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def load_texts(found: FolderExamples, root: Path) -> LoadedFolders:
             columns, features = _label_column(files)
             features = Features({"text": Value("string"), **features})
             splits[split] = Dataset.from_dict({"text": texts, **columns}, features=features)
-            names[split] = tuple(file.path.relative_to(root).as_posix() for file in files)
+            names[split] = tuple(Path(os.path.relpath(file.path, root)).as_posix() for file in files)
     if len(problems) > MOST_SHOWN:
         more = Problem("The data", "must hold files that can be read", f"{len(problems) - MOST_SHOWN} more")
         problems = [*problems[:MOST_SHOWN], more]

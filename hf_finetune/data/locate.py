@@ -10,7 +10,7 @@ from typing import Literal
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
 from hf_finetune.data.class_folders import FolderExamples, Labelling, find_folder_examples
-from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.folder_tree import Folder, saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.locate_files import names_split, split_files, usable_files
 from hf_finetune.data.metadata import METADATA
@@ -62,6 +62,10 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
     local = Path(path).expanduser().absolute()
     if local.is_dir():
         return _locate_folder(local, modality, labelling)
+    if (target := saved_link_target(local)) is not None and target.is_dir():
+        note = f"{path!r} is a link that was saved as a text file; it was followed to {str(target)!r}."
+        found = _locate_folder(target, modality, labelling)
+        return replace(found, notes=(note, *found.notes))
     if local.is_file():
         return _locate_file(local)
     if _may_be_hub_id(path):

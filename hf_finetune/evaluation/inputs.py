@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from hf_finetune.data.folder_tree import saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
 from hf_finetune.data.picture_paths import files_below
 from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
@@ -72,7 +73,7 @@ def _open(
     if not given.strip():
         raise InputError(_nothing())
     image = task == "image-classification"
-    path = Path(given)
+    path = (saved_link_target(Path(given)) if image else None) or Path(given)
     ending = path.suffix.lower()
     is_table = table_format(path) is not None
     if "text_pair" in named and not (is_table and _is(path.is_file)):

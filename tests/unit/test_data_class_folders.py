@@ -29,6 +29,11 @@ def link(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def labels_of(source):
     """Return the label of each file of each split, by its path from the root."""
     found = {}
@@ -209,6 +214,28 @@ def test_links_that_lead_nowhere(tmp_path):
     )
 
 
+def test_links_that_git_saved_as_text_files(tmp_path):
+    touch(tmp_path / "real", "bird/1.png", "split/bird/3.png", "split/cat/4.png")
+    root = touch(tmp_path / "photos", "train/cat/1.png", "train/cat/LICENSE")
+    write(root / "train/bird", "../../real/bird")
+    write(root / "test", str(tmp_path / "real/split"))
+    write(root / "notes", "nothing/of this")
+    write(root / "train/more", ".\n")
+    write(tmp_path / "link", "photos")
+    for path in (root, tmp_path / "link"):
+        source = images(path)
+        assert labels_of(source) == {
+            ("train", "../real/bird/1.png"): "bird", ("train", "train/cat/1.png"): "cat",
+            ("test", "../real/split/bird/3.png"): "bird", ("test", "../real/split/cat/4.png"): "cat",
+        }  # fmt: skip
+        assert source.notes[-1] == (
+            "Links that were saved as text files, as git does where links are off, were followed: 'test' to "
+            f"'{tmp_path}/real/split' and 1 more."
+        )
+    write(root / "train/cat/again", "../../train")
+    assert "train/cat/again must not be a link to a folder that it lies in." in refusal(root, nested="join")
+
+
 # --- Nested and wrapped folders ------------------------------------------------------------------------------------
 
 
@@ -354,11 +381,6 @@ def test_every_text_that_cannot_be_read_is_named(tmp_path):
 
 
 # --- Metadata files ------------------------------------------------------------------------------------------------
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def test_flat_splits_with_metadata(tmp_path):
