@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.patterns import PatternError, matching
 
 __all__ = ["labels_from_names", "suggested_pattern"]
 
@@ -37,8 +38,11 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
         rule = "must have one group, or one called label"
         repair = r"For example '^(.+?)[._]\d+'."
         raise InputError(Problem(PLACE, rule, f"{pattern!r}, which has {compiled.groups}", repair))
-    found = [compiled.search(name) for name in names]
-    labels = [match[group] if match is not None else None for match in found]
+    try:
+        found = matching(pattern, names)
+    except PatternError as error:
+        raise InputError(Problem(PLACE, str(error), repr(pattern))) from error
+    labels = [found[name][group] if name in found else None for name in names]
     missing = [name for name, label in zip(names, labels, strict=True) if not label]
     if missing:
         value = f"{pattern!r}, which finds no label in {quoted(missing)}"

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.patterns import PatternError, matching
+from hf_finetune.recipe.rules import shown
 
 __all__ = ["describe_layers", "ends_with", "target_layers"]
 
@@ -104,12 +106,15 @@ def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
     problems = []
     for entry in target:
         try:
-            pattern = re.compile(entry[1:-1]) if re.fullmatch("/.+/", entry) else None
-        except re.error as error:
-            rule = f"must hold a valid regular expression ({error})"
-            problems.append(Problem(PLACE, rule, repr(entry)))
+            is_pattern = len(entry) > 2 and entry.startswith("/") and entry.endswith("/")
+            matched = (
+                matching(entry[1:-1], layers)
+                if is_pattern
+                else [name for name in layers if ends_with(name, [entry])]
+            )
+        except PatternError as error:
+            problems.append(Problem(PLACE, str(error), shown(entry)))
             continue
-        matched = [name for name in layers if (pattern.search(name) if pattern else ends_with(name, [entry]))]
         if not matched:
             rule = "must match at least one linear or plain convolutional layer of the backbone"
             repair = nearest(entry.strip("/"), ["auto", "all-linear", *_endings(layers)])

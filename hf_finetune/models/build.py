@@ -28,6 +28,8 @@ from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.recipe.patterns import PatternError, matching
+from hf_finetune.recipe.rules import shown
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
 
@@ -292,11 +294,7 @@ def _account_for_weights(
     allow_missing: Sequence[str],
 ) -> str:
     """Refuse a checkpoint with gaps. Returns what was left out of it because this model has no use for it."""
-    allowed = [re.compile(pattern) for pattern in allow_missing]
-
-    def is_allowed(name: str) -> bool:
-        return any(pattern.search(name) for pattern in allowed)
-
+    is_allowed = _allowed(allow_missing, info).__contains__
     missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
     mismatched = [
         entry
@@ -337,6 +335,19 @@ def _account_for_weights(
     if problems:
         raise InputError(problems)
     return _some(spent) if spent else ""
+
+
+def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
+    """Return the names of missing and unexpected weights that the recipe allows."""
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    names = {*info["missing_keys"], *info["unexpected_keys"], *mismatched}
+    allowed: set[str] = set()
+    for index, pattern in enumerate(allow_missing):
+        try:
+            allowed.update(matching(pattern, names))
+        except PatternError as error:
+            raise InputError(Problem(f"model.allow_missing[{index}]", str(error), shown(pattern))) from error
+    return allowed
 
 
 def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:

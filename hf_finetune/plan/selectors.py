@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.plan.layers import Layout
+from hf_finetune.recipe.patterns import PatternError, matching
+from hf_finetune.recipe.rules import shown
 
 __all__ = ["select"]
 
@@ -65,13 +67,12 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
     if layers := LAYERS.fullmatch(part):
         return _in_groups(layout, _slice(layers, head, part, place))
     if len(part) > 2 and part.startswith("/") and part.endswith("/"):
+        bare_names = [parameter.bare_name for parameter in layout.parameters]
         try:
-            pattern = re.compile(part[1:-1])
-        except re.error as error:
-            raise InputError(
-                Problem(place, f"must hold a valid regular expression ({error})", repr(part))
-            ) from error
-        return {parameter.name for parameter in layout.parameters if pattern.search(parameter.bare_name)}
+            matched = matching(part[1:-1], bare_names)
+        except PatternError as error:
+            raise InputError(Problem(place, str(error), shown(part))) from error
+        return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}
     raise InputError(
         Problem(place, "must be a selector", repr(part), f"{nearest(part, _words(layout))} {_forms(layout)}")
     )

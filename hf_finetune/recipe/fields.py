@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.patterns import PatternError, check_pattern
 from hf_finetune.recipe.rules import shown
 
 __all__ = [
@@ -153,9 +154,9 @@ def _argument(value: Any) -> Any:
 
 def _regular_expression(value: Any) -> Any:
     try:
-        re.compile(value if isinstance(value, str) else "")
-    except re.error as error:
-        raise _refuse(f"must be a regular expression ({error})", value) from error
+        check_pattern(value if isinstance(value, str) else "")
+    except PatternError as error:
+        raise _refuse(str(error), value) from error
     return value
 
 

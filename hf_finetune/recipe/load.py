@@ -14,7 +14,7 @@ from hf_finetune.recipe.problems import problems_of
 from hf_finetune.recipe.rules import rule_problems, shown
 from hf_finetune.recipe.schema import Recipe, SpeedSpec
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
-from hf_finetune.recipe.yaml_text import read_yaml, write_yaml
+from hf_finetune.recipe.yaml_text import MOST_BYTES, read_yaml, write_yaml
 
 __all__ = [
     "copy_recipe",
@@ -300,9 +300,18 @@ def _nearest_shipped(name: str) -> str:
     return nearest(name, names)
 
 
+def _size_of(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes" if path.is_file() else "an endless one"
+
+
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            rule = f"must be a recipe of at most {MOST_BYTES:,} bytes"
+            raise InputError(Problem(str(path), rule, _size_of(path), "Is it another file?"))
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(Problem(str(path), "must be readable", error.strerror or str(error))) from error
     except UnicodeDecodeError as error:

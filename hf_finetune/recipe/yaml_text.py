@@ -10,7 +10,12 @@ import yaml
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.rules import shown
 
-__all__ = ["read_yaml", "write_yaml"]
+__all__ = ["MOST_BYTES", "MOST_VALUES", "read_yaml", "write_yaml"]
+
+MOST_BYTES = 1_000_000
+"""Size of a recipe file. Those that people write have a few thousand."""
+MOST_VALUES = 50_000
+"""Keys and values of a recipe, those behind aliases (*name) counted as often as they are used."""
 
 # YAML 1.2 core schema; PyYAML implements YAML 1.1, where a float needs a point and its exponent a sign
 EXPONENT_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
@@ -18,12 +23,27 @@ FLOAT_TAG = "tag:yaml.org,2002:float"
 MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
+LONGEST_NUMBER = 14_000
+"""Bits of a whole number. Python refuses to print one of more than 4,300 digits."""
+
+
+class TooManyValuesError(Exception):
+    """A document with more values than a recipe has; the rest of it is not read."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that remembers repeated keys and reads 1e-3 as a float."""
+    """SafeLoader that remembers repeated keys, reads 1e-3 as a float, and stops at ``MOST_VALUES``."""
 
     def __init__(self, text: str):
         super().__init__(text)
+        self.values = 0
         self.repeated: list[tuple[Any, int, int]] = []  # key, its line, the line of the first; counted from 1
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.values += 1
+        if self.values > MOST_VALUES:
+            raise TooManyValuesError
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[Any, int] = {}
@@ -37,7 +57,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
+            if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
+                raise ValueError("too long")
+            return value
         except (ValueError, KeyError, AttributeError) as error:  # 2024-13-45, !!bool maybe, !!timestamp today
             kind = node.tag.rpartition(":")[2]
             raise yaml.constructor.ConstructorError(
@@ -68,12 +91,17 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
     """
     try:
         loader = _Loader(text)
-        value = loader.get_single_data()
+        node = loader.get_single_node()
+        if node is not None:
+            _check_size(node, origin)
+        value = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise InputError(_syntax_problem(error, text, origin)) from error
     except yaml.reader.ReaderError as error:
         place = f"{origin}, character {error.position + 1}"
         raise InputError(Problem(place, "must be printable text", shown(chr(error.character)))) from error
+    except TooManyValuesError as error:
+        raise InputError(Problem(origin, f"must hold at most {MOST_VALUES:,} values", "more")) from error
     except RecursionError as error:
         raise InputError(Problem(origin, "must be nested less deeply")) from error
     repeated = [
@@ -85,6 +113,37 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
         for key, line, first in sorted(loader.repeated, key=itemgetter(1))
     ]
     return value, repeated
+
+
+def _check_size(root: yaml.Node, origin: str) -> None:
+    """Check how many values a document has once its aliases are written out, without writing them out.
+
+    Raises:
+        InputError: If there are more than ``MOST_VALUES``, or a value is inside itself.
+    """
+    sizes: dict[int, int | None] = {}  # None while the node's children are counted
+
+    def size(node: yaml.Node) -> int:
+        key = id(node)
+        if key in sizes:
+            known = sizes[key]
+            if known is None:
+                place = f"{origin}, line {node.start_mark.line + 1}"
+                raise InputError(Problem(place, "must not hold itself by an alias (*name)"))
+            return known
+        sizes[key] = None
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        total = 1 + sum(map(size, children))
+        sizes[key] = total
+        return total
+
+    if (values := size(root)) > MOST_VALUES:
+        rule = f"must hold at most {MOST_VALUES:,} values, those of aliases (*name) counted at each use"
+        raise InputError(Problem(origin, rule, f"{values:.3g}" if values > 10**9 else f"{values:,}"))
 
 
 def write_yaml(value: Any) -> str:

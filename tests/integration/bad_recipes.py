@@ -261,7 +261,7 @@ CASES = [
         "run recipe.yaml model.allow_missing='[(head]'",
         (
             "Problem:\n"
-            "  model.allow_missing[0] must be a regular expression (missing ), unterminated "
+            "  model.allow_missing[0] must hold a valid regular expression (missing ), unterminated "
             "subpattern at position 0). Got '(head'."
         ),
     ),

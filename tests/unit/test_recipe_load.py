@@ -153,11 +153,11 @@ def test_a_folder_is_no_recipe():
 
 
 def test_a_file_that_may_not_be_read(monkeypatch):
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
     write(GOOD)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert said("mine.yaml") == "mine.yaml must be readable. Got Permission denied."
 
 

@@ -65,7 +65,7 @@ SINGLE = [
     (stage(compress=0.3, carry_optimizer=True), "stages[1].carry_optimizer must be left out when compress makes the model narrower. Got True. The state of the optimizer has the shapes of before."),
     (image(model={"path": "x", "adapter": "lora"}, stages=[{**STAGE, "train": "lora", "compress": 0.3}]), "stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter fits the checkpoint as it is: prune the merged model in a run of its own."),
     (image(stages=[{**STAGE, "compress": {"prune": 0.5, "method": "unstructured"}}, {**STAGE, "train": "all", "compress": {"prune": 0.5, "method": "unstructured"}}]), "stages[1].compress.prune must be above 0.5, the fraction of the weights that are 0 already. Got 0.5."),
-    (image(model={"path": "x", "allow_missing": ["head", "("]}), "model.allow_missing[1] must be a regular expression (missing ), unterminated subpattern at position 0). Got '('."),
+    (image(model={"path": "x", "allow_missing": ["head", "("]}), "model.allow_missing[1] must hold a valid regular expression (missing ), unterminated subpattern at position 0). Got '('."),
     (image(model={"path": "x", "trust_remote_code": "yes"}), "model.trust_remote_code must be true or false. Got 'yes'."),
     (image(model={"pth": "x", "path": "x"}), "model.pth must be a known field. Got 'pth'. Nearest: 'path'."),
     (image(data={"path": "x", "encoding": "utf-99"}), "data.encoding must be the name of an encoding that Python knows. Got 'utf-99'. For example utf-8, cp1252, gbk."),
