@@ -198,7 +198,7 @@ def evaluate_command(
 ) -> None:
     """Evaluate a finished model on labelled data, through the pipeline that others use."""
     from hf_finetune.progress import counting_bar, quiet_libraries
-    from hf_finetune.tables import print_metrics, print_slices
+    from hf_finetune.tables import grouping, print_metrics, print_slices
 
     quiet_libraries(err)
     from hf_finetune.evaluation.again import evaluate_again
@@ -212,7 +212,8 @@ def evaluate_command(
             progress=advance,
             trust_remote_code=trust_remote_code,
         )
-    print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples")
+    grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
+    print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples{grouped}")
     print_slices(out, result.slices)
 
 

@@ -183,6 +183,8 @@ class RunDisplay:
             if "linear_probe" in baselines:
                 beside.append(f"on frozen features: {_line(baselines['linear_probe'])}")
             console.print(f"Test: {_line(shown)}   ({'; '.join(beside)})", markup=False)
+            for sentence in _beside_baselines(result):
+                console.print(sentence, markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
         trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
@@ -254,6 +256,17 @@ def _line(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(
         f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()
     )
+
+
+def _beside_baselines(result: "RunResult") -> list[str]:
+    """Return a sentence on whether the model is above its baselines; one for each of several tasks."""
+    from hf_finetune.report.verdict import baseline_verdict, leading_metric
+
+    tasks = result.metrics.get("tasks")
+    if not tasks:
+        return [sentence] if (sentence := baseline_verdict(result.metrics, result.headline[0])) else []
+    found = {name: baseline_verdict(task, leading_metric(task) or "") for name, task in tasks.items()}
+    return [f"{name}: {sentence}" for name, sentence in found.items() if sentence]
 
 
 def _rank() -> int:

@@ -15,6 +15,7 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
+from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.compressing import stage_layouts
@@ -108,6 +109,11 @@ class Ready:
     def notes(self) -> tuple[str, ...]:
         """What the person should know of the data."""
         return (*self.data.notes, *(self.target.notes if self.target else ()))
+
+    @property
+    def metric_settings(self) -> MetricSettings:
+        """What some metrics depend on besides labels and scores: the classes and the costs."""
+        return MetricSettings(self.data.label_names, self.recipe.evaluation.costs or {})
 
     @property
     def pretrains(self) -> bool:

@@ -14,6 +14,7 @@ from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
+from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import read_layout
@@ -314,6 +315,6 @@ def _metric_problems(
     if data.validation is None:
         repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."
         return [Problem(place, f"must have a validation split of {name} to look at", repr(metric), repair)]
-    classes = len(data.label_names)
-    problem = metric_problem(own, data.target, place, classes, trust_remote_code=trust_remote_code)
+    settings = MetricSettings(data.label_names)
+    problem = metric_problem(own, data.target, place, settings, trust_remote_code=trust_remote_code)
     return [problem] if problem else []

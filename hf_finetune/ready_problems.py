@@ -7,7 +7,9 @@ from transformers.integrations import get_available_reporting_integrations
 from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import Problem
+from hf_finetune.evaluation.costs import cost_problems
 from hf_finetune.evaluation.metrics import metric_problem
+from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.compressing import has_zeros
 from hf_finetune.processes import is_sharded, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
@@ -49,16 +51,16 @@ def recipe_problems(
 ) -> list[Problem]:
     """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
     problems = _evaluation_problems(recipe, data)
-    classes = len(data.label_names)
+    settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
     for index, name in enumerate(headline):
         place = f"metrics[{index}]"
-        problem = metric_problem(name, data.target, place, classes, trust_remote_code=trust_remote_code)
+        problem = metric_problem(name, data.target, place, settings, trust_remote_code=trust_remote_code)
         problems += [problem] if problem else []
     for place, stage in _settings(recipe):
         metric = stage.best.metric if stage.best else None
         if metric not in (None, "loss"):
             problem = metric_problem(
-                *(str(metric), data.target, f"{place}.best.metric", classes),
+                *(str(metric), data.target, f"{place}.best.metric", settings),
                 trust_remote_code=trust_remote_code,
             )
             problems += [problem] if problem else []
@@ -77,7 +79,8 @@ def recipe_problems(
 
 def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
     """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
-    asked, problems = recipe.evaluation, []
+    asked = recipe.evaluation
+    problems = cost_problems(asked.costs or {}, data.target, data.label_names)
     for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
         if wanted and data.validation is None:
             repair = "Set data.split.validation above 0, or leave it out."

@@ -360,13 +360,14 @@ def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
 
 
 def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
-    target = ready.data.target
+    target, settings = ready.data.target, ready.metric_settings
     wanted = [*ready.headline, *(s.best.metric for s in ready.recipe.stages if s.best and s.best.metric)]
     names = [name for name in dict.fromkeys(wanted) if name != "loss"]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
-        return compute_metrics(names, target, probabilities(logits, target), np.asarray(prediction.label_ids))
+        scores, labels = probabilities(logits, target), np.asarray(prediction.label_ids)
+        return compute_metrics(names, target, scores, labels, settings=settings)
 
     return compute
 

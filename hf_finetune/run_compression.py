@@ -126,7 +126,8 @@ def _judged(ready: Ready, classifier: Classifier) -> dict[str, float | None]:
     if ready.data.test is None:
         return {}
     extra = [name for name in ready.headline if name != "loss"]
-    return _chosen(ready, evaluate_model(classifier, ready.data.test, metrics=extra).metrics)
+    found = evaluate_model(classifier, ready.data.test, metrics=extra, costs=ready.recipe.evaluation.costs)
+    return _chosen(ready, found.metrics)
 
 
 def _chosen(ready: Ready, metrics: Found) -> dict[str, float | None]:

@@ -76,7 +76,9 @@ def score_tasks(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
             names = [*part.headline, *(name[len(prefix) :] for name in asked if name.startswith(prefix))]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             wanted = own.astype(np.float64 if task.target == "regression" else np.int64)
-            found[task.name] = compute_metrics(names, task.target, scores, wanted)
+            found[task.name] = compute_metrics(
+                *(names, task.target, scores, wanted), settings=part.metric_settings
+            )
         return {**_flat(found), MEAN: _mean(found, ready.parts)}
 
     return compute

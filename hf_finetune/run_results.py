@@ -1,7 +1,7 @@
 """What a run leaves when its stages are done: the model as others load it, and how good it is."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.checkpoint import TEMPERATURE, THRESHOLDS, load_classifier
+from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities, without_nan
@@ -38,6 +39,7 @@ __all__ = ["evaluate_run", "finish_model", "measure_baseline", "write_data"]
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
+BASELINE_FOLDER = "baselines"
 SURE = 1e-12
 """Least probability whose logarithm is taken for a logit."""
 
@@ -88,7 +90,8 @@ def _evaluate(ready: Ready, folder: Path, dataset: Any, progress: Progress | Non
         trust_remote_code=ready.trust_remote_code,
     )
     extra = [name for name in ready.headline if name != "loss"]
-    return evaluate_model(classifier, dataset, metrics=extra, progress=progress)
+    costs = ready.recipe.evaluation.costs
+    return evaluate_model(classifier, dataset, metrics=extra, costs=costs, progress=progress)
 
 
 def _calibrated(
@@ -156,8 +159,8 @@ def evaluate_run(
         progress: Called with the number of test examples done.
 
     Returns:
-        ``test``, ``test_interval``, ``baselines`` and perhaps ``baseline_fit``, ``slices`` and ``test_calibration`` of
-        ``metrics.json``.
+        ``test``, ``test_interval``, ``target``, ``baselines``, ``baseline_differences`` and perhaps ``test_groups``,
+        ``baseline_fit``, ``slices`` and ``test_calibration`` of ``metrics.json``.
     """
     if ready.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
@@ -168,6 +171,8 @@ def evaluate_run(
         folder / "predictions.parquet",
         *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
         slices=slices,
+        groups=found.groups,
+        group_column=found.group_column,
     )
     write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
     headline = [name for name in ready.headline if name != "loss"]
@@ -175,24 +180,80 @@ def evaluate_run(
         *(headline, found.target, found.scores, found.labels),
         seed=ready.recipe.seed,
         thresholds=found.thresholds,
+        groups=found.groups,
+        settings=found.settings,
     )
     content: dict[str, Any] = {
         "test": without_nan(found.metrics),
         "test_interval": {name: list(each) if each else None for name, each in ends.items()},
-        "baselines": {"majority": without_nan(_majority(ready, found))},
+        "target": found.target,
     }
+    if found.groups is not None:
+        content["test_groups"] = {"column": found.group_column, "groups": len(set(found.groups))}
     if slices:
         content["slices"] = judge_slices(found, slices, training, headline, ready.recipe.seed)
+    baselines = {"majority": _majority(ready, found)}
     probe = measure_baseline(ready, ways, device)
     if probe is not None:
-        scored = compute_metrics(ready.headline, found.target, probe.scores, found.labels)
-        content["baselines"]["linear_probe"] = without_nan(scored)
+        baselines["linear_probe"] = probe.scores
         content["baseline_fit"] = probe.about
+    content |= _beside_baselines(ready, found, baselines, folder)
     if found.target != "regression":
         bins = [asdict(each) for each in reliability(found.scores, found.labels)]
         ece = calibration_error(found.scores, found.labels)
         content["test_calibration"] = {"ece": ece, "bins": bins}
     return content
+
+
+def _beside_baselines(
+    ready: Ready, found: EvaluationResult, baselines: Mapping[str, np.ndarray], folder: Path
+) -> dict[str, Any]:
+    """Score the baselines, test the model against each on the same examples, and keep their predictions.
+
+    Args:
+        ready: The run.
+        found: What the model said.
+        baselines: Scores of each baseline.
+        folder: The run directory; the predictions are kept in ``RUN/baselines``.
+
+    Returns:
+        ``baselines`` and ``baseline_differences`` of ``metrics.json``: of each baseline the headline metrics, and how
+        far the model is from them.
+    """
+    content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
+    (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
+    headline = [name for name in ready.headline if name != "loss"]
+    for baseline, scores in baselines.items():
+        write_predictions(
+            folder / BASELINE_FOLDER / f"{baseline}.parquet",
+            *(found.ids, found.labels, scores, found.target, found.label_names),
+            groups=found.groups,
+            group_column=found.group_column,
+        )
+        content["baselines"][baseline] = without_nan(
+            compute_metrics(headline, found.target, scores, found.labels, settings=found.settings)
+        )
+        content["baseline_differences"][baseline] = {
+            name: _difference(name, found, scores, ready.recipe.seed) for name in headline
+        }
+    return content
+
+
+def _difference(name: str, found: EvaluationResult, baseline: np.ndarray, seed: int) -> dict[str, Any]:
+    difference = paired_difference(
+        *(name, found.target, found.labels, baseline, found.scores),
+        seed=seed,
+        thresholds=(None, found.thresholds),
+        groups=found.groups,
+        settings=found.settings,
+    )
+    apart = difference.value - difference.first
+    return {
+        "difference": apart if np.isfinite(apart) else None,
+        "interval": list(difference.interval) if difference.interval else None,
+        "p_value": difference.p_value,
+        "verdict": difference.verdict,
+    }
 
 
 def _predictions(found: EvaluationResult) -> Predictions:
@@ -206,15 +267,14 @@ def write_data(ready: Ready, folder: Path) -> None:
     write_json(folder / DATA, describe_data(splits, data.label_names, data.notes))
 
 
-def _majority(ready: Ready, found: EvaluationResult) -> dict[str, float]:
-    """Score the answer that ignores the input: the training split's class frequencies, or its mean amount."""
+def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:
+    """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
     train = label_array(ready.data.train["label"], ready.data.target, len(ready.data.label_names))
     if ready.data.target == "single_label":
         answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
     else:
         answer = train.mean(axis=0)
-    scores = np.broadcast_to(answer, found.scores.shape)
-    return compute_metrics(ready.headline, ready.data.target, scores, found.labels)
+    return np.broadcast_to(answer, found.scores.shape)
 
 
 def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Probe | None:

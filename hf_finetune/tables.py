@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hf_finetune.speed.kept import Kept
 
 __all__ = [
+    "grouping",
     "print_comparisons",
     "print_export",
     "print_kept",
@@ -50,6 +51,16 @@ def print_metrics(
     console.print(caption, markup=False)
 
 
+def grouping(groups: int | None, column: str | None) -> str:
+    """Return what is to be said of groups that were resampled; nothing if there are none."""
+    if groups is None:
+        return ""
+    from hf_finetune.evaluation.intervals import FEW_GROUPS
+
+    few = "; intervals of so few are not to be relied on" if groups < FEW_GROUPS else ""
+    return f" in {groups:,} groups of {column}, which are resampled whole{few}"
+
+
 def print_slices(console: Console, found: Mapping[str, Any]) -> None:
     """Print the slices of each column, the worst first, and a sentence on it."""
     if not found:
@@ -72,15 +83,16 @@ def print_slices(console: Console, found: Mapping[str, Any]) -> None:
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
     """Print each run beside the first one: metrics, differences with their intervals, and what they mean."""
     for each in comparisons:
-        console.print(f"{each.run} beside {first}, on {each.examples:,} test examples", markup=False)
+        grouped = grouping(each.groups, each.group_column)
+        console.print(f"{each.run} beside {first}, on {each.examples:,} test examples{grouped}", markup=False)
         table = Table(box=None)
-        for heading in ("", "first", "this", "difference", "95 % interval", "p"):
-            table.add_column(heading, justify="left" if not heading else "right")
+        for heading in ("", "first", "this", "difference", "95 % interval", "p", "verdict"):
+            table.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
         for found in each.differences:
             ends = "-" if found.interval is None else f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
             chance = "-" if found.p_value is None else f"{found.p_value:.3f}"
             values = (f"{found.first:.4f}", f"{found.value:.4f}", f"{found.value - found.first:+.4f}")
-            table.add_row(found.metric, *values, ends, chance)
+            table.add_row(found.metric, *values, ends, chance, found.verdict)
         console.print(table)
         if each.mcnemar is not None:
             split = f"{each.mcnemar.only_first:,} right in the first only, {each.mcnemar.only_this:,} in this one only"

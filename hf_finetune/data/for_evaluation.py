@@ -37,6 +37,7 @@ def load_for_evaluation(
     slices: Sequence[str] = (),
     nested: Literal["join", "top"] | None = None,
     options: TableOptions = NO_OPTIONS,
+    group: str | None = None,
 ) -> Dataset:
     """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
 
@@ -53,6 +54,7 @@ def load_for_evaluation(
         slices: Columns that are carried to judge by, those of them that the data has.
         nested: As for ``prepare_data``.
         options: How text files are to be read.
+        group: Column of groups that belong together, which is carried if the data has it.
 
     Returns:
         The columns of ``LabelledData``, the labels encoded as the model's.
@@ -65,7 +67,7 @@ def load_for_evaluation(
         modality=modality,
         config=config,
         revision=revision,
-        metadata=bool(slices),
+        metadata=bool(slices or group),
         columns=columns,
         nested=nested,
         options=options,
@@ -75,7 +77,9 @@ def load_for_evaluation(
         repair = f"Known: {quoted(source.splits)}."
         raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
     there = [name for name in slices if all(name in each.column_names for each in source.splits.values())]
-    used, column_notes = agree_on_columns(source, modality, columns or {}, None, there)
+    named = {key: name for key, name in (columns or {}).items() if key != "group"}
+    grouped = group if group and all(group in each.column_names for each in source.splits.values()) else None
+    used, column_notes = agree_on_columns(source, modality, named, grouped, there)
     order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
     for name in order:
         table = read_table(source.splits[name], used, name, source.root, source.files.get(name))

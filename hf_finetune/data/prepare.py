@@ -139,7 +139,7 @@ def prepare_data(
         modality=modality,
         config=config,
         revision=revision,
-        metadata=bool(slices),
+        metadata=bool(slices or group),
         columns=columns,
         nested=nested,
         options=options,

@@ -12,9 +12,12 @@ from hf_finetune.errors import Problem
 
 __all__ = [
     "DISTINCT",
+    "GROUP",
     "MOST",
     "SLICE",
+    "add_group",
     "add_slices",
+    "group_of",
     "number_name",
     "slice_columns",
     "slice_problems",
@@ -24,6 +27,8 @@ __all__ = [
 
 SLICE = "slice:"
 """What the name of such a column begins with in a split; its name in the data follows."""
+GROUP = "group:"
+"""What the name of the column of groups begins with in a split; its name in the data follows."""
 MOST = 50
 """Values of a column of texts that a table can hold."""
 DISTINCT = 10
@@ -107,6 +112,31 @@ def add_slices(
         feature = Value("string" if name in texts else "float64")
         inputs = inputs.add_column(SLICE + name, values, feature=feature)
     return inputs
+
+
+def add_group(inputs: Dataset, name: str, groups: Sequence[Any]) -> Dataset:
+    """Add the column of groups, as texts, to a split.
+
+    Args:
+        inputs: The split.
+        name: Of the column in the data.
+        groups: Of each example; None where there is none.
+    """
+    texts = [None if group is None else str(group) for group in groups]
+    return inputs.add_column(GROUP + name, texts, feature=Value("string"))
+
+
+def group_of(dataset: Dataset) -> tuple[str, tuple[str, ...]] | None:
+    """Return the name of the group column that a split carries, and the group of each example; None if it has none.
+
+    Examples without a group are each a group of their own.
+    """
+    for name in dataset.column_names:
+        if name.startswith(GROUP):
+            groups = enumerate(dataset[name][:])
+            named = tuple(f"no group {row}" if group is None else group for row, group in groups)
+            return name.removeprefix(GROUP), named
+    return None
 
 
 def _plain(dataset: Dataset, name: str) -> list[Any]:

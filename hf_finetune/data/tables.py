@@ -25,7 +25,7 @@ from hf_finetune.data.labels import (
 )
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
-from hf_finetune.data.slices import add_slices, slice_problems, text_slices
+from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -218,6 +218,8 @@ def read_table(
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
+    if groups is not None:
+        inputs = add_group(inputs, str(columns.group), groups)
     return Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
 
 

@@ -15,6 +15,7 @@ from hf_finetune.evaluation.checkpoint import Classifier, Task, load_classifier,
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
+from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_declared, foreign_code
@@ -57,13 +58,20 @@ def evaluate_again(
     recipe = recipe_of(model_or_run)
     classifier = load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
     metrics = recipe.metrics if recipe else ()
-    classes = len(classifier.label_names)
-    check_metric_names(metrics, classifier.target, classes=classes, trust_remote_code=trust_remote_code)
+    costs = recipe.evaluation.costs if recipe else None
+    settings = MetricSettings(classifier.label_names, costs or {})
+    check_metric_names(metrics, classifier.target, settings=settings, trust_remote_code=trust_remote_code)
     dataset = load_labelled(model_or_run, classifier, data=data, split=split)
-    found = evaluate_model(classifier, dataset, metrics=metrics, progress=progress)
+    found = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
     names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
     seed = recipe.seed if recipe else 0
-    ends = intervals(names, found.target, found.scores, found.labels, seed=seed, thresholds=found.thresholds)
+    ends = intervals(
+        *(names, found.target, found.scores, found.labels),
+        seed=seed,
+        thresholds=found.thresholds,
+        groups=found.groups,
+        settings=found.settings,
+    )
     training = _training_slices(model_or_run)
     slices = judge_slices(found, sliced(dataset, training), training, names, seed)
     return replace(found, intervals=ends, slices=slices)
@@ -124,6 +132,7 @@ def load_labelled(
             slices=recipe.evaluation.slices if recipe else (),
             nested=recipe.data.nested if recipe else None,
             options=run_options(model_or_run),
+            group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,
         )
     if recipe is None:
         repair = "A checkpoint knows no data; name some with --data."

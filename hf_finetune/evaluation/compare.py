@@ -1,36 +1,42 @@
-"""Whether one run is better than another, or only luckier: both judged on the same test examples."""
+"""Whether one run is better than another: paired tests of both on the same test examples."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import binomtest
 
+from hf_finetune.data.labels import Target
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.intervals import Interval, bootstrap_difference
-from hf_finetune.evaluation.metrics import all_metrics, decide, default_metrics
+from hf_finetune.evaluation.costs import CostTable
+from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
+from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metric
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
-from hf_finetune.evaluation.resampling import is_fast, statistic
+from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric
+from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
 
-__all__ = ["Comparison", "Difference", "McNemar", "compare_runs"]
+__all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
 SHOWN = 3
+
+Verdict = Literal["above", "below", "not distinguishable"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of a run beside that of the first one.
+    """One metric of a run and of the first one, on the same examples.
 
     Attributes:
         metric: Its name.
         first: Value of the first run.
         value: Value of this run.
-        interval: 95 % interval of ``value - first``; None where it is undefined.
-        p_value: Chance of a difference as large if there were none, by paired bootstrap; None where it is undefined.
+        interval: 95 % interval of ``value - first``, by paired bootstrap; None where it is undefined.
+        p_value: Probability of a difference at least as large if there were none: by McNemar's exact test for the
+            fraction of examples of which something holds, else by the bootstrap; None where it is undefined.
     """
 
     metric: str
@@ -38,6 +44,18 @@ class Difference:
     value: float
     interval: Interval | None
     p_value: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether this run's value is above or below the first one's, or the examples cannot tell.
+
+        The interval must exclude 0, and the test must agree: with few examples that differ, a bootstrap alone is
+        too sure.
+        """
+        if self.interval is None or self.p_value is None or self.p_value > 1 - LEVEL:
+            return "not distinguishable"
+        low, high = self.interval
+        return "above" if low > 0 else "below" if high < 0 else "not distinguishable"
 
 
 @dataclass(frozen=True)
@@ -64,12 +82,16 @@ class Comparison:
         differences: Of each metric.
         mcnemar: Of the examples that are all right; None for amounts.
         examples: Number of test examples.
+        group_column: The column by whose groups examples were resampled; None if each was on its own.
+        groups: Number of groups; None likewise.
     """
 
     run: str
     differences: tuple[Difference, ...]
     mcnemar: McNemar | None
     examples: int
+    group_column: str | None = None
+    groups: int | None = None
 
 
 def compare_runs(
@@ -92,28 +114,73 @@ def compare_runs(
         _check_same(str(runs[0]), first, str(run), other)
     target = first.predictions.target
     names = tuple(metrics) or default_metrics(target)
-    known = all_metrics(target)
-    problems = [
-        Problem(
-            "--metric", f"must be a metric for {target} labels", repr(name), f"Known: {', '.join(known)}."
-        )
-        for name in names
-        if name not in known
-    ]
+    costs = next((judged.costs for judged in (first, *others) if judged.costs), {})
+    settings = MetricSettings(first.predictions.label_names, costs)
+    problems = [problem for name in names if (problem := _metric_problem(name, target, settings))]
     if problems:
         raise InputError(problems)
     return [
-        _compare(str(run), first, other.in_order_of(first), names, seed)
+        _compare(str(run), first, other.in_order_of(first), names, settings, seed)
         for run, other in zip(runs[1:], others, strict=True)
     ]
 
 
+def paired_difference(
+    metric: str,
+    target: Target,
+    labels: np.ndarray,
+    first: np.ndarray,
+    other: np.ndarray,
+    *,
+    seed: int,
+    thresholds: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
+    groups: Sequence[str] | None = None,
+    settings: MetricSettings = NO_SETTINGS,
+) -> Difference:
+    """Test whether two models differ in a metric on the same examples, which are resampled for both together.
+
+    Args:
+        metric: Its name.
+        target: What the labels are.
+        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
+        first: Scores of the first model: probabilities [examples, classes], or amounts [examples].
+        other: Scores of the other model.
+        seed: Of the resamples.
+        thresholds: Of each model, from which probability on each class of multi-label data holds.
+        groups: The group of each example, whose examples belong together; None if each is on its own.
+        settings: The classes and costs.
+    """
+    arguments = [
+        (metric, target, labels, scores, chosen, settings)
+        for scores, chosen in zip((first, other), thresholds, strict=True)
+    ]
+    before, after = (statistic(*each) for each in arguments)
+    interval, p_value = bootstrap_difference(
+        before, after, len(labels), fast=is_fast(metric), seed=seed, groups=groups
+    )
+    if is_fraction(metric) and groups is None:
+        one, two = (np.asarray(example_values(*each)) > 0 for each in arguments)
+        p_value = _mcnemar(one, two).p_value
+    whole = np.ones((1, len(labels)))
+    return Difference(metric, before(whole).item(), after(whole).item(), interval, p_value)
+
+
+def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Problem | None:
+    """Return why a metric cannot be compared: only those of this package can, from stored predictions."""
+    metric = find_metric(name, settings)
+    if metric is not None and target in metric.targets:
+        return None
+    repair = suggest_metric(name, target, settings)
+    return Problem("--metric", f"must be a metric for {target} labels", repr(name), repair)
+
+
 @dataclass(frozen=True)
 class _Judged:
-    """The predictions of a run, and from which probability on its classes hold."""
+    """The predictions of a run, from which probability on its classes hold, and what confusions cost."""
 
     predictions: Predictions
     thresholds: tuple[float, ...] | None
+    costs: CostTable
 
     def in_order_of(self, other: "_Judged") -> "_Judged":
         """Give the same predictions, in the order of another run's examples and classes."""
@@ -127,8 +194,12 @@ class _Judged:
             scores = scores[:, columns]
             labels = labels[:, columns] if labels.ndim == 2 else np.argsort(columns)[labels]
             thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
-        made = Predictions(other.predictions.ids, labels, scores, mine.target, other.predictions.label_names)
-        return _Judged(made, thresholds)
+        groups = tuple(mine.groups[row] for row in rows) if mine.groups is not None else None
+        made = Predictions(
+            *(other.predictions.ids, labels, scores, mine.target, other.predictions.label_names),
+            *(groups, mine.group_column),
+        )
+        return _Judged(made, thresholds, self.costs)
 
 
 def _read(run: Path) -> _Judged:
@@ -138,11 +209,21 @@ def _read(run: Path) -> _Judged:
         repair = "It is written when a run with a test split is done."
         raise InputError(Problem(str(run), "must hold predictions.parquet", "none", repair))
     predictions = read_predictions(file)
+    chosen = _content(file.parent / "metrics.json").get("thresholds")
+    recipe = _content(file.parent / "manifest.json").get("recipe") or {}
+    costs = (recipe.get("evaluation") or {}).get("costs") or {}
+    return _Judged(
+        predictions, tuple(chosen[name] for name in predictions.label_names) if chosen else None, costs
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; nothing if there is none."""
     try:
-        said: Any = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8")).get("thresholds")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        said = None
-    return _Judged(predictions, tuple(said[name] for name in predictions.label_names) if said else None)
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> None:
@@ -172,22 +253,24 @@ def _named(predictions: Predictions) -> np.ndarray:
     return predictions.labels
 
 
-def _compare(run: str, first: _Judged, other: _Judged, names: Sequence[str], seed: int) -> Comparison:
-    one = first.predictions
-    examples = len(one.ids)
-    differences = []
-    for name in names:
-        before, after = (
-            statistic(name, one.target, one.labels, judged.predictions.scores, judged.thresholds)
-            for judged in (first, other)
+def _compare(
+    run: str, first: _Judged, other: _Judged, names: Sequence[str], settings: MetricSettings, seed: int
+) -> Comparison:
+    one, two = first.predictions, other.predictions
+    grouped = one if one.groups is not None else two
+    differences = [
+        paired_difference(
+            *(name, one.target, one.labels, one.scores, two.scores),
+            seed=seed,
+            thresholds=(first.thresholds, other.thresholds),
+            groups=grouped.groups,
+            settings=settings,
         )
-        everything = np.arange(examples)[None]
-        interval, p_value = bootstrap_difference(before, after, examples, fast=is_fast(name), seed=seed)
-        differences.append(
-            Difference(name, float(before(everything)[0]), float(after(everything)[0]), interval, p_value)
-        )
+        for name in names
+    ]
     mcnemar = None if one.target == "regression" else _mcnemar(_right(first), _right(other))
-    return Comparison(run, tuple(differences), mcnemar, examples)
+    groups = None if grouped.groups is None else len(set(grouped.groups))
+    return Comparison(run, tuple(differences), mcnemar, len(one.ids), grouped.group_column, groups)
 
 
 def _right(judged: _Judged) -> np.ndarray:

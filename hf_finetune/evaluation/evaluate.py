@@ -11,10 +11,13 @@ from datasets import Dataset
 
 from hf_finetune.data.images import to_rgb
 from hf_finetune.data.labels import Target
+from hf_finetune.data.slices import group_of
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
+from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
+from hf_finetune.evaluation.registry import MetricSettings
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
 
@@ -36,6 +39,9 @@ class EvaluationResult:
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
         intervals: The 95 % interval of some of the metrics.
         slices: What ``judge_slices`` gives, by column.
+        groups: The group of each example, whose examples belong together; None if each is on its own.
+        group_column: The column of the data that holds the groups.
+        costs: ``evaluation.costs`` of the recipe; empty for none.
     """
 
     metrics: dict[str, float]
@@ -48,6 +54,14 @@ class EvaluationResult:
     thresholds: tuple[float, ...] | None = None
     intervals: Mapping[str, Interval | None] = field(default_factory=dict)
     slices: Mapping[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
+    group_column: str | None = None
+    costs: CostTable = field(default_factory=dict)
+
+    @property
+    def settings(self) -> MetricSettings:
+        """What some metrics depend on besides labels and scores."""
+        return MetricSettings(self.label_names, self.costs)
 
 
 def evaluate_model(
@@ -55,6 +69,7 @@ def evaluate_model(
     dataset: Dataset,
     *,
     metrics: Sequence[str] = (),
+    costs: CostTable | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
     """Predict every example and compute every metric of the target that says something of so many classes.
@@ -63,15 +78,17 @@ def evaluate_model(
         classifier: What ``load_classifier`` gives.
         dataset: Columns ``id``, ``image`` or ``text`` (and perhaps ``text_pair``), and ``label`` in the
             model's classes.
-        metrics: Further metrics, that ``evaluate.load`` finds.
+        metrics: Further metrics: those that are computed on request, and those that ``evaluate.load`` finds.
+        costs: ``evaluation.costs`` of the recipe; None for none.
         progress: Called with the number of examples done.
 
     Raises:
         InputError: If the labels are of other classes than the model's, or if the model puts out nan.
     """
     _check_labels(classifier, dataset)
-    telling = all_metrics(classifier.target, len(classifier.label_names))
-    names = tuple(dict.fromkeys([*telling, *metrics]))
+    settings = MetricSettings(classifier.label_names, costs or {})
+    usual = all_metrics(classifier.target, len(classifier.label_names), settings)
+    names = tuple(dict.fromkeys([*usual, *metrics]))
     labels = label_array(dataset["label"][:], classifier.target, len(classifier.label_names))
     start = perf_counter()
     logits = []
@@ -81,8 +98,9 @@ def evaluate_model(
             progress(len(logits))
     seconds = perf_counter() - start
     scores = probabilities(np.stack(logits), classifier.target)
+    group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
-        metrics=compute_metrics(names, classifier.target, scores, labels, classifier.thresholds),
+        metrics=compute_metrics(names, classifier.target, scores, labels, classifier.thresholds, settings),
         ids=tuple(dataset["id"]),
         labels=labels,
         scores=scores,
@@ -90,6 +108,9 @@ def evaluate_model(
         label_names=classifier.label_names,
         seconds=seconds,
         thresholds=classifier.thresholds,
+        groups=groups,
+        group_column=group_column,
+        costs=settings.costs,
     )
 
 

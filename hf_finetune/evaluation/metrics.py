@@ -1,4 +1,4 @@
-"""Metrics by name: those of the registry, and any other that ``evaluate.load`` finds.
+"""Metrics by name: those of the registry, those of a class or of k, and any other that ``evaluate.load`` finds.
 
 Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label) or
 amounts [examples] (regression). Scores are probabilities [examples, classes], or the predicted amounts.
@@ -15,7 +15,16 @@ from scipy.special import expit, softmax
 
 from hf_finetune.data.labels import Target, encode_labels
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.evaluation.registry import METRICS
+from hf_finetune.evaluation.registry import (
+    ALIASES,
+    COST_METRICS,
+    METRICS,
+    NO_SETTINGS,
+    Metric,
+    MetricSettings,
+    find_metric,
+    split_class_metric,
+)
 from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.remote_code import FLAG
 
@@ -25,10 +34,12 @@ __all__ = [
     "compute_metrics",
     "decide",
     "default_metrics",
+    "defined_metrics",
     "greater_is_better",
     "label_array",
     "metric_problem",
     "probabilities",
+    "suggest_metric",
     "without_nan",
 ]
 
@@ -40,22 +51,43 @@ _DEFAULTS: dict[Target, tuple[str, ...]] = {
     "regression": ("rmse", "mae", "r2", "spearman"),
 }
 # A module of evaluate does not say which way is better. Most others are better when greater.
+_LOADED_BY_THIS_NAME = frozenset({"f1", "precision", "recall", "r_squared", "spearmanr"})
+"""Names that ``evaluate.load`` takes too, and means another metric by than the nearest one here."""
 _LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
 _ADMITTED: dict[str, evaluate.EvaluationModule] = {}
 """Modules that ``metric_problem`` has loaded with permission; no other one is ever computed."""
 
 
-def all_metrics(target: Target, classes: int | None = None) -> tuple[str, ...]:
-    """Name every metric of the registry that is defined for a target.
+def all_metrics(
+    target: Target, classes: int | None = None, settings: MetricSettings = NO_SETTINGS
+) -> tuple[str, ...]:
+    """Return the names of the metrics that are computed of every evaluation.
 
     Args:
         target: What the labels are.
-        classes: Number of classes, to leave out what says nothing of so few; None leaves out nothing.
+        classes: Number of classes, to leave out what says nothing of so few or takes long for so many; None leaves
+            out nothing.
+        settings: Costs add the metrics of expected cost.
     """
-    defined = {name: metric for name, metric in METRICS.items() if target in metric.targets}
-    return tuple(
-        name for name, metric in defined.items() if classes is None or classes >= metric.fewest_classes
-    )
+    names = [
+        name
+        for name, metric in METRICS.items()
+        if target in metric.targets
+        and target not in metric.on_request
+        and (classes is None or metric.fewest_classes <= classes <= (metric.most_classes or classes))
+    ]
+    return (*names, *_costs(target, settings))
+
+
+def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> tuple[str, ...]:
+    """Return the names of the metrics that can be asked for, those of ``all_metrics`` first."""
+    first = all_metrics(target, settings=settings)
+    others = [name for name, metric in METRICS.items() if target in metric.targets and name not in first]
+    return (*first, *others)
+
+
+def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
+    return COST_METRICS if settings.costs and target == "single_label" else ()
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:
@@ -64,8 +96,10 @@ def default_metrics(target: Target) -> tuple[str, ...]:
 
 
 def greater_is_better(name: str) -> bool:
-    """Tell whether a better model has the greater value. Those of ``evaluate.load`` mostly are so."""
-    return METRICS[name].greater_is_better if name in METRICS else name not in _LOADED_LOWER_IS_BETTER
+    """Return whether a better model has the greater value. Those of ``evaluate.load`` mostly are so."""
+    if name in METRICS:
+        return METRICS[name].greater_is_better
+    return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
 
 
 def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
@@ -117,14 +151,17 @@ def compute_metrics(
     scores: np.ndarray,
     labels: np.ndarray,
     thresholds: Sequence[float] | None = None,
+    settings: MetricSettings = NO_SETTINGS,
 ) -> dict[str, float]:
     """Compute metrics, in the order of their names.
 
     Args:
-        names: Of ``all_metrics(target)``, or what ``evaluate.load`` finds.
+        names: Of ``defined_metrics(target)``, ``top_K_accuracy``, of a class (``recall:soup``), or what
+            ``evaluate.load`` finds.
         scores: Probabilities [examples, classes], or for regression amounts [examples].
         labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
         thresholds: As in ``decide``.
+        settings: The classes and costs, for the metrics that need them.
 
     Returns:
         A value for each name; nan where the metric is undefined on these examples, such as ``roc_auc`` when
@@ -138,8 +175,8 @@ def compute_metrics(
     decisions = decide(scores, target, thresholds)
     values = {}
     for name in names:
-        if name in METRICS:
-            values[name] = float(METRICS[name].compute(labels, decisions, scores))
+        if metric := find_metric(name, settings):
+            values[name] = float(metric.compute(labels, decisions, scores))
         else:
             values[name] = _compute_loaded(name, decisions, labels)
     return values
@@ -173,7 +210,7 @@ def check_metric_names(
     names: Sequence[str],
     target: Target,
     *,
-    classes: int = 2,
+    settings: MetricSettings = NO_SETTINGS,
     place: str = "metrics",
     trust_remote_code: bool = False,
 ) -> None:
@@ -182,7 +219,7 @@ def check_metric_names(
     Args:
         names: Names of metrics.
         target: What the labels are.
-        classes: Number of classes, for trying a metric that ``evaluate.load`` finds.
+        settings: The classes and costs.
         place: Where the list stands.
         trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside the registry.
 
@@ -190,7 +227,7 @@ def check_metric_names(
         InputError: Naming each one that cannot.
     """
     found = [
-        metric_problem(name, target, f"{place}[{index}]", classes, trust_remote_code=trust_remote_code)
+        metric_problem(name, target, f"{place}[{index}]", settings, trust_remote_code=trust_remote_code)
         for index, name in enumerate(names)
     ]
     problems = [problem for problem in found if problem is not None]
@@ -199,35 +236,87 @@ def check_metric_names(
 
 
 def metric_problem(
-    name: str, target: Target, place: str, classes: int = 2, *, trust_remote_code: bool = False
+    name: str,
+    target: Target,
+    place: str,
+    settings: MetricSettings = NO_SETTINGS,
+    *,
+    trust_remote_code: bool = False,
 ) -> Problem | None:
     """Return why a metric cannot be computed; None if it can.
 
-    With ``trust_remote_code`` a name outside the registry is handed to ``evaluate.load``, which runs the script that
-    it finds here, in its cache or on the Hub, and the metric is tried on a few examples. Without it such a name is
-    refused, and nothing is looked up.
+    With ``trust_remote_code`` a name that is none of this package's is handed to ``evaluate.load``, which runs the
+    script that it finds here, in its cache or on the Hub, and the metric is tried on a few examples. Without it such a
+    name is refused, and nothing is looked up.
+
+    Args:
+        name: Of the metric.
+        target: What the labels are.
+        place: Where the name stands.
+        settings: The classes and costs.
+        trust_remote_code: Whether ``evaluate.load`` may run the script of a name that is none of this package's.
     """
-    if name in METRICS:
-        if target in METRICS[name].targets:
-            return None
-        rule = f"must be defined for {target} labels"
-        return Problem(place, rule, repr(name), f"Known: {', '.join(map(repr, all_metrics(target)))}.")
+    if metric := find_metric(name, settings):
+        return _unsuited(metric, target, place, settings)
+    meant = suggest_metric(name, target, settings)
+    score, label = split_class_metric(name)
+    if label is not None:
+        return Problem(place, f"must name a class after {score}:", repr(name), meant)
+    known = _plain(name) in ALIASES or find_metric(_plain(name), settings) is not None
+    if name in COST_METRICS or (known and name not in _LOADED_BY_THIS_NAME):
+        return Problem(place, f"must be a metric for {target} labels", repr(name), meant)
     if not trust_remote_code:
         rule = f"must be a metric of this package for {target} labels unless {FLAG} is given"
-        repair = f"{nearest(name, all_metrics(target))} With the option, evaluate.load runs {_script(name)}."
+        repair = f"{meant} With the option, evaluate.load runs {_script(name)}."
         return Problem(place, rule, repr(name), repair)
     try:
         _ADMITTED[name] = _load(name)
     except OSError:  # there is none, or the Hub cannot be reached
         rule = f"must be a metric for {target} labels, or one that evaluate.load finds here or on the Hub"
-        return Problem(place, rule, repr(name), nearest(name, all_metrics(target)))
+        return Problem(place, rule, repr(name), meant)
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "must be loadable by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
-        _compute_loaded(name, *_trial(target, classes))
+        _compute_loaded(name, *_trial(target, len(settings.label_names)))
     except Exception as error:
         rule = f"must be computable from the predictions and references of {target} data alone"
         return Problem(place, rule, repr(name), f"{cause_of(error)}.")
+    return None
+
+
+def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETTINGS) -> str:
+    """Return a sentence on which metric, or which class, was probably meant by a name that is none.
+
+    Args:
+        name: As it was given.
+        target: What the labels are.
+        settings: The classes and costs.
+    """
+    label = split_class_metric(name)[1]
+    if label is not None:
+        return nearest(label, settings.label_names)
+    if name in COST_METRICS and target == "single_label":
+        return "Say what confusions cost in evaluation.costs."
+    plain = _plain(name)
+    alias = ALIASES.get(plain, plain)
+    meant = find_metric(alias, settings)
+    if meant is not None and target in meant.targets:
+        return f"Here it is called {alias!r}."
+    return nearest(plain, defined_metrics(target, settings))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettings) -> Problem | None:
+    if target not in metric.targets:
+        known = ", ".join(map(repr, defined_metrics(target, settings)))
+        rule = f"must be defined for {target} labels"
+        return Problem(place, rule, repr(metric.name), f"Known: {known}.")
+    classes = len(settings.label_names)
+    if metric.name not in METRICS and 0 < classes < metric.fewest_classes:
+        return Problem(place, f"must have a k below the number of classes, {classes}", repr(metric.name))
     return None
 
 

@@ -1,7 +1,7 @@
 """The predictions of a run as a Parquet file: what was said of each example, and how surely."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_finetune.data.labels import Target
-from hf_finetune.data.slices import SLICE
+from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
@@ -31,6 +31,8 @@ class Predictions:
         scores: Probabilities [examples, classes], or predicted amounts [examples].
         target: What the labels are.
         label_names: The classes in their order. ``("label",)`` for regression.
+        groups: The group of each example, whose examples belong together; None if each is on its own.
+        group_column: The column of the data that holds the groups.
     """
 
     ids: tuple[str, ...]
@@ -38,6 +40,8 @@ class Predictions:
     scores: np.ndarray
     target: Target
     label_names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    group_column: str | None = None
 
 
 def write_predictions(
@@ -49,8 +53,10 @@ def write_predictions(
     label_names: Sequence[str],
     thresholds: Sequence[float] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
+    groups: Sequence[str] | None = None,
+    group_column: str | None = None,
 ) -> None:
-    """Write predictions with the columns id, label, prediction, a probability for each class, and any slices.
+    """Write predictions with the columns id, label, prediction, a probability for each class, any slices and groups.
 
     Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
     probability columns). A class ``soup`` has its probabilities in ``probability:soup``.
@@ -64,6 +70,8 @@ def write_predictions(
         label_names: The classes in their order.
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
         slices: Of each column that the examples are judged by, the slice of each; in ``slice:NAME``.
+        groups: The group of each example; None if each is on its own.
+        group_column: The column of the data that holds the groups; they are in ``group:NAME``.
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
@@ -85,6 +93,8 @@ def write_predictions(
             for name, column in zip(label_names, scores.T, strict=True)
         }
     columns |= {SLICE + name: pa.array(values, pa.string()) for name, values in (slices or {}).items()}
+    if groups is not None:
+        columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
     with replacing(Path(path)) as temporary:
         pq.write_table(pa.table(columns), temporary)
 
@@ -111,6 +121,15 @@ def read_predictions(path: Path) -> Predictions:
     if table.column_names[:3] != ["id", "label", "prediction"]:
         found = ", ".join(map(repr, table.column_names))
         raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", found))
+    predictions = _predictions_of(table)
+    for name in table.column_names:
+        if name.startswith(GROUP):
+            groups = tuple(table[name].to_pylist())
+            return replace(predictions, groups=groups, group_column=name.removeprefix(GROUP))
+    return predictions
+
+
+def _predictions_of(table: pa.Table) -> Predictions:
     ids, labels = tuple(table["id"].to_pylist()), table["label"].to_pylist()
     kind = table.schema.field("label").type
     if pa.types.is_floating(kind):

@@ -2,10 +2,12 @@
 
 Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label) or
 amounts [examples] (regression). Scores are probabilities [examples, classes], or the predicted amounts.
+Decisions are the most probable class, or for multi-label data zeros and ones by threshold.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
@@ -14,12 +16,99 @@ from scipy.stats import spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from hf_finetune.data.labels import Target
+from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
+from hf_finetune.evaluation.costs import CostTable, cost_matrix
 
-__all__ = ["METRICS", "Metric"]
+__all__ = [
+    "ALIASES",
+    "CLASS_SCORES",
+    "COST_METRICS",
+    "METRICS",
+    "NO_SETTINGS",
+    "Metric",
+    "MetricSettings",
+    "find_metric",
+    "split_class_metric",
+    "top_k",
+]
 
-_MOST_TOP = 5
+COST_METRICS = ("expected_cost", "expected_cost_bayes")
+"""Mean cost of the decisions: of the most probable class, and of the class of least expected cost."""
+CLASS_SCORES = ("precision", "recall", "f1")
+"""Scores of one class, as in ``recall:soup``."""
+
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "mcc": "matthews_correlation",
+        "matthews_corrcoef": "matthews_correlation",
+        "kappa": "cohen_kappa",
+        "cohen_kappa_score": "cohen_kappa",
+        "cohens_kappa": "cohen_kappa",
+        "linear_weighted_kappa": "cohen_kappa_linear",
+        "quadratic_weighted_kappa": "cohen_kappa_quadratic",
+        "quadratic_kappa": "cohen_kappa_quadratic",
+        "qwk": "cohen_kappa_quadratic",
+        "accuracy_score": "accuracy",
+        "balanced_accuracy_score": "balanced_accuracy",
+        "top_k_accuracy": "top_3_accuracy",
+        "top_k_accuracy_score": "top_3_accuracy",
+        "topk_accuracy": "top_3_accuracy",
+        "map": "mean_average_precision",
+        "average_precision": "mean_average_precision",
+        "average_precision_score": "mean_average_precision",
+        "roc_auc_score": "roc_auc",
+        "roc_auc_ovr": "roc_auc",
+        "auroc": "roc_auc",
+        "auc": "roc_auc",
+        "cross_entropy": "log_loss",
+        "neg_log_loss": "log_loss",
+        "nll": "log_loss",
+        "subset_accuracy": "exact_match",
+        "precision": "precision_macro",
+        "precision_score": "precision_macro",
+        "recall": "recall_macro",
+        "recall_score": "recall_macro",
+        "f1": "f1_macro",
+        "f1_score": "f1_macro",
+        "macro_f1": "f1_macro",
+        "micro_f1": "f1_micro",
+        "weighted_f1": "f1_weighted",
+        "mean_absolute_error": "mae",
+        "neg_mean_absolute_error": "mae",
+        "root_mean_squared_error": "rmse",
+        "neg_root_mean_squared_error": "rmse",
+        "r2_score": "r2",
+        "r_squared": "r2",
+        "spearmanr": "spearman",
+    }
+)
+"""Names of scikit-learn, evaluate and everyday speech, with the name here."""
+
+_SHOWN_TOP = 5
+_TOP = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
+_SLOW_CLASSES = 1000
 
 Compute = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """What some metrics depend on besides labels and scores.
+
+    Attributes:
+        label_names: The classes in their order, for the scores of one class.
+        costs: ``evaluation.costs`` of the recipe; empty for none.
+    """
+
+    label_names: tuple[str, ...] = ()
+    costs: CostTable = field(default_factory=dict)
+
+    def cost_matrix(self) -> np.ndarray:
+        """Return the costs [true class, decision]."""
+        return cost_matrix(self.costs, self.label_names)
+
+
+NO_SETTINGS = MetricSettings()
 
 
 @dataclass(frozen=True)
@@ -32,6 +121,8 @@ class Metric:
         compute: Takes labels, decisions (class indices, or zeros and ones) and scores.
         greater_is_better: Whether a better model has the greater value.
         fewest_classes: With fewer it says nothing.
+        most_classes: With more it takes too long to be computed unasked; None for no limit.
+        on_request: Targets for which it is computed only where a recipe or a command asks for it.
     """
 
     name: str
@@ -39,6 +130,43 @@ class Metric:
     compute: Compute
     greater_is_better: bool = True
     fewest_classes: int = 1
+    most_classes: int | None = None
+    on_request: tuple[Target, ...] = ()
+
+
+def find_metric(name: str, settings: MetricSettings = NO_SETTINGS) -> Metric | None:
+    """Return the metric of a name; None if there is none.
+
+    Args:
+        name: A key of ``METRICS``, ``top_K_accuracy``, a score of one class such as ``recall:soup``, or, where there
+            are costs, ``expected_cost`` or ``expected_cost_bayes``.
+        settings: The classes and the costs.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    k = top_k(name)
+    if k is not None:
+        return Metric(name, ("single_label",), partial(_top_k_accuracy, k=k), fewest_classes=k + 1)
+    score, label = split_class_metric(name)
+    if label in settings.label_names:
+        index = settings.label_names.index(label)
+        return Metric(name, ("single_label", "multi_label"), partial(_of_class, score, index))
+    if name in COST_METRICS and settings.costs:
+        compute = partial(_expected_cost, name, settings.cost_matrix())
+        return Metric(name, ("single_label",), compute, greater_is_better=False)
+    return None
+
+
+def top_k(name: str) -> int | None:
+    """Return k of ``top_K_accuracy`` (or ``topK_accuracy``); None for any other name."""
+    match = _TOP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def split_class_metric(name: str) -> tuple[str, str | None]:
+    """Return score and class of a name such as ``recall:soup``; the class is None for any other name."""
+    score, colon, label = name.partition(":")
+    return (score, label) if colon and score in CLASS_SCORES else (name, None)
 
 
 def _averaged(score: Callable[..., float], average: str) -> Compute:
@@ -64,12 +192,77 @@ def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.nda
     )
 
 
-def _top5_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Fraction of the examples whose class is among the five likeliest; 1 if there are no more."""
+def _counts(
+    labels: np.ndarray, decisions: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return members, answers and hits of each class [classes]."""
+    parts = (labels, decisions, labels[labels == decisions])
+    members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
+    return members, answers, hits
+
+
+def _matthews_correlation(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+    return matthews_correlation(*_counts(labels, decisions, scores.shape[1])).item()
+
+
+def _cohen_kappa(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+    return cohen_kappa(*_counts(labels, decisions, scores.shape[1])).item()
+
+
+def _weighted_kappa(power: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+    members, answers, _ = _counts(labels, decisions, scores.shape[1])
+    distances = (np.abs(labels - decisions) ** power).sum().astype(np.float64)
+    return weighted_kappa(members, answers, distances, squared=power == 2).item()
+
+
+def _top_k_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """Fraction of the examples whose class is among the k most probable; 1 if there are no more."""
     classes = scores.shape[1]
-    if classes <= _MOST_TOP:
+    if classes <= k:
         return 1.0
-    return sklearn_metrics.top_k_accuracy_score(labels, scores, k=_MOST_TOP, labels=np.arange(classes))
+    if classes == 2:  # scikit-learn takes two columns for one score each
+        return sklearn_metrics.accuracy_score(labels, decisions)
+    return sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(classes))
+
+
+def _of_class(score: str, index: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+    """Precision, recall or F1 of one class against the rest. 0 where it would divide by 0."""
+    if labels.ndim == 2:
+        members, answers = labels[:, index], decisions[:, index]
+    else:
+        members, answers = labels == index, decisions == index
+    compute = {"precision": "precision_score", "recall": "recall_score", "f1": "f1_score"}[score]
+    return getattr(sklearn_metrics, compute)(members, answers, zero_division=0)
+
+
+def _expected_cost(
+    name: str, matrix: np.ndarray, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray
+) -> float:
+    """Mean cost of the decisions: of the most probable class, or (Bayes) of the one of least expected cost.
+
+    Source: Elkan 2001, The foundations of cost-sensitive learning.
+    """
+    if name == "expected_cost_bayes":
+        decisions = (scores @ matrix).argmin(axis=1)
+    return matrix[labels, decisions].mean()
+
+
+def _members(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return whether each example is of each class [examples, classes]."""
+    return labels if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+
+
+def _mean_average_precision(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over the classes of the average precision of this class against the rest.
+
+    A class without examples has none and is left out. nan if no class has any.
+    """
+    members = _members(labels, scores.shape[1])
+    values = [
+        sklearn_metrics.average_precision_score(members[:, index], scores[:, index])
+        for index in np.flatnonzero(members.any(axis=0))
+    ]
+    return np.mean(values) if values else np.nan
 
 
 def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
@@ -77,7 +270,7 @@ def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> f
 
     A class that every example or none belongs to has no curve and is left out. nan if no class has one.
     """
-    members = labels if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
+    members = _members(labels, scores.shape[1])
     drawn = [index for index, column in enumerate(members.T) if column.min() != column.max()]
     areas = [sklearn_metrics.roc_auc_score(members[:, index], scores[:, index]) for index in drawn]
     return np.mean(areas) if areas else np.nan
@@ -120,18 +313,24 @@ def _registry() -> Iterator[Metric]:
     )
     yield Metric("accuracy", (one,), _accuracy)
     yield Metric("balanced_accuracy", (one,), _balanced_accuracy)
-    averages: dict[str, tuple[Target, ...]] = {
-        "micro": (several,),
-        "macro": (one, several),
-        "weighted": (one, several),
-    }
-    for average, targets in averages.items():
-        yield Metric(f"precision_{average}", targets, precision(average))
-        yield Metric(f"recall_{average}", targets, recall(average))
-        yield Metric(f"f1_{average}", targets, f1(average))
+    # With one label for each example, the micro averages are the accuracy.
+    on_request: dict[str, tuple[Target, ...]] = {"micro": (one,), "macro": (), "weighted": ()}
+    for average, asked in on_request.items():
+        yield Metric(f"precision_{average}", (one, several), precision(average), on_request=asked)
+        yield Metric(f"recall_{average}", (one, several), recall(average), on_request=asked)
+        yield Metric(f"f1_{average}", (one, several), f1(average), on_request=asked)
     yield Metric("exact_match", (several,), _accuracy)
-    yield Metric("top5_accuracy", (one,), _top5_accuracy, fewest_classes=_MOST_TOP + 1)
-    yield Metric("roc_auc", (one, several), _roc_auc)
+    yield Metric("matthews_correlation", (one,), _matthews_correlation)
+    yield Metric("cohen_kappa", (one,), _cohen_kappa)
+    for weights, power in (("linear", 1), ("quadratic", 2)):  # for classes that have an order
+        compute = partial(_weighted_kappa, power)
+        yield Metric(f"cohen_kappa_{weights}", (one,), compute, on_request=(one,))
+    top = partial(_top_k_accuracy, k=_SHOWN_TOP)
+    yield Metric(f"top{_SHOWN_TOP}_accuracy", (one,), top, fewest_classes=_SHOWN_TOP + 1)
+    yield Metric("roc_auc", (one, several), _roc_auc, most_classes=_SLOW_CLASSES)
+    yield Metric(
+        "mean_average_precision", (one, several), _mean_average_precision, most_classes=_SLOW_CLASSES
+    )
     yield Metric("log_loss", (one, several), _log_loss, greater_is_better=False)
     yield Metric("mae", (amount,), _mae, greater_is_better=False)
     yield Metric("rmse", (amount,), _rmse, greater_is_better=False)

@@ -1,33 +1,49 @@
-"""Metrics of many resamples at once: each a choice, with repeats, of the same examples.
+"""Metrics of many resamples at once: each says how often every example occurs in it.
 
-Labels, decisions and scores are as in ``registry``. Indices are [resamples, examples of each].
+Labels, decisions and scores are as in ``registry``. Counts are [resamples, examples], whole numbers as floats.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from scipy import sparse
 
 from hf_finetune.data.labels import Target
+from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.metrics import compute_metrics, decide
+from hf_finetune.evaluation.registry import (
+    CLASS_SCORES,
+    COST_METRICS,
+    NO_SETTINGS,
+    MetricSettings,
+    split_class_metric,
+    top_k,
+)
 
-__all__ = ["FRACTIONS", "Statistic", "is_fast", "statistic", "surprise"]
+__all__ = ["Statistic", "example_values", "is_fast", "is_fraction", "statistic", "surprise"]
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Gives the metric [resamples] of indices [resamples, examples]."""
+"""Returns the metric [resamples] of counts [resamples, examples]."""
 
-FRACTIONS = ("accuracy", "exact_match", "top5_accuracy")
-"""Metrics that are the fraction of examples of which something holds."""
+PerExample = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-_TOP = 5
+_KAPPAS = {"cohen_kappa_linear": 1, "cohen_kappa_quadratic": 2}
 _LEAST = np.finfo(np.float64).eps
 _CELLS = 4_000_000
 """Most numbers of a table that are held at once: 32 MB of float64."""
 
 
+def is_fraction(name: str) -> bool:
+    """Return whether a metric is the fraction of examples of which something holds."""
+    return name in ("accuracy", "exact_match") or top_k(name) is not None
+
+
 def is_fast(name: str) -> bool:
-    """Say whether a metric of many resamples is computed at once; the others are computed one by one."""
-    return name in _MEANS or name == "rmse" or _split(name) is not None
+    """Return whether a metric of many resamples is computed at once; the others are computed one by one."""
+    known = (*_MEANS, *_AGREEMENT, *_KAPPAS, *COST_METRICS, "rmse")
+    parsed = top_k(name), _split(name), split_class_metric(name)[1]
+    return name in known or any(part is not None for part in parsed)
 
 
 def statistic(
@@ -36,66 +52,126 @@ def statistic(
     labels: np.ndarray,
     scores: np.ndarray,
     thresholds: Sequence[float] | None = None,
+    settings: MetricSettings = NO_SETTINGS,
 ) -> Statistic:
-    """Make a function that computes a metric of resamples.
+    """Return a function that computes a metric of resamples.
 
     Args:
-        name: Of the registry, or what ``evaluate.load`` finds.
+        name: Of the metric, as for ``compute_metrics``.
         target: What the labels are.
         labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
         scores: Probabilities [examples, classes], or amounts [examples].
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        settings: The classes and costs.
     """
     decisions = decide(scores, target, thresholds)
-    if name in _MEANS or name == "rmse":
-        values = _MEANS["mse" if name == "rmse" else name](labels, decisions, scores)
+    if (values := _per_example(name, labels, decisions, scores, settings)) is not None:
         return partial(_mean, values, root=name == "rmse")
-    if counted := _split(name):
-        score, average = counted
-        if labels.ndim == 1:
-            classes = np.arange(scores.shape[1])
-            labels, decisions = labels[:, None] == classes, decisions[:, None] == classes
-        return partial(_by_class, labels.astype(bool), decisions.astype(bool), score, average)
-    return partial(_one_by_one, name, target, labels, scores, thresholds)
+    score, label = split_class_metric(name)
+    if label is not None:
+        index = settings.label_names.index(label)
+        members, answers = (
+            (each[:, [index]] == 1) if each.ndim == 2 else (each == index)[:, None]
+            for each in (labels, decisions)
+        )
+        return partial(_by_class, members, answers, partial(_score, score=score, average="micro"))
+    if parts := _split(name):
+        combine: Combine = partial(_score, score=parts[0], average=parts[1])
+    elif name in _AGREEMENT:
+        combine = _AGREEMENT[name]
+    elif name in _KAPPAS:
+        distances = np.abs(labels - decisions).astype(np.float64) ** _KAPPAS[name]
+        return partial(_weighted_kappa, labels, decisions, scores.shape[1], distances, _KAPPAS[name] == 2)
+    else:
+        return partial(_one_by_one, name, target, labels, scores, thresholds, settings)
+    if labels.ndim == 1:
+        members, answers = (_indicator(each, scores.shape[1]) for each in (labels, decisions))
+    else:
+        members, answers = labels.astype(bool), decisions.astype(bool)
+    return partial(_by_class, members, answers, combine)
 
 
-def _mean(values: np.ndarray, indices: np.ndarray, *, root: bool) -> np.ndarray:
-    means = values[indices].mean(axis=-1)
+def example_values(
+    name: str,
+    target: Target,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    thresholds: Sequence[float] | None = None,
+    settings: MetricSettings = NO_SETTINGS,
+) -> np.ndarray | None:
+    """Return the values [examples] whose mean is a metric; None if it is no mean over examples.
+
+    Args:
+        name: Of the metric.
+        target: What the labels are.
+        labels: As for ``statistic``.
+        scores: As for ``statistic``.
+        thresholds: As for ``statistic``.
+        settings: As for ``statistic``.
+    """
+    if name == "rmse":
+        return None
+    return _per_example(name, labels, decide(scores, target, thresholds), scores, settings)
+
+
+Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Returns a metric [resamples] of counts [resamples, classes]: members, answers, hits."""
+
+
+def _mean(values: np.ndarray, counts: np.ndarray, *, root: bool) -> np.ndarray:
+    means = counts @ values / counts.sum(axis=1)
     return np.sqrt(means) if root else means
 
 
+def _indicator(indices: np.ndarray, classes: int) -> sparse.csr_array:
+    rows = np.arange(len(indices))
+    return sparse.csr_array((np.ones(len(indices), dtype=bool), (rows, indices)), (len(indices), classes))
+
+
 def _by_class(
-    labels: np.ndarray, decisions: np.ndarray, score: str, average: str, indices: np.ndarray
+    members: np.ndarray | sparse.csr_array,
+    answers: np.ndarray | sparse.csr_array,
+    combine: Combine,
+    counts: np.ndarray,
 ) -> np.ndarray:
-    """Count right answers, answers and members of each class, and make the metric of these."""
-    examples, classes = labels.shape
-    members = [
-        labels.astype(np.float64),
-        decisions.astype(np.float64),
-        (labels & decisions).astype(np.float64),
-    ]
+    """Count members, answers and hits of each class in each resample, and combine them."""
+    hits = members & answers if isinstance(members, np.ndarray) else members.multiply(answers)
+    tables = [table.T.astype(np.float64) for table in (members, answers, hits)]
+    pieces = max(1, -(-counts.shape[0] * max(members.shape) // _CELLS))
     found = []
-    for rows in np.array_split(indices, max(1, -(-indices.shape[0] * max(examples, classes) // _CELLS))):
-        times = np.stack([np.bincount(row, minlength=examples) for row in rows]).astype(np.float64)
-        real, said, right = (times @ each for each in members)
-        found.append(_score(real, said, right, score, average))
+    for rows in np.array_split(counts, pieces):
+        found.append(combine(*((table @ rows.T).T for table in tables)))
     return np.concatenate(found)
 
 
-def _score(real: np.ndarray, said: np.ndarray, right: np.ndarray, score: str, average: str) -> np.ndarray:
+def _weighted_kappa(
+    labels: np.ndarray,
+    decisions: np.ndarray,
+    classes: int,
+    distances: np.ndarray,
+    squared: bool,
+    counts: np.ndarray,
+) -> np.ndarray:
+    members, answers = (_indicator(each, classes).T.astype(np.float64) for each in (labels, decisions))
+    return weighted_kappa((members @ counts.T).T, (answers @ counts.T).T, counts @ distances, squared=squared)
+
+
+def _score(
+    members: np.ndarray, answers: np.ndarray, hits: np.ndarray, *, score: str, average: str
+) -> np.ndarray:
     """Compute precision, recall or F1 of counts [resamples, classes], as scikit-learn defines their averages."""
     if average == "micro":
-        real, said, right = (each.sum(axis=1, keepdims=True) for each in (real, said, right))
-    of = {"precision": said, "recall": real, "f1": (real + said) / 2}[score]
-    each = np.divide(right, of, out=np.zeros_like(right), where=of > 0)
+        members, answers, hits = (each.sum(axis=1, keepdims=True) for each in (members, answers, hits))
+    of = {"precision": answers, "recall": members, "f1": (members + answers) / 2}[score]
+    values = np.divide(hits, of, out=np.zeros_like(hits), where=of > 0)
     if average == "micro":
-        return each[:, 0]
+        return values[:, 0]
     if average == "weighted":
-        weights = real
+        weights = members
     else:  # macro: of the classes that occur; balanced: of those that occur in the labels
-        weights = ((real > 0) if average == "balanced" else (real + said > 0)).astype(np.float64)
+        weights = ((members > 0) if average == "balanced" else (members + answers > 0)).astype(np.float64)
     total = weights.sum(axis=1)
-    return np.divide((each * weights).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+    return np.divide((values * weights).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
 
 
 def _one_by_one(
@@ -104,20 +180,38 @@ def _one_by_one(
     labels: np.ndarray,
     scores: np.ndarray,
     thresholds: Sequence[float] | None,
-    indices: np.ndarray,
+    settings: MetricSettings,
+    counts: np.ndarray,
 ) -> np.ndarray:
-    return np.array(
-        [compute_metrics([name], target, scores[row], labels[row], thresholds)[name] for row in indices]
-    )
+    values = []
+    for times in counts:
+        rows = np.repeat(np.arange(len(labels)), times.astype(np.int64))
+        found = compute_metrics([name], target, scores[rows], labels[rows], thresholds, settings)
+        values.append(found[name])
+    return np.array(values)
 
 
 def _split(name: str) -> tuple[str, str] | None:
-    """Take ``f1_macro`` apart; None for what is not counted by class."""
+    """Return ``f1_macro`` in its two parts; None for what is no average of the classes' scores."""
     if name == "balanced_accuracy":
         return "recall", "balanced"
     score, _, average = name.partition("_")
-    known = score in ("precision", "recall", "f1") and average in ("micro", "macro", "weighted")
+    known = score in CLASS_SCORES and average in ("micro", "macro", "weighted")
     return (score, average) if known else None
+
+
+def _per_example(
+    name: str, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray, settings: MetricSettings
+) -> np.ndarray | None:
+    """Return the values [examples] whose mean is the metric; None if it is no such mean."""
+    if (k := top_k(name)) is not None:
+        return _among_likeliest(labels, scores, k)
+    if name in COST_METRICS:
+        matrix = settings.cost_matrix()
+        bayes = name == "expected_cost_bayes"
+        return matrix[labels, (scores @ matrix).argmin(axis=1) if bayes else decisions]
+    compute = _MEANS.get("mse" if name == "rmse" else name)
+    return None if compute is None else compute(labels, decisions, scores)
 
 
 def _right(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -125,14 +219,14 @@ def _right(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> np.
     return same.reshape(len(same), -1).all(axis=1).astype(np.float64)
 
 
-def _among_five(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Say whether the class is among the five likeliest; of equal ones the greater index counts, as in scikit-learn."""
-    likeliest = np.argsort(scores, axis=1, kind="mergesort")[:, ::-1][:, :_TOP]
+def _among_likeliest(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """Return 1 where the class is among the k most probable; of equal ones the greater index counts (scikit-learn)."""
+    likeliest = np.argsort(scores, axis=1, kind="mergesort")[:, ::-1][:, :k]
     return (likeliest == labels[:, None]).any(axis=1).astype(np.float64)
 
 
 def surprise(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Give the cross-entropy of each example, in nats; for multi-label data the mean over its classes.
+    """Return the cross-entropy of each example, in nats; for multi-label data the mean over its classes.
 
     Args:
         labels: Class indices [examples], or zeros and ones [examples, classes].
@@ -144,11 +238,11 @@ def surprise(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return -np.log(np.clip(scores[np.arange(len(labels)), labels], _LEAST, 1.0))
 
 
-_MEANS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+_MEANS: dict[str, PerExample] = {
     "accuracy": _right,
     "exact_match": _right,
-    "top5_accuracy": _among_five,
     "log_loss": lambda labels, decisions, scores: surprise(labels, scores),
     "mae": lambda labels, decisions, scores: np.abs(labels - scores),
     "mse": lambda labels, decisions, scores: (labels - scores) ** 2,
 }
+_AGREEMENT: dict[str, Combine] = {"matthews_correlation": matthews_correlation, "cohen_kappa": cohen_kappa}

@@ -135,14 +135,22 @@ def _judge(
     for value in sorted(set(values.tolist())):
         members = values == value
         scores, labels = found.scores[members], found.labels[members]
-        ends = intervals(names, found.target, scores, labels, seed=seed, thresholds=found.thresholds)
-        metrics = compute_metrics(names, found.target, scores, labels, found.thresholds)
+        groups = np.asarray(found.groups)[members].tolist() if found.groups is not None else None
+        ends = intervals(
+            *(names, found.target, scores, labels),
+            seed=seed,
+            thresholds=found.thresholds,
+            groups=groups,
+            settings=found.settings,
+        )
+        metrics = compute_metrics(names, found.target, scores, labels, found.thresholds, found.settings)
         rows.append(
             {
                 "name": value,
                 "examples": int(members.sum()),
                 "in_training": None if known is None else value in known,
                 "enough": bool(members.sum() >= ENOUGH),
+                **({} if groups is None else {"groups": len(set(groups))}),
                 "metrics": without_nan(metrics),
                 "intervals": {name: list(each) if each else None for name, each in ends.items()},
             }

@@ -1,6 +1,7 @@
 """The kinds of values that the fields of a recipe take, each with its check."""
 
 import re
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import PurePath
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ __all__ = [
     "FILLED",
     "STAGE_NAME",
     "Argument",
+    "Costs",
     "Count",
     "CountFromZero",
     "Encoding",
@@ -216,3 +218,20 @@ Argument = Annotated[
     BeforeValidator(_argument),
     WithJsonSchema({"type": ["number", "boolean", "string", "array"], "items": {"type": "number"}}),
 ]
+
+
+def _costs(value: Any) -> Any:
+    """Return rows of costs: a number for a whole row is its default, and classes that are numbers are texts."""
+    if not isinstance(value, Mapping):
+        return value
+    rows = {
+        str(true): {"default": row} if isinstance(row, int | float) else row for true, row in value.items()
+    }
+    return {
+        true: {str(decision): cost for decision, cost in row.items()} if isinstance(row, Mapping) else row
+        for true, row in rows.items()
+    }
+
+
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Costs = Annotated[dict[str, dict[str, Cost]], BeforeValidator(_costs)]

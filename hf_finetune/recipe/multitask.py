@@ -48,6 +48,7 @@ RULE = "must be left out when the task is multi-task"
 ALONE = {
     "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
     "evaluation.folds": "Each task has its own test split.",
+    "evaluation.costs": "The classes of one task are not those of another.",
     "domain_adaptation": "Adapt to the other domain in a run of its own, and go on with its model.",
     "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
 }

@@ -14,6 +14,7 @@ from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.fields import (
     STAGE_NAME,
     Argument,
+    Costs,
     Count,
     Folds,
     RateRange,
@@ -272,6 +273,11 @@ class EvaluationSpec(Part):
     slices: Texts = Field(
         default=(),
         description="Columns of the data by whose values the test split is judged, each by itself.",
+    )
+    costs: Costs | None = Field(
+        default=None,
+        description="Cost of each wrong decision (no unit), by true class and decision: {soup: {salad: 5, default: "
+        "1}}; adds the metrics of expected cost; null = none.",
     )
     linear_probe: Count | None = Field(
         default=10_000,

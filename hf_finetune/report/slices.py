@@ -76,11 +76,12 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     surely = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
+    grouped = f" in {row['groups']} groups" if "groups" in row else ""
     best = [each for each in rows if each["enough"] and each["metrics"][name] is not None][-1]
     doubt = " The difference may be chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
-        f"({surely}{row['examples']:,} examples{unseen}), beside {best['metrics'][name]:.3f} "
+        f"({surely}{row['examples']:,} examples{grouped}{unseen}), beside {best['metrics'][name]:.3f} "
         f"for {best['name']}.{doubt}"
     )
 

@@ -1,12 +1,20 @@
-"""What a run is worth, in a few sentences: made of its numbers and nothing else."""
+"""The value of a run in a few sentences: made of its numbers and nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from hf_finetune.evaluation.intervals import FEW_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.record import RunRecord
 
-__all__ = ["BASELINES", "calibration_verdict", "spread_verdict", "verdict"]
+__all__ = [
+    "BASELINES",
+    "baseline_verdict",
+    "calibration_verdict",
+    "leading_metric",
+    "spread_verdict",
+    "verdict",
+]
 
 BASELINES = {
     "majority": "an answer that ignores the input",
@@ -17,64 +25,106 @@ WELL = 0.05
 
 
 def verdict(record: RunRecord) -> str:
-    """Say in one sentence how good the model is on the test split, how surely, and beside which baselines."""
+    """Return how good the model is on the test split, how surely, and whether it is above its baselines."""
     if "tasks" in record.metrics:
         return _of_tasks(record.metrics)
     if record.predictions is None or not record.headline:
         return "There was no test split, so nothing is known of how good this model is on other data."
-    name = record.headline[0]
-    value, ends = record.metrics["test"][name], record.metrics.get("test_interval", {}).get(name)
+    name, metrics = record.headline[0], record.metrics
     examples = f"{len(record.predictions.ids):,} test examples"
-    if value is None:
+    if metrics["test"][name] is None:
         return f"On {examples} the {name} is undefined."
-    surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
-    beside = [
-        f"{_baseline(record, baseline)} has {found[name]:.3f}"
-        for baseline, found in record.metrics.get("baselines", {}).items()
+    target = record.predictions.target
+    sentence = "; ".join(
+        [f"On {examples} the {_value(metrics, name)}", *_baseline_values(metrics, name, target)]
+    )
+    return " ".join(
+        filter(None, [f"{sentence}.", baseline_verdict(metrics, name, target), _few_groups(metrics)])
+    )
+
+
+def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
+    """Return whether the model is above or below each baseline, or the test examples cannot tell.
+
+    Args:
+        metrics: The content of ``metrics.json``, or what it holds of one of several tasks.
+        name: The leading metric.
+        target: What the labels are; None takes what the metrics say.
+    """
+    if not _baseline_values(metrics, name, target):
+        return ""
+    if "baseline_differences" not in metrics:
+        return "This run has kept no predictions of its baselines, so it is not known which differences may be chance."
+    clauses, worse = [], False
+    for baseline, tested in metrics["baseline_differences"].items():
+        found = tested.get(name)
+        if baseline not in BASELINES or found is None or found["difference"] is None:
+            continue
+        greater = greater_is_better(name)
+        word = {
+            "above": "above" if greater else "above (worse than)",
+            "below": "below" if greater else "below (better than)",
+        }.get(found["verdict"], "not distinguishable from")
+        worse |= found["verdict"] == ("below" if greater else "above")
+        ends = found["interval"]
+        surely = f", 95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
+        apart = f"difference {found['difference']:+.3f}{surely}"
+        clauses.append(f"{word} {_baseline(baseline, target or metrics.get('target'))} ({apart})")
+    if not clauses:
+        return ""
+    advice = " The simpler model is the better one here." if worse else ""
+    return f"Tested on the same examples, that is {' and '.join(clauses)}.{advice}"
+
+
+def leading_metric(metrics: Mapping[str, Any]) -> str | None:
+    """Return the first metric that one of several tasks was asked for and that is defined; None if none is."""
+    names = metrics.get("test_interval") or metrics["test"]
+    return next((name for name in names if metrics["test"].get(name) is not None), None)
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> str:
+    """Return the value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
+    ends, groups = metrics.get("test_interval", {}).get(name), metrics.get("test_groups")
+    by = f", by groups of {groups['column']}" if groups else ""
+    surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
+    return f"{name} is {metrics['test'][name]:.3f}{surely}"
+
+
+def _few_groups(metrics: Mapping[str, Any]) -> str:
+    groups = metrics.get("test_groups")
+    if not groups or groups["groups"] >= FEW_GROUPS:
+        return ""
+    few = f"{groups['groups']} groups of {groups['column']}"
+    return f"There are only {few}: intervals of so few are not to be relied on."
+
+
+def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> list[str]:
+    """Return a clause on the value of each baseline that has one, joined into one; nothing if none has."""
+    values = [
+        f"{_baseline(baseline, target or metrics.get('target'))} has {found[name]:.3f}"
+        for baseline, found in metrics.get("baselines", {}).items()
         if baseline in BASELINES and found.get(name) is not None
     ]
-    sentence = f"On {examples} the {name} is {value:.3f}{surely}"
-    compared = f"; {' and '.join(beside)}" if beside else ""
-    return f"{sentence}{compared}.{_doubt(record, name, value, ends)}"
+    return [" and ".join(values)] if values else []
 
 
 def _of_tasks(metrics: Mapping[str, Any]) -> str:
-    """Say the first metric of each of several tasks, beside that of the better baseline."""
-    said = []
+    """Return the first metric of each of several tasks, and whether it is above its baselines."""
+    parts = []
     for task, found in metrics["tasks"].items():
-        name = next((each for each in found["test"] if found["test"][each] is not None), None)
+        name = leading_metric(found)
         if name is None:
-            said.append(f"{task}: there was no test split")
+            parts.append(f"{task}: there was no test split.")
             continue
-        ends = found["test_interval"].get(name)
-        surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
-        beside = [
-            f"{BASELINES[baseline]} has {values[name]:.3f}"
-            for baseline, values in found["baselines"].items()
-            if values.get(name) is not None
-        ]
-        said.append("; ".join([f"{task}: the {name} is {found['test'][name]:.3f}{surely}", *beside]))
-    return "On the test splits of its tasks: " + ". ".join(said) + "."
+        sentence = "; ".join([f"{task}: the {_value(found, name)}", *_baseline_values(found, name, None)])
+        tested = baseline_verdict(found, name)
+        parts.append(" ".join(filter(None, [f"{sentence}.", tested, _few_groups(found)])))
+    return "On the test splits of its tasks: " + " ".join(parts)
 
 
-def _baseline(record: RunRecord, name: str) -> str:
-    said = BASELINES[name]
-    amounts = record.predictions is not None and record.predictions.target == "regression"
-    return said.replace("logistic", "ridge") if amounts else said
-
-
-def _doubt(record: RunRecord, name: str, value: float, ends: Any) -> str:
-    """Say so where a baseline is within the interval: then the fine-tuning is not shown to be worth its time."""
-    if not ends:
-        return ""
-    for baseline, found in record.metrics.get("baselines", {}).items():
-        other = found.get(name)
-        if baseline not in BASELINES or other is None:
-            continue
-        better = other >= ends[0] if greater_is_better(name) else other <= ends[1]
-        if better:
-            return f" So it is not shown to be better than {_baseline(record, baseline)}."
-    return ""
+def _baseline(name: str, target: str | None) -> str:
+    words = BASELINES[name]
+    return words.replace("logistic", "ridge") if target == "regression" else words
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

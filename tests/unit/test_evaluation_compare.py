@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from hf_finetune.cli import app
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.compare import McNemar, compare_runs
+from hf_finetune.evaluation.compare import McNemar, compare_runs, paired_difference
 from hf_finetune.evaluation.predictions import write_predictions
 
 NAMES = ("bread", "soup", "stew")
@@ -18,7 +18,7 @@ NAMES = ("bread", "soup", "stew")
 def make_run(tmp_path):
     """Give a maker of runs whose predictions are right with a probability."""
 
-    def make(name, right, *, ids=None, label_names=NAMES, count=200, seed=0):
+    def make(name, right, *, ids=None, label_names=NAMES, count=200, seed=0, groups=None):
         labels = np.random.default_rng(0).integers(0, 3, count)
         chance = np.random.default_rng(seed)
         said = np.where(chance.random(count) < right, labels, (labels + 1) % 3)
@@ -33,6 +33,8 @@ def make_run(tmp_path):
             scores[:, order],
             "single_label",
             label_names,
+            groups=groups,
+            group_column=groups and "patient",
         )
         return folder
 
@@ -48,6 +50,64 @@ def test_a_better_run_is_told_from_a_luckier_one(make_run):
     assert accuracy.interval[1] < 0 and accuracy.p_value < 0.01 and worse.mcnemar.p_value < 0.01
     assert same.differences[0].interval[0] < 0 < same.differences[0].interval[1]
     assert same.differences[0].p_value > 0.05
+
+
+def test_groups_are_resampled_whole_and_said(make_run, capsys):
+    groups = [f"patient {row // 5}" for row in range(200)]
+    runs = [make_run("one", 0.8, groups=groups), make_run("two", 0.9, seed=1), make_run("plain", 0.8)]
+    (by_group,), (alone,) = compare_runs(runs[:2]), compare_runs([runs[2], runs[1]])
+    assert (by_group.group_column, by_group.groups, alone.group_column, alone.groups) == (
+        "patient",
+        40,
+        None,
+        None,
+    )
+    assert by_group.differences[0].value == alone.differences[0].value
+    assert by_group.differences[0].interval != alone.differences[0].interval
+    app(["compare", str(runs[1]), str(runs[0])], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "on 200 test examples in 40 groups of patient, which are resampled whole " in said
+    few = make_run("few", 0.8, groups=[f"site {row % 4}" for row in range(200)])
+    app(["compare", str(few), str(runs[1])], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "in 4 groups of patient, which are resampled whole; intervals of so few are not to be relied on"
+        in said
+    )
+
+
+def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
+    good, bad, other = make_run("good", 0.9), make_run("bad", 0.6, seed=1), make_run("other", 0.9, seed=2)
+    worse, same = compare_runs([good, bad, other])
+    assert (worse.differences[0].verdict, same.differences[0].verdict) == ("below", "not distinguishable")
+    (better,) = compare_runs([bad, good], ["accuracy", "log_loss", "recall:soup"])
+    assert [each.verdict for each in better.differences] == ["above", "below", "above"]
+    app(["compare", str(good), str(bad)], standalone_mode=False)
+    assert "below" in capsys.readouterr().out
+
+
+def test_few_examples_that_differ_do_not_decide():
+    """Four of a hundred, all in one direction: the bootstrap alone would be sure, McNemar's test is not."""
+    labels = np.zeros(100, dtype=np.int64)
+    other = np.eye(2)[labels]
+    first = other.copy()
+    first[:4] = first[:4, ::-1]
+    found = paired_difference("accuracy", "single_label", labels, first, other, seed=0)
+    assert found.value - found.first == pytest.approx(0.04) and found.p_value == pytest.approx(0.125)
+    assert found.verdict == "not distinguishable"
+    first[:12] = np.eye(2)[1]
+    assert paired_difference("accuracy", "single_label", labels, first, other, seed=0).verdict == "above"
+
+
+def test_costs_of_a_run_are_compared(make_run):
+    one, two = make_run("one", 0.9), make_run("two", 0.7, seed=1)
+    recipe = {"evaluation": {"costs": {"soup": {"stew": 9.0}}}}
+    (one / "manifest.json").write_text(json.dumps({"recipe": recipe}), encoding="utf-8")
+    (found,) = compare_runs([one, two], ["expected_cost"])
+    assert found.differences[0].value > 1.5 * found.differences[0].first > 0
+    assert found.differences[0].verdict == "above"
+    with pytest.raises(InputError, match=r"Say what confusions cost in evaluation\.costs\."):
+        compare_runs([two, two], ["expected_cost"])
 
 
 def test_mcnemar_counts_what_only_one_has_right(make_run):

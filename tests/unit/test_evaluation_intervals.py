@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from hf_finetune.evaluation.intervals import bootstrap_difference, intervals
 from hf_finetune.evaluation.metrics import compute_metrics, probabilities
@@ -63,6 +63,63 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
         low, high = intervals([name], "single_label", scores, labels, seed=seed)[name]
         held += low <= truth <= high
     assert 0.93 <= held / trials <= 0.97
+
+
+GROUPS, MEMBERS = 40, 5
+
+
+def drawn_in_groups(chance, groups=GROUPS):
+    """Return labels, scores and groups: each group is of one class, and as hard as a whole."""
+    rows = np.repeat(np.arange(groups), MEMBERS)
+    labels = chance.integers(0, CLASSES, groups)[rows]
+    strength = 1.5 + chance.normal(0, 1.5, groups)[rows]
+    logits = chance.normal(size=(len(rows), CLASSES)) + strength[:, None] * np.eye(CLASSES)[labels]
+    return labels, probabilities(logits, "single_label"), [f"group {row}" for row in rows]
+
+
+def test_intervals_of_grouped_examples_are_wider_and_cover_the_truth():
+    """As often as they say, within what 200 trials can tell; intervals that ignore the groups do not."""
+    truth_labels, truth_scores, _ = drawn_in_groups(np.random.default_rng(10_000), 20_000)
+    truth = compute_metrics(["accuracy"], "single_label", truth_scores, truth_labels)["accuracy"]
+    trials, held, ignored = 200, 0, 0
+    for seed in range(trials):
+        labels, scores, groups = drawn_in_groups(np.random.default_rng(seed))
+        of_groups, of_examples = (
+            intervals(["accuracy"], "single_label", scores, labels, seed=seed, groups=each)["accuracy"]
+            for each in (groups, None)
+        )
+        assert of_groups[1] - of_groups[0] > of_examples[1] - of_examples[0]
+        held += of_groups[0] <= truth <= of_groups[1]
+        ignored += of_examples[0] <= truth <= of_examples[1]
+    low, high = binom.interval(0.99, trials, 0.95)
+    assert low <= held <= high and ignored < low
+
+
+def test_groups_of_one_are_no_groups_and_one_group_has_no_interval():
+    labels, scores = drawn(np.random.default_rng(0), 60)
+    names = ["accuracy", "f1_macro"]
+    alone = intervals(names, "single_label", scores, labels, seed=0)
+    order = [f"{row:03d}" for row in range(60)]
+    assert intervals(names, "single_label", scores, labels, seed=0, groups=order) == alone
+    none = intervals(names, "single_label", scores, labels, seed=0, groups=["same"] * 60)
+    assert none == dict.fromkeys(names)
+
+
+def test_where_all_are_right_the_binomial_law_counts_groups():
+    labels = np.arange(20) % 2
+    groups = [str(row // 5) for row in range(20)]
+    found = intervals(["accuracy"], "single_label", np.eye(2)[labels], labels, seed=0, groups=groups)
+    exact = binomtest(4, 4).proportion_ci(0.95, "exact")
+    assert found["accuracy"] == pytest.approx((exact.low, exact.high))
+
+
+def test_groups_of_unequal_size_are_drawn_whole():
+    """One large group holds all that is wrong: whether it is drawn decides."""
+    labels = np.zeros(40, dtype=np.int64)
+    scores = np.eye(2)[np.array([0] * 20 + [1] * 20)]
+    groups = [str(row) for row in range(20)] + ["large"] * 20
+    low, high = intervals(["accuracy"], "single_label", scores, labels, seed=0, groups=groups)["accuracy"]
+    assert low < 0.35 and high == 1.0
 
 
 def test_a_difference_is_told_from_none():

@@ -6,18 +6,23 @@ import warnings
 import evaluate
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.costs import cost_matrix, cost_problems
 from hf_finetune.evaluation.metrics import (
     all_metrics,
     check_metric_names,
     compute_metrics,
     decide,
     default_metrics,
+    defined_metrics,
     greater_is_better,
     label_array,
+    metric_problem,
     probabilities,
 )
+from hf_finetune.evaluation.registry import MetricSettings
 
 TARGETS = ("single_label", "multi_label", "regression")
 
@@ -51,9 +56,14 @@ def test_single_label_by_hand():
             "precision_weighted": (1 / 2 + 1) / 2,
             "recall_weighted": 1 / 2,
             "f1_weighted": (1 / 2 + 2 / 3) / 2,
+            # 2 of 4 right; labels 2, 2, 0 and decisions 2, 1, 1.
+            "matthews_correlation": (2 * 4 - (2 * 2 + 2 * 1)) / math.sqrt((16 - 8) * (16 - 6)),
+            "cohen_kappa": (2 / 4 - 6 / 16) / (1 - 6 / 16),
             "top5_accuracy": 1.0,
             # Class 0: 0.7 and 0.1 against 0.3 and 0.8 win one pair of four. Class 1: 0.6 and 0.1 win two.
             "roc_auc": (1 / 4 + 2 / 4) / 2,
+            # Of the examples ranked by class 0 its own are second and last; by class 1, first and last.
+            "mean_average_precision": ((1 / 2 + 2 / 4) / 2 + (1 / 1 + 2 / 4) / 2) / 2,
             "log_loss": -(math.log(0.7) + math.log(0.1) + math.log(0.6) + math.log(0.1)) / 4,
         }
     )
@@ -72,7 +82,8 @@ def test_top5_is_left_out_of_all_where_it_can_only_be_one(classes, told):
 
 def test_single_label_of_one_example():
     found = compute("single_label", [[0.25, 0.75]], [1])
-    assert math.isnan(found.pop("roc_auc"))
+    assert math.isnan(found.pop("roc_auc")) and math.isnan(found.pop("cohen_kappa"))
+    assert found.pop("matthews_correlation") == 0
     assert found.pop("log_loss") == pytest.approx(-math.log(0.75))
     assert set(found.values()) == {1.0}
 
@@ -103,6 +114,7 @@ def test_multi_label_by_hand():
             "f1_weighted": (3 * 4 / 5 + 2 / 3) / 4,
             "exact_match": 1 / 3,
             "roc_auc": 1.0,  # class 1 alone has both kinds of example
+            "mean_average_precision": 1.0,  # class 2 has no example
             "log_loss": -sum(map(math.log, chosen)) / 9,
         }
     )
@@ -192,20 +204,140 @@ def test_which_way_is_better():
         "mae",
         "rmse",
     ]
-    assert greater_is_better("matthews_correlation")
+    assert greater_is_better("matthews_correlation") and greater_is_better("recall:loss")
+    assert not greater_is_better("expected_cost") and not greater_is_better("expected_cost_bayes")
     assert not greater_is_better("mse")
 
 
 def test_every_unknown_name_is_told():
     with pytest.raises(InputError) as caught:
         check_metric_names(["accuracy", "acuracy", "mae"], "single_label")
-    known = ", ".join(map(repr, all_metrics("single_label")))
+    known = ", ".join(map(repr, defined_metrics("single_label")))
     assert str(caught.value) == (
         "metrics[1] must be a metric of this package for single_label labels unless --trust-remote-code is given. "
         "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script that the Hub has under "
         "the name 'acuracy', or the copy of it in its cache.\n"
         f"metrics[2] must be defined for single_label labels. Got 'mae'. Known: {known}."
     )
+
+
+MORE = (
+    ("matthews_correlation", lambda labels, said: sklearn_metrics.matthews_corrcoef(labels, said)),
+    ("cohen_kappa", lambda labels, said: sklearn_metrics.cohen_kappa_score(labels, said)),
+    ("f1_micro", lambda labels, said: sklearn_metrics.f1_score(labels, said, average="micro")),
+    *(
+        (
+            f"cohen_kappa_{weights}",
+            lambda labels, said, weights=weights: sklearn_metrics.cohen_kappa_score(
+                labels, said, labels=range(5), weights=weights
+            ),
+        )
+        for weights in ("linear", "quadratic")
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "reference"), MORE)
+def test_further_metrics_are_those_of_scikit_learn(name, reference):
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        labels, scores = chance.integers(0, 4, 30), chance.dirichlet(np.ones(5), 30)
+        found = compute("single_label", scores, labels, [name])[name]
+        assert found == pytest.approx(reference(labels, scores.argmax(axis=1)), abs=1e-12)
+
+
+def test_top_k_is_of_any_k_and_agrees_with_scikit_learn():
+    chance = np.random.default_rng(0)
+    labels, scores = chance.integers(0, 7, 40), chance.dirichlet(np.ones(7), 40)
+    for k in (1, 2, 3, 6):
+        expected = sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=range(7))
+        assert compute("single_label", scores, labels, [f"top_{k}_accuracy"])[f"top_{k}_accuracy"] == expected
+    assert compute("single_label", [[0.3, 0.7]] * 2, [0, 1], ["top_1_accuracy"]) == {"top_1_accuracy": 0.5}
+    check_metric_names(["top_3_accuracy"], "single_label", settings=MetricSettings(tuple("abcd")))
+    with pytest.raises(InputError) as caught:
+        check_metric_names(["top_4_accuracy"], "single_label", settings=MetricSettings(tuple("abcd")))
+    assert str(caught.value) == (
+        "metrics[0] must have a k below the number of classes, 4. Got 'top_4_accuracy'."
+    )
+
+
+def test_a_class_has_scores_of_its_own_by_its_name():
+    settings = MetricSettings(("soup: hot", "salad", "tea"))
+    names = ["recall:soup: hot", "precision:salad", "f1:tea"]
+    check_metric_names(names, "single_label", settings=settings)
+    found = compute_metrics(names, "single_label", np.array(SCORES), np.array(LABELS), settings=settings)
+    assert found == {"recall:soup: hot": 1 / 2, "precision:salad": 1.0, "f1:tea": 0.0}
+    several = np.array([[1, 0, 0], [1, 1, 0]])
+    scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.7, 0.1]])
+    found = compute_metrics(names, "multi_label", scores, several, settings=settings)
+    assert found == {"recall:soup: hot": 1 / 2, "precision:salad": 1 / 2, "f1:tea": 0.0}
+    with pytest.raises(InputError) as caught:
+        check_metric_names(["recall:salat", "recall:"], "single_label", settings=settings)
+    assert str(caught.value) == (
+        "metrics[0] must name a class after recall:. Got 'recall:salat'. Nearest: 'salad'.\n"
+        "metrics[1] must name a class after recall:. Got 'recall:'. Known: 'soup: hot', 'salad', 'tea'."
+    )
+
+
+def test_expected_cost_is_of_the_likeliest_class_or_of_the_cheapest():
+    settings = MetricSettings(("soup", "salad", "tea"), {"soup": {"salad": 5, "default": 2}})
+    assert settings.cost_matrix().tolist() == [[0, 5, 2], [1, 0, 1], [1, 1, 0]]
+    scores, labels = np.array([[0.4, 0.5, 0.1], [0.1, 0.8, 0.1]]), np.array([0, 2])
+    names = ["expected_cost", "expected_cost_bayes"]
+    check_metric_names(names, "single_label", settings=settings)
+    found = compute_metrics(names, "single_label", scores, labels, settings=settings)
+    # Bayes: of the first, soup costs 0.6, salad 2.1, tea 1.3; of the second, 0.9, 0.6 and 1.0.
+    assert found == {"expected_cost": (5 + 1) / 2, "expected_cost_bayes": (0 + 1) / 2}
+    assert set(names) <= set(all_metrics("single_label", 3, settings))
+    with pytest.raises(InputError, match=r"Say what confusions cost in evaluation\.costs\."):
+        check_metric_names(["expected_cost"], "single_label", settings=MetricSettings(("soup", "salad")))
+
+
+def test_costs_have_defaults_for_rows_and_for_classes():
+    names = ("soup", "salad", "tea")
+    assert cost_matrix({"default": {"default": 3}, "tea": {"soup": 7}}, names).tolist() == [
+        [0, 3, 3],
+        [3, 0, 3],
+        [7, 3, 0],
+    ]
+    assert cost_matrix({"default": {"tea": 4}}, ("default", "tea")).tolist() == [[0, 4], [1, 0]]
+    found = cost_problems({"soop": {"default": 1}, "soup": {"te": 1}}, "single_label", names)
+    assert [str(problem) for problem in found] == [
+        "evaluation.costs must be a class of the data, or default. Got 'soop'. Nearest: 'soup'.",
+        "evaluation.costs.soup must be a class of the data, or default. Got 'te'. Nearest: 'tea'.",
+    ]
+    (problem,) = cost_problems({"soup": {"tea": 1}}, "multi_label", names)
+    assert problem.rule == "must be left out unless every example has one class"
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "meant"),
+    [
+        ("mcc", "single_label", "Here it is called 'matthews_correlation'."),
+        ("cohen_kappa_score", "single_label", "Here it is called 'cohen_kappa'."),
+        ("quadratic_weighted_kappa", "single_label", "Here it is called 'cohen_kappa_quadratic'."),
+        ("mAP", "multi_label", "Here it is called 'mean_average_precision'."),
+        ("f1", "single_label", "Here it is called 'f1_macro'."),
+        ("F1-Macro", "single_label", "Here it is called 'f1_macro'."),
+        ("top_k_accuracy", "single_label", "Here it is called 'top_3_accuracy'."),
+        ("mean_absolute_error", "regression", "Here it is called 'mae'."),
+        ("neg_log_loss", "single_label", "Here it is called 'log_loss'."),
+        ("matthews_correlation", "regression", "Known: 'mae', 'rmse', 'r2', 'spearman'."),
+    ],
+)
+def test_names_of_other_libraries_lead_to_ours(name, target, meant):
+    problem = metric_problem(name, target, "metrics[0]")
+    assert problem.repair.startswith(meant) and problem.value == repr(name)
+
+
+def test_metrics_that_are_slow_for_thousands_of_classes_are_computed_on_request_only():
+    assert {"roc_auc", "mean_average_precision"} <= set(all_metrics("single_label", 1000))
+    assert not {"roc_auc", "mean_average_precision"} & set(all_metrics("single_label", 1001))
+    assert {"roc_auc", "f1_micro", "cohen_kappa_quadratic"} <= set(defined_metrics("single_label"))
+    chance = np.random.default_rng(0)
+    labels, scores = chance.integers(0, 100_000, 4), chance.dirichlet(np.ones(100_000), 4)
+    found = compute("single_label", scores, labels, ["matthews_correlation", "cohen_kappa_linear"])
+    assert all(abs(value) < 1 for value in found.values())  # no table of classes by classes is made
 
 
 SCRIPT = """

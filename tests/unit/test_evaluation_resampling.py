@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, probabilities
-from hf_finetune.evaluation.resampling import FRACTIONS, is_fast, statistic
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, defined_metrics, probabilities
+from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
 
 EXAMPLES = 23
 
 
 def made_up(target, classes, seed=0):
-    """Give labels and scores that are right more often than not."""
+    """Return labels and scores that are right more often than not."""
     chance = np.random.default_rng(seed)
     if target == "regression":
         labels = chance.normal(size=EXAMPLES)
@@ -23,44 +24,83 @@ def made_up(target, classes, seed=0):
     return labels, probabilities(logits, target)
 
 
+def settings_of(classes):
+    return MetricSettings(
+        tuple(f"class {index}" for index in range(classes)), {"class 0": {"class 1": 5, "default": 2}}
+    )
+
+
+def counts_of(resamples, seed=1):
+    indices = np.random.default_rng(seed).integers(0, EXAMPLES, (resamples, EXAMPLES))
+    return indices, np.stack([np.bincount(row, minlength=EXAMPLES) for row in indices]).astype(float)
+
+
+OF_A_CLASS = ("recall:class 0", "precision:class 1", "f1:class 2", "top_2_accuracy", "top_3_accuracy")
+COSTS = ("expected_cost", "expected_cost_bayes")
 CASES = [
     (target, classes, name)
-    for target, classes in (
-        ("single_label", 3),
-        ("single_label", 9),
-        ("multi_label", 4),
-        ("multi_label", 1),
-        ("regression", 1),
+    for target, classes, others in (
+        ("single_label", 3, (*OF_A_CLASS[:4], *COSTS)),
+        ("single_label", 9, (*OF_A_CLASS, *COSTS)),
+        ("multi_label", 4, OF_A_CLASS[:3]),
+        ("multi_label", 1, OF_A_CLASS[:1]),
+        ("regression", 1, ()),
     )
-    for name in all_metrics(target)
+    for name in (*defined_metrics(target), *others)
 ]
 
 
 @pytest.mark.parametrize(("target", "classes", "name"), CASES)
 def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
     labels, scores = made_up(target, classes)
-    indices = np.random.default_rng(1).integers(0, EXAMPLES, (40, EXAMPLES))
-    found = statistic(name, target, labels, scores)(indices)
-    alone = [compute_metrics([name], target, scores[row], labels[row])[name] for row in indices]
+    indices, counts = counts_of(40)
+    settings = settings_of(classes)
+    found = statistic(name, target, labels, scores, None, settings)(counts)
+    alone = [
+        compute_metrics([name], target, scores[row], labels[row], settings=settings)[name] for row in indices
+    ]
     np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_resamples_may_have_any_number_of_examples():
+    labels, scores = made_up("single_label", 3)
+    counts = counts_of(30)[1] * np.random.default_rng(0).integers(0, 3, EXAMPLES)
+    for name in ("accuracy", "f1_macro", "cohen_kappa_linear", "roc_auc"):
+        found = statistic(name, "single_label", labels, scores)(counts)
+        rows = [np.repeat(np.arange(EXAMPLES), row.astype(int)) for row in counts]
+        alone = [compute_metrics([name], "single_label", scores[row], labels[row])[name] for row in rows]
+        np.testing.assert_allclose(found, alone)
 
 
 def test_thresholds_count_as_in_the_metrics():
     labels, scores = made_up("multi_label", 4)
-    thresholds = (0.2, 0.4, 0.6, 0.8)
-    indices = np.random.default_rng(1).integers(0, EXAMPLES, (5, EXAMPLES))
-    for name in ("f1_macro", "exact_match", "roc_auc"):
-        found = statistic(name, "multi_label", labels, scores, thresholds)(indices)
+    thresholds, settings = (0.2, 0.4, 0.6, 0.8), settings_of(4)
+    indices, counts = counts_of(5)
+    for name in ("f1_macro", "exact_match", "roc_auc", "recall:class 3"):
+        found = statistic(name, "multi_label", labels, scores, thresholds, settings)(counts)
         alone = [
-            compute_metrics([name], "multi_label", scores[row], labels[row], thresholds)[name]
+            compute_metrics([name], "multi_label", scores[row], labels[row], thresholds, settings)[name]
             for row in indices
         ]
         np.testing.assert_allclose(found, alone)
 
 
+def test_metrics_that_are_means_have_a_value_for_each_example():
+    labels, scores = made_up("single_label", 3)
+    settings = settings_of(3)
+    for name in ("accuracy", "top_2_accuracy", "log_loss", "expected_cost"):
+        values = example_values(name, "single_label", labels, scores, settings=settings)
+        whole = compute_metrics([name], "single_label", scores, labels, settings=settings)[name]
+        assert values.shape == (EXAMPLES,) and values.mean() == pytest.approx(whole)
+    assert example_values("f1_macro", "single_label", labels, scores) is None
+    assert example_values("rmse", "regression", *made_up("regression", 1)) is None
+
+
 def test_what_is_usually_asked_for_is_computed_at_once():
-    assert all(
-        is_fast(name) for name in ("accuracy", "f1_macro", "balanced_accuracy", "rmse", "mae", "log_loss")
-    )
-    assert not any(is_fast(name) for name in ("roc_auc", "r2", "spearman"))
-    assert set(FRACTIONS) <= {*all_metrics("single_label"), *all_metrics("multi_label")}
+    slow = {"roc_auc", "mean_average_precision", "r2", "spearman"}
+    names = {name for target in ("single_label", "multi_label", "regression") for name in all_metrics(target)}
+    assert {name for name in names if not is_fast(name)} == slow
+    assert all(map(is_fast, (*OF_A_CLASS, *COSTS, "cohen_kappa_quadratic")))
+    fractions = {"accuracy", "exact_match", "top5_accuracy"}
+    assert {name for name in names if is_fraction(name)} == fractions
+    assert is_fraction("top_3_accuracy") and not is_fraction("recall:class 0")

@@ -185,6 +185,72 @@ def test_bars_are_drawn_for_shares_only():
     assert headline_bars(below) == []
 
 
+def kept_tests(**found):
+    """Return what a run keeps of its paired tests: for each baseline, difference, interval and verdict."""
+    return {
+        baseline: {"accuracy": {"difference": apart, "interval": ends, "p_value": 0.01, "verdict": word}}
+        for baseline, (apart, ends, word) in found.items()
+    }
+
+
+def made_of(value, baseline, word, apart):
+    record = make_record()
+    record.metrics["test"]["accuracy"] = value
+    record.metrics["test_interval"]["accuracy"] = [value - 0.08, value + 0.08]
+    record.metrics["baselines"]["linear_probe"]["accuracy"] = baseline
+    ends = [apart - 0.05, apart + 0.05]
+    record.metrics["baseline_differences"] = kept_tests(
+        majority=(value - 0.1, [0.2, 0.6], "above"), linear_probe=(apart, ends, word)
+    )
+    return verdict(record)
+
+
+def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
+    worse = made_of(0.589, 0.670, "below", -0.081)
+    assert worse == (
+        "On 240 test examples the accuracy is 0.589 (95 % interval 0.509 to 0.669); an answer that ignores the input "
+        "has 0.100 and a logistic regression on the frozen checkpoint has 0.670. Tested on the same examples, that is "
+        "above an answer that ignores the input (difference +0.489, 95 % interval +0.200 to +0.600) and below a "
+        "logistic regression on the frozen checkpoint (difference -0.081, 95 % interval -0.131 to -0.031). The simpler "
+        "model is the better one here."
+    )
+    better = made_of(0.732, 0.661, "above", 0.071)
+    assert "and above a logistic regression on the frozen checkpoint (difference +0.071" in better
+    assert "simpler" not in better and "not shown" not in better
+    alike = made_of(0.732, 0.725, "not distinguishable", 0.007)
+    assert "and not distinguishable from a logistic regression on the frozen checkpoint (diff" in alike
+    assert "simpler" not in alike
+
+
+def test_of_a_loss_above_is_worse():
+    record = make_record(headline=("log_loss",))
+    record.metrics["test"]["log_loss"], record.metrics["test_interval"]["log_loss"] = 0.9, [0.8, 1.0]
+    record.metrics["baselines"] = {"majority": {"log_loss": 0.5}}
+    found = {"difference": 0.4, "interval": [0.3, 0.5], "p_value": 0.01, "verdict": "above"}
+    record.metrics["baseline_differences"] = {"majority": {"log_loss": found}}
+    assert verdict(record).endswith(
+        "that is above (worse than) an answer that ignores the input (difference +0.400, 95 % interval +0.300 to "
+        "+0.500). The simpler model is the better one here."
+    )
+
+
+def test_a_run_from_before_baselines_were_kept_says_so():
+    assert verdict(make_record()).endswith(
+        "This run has kept no predictions of its baselines, so it is not known which differences may be chance."
+    )
+
+
+def test_groups_are_named_in_the_verdict_and_few_of_them_warned_of():
+    record = make_record()
+    record.metrics["baselines"] = {}
+    record.metrics["test_groups"] = {"column": "patient", "groups": 30}
+    assert re.search(r"\(95 % interval .{14}, by groups of patient\)\.$", verdict(record))
+    record.metrics["test_groups"]["groups"] = 9
+    assert verdict(record).endswith(
+        "There are only 9 groups of patient: intervals of so few are not to be relied on."
+    )
+
+
 def test_a_verdict_without_a_baseline_ends_as_a_sentence():
     record = make_record()
     record.metrics["baselines"]["majority"]["accuracy"] = None
