@@ -57,9 +57,9 @@ class LabelledData:
 
     The columns of every split are ``id`` (the path of the file below the data's folder, else ``train:0``,
     ``train:1``, ...), ``image`` or ``text`` and perhaps ``text_pair``, and ``label``: a ClassLabel, a list of
-    them, or a float; and ``slice:NAME`` for each column that is carried to judge by. Where the data says so,
-    ``unknown`` lists the classes that may or may not hold, and ``training_label`` has the probability of each class
-    times the weight of the example.
+    them, or a float; ``slice:NAME`` for each column that is carried to judge by; and ``group:NAME`` where examples
+    come in groups. Where the data says so, ``unknown`` lists the classes that may or may not hold, and
+    ``training_label`` has the probability of each class times the weight of the example.
 
     Attributes:
         train: To learn from.

@@ -195,7 +195,7 @@ def test_groups_stay_together_and_the_given_test_split_keeps_out(tmp_path):
     assert sizes(data) == (36, 4, 4)
     rows = [int(row.split(":")[1]) // 4 for row in data.validation["id"]]
     assert len(set(rows)) == 1
-    assert set(data.train.column_names) == {"id", "text", "label"}
+    assert set(data.train.column_names) == {"id", "text", "label", "group:author"}
     assert (
         data.notes[-1]
         == "Cut from train, which keeps 36: validation (4 examples), by whole groups of 'author'."

@@ -87,7 +87,12 @@ def test_rows_are_taken_with_all_that_belongs_to_them():
     table = table.with_labels([0, 1, 2], "single_label", ["x", "y", "z"])
     taken = table.take([2, 0])
     assert (taken.ids, taken.labels, taken.groups) == (("train:2", "train:0"), (2, 0), (3, 1))
-    assert taken.dataset[:] == {"text": ["c", "a"], "id": ["train:2", "train:0"], "label": [2, 0]}
+    assert taken.dataset[:] == {
+        "text": ["c", "a"],
+        "id": ["train:2", "train:0"],
+        "label": [2, 0],
+        "group:who": ["3", "1"],
+    }
     assert taken.keys == (table.keys[2], table.keys[0])
     assert taken.contents == (table.contents[2], table.contents[0])
     assert len(table.take([])) == 0
