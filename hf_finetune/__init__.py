@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
     from hf_finetune.plan.stages import build_plan
-    from hf_finetune.ready_multitask import plan
     from hf_finetune.recipe import Recipe, load_recipe
-    from hf_finetune.run import run
+    from hf_finetune.run import plan, run
     from hf_finetune.staging.callbacks import FreezingCallback
     from hf_finetune.staging.trainer import StagedTrainer
 
@@ -45,7 +44,7 @@ _HOME = {
     "build_plan": "hf_finetune.plan.stages",
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.models.groups",
-    "plan": "hf_finetune.ready_multitask",
+    "plan": "hf_finetune.run",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.run",
 }

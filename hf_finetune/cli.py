@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.console import Console
 from hf_finetune import __version__
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.failures import tell_failure, tell_input_error, tell_unpublished
+
+if TYPE_CHECKING:
+    from hf_finetune.recipe import Recipe
 
 __all__ = ["main"]
 
@@ -71,6 +74,34 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = False) -> "Recipe":
+    """Load a recipe that is to be used on this machine.
+
+    A wrong field or path is printed at once. What is left is then checked further, which takes the import of torch, so
+    that everything that is wrong is told in one round.
+    """
+    from hf_finetune.recipe.first_look import first_look
+
+    loaded, problems = first_look(source, overrides or ())
+    if loaded is not None and not problems:
+        return loaded
+    code = tell_input_error(err, InputError(problems))
+    if loaded is not None:
+        from hf_finetune.progress import quiet_libraries
+
+        quiet_libraries(err)
+        from hf_finetune.run import plan
+
+        told = {(problem.place, problem.rule) for problem in problems}
+        try:
+            plan(loaded, trust_remote_code=trust_remote_code)
+        except InputError as error:
+            others = [problem for problem in error.problems if (problem.place, problem.rule) not in told]
+            if others:
+                tell_input_error(err, InputError(others), before=len(problems))
+    raise typer.Exit(code)
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -98,9 +129,8 @@ def run_command(
 ) -> None:
     """Fine-tune, evaluate and save."""
     from hf_finetune.progress import RunDisplay, default_run_folder
-    from hf_finetune.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = _load(recipe, overrides, trust_remote_code)
     folder = output_dir or default_run_folder(recipe, resume)
     with RunDisplay(err, folder) as display:
         from hf_finetune.processes import ending_processes
@@ -130,12 +160,11 @@ def plan_command(
 ) -> None:
     """Print what each stage would train, at which rates. Trains nothing."""
     from hf_finetune.progress import quiet_libraries
-    from hf_finetune.recipe import load_recipe
     from hf_finetune.tables import print_plan
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)
-    from hf_finetune.ready_multitask import plan
+    from hf_finetune.run import plan
     from hf_finetune.run_speed import frozen_work
 
     report = plan(loaded, trust_remote_code=trust_remote_code)
@@ -151,9 +180,8 @@ def preview_command(
 ) -> None:
     """Show what augmentation makes of some training examples. Trains nothing."""
     from hf_finetune.progress import quiet_libraries
-    from hf_finetune.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)
     from hf_finetune.preview import preview
 

@@ -15,15 +15,19 @@ __all__ = ["tell_failure", "tell_input_error", "tell_unpublished"]
 USAGE_ERROR = typer.BadParameter.__mro__[2]
 
 
-def tell_input_error(console: Console, error: InputError) -> int:
-    """Print each problem; of several processes the first one does. Give the exit code."""
+def tell_input_error(console: Console, error: InputError, before: int = 0) -> int:
+    """Print each problem and return the exit code; of several processes the first one prints.
+
+    Args:
+        console: Where to.
+        error: The problems.
+        before: Number of problems of the same input that were printed earlier.
+    """
     if int(os.environ.get("RANK", "0")) == 0:
         count = len(error.problems)
-        console.print(
-            f"[bold red]{count} problem{'s' if count != 1 else ''}:[/]"
-            if count > 1
-            else "[bold red]Problem:[/]"
-        )
+        more = " more" if before else ""
+        title = f"{count}{more} problem{'s' if count != 1 else ''}:" if count > 1 or before else "Problem:"
+        console.print(f"[bold red]{title}[/]")
         for problem in error.problems:
             console.print(f"  {problem}", markup=False)
     return 2

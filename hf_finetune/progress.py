@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
+from statistics import fmean
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hf_finetune.data.wording import format_seconds
+
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
@@ -29,12 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RunDisplay",
+    "StageClock",
     "counting_bar",
     "default_run_folder",
     "quiet_hub",
     "quiet_libraries",
     "use_utf8",
 ]
+
+LINE_SECONDS = 30.0
+"""Time (seconds) after which a stage writes a line although its epoch goes on."""
 
 
 def use_utf8() -> None:
@@ -187,6 +195,13 @@ class RunDisplay:
                 console.print(sentence, markup=False)
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
+        for name, spread in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
+            if name in result.headline and spread["mean"] is not None:
+                folds = result.metrics["cross_validation"]["folds"]
+                deviation = f", standard deviation {spread['std']:.4f}" if spread["std"] is not None else ""
+                console.print(
+                    f"Cross-validation, {folds} folds: {name} {spread['mean']:.4f}{deviation}", markup=False
+                )
         trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
         what, how = (
             "Model",
@@ -219,24 +234,70 @@ def counting_bar(console: Console, title: str, total: int | None = None) -> Iter
         yield lambda done: bar.update(task, completed=done)
 
 
+class StageClock:
+    """Writes the lines that follow a stage where no bar can: mean loss, learning rate and time left.
+
+    Args:
+        stage: The stage's name.
+        steps: Its number of optimizer steps.
+        done: Steps that were done before an interruption.
+        now: Returns the time in seconds.
+    """
+
+    def __init__(self, stage: str, steps: int, done: int = 0, now: Callable[[], float] = perf_counter):
+        self.stage, self.steps, self.begun_at, self.now = stage, steps, done, now
+        self.started = self.last_line = now()
+        self.losses: list[float] = []
+
+    def line(self, epoch: float, epochs: float, step: int, rate: float | None) -> str:
+        """Return the line of this moment; the mean loss of the next line begins anew."""
+        loss = f"loss {fmean(self.losses):.4f}" if self.losses else ""
+        rates = f"learning rate {rate:.2g}" if rate is not None else ""
+        self.losses, self.last_line = [], self.now()
+        parts = [f"epoch {epoch:.4g} of {epochs:.4g}", loss, rates, self._left(step)]
+        return f"Stage {self.stage}: {', '.join(filter(None, parts))}."
+
+    def is_due(self) -> bool:
+        """Return whether the last line is so old that a reader may think that nothing happens."""
+        return self.now() - self.last_line >= LINE_SECONDS
+
+    def _left(self, step: int) -> str:
+        done = step - self.begun_at
+        seconds = (self.now() - self.started) / done * (self.steps - step) if done else 0.0
+        return f"about {format_seconds(seconds)} left" if step < self.steps and done else ""
+
+
 def _make_callback(display: RunDisplay) -> "TrainerCallback":
     from transformers import TrainerCallback
 
+    log = logging.getLogger("hf_finetune")
+
     class ProgressCallback(TrainerCallback):
-        """Move the bar at every step, and show the newest loss and metrics."""
+        """Move the bar at every step, and write the loss and metrics of each epoch."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            name = Path(args.output_dir).name
+            folder = Path(args.output_dir).name
+            self.clock = StageClock(folder.partition("-")[2] or folder, state.max_steps, state.global_step)
             self.task = display.bar.add_task(
-                name, total=state.max_steps, completed=state.global_step, metrics=""
+                folder, total=state.max_steps, completed=state.global_step, metrics=""
             )
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             display.bar.update(self.task, completed=state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if "loss" in logs:
-                display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
+            if "loss" not in logs:
+                return
+            self.clock.losses.append(logs["loss"])
+            display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
+            ends = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
+            told_with_validation = ends and args.eval_strategy != "no"
+            if told_with_validation or not (
+                ends or (self.clock.is_due() and not display.console.is_terminal)
+            ):
+                return
+            rate = logs.get("learning_rate")
+            log.info(self.clock.line(state.epoch, state.num_train_epochs, state.global_step, rate))
 
         def on_evaluate(
             self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
@@ -244,7 +305,8 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             skipped = ("runtime", "samples_per_second", "steps_per_second")
             shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
             line = _line({k: v for k, v in shown.items() if k not in skipped})
-            logging.getLogger("hf_finetune").info("Epoch %g: validation %s", round(state.epoch, 2), line)
+            log.info("Epoch %g: validation %s", round(state.epoch or 0.0, 2), line)
+            self.clock.losses, self.clock.last_line = [], self.clock.now()
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             display.bar.remove_task(self.task)

@@ -28,8 +28,14 @@ from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, start_processes
-from hf_finetune.ready_problems import recipe_problems, stage_problems
+from hf_finetune.ready_problems import (
+    metric_name_problems,
+    recipe_problems,
+    selector_problems,
+    stage_problems,
+)
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe.paths import is_local
 from hf_finetune.tasks import TASKS, Task, load_data
 from hf_finetune.tasks.data import load_target
 
@@ -63,6 +69,8 @@ class PlanReport:
         config: Of the model to be.
         configs: Of each of several tasks, that of its model; empty for one.
         trust_remote_code: Whether the person lets code of the checkpoint run.
+        ready: What a run of the recipe would begin with; None if the data is not at hand.
+        seconds: Estimated time of each stage, an upper bound; empty if nothing was measured.
     """
 
     recipe: Recipe
@@ -72,6 +80,8 @@ class PlanReport:
     config: PreTrainedConfig
     configs: Mapping[str, PreTrainedConfig] = field_of(default_factory=dict)
     trust_remote_code: bool = False
+    ready: "Ready | None" = None
+    seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,49 +138,64 @@ class Ready:
 
 
 def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
-    """Say what each stage of a recipe would train. Trains nothing, loads no weights, writes nothing.
+    """Plan what each stage of a recipe trains. Trains nothing, loads no weights, writes nothing.
 
     Without the data the number of labels and steps is not known; without the checkpoint's config there is no plan.
 
     Args:
-        recipe: What would be trained.
+        recipe: Of one task.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
+
+    Returns:
+        The plan; with ``ready`` if the data could be read.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint or the data.
     """
-    task = TASKS[recipe.task]
     problems: list[Problem] = []
-    data, config, layout, made = None, None, None, None
-    notes: list[str] = []
+    data, other = None, None
     with collected(problems):
         data = data_at_hand(recipe)
-        notes += data.notes if data else [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
-    names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
-    with collected(problems):
-        config = config_of(recipe, names, target, trust_remote_code)
-        layout, adapter_notes = _read_layout(recipe, config, task)
-        notes += adapter_notes
-    other = None
     with collected(problems):
         other = target_at_hand(recipe)
-    problems += stage_problems(recipe)
-    if data is not None:
-        metrics = recipe.metrics or default_metrics(target)
-        problems += recipe_problems(recipe, data, metrics, trust_remote_code)
-    examples = len(data.train) if data else None
+    if data is None and not problems:
+        return _plan_without_data(recipe, other, trust_remote_code)
+    processes = start_processes().num_processes
+    ready = make_ready(recipe, data, problems, processes, trust_remote_code=trust_remote_code)
+    ready = replace(ready, target=other)
+    domain = domain_notes(recipe, ready.plan.stages, len(other) if other else None)
+    notes = (*ready.notes, *domain, *filter(None, [ready.plan.layout.note]))
+    examples = len(ready.data.train)
+    return PlanReport(
+        *(ready.asked, ready.plan, notes, examples, ready.config),
+        trust_remote_code=trust_remote_code,
+        ready=ready,
+    )
+
+
+def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remote_code: bool) -> PlanReport:
+    """Plan with two labels, since the data is on the Hub and cannot be read now."""
+    task, problems = TASKS[recipe.task], [*stage_problems(recipe), *metric_name_problems(recipe)]
+    config, layout, made = None, None, None
+    notes = [f"The data {recipe.data.path!r} is not at hand: {NOT_AT_HAND}."]
+    with collected(problems):
+        config = config_of(recipe, ("0", "1"), "single_label", trust_remote_code)
+        layout, adapter_notes = _read_layout(recipe, config, task)
+        notes += adapter_notes
+    if layout is None:
+        problems += selector_problems(recipe)
     if layout is not None and config is not None:
         with collected(problems):
             recipe = written_out(recipe, layout)
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
-            made = build_plan(layout, recipe.stages, examples, start_processes().num_processes, layouts)
+            made = build_plan(layout, recipe.stages, None, start_processes().num_processes, layouts)
             problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or layout is None or made is None or config is None:
         raise InputError(problems)
     notes += other.notes if other else ()
     notes += domain_notes(recipe, made.stages, len(other) if other else None)
     shown = (*notes, *filter(None, [layout.note]))
-    return PlanReport(recipe, made, shown, examples, config, trust_remote_code=trust_remote_code)
+    return PlanReport(recipe, made, shown, None, config, trust_remote_code=trust_remote_code)
 
 
 def written_out(recipe: Recipe, layout: Layout) -> Recipe:
@@ -184,17 +209,16 @@ def written_out(recipe: Recipe, layout: Layout) -> Recipe:
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
-    """Load the recipe's data; None if it is not there, which most of a recipe can be looked at without.
+    """Load the recipe's data; None if it is on the Hub and cannot be read now: most of a plan does without.
 
     Raises:
-        InputError: If the data is there and cannot be used.
+        InputError: If the data cannot be used, or is local and not there.
     """
     try:
         return load_data(recipe, TASKS[recipe.task].modality)
     except InputError as error:
-        if Path(recipe.data.path).exists() or not all(
-            problem.place == "data.path" for problem in error.problems
-        ):
+        is_there = Path(recipe.data.path).exists() or is_local(recipe.data.path)
+        if is_there or not all(problem.place == "data.path" for problem in error.problems):
             raise
         return None
 
@@ -280,6 +304,10 @@ def make_ready(
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
         problems += recipe_problems(recipe, data, headline, trust_remote_code)
+    else:
+        problems += metric_name_problems(recipe)
+    if layout is None:
+        problems += selector_problems(recipe)
     if layout is not None and config is not None:
         with collected(problems):
             asked = written_out(recipe, layout)

@@ -79,7 +79,11 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     ]
     notes = [*ready.data.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
     found = tuple(filter(None, [*notes, ready.plan.layout.note]))
-    return PlanReport(ready.asked, ready.plan, found, sum(counts), ready.config, configs, trust_remote_code)
+    return PlanReport(
+        *(ready.asked, ready.plan, found, sum(counts), ready.config, configs),
+        trust_remote_code=trust_remote_code,
+        ready=ready,
+    )
 
 
 def get_ready(

@@ -8,9 +8,10 @@ from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import Problem
 from hf_finetune.evaluation.costs import cost_problems
-from hf_finetune.evaluation.metrics import metric_problem
+from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.compressing import has_zeros
+from hf_finetune.plan.selectors import form_problems
 from hf_finetune.processes import is_sharded, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.fitting import fitted_by, unfit_for
@@ -18,7 +19,7 @@ from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
 from hf_finetune.staging.trainer import check_optimizer
 
-__all__ = ["recipe_problems", "stage_problems"]
+__all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
 
 
 def stage_problems(recipe: Recipe) -> list[Problem]:
@@ -44,6 +45,27 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
         rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
     return problems
+
+
+def selector_problems(recipe: Recipe) -> list[Problem]:
+    """Find selectors that are none for any model, where the model is not known."""
+    adapter = recipe.model.adapter.type if recipe.model.adapter else None
+    return [
+        problem
+        for index, stage in enumerate(recipe.stages)
+        for problem in form_problems(stage.train, f"stages[{index}].train", adapter)
+    ]
+
+
+def metric_name_problems(recipe: Recipe) -> list[Problem]:
+    """Find misspelled metrics, where the labels are not known."""
+    named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
+    named += [
+        (stage.best.metric, f"{place}.best.metric")
+        for place, stage in _settings(recipe)
+        if stage.best and stage.best.metric not in (None, "loss")
+    ]
+    return [problem for name, place in named if (problem := misspelled_metric(str(name), place))]
 
 
 def recipe_problems(

@@ -15,6 +15,7 @@ from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
+from hf_finetune.models.build import BuiltModel
 from hf_finetune.models.compressing import compress, has_zeros
 from hf_finetune.models.pruning import zeros_of
 from hf_finetune.models.quiet import quiet_libraries
@@ -22,21 +23,23 @@ from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import (
     computes_on_cpu,
     count_workers,
+    first_process_first,
     naming_lost_processes,
     start_processes,
     wait_for_all,
 )
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import Ready, load_pretrained
+from hf_finetune.ready import PlanReport, Ready, collected, load_pretrained
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.ready_multitask import get_ready
+from hf_finetune.ready_multitask import plan as plan_stages
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
-from hf_finetune.run_domain import load_alignments, prepare_pretraining, pretrain
+from hf_finetune.run_domain import Pretraining, load_alignments, prepare_pretraining, pretrain
 from hf_finetune.run_folder import (
     acquire_lock,
     begin_run,
@@ -45,16 +48,18 @@ from hf_finetune.run_folder import (
     resume_run,
     write_manifest,
 )
-from hf_finetune.run_folds import cross_validate
+from hf_finetune.run_folds import check_folds, cross_validate
 from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
-from hf_finetune.run_speed import cache_settings, decode_images
+from hf_finetune.run_speed import cache_settings, decode_images, estimate_seconds
 from hf_finetune.run_teachers import load_teachers
 from hf_finetune.run_weights import load_left
 from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
+from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.balancing import Balance, balance_of
+from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.fitting import FITS, fit_line
 from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
@@ -66,7 +71,7 @@ from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
-__all__ = ["RunResult", "run"]
+__all__ = ["RunResult", "plan", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +93,80 @@ class RunResult:
     headline: tuple[str, ...]
     unpublished: tuple[Problem, ...] = ()
     publish_later: str = ""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run begins with, every part checked against the others.
+
+    Attributes:
+        built: The pretrained model under its new head.
+        inputs: The examples as the model takes them.
+        teachers: The teacher of each stage, or None.
+        alignments: The other domain's inputs for each stage, or None.
+        pretraining: What is trained before the first stage, or None.
+    """
+
+    built: BuiltModel
+    inputs: Inputs
+    teachers: list[Teacher | None]
+    alignments: list[AlignTo | None]
+    pretraining: Pretraining | None
+
+
+@quiet_libraries()
+def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
+    """Plan what each stage of a recipe trains, and check everything that ``run`` checks before it writes.
+
+    Trains nothing and writes nothing. Loads the checkpoint and tries a batch, as ``run`` does. For data on the Hub that
+    cannot be reached, the number of labels and steps stays unknown and the data is not checked.
+
+    Args:
+        recipe: What would be run.
+        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If ``run`` would refuse the recipe.
+    """
+    report = plan_stages(recipe, trust_remote_code=trust_remote_code)
+    if report.ready is None:
+        return report
+    start = _prepare(report.ready, None, start_processes())
+    seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
+    return replace(report, notes=(*report.notes, *start.built.notes), seconds=seconds)
+
+
+def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Start:
+    """Load what a run begins with and try it.
+
+    Args:
+        ready: The recipe and what was made of it.
+        before: What the run was, if it is resumed.
+        state: The processes.
+
+    Raises:
+        InputError: With the problems of all parts together.
+    """
+    recipe, problems = ready.recipe, list[Problem]()
+    teachers, alignments, pretraining = list[Teacher | None](), list[AlignTo | None](), None
+    built = load_pretrained(ready)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
+    with collected(problems):
+        try_forward(built.model, ready, inputs)
+    with collected(problems):
+        teachers = load_teachers(ready)
+    with collected(problems):
+        alignments = load_alignments(ready)
+    with collected(problems):
+        pretraining = prepare_pretraining(ready, built.model, before, state)
+    with collected(problems), first_process_first(state):
+        check_folds(recipe)
+    if problems:
+        raise InputError(problems)
+    return _Start(built, inputs, teachers, alignments, pretraining)
 
 
 def run(
@@ -183,11 +262,8 @@ def _run_locked(
     spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
     ready = get_ready(recipe, state, spread, trust_remote_code=trust_remote_code)
     recipe = ready.recipe
-    built = load_pretrained(ready)
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
-    try_forward(built.model, ready, inputs)
-    teachers, alignments = load_teachers(ready), load_alignments(ready)
-    pretraining = prepare_pretraining(ready, built.model, before, state)
+    start = _prepare(ready, before, state)
+    built, inputs = start.built, start.inputs
     settings = [
         cache_settings(ready, stage, planned)
         for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
@@ -201,8 +277,9 @@ def _run_locked(
         logger.info(note)
     inputs = decode_images(inputs, ready, settings)
     model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
-    manifest = pretrain(pretraining, ready, manifest, folder, state, callbacks)
-    del pretraining  # its model need not stay in memory
+    manifest = pretrain(start.pretraining, ready, manifest, folder, state, callbacks)
+    teachers, alignments = start.teachers, start.alignments
+    del start  # the model of its pretraining need not stay in memory
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)

@@ -14,12 +14,24 @@ from accelerate import PartialState
 from hf_finetune.processes import first_ones
 from hf_finetune.recipe import Recipe
 from hf_finetune.staging.manifest import read_manifest
+from hf_finetune.tasks import TASKS, load_data
 
-__all__ = ["cross_validate"]
+__all__ = ["check_folds", "cross_validate"]
 
 logger = logging.getLogger(__name__)
 
 Train = Callable[[Recipe, Path, bool], Any]
+
+
+def check_folds(recipe: Recipe) -> None:
+    """Check that the data can be divided into the folds that a recipe asks for, if it does.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    count = recipe.evaluation.folds
+    if count is not None:
+        load_data(_of_fold(recipe, 1, count), TASKS[recipe.task].modality)
 
 
 def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialState) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from math import ceil
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -29,13 +30,24 @@ from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
 from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
+from hf_finetune.speed.ways import Way, on_bench
+from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.tasks import TASKS, Inputs
 
-__all__ = ["cache_settings", "decode_images", "frozen_work", "probe_settings", "without_augmentation"]
+__all__ = [
+    "cache_settings",
+    "decode_images",
+    "estimate_seconds",
+    "frozen_work",
+    "probe_settings",
+    "without_augmentation",
+]
 
 logger = logging.getLogger(__name__)
 
 MIXES = "mixup and cutmix mix whole images"
+TIMED_EXAMPLES, TIMED_STEPS = 8, 2
+"""Examples in a step, and steps, by which the time of a stage is estimated."""
 FITTED_VIEWS = 2
 """Versions of each augmented example that a head is fitted on."""
 
@@ -149,6 +161,45 @@ def _views(
     if isinstance(spec.views, int):
         return spec.views if augmented else views, None
     return views, epochs
+
+
+def estimate_seconds(
+    model: PreTrainedModel, stages: Sequence[StagePlan], recipe: Recipe, inputs: Inputs
+) -> tuple[float, ...]:
+    """Return an upper bound of each stage's training time on this machine, in seconds.
+
+    A few steps are timed on a few examples, in fp32 and without what a run computes only once; evaluation is not
+    counted. The model's weights stay as they are; which of them are frozen changes.
+
+    Args:
+        model: The pretrained model under its new head.
+        stages: What each stage trains.
+        recipe: The recipe, its stages written out.
+        inputs: The examples as the model takes them.
+    """
+    count = min(TIMED_EXAMPLES, len(inputs.train))
+    begun = perf_counter()
+    batch = inputs.collate([inputs.train[index] for index in range(count)])
+    prepared = (perf_counter() - begun) / count
+    seconds = []
+    for stage, planned in zip(recipe.stages, stages, strict=True):
+        fits = bool(fitted_by(stage))
+        freeze_all_but(model, planned.trainable)
+        with on_bench(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
+            bench.step(Way())  # the first use of each kernel is slower
+            step = min(bench.step(Way()) for _ in range(TIMED_STEPS))
+        release(model)
+        examples = (planned.epochs or 0.0) * len(inputs.train)
+        if planned.steps is not None and not fits:
+            examples = float(planned.steps * stage.batch_size * stage.accumulation)
+        seconds.append((examples or len(inputs.train)) * (step / count + prepared))
+    return tuple(seconds)
+
+
+def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Return a loss of the logits whose gradient costs what that of any loss does."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    return logits.float().square().mean()
 
 
 def _is_augmented(recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hf_finetune.data.wording import format_seconds, listed, quoted
 from hf_finetune.plan.schedules import draw_schedule
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from hf_finetune.plan.stages import StagePlan
     from hf_finetune.publishing.export import ExportResult
     from hf_finetune.publishing.hub import Publication
-    from hf_finetune.ready import PlanReport
+    from hf_finetune.ready import PlanReport, Ready
     from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
     from hf_finetune.speed.kept import Kept
+
+ROWS_AT_AN_END = 4
+"""Rows of layer groups that are printed at either end of a long table."""
 
 __all__ = [
     "grouping",
@@ -165,6 +169,8 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
+    if report.ready is not None:
+        _print_data(console, report.ready)
     if recipe.strategy is not None:
         written = [_written(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
@@ -174,6 +180,9 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         _print_stage(console, index, stage, planned, layout)
         if sentence:
             console.print(sentence, markup=False)
+        if report.seconds:
+            most = format_seconds(report.seconds[index])
+            console.print(f"takes at most about {most} here, measured on a few steps", markup=False)
     if report.notes:
         console.print()
     for note in report.notes:
@@ -193,8 +202,8 @@ def _print_stage(
     )
     for heading in ("layers", "parameters", "lr", "weight decay"):
         table.add_column(heading, justify="left" if heading == "layers" else "right")
-    for group in planned.groups:
-        table.add_row(group.layers, f"{group.size:,}", f"{group.lr:.3g}", f"{group.weight_decay:g}")
+    for row in _group_rows(planned):
+        table.add_row(*row)
     console.print()
     console.print(table)
     if stage.compress is not None:
@@ -212,6 +221,44 @@ def _print_stage(
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
     )
+
+
+def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
+    """Return layers, parameters, rate and weight decay of each layer group; of many groups, those at the ends."""
+    merged: dict[tuple[str, float], list[Any]] = {}
+    for group in planned.groups:
+        merged.setdefault((group.layers, group.lr), []).append(group)
+    rows = [
+        (
+            layers,
+            sum(group.size for group in groups),
+            rate,
+            " / ".join(dict.fromkeys(f"{group.weight_decay:g}" for group in groups)),
+        )
+        for (layers, rate), groups in merged.items()
+    ]
+    written = [(layers, f"{size:,}", f"{rate:.3g}", decay) for layers, size, rate, decay in rows]
+    left_out = rows[ROWS_AT_AN_END:-ROWS_AT_AN_END]
+    if len(left_out) < 2:
+        return written
+    first, last = left_out[0], left_out[-1]
+    size = sum(row[1] for row in left_out)
+    between = (f"... {len(left_out)} more", f"{size:,}", f"{first[2]:.3g} to {last[2]:.3g}", first[3])
+    return [*written[:ROWS_AT_AN_END], between, *written[-ROWS_AT_AN_END:]]
+
+
+def _print_data(console: Console, ready: "Ready", name: str = "") -> None:
+    """Print the sizes of the splits and the classes; of several tasks, each by itself."""
+    if ready.parts:
+        for task, part in ready.parts.items():
+            _print_data(console, part, f" of {task}")
+        return
+    data = ready.data
+    splits = {"training": data.train, "validation": data.validation, "test": data.test}
+    sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
+    names = data.label_names
+    classes = f"; {len(names):,} classes: {quoted(names)}" if len(names) > 1 else ""
+    console.print(f"Data{name}: {listed(sizes)} examples{classes}", markup=False)
 
 
 def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "StagePlan") -> None:

@@ -1,9 +1,7 @@
 """Where data lies: what a recipe's ``data.path`` points at, found without reading any example."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +17,7 @@ from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.paths import is_local, no_data
 
 __all__ = ["PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "locate", "split_name"]
 
@@ -26,7 +25,6 @@ Modality = Literal["image", "text"]
 
 TEXT_SUFFIXES = frozenset({".txt"})
 _CLASS_FOLDERS = Labelling()
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -68,28 +66,9 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         return replace(found, notes=(note, *found.notes))
     if local.is_file():
         return _locate_file(local)
-    if _may_be_hub_id(path):
+    if not is_local(path) and path not in _PACKAGED_DATASETS_MODULES:
         return Location("hub")
-    raise InputError(
-        Problem("data.path", "must be a folder, a data file or a Hub id", repr(path), _nearest_path(local))
-    )
-
-
-def _may_be_hub_id(path: str) -> bool:
-    """A first part that is a folder here, or a data file's ending, means that a local path was meant."""
-    if not _HUB_ID.fullmatch(path) or table_format(path) is not None or path in _PACKAGED_DATASETS_MODULES:
-        return False
-    return "/" not in path or not Path(path).parent.is_dir()
-
-
-def _nearest_path(missing: Path) -> str:
-    """Name the entry most like the first part of the path that does not exist."""
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    close = get_close_matches(missing.name, [entry.name for entry in missing.parent.iterdir()], n=1)
-    if close:
-        return f"Nearest: '{missing.parent / close[0]}'."
-    return f"'{missing.parent}' holds nothing of that name."
+    raise InputError(no_data(path))
 
 
 def _locate_file(file: Path) -> Location:

@@ -1,8 +1,8 @@
-"""Long lists in messages, cut short."""
+"""Lists and durations in messages."""
 
 from collections.abc import Iterable
 
-__all__ = ["MOST_SHOWN", "listed", "quoted"]
+__all__ = ["MOST_SHOWN", "format_seconds", "listed", "quoted"]
 
 MOST_SHOWN = 20
 """Problems of one kind that are told one by one, and names in a list of all there are."""
@@ -20,3 +20,10 @@ def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
 def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
     """Write words as ``listed`` does, each between quotes."""
     return listed((repr(word) for word in words), most)
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,5 @@
 """A finished model as a pipeline of transformers, with what its config says about the task and the labels."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.recipe.paths import is_local
 from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = [
@@ -48,7 +48,6 @@ TEMPERATURE, THRESHOLDS = "logit_temperature", "decision_thresholds"
 
 Task = Literal["image-classification", "text-classification"]
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _HEADS: dict[str, Task] = {
     "ForImageClassification": "image-classification",
     "ForSequenceClassification": "text-classification",
@@ -110,7 +109,7 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
         raise InputError(Problem(place, rule, "a folder with neither config.json nor model/config.json"))
     if folder.exists():
         raise InputError(Problem(place, rule, "a file", "Give the folder that holds it."))
-    if not _HUB_ID.fullmatch(str(model_or_run)):
+    if is_local(str(model_or_run)):
         raise InputError(Problem(place, rule, "a path where nothing is"))
     return str(model_or_run)
 

@@ -38,6 +38,7 @@ __all__ = [
     "greater_is_better",
     "label_array",
     "metric_problem",
+    "misspelled_metric",
     "probabilities",
     "suggest_metric",
     "without_nan",
@@ -318,6 +319,15 @@ def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettin
     if metric.name not in METRICS and 0 < classes < metric.fewest_classes:
         return Problem(place, f"must have a k below the number of classes, {classes}", repr(metric.name))
     return None
+
+
+def misspelled_metric(name: str, place: str) -> Problem | None:
+    """Return the problem of a name that is almost a metric's, whatever the labels are; None for any other name."""
+    close = nearest(_plain(name), list(METRICS))
+    is_known = find_metric(name, NO_SETTINGS) is not None or split_class_metric(name)[1] is not None
+    if is_known or name in COST_METRICS or not close.startswith("Nearest"):
+        return None
+    return Problem(place, "must be a metric", repr(name), close)
 
 
 @cache

@@ -28,6 +28,7 @@ from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.recipe.paths import missing_checkpoint
 from hf_finetune.recipe.patterns import PatternError, matching
 from hf_finetune.recipe.rules import shown
 
@@ -90,6 +91,8 @@ def read_config(
     Raises:
         InputError: If there is no such checkpoint, or it has no dropout or stochastic depth to set.
     """
+    if missing := missing_checkpoint(path):
+        raise InputError(missing)
     try:
         config = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:

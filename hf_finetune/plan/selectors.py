@@ -8,7 +8,7 @@ from hf_finetune.plan.layers import Layout
 from hf_finetune.recipe.patterns import PatternError, matching
 from hf_finetune.recipe.rules import shown
 
-__all__ = ["select"]
+__all__ = ["form_problems", "select"]
 
 WORDS = ("head", "all", "norms", "biases")
 ADAPTERS = ("adapter", "lora", "dora", "ia3")
@@ -33,7 +33,7 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
     """
     parts = [selector] if isinstance(selector, str) else list(selector)
     if not parts:
-        raise InputError(Problem(place, "must name something to train", "[]", _forms(layout)))
+        raise InputError(Problem(place, "must name something to train", "[]", _forms(layout.adapter)))
     problems: list[Problem] = []
     chosen: set[str] = set()
     for part in parts:
@@ -73,17 +73,34 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
         except PatternError as error:
             raise InputError(Problem(place, str(error), shown(part))) from error
         return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}
-    raise InputError(
-        Problem(place, "must be a selector", repr(part), f"{nearest(part, _words(layout))} {_forms(layout)}")
-    )
+    raise InputError(_no_selector(part, place, layout.adapter))
 
 
-def _words(layout: Layout) -> tuple[str, ...]:
-    return (*WORDS, layout.adapter) if layout.adapter else WORDS
+def form_problems(selector: str | Sequence[str], place: str, adapter: str | None = None) -> list[Problem]:
+    """Return a problem for each part of a selector that is one for no model whatsoever.
+
+    Args:
+        selector: As for ``select``.
+        place: Where the selector stands.
+        adapter: Kind of the model's adapter, if it gets one.
+    """
+    parts = [selector] if isinstance(selector, str) else list(selector)
+    return [_no_selector(part, place, adapter) for part in parts if not _has_form(part)]
 
 
-def _forms(layout: Layout) -> str:
-    return f"Forms: {', '.join((*_words(layout), *FORMS))}."
+def _has_form(part: str) -> bool:
+    is_pattern = len(part) > 2 and part.startswith("/") and part.endswith("/")
+    return part in (*WORDS, *ADAPTERS) or is_pattern or bool(LAST.fullmatch(part) or LAYERS.fullmatch(part))
+
+
+def _no_selector(part: str, place: str, adapter: str | None) -> Problem:
+    words = (*WORDS, adapter) if adapter else WORDS
+    return Problem(place, "must be a selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
+
+
+def _forms(adapter: str | None) -> str:
+    words = (*WORDS, adapter) if adapter else WORDS
+    return f"Forms: {', '.join((*words, *FORMS))}."
 
 
 def _adapter(layout: Layout, part: str, place: str) -> set[str]:

@@ -1,6 +1,6 @@
 """Recipes read from files and written to files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
 from hf_finetune.recipe.yaml_text import MOST_BYTES, read_yaml, write_yaml
 
 __all__ = [
+    "RecipeError",
     "copy_recipe",
     "dump_recipe",
     "find_recipe",
@@ -27,6 +28,19 @@ __all__ = [
 ]
 
 SUFFIXES = (".yaml", ".yml")
+
+
+class RecipeError(InputError):
+    """Fields of a recipe are wrong.
+
+    Args:
+        problems: All of them.
+        content: The recipe's fields as they were read, changes included.
+    """
+
+    def __init__(self, problems: Iterable[Problem], content: Any):
+        super().__init__(problems)
+        self.content = content
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -187,8 +201,8 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
     found, root = list(problems), recipe_class(content)
-    changes, wrong = _read_overrides(overrides, root)
-    found.extend(wrong)
+    changes, wrong_overrides = _read_overrides(overrides, root)
+    found.extend(wrong_overrides)
     for override in changes:
         try:
             content = apply_override(content, override, root)
@@ -200,9 +214,10 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     except ValidationError as error:
         found += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
         # rules that ran in the schema too show values as they were read there (1.0); keep those as given (1)
-        raise InputError({(problem.place, problem.rule): problem for problem in found}.values()) from error
+        wrong = {(problem.place, problem.rule): problem for problem in found}.values()
+        raise RecipeError(wrong, content) from error
     if found:
-        raise InputError(found)
+        raise RecipeError(found, content)
     return recipe
 
 

@@ -24,6 +24,7 @@ from hf_finetune.speed.ways import (
 __all__ = ["Choice", "choose_way", "decide", "measure"]
 
 PLAIN = Way()
+TOO_SHORT = "the stage is too short for it to pay to measure other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
 WORTH_IT = 1.1
@@ -125,7 +126,7 @@ def choose_way(
     passes = FORWARD_PASSES if forward_only else PASSES
     examples = _examples(size, len(plain), passes, allowed, device)
     if not examples:
-        return Choice(reference, f"{reference.title}: {steps:,} steps are too few to measure other ways")
+        return Choice(reference, f"{reference.title}: {TOO_SHORT}")
     part = {name: value[:examples] for name, value in batch.items()}
     try:
         with on_bench(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:

@@ -214,10 +214,11 @@ def _affordable(
         maker.make_room(cost.bytes * count, versions)
     except NoCutError as error:
         return str(error)
+    examples = len(wanted[0].examples) + sum(len(each.examples) for each in plain)
+    again = f", {count:,} augmented versions of them in all" if count > examples else ""
+    seconds = count * (cost.compute + cost.write)
     logger.info(
-        "Computing frozen layers of %s examples: about %.0f s.",
-        f"{count:,}",
-        count * cost.compute + count * cost.write,
+        "Computing the frozen layers for %s examples%s: about %.0f s.", f"{examples:,}", again, seconds
     )
     return views
 

@@ -263,7 +263,7 @@ CASES = [
     Case(
         "images that cannot be read, left out, so that a split is empty",
         "run recipe.yaml data=split data.on_error=skip",
-        ("Problem:\n  The test split must hold at least one example."),
+        ("Problem:\n  The test split must hold at least one example that can be used."),
         do(copy("photos", "split/train"), write("split/test/tea/0.png", "no image")),
     ),
     Case(
@@ -299,7 +299,9 @@ CASES = [
             "Problem:\n"
             "  tea must hold its pictures itself, not in folders below. Got 'tea/more/0.png', "
             "'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', "
-            "'tea/more/5.png'. Move them up into the folder of their class."
+            "'tea/more/5.png'. Set data.nested: join to make each folder a class of its own "
+            "('tea/more'), data.nested: top to make the outer folder the class ('tea'), or move them "
+            "up."
         ),
         copy("photos/soup", "photos/tea/more"),
     ),
@@ -308,8 +310,9 @@ CASES = [
         "run text.yaml data.target=multi_label",
         (
             "Problem:\n"
-            "  data.target must suit the labels, which are no lists of classes. Got 'multi_label'. "
-            "Leave it at 'auto'."
+            "  The label column must hold several classes where data.target is multi_label. Got "
+            "texts, such as 'bad'. Say what separates the classes of a cell: columns: {label: {name: "
+            'label, separator: ","}}.'
         ),
     ),
     Case(
@@ -326,10 +329,9 @@ CASES = [
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
-            "  The label column must name each class of a row once. Got repeated ones for "
-            "'train:0', 'train:1', 'train:2', 'train:3', 'train:4', 'train:5', 'train:6', "
-            "'train:7' and 4 more. List the classes that hold; a row of zeros and ones is not read "
-            "as one place per class."
+            "  The label column must have a name for each place of its lists. Got 3 places, such as "
+            "[0, 0, 1]. Write columns: {label: {name: label, classes: [first, second, ...]}}, with 3 "
+            "names in the order of the places."
         ),
         rows("reviews.jsonl", *(f'{{"text": "film {n}", "label": [0, {n % 2}, 1]}}' for n in range(12))),
     ),

@@ -153,8 +153,9 @@ CASES = [
             "Cut from train, which keeps 15: test (3 examples), with a share of every class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
-            "Stage head computes its frozen layers in every epoch: each of its versions would be used "
-            "once.\n"
+            "Stage head computes its frozen layers in every epoch: each of its versions would be used"
+            " once.\n"
+            "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
             "The disk is full. What was saved before is kept; a run goes on with --resume."
         ),
         code=1,

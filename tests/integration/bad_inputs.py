@@ -6,6 +6,7 @@ import bad_domain
 import bad_folders
 import bad_models
 import bad_recipes
+import bad_rounds
 import bad_stages
 import bad_tasks
 from bad_input_case import Case
@@ -14,6 +15,7 @@ __all__ = ["AREAS", "CASES"]
 
 AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
+    "Several things wrong at once": bad_rounds.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
     "Several tasks": bad_tasks.CASES,
     "Data": bad_data.CASES,

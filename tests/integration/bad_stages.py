@@ -267,11 +267,12 @@ CASES = [
         "a stage, the data and the checkpoint wrong together",
         "run recipe.yaml data.path=./photo model=./vitt stages.0.optimizer=adamv",
         (
-            "3 problems:\n"
+            "2 problems:\n"
             "  data.path must be a folder, a data file or a Hub id. Got './photo'. Nearest: "
             "'./photos'.\n"
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
             "Got './vitt'. Nearest: './vit'.\n"
+            "1 more problem:\n"
             "  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
             "Nearest: 'adam'."
         ),

@@ -114,7 +114,8 @@ CASES = [
         (
             "Problem:\n"
             "  tasks.size.data.image_size=64 must name a known field. Got 'image_size'. Known: "
-            "'path', 'config', 'revision', 'columns', 'split', 'target', 'on_error', 'limit'."
+            "'path', 'config', 'revision', 'encoding', 'separator', 'decimal', 'nested', 'columns', "
+            "'split', 'target', 'on_error', 'limit'."
         ),
         SIZES,
     ),

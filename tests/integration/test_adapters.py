@@ -20,9 +20,8 @@ from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
-from hf_finetune.ready import plan
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import run
+from hf_finetune.run import plan, run
 from hf_finetune.staging.weights import load_weights
 
 MODELS = ["bert", "vit", "timm/test_vit", "timm/test_resnet", "timm/test_convnext"]

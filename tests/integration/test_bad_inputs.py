@@ -23,7 +23,7 @@ def room():
 def test_there_are_many_and_no_two_alike():
     assert len(CASES) >= 45
     assert Counter(case.given for case in CASES).most_common(1)[0][1] == 1
-    assert all(len(cases) >= 10 for cases in AREAS.values())
+    assert all(len(cases) >= 5 for cases in AREAS.values())
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.given for case in CASES])

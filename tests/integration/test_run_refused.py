@@ -16,6 +16,7 @@ from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.ready import plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.run import plan as full_plan
 from hf_finetune.run import run
 from hf_finetune.staging.callbacks import DivergedError
 
@@ -173,15 +174,42 @@ def test_the_plan_says_what_the_run_does_and_writes_nothing(tmp_path, image_run,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_without_the_data_counts_two_labels(tmp_path, text_recipe):
+def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     content = text_recipe().model_dump(mode="json")
-    content["data"]["path"] = str(tmp_path / "none.csv")
+    content["data"]["path"] = "nobody/has-this"
     report = plan(parse_recipe(content))
     assert report.examples is None
     assert [stage.steps for stage in report.plan.stages] == [None, None]
     assert report.notes == (
-        f"The data {str(tmp_path / 'none.csv')!r} is not at hand: its labels are counted as 2, its steps are unknown.",
+        "The data 'nobody/has-this' is not at hand: its labels are counted as 2, its steps are unknown.",
     )
+
+
+@pytest.mark.parametrize("spoil", ["weights", "image size", "folds", "teacher", "data"])
+def test_the_plan_refuses_whatever_the_run_refuses(
+    tmp_path, tiny_model, bert_checkpoint, image_recipe, text_recipe, spoil
+):
+    if spoil == "weights":
+        shutil.copytree(bert_checkpoint, tmp_path / "bert")
+        (tmp_path / "bert" / "model.safetensors").write_bytes(b"cut off")
+        recipe = text_recipe(model=str(tmp_path / "bert"))
+    elif spoil == "image size":
+        tiny_model("vit").save_pretrained(tmp_path / "vit")
+        ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+        content = image_recipe(model=str(tmp_path / "vit")).model_dump(mode="json")
+        content["data"]["image_size"] = 48
+        recipe = parse_recipe(content)
+    elif spoil == "folds":
+        recipe = text_recipe(evaluation={"folds": 100})
+    elif spoil == "teacher":
+        recipe = with_stages(text_recipe(), {"teacher": {"path": "./no-teacher"}}, {})
+    else:
+        content = text_recipe().model_dump(mode="json")
+        content["data"]["path"] = str(tmp_path / "none.csv")
+        recipe = parse_recipe(content)
+    planned = refusal(lambda: full_plan(recipe))
+    assert planned == refusal(lambda: run(recipe, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_layout_of_the_plan_is_that_of_the_model(image_run):

@@ -1,0 +1,89 @@
+"""A first look at a recipe, before any large library is imported: its fields, and the paths that it names."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe.load import RecipeError, find_recipe, load_recipe, parse_recipe, resolve_paths
+from hf_finetune.recipe.paths import path_problems
+from hf_finetune.recipe.schema import Recipe
+
+__all__ = ["first_look"]
+
+UNCHECKABLE = ("task", "model", "data", "domain_adaptation", "recipe")
+"""Fields without which the rest of a recipe says nothing: where one of them is wrong, nothing more is checked."""
+ANY_STAGE = {"train": "all", "epochs": 1.0, "lr": 1e-3}
+"""Fields that a stage cannot do without, with values for those that are wrong."""
+STAGE = re.compile(r"stages\[(\d+)\]")
+
+
+def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recipe | None, list[Problem]]:
+    """Load a recipe and check its fields and paths.
+
+    Args:
+        source: As for ``load_recipe``.
+        overrides: As for ``load_recipe``.
+
+    Returns:
+        The recipe, without the fields that are wrong, as far as it can be checked further; None if it cannot. And the
+        problems that were found.
+    """
+    content: Any = None
+    problems: list[Problem] = []
+    recipe: Recipe | None = None
+    try:
+        recipe = load_recipe(source, overrides)
+        content = recipe.model_dump(mode="json")
+    except RecipeError as error:
+        problems, content = list(error.problems), error.content
+        recipe = _remainder(content, problems)
+    except InputError as error:
+        return None, list(error.problems)
+    folder = find_recipe(source).parent
+    if recipe is not None and problems:
+        recipe = resolve_paths(recipe, [Path.cwd(), folder])
+    return recipe, [*problems, *path_problems(content, [folder])]
+
+
+def _remainder(content: Mapping[str, Any], problems: Sequence[Problem]) -> Recipe | None:
+    """Return what is valid of a recipe; None if too little is."""
+    if any(problem.place.startswith(UNCHECKABLE) for problem in problems):
+        return None
+    pruned = copy.deepcopy(dict(content))
+    for problem in problems:
+        _remove(pruned, problem.place)
+    try:
+        return parse_recipe(pruned)
+    except InputError:
+        return None
+
+
+def _remove(content: dict[str, Any], place: str) -> None:
+    """Remove the field at a place such as ``stages[0].lr``; one that a stage needs gets a value that is valid."""
+    if "=" in place:  # a change that could not be read, and so was not made
+        return
+    stage = STAGE.match(place)
+    if stage is not None:
+        stages = content.get("stages")
+        stages = [stages] if isinstance(stages, dict) else stages
+        index = int(stage[1])
+        if not isinstance(stages, list) or index >= len(stages):
+            return
+        content["stages"] = stages
+        rest = place[stage.end() + 1 :]
+        field = re.split(r"[.\[]", rest)[0]
+        if not isinstance(stages[index], dict) or not field:
+            stages[index] = dict(ANY_STAGE)
+            return
+        stages[index].pop(field, None)
+        for needed, value in ANY_STAGE.items():
+            if needed not in stages[index] and not (needed == "epochs" and "max_steps" in stages[index]):
+                stages[index][needed] = value
+        return
+    root = re.split(r"[.\[]", place)[0]
+    content.pop(root, None)
+    if root in ("stages", "strategy") and not content.get("stages"):
+        content["stages"] = [dict(ANY_STAGE)]
