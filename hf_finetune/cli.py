@@ -284,6 +284,8 @@ def predict_command(
                     write(prediction)
                     advance(stream.done)
     sys.stdout.flush()
+    for note in stream.pictures.sentences():
+        err.print(note, markup=False)
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:

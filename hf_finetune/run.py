@@ -21,7 +21,6 @@ from hf_finetune.models.pruning import zeros_of
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import (
-    computes_on_cpu,
     count_workers,
     first_process_first,
     naming_lost_processes,
@@ -54,7 +53,6 @@ from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.run_speed import cache_settings, decode_images, estimate_seconds
 from hf_finetune.run_teachers import load_teachers
 from hf_finetune.run_weights import load_left
-from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.aligning import AlignTo
@@ -199,16 +197,11 @@ def run(
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     state = start_processes()
-    if computes_on_cpu():
-        keep_freed_memory()
-    try:
-        with naming_lost_processes(state), quiet_libraries():
-            result = _run(
-                *(recipe, output_dir, resume, allow_changes, callbacks, progress, state),
-                trust_remote_code=trust_remote_code,
-            )
-    finally:
-        give_back_memory()
+    with naming_lost_processes(state), quiet_libraries():
+        result = _run(
+            *(recipe, output_dir, resume, allow_changes, callbacks, progress, state),
+            trust_remote_code=trust_remote_code,
+        )
     if recipe.publish is None or not state.is_main_process:
         return result
     problems, command = publish_run(recipe.publish, result.folder)

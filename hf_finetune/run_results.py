@@ -29,6 +29,7 @@ from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.report.mistakes import describe_data, find_mistakes
 from hf_finetune.report.record import DATA, MISTAKES
 from hf_finetune.run_speed import probe_settings, without_augmentation
+from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.ways import DTYPES, Way
 from hf_finetune.staging.manifest import write_json
@@ -277,6 +278,7 @@ def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:
     return np.broadcast_to(answer, found.scores.shape)
 
 
+@keep_freed_memory()
 def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Probe | None:
     """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
 

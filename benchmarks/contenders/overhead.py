@@ -78,14 +78,13 @@ class Pictures(TensorDataset):
 def measure(work: dict[str, Any]) -> dict[str, Any]:
     """Train some steps on random pictures."""
     set_seed(work["seed"])
-    if work["keeps_memory"]:
-        keep_freed_memory()
     model = AutoModelForImageClassification.from_pretrained(
         work["checkpoint"], num_labels=CLASSES, ignore_mismatched_sizes=True
     )
     pictures = Pictures(work["steps"] * work["batch_size"], work["image_size"])
     times = StepTimes(work["warmup_steps"], work["steps"])
-    {"bare": _bare, "stock": _stock, "staged": _staged}[work["loop"]](model, pictures, work, times)
+    with keep_freed_memory(work["keeps_memory"]):
+        {"bare": _bare, "stock": _stock, "staged": _staged}[work["loop"]](model, pictures, work, times)
     return times.result()
 
 

@@ -9,9 +9,8 @@ from transformers import TrainerCallback
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.stages import build_plan
-from hf_finetune.processes import computes_on_cpu, start_processes
+from hf_finetune.processes import start_processes
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
-from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.prefix_cache import CacheSettings
 from hf_finetune.staging.given import Judging, StageData
@@ -45,8 +44,6 @@ def run_stage(
         callbacks: For the Trainer.
     """
     state = start_processes()
-    if computes_on_cpu():
-        keep_freed_memory()
     spec = StageSpec.model_validate({"name": "stage", "best": None, **stage})
     planned = build_plan(read_layout(model), (spec,), len(train), state.num_processes).stages[0]
     settings = SpeedSpec.model_validate(speed)

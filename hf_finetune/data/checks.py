@@ -1,14 +1,12 @@
 """Checks of labelled data before anything trains, and what to leave out where the person allows it."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from hf_finetune.data.images import to_rgb
 from hf_finetune.data.labels import Target
-from hf_finetune.data.tables import NoImageError, Table, image_bytes, map_images
+from hf_finetune.data.picture_checks import check_pictures
+from hf_finetune.data.picture_notes import PictureNotes
+from hf_finetune.data.tables import Table
 from hf_finetune.data.wording import MOST_SHOWN, listed, quoted
 from hf_finetune.errors import Problem
 
@@ -25,11 +23,13 @@ def drop_unusable(
         skip: Whether to leave such rows out, with a note, rather than to report them.
 
     Returns:
-        The splits without those rows, notes, and problems.
+        The splits without those rows, notes on them and on how pictures are read, and problems.
     """
     kept, found = {}, []
+    pictures = PictureNotes()
     for split, table in tables.items():
-        faults = _image_faults(table) if "image" in table.dataset.column_names else _text_faults(table)
+        has_images = "image" in table.dataset.column_names
+        faults = check_pictures(table, pictures) if has_images else _text_faults(table)
         good = [row for row, fault in enumerate(faults) if fault is None]
         kept[split] = table if len(good) == len(table) else table.take(good)
         found += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
@@ -37,37 +37,15 @@ def drop_unusable(
     more = len(found) - MOST_SHOWN
     if skip:
         notes = [f"{row!r} was left out: {fault}." for row, fault in found[:MOST_SHOWN]]
-        return kept, notes + ([f"{more} more were left out for such reasons."] if more > 0 else []), []
+        notes += [f"{more} more were left out for such reasons."] if more > 0 else []
+        return kept, notes + pictures.sentences(), []
     repair = "Replace or remove it, or set data.on_error: skip to leave it out."
     problems = [Problem(row, f"must hold {what}", fault, repair) for row, fault in found[:MOST_SHOWN]]
     if more > 0:
         repair = "Replace or remove them, or set data.on_error: skip to leave them out."
         value = f"{more} more rows that do not"
         problems.append(Problem("The data", f"must hold {what} in every row", value, repair))
-    return dict(tables), [], problems
-
-
-def _image_faults(table: Table) -> list[str | None]:
-    return list(map_images(table.dataset, _image_fault))
-
-
-def _image_fault(image: dict[str, Any] | None) -> str | None:
-    """Decode one image and convert it, as training will. Gives the reason if that fails."""
-    try:
-        data = image_bytes(image)
-        with Image.open(BytesIO(data)) as opened:
-            to_rgb(opened)
-    except FileNotFoundError:
-        return "no such file"
-    except NoImageError:
-        return "no image in this row"
-    except UnidentifiedImageError:
-        return "an empty file" if not data else "a file of no known image format"
-    except (
-        Exception
-    ) as error:  # damaged files raise anything from struct.error to SyntaxError in Pillow's readers
-        return f"a damaged file ({type(error).__name__}: {error})"
-    return None
+    return dict(tables), pictures.sentences(), problems
 
 
 def _text_faults(table: Table) -> list[str | None]:

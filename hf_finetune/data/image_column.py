@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Image, Value
 
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.picture_paths import PictureFinder, check_no_urls, files_below
+from hf_finetune.data.pictures import PictureFeature
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -56,7 +57,7 @@ def as_images(
         dataset = Dataset.from_dict({"image": paths}, features=Features({"image": Value("string")}))
     else:
         paths = []
-    dataset = dataset.cast_column("image", Image())
+    dataset = dataset.cast_column("image", PictureFeature())
     if root is None or all(path is None for path in paths):
         return dataset, [None] * len(dataset), notes
     names = [None if path is None else Path(os.path.relpath(path, root)).as_posix() for path in paths]

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from hf_finetune.data.labels import encode_batch
+from hf_finetune.data.rgb import shrink, to_rgb
 
 __all__ = [
     "Augmentation",
@@ -39,37 +39,6 @@ _WIDEST = 1.25  # ratio of the edges of a crop, either way
 # An image is resampled twice where it is shrunk first. With half as many pixels again as the smallest crop needs, the
 # result differs by half a grey level in the mean from resampling it once (noise with the spectrum of photographs).
 _MARGIN = 1.5
-_MUCH_LARGER = 1.5  # times the edge that is kept; below it, shrinking saves little and blurs for nothing
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Show an image of any mode as a viewer would: upright, on white where it is transparent, in 8-bit RGB.
-
-    Args:
-        image: Of any PIL mode: RGB(A), grey with or without alpha, palette, bilevel, 16-bit grey, CMYK, ...
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        return _from_16_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def shrink(image: Image.Image, edge: int | None) -> Image.Image:
-    """Reduce an image that is much larger than its use needs. Any other stays as it is, and so does a shrunk one.
-
-    Args:
-        image: In RGB.
-        edge: What the shorter edge becomes, in pixels; None leaves every image as it is.
-    """
-    shorter = min(image.size)
-    if edge is None or shorter <= edge * _MUCH_LARGER:
-        return image
-    width, height = (round(length * edge / shorter) for length in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def needed_edge(augment: Augmentation, size: int) -> int | None:
@@ -94,12 +63,6 @@ def needed_edge(augment: Augmentation, size: int) -> int | None:
 def _smallest(augment: Augmentation) -> float:
     """Give the least share of an image's area that a crop has."""
     return 0.8 if augment == "light" else 0.5
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255. Pillow's own conversion cuts everything above 255 off, to white."""
-    values = np.asarray(image).astype(np.float64).clip(0, 65535)
-    return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
 
 
 def eval_transform(

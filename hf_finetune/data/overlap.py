@@ -1,11 +1,10 @@
 """Which examples of one data set are in another one, too."""
 
-import hashlib
 from typing import Any
 
 from datasets import Dataset
 
-from hf_finetune.data.tables import image_bytes, map_images
+from hf_finetune.data.tables import hash_image, map_images
 
 __all__ = ["count_shared"]
 
@@ -23,6 +22,6 @@ def count_shared(examples: Dataset, others: Dataset) -> int:
 
 def _contents(dataset: Dataset) -> list[Any]:
     if "image" in dataset.column_names:
-        return list(map_images(dataset, lambda image: hashlib.sha256(image_bytes(image)).digest()))
+        return list(map_images(dataset, hash_image))
     names = [name for name in ("text", "text_pair") if name in dataset.column_names]
     return list(zip(*(dataset[name] for name in names), strict=True))

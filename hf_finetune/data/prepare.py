@@ -204,7 +204,9 @@ def prepare_data(
             notes.append(f"Limited to {limit} examples of each split: {counts}.")
 
     if not skip:
-        problems += [*drop_unusable(tables, skip)[2], *drop_copies(tables, skip)[2]]
+        _, picture_notes, unusable = drop_unusable(tables, skip)
+        notes += picture_notes
+        problems += [*unusable, *drop_copies(tables, skip)[2]]
     if targets is not None:
         label_notes, label_problems = check_labels(tables, targets.target, targets.label_names)
         notes += label_notes

@@ -25,29 +25,25 @@ from hf_finetune.data.labels import (
 )
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.pictures import NoImageError, source_of
 from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = [
-    "NoImageError",
     "Table",
     "agree_on_columns",
+    "hash_image",
     "hash_rows",
-    "image_bytes",
     "is_unlabelled",
     "map_images",
     "read_table",
 ]
 
-_IMAGES_AT_ONCE = 64
+_IMAGES_AT_ONCE = 16  # undecoded
 _THREADS = min(8, os.cpu_count() or 1)
 
 Result = TypeVar("Result")
-
-
-class NoImageError(ValueError):
-    """A row has no image: neither bytes nor a path."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +238,7 @@ def is_unlabelled(table: Table) -> bool:
 def hash_rows(table: Table) -> Table:
     """Fill in ``contents`` and ``keys``. Reads every image file once, decodes none."""
     if "image" in table.dataset.column_names:
-        contents = tuple(map_images(table.dataset, _hash_image))
+        contents = tuple(map_images(table.dataset, hash_image))
         return replace(table, contents=contents, keys=contents)
     names = _inputs(table.dataset)
     exact, keys = [], []
@@ -266,29 +262,22 @@ def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -
             yield from pool.map(function, batch["image"])
 
 
-def image_bytes(image: dict[str, Any] | None) -> bytes:
-    """Read the file of an undecoded image.
-
-    Raises:
-        OSError: If it cannot be read.
-        NoImageError: If the row holds none.
-    """
-    if image is None or (image["bytes"] is None and image["path"] is None):
-        raise NoImageError
-    if image["bytes"] is not None:
-        return image["bytes"]
-    return Path(image["path"]).read_bytes()
+def hash_image(image: dict[str, Any] | None) -> str | None:
+    """Return the SHA-256 of an undecoded image's file, or None if there is none that can be read."""
+    try:
+        source = source_of(image)
+        if isinstance(source, bytes):
+            return hashlib.sha256(source).hexdigest()
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, NoImageError):
+        return None
 
 
 def _inputs(dataset: Dataset) -> list[str]:
     return [name for name in ("image", "text", "text_pair") if name in dataset.column_names]
 
 
-def _hash_image(image: dict[str, Any] | None) -> str | None:
-    try:
-        return hashlib.sha256(image_bytes(image)).hexdigest()
-    except (OSError, NoImageError):
-        return None
 
 
 def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:

@@ -179,8 +179,6 @@ def load_classifier(
         }
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size
     pipe = pipeline(made_for, model=model, **settings)
-    if pipe.device.type == "cpu":
-        keep_freed_memory()
     return Classifier(
         *(pipe, made_for, _target_of(model.config), label_names, batch_size),
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
@@ -211,13 +209,14 @@ def logit_batches(classifier: Classifier, examples: Iterable[Any]) -> Iterator[n
     """
     pipe, waiting = classifier.pipe, iter(examples)
     is_text = classifier.task == "text-classification"
-    while batch := _take(waiting, classifier):
-        if not isinstance(pipe, Pipeline):
-            logits = pipe(batch)
-        else:
-            inputs = _tokenized(pipe, batch) if is_text else _collate(pipe, batch)
-            logits = pipe.forward(inputs)["logits"].float().numpy()
-        yield np.asarray(logits, dtype=np.float32) / classifier.temperature
+    with keep_freed_memory(isinstance(pipe, Pipeline) and pipe.device.type == "cpu"):
+        while batch := _take(waiting, classifier):
+            if not isinstance(pipe, Pipeline):
+                logits = pipe(batch)
+            else:
+                inputs = _tokenized(pipe, batch) if is_text else _collate(pipe, batch)
+                logits = pipe.forward(inputs)["logits"].float().numpy()
+            yield np.asarray(logits, dtype=np.float32) / classifier.temperature
 
 
 def _take(examples: Iterator[Any], classifier: Classifier) -> list[Any]:

@@ -2,13 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from hf_finetune.data.images import to_rgb
+from hf_finetune.data.pictures import PictureError, PictureFacts, read_picture
 from hf_finetune.evaluation.wording import told
 
 __all__ = ["Inputs", "Item", "open_image", "open_stored_image", "open_text"]
@@ -22,11 +19,13 @@ class Item:
         id: Its name: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
         content: An RGB image, a text, or a dictionary of ``text`` and ``text_pair``. None if unreadable.
         error: Why it cannot be read, a sentence. None if it can.
+        picture: How an image was read.
     """
 
     id: str
     content: Any = None
     error: str | None = None
+    picture: PictureFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,15 @@ def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
     return Item(name, {key: str(part) for key, part in texts.items()})
 
 
-def open_image(name: str, file: Path | BytesIO) -> Item:
+def open_image(name: str, source: Path | bytes) -> Item:
     """Decode an image as the model was trained on it: upright, on white, in RGB."""
     try:
-        with Image.open(file) as image:
-            return Item(name, to_rgb(image))
+        image, facts = read_picture(source)
+    except PictureError as error:
+        return Item(name, error=f"The image cannot be read. It is {error}.")
     except Exception as error:  # Pillow's decoders let errors of any type through.
         return Item(name, error=f"The image cannot be read. {told(error)}.")
+    return Item(name, image, picture=facts)
 
 
 def open_stored_image(name: str, value: Any, root: Path) -> Item:
@@ -64,5 +65,5 @@ def open_stored_image(name: str, value: Any, root: Path) -> Item:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return open_image(name, BytesIO(value))
+        return open_image(name, value)
     return open_image(name, root / str(value)) if value else Item(name, error="There is no image.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_finetune.data.picture_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.evaluation.again import load_finished
 from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits
@@ -54,6 +55,7 @@ class PredictionStream:
         done: How many there have been.
         failed: How many of those were errors.
         first_failures: Names and errors of the first ten.
+        pictures: How the images were read that have been predicted.
     """
 
     def __init__(self, classifier: Classifier, inputs: Inputs):
@@ -62,6 +64,7 @@ class PredictionStream:
         self.done = 0
         self.failed = 0
         self.first_failures: list[tuple[str, str]] = []
+        self.pictures = PictureNotes()
         self._items = inputs.items
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -85,6 +88,8 @@ class PredictionStream:
             for item in items:
                 # Of a readable item only the name waits, not its image.
                 waiting.append(Item(item.id, error=item.error))
+                if item.picture is not None:
+                    self.pictures.add(item.id, item.picture)
                 if item.error is None:
                     yield item.content
 

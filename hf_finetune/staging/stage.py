@@ -27,6 +27,7 @@ from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import first_process_first, naming_lost_processes
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.aligning import Alignment
@@ -84,6 +85,7 @@ def stage_folder(run: Path, index: int, name: str) -> Path:
     return run / "stages" / f"{index + 1:02d}-{name}"
 
 
+@keep_freed_memory()
 def train_stage(
     model: PreTrainedModel,
     stage: StageSpec,

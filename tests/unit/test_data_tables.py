@@ -6,7 +6,8 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_finetune.data.columns import Columns
-from hf_finetune.data.tables import NoImageError, hash_rows, image_bytes, map_images, read_table
+from hf_finetune.data.pictures import NoImageError, source_of
+from hf_finetune.data.tables import hash_rows, map_images, read_table
 from hf_finetune.errors import InputError
 
 
@@ -63,13 +64,13 @@ def test_an_image_is_the_same_in_a_file_and_in_a_table(picture, tmp_path):
 
 def test_images_are_mapped_in_order_without_decoding():
     table = of_images([{"bytes": bytes([row]), "path": None} for row in range(200)], None)
-    assert list(map_images(table.dataset, image_bytes)) == [bytes([row]) for row in range(200)]
+    assert list(map_images(table.dataset, source_of)) == [bytes([row]) for row in range(200)]
 
 
 def test_a_row_without_an_image():
     for image in (None, {"bytes": None, "path": None}):
         with pytest.raises(NoImageError):
-            image_bytes(image)
+            source_of(image)
 
 
 def test_texts_have_an_exact_hash_and_one_that_forgives():

@@ -13,12 +13,12 @@ from hf_finetune.speed import allocator
 on_glibc = pytest.mark.skipif(
     allocator._c_library() is None, reason="mallopt and malloc_trim are glibc's; this C library has neither"
 )
-BLOCKS = 50
+BLOCKS = 15
 PAGES = 64 * 2**20 // 4096  # of a block of 64 MiB, which glibc never keeps by itself
 # Large blocks are filled and freed in turn, as the activations of a step are. The first is not counted.
 WATCH = f"""
 import resource
-from hf_finetune.speed.allocator import give_back_memory, keep_freed_memory
+from hf_finetune.speed.allocator import keep_freed_memory
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1])
@@ -26,15 +26,17 @@ def resident():
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-kept = keep_freed_memory()
-b"x" * 2**26
-before = faults()
-for _ in range({BLOCKS}):
+def fill():
+    before = faults()
+    for _ in range({BLOCKS}):
+        b"x" * 2**26
+    return faults() - before
+
+with keep_freed_memory(True) as kept:
     b"x" * 2**26
-after = faults()
-held = resident()
-give_back_memory()
-print(kept, after - before, held - resident())
+    inside = fill()
+    held = resident()
+print(kept, inside, held - resident(), fill())
 """
 
 
@@ -46,32 +48,52 @@ def watch(**environment):
         check=True,
         env={**os.environ, **environment},
     ).stdout
-    kept, faults, given_back = said.split()
-    return kept == "True", int(faults), int(given_back)
+    kept, inside, given_back, afterwards = said.split()
+    return kept == "True", int(inside), int(given_back), int(afterwards)
 
 
 @on_glibc
-def test_freed_memory_is_kept_until_it_is_given_back():
-    kept, faults, given_back = watch()
+def test_freed_memory_is_kept_only_while_steps_run():
+    kept, inside, given_back, afterwards = watch()
     assert kept
-    assert faults < PAGES
+    assert inside < PAGES
     assert given_back > 0.9 * PAGES
+    assert afterwards >= BLOCKS * PAGES  # each block comes from the kernel again, and goes back to it
 
 
 @on_glibc
 def test_who_has_chosen_is_obeyed():
-    kept, faults, _ = watch(MALLOC_TRIM_THRESHOLD_="131072")
+    kept, inside, _, _ = watch(MALLOC_TRIM_THRESHOLD_="131072")
     assert not kept
-    assert faults >= BLOCKS * PAGES  # each block is cleared anew, page by page
+    assert inside >= BLOCKS * PAGES  # each block is cleared anew, page by page
+
+
+def test_it_is_kept_until_the_last_user_is_done(monkeypatch):
+    calls = []
+    library = SimpleNamespace(
+        mallopt=lambda option, value: calls.append((option, value)) or 1,
+        malloc_trim=lambda pad: calls.append("trim"),
+    )
+    monkeypatch.setattr(allocator, "_c_library", lambda: library)
+    for name in allocator._CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    with allocator.keep_freed_memory(True):
+        with allocator.keep_freed_memory(True):
+            pass
+        assert "trim" not in calls
+    mmap_max = [value for option, value in calls[:-1] if option == allocator._M_MMAP_MAX]
+    assert (mmap_max, calls[-1]) == ([0, 0, 65536], "trim")
+
+
+def test_nothing_is_done_for_steps_elsewhere(monkeypatch):
+    monkeypatch.setattr(allocator, "_c_library", lambda: pytest.fail("the C library was asked for"))
+    with allocator.keep_freed_memory(False) as kept:
+        assert not kept
 
 
 @pytest.mark.parametrize("library", [None, SimpleNamespace()])
 def test_other_systems_are_left_as_they_are(monkeypatch, library):
     monkeypatch.setattr(allocator.os, "name", "nt" if library is None else "posix")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: library)
-    allocator.keep_freed_memory.cache_clear()
-    try:
-        assert not allocator.keep_freed_memory()
-        allocator.give_back_memory()
-    finally:
-        allocator.keep_freed_memory.cache_clear()
+    with allocator.keep_freed_memory(True) as kept:
+        assert not kept

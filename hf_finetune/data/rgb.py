@@ -1,0 +1,206 @@
+"""Pictures of every kind as a viewer shows them: 8-bit RGB, upright, on white, and no larger than needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+__all__ = ["PictureError", "ValueRange", "convert", "reduce_to", "shrink", "to_rgb"]
+
+_MUCH_LARGER = 1.5  # times the edge that is kept; below it, shrinking saves little and blurs for nothing
+_STRIP_PIXELS = 2**21  # of a picture are converted at a time, so that few copies of it are held
+_LEAST_FILLED = 16  # of the 256 levels of grey; a picture that would have fewer is scaled by itself
+_SLACK = 0.1  # of a range of fractions: interpolation leads a little beyond it
+
+_FRACTIONS = ((0.0, 1.0), (-1.0, 1.0))
+_INTEGERS = (
+    (0, 255, "8 bits"),
+    (0, 1023, "10 bits"),
+    (0, 4095, "12 bits"),
+    (0, 16383, "14 bits"),
+    (0, 65535, "16 bits"),
+    (-1024, 3071, "Hounsfield units of a CT"),
+    (-4096, 4095, "13 bits, signed"),
+    (-32768, 32767, "16 bits, signed"),
+)
+_WHITE_IS_ZERO = 0  # value of the TIFF tag PhotometricInterpretation
+_PHOTOMETRIC = 262
+
+
+class PictureError(ValueError):
+    """A file is no picture that can be used; the message says what it is, and what can be done."""
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The values that become 0 and 255; others are scaled linearly between them.
+
+    Attributes:
+        low: What becomes black.
+        high: What becomes white.
+        name: The range in words.
+        inverted: Whether black and white change places.
+        not_numbers: Whether the picture holds nan, which becomes ``low``.
+    """
+
+    low: float
+    high: float
+    name: str
+    inverted: bool = False
+    not_numbers: bool = False
+
+    def to_grey(self, image: Image.Image) -> Image.Image:
+        """Return a picture of mode L with the values scaled and rounded."""
+        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(values, copy=False, nan=self.low, posinf=self.high, neginf=self.low)
+        values = (values.clip(self.low, self.high) - self.low) * (255 / (self.high - self.low))
+        return Image.fromarray((255 - values if self.inverted else values).round().astype(np.uint8))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode upright, on white where it is transparent, in 8-bit RGB.
+
+    A picture that is so already is returned as it is.
+
+    Args:
+        image: Of any PIL mode: RGB(A), grey with or without alpha, palette, bilevel, CMYK, LAB, and grey of more than
+            8 bits or of fractions, which is scaled as ``convert`` says.
+
+    Raises:
+        PictureError: If no value is a number, or if only low bits of 16-bit colors are used, which Pillow cuts off.
+    """
+    return convert(image)[0]
+
+
+def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRange | None]:
+    """Convert a picture as ``to_rgb`` does, and say from which values it was scaled.
+
+    Grey of more than 8 bits and fractions are scaled from the narrowest of the common ranges that holds all values of
+    the picture: 0..1 and -1..1 for fractions, and a tenth beyond; 8, 10, 12, 14 and 16 bits; -1024..3071, -4096..4095
+    and -32768..32767 for values below zero. A picture that fills less than a sixteenth of that range, and one that
+    fits none, is scaled from its lowest to its highest value.
+
+    Args:
+        image: Of any PIL mode.
+        factor: Pixels along each edge that are averaged to one.
+
+    Returns:
+        The picture in RGB, and the range; None for 8 bits.
+
+    Raises:
+        PictureError: As ``to_rgb`` does.
+    """
+    high_bytes_only = _has_colors_of_16_bits(image)
+    image.load()
+    if high_bytes_only and max(high for _, high in _extrema_of_colors(image)) < _LEAST_FILLED:
+        raise PictureError(
+            "a picture of 16-bit colors of which only the lower 12 bits are used: Pillow reads the higher 8, which are "
+            "black. Save it in 8 bits, scaled from 0..4095"
+        )
+    values = _value_range(image) if image.mode == "F" or image.mode.startswith("I") else None
+    if values is None and factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
+        return _upright(image, image), None
+    result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top, strip in _strips(image, factor):
+        converted = values.to_grey(strip).convert("RGB") if values is not None else _to_rgb(strip)
+        result.paste(converted.reduce(factor) if factor > 1 else converted, (0, top // factor))
+    return _upright(image, result), values
+
+
+def _value_range(image: Image.Image) -> ValueRange:
+    low, high, not_numbers = _extent(image)
+    inverted = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    named = _common_range(low, high, image.mode == "F")
+    if named is None:
+        named = (low, max(high, low + 1), "its own lowest to its highest value")
+    return ValueRange(*named, inverted, not_numbers)
+
+
+def _common_range(low: float, high: float, fractions: bool) -> tuple[float, float, str] | None:
+    candidates = [(lowest, highest, f"{lowest:g}..{highest:g}", _SLACK) for lowest, highest in _FRACTIONS]
+    candidates = candidates if fractions else []
+    candidates += [
+        (lowest, highest, f"{lowest}..{highest} ({name})", 0.0) for lowest, highest, name in _INTEGERS
+    ]
+    for lowest, highest, name, slack in candidates:
+        beyond = slack * (highest - lowest)
+        if lowest - beyond <= low and high <= highest + beyond and (low < 0 or lowest == 0):
+            filled = (high - low) * 256 / (highest - lowest)
+            return (lowest, highest, name) if high == low or filled >= _LEAST_FILLED else None
+    return None
+
+
+def _extent(image: Image.Image) -> tuple[float, float, bool]:
+    """Return the lowest and the highest finite value, and whether there are values that are not numbers."""
+    lows, highs, not_numbers = [], [], False
+    for _, strip in _strips(image):
+        values = np.asarray(strip)
+        if image.mode == "F":
+            not_numbers = not_numbers or bool(np.isnan(values).any())
+            values = values[np.isfinite(values)]
+        if values.size:
+            lows.append(float(values.min()))
+            highs.append(float(values.max()))
+    if not lows:
+        raise PictureError("a picture without a single value that is a number. Save it again from its source")
+    return min(lows), max(highs), not_numbers
+
+
+def _has_colors_of_16_bits(image: Image.Image) -> bool:
+    """Return whether a file that is not read yet holds colors of 16 bits, of which Pillow keeps the higher 8."""
+    tiles = getattr(image, "tile", [])
+    return image.mode in ("RGB", "RGBA", "RGBX", "CMYK") and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _extrema_of_colors(image: Image.Image) -> list[tuple[int, int]]:
+    bands = [image.getchannel(index) for index in range(3)]
+    return [band.getextrema() for band in bands]  # type: ignore[misc]
+
+
+def _strips(image: Image.Image, factor: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """Yield a picture in strips of few pixels with their first row, which is a multiple of the factor."""
+    rows = max(1, _STRIP_PIXELS // image.width // factor) * factor
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of 8 bits."""
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return converted if converted is not None else image
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _upright(source: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn a picture as the camera noted it for the picture that it was made of."""
+    orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation == 1:
+        return image
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(image)
+
+
+def shrink(image: Image.Image, edge: int | None) -> Image.Image:
+    """Reduce a picture that is much larger than its use needs. Any other stays as it is, and so does a shrunk one.
+
+    Args:
+        image: In RGB.
+        edge: What the shorter edge becomes, in pixels; None leaves every picture as it is.
+    """
+    return image if edge is None or min(image.size) <= edge * _MUCH_LARGER else reduce_to(image, edge)
+
+
+def reduce_to(image: Image.Image, edge: int) -> Image.Image:
+    """Reduce a picture in RGB until its shorter edge is at most so many pixels long."""
+    shorter = min(image.size)
+    if shorter <= edge:
+        return image
+    width, height = (round(length * edge / shorter) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
