@@ -60,6 +60,8 @@ pipe.model.config.id2label = dict(enumerate(CLASSES))
 def upright_rgb(image):
     """Show an image as it was shown in training: upright, on white where it is transparent."""
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise gr.Error("This picture has more than 8 bits. Save it as 8 bits, scaled as in training.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)

@@ -5,6 +5,7 @@ import bad_data
 import bad_domain
 import bad_folders
 import bad_models
+import bad_pictures
 import bad_recipes
 import bad_rounds
 import bad_stages
@@ -18,7 +19,7 @@ AREAS: dict[str, list[Case]] = {
     "Several things wrong at once": bad_rounds.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
     "Several tasks": bad_tasks.CASES,
-    "Data": bad_data.CASES,
+    "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,

@@ -49,6 +49,14 @@ def test_pictures_get_the_same_probabilities(tmp_path, monkeypatch, save, mode):
     assert found == pytest.approx(expected.scores, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path, monkeypatch, kind):
+    write_space(save_vit(tmp_path / "model"), tmp_path / "space")
+    app = app_of(tmp_path / "space", monkeypatch)
+    with pytest.raises(app.gr.Error, match="more than 8 bits"):
+        app.classify_image(Image.fromarray(np.zeros((8, 8), kind)))
+
+
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
 def test_texts_get_the_same_scores(tmp_path, monkeypatch, target):
     names = ("label",) if target == "regression" else ("dull", "süß")

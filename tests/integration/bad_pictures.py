@@ -1,0 +1,100 @@
+"""Bad inputs: pictures that cannot be read, or that would be read wrongly."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from bad_input_case import Case
+from PIL import Image
+
+__all__ = ["CASES"]
+
+REPAIR = "Replace or remove it, or set data.on_error: skip to leave it out."
+
+
+def png(width: int, height: int, bits: int, color: int, rows: bytes) -> bytes:
+    """Write a PNG file of any kind, in chunks as its specification has it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def class_of(suffix: str):
+    """Give the files of a class another ending."""
+
+    def prepare(folder: Path) -> None:
+        for file in (folder / "photos" / "cake").iterdir():
+            file.rename(file.with_suffix(suffix))
+
+    return prepare
+
+
+def picture(data: bytes):
+    """Replace a picture."""
+    return lambda folder: (folder / "photos" / "cake" / "0.png").write_bytes(data)
+
+
+def array(values: np.ndarray):
+    """Replace a picture by a TIFF file of these values."""
+    return lambda folder: Image.fromarray(values).save(folder / "photos" / "cake" / "0.png", "TIFF")
+
+
+def beside_soup(name: str):
+    """Put a file that is no picture into a folder to predict."""
+    return lambda folder: (folder / "photos" / "soup" / name).write_text("<svg xmlns='x'/>")
+
+
+CASES = [
+    Case(
+        "a class of pictures in a format that has to be converted",
+        "run recipe.yaml",
+        "Problem:\n"
+        "  cake must hold pictures of formats that can be read. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
+        "'5.svg'. Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
+        class_of(".svg"),
+    ),
+    Case(
+        "a picture of 1,200 megapixels",
+        "run recipe.yaml",
+        "Problem:\n"
+        "  cake/0.png must hold a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. Cut it "
+        f"into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`. {REPAIR}",
+        picture(png(40_000, 30_000, 8, 0, b"")),
+    ),
+    Case(
+        "a document with the ending of a picture",
+        "run recipe.yaml",
+        "Problem:\n"
+        "  cake/0.png must hold a readable image. Got a file in the format pdf. Render them as PNG, for example with "
+        f"`pdftoppm -png FILE` or Ghostscript. {REPAIR}",
+        picture(b"%PDF-1.7\n"),
+    ),
+    Case(
+        "colors of 12 bits in a PNG of 16 bits",
+        "run recipe.yaml",
+        "Problem:\n"
+        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 bits are used: "
+        f"Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
+        picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
+    ),
+    Case(
+        "a TIFF file whose values are all nan",
+        "run recipe.yaml",
+        "Problem:\n"
+        "  cake/0.png must hold a readable image. Got a picture without a single value that is a number. Save it again "
+        f"from its source. {REPAIR}",
+        array(np.full((8, 8), np.nan, np.float32)),
+    ),
+    Case(
+        "a folder to predict with a picture that has to be converted",
+        "predict run photos/soup",
+        "1 input could not be read; the error stands in its place:\n"
+        "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for example "
+        "with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
+        beside_soup("9.svg"),
+    ),
+]
