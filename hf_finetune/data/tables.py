@@ -278,8 +278,6 @@ def _inputs(dataset: Dataset) -> list[str]:
     return [name for name in ("image", "text", "text_pair") if name in dataset.column_names]
 
 
-
-
 def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
     """Hash one text or a pair. Lengths are hashed too, so that no text can run over into its pair."""
     digest = hashlib.sha256()

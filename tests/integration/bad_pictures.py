@@ -61,8 +61,8 @@ CASES = [
         "a picture of 1,200 megapixels",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. Cut it "
-        f"into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`. {REPAIR}",
+        "  cake/0.png must hold a readable image. Got a picture of 1,200 megapixels, where at most 179 are read. "
+        f"Cut it into tiles or reduce it first, for example with `vips thumbnail FILE small.png 4096`. {REPAIR}",
         picture(png(40_000, 30_000, 8, 0, b"")),
     ),
     Case(
@@ -77,8 +77,8 @@ CASES = [
         "colors of 12 bits in a PNG of 16 bits",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 bits are used: "
-        f"Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
+        "  cake/0.png must hold a readable image. Got a picture of 16-bit colors of which only the lower 12 bits are "
+        f"used: Pillow reads the higher 8, which are black. Save it in 8 bits, scaled from 0..4095. {REPAIR}",
         picture(png(8, 8, 16, 2, (b"\0" + b"\x0f\xff" * 24) * 8)),
     ),
     Case(
@@ -93,8 +93,8 @@ CASES = [
         "a folder to predict with a picture that has to be converted",
         "predict run photos/soup",
         "1 input could not be read; the error stands in its place:\n"
-        "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for example "
-        "with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
+        "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for "
+        "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         beside_soup("9.svg"),
     ),
 ]
