@@ -8,7 +8,7 @@ from typing import Any, cast
 from accelerate import PartialState
 from transformers import PreTrainedConfig
 
-from hf_finetune.data.labels import Target
+from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, Target
 from hf_finetune.data.mixed import TaskColumns, task_columns
 from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
@@ -277,9 +277,22 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
     return notes
 
 
+def _complete_problems(name: str, data: LabelledData | None) -> list[Problem]:
+    """Refuse labels that the loss of several tasks has no place for: unknown ones, probabilities and weights."""
+    kinds = {
+        UNKNOWN: "must be known for every class when the task is multi-task",
+        TRAINING_LABEL: "must have neither probabilities nor weights when the task is multi-task",
+    }
+    return [
+        Problem(f"The labels of {name}", rule, repair="Train this task in a run of its own.")
+        for column, rule in kinds.items()
+        if data is not None and column in data.train.column_names
+    ]
+
+
 def _joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
     """Find what stages ask of all tasks together."""
-    problems = []
+    problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
     if is_sharded():
         repair = "Leave out --use_fsdp and --use_deepspeed."
         problems.append(

@@ -13,6 +13,7 @@ from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.compressing import has_zeros
 from hf_finetune.plan.selectors import form_problems
 from hf_finetune.processes import is_sharded, uses_deepspeed
+from hf_finetune.ready_metrics import undefined_metric, unknown_label_problem
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging import regularizing
@@ -76,10 +77,16 @@ def recipe_problems(
     settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
     for index, name in enumerate(headline):
         place = f"metrics[{index}]"
-        problem = metric_problem(name, data.target, place, settings, trust_remote_code=trust_remote_code)
+        problem = unknown_label_problem(name, data, place, settings) or metric_problem(
+            name, data.target, place, settings, trust_remote_code=trust_remote_code
+        )
         problems += [problem] if problem else []
+    chosen_by: dict[str, str] = {}
     for place, stage in _settings(recipe):
         metric = stage.best.metric if stage.best else None
+        if stage.best is not None and not fitted_by(stage):
+            where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
+            chosen_by.setdefault(str(metric or headline[0]), where)
         if metric not in (None, "loss"):
             problem = metric_problem(
                 *(str(metric), data.target, f"{place}.best.metric", settings),
@@ -96,7 +103,8 @@ def recipe_problems(
         problems += regularizing.label_problems(stage, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
         problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
-    return problems
+    undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
+    return [*problems, *filter(None, undefined)]
 
 
 def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.checkpoint import TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import compute_metrics, label_array, probabilities, without_nan
+from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.probe import Probe, linear_probe
 from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
+from hf_finetune.evaluation.unknown import is_known
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
@@ -270,11 +272,12 @@ def write_data(ready: Ready, folder: Path) -> None:
 
 def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:
     """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
-    train = label_array(ready.data.train["label"], ready.data.target, len(ready.data.label_names))
+    train = labels_of(ready.data.train, ready.data.target, len(ready.data.label_names))
     if ready.data.target == "single_label":
         answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
     else:
-        answer = train.mean(axis=0)
+        known = is_known(train)
+        answer = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.broadcast_to(answer, found.scores.shape)
 
 
@@ -306,7 +309,8 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
             inputs.validation,
             inputs.collate,
             probe_settings(plain),
-            labels=data.train["label"],
+            labels=data.train["label"][:],
+            unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
             target=data.target,
             classes=len(data.label_names),
             groups=data.train_groups,

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import probabilities
 from hf_finetune.evaluation.resampling import surprise
+from hf_finetune.evaluation.unknown import is_known
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 
@@ -50,8 +51,9 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> tup
         bins: How many.
     """
     if labels.ndim == 2:
-        confidence = np.maximum(scores, 1 - scores).ravel()
-        right = ((scores >= 0.5) == (labels == 1)).ravel()
+        known = is_known(labels)
+        confidence = np.maximum(scores, 1 - scores)[known]
+        right = ((scores >= 0.5) == (labels == 1))[known]
     else:
         confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)

@@ -18,6 +18,7 @@ from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metr
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
+from hf_finetune.evaluation.unknown import fill_unknown
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -240,7 +241,7 @@ def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> Non
         raise InputError(Problem(run, f"must be judged on the test examples of {first_run}", found, repair))
     labels = {name: row for row, name in enumerate(two.ids)}
     rows = [labels[name] for name in one.ids]
-    if not np.array_equal(_named(one), _named(two)[rows]):
+    if not np.array_equal(_named(one), _named(two)[rows], equal_nan=one.target == "multi_label"):
         raise InputError(Problem(run, f"must have the test labels of {first_run}", "others"))
 
 
@@ -275,7 +276,9 @@ def _compare(
 
 def _right(judged: _Judged) -> np.ndarray:
     predictions = judged.predictions
-    same = predictions.labels == decide(predictions.scores, predictions.target, judged.thresholds)
+    decisions = decide(predictions.scores, predictions.target, judged.thresholds)
+    labels, decisions = fill_unknown(predictions.labels, decisions)
+    same = labels == decisions
     return same.reshape(len(same), -1).all(axis=1)
 
 

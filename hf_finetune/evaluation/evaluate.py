@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
 from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, labels_of, probabilities
 from hf_finetune.evaluation.registry import MetricSettings
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
@@ -89,7 +89,7 @@ def evaluate_model(
     settings = MetricSettings(classifier.label_names, costs or {})
     usual = all_metrics(classifier.target, len(classifier.label_names), settings)
     names = tuple(dict.fromkeys([*usual, *metrics]))
-    labels = label_array(dataset["label"][:], classifier.target, len(classifier.label_names))
+    labels = labels_of(dataset, classifier.target, len(classifier.label_names))
     start = perf_counter()
     logits = []
     for row in compute_logits(classifier, model_examples(dataset)):

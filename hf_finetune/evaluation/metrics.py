@@ -11,9 +11,10 @@ from typing import Any
 
 import evaluate
 import numpy as np
+from datasets import Dataset
 from scipy.special import expit, softmax
 
-from hf_finetune.data.labels import Target, encode_labels
+from hf_finetune.data.labels import UNKNOWN, Target, encode_labels
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.registry import (
     ALIASES,
@@ -37,6 +38,7 @@ __all__ = [
     "defined_metrics",
     "greater_is_better",
     "label_array",
+    "labels_of",
     "metric_problem",
     "misspelled_metric",
     "probabilities",
@@ -133,16 +135,38 @@ def decide(scores: np.ndarray, target: Target, thresholds: Sequence[float] | Non
     return (scores >= (_THRESHOLD if thresholds is None else np.asarray(thresholds))).astype(np.int64)
 
 
-def label_array(labels: Iterable[Any], target: Target, classes: int) -> np.ndarray:
+def labels_of(dataset: Dataset, target: Target, classes: int) -> np.ndarray:
+    """Return the labels of a split as the array that metrics take.
+
+    Args:
+        dataset: With the column ``label``, and perhaps ``unknown``.
+        target: What the labels are.
+        classes: Number of classes of the model.
+    """
+    unknown = dataset[UNKNOWN][:] if UNKNOWN in dataset.column_names else None
+    return label_array(dataset["label"][:], target, classes, unknown)
+
+
+def label_array(
+    labels: Iterable[Any], target: Target, classes: int, unknown: Sequence[Sequence[int]] | None = None
+) -> np.ndarray:
     """Write the ``label`` column of a dataset as the array that metrics take.
 
     Args:
         labels: Class indices, lists of class indices, or amounts.
+        target: What the labels are.
         classes: Number of classes of the model.
+        unknown: Of each example the classes that may or may not hold; None if there are none.
+
+    Returns:
+        Class indices [examples], amounts [examples], or zeros and ones [examples, classes]: with nan for what is
+        unknown as floats, else as integers.
     """
     values = list(labels)
     if target == "multi_label":
-        return np.asarray(encode_labels(values, classes), dtype=np.int64).reshape(len(values), classes)
+        kind = np.float64 if unknown is not None and any(unknown) else np.int64
+        rows = encode_labels(values, classes, unknown)
+        return np.asarray(rows, dtype=kind).reshape(len(values), classes)
     return np.asarray(values, dtype=np.float64 if target == "regression" else np.int64)
 
 

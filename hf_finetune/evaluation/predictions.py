@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_finetune.data.labels import Target
+from hf_finetune.data.labels import UNKNOWN, Target
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.metrics import decide
+from hf_finetune.evaluation.metrics import decide, label_array
+from hf_finetune.evaluation.unknown import has_unknown, is_known
 from hf_finetune.files import replacing
 
 __all__ = ["PROBABILITY", "Predictions", "label_text", "read_predictions", "write_predictions"]
@@ -59,7 +60,8 @@ def write_predictions(
     """Write predictions with the columns id, label, prediction, a probability for each class, any slices and groups.
 
     Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
-    probability columns). A class ``soup`` has its probabilities in ``probability:soup``.
+    probability columns). A class ``soup`` has its probabilities in ``probability:soup``. Classes of which the labels do
+    not say whether they hold stand in the column ``unknown``, if there are any.
 
     Args:
         path: The file. Its folder must exist.
@@ -92,6 +94,12 @@ def write_predictions(
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
         }
+    if has_unknown(labels):
+        names = [
+            [name for name, known in zip(label_names, row, strict=True) if not known]
+            for row in is_known(labels)
+        ]
+        columns[UNKNOWN] = pa.array(names, pa.list_(pa.string()))
     columns |= {SLICE + name: pa.array(values, pa.string()) for name, values in (slices or {}).items()}
     if groups is not None:
         columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
@@ -104,7 +112,7 @@ def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | 
     if target == "single_label":
         return label_names[int(label)]
     if target == "multi_label":
-        return [name for name, holds in zip(label_names, label, strict=True) if holds]
+        return [name for name, holds in zip(label_names, label, strict=True) if holds == 1]
     return float(label)
 
 
@@ -140,10 +148,15 @@ def _predictions_of(table: pa.Table) -> Predictions:
     )
     scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
     if pa.types.is_list(kind):
-        rows = [[int(name in held) for name in names] for held in map(set, labels)]
-        return Predictions(
-            ids, np.asarray(rows, dtype=np.int64).reshape(scores.shape), scores, "multi_label", names
-        )
+        members = _indices(labels, names)
+        unknown = _indices(table[UNKNOWN].to_pylist(), names) if UNKNOWN in table.column_names else None
+        rows = label_array(members, "multi_label", len(names), unknown)
+        return Predictions(ids, rows, scores, "multi_label", names)
     indices = {name: index for index, name in enumerate(names)}
     classes = np.asarray([indices[label] for label in labels], dtype=np.int64)
     return Predictions(ids, classes, scores, "single_label", names)
+
+
+def _indices(rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[list[int]]:
+    places = {name: index for index, name in enumerate(names)}
+    return [[places[name] for name in row] for row in rows]

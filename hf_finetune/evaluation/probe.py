@@ -54,6 +54,7 @@ def linear_probe(
     settings: CacheSettings,
     *,
     labels: Sequence[Any],
+    unknown: Sequence[Sequence[int]] | None = None,
     target: Target,
     classes: int,
     groups: Sequence[int] = (),
@@ -75,6 +76,7 @@ def linear_probe(
         collate: Makes a batch of examples.
         settings: Where features are cached.
         labels: Labels of the training examples: class indices, lists of class indices, or numbers.
+        unknown: Of each training example the classes that may or may not hold; None if there are none.
         target: Kind of the labels.
         classes: Number of classes.
         groups: Group number of each training example, kept together by the cross-validation.
@@ -106,7 +108,8 @@ def linear_probe(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
     folds = assign_folds(labels, target, 1, seed, groups=groups)
-    fit = fit_linear(known, label_array(labels, target, classes), target, classes, folds=folds)
+    answers = label_array(labels, target, classes, unknown)
+    fit = fit_linear(known, answers, target, classes, folds=folds)
     scores = probabilities(fit(_features(cached.validation)), target)
     return Probe(scores, about_fit(fit, target))
 

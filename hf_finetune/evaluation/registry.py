@@ -1,7 +1,8 @@
 """The metrics that are computed here, with scikit-learn and SciPy: no network.
 
-Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label) or
-amounts [examples] (regression). Scores are probabilities [examples, classes], or the predicted amounts.
+Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label; nan where it is
+not known whether a class holds, which then counts in no metric) or amounts [examples] (regression). Scores are
+probabilities [examples, classes], or the predicted amounts.
 Decisions are the most probable class, or for multi-label data zeros and ones by threshold.
 """
 
@@ -18,6 +19,7 @@ from sklearn import metrics as sklearn_metrics
 from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.costs import CostTable, cost_matrix
+from hf_finetune.evaluation.unknown import fill_unknown, is_known
 
 __all__ = [
     "ALIASES",
@@ -173,6 +175,7 @@ def _averaged(score: Callable[..., float], average: str) -> Compute:
     """Average a score of each class that occurs in labels or decisions. 0 where it would divide by 0."""
 
     def compute(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+        labels, decisions = fill_unknown(labels, decisions)
         # scikit-learn takes a single column of zeros and ones for two classes, not for one.
         single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
         return score(labels, decisions, average=average, zero_division=0, **single)
@@ -181,8 +184,8 @@ def _averaged(score: Callable[..., float], average: str) -> Compute:
 
 
 def _accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Fraction of the examples that are all right. For multi-label data: every class of the example."""
-    return sklearn_metrics.accuracy_score(labels, decisions)
+    """Fraction of the examples that are all right. For multi-label data: every known class of the example."""
+    return sklearn_metrics.accuracy_score(*fill_unknown(labels, decisions))
 
 
 def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
@@ -228,7 +231,7 @@ def _top_k_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarra
 def _of_class(score: str, index: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
     """Precision, recall or F1 of one class against the rest. 0 where it would divide by 0."""
     if labels.ndim == 2:
-        members, answers = labels[:, index], decisions[:, index]
+        members, answers = (each[:, index] for each in fill_unknown(labels, decisions))
     else:
         members, answers = labels == index, decisions == index
     compute = {"precision": "precision_score", "recall": "recall_score", "f1": "f1_score"}[score]
@@ -258,9 +261,11 @@ def _mean_average_precision(labels: np.ndarray, decisions: np.ndarray, scores: n
     A class without examples has none and is left out. nan if no class has any.
     """
     members = _members(labels, scores.shape[1])
+    columns = zip(members.T, scores.T, is_known(members).T, strict=True)
     values = [
-        sklearn_metrics.average_precision_score(members[:, index], scores[:, index])
-        for index in np.flatnonzero(members.any(axis=0))
+        sklearn_metrics.average_precision_score(column[known], likely[known])
+        for column, likely, known in columns
+        if column[known].any()
     ]
     return np.mean(values) if values else np.nan
 
@@ -271,15 +276,20 @@ def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> f
     A class that every example or none belongs to has no curve and is left out. nan if no class has one.
     """
     members = _members(labels, scores.shape[1])
-    drawn = [index for index, column in enumerate(members.T) if column.min() != column.max()]
-    areas = [sklearn_metrics.roc_auc_score(members[:, index], scores[:, index]) for index in drawn]
+    columns = zip(members.T, scores.T, is_known(members).T, strict=True)
+    areas = [
+        sklearn_metrics.roc_auc_score(column[known], likely[known])
+        for column, likely, known in columns
+        if len(np.unique(column[known])) > 1
+    ]
     return np.mean(areas) if areas else np.nan
 
 
 def _log_loss(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
     """Mean cross-entropy in nats: per example, or for multi-label data per example and class."""
     if labels.ndim == 2:
-        return sklearn_metrics.log_loss(labels.ravel(), scores.ravel(), labels=[0, 1])
+        known = is_known(labels)
+        return sklearn_metrics.log_loss(labels[known], scores[known], labels=[0, 1])
     return sklearn_metrics.log_loss(labels, scores, labels=np.arange(scores.shape[1]))
 
 

@@ -20,6 +20,7 @@ from hf_finetune.evaluation.registry import (
     split_class_metric,
     top_k,
 )
+from hf_finetune.evaluation.unknown import fill_unknown, has_unknown, is_known
 
 __all__ = ["Statistic", "example_values", "is_fast", "is_fraction", "statistic", "surprise"]
 
@@ -64,7 +65,10 @@ def statistic(
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
         settings: The classes and costs.
     """
-    decisions = decide(scores, target, thresholds)
+    if name == "log_loss" and has_unknown(labels):
+        known = is_known(labels).sum(axis=1)
+        return partial(_weighted_mean, surprise(labels, scores), known)
+    given, (labels, decisions) = labels, fill_unknown(labels, decide(scores, target, thresholds))
     if (values := _per_example(name, labels, decisions, scores, settings)) is not None:
         return partial(_mean, values, root=name == "rmse")
     score, label = split_class_metric(name)
@@ -83,7 +87,7 @@ def statistic(
         distances = np.abs(labels - decisions).astype(np.float64) ** _KAPPAS[name]
         return partial(_weighted_kappa, labels, decisions, scores.shape[1], distances, _KAPPAS[name] == 2)
     else:
-        return partial(_one_by_one, name, target, labels, scores, thresholds, settings)
+        return partial(_one_by_one, name, target, given, scores, thresholds, settings)
     if labels.ndim == 1:
         members, answers = (_indicator(each, scores.shape[1]) for each in (labels, decisions))
     else:
@@ -109,9 +113,10 @@ def example_values(
         thresholds: As for ``statistic``.
         settings: As for ``statistic``.
     """
-    if name == "rmse":
+    if name == "rmse" or (name == "log_loss" and has_unknown(labels)):
         return None
-    return _per_example(name, labels, decide(scores, target, thresholds), scores, settings)
+    labels, decisions = fill_unknown(labels, decide(scores, target, thresholds))
+    return _per_example(name, labels, decisions, scores, settings)
 
 
 Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -121,6 +126,10 @@ Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def _mean(values: np.ndarray, counts: np.ndarray, *, root: bool) -> np.ndarray:
     means = counts @ values / counts.sum(axis=1)
     return np.sqrt(means) if root else means
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return counts @ (values * weights) / (counts @ weights)
 
 
 def _indicator(indices: np.ndarray, classes: int) -> sparse.csr_array:
@@ -226,15 +235,16 @@ def _among_likeliest(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarr
 
 
 def surprise(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each example, in nats; for multi-label data the mean over its classes.
+    """Return the cross-entropy of each example, in nats; for multi-label data the mean over its known classes.
 
     Args:
         labels: Class indices [examples], or zeros and ones [examples, classes].
         scores: Probabilities [examples, classes].
     """
     if labels.ndim == 2:
-        clipped = np.clip(scores, _LEAST, 1 - _LEAST)
-        return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped)).mean(axis=1)
+        clipped, known = np.clip(scores, _LEAST, 1 - _LEAST), is_known(labels)
+        each = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+        return np.where(known, each, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     return -np.log(np.clip(scores[np.arange(len(labels)), labels], _LEAST, 1.0))
 
 

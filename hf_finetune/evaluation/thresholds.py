@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hf_finetune.evaluation.unknown import is_known
+
 __all__ = ["fit_thresholds"]
 
 HALF = 0.5
@@ -14,16 +16,17 @@ def fit_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Args:
         scores: Probabilities [examples, classes].
-        labels: Zeros and ones [examples, classes].
+        labels: Zeros and ones [examples, classes]; nan where it is not known whether a class holds.
 
     Returns:
         Thresholds [classes].
     """
-    return np.array([_best(column, members) for column, members in zip(scores.T, labels.T, strict=True)])
+    columns = zip(scores.T, labels.T, is_known(labels).T, strict=True)
+    return np.array([_best(column[known], members[known]) for column, members, known in columns])
 
 
 def _best(scores: np.ndarray, members: np.ndarray) -> float:
-    if members.min() == members.max():
+    if len(np.unique(members)) < 2:
         return HALF
     order = np.argsort(-scores, kind="stable")
     right = np.cumsum(members[order])

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, label_array, probabilities
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
@@ -52,7 +52,7 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
         np.stack(list(compute_logits(classifier, model_examples(dataset)))) for classifier in (before, after)
     )
     target = before.target
-    labels = label_array(dataset["label"], target, len(before.label_names))
+    labels = labels_of(dataset, target, len(before.label_names))
     scores = [probabilities(logits, target) for logits in (one, other)]
     names = all_metrics(target, len(before.label_names))
     metrics = [compute_metrics(names, target, each, labels, before.thresholds) for each in scores]

@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from hf_finetune.evaluation.metrics import decide, greater_is_better
 from hf_finetune.evaluation.predictions import Predictions
+from hf_finetune.evaluation.unknown import fill_unknown
 from hf_finetune.report.record import RunRecord
 from hf_finetune.report.verdict import BASELINES
 
@@ -137,7 +138,10 @@ def class_rows(
     chosen = tuple(thresholds[name] for name in names) if thresholds else None
     decisions = decide(predictions.scores, predictions.target, chosen)
     found = precision_recall_fscore_support(
-        predictions.labels, decisions, labels=np.arange(len(names)), average=None, zero_division=0
+        *fill_unknown(predictions.labels, decisions),
+        labels=np.arange(len(names)),
+        average=None,
+        zero_division=0,
     )
     counts = data["splits"].get("train", {}).get("classes", {})
     columns = zip(names, *found, strict=True)

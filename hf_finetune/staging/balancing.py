@@ -19,8 +19,8 @@ from hf_finetune.errors import Problem, nearest
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.schema import StageSettings
 from hf_finetune.staging.drawing import draw, generator_of, in_order
-from hf_finetune.staging.sharing import counted
-from hf_finetune.staging.trainer import loss_for
+from hf_finetune.staging.sharing import counted, label_weights
+from hf_finetune.staging.trainer import loss_for, weighted_cross_entropy
 
 __all__ = [
     "Balance",
@@ -160,6 +160,7 @@ def balanced_loss(
             return plain((logits + logits.new_tensor(balance.shifts),), labels, num_items_in_batch)
         factors = None if balance.factors is None else logits.new_tensor(balance.factors)
         known = counted(labels)
+        items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if target == "multi_label" or labels.ndim > 1:
             labels = labels.where(known, 0).to(logits)
         if balance.gamma is not None:
@@ -170,10 +171,9 @@ def balanced_loss(
             )
         else:
             each = _weighted(logits, labels, factors, label_smoothing)
-        # of labels that are shares, the share of each class counts as a label
-        each = each.unsqueeze(-1) if each.ndim < known.ndim else each
-        total = (each * known).sum()
-        return total / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        # labels that are shares of the classes have the weight in them, and fillers no share
+        total = (each * known).sum() if each.ndim == known.ndim else each.sum()
+        return total / items
 
     return loss
 
@@ -190,9 +190,7 @@ def _weighted(
         smoothing: Share of each label that is spread over all classes.
     """
     shares = _as_shares(labels, logits) * (1.0 if factors is None else factors)
-    scores = functional.log_softmax(logits, dim=-1)
-    spread = shares.sum(dim=-1) * scores.mean(dim=-1)
-    return -((1 - smoothing) * (shares * scores).sum(dim=-1) + smoothing * spread)
+    return weighted_cross_entropy(logits, shares, smoothing)
 
 
 def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

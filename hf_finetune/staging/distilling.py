@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from hf_finetune.staging.sharing import counted
+from hf_finetune.staging.sharing import label_weights
 
 __all__ = ["Teacher", "distillation_loss", "loss_with_teacher"]
 
@@ -100,12 +100,10 @@ def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
         if teacher.logits is None:
             return hard
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        known = counted(labels)
+        weights = label_weights(labels, target)
         each = distillation_loss(logits.float(), teacher.logits, target, teacher.temperature)
-        if target == "single_label" and labels.ndim > 1:
-            each = each.unsqueeze(-1)  # the share of each class counts as a label
-        total = (each * (known if target == "single_label" else known.view(each.shape))).sum()
-        soft = total / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        total = (each * weights.view(each.shape)).sum()
+        soft = total / (num_items_in_batch if num_items_in_batch is not None else weights.sum())
         return (1 - teacher.weight) * hard + teacher.weight * soft
 
     return shared

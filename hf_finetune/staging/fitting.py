@@ -152,7 +152,9 @@ def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def _plain(labels: np.ndarray, target: str) -> list[Any]:
     """Write labels as ``assign_folds`` takes them."""
     if target == "multi_label":
-        return [np.flatnonzero(row).tolist() for row in labels]
+        return [np.flatnonzero(row == 1).tolist() for row in labels]
+    if labels.ndim == 2:
+        return list(labels.argmax(axis=1).tolist())
     return list(labels.tolist())
 
 

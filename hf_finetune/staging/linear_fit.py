@@ -77,7 +77,8 @@ def fit_linear(
 
     Args:
         features: [examples, features].
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
+        labels: Class indices [examples], or the probability of each class times the weight of the example [examples,
+            classes]; zeros and ones [examples, classes], nan where it is not known; or amounts [examples].
         target: What the labels are.
         classes: Number of classes; 1 for amounts.
         strengths: To choose from, in ascending order; or the one to take.
@@ -86,7 +87,11 @@ def fit_linear(
         shifts: For each class what is added to its logit in the loss, and nowhere else. As nothing is charged for the
             size of a bias, that is the same as to take it from the bias in the end.
     """
-    counts = _counts(labels, target, factors)
+    if target == "single_label" and labels.ndim == 2:
+        labels = labels * (1.0 if factors is None else np.asarray(factors))
+        counts = np.ones(len(labels))
+    else:
+        counts = _counts(labels, target, factors)
     features = np.asarray(features, dtype=np.float64)
     with threadpool_limits(1 if features.size * classes < SMALL else None):
         losses = {}
@@ -95,7 +100,7 @@ def fit_linear(
         chosen = min(losses, key=losses.__getitem__, default=strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
     if shifts is not None:
-        sure = target == "multi_label" and np.ptp(labels, axis=0) == 0
+        sure = target == "multi_label" and np.array([_is_sure(column) for column in labels.T])
         bias = bias - np.where(sure, 0.0, shifts)
     return LinearFit(weight, bias, chosen, losses)
 
@@ -156,10 +161,10 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
 
 def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
     """Say how much the loss of each example counts: [examples], or [examples, classes] of multi-label data."""
+    if target == "multi_label":
+        return np.where(labels == 1, 1.0 if factors is None else np.asarray(factors), 1.0) * ~np.isnan(labels)
     if factors is None:
         return np.ones(labels.shape)
-    if target == "multi_label":
-        return np.where(labels == 1, np.asarray(factors), 1.0)
     counts: np.ndarray = np.asarray(factors)[labels]
     return counts
 
@@ -217,6 +222,8 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray
     """Give the loss of each example: cross-entropy in nats (multi-label: that of each class), or the square."""
     if target == "regression":
         return np.square(outputs[:, 0] - labels)
+    if target == "single_label" and labels.ndim == 2:
+        return -(labels * np.maximum(log_softmax(outputs, axis=1), LEAST)).sum(axis=1)
     if target == "single_label":
         return -np.maximum(log_softmax(outputs, axis=1)[np.arange(len(labels)), labels], LEAST)
     return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), LEAST)
@@ -256,6 +263,9 @@ def _classes(
     models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
+    if labels.ndim == 2:  # each class that an example may have is an example of its own, with that weight
+        rows, found_labels = np.nonzero(labels)
+        features, counts, labels = features[rows], labels[rows, found_labels], found_labels
     there = np.unique(labels)
     if len(there) == 1:
         bias[there] = 0.0
@@ -289,13 +299,19 @@ def _each_class(
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
-        if np.ptp(column) == 0:
-            bias[index] = SURE if column[0] else -SURE
+        known = ~np.isnan(column)
+        if _is_sure(column):
+            bias[index] = SURE if column[known].any() else -SURE
             continue
         found = _regression(index, strength, models)
-        found.fit(features, column, sample_weight=counts[:, index])
+        found.fit(features[known], column[known], sample_weight=counts[known, index])
         weight[index], bias[index] = found.coef_[0], found.intercept_[0]
     return weight, bias
+
+
+def _is_sure(column: np.ndarray) -> bool:
+    """Return whether a class holds for every example of which that is known, or for none."""
+    return len(np.unique(column[~np.isnan(column)])) < 2
 
 
 def _amounts(

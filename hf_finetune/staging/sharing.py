@@ -19,6 +19,7 @@ __all__ = [
     "count_labels",
     "counted",
     "deal",
+    "label_weights",
     "tell_epochs",
 ]
 
@@ -148,15 +149,37 @@ def counted(labels: torch.Tensor) -> torch.Tensor:
     return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
 
 
-def count_labels(batches: Sequence[Any], gather: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Count the labels of an optimiser step, over all forward passes and processes.
+def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
+    """Return how much each label counts in the loss: 1, its example's weight, or 0 for that of a filler.
+
+    Args:
+        labels: As a loss takes them. Those of single-label data may be the probability of each class times the weight
+            of the example [batch, classes].
+        target: What a label is.
+
+    Returns:
+        [batch], or [batch, classes] where each class of an example is a label of its own.
+    """
+    known = counted(labels)
+    if target == "single_label" and labels.ndim > 1:
+        return labels.where(known, 0.0).sum(dim=-1)
+    return known
+
+
+def count_labels(
+    batches: Sequence[Any], gather: Callable[[torch.Tensor], torch.Tensor], target: str = ""
+) -> torch.Tensor:
+    """Sum the weights of the labels of an optimizer step, over all forward passes and processes.
 
     Args:
         batches: The batches of this process, each with ``labels``.
         gather: Collects a number from every process.
+        target: What a label is.
     """
-    here = torch.stack([counted(batch["labels"]).sum() for batch in batches]).sum()
-    return gather(here).sum()
+    here = torch.stack([label_weights(batch["labels"], target).sum() for batch in batches]).sum()
+    total = gather(here).sum()
+    # a step whose examples all weigh 0 has a loss of 0, and not of 0 / 0
+    return total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
 
 class SharedBuffers(TrainerCallback):

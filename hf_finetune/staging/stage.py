@@ -189,6 +189,7 @@ def train_stage(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=training_loss(loss, data.target, beside.teacher, regular, alignment),
+        target=data.target,
         alignment=alignment,
         lengths=data.lengths,
         sampler=_sampler(beside, stage, data.lengths, seed),

@@ -36,11 +36,19 @@ from hf_finetune.staging.sharing import (
     WithFillers,
     count_labels,
     counted,
+    label_weights,
     tell_epochs,
 )
 from hf_finetune.staging.twice import doubled
 
-__all__ = ["StagedTrainer", "check_optimizer", "loss_for", "optimizer_name", "trainer_schedule"]
+__all__ = [
+    "StagedTrainer",
+    "check_optimizer",
+    "loss_for",
+    "optimizer_name",
+    "trainer_schedule",
+    "weighted_cross_entropy",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +66,7 @@ class StagedTrainer(Trainer):
         groups: The parameter groups of the stage; their names are those of the model's parameters.
         optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
         loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
+        target: What a label is, by which the labels of a step are counted.
         prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
         sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
@@ -75,6 +84,7 @@ class StagedTrainer(Trainer):
         groups: Sequence[ParameterGroup],
         optimizer_args: dict[str, Any] | None = None,
         loss: Callable[..., torch.Tensor] | None = None,
+        target: str = "",
         carried: Mapping[str, Mapping[str, Any]] | None = None,
         prefix: PrefixPass | None = None,
         lengths: Sequence[int] | None = None,
@@ -86,7 +96,7 @@ class StagedTrainer(Trainer):
     ):
         self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
         self.regular, self.alignment = regular or Regular(), alignment
-        self.carried = dict(carried or {})
+        self.carried, self.target = dict(carried or {}), target
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
         super().__init__(compute_loss_func=loss, **kwargs)
@@ -160,7 +170,9 @@ class StagedTrainer(Trainer):
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
-        return count_labels(batch_samples, lambda number: self.accelerator.gather(number.to(device)))
+        return count_labels(
+            batch_samples, lambda number: self.accelerator.gather(number.to(device)), self.target
+        )
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Put what the frozen prefix gave in its place, where batches hold it, and ask the teacher, if there is one."""
@@ -351,8 +363,9 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
             (mean squared error).
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
 
-    Labels of single-label data may be probabilities [batch, classes], as mixup makes them. The model never sees
-    labels: it would take such for several labels per example, and write that into its config.
+    Labels of single-label data may be probabilities [batch, classes], as mixup makes them, times the weight of the
+    example; the sum is then divided by the sum of the weights. The model never sees labels: it would take such for
+    several labels per example, and write that into its config.
     """
 
     def loss(
@@ -360,10 +373,9 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         logits, known = logits.float(), counted(labels)
+        items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if target == "single_label" and labels.ndim > 1:
-            shares = labels.where(known, 0).to(logits)
-            each = functional.cross_entropy(logits, shares, reduction="none", label_smoothing=label_smoothing)
-            total = (each.unsqueeze(-1) * known).sum()  # the share of each class counts as a label
+            total = weighted_cross_entropy(logits, labels.where(known, 0).to(logits), label_smoothing).sum()
         elif target == "single_label":
             total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
         else:
@@ -373,6 +385,21 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
             else:
                 each = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
             total = (each * known.view_as(each)).sum()
-        return total / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        return total / items
 
     return loss
+
+
+def weighted_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return the cross-entropy of each example [batch], smoothed, times the sum of its shares.
+
+    torch's own would spread the smoothed part over the classes whatever the sum of the shares is.
+
+    Args:
+        logits: [batch, classes].
+        shares: Probability of each class times the weight of the example [batch, classes].
+        smoothing: Share of each label that is spread over all classes.
+    """
+    scores = functional.log_softmax(logits, dim=-1)
+    spread = shares.sum(dim=-1) * scores.mean(dim=-1)
+    return -((1 - smoothing) * (shares * scores).sum(dim=-1) + smoothing * spread)

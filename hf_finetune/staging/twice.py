@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from hf_finetune.staging.sharing import counted
+from hf_finetune.staging.sharing import label_weights
 
 __all__ = ["disagreement", "doubled", "loss_twice"]
 
@@ -70,13 +70,15 @@ def loss_twice(loss: Loss, factor: float, target: str) -> Loss:
             return loss(outputs, labels, num_items_in_batch)
         one, other = logits.float().chunk(2)
         mean = (loss((one,), labels, num_items_in_batch) + loss((other,), labels, num_items_in_batch)) / 2
-        known = counted(labels)
-        apart = (disagreement(one, other, target) * known).sum()
+        weights = label_weights(labels, target)
+        apart = (disagreement(one, other, target) * weights).sum()
         if not told and not apart.any():
             logger.warning(
                 "R-Drop sees no difference between two passes: nothing that is trained has dropout."
             )
         told = True
-        return mean + factor * apart / (num_items_in_batch if num_items_in_batch is not None else known.sum())
+        return mean + factor * apart / (
+            num_items_in_batch if num_items_in_batch is not None else weights.sum()
+        )
 
     return both
