@@ -13,6 +13,7 @@ from hf_finetune.data.column_types import settle_numbers
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.load_folders import load_pictures, load_texts
 from hf_finetune.data.locate import Location, Modality, locate
+from hf_finetune.data.saved import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
@@ -142,6 +143,7 @@ def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTab
 
 
 def _load_saved(location: Location) -> tuple[dict[str, Dataset], list[str]]:
+    check_saved_folder(Path(str(location.root)))
     try:
         loaded = load_from_disk(str(location.root))
     except (DatasetsError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
 from hf_finetune.models.quiet import quiet_libraries
@@ -57,7 +59,7 @@ _TARGETS: dict[str | None, Target] = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def load_classifier(
         preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(
             source, **({} if image else known), **options
         )
+    except UnpicklingError as error:
+        raise InputError(unsafe_pickle(place, source)) from error
     except SafetensorError as error:
         rule, found = "must hold whole weight files", "one that is damaged or cut off"
         raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error

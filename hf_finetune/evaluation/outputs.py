@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,13 @@ from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.predictions import PROBABILITY
 from hf_finetune.files import replacing
 
-__all__ = ["OUTPUT_ENDINGS", "json_line", "open_output"]
+__all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
 
 OUTPUT_ENDINGS = (".csv", ".jsonl", ".parquet")
 
 _ROWS_AT_ONCE = 1000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001, as spreadsheets take both widths
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 Write = Callable[[Prediction], None]
 
@@ -31,7 +34,8 @@ def open_output(path: Path, target: Target, label_names: Sequence[str]) -> Itera
 
     The columns are id, prediction, score, a probability for each class and error; score is there for
     single-label data only, and regression has neither score nor probabilities. A csv cell of several classes
-    is a JSON list. A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
+    is a JSON list, and a csv text that a spreadsheet would compute has an apostrophe before it, see ``safe_cell``.
+    A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
 
     Args:
         path: Ends in .csv, .jsonl or .parquet. Its folder must exist. A file that is there is replaced.
@@ -63,6 +67,18 @@ def json_line(prediction: Prediction) -> str:
     if prediction.scores:
         values["scores"] = dict(prediction.scores)
     return json.dumps(values, ensure_ascii=False)
+
+
+def safe_cell(value: Any) -> Any:
+    """Return a value as a csv cell holds it: text that a spreadsheet would compute gets an apostrophe before it.
+
+    Numbers, and texts that are numbers, stay as they are.
+
+    Source: OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def _path_problem(path: Path, ending: str) -> Problem | None:
@@ -108,13 +124,13 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 def _open_csv(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(_fields(target, label_names)), extrasaction="ignore")
-        writer.writeheader()
+        writer.writerow({name: safe_cell(name) for name in writer.fieldnames})
 
         def write(prediction: Prediction) -> None:
             row = _row(prediction)
             if isinstance(prediction.label, list):
                 row["prediction"] = json.dumps(prediction.label, ensure_ascii=False)
-            writer.writerow(row)
+            writer.writerow({name: safe_cell(value) for name, value in row.items()})
 
         yield write
 

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import timm
@@ -48,7 +49,7 @@ AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSeq
 SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
 )
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError)
 
 
 @dataclass(frozen=True)

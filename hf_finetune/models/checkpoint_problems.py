@@ -2,13 +2,14 @@
 
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 
 import timm
 from safetensors import SafetensorError
 
 from hf_finetune.errors import Problem, nearest
 
-__all__ = ["no_checkpoint", "unreadable"]
+__all__ = ["no_checkpoint", "unreadable", "unsafe_pickle"]
 
 
 def no_checkpoint(path: str, error: Exception) -> Problem:
@@ -43,6 +44,8 @@ def no_checkpoint(path: str, error: Exception) -> Problem:
 
 def unreadable(path: str, error: Exception) -> Problem:
     """Say why the weights of a checkpoint cannot be read; arguments as those of ``no_checkpoint``."""
+    if isinstance(error, UnpicklingError):
+        return unsafe_pickle("model.path", path)
     if isinstance(error, SafetensorError):
         repair = "One is damaged or cut off: fetch it again."
         return Problem("model.path", "must hold whole weight files", repr(path), repair)
@@ -53,6 +56,13 @@ def unreadable(path: str, error: Exception) -> Problem:
         repair = "If it is on the Hub, check the name, the network and your access."
         return Problem("model.path", "must hold weights that can be loaded", repr(path), repair)
     return Problem("model.path", "must hold weights that can be loaded", repr(path), _brief(error))
+
+
+def unsafe_pickle(place: str, path: str | Path) -> Problem:
+    """Return the problem of weight files that hold other objects than tensors, which were not unpickled."""
+    rule = "must hold weights as tensors; its pickled file holds something else, which could run code"
+    repair = "Nothing of it was run. Ask for the weights as model.safetensors."
+    return Problem(place, rule, repr(str(path)), repair)
 
 
 def _brief(error: Exception) -> str:

@@ -19,7 +19,7 @@ __all__ = ["export_adapter", "export_model", "set_image_size"]
 ADAPTER_CARD = """\
 ---
 library_name: peft
-base_model: {base}
+base_model: {base_yaml}
 ---
 An adapter, and the head that was trained with it. On top of the checkpoint:
 
@@ -94,7 +94,9 @@ def export_adapter(
     )
     config.save_pretrained(str(folder))
     labels = {int(index): name for index, name in model.config.id2label.items()}
-    text = ADAPTER_CARD.format(base=base, model_class=type(model).__name__, labels=labels)
+    text = ADAPTER_CARD.format(
+        base_yaml=json.dumps(base), base=base, model_class=type(model).__name__, labels=labels
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         file.chmod(0o644)

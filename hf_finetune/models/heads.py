@@ -25,6 +25,7 @@ from hf_finetune.models.classifier_head import (
     classifier_class,
     is_given,
 )
+from hf_finetune.models.remote_code import check_settings
 
 __all__ = [
     "CODE",
@@ -51,9 +52,11 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
     That of a model under a head of this package is read by this package. The code beside its weights is not run.
 
     Raises:
-        OSError, ValueError: If there is none, or if it is of a later version of this package.
+        OSError, ValueError: If there is none, if it is of a later version of this package, or if it would have code
+            run or other files read.
     """
     content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    check_settings(content, trust_remote_code)
     if content.get("model_type") != MODEL_TYPE:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     version = content.get(FIELD, {}).get("version")

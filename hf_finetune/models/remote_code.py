@@ -6,7 +6,7 @@ lists what it opens.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,23 @@ from transformers.utils import cached_file
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.classifier_head import MODEL_TYPE
 
-__all__ = ["FLAG", "check_declared", "check_tokenizer", "code_refused", "foreign_code"]
+__all__ = [
+    "FLAG",
+    "check_declared",
+    "check_settings",
+    "check_tokenizer",
+    "code_refused",
+    "foreign_code",
+]
 
 FLAG = "--trust-remote-code"
 """Option of the command line that allows code of a checkpoint, a metric or an exported program to run."""
 SETTINGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 """Files of a checkpoint whose ``auto_map`` names classes that lie in Python files."""
+KERNELS = ("attn_implementation", "experts_implementation")
+"""Ends of the names of settings that can name a compiled kernel on the Hub, ``OWNER/NAME``."""
+TIMM_ARGUMENTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments of ``timm.create_model`` that make it read other files than the checkpoint's, or the network."""
 MOST = 6
 """Number of files that a message names."""
 
@@ -46,7 +57,42 @@ def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ..
             file = f"{module.replace('.', '/')}.py"
             origin = f" of {repository!r}" if repository else ""
             described[f"{file}{origin} ({class_name}, named in {name})"] = None
+        for kernel in _kernels(settings):
+            described[f"the kernel {kernel!r} of the Hub (named in {name})"] = None
     return tuple(described)
+
+
+def check_settings(content: Mapping[str, Any], trust_remote_code: bool = False) -> None:
+    """Check that a config has transformers and timm read nothing but the checkpoint.
+
+    Args:
+        content: Of config.json.
+        trust_remote_code: Whether the person lets code run, kernels included.
+
+    Raises:
+        ValueError: If it names a kernel that may not run, or has timm load another checkpoint.
+    """
+    kernels = list(_kernels(content))
+    if kernels and not trust_remote_code:
+        raise ValueError(f"it names the kernel {kernels[0]!r}, which would be fetched from the Hub and run.")
+    arguments = content.get("model_args")
+    loads = [name for name in TIMM_ARGUMENTS if isinstance(arguments, dict) and name in arguments]
+    if loads:
+        raise ValueError(f"its model_args hold {loads[0]!r}, by which timm would load something else.")
+    if ":" in str(content.get("architecture", "")):
+        raise ValueError(
+            f"its architecture {content['architecture']!r} is an address and not a name of timm."
+        )
+
+
+def _kernels(content: Any) -> Iterator[str]:
+    """Yield the kernels of the Hub that settings name, those of nested configs included."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _kernels(value)
+        named = value.values() if isinstance(value, Mapping) else [value]
+        if str(key).removesuffix("_internal").endswith(KERNELS):
+            yield from (each for each in named if isinstance(each, str) and "/" in each)
 
 
 def code_refused(place: str, path: str | Path, revision: str | None = None) -> InputError | None:

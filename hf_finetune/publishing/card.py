@@ -1,5 +1,6 @@
 """``RUN/model/README.md``: the model card, made of what the run knows."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def render_card(
         for row in class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
         if row.test
     ]
+    yaml = dump_recipe(whole or recipe).rstrip()
     text = environment.get_template("card.md").render(
         run=record,
         base=base,
@@ -104,7 +106,8 @@ def render_card(
         domain=domain_sentence(record),
         weakest=sorted(rows, key=lambda row: (row.f1, row.name))[:WEAKEST] if len(rows) > 2 else [],
         few=_few(record),
-        recipe=dump_recipe(whole or recipe).rstrip(),
+        recipe=yaml,
+        fence=_fence(yaml),
         others=[name for name in getattr(whole, "tasks", ()) if name != record.name],
         sizes=size_tables(record.metrics),
         zip=zip,
@@ -155,8 +158,12 @@ def _license_of(spec: ModelSpec) -> dict[str, str]:
     return {name: str(said[name]) for name in LICENCE if said and said.get(name)}
 
 
+def _fence(text: str) -> str:
+    """Return a code fence of more backticks than any that the text holds."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
 def _plain(text: Any) -> str:
     """Write text of the data so that Markdown does not read it as its own."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in str(text)).replace(
-        "\n", " "
-    )
+    escaped = "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in str(text))
+    return " ".join(escaped.splitlines())

@@ -176,7 +176,20 @@ def _copy_checkpoint(source: Path, folder: Path) -> None:
     folder.mkdir()
     for pattern in _CHECKPOINT:
         for file in source.glob(pattern):
+            _check_link(file, source)
             shutil.copyfile(file, folder / file.name)
+
+
+def _check_link(file: Path, source: Path) -> None:
+    """Refuse a link out of the checkpoint: what it leads to would be published with the Space.
+
+    The Hub's own cache links its files to ``blobs`` beside the snapshots.
+    """
+    own = source.resolve()
+    target = file.resolve()
+    if not (target.is_relative_to(own) or target.parent == own.parent.parent / "blobs"):
+        rule = "must not be a link out of the checkpoint's folder"
+        raise InputError(Problem(str(file), rule, repr(str(target)), "Put a copy of the file in its place."))
 
 
 def _requirements(classifier: Classifier) -> list[str]:

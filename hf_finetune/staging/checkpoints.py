@@ -7,9 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.errors import Problem
 from hf_finetune.files import replacing
 
-__all__ = ["SEAL", "checkpoint_step", "is_whole", "last_checkpoint", "rotate", "seal_checkpoint"]
+__all__ = [
+    "SEAL",
+    "checkpoint_step",
+    "is_whole",
+    "last_checkpoint",
+    "rotate",
+    "seal_checkpoint",
+    "unsafe_checkpoint",
+]
 
 SEAL = "whole.json"
 
@@ -81,6 +90,13 @@ def rotate(folder: Path, best_step: int | None) -> None:
     kept = {newest, best_step if best_step in older else max(older, default=newest)}
     for step in found.keys() - kept:
         shutil.rmtree(found[step], ignore_errors=True)
+
+
+def unsafe_checkpoint(folder: Path) -> Problem:
+    """Return the problem of a checkpoint whose pickled state holds other objects than tensors and plain values."""
+    rule = "must hold the state that training left; a file of it holds something else, which could run code"
+    repair = "Nothing of it was run. Begin a new run if you did not write this one yourself."
+    return Problem(str(folder), rule, repair=repair)
 
 
 def _state(path: Path) -> dict[str, Any]:

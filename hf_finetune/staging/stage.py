@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from hf_finetune.staging.arguments import training_arguments
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
-from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.staging.checkpoints import last_checkpoint, unsafe_checkpoint
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
@@ -221,6 +222,8 @@ def train_stage(
         reading = alignment.watching() if alignment is not None else nullcontext()
         with naming_lost_processes(PartialState()), passing, reading:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
+        raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
     finally:
         interrupt.restore()
     interrupt.stop_if_asked(arguments)

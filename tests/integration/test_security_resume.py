@@ -1,0 +1,42 @@
+"""A run directory that somebody sent is resumed without unpickling anything but tensors and plain values."""
+
+import pickle
+import shutil
+
+import pytest
+import torch
+from run_helpers import Stop, interrupt, refusal, tiny_text_recipe
+from security_helpers import Canary
+
+from hf_finetune.run import run
+from hf_finetune.staging.checkpoints import seal_checkpoint
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, reviews, bert_checkpoint):
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    recipe = tiny_text_recipe(reviews, bert_checkpoint)
+    interrupt(recipe, folder, Stop("head", 4, "save"))
+    return recipe, folder
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped, name):
+    recipe, whole = stopped
+    canary, folder = Canary(tmp_path / "canary"), tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (checkpoint,) = (folder / "stages" / "01-head").glob("checkpoint-*")
+    if name == "optimizer.pt":
+        (checkpoint / name).write_bytes(pickle.dumps(canary))
+    else:
+        torch.save({"state": canary}, checkpoint / name)
+    seal_checkpoint(checkpoint)
+    assert refusal(lambda: run(recipe, folder, resume=True)) == (
+        f"{checkpoint} must hold the state that training left; a file of it holds something else, which could run "
+        "code. Nothing of it was run. Begin a new run if you did not write this one yourself."
+    )
+    assert not canary.ran
+    assert refusal(lambda: run(recipe, folder, resume=True, trust_remote_code=True)).startswith(
+        str(checkpoint)
+    )
+    assert not canary.ran
