@@ -90,7 +90,8 @@ def settle_tables(
     Returns:
         The splits, notes, and problems.
     """
-    if form.several or form.separator is not None or form.classes or form.pattern is not None:
+    several = form.several or form.separator is not None or form.classes
+    if several or form.pattern is not None or any(table.declared is not None for table in tables.values()):
         return dict(tables), [], []
     settled = settle_labels(
         {split: table.labels for split, table in tables.items()},

@@ -17,7 +17,7 @@ from hf_finetune.data.saved import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -112,7 +112,14 @@ def load_source(
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
     column = (columns or {}).get("split", AUTO)
     divided = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
-    of_text = {new for new, old in divided.origins.items() if old in tables and tables[old].is_text}
+    stating_no_types = {split for split, table in tables.items() if table.is_text}
+    if location.examples is not None:
+        stating_no_types = {
+            split
+            for split, beside in location.examples.metadata.items()
+            if any(table_format(file) in ("csv", "xlsx") for file in beside)
+        }
+    of_text = {new for new, old in divided.origins.items() if old in stating_no_types}
     return Source(
         settle_numbers(divided.splits, of_text, values, options.decimal),
         location.root,

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.table import InMemoryTable
-from pyarrow import csv, json, parquet
+from pyarrow import parquet
 
 from hf_finetune.data.picture_paths import PictureFinder, check_no_urls
+from hf_finetune.data.table_files import read_file
+from hf_finetune.data.table_options import table_format, table_stem
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -20,7 +22,6 @@ __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_exam
 METADATA = "metadata"
 """What such a file is called, before its ending."""
 FILE = "file_name"
-READERS = {".csv": csv.read_csv, ".jsonl": json.read_json, ".parquet": parquet.read_table}
 PLAIN = {pa.string(): str, pa.float64(): float}
 """What makes one kind of values of those of several files."""
 
@@ -48,7 +49,7 @@ class Metadata:
 
 def is_metadata(path: Path) -> bool:
     """Return whether a file is called metadata and has the ending of a table."""
-    return path.stem == METADATA and path.suffix.lower() in READERS
+    return table_format(path) is not None and table_stem(path) == METADATA
 
 
 def read_metadata(files: Iterable[Path], suffixes: frozenset[str]) -> Metadata:
@@ -66,7 +67,8 @@ def read_metadata(files: Iterable[Path], suffixes: frozenset[str]) -> Metadata:
     notes: list[str] = []
     files = tuple(dict.fromkeys(files))
     for file in files:
-        table = _read(file)
+        table, table_notes = _read(file)
+        notes += table_notes
         names = [None if name is None else str(name) for name in table[FILE].to_pylist()]
         check_no_urls(names, str(file))
         if None in names:
@@ -149,14 +151,19 @@ def _common(kinds: Iterable[pa.DataType]) -> pa.DataType:
     return pa.float64() if numbers else pa.string()
 
 
-def _read(file: Path) -> pa.Table:
-    try:
-        table = READERS[file.suffix.lower()](file)
-    except (OSError, pa.ArrowInvalid) as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
+def _read(file: Path) -> tuple[pa.Table, tuple[str, ...]]:
+    """Read a file, text as strings, and return its notes too."""
+    if table_format(file) != "parquet":
+        read = read_file(file)
+        table, notes = read.table, read.notes
+    else:
+        try:
+            table, notes = parquet.read_table(file), ()
+        except (OSError, pa.ArrowInvalid) as error:
+            first = next(iter(str(error).splitlines()), "")
+            raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
     if FILE not in table.column_names:
         found = ", ".join(map(repr, table.column_names))
         rule = f"must have the column {FILE!r}, which says whose row it is"
         raise InputError(Problem(str(file), rule, found))
-    return table
+    return table, notes

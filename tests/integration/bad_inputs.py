@@ -9,6 +9,7 @@ import bad_pictures
 import bad_recipes
 import bad_rounds
 import bad_stages
+import bad_tables
 import bad_tasks
 from bad_input_case import Case
 
@@ -20,6 +21,7 @@ AREAS: dict[str, list[Case]] = {
     "Selectors, optimizers and metrics": bad_stages.CASES,
     "Several tasks": bad_tasks.CASES,
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
+    "Tables": bad_tables.CASES,
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,

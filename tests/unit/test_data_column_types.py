@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from PIL import Image
 
 from hf_finetune.data.column_types import guess_features, settle_labels, settle_numbers
 from hf_finetune.data.prepare import prepare_data
@@ -149,3 +150,14 @@ def test_an_amount_with_a_decimal_comma_is_a_regression(tmp_path):
         options=stated,
     )
     assert (data.target, len(data.label_names)) == ("single_label", 20)
+
+
+def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
+    lines = ["file_name;label"]
+    for row, label in enumerate(["01", "001", "1"] * 4):
+        Image.new("RGB", (4, 4), (20 * row, 0, 0)).save(tmp_path / f"{row}.png")
+        lines.append(f"{row}.png;{label}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    data = prepare_data(str(tmp_path), modality="image", validation=0, test=0)
+    assert set(data.label_names) == {"01", "001", "1"}
+    assert "metadata.csv: the cells are separated by semicolons." in data.notes

@@ -1,0 +1,173 @@
+"""Bad inputs: tables that cannot be read with certainty."""
+
+import gzip
+
+from bad_input_case import Case
+from bad_input_steps import copy, do, rows, write
+
+__all__ = ["CASES"]
+
+PAIRS = [f"the film {number},{label}" for number in range(6) for label in ("bad", "good")]
+
+
+CASES = [
+    Case(
+        "a csv with rows of too few cells",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. "
+            "Write a separator for each empty cell."
+        ),
+        rows("reviews.csv", "text,label", *PAIRS, "a film"),
+    ),
+    Case(
+        "a csv whose rows all have a name that the header lacks",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 2 has 3, line 3 has 3, line 4 has "
+            "3, line 5 has 3, line 6 has 3, line 7 has 3, line 8 has 3, line 9 has 3 and 4 more. If the first cell of "
+            "each row is its name, write a name for that column into the header."
+        ),
+        rows("reviews.csv", "text,label", *(f"{row},{pair}" for row, pair in enumerate(PAIRS))),
+    ),
+    Case(
+        "a csv with two separators in its header and in each row",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must have one separator that its header shows. Got commas: 2 cells, pipes: 2 cells. "
+            "Set data.separator."
+        ),
+        rows("reviews.csv", "text,label|source", *(f"{pair}|web" for pair in PAIRS)),
+    ),
+    Case(
+        "a csv with a quote that is never closed",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must have quotes only around whole cells. Got others in the record that begins in line 3 "
+            "(unexpected end of data). Write a quote in a quoted cell twice, and close each quoted cell."
+        ),
+        rows("reviews.csv", "text,label", '"a film, the best",good', '"a film, the worst,bad', *PAIRS),
+    ),
+    Case(
+        "a csv without a header",
+        "plan text.yaml",
+        (
+            "3 problems:\n"
+            "  data.columns.text must be named, because no column looks like texts. Got columns 'the film 0', 'bad'. "
+            "Set data.columns.text to one of them.\n"
+            "  data.columns.label must be named, because no column looks like labels. Got columns 'the film 0', 'bad'. "
+            "Set data.columns.label to one of them.\n"
+            "  reviews.csv must begin with the names of its columns. Got 'the film 0', 'bad', which looks like a row "
+            "of data: 'bad' also stands in 5 rows below. Write a first line with the names of the columns, such as "
+            "text,label."
+        ),
+        rows("reviews.csv", *PAIRS),
+    ),
+    Case(
+        "a csv with two label columns that differ",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must have one column of each name. Got 'label' 2 times. Rename all but one of them."
+        ),
+        rows("reviews.csv", "text,label,label", *(f"{pair},{row % 3}" for row, pair in enumerate(PAIRS))),
+    ),
+    Case(
+        "a csv in another encoding",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must be readable as UTF-8. Got other bytes in line 14. Save it again as UTF-8, or set "
+            "data.encoding: cp1252 reads 'le café noir,g', cp1250 reads 'le café noir,g', "
+            "cp1251 reads 'le cafй noir,g'."
+        ),
+        write("reviews.csv", "\n".join(["text,label", *PAIRS, "le café noir,good", ""]).encode("cp1252")),
+    ),
+    Case(
+        "a csv that is an HTML page",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must be a text file. Got an HTML page. Download the file itself, not the page that shows it."
+        ),
+        write("reviews.csv", "<!DOCTYPE html><html>sign in</html>"),
+    ),
+    Case(
+        "a csv with a NUL byte",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  reviews.csv must not hold NUL bytes. Got one in line 3. Remove it; if the file is UTF-16, set "
+            "data.encoding: utf-16-le."
+        ),
+        write("reviews.csv", "text,label\na film,good\na \0film,bad\n"),
+    ),
+    Case(
+        "a compressed csv that was cut off",
+        "plan text.yaml data=reviews.csv.gz",
+        (
+            "Problem:\n"
+            "  reviews.csv.gz must be a whole gzip file. Got EOFError: Compressed file ended before the end-of-stream "
+            "marker was reached."
+        ),
+        write("reviews.csv.gz", gzip.compress(b"text,label\na,b\n" * 99)[:-9]),
+    ),
+    Case(
+        "a json that holds no table",
+        "plan text.yaml data=reviews.json",
+        (
+            "Problem:\n"
+            "  reviews.json must hold a table. Got an object with the keys 'name', 'version'. It holds a list of "
+            "objects, an object of columns, or one object on each line."
+        ),
+        write("reviews.json", '{"name": "reviews", "version": 2}'),
+    ),
+    Case(
+        "NA among amounts",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  The label column must hold a number in every row. Got 'NA' for 'train:1', 'n/a' for 'train:3'. Write "
+            "numbers there, or remove these rows. If the labels are names of classes, set data.target: single_label."
+        ),
+        rows("reviews.csv", "text,label", "a,0.5", "b,NA", "c,1.5", "d,n/a", "e,2.5"),
+    ),
+    Case(
+        "commas in numbers that may be decimal marks or stand between thousands",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  data.decimal must be stated where commas may stand between thousands. Got '1,250', '2,500', '3,750'. "
+            "Set data.decimal: ',' if these are numbers with decimal commas; else write them without commas."
+        ),
+        rows("reviews.csv", "text;label", "a;1,250", "b;2,500", "c;3,750", "d;2,500"),
+    ),
+    Case(
+        "a column of splits with another value",
+        "plan text.yaml",
+        (
+            "Problem:\n"
+            "  data.columns.split must hold the name of a split in every row. Got 'split' with 'extra'. Names are "
+            "train, validation (val, valid, dev) and test. Set data.columns.split: null to leave the column unused."
+        ),
+        rows(
+            "reviews.csv",
+            "text,label,split",
+            *(f"{pair},{('train', 'test', 'extra')[row % 3]}" for row, pair in enumerate(PAIRS)),
+        ),
+    ),
+    Case(
+        "two files of equal right for one split",
+        "plan text.yaml data=tables",
+        (
+            "Problem:\n"
+            "  data.path must hold one file for the train split, or its numbered parts. Got 'new_train.csv', "
+            "'old_train.csv'. Name the one to use train.csv, or move the others elsewhere."
+        ),
+        do(copy("reviews.csv", "tables/new_train.csv"), copy("reviews.csv", "tables/old_train.csv")),
+    ),
+]
