@@ -14,6 +14,8 @@ __all__ = ["names_split", "split_files", "usable_files"]
 
 _SHARD = re.compile(r"[-_. ]?(part|shard|chunk)?[-_. ]?\d+([-_. ]of[-_. ]\d+)?(-[0-9a-f]{16})?$")
 """What follows the name of a file that is one of several of a split: ``-00000-of-00002``, ``_1``, ``-part3``."""
+_COUNTED = re.compile(r"\d+-of-(\d+)")
+"""The number of a shard, and how many there are."""
 
 
 def names_split(file: Path) -> str | None:
@@ -70,7 +72,8 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             repair = f"Name the one to use {split}{every[0].suffix}, or move the others elsewhere."
             problems.append(Problem("data.path", rule, quoted(file.name for file in every), repair))
             continue
-        chosen = by_template[template]
+        plain = [file for file in by_template[template] if split_name(table_stem(file))]
+        chosen = plain or by_template[template]
         if len({table_format(file) for file in chosen}) > 1 or len(set(map(table_stem, chosen))) < len(
             chosen
         ):
@@ -78,6 +81,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             shown = quoted(file.name for file in chosen)
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
         parts[split] = tuple(chosen)
+        notes += _note_parts(split, chosen)
         rest = [file.name for file in every if file not in chosen]
         if rest:
             notes.append(
@@ -90,6 +94,19 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
     if others:
         notes.append(f"Files that name no split were not read: {quoted(others)}.")
     return parts, notes
+
+
+def _note_parts(split: str, files: Sequence[Path]) -> list[str]:
+    """Return notes on a split of several files, and on parts of it that are missing."""
+    counts = {int(found[1]) for file in files if (found := _COUNTED.search(table_stem(file)))}
+    if counts and counts != {len(files)}:
+        expected = " or ".join(map(str, sorted(counts)))
+        return [
+            f"The {split} split has {len(files)} of {expected} parts: {quoted(file.name for file in files)}."
+        ]
+    if len(files) > 1 and not counts:
+        return [f"The {split} split is read from several files: {quoted(file.name for file in files)}."]
+    return []
 
 
 def _template(file: Path) -> str:

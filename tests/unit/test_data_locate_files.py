@@ -95,3 +95,19 @@ def test_a_damaged_file_of_a_split_stays_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["r.tsv", "r.csv.gz", "r.CSV", "r.ndjson", "r.jsonl.gz", "r.xlsx"])
 def test_suffixes_of_tables(tmp_path, name):
     assert located(tmp_path, name)[0] == {"train": [name]}
+
+
+def test_a_plain_name_is_not_mixed_with_numbered_ones(tmp_path):
+    parts, notes = located(tmp_path, "train.csv", "train2.csv", "train_2.csv")
+    assert parts == {"train": ["train.csv"]}
+    assert notes == (
+        "Files that could be the train split too were not read: 'train2.csv', 'train_2.csv'. "
+        "It is read from 'train.csv'.",
+    )
+
+
+def test_several_files_of_a_split_and_missing_ones_are_told(tmp_path):
+    assert located(tmp_path, "train_1.csv", "train_2.csv", "test-00001-of-00002.csv")[1] == (
+        "The test split has 1 of 2 parts: 'test-00001-of-00002.csv'.",
+        "The train split is read from several files: 'train_1.csv', 'train_2.csv'.",
+    )
