@@ -267,7 +267,8 @@ def write_data(ready: Ready, folder: Path) -> None:
     """Write ``data.json``: how many examples and classes each split has, and what was noticed of them."""
     data = ready.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    write_json(folder / DATA, describe_data(splits, data.label_names, data.notes))
+    content = describe_data(splits, data.label_names, data.notes)
+    write_json(folder / DATA, {**content, "label_notes": list(data.label_notes)})
 
 
 def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:

@@ -70,6 +70,7 @@ class LabelledData:
         notes: What was inferred, made and left out, a sentence each.
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
         pool: What the splits of a fold were taken from; None if the data is no fold.
+        label_notes: Those of the notes that say how labels were read and weighted.
         train_groups: Group number of each training example: examples of one group, or copies, share a number and
             must stay in one fold of a cross-validation. Empty if it is not known.
     """
@@ -82,6 +83,7 @@ class LabelledData:
     notes: tuple[str, ...]
     fingerprint: str
     pool: Pool | None = None
+    label_notes: tuple[str, ...] = ()
     train_groups: tuple[int, ...] = ()
 
 
@@ -156,9 +158,10 @@ def prepare_data(
         tables, form, source.of_text, target, decimal=options.decimal, skip=skip
     )
     notes += type_notes
+    form_notes: list[str] = []
     if not problems:
-        tables, label_notes, problems = read_tables(tables, form, used, target)
-        notes += label_notes
+        tables, form_notes, problems = read_tables(tables, form, used, target)
+        notes += form_notes
     if problems:
         raise InputError([*problems, *drop_unusable(tables, skip)[2]])
     if skip:
@@ -234,6 +237,7 @@ def prepare_data(
         notes=tuple(notes),
         fingerprint=_fingerprint(tables, targets),
         pool=pool,
+        label_notes=tuple(form_notes),
         train_groups=tuple(number_groups(tables["train"]).tolist()),
     )
 

@@ -25,6 +25,8 @@ import mutations
 
 mutations.apply_here()
 EXAMPLES = 5  # three of them on the first process and two on the second
+WEIGHTED = "bert"
+"""Architecture that is trained on weighted labels as well, in two forward passes per step."""
 
 
 class WholeGradient(TrainerCallback):
@@ -41,7 +43,9 @@ class WholeGradient(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         model, batch = copy.deepcopy(self.model).eval(), dict(self.batch)
-        functional.cross_entropy(model(**batch).logits, batch.pop("labels")).backward()
+        labels = batch.pop("labels")
+        total = functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
+        (total / (labels.sum() if labels.ndim > 1 else len(labels))).backward()
         self.expected = gradients(model)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -73,6 +77,15 @@ def main():
         place = folder / name.replace("/", "-")
         train_stages(model, place, STAGES, data=examples, callbacks=[whole], batch_size=3, max_steps=1)
         found[name] = whole.found
+    model = with_dropout(make_model(WEIGHTED), 0.0)
+    examples = Examples(model, EXAMPLES)
+    examples.labels = functional.one_hot(examples.labels, 3) * torch.tensor(
+        [[0.5], [2.0], [0.0], [1.0], [4.0]]
+    )
+    whole = WholeGradient(model, examples)
+    settings = {"callbacks": [whole], "batch_size": 2, "accumulation": 2, "max_steps": 1}
+    train_stages(model, folder / "weighted", STAGES, data=examples, **settings)
+    found["weighted"] = whole.found
     (folder / f"gradients-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

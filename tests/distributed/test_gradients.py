@@ -18,7 +18,7 @@ def found(tmp_path_factory, tiny_model):
     return [json.loads((folder / f"gradients-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "weighted"])
 def test_the_gradient_of_every_stage_does_not_depend_on_the_number_of_processes(found, name):
     for rank in (0, 1):
         assert len(found[rank][name]) == len(STAGES)
