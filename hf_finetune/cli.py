@@ -221,14 +221,21 @@ def evaluate_command(
     model: ModelArgument,
     data: Annotated[str | None, typer.Option(help="Labelled data; without it, that of the run.")] = None,
     split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME", help="Column of --data: image, text, text_pair, label; may be given again."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Evaluate a finished model on labelled data, through the pipeline that others use."""
     from hf_finetune.progress import counting_bar, quiet_libraries
-    from hf_finetune.tables import grouping, print_metrics, print_slices
+    from hf_finetune.tables import grouping, print_metrics, print_seen, print_slices
 
     quiet_libraries(err)
+    from hf_finetune.data.input_columns import parse_columns
     from hf_finetune.evaluation.again import evaluate_again
 
     with counting_bar(err, "Evaluating") as advance:
@@ -236,12 +243,14 @@ def evaluate_command(
             model,
             data=data,
             split=split,
+            columns=parse_columns(column or (), ("image", "text", "text_pair", "label")),
             batch_size=batch_size,
             progress=advance,
             trust_remote_code=trust_remote_code,
         )
     grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
     print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples{grouped}")
+    print_seen(out, result.seen, len(result.ids))
     print_slices(out, result.slices)
 
 
@@ -254,6 +263,13 @@ def predict_command(
     output: Annotated[
         Path | None, typer.Option(help="A .csv, .jsonl or .parquet file; without it, JSON lines on stdout.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME", help="Column of tables: image, text, text_pair, id; may be given again."
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Carry all columns of tables to the output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -261,7 +277,8 @@ def predict_command(
     from hf_finetune.progress import counting_bar, quiet_libraries
 
     quiet_libraries(err)
-    from hf_finetune.evaluation.again import run_columns, run_options
+    from hf_finetune.data.input_columns import parse_columns
+    from hf_finetune.evaluation.again import run_options
     from hf_finetune.evaluation.outputs import json_line, open_output
     from hf_finetune.evaluation.predict import predict
 
@@ -269,7 +286,8 @@ def predict_command(
         model,
         inputs,
         batch_size=batch_size,
-        columns=run_columns(model),
+        columns=parse_columns(column or ()),
+        keep=keep,
         trust_remote_code=trust_remote_code,
         options=run_options(model),
     )
@@ -279,7 +297,8 @@ def predict_command(
                 sys.stdout.write(json_line(prediction) + "\n")
                 advance(stream.done)
         else:
-            with open_output(output, stream.classifier.target, stream.classifier.label_names) as write:
+            model_of = stream.classifier
+            with open_output(output, model_of.target, model_of.label_names, stream.columns) as write:
                 for prediction in stream:
                     write(prediction)
                     advance(stream.done)

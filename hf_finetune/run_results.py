@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.data.content_hashes import HASHES, write_hashes
 from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
-from hf_finetune.evaluation.checkpoint import TEMPERATURE, THRESHOLDS, load_classifier
+from hf_finetune.evaluation.checkpoint import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
@@ -64,6 +65,7 @@ def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
         change = merge_adapter(model, ready.task.dummy(ready.processor))
         logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
+    setattr(model.config, COLUMNS, dict(ready.data.columns))
     _export(model, ready, folder)
     if ready.data.validation is None or ready.data.target == "regression":
         return {}
@@ -264,11 +266,16 @@ def _predictions(found: EvaluationResult) -> Predictions:
 
 
 def write_data(ready: Ready, folder: Path) -> None:
-    """Write ``data.json``: how many examples and classes each split has, and what was noticed of them."""
+    """Write what is to be known of the data later: ``data.json``, and the hashes of its inputs in ``examples.npz``.
+
+    ``data.json`` has the number of examples and of each class of each split, the columns, and what was noticed.
+    """
     data = ready.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     content = describe_data(splits, data.label_names, data.notes)
-    write_json(folder / DATA, {**content, "label_notes": list(data.label_notes)})
+    more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
+    write_json(folder / DATA, {**content, **more})
+    write_hashes(folder / HASHES, data.hashes)
 
 
 def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:

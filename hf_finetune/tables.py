@@ -36,6 +36,7 @@ __all__ = [
     "print_metrics",
     "print_plan",
     "print_publication",
+    "print_seen",
     "print_slices",
 ]
 
@@ -63,6 +64,19 @@ def grouping(groups: int | None, column: str | None) -> str:
 
     few = "; intervals of so few are not to be relied on" if groups < FEW_GROUPS else ""
     return f" in {groups:,} groups of {column}, which are resampled whole{few}"
+
+
+def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int) -> None:
+    """Print how many of the examples a run has trained on or chosen by; nothing if that is not known."""
+    if seen is None:
+        return
+    found = [f"{count:,} of {examples:,} examples were in the {name} split" for name, count in seen.items()]
+    if not any(seen.get(name) for name in ("train", "validation")):
+        console.print("None of the examples was in the run's train or validation split.", markup=False)
+        return
+    told = "; ".join(line for line, count in zip(found, seen.values(), strict=True) if count)
+    learnt = ", so the metrics do not tell how good it is on new examples" if seen.get("train") else ""
+    console.print(f"Of the run's own data: {told}{learnt}.", markup=False)
 
 
 def print_slices(console: Console, found: Mapping[str, Any]) -> None:

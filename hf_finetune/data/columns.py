@@ -10,7 +10,7 @@ from hf_finetune.data.label_form import LabelForm, read_form
 from hf_finetune.data.locate import Modality
 from hf_finetune.errors import InputError, Problem, nearest
 
-__all__ = ["Columns", "find_columns", "find_inputs"]
+__all__ = ["Columns", "find_columns", "find_inputs", "pair_partners", "resolved_columns"]
 
 _IMAGE_NAMES = (
     "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
@@ -125,6 +125,35 @@ def find_inputs(features: Features, modality: Modality, named: Mapping[str, Any]
     if problems:
         raise InputError(problems)
     return Columns(label="", slices=(), texts=frozenset(), **found)
+
+
+def resolved_columns(named: Mapping[str, Any], used: Columns) -> dict[str, Any]:
+    """Return the columns of inputs and labels as a recipe names them, with what was inferred filled in.
+
+    Args:
+        named: As for ``find_columns``.
+        used: The columns that were found.
+
+    Returns:
+        ``image``, or ``text`` and ``text_pair`` (None for single texts), and ``label``: JSON values.
+    """
+    inputs = (
+        {"image": used.image} if used.image is not None else {"text": used.text, "text_pair": used.text_pair}
+    )
+    label = named.get("label")
+    return {**inputs, "label": used.label if label is None else _plain(label)}
+
+
+def _plain(label: Any) -> Any:
+    """Return a label column as JSON has it: lists in the place of tuples."""
+    if isinstance(label, Mapping):
+        return {key: _plain(value) for key, value in label.items() if value is not None}
+    return list(label) if isinstance(label, tuple | list) else label
+
+
+def pair_partners(name: str) -> tuple[str, ...]:
+    """Return the names that a pair's second column usually has beside a first one."""
+    return tuple(second for first, second in _PAIR_NAMES if first == name)
 
 
 def _check_named(

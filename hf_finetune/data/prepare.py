@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset
 
 from hf_finetune.data.checks import (
@@ -16,7 +17,8 @@ from hf_finetune.data.checks import (
     drop_copies,
     drop_unusable,
 )
-from hf_finetune.data.columns import Columns
+from hf_finetune.data.columns import Columns, resolved_columns
+from hf_finetune.data.content_hashes import short_hashes
 from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
 from hf_finetune.data.image_column import holds_paths, note_unlisted
@@ -71,6 +73,8 @@ class LabelledData:
         fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
         pool: What the splits of a fold were taken from; None if the data is no fold.
         label_notes: Those of the notes that say how labels were read and weighted.
+        columns: The columns of inputs and labels, those that were inferred too: ``resolved_columns``.
+        hashes: Of each split, 64 bits of the SHA-256 of each input, sorted.
         train_groups: Group number of each training example: examples of one group, or copies, share a number and
             must stay in one fold of a cross-validation. Empty if it is not known.
     """
@@ -84,6 +88,8 @@ class LabelledData:
     fingerprint: str
     pool: Pool | None = None
     label_notes: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    hashes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     train_groups: tuple[int, ...] = ()
 
 
@@ -238,6 +244,8 @@ def prepare_data(
         fingerprint=_fingerprint(tables, targets),
         pool=pool,
         label_notes=tuple(form_notes),
+        columns=resolved_columns(columns or {}, used),
+        hashes={split: short_hashes(table.keys) for split, table in tables.items()},
         train_groups=tuple(number_groups(tables["train"]).tolist()),
     )
 

@@ -33,6 +33,7 @@ from hf_finetune.errors import InputError, Problem
 __all__ = [
     "Table",
     "agree_on_columns",
+    "content_keys",
     "hash_image",
     "hash_rows",
     "is_unlabelled",
@@ -247,6 +248,15 @@ def hash_rows(table: Table) -> Table:
             exact.append(_hash_texts(texts, lambda text: text))
             keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
     return replace(table, contents=tuple(exact), keys=tuple(keys))
+
+
+def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
+    """Return the keys by which inputs count as the same: SHA-256 of image files, or of normalized texts.
+
+    Args:
+        dataset: A split, with the columns of ``LabelledData``.
+    """
+    return hash_rows(Table(dataset, tuple(dataset["id"]), (None,) * len(dataset), None)).keys
 
 
 def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:

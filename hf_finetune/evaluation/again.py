@@ -1,15 +1,17 @@
 """Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
+from hf_finetune.data.content_hashes import HASHES, count_known, read_hashes, short_hashes
 from hf_finetune.data.for_evaluation import load_for_evaluation
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, Task, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
@@ -23,13 +25,14 @@ from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.tasks import load_data, table_options
 
 __all__ = [
+    "count_seen",
     "evaluate_again",
     "load_finished",
     "load_labelled",
     "recipe_of",
-    "run_columns",
     "run_of",
     "run_options",
+    "training_columns",
 ]
 
 
@@ -39,6 +42,7 @@ def evaluate_again(
     *,
     data: str | None = None,
     split: str | None = None,
+    columns: Mapping[str, str] | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
     trust_remote_code: bool = False,
@@ -49,6 +53,7 @@ def evaluate_again(
         model_or_run: A run directory, a checkpoint folder or a Hub id.
         data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
         split: Which split; None is the test split.
+        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples done.
         trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
@@ -61,7 +66,7 @@ def evaluate_again(
     costs = recipe.evaluation.costs if recipe else None
     settings = MetricSettings(classifier.label_names, costs or {})
     check_metric_names(metrics, classifier.target, settings=settings, trust_remote_code=trust_remote_code)
-    dataset = load_labelled(model_or_run, classifier, data=data, split=split)
+    dataset = load_labelled(model_or_run, classifier, data=data, split=split, columns=columns)
     found = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
     names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
     seed = recipe.seed if recipe else 0
@@ -74,7 +79,23 @@ def evaluate_again(
     )
     training = _training_slices(model_or_run)
     slices = judge_slices(found, sliced(dataset, training), training, names, seed)
-    return replace(found, intervals=ends, slices=slices)
+    seen = count_seen(model_or_run, dataset) if data is not None else None
+    return replace(found, intervals=ends, slices=slices, seen=seen)
+
+
+def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
+    """Count the examples of other data that a run has seen, by split; None if that is not known.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        dataset: The examples, with the columns of ``LabelledData``.
+    """
+    run = run_of(model_or_run)
+    known = read_hashes(run / HASHES) if run is not None else None
+    if known is None:
+        return None
+    hashes = short_hashes(content_keys(dataset))
+    return {split: count_known(hashes, numbers) for split, numbers in known.items()}
 
 
 def load_finished(
@@ -104,7 +125,12 @@ def load_finished(
 
 
 def load_labelled(
-    model_or_run: str | Path, classifier: Classifier, *, data: str | None = None, split: str | None = None
+    model_or_run: str | Path,
+    classifier: Classifier,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Load examples to judge a finished model by.
 
@@ -113,6 +139,7 @@ def load_labelled(
         classifier: What ``load_classifier`` made of it.
         data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
         split: Which split; None is the test split.
+        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
 
     Returns:
         As ``evaluate_model`` takes it.
@@ -127,7 +154,9 @@ def load_labelled(
             modality="image" if classifier.task == "image-classification" else "text",
             target=classifier.target,
             label_names=classifier.label_names,
-            columns=run_columns(model_or_run),
+            columns=recipe.data.columns.model_dump() if recipe else {},
+            named=columns or {},
+            memory=training_columns(model_or_run, classifier),
             split=split,
             slices=recipe.evaluation.slices if recipe else (),
             nested=recipe.data.nested if recipe else None,
@@ -149,10 +178,24 @@ def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
     return found
 
 
-def run_columns(model_or_run: str | Path) -> dict[str, str | None]:
-    """Give the column names that a run's recipe names; none for a model that is not a run's."""
+def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[str, Any] | None:
+    """Return the columns of the data that a model was trained on, by what they hold; None if they are not known.
+
+    A model that was saved before they were kept in it has those that its run's recipe names, if that names the
+    inputs.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        classifier: What ``load_classifier`` made of it.
+    """
+    if classifier.columns is not None:
+        return dict(classifier.columns)
     recipe = recipe_of(model_or_run)
-    return recipe.data.columns.model_dump() if recipe else {}
+    if recipe is None:
+        return None
+    named = recipe.data.columns.model_dump(mode="json")
+    keys = ("image",) if classifier.task == "image-classification" else ("text", "text_pair")
+    return {key: named[key] for key in (*keys, "label")} if named[keys[0]] is not None else None
 
 
 def run_options(model_or_run: str | Path) -> TableOptions:

@@ -35,6 +35,7 @@ from hf_finetune.recipe.paths import is_local
 from hf_finetune.speed.allocator import keep_freed_memory
 
 __all__ = [
+    "COLUMNS",
     "TEMPERATURE",
     "THRESHOLDS",
     "Classifier",
@@ -45,7 +46,7 @@ __all__ = [
     "resolve_model_dir",
 ]
 
-TEMPERATURE, THRESHOLDS = "logit_temperature", "decision_thresholds"
+TEMPERATURE, THRESHOLDS, COLUMNS = "logit_temperature", "decision_thresholds", "training_columns"
 """Fields of a config that ``predict`` and ``evaluate`` heed; plain transformers keeps them and does nothing more."""
 
 Task = Literal["image-classification", "text-classification"]
@@ -75,6 +76,8 @@ class Classifier:
         batch_size: Examples per forward pass.
         temperature: By which logits are divided, of a model whose head could not be.
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        columns: The columns of its training data by what they hold: image, text, text_pair, label; None if they are
+            not known.
     """
 
     pipe: Pipeline
@@ -84,6 +87,7 @@ class Classifier:
     batch_size: int
     temperature: float = 1.0
     thresholds: tuple[float, ...] | None = None
+    columns: Mapping[str, Any] | None = None
 
 
 def resolve_model_dir(model_or_run: str | Path) -> Path | str:
@@ -187,7 +191,19 @@ def load_classifier(
         *(pipe, made_for, _target_of(model.config), label_names, batch_size),
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
         thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
+        columns=_columns_of(model.config),
     )
+
+
+def _columns_of(config: PreTrainedConfig) -> dict[str, Any] | None:
+    """Return the columns of training that a config holds; None if it holds none, or something else."""
+    found = getattr(config, COLUMNS, None)
+    if not isinstance(found, dict):
+        return None
+    inputs = {key: found.get(key) for key in ("image", "text", "text_pair") if key in found}
+    if not inputs or not all(name is None or isinstance(name, str) for name in inputs.values()):
+        return None
+    return {**inputs, "label": found.get("label")}
 
 
 def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:

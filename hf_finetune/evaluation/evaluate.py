@@ -42,6 +42,7 @@ class EvaluationResult:
         groups: The group of each example, whose examples belong together; None if each is on its own.
         group_column: The column of the data that holds the groups.
         costs: ``evaluation.costs`` of the recipe; empty for none.
+        seen: Of other data than the run's, how many examples are in each of its splits; None if that is not known.
     """
 
     metrics: dict[str, float]
@@ -57,6 +58,7 @@ class EvaluationResult:
     groups: tuple[str, ...] | None = None
     group_column: str | None = None
     costs: CostTable = field(default_factory=dict)
+    seen: Mapping[str, int] | None = None
 
     @property
     def settings(self) -> MetricSettings:

@@ -3,6 +3,7 @@
 import glob
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from datasets import load_dataset
 from pyarrow import parquet
 
 from hf_finetune.data.csv_files import open_rows
+from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
 from hf_finetune.data.json_files import is_lines, iterate_lines
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
-from hf_finetune.data.wording import quoted
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.items import Inputs, Item, open_stored_image, open_text
 from hf_finetune.evaluation.wording import cause_of
 
@@ -27,22 +28,24 @@ logger = logging.getLogger(__name__)
 Row = Mapping[str, Any] | str
 """The values of a row by column, or why it cannot be used."""
 
-_NAMES = {
-    "image": ("image", "img", "picture", "photo", "file", "file_name", "filename", "path", "image_path"),
-    "text": ("text", "sentence", "review", "content", "comment", "message", "document", "body"),
-}
-
 
 def open_table(
-    file: Path, image: bool, named: Mapping[str, str], options: TableOptions = NO_OPTIONS
+    file: Path,
+    image: bool,
+    named: Mapping[str, str],
+    options: TableOptions = NO_OPTIONS,
+    memory: Mapping[str, Any] | None = None,
+    keep: bool = False,
 ) -> Inputs:
     """Open a csv, tsv, json, jsonl, parquet or xlsx file, and read its first row.
 
     Args:
         file: The table. Paths in it start from its folder.
         image: Whether an example is an image, else one text or a pair.
-        named: Columns by what they hold: image, text, text_pair. What is not named is inferred.
+        named: Columns by what they hold: image, text, text_pair, id; others are as in training, else inferred.
         options: How text is to be read where that is not recognized.
+        memory: The columns of the model's training data by what they hold; None if they are not known.
+        keep: Whether items carry the columns of the table.
 
     Raises:
         InputError: If it cannot be read, is empty, or has no such columns.
@@ -62,9 +65,16 @@ def open_table(
         raise InputError(Problem(str(file), f"must be readable as {kind}", cause_of(error))) from error
     if first is None:
         raise InputError(Problem(str(file), "must hold at least one row"))
-    wanted = ("image",) if image else ("text", "text_pair")
-    used = _find_columns(str(file), names or list(first), wanted, named)
-    return Inputs(_read_rows(file, chain([first], rows), used, image), total)
+    present = names or list(first)
+    used, notes = choose_columns(str(file), present, image, named, memory)
+    for note in notes:
+        logger.info("%s", note)
+    used["id"] = named.get("id") or find_id_column(present, used.values()) or used.get("image", "")
+    rows = chain([first], rows)
+    if takes_pairs(memory):
+        rows = _whole_pairs(rows, used)
+    items = _read_rows(file, rows, used, image, present if keep else None)
+    return Inputs(items, total, tuple(present) if keep else ())
 
 
 def _open_parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
@@ -100,51 +110,57 @@ def _rows_of_cells(names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) 
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
-def _find_columns(
-    place: str, present: Sequence[str], wanted: Sequence[str], named: Mapping[str, str]
-) -> dict[str, str]:
-    used = {key: named[key] for key in wanted if key in named}
-    problems = [
-        Problem(place, f"must have the column that was named for {key}", repr(name), nearest(name, present))
-        for key, name in used.items()
-        if name not in present
-    ]
-    main = wanted[0]
-    if main not in used:
-        likely = [name for name in present if name.lower() in _NAMES[main]]
-        found = main if main in present else likely[0] if len(likely) == 1 else None
-        if found is None and len(present) == 1:
-            found = present[0]
-        if found is None:
-            rule = f"must have one column that is plainly the {main}"
-            problems.append(
-                Problem(
-                    place, rule, f"columns {quoted(present)}", f"Rename the one with the {main}s to {main!r}."
-                )
-            )
-        else:
-            used[main] = found
-        if found == "text" and "text_pair" in present:
-            used.setdefault("text_pair", "text_pair")
-    if problems:
-        raise InputError(problems)
-    return used
+def _read_rows(
+    file: Path, rows: Iterator[Row], used: Mapping[str, str], image: bool, kept: Sequence[str] | None
+) -> Iterator[Item]:
+    """Read the examples of a table.
 
-
-def _read_rows(file: Path, rows: Iterator[Row], used: Mapping[str, str], image: bool) -> Iterator[Item]:
+    Args:
+        file: The table.
+        rows: Its rows.
+        used: Columns by what they hold: image, text, text_pair, id.
+        image: Whether an example is an image.
+        kept: The columns that items carry; None for none.
+    """
     row = -1
     try:
         for row, values in enumerate(rows):
             if isinstance(values, str):
                 yield Item(f"{file}:{row}", error=values)
                 continue
-            name = values.get("id")
-            name = f"{file}:{row}" if name is None else str(name)
+            name = _name_of(values.get(used["id"]), f"{file}:{row}")
             if image:
-                yield open_stored_image(name, values.get(used["image"]), file.parent)
+                item = open_stored_image(name, values.get(used["image"]), file.parent)
             else:
-                yield open_text(
+                item = open_text(
                     name, *(values.get(used[key]) for key in ("text", "text_pair") if key in used)
                 )
+            yield item if kept is None else replace(item, row=_kept_cells(values, kept))
     except Exception as error:  # A damaged row ends its table: what follows it cannot be told apart.
         yield Item(f"{file}:{row + 1}", error=f"The rest of {file} cannot be read. {cause_of(error)}.")
+
+
+def _whole_pairs(rows: Iterator[Row], used: Mapping[str, str]) -> Iterator[Row]:
+    """Make a missing second text an empty one, so that no half of a pair is taken for a single text."""
+    second = used["text_pair"]
+    for row in rows:
+        yield row if isinstance(row, str) else {**row, second: row.get(second) or ""}
+
+
+def _name_of(value: Any, otherwise: str) -> str:
+    """Return the name of an example: what its row has for one, if that is a text or a number."""
+    if isinstance(value, str | int | float) and str(value).strip():
+        return str(value)
+    return otherwise
+
+
+def _kept_cells(values: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    """Return the cells of a row, those of pictures as paths; cells of columns that the first row lacks come last."""
+    names = dict.fromkeys([*kept, *values])
+    return {name: _cell(values.get(name)) for name in names}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"bytes", "path"}:
+        return value["path"]
+    return None if isinstance(value, bytes) else value

@@ -1,11 +1,14 @@
 """What a person wants predicted: files, folders, tables, lines and texts, read one by one when needed."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from hf_finetune.data.folder_tree import saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
+from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.data.picture_paths import files_below
 from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
 from hf_finetune.data.wording import quoted
@@ -27,6 +30,8 @@ def open_inputs(
     columns: Mapping[str, str | None] | None = None,
     stdin: Iterable[str] = (),
     options: TableOptions = NO_OPTIONS,
+    memory: Mapping[str, Any] | None = None,
+    keep: bool = False,
 ) -> Inputs:
     """Find what is to be predicted. Nothing is read yet but the first row of each table.
 
@@ -38,9 +43,12 @@ def open_inputs(
     Args:
         inputs: Paths, texts or ``-``.
         task: What the model classifies.
-        columns: Columns of the tables: image, or text and perhaps text_pair. What is not named is inferred.
+        columns: Columns of the tables: image, or text and perhaps text_pair, and id; others are as in training, else
+            inferred.
         stdin: The lines that ``-`` stands for.
         options: How the text of tables is to be read where that is not recognized.
+        memory: The columns of the model's training data by what they hold; None if they are not known.
+        keep: Whether items carry the columns of the tables.
 
     Raises:
         InputError: If there is nothing to predict, or if a table or folder holds nothing that could be.
@@ -50,7 +58,7 @@ def open_inputs(
     problems: list[Problem] = []
     for given in inputs:
         try:
-            sources.append(_open(given, task, named, stdin, options))
+            sources.append(_open(given, task, named, stdin, options, memory, keep))
         except InputError as error:
             problems += error.problems
     if not inputs:
@@ -60,7 +68,8 @@ def open_inputs(
     totals = [source.total for source in sources]
     known = [total for total in totals if total is not None]
     items = chain.from_iterable(source.items for source in sources)
-    return Inputs(items, sum(known) if len(known) == len(totals) else None)
+    kept = tuple(dict.fromkeys(name for source in sources for name in source.columns))
+    return Inputs(items, sum(known) if len(known) == len(totals) else None, kept)
 
 
 def _nothing() -> Problem:
@@ -68,7 +77,13 @@ def _nothing() -> Problem:
 
 
 def _open(
-    given: str, task: Task, named: Mapping[str, str], stdin: Iterable[str], options: TableOptions
+    given: str,
+    task: Task,
+    named: Mapping[str, str],
+    stdin: Iterable[str],
+    options: TableOptions,
+    memory: Mapping[str, Any] | None,
+    keep: bool,
 ) -> Inputs:
     if not given.strip():
         raise InputError(_nothing())
@@ -76,10 +91,10 @@ def _open(
     path = (saved_link_target(Path(given)) if image else None) or Path(given)
     ending = path.suffix.lower()
     is_table = table_format(path) is not None
-    if "text_pair" in named and not (is_table and _is(path.is_file)):
-        columns = quoted([named[key] for key in ("text", "text_pair") if key in named])
-        rule = "must be a table, because the model takes pairs of texts"
-        raise InputError(Problem(given, rule, "", f"Give it the columns {columns}."))
+    pairs = takes_pairs(memory)
+    pairs = pairs or (pairs is None and "text_pair" in named)
+    if pairs and not (is_table and _is(path.is_file)):
+        raise InputError(_no_pair(given, is_table, {**(memory or {}), **named}))
     if given == STDIN:
         return Inputs(_read_lines("stdin", stdin, image), None)
     if _is(path.is_dir):
@@ -90,7 +105,7 @@ def _open(
             raise InputError(Problem(given, "must exist"))
         return Inputs(map(open_image, [given], [path]) if image else map(open_text, [given], [given]), 1)
     if is_table:
-        return open_table(path, image, named, options)
+        return open_table(path, image, named, options, memory, keep)
     if image:
         return Inputs(map(open_image, [given], [path]), 1)
     if ending == ".txt":
@@ -99,6 +114,18 @@ def _open(
     raise InputError(
         Problem(given, "must be a text, or a file of texts of a known ending", "a file", f"Known: {known}.")
     )
+
+
+def _no_pair(given: str, is_table: bool, names: Mapping[str, Any]) -> Problem:
+    """Return that a model of pairs takes tables only, and how a pair is written into one."""
+    if is_table:
+        return Problem(given, "must exist")
+    first, second = (names.get(key) or key for key in ("text", "text_pair"))
+    rule = (
+        f"must be a table with the columns {first!r} and {second!r}, because the model takes pairs of texts"
+    )
+    line = json.dumps({first: "...", second: "..."}, ensure_ascii=False)
+    return Problem(given, rule, "", f"Write each pair into a file such as pairs.jsonl as a line {line}.")
 
 
 def _is(check: Callable[[], bool]) -> bool:

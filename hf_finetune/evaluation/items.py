@@ -1,7 +1,7 @@
 """One example to predict: a text or an image, read on its own, or why it cannot be read."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ class Item:
         content: An RGB image, a text, or a dictionary of ``text`` and ``text_pair``. None if unreadable.
         error: Why it cannot be read, a sentence. None if it can.
         picture: How an image was read.
+        row: The columns of the table that it comes from, where they are kept.
     """
 
     id: str
     content: Any = None
     error: str | None = None
     picture: PictureFacts | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Inputs:
     Attributes:
         items: The examples, to be gone through once; each is read when it is asked for.
         total: How many there are. None if that is not known beforehand.
+        columns: The columns of the tables, where they are kept.
     """
 
     items: Iterator[Item]
     total: int | None
+    columns: tuple[str, ...] = ()
 
 
 def open_text(name: str, text: Any, text_pair: Any = None) -> Item:

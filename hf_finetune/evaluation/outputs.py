@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ OUTPUT_ENDINGS = (".csv", ".jsonl", ".parquet")
 _ROWS_AT_ONCE = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001, as spreadsheets take both widths
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_OURS = ("id", "prediction", "score", "error")
 
 Write = Callable[[Prediction], None]
 
 
 @contextmanager
-def open_output(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+def open_output(
+    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str] = ()
+) -> Iterator[Write]:
     """Open a file for predictions. It is in its place, whole, when the block has ended well, and not before.
 
     The columns are id, prediction, score, a probability for each class and error; score is there for
@@ -37,10 +40,14 @@ def open_output(path: Path, target: Target, label_names: Sequence[str]) -> Itera
     is a JSON list, and a csv text that a spreadsheet would compute has an apostrophe before it, see ``safe_cell``.
     A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
 
+    Columns of the input that are kept follow the id; one that is called as one of ours is ``input:NAME``. In csv and
+    parquet files they are texts.
+
     Args:
         path: Ends in .csv, .jsonl or .parquet. Its folder must exist. A file that is there is replaced.
         target: What the model's labels are.
         label_names: The model's classes in their order.
+        kept: Columns of the input that predictions carry.
 
     Yields:
         The function that writes a prediction.
@@ -53,20 +60,40 @@ def open_output(path: Path, target: Target, label_names: Sequence[str]) -> Itera
     if problem is not None:
         raise InputError(problem)
     open_ending = {".csv": _open_csv, ".jsonl": _open_jsonl, ".parquet": _open_parquet}[ending]
-    with replacing(path) as temporary, open_ending(temporary, target, label_names) as write:
+    with replacing(path) as temporary, open_ending(temporary, target, label_names, kept) as write:
         yield write
 
 
 def json_line(prediction: Prediction) -> str:
     """Write a prediction as one line of JSON, without the line's end."""
+    kept = _kept(prediction.row, ("id", "prediction", "score", "scores", "error"))
     if prediction.error is not None:
-        return json.dumps({"id": prediction.id, "error": prediction.error}, ensure_ascii=False)
-    values: dict[str, Any] = {"id": prediction.id, "prediction": prediction.label}
+        return _json({"id": prediction.id, **kept, "error": prediction.error})
+    values: dict[str, Any] = {"id": prediction.id, **kept, "prediction": prediction.label}
     if prediction.score is not None:
         values["score"] = prediction.score
     if prediction.scores:
         values["scores"] = dict(prediction.scores)
-    return json.dumps(values, ensure_ascii=False)
+    return _json(values)
+
+
+def _json(value: Any) -> str:
+    """Write JSON on one line; a value that JSON does not know, such as a date, as a text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _kept_names(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
+    """Return the name in the output of each column of the input; its id column ``id`` is ours already."""
+    return {
+        name: f"input:{name}" if name in ours or name.startswith(PROBABILITY) else name
+        for name in names
+        if name != "id"
+    }
+
+
+def _kept(row: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
+    names = _kept_names(row, ours)
+    return {names[name]: value for name, value in row.items() if name in names}
 
 
 def safe_cell(value: Any) -> Any:
@@ -95,14 +122,16 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
     return None
 
 
-def _fields(target: Target, label_names: Sequence[str]) -> dict[str, pa.DataType]:
+def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> dict[str, pa.DataType]:
     """Name the columns of a table, with their types."""
     prediction = {
         "single_label": pa.string(),
         "multi_label": pa.list_(pa.string()),
         "regression": pa.float64(),
     }
-    fields = {"id": pa.string(), "prediction": prediction[target]}
+    fields = {"id": pa.string()}
+    fields |= dict.fromkeys(_kept_names(kept, _OURS).values(), pa.string())
+    fields["prediction"] = prediction[target]
     if target == "single_label":
         fields["score"] = pa.float64()
     if target != "regression":
@@ -111,8 +140,10 @@ def _fields(target: Target, label_names: Sequence[str]) -> dict[str, pa.DataType
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
+    kept = _kept(prediction.row, _OURS)
     return {
         "id": prediction.id,
+        **{name: _text(value) for name, value in kept.items()},
         "prediction": prediction.label,
         "score": prediction.score,
         "error": prediction.error,
@@ -120,10 +151,17 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
+def _text(value: Any) -> str | None:
+    """Write a cell of the input as text: nothing for none, JSON for lists and the like."""
+    if value is None or isinstance(value, str):
+        return value
+    return _json(value) if isinstance(value, list | dict | bool) else str(value)
+
+
 @contextmanager
-def _open_csv(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+def _open_csv(path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(_fields(target, label_names)), extrasaction="ignore")
+        writer = csv.DictWriter(file, list(_fields(target, label_names, kept)), extrasaction="ignore")
         writer.writerow({name: safe_cell(name) for name in writer.fieldnames})
 
         def write(prediction: Prediction) -> None:
@@ -136,14 +174,18 @@ def _open_csv(path: Path, target: Target, label_names: Sequence[str]) -> Iterato
 
 
 @contextmanager
-def _open_jsonl(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
+def _open_jsonl(
+    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]
+) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda prediction: print(json_line(prediction), file=file)
 
 
 @contextmanager
-def _open_parquet(path: Path, target: Target, label_names: Sequence[str]) -> Iterator[Write]:
-    schema = pa.schema(list(_fields(target, label_names).items()))
+def _open_parquet(
+    path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str]
+) -> Iterator[Write]:
+    schema = pa.schema(list(_fields(target, label_names, kept).items()))
     rows: list[dict[str, Any]] = []
     with parquet.ParquetWriter(path, schema) as writer:
 

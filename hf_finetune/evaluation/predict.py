@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_finetune.data.picture_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.evaluation.again import load_finished
+from hf_finetune.evaluation.again import load_finished, training_columns
 from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits
 from hf_finetune.evaluation.inputs import open_inputs
 from hf_finetune.evaluation.items import Inputs, Item
@@ -37,6 +37,7 @@ class Prediction:
         score: Probability of the likeliest class. None for other targets.
         scores: Probability of each class. Empty for regression.
         error: Why there is no prediction. None if there is one.
+        row: The columns of the table that the example comes from, where they are kept.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Prediction:
     score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PredictionStream:
@@ -56,6 +58,7 @@ class PredictionStream:
         failed: How many of those were errors.
         first_failures: Names and errors of the first ten.
         pictures: How the images were read that have been predicted.
+        columns: The columns of the tables that examples come from, where they are kept.
     """
 
     def __init__(self, classifier: Classifier, inputs: Inputs):
@@ -65,6 +68,7 @@ class PredictionStream:
         self.failed = 0
         self.first_failures: list[tuple[str, str]] = []
         self.pictures = PictureNotes()
+        self.columns = inputs.columns
         self._items = inputs.items
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -86,8 +90,8 @@ class PredictionStream:
 
         def readable() -> Iterator[Any]:
             for item in items:
-                # Of a readable item only the name waits, not its image.
-                waiting.append(Item(item.id, error=item.error))
+                # Of a readable item only name and row wait, not its image.
+                waiting.append(Item(item.id, error=item.error, row=item.row))
                 if item.picture is not None:
                     self.pictures.add(item.id, item.picture)
                 if item.error is None:
@@ -96,7 +100,8 @@ class PredictionStream:
         for logits in compute_logits(self.classifier, readable()):
             while waiting[0].error is not None:
                 yield _failure(waiting.popleft())
-            yield _prediction(waiting.popleft().id, logits, self.classifier)
+            item = waiting.popleft()
+            yield replace(_prediction(item.id, logits, self.classifier), row=item.row)
         while waiting:
             yield _failure(waiting.popleft())
 
@@ -111,6 +116,7 @@ def predict(
     stdin: Iterable[str] | None = None,
     trust_remote_code: bool = False,
     options: TableOptions = NO_OPTIONS,
+    keep: bool = False,
 ) -> PredictionStream:
     """Predict files, folders, tables, texts or lines of standard input.
 
@@ -121,27 +127,36 @@ def predict(
         inputs: As for ``open_inputs``.
         task: The task that is expected. None takes what the model is made for.
         batch_size: Examples per forward pass.
-        columns: Columns of tables: image, text and text_pair. What is not named is inferred.
+        columns: Columns of tables: image, text, text_pair and id. What is not named is as in training, else inferred.
         stdin: The lines that ``-`` stands for. None is standard input.
         trust_remote_code: Whether code that lies beside the weights may run.
         options: How the text of tables is to be read where that is not recognized.
+        keep: Whether predictions carry the columns of the tables.
 
     Raises:
         InputError: If the model cannot be loaded, or if there is nothing to predict.
     """
     if isinstance(model, Classifier):
-        classifier = model
+        classifier, memory = model, model.columns
     else:
         classifier = load_finished(
             model, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
         )
+        memory = training_columns(model, classifier)
     lines = sys.stdin if stdin is None else stdin
-    opened = open_inputs(inputs, classifier.task, columns=columns, stdin=lines, options=options)
+    opened = open_inputs(
+        *(inputs, classifier.task),
+        columns=columns,
+        memory=memory,
+        stdin=lines,
+        options=options,
+        keep=keep,
+    )
     return PredictionStream(classifier, opened)
 
 
 def _failure(item: Item) -> Prediction:
-    return Prediction(item.id, error=item.error)
+    return Prediction(item.id, error=item.error, row=item.row)
 
 
 def _prediction(name: str, logits: np.ndarray, classifier: Classifier) -> Prediction:

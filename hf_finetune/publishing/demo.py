@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import load_finished, load_labelled, recipe_of, run_columns, run_of
+from hf_finetune.evaluation.again import load_finished, load_labelled, recipe_of, run_of, training_columns
 from hf_finetune.evaluation.checkpoint import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
@@ -38,7 +39,6 @@ class Page:
     Attributes:
         title: The model's name.
         classifier: The model.
-        columns: Columns of tables, as the run's recipe names them.
         pairs: Whether an example is a pair of texts.
         examples: Texts, or files with pictures, that can be tried.
         folder: Where pictures and tables lie while the page is open.
@@ -46,7 +46,6 @@ class Page:
 
     title: str
     classifier: Classifier
-    columns: dict[str, str | None]
     pairs: bool
     examples: tuple[Example, ...]
     folder: Path
@@ -100,7 +99,7 @@ class Page:
             # An upload lies in a folder of its own, whose name says nothing to the person.
             folder = f"{Path(file).parent}{os.sep}"
             try:
-                for found in predict(self.classifier, [str(file)], columns=self.columns):
+                for found in predict(self.classifier, [str(file)]):
                     yield replace(found, id=found.id.removeprefix(folder))
             except InputError as error:
                 yield Prediction(Path(file).name, error=str(error).replace(folder, ""))
@@ -126,10 +125,11 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
             examples = tuple(_keep(model_examples(dataset, EXAMPLES), folder))
         except InputError as error:
             logger.info("The page has no examples. %s", error)
-    columns = run_columns(model_or_run)
+    columns = training_columns(model_or_run, classifier)
+    classifier = replace(classifier, columns=columns)
     title = (run_of(model_or_run) or Path(resolve_model_dir(model_or_run))).absolute().name
-    pairs = bool(columns.get("text_pair")) or any("text_pair" in example for example in examples)
-    return Page(title, classifier, columns, pairs, examples, folder)
+    pairs = bool(takes_pairs(columns)) or any("text_pair" in example for example in examples)
+    return Page(title, classifier, pairs, examples, folder)
 
 
 def serve(

@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers import TimmWrapperConfig
 
+from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import recipe_of, run_of
+from hf_finetune.evaluation.again import recipe_of, run_of, training_columns
 from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
@@ -139,7 +140,7 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
     if with_code and not isinstance(source, Path):
         rule = "must be left out for a model of the Hub that brings its own code"
         raise InputError(Problem("--space", rule, repr(source), "Give its folder, or its run."))
-    pairs = recipe is not None and bool(recipe.data.columns.text_pair)
+    pairs = bool(takes_pairs(training_columns(model_or_run, classifier)))
     title = (run_of(model_or_run) or Path(source)).absolute().name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)
     folder.parent.mkdir(parents=True, exist_ok=True)

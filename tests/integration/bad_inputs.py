@@ -7,6 +7,7 @@ import bad_folders
 import bad_models
 import bad_pictures
 import bad_recipes
+import bad_results
 import bad_rounds
 import bad_stages
 import bad_tables
@@ -25,6 +26,7 @@ AREAS: dict[str, list[Case]] = {
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,
+    "Metrics, costs and columns": bad_results.CASES,
     "Evaluation, prediction and the command line": bad_models.CASES,
 }
 CASES = [case for cases in AREAS.values() for case in cases]

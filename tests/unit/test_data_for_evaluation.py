@@ -10,7 +10,8 @@ from hf_finetune.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def own_cache(tmp_path_factory, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)  # a request for each load
 
@@ -94,3 +95,19 @@ def test_many_unknown_labels_are_one_problem(tmp_path):
     assert error_text(tmp_path) == (
         f"Labels must be ones the model knows. Got {shown} and 50 more. Known: 'neg', 'pos'."
     )
+
+
+def test_the_columns_of_training_are_read_where_the_data_has_them(tmp_path, caplog):
+    memory = {"text": "premise", "text_pair": "hypothesis", "label": "gold"}
+    rows = [{"premise": "a", "hypothesis": "b", "text": "no", "gold": "pos", "label": "neg"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    data = load(tmp_path, memory=memory)
+    assert (data["text"][:], data["text_pair"][:], data["label"][:]) == (["a"], ["b"], [1])
+    single = load(tmp_path, memory={**memory, "text_pair": None})
+    assert "text_pair" not in single.column_names
+    assert "the column 'hypothesis' is not read, because the model takes single texts" in caplog.text
+    named = load(tmp_path, memory=memory, named={"text": "hypothesis", "text_pair": "text", "label": "label"})
+    assert (named["text"][:], named["text_pair"][:], named["label"][:]) == (["b"], ["no"], [0])
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "pos"}\n')
+    assert "must have the columns 'premise' and 'hypothesis'" in error_text(tmp_path, memory=memory)
+    assert load(tmp_path, memory={**memory, "text_pair": None})["label"][:] == [1]

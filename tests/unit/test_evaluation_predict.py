@@ -1,5 +1,6 @@
 """Prediction of files, folders, tables, texts and lines."""
 
+import csv
 import json
 import os
 import tracemalloc
@@ -15,10 +16,12 @@ from datasets import Image as ImageFeature
 from evaluation_helpers import save_bert, save_vit
 from PIL import Image
 
+from hf_finetune.data.input_columns import parse_columns
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.inputs import open_inputs
+from hf_finetune.evaluation.outputs import json_line, open_output
 from hf_finetune.evaluation.predict import predict
 
 
@@ -297,7 +300,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
         f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
         "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
         f"{table} must have one column that is plainly the text. Got columns 'headline', 'summary'. "
-        "Rename the one with the texts to 'text'.",
+        "Rename the one with the texts to 'text', or name it: --column text=NAME.",
         f"{blank} must hold at least one row.",
     ]
     assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")
@@ -325,6 +328,154 @@ def test_other_inputs_that_cannot_be_used(tmp_path):
 def test_a_model_of_pairs_is_given_no_single_texts(given):
     columns = {"text": "question", "text_pair": "other"}
     assert problem_of([given], "text-classification", columns=columns, stdin=["good\n"]) == (
-        f"{given} must be a table, because the model takes pairs of texts. "
-        "Give it the columns 'question', 'other'."
+        f"{given} must be a table with the columns 'question' and 'other', because the model takes pairs of texts. "
+        'Write each pair into a file such as pairs.jsonl as a line {"question": "...", "other": "..."}.'
     )
+
+
+# --- The columns of training ------------------------------------------------------------------------------------------
+
+PAIR = {"text": "premise", "text_pair": "hypothesis", "label": "gold"}
+SINGLE = {"text": "review", "text_pair": None, "label": "stars"}
+
+
+def items_of(tmp_path, content, memory, name="new.csv", **options):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    return list(open_inputs([str(tmp_path / name)], "text-classification", memory=memory, **options).items)
+
+
+def test_a_pair_is_read_from_the_columns_of_training(tmp_path, caplog):
+    (item,) = items_of(tmp_path, "note,hypothesis,premise\nx,second,first\n", PAIR)
+    assert item.content == {"text": "first", "text_pair": "second"}
+    with caplog.at_level("INFO"):
+        (item,) = items_of(tmp_path, "text,hypothesis\nfirst,second\n", PAIR)
+    assert item.content == {"text": "first", "text_pair": "second"}
+    assert caplog.messages == [
+        f"{tmp_path / 'new.csv'}: no column 'premise' as in training; 'text' is read instead."
+    ]
+    (item,) = items_of(tmp_path, "a,b\nfirst,second\n", PAIR, columns={"text": "a", "text_pair": "b"})
+    assert item.content == {"text": "first", "text_pair": "second"}
+
+
+@pytest.mark.parametrize(
+    "content", ["premise\nalone\n", "text,other\na,b\n", "a,b\nc,d\n", "hypothesis,x\na,b\n"]
+)
+def test_half_a_pair_is_refused(tmp_path, content):
+    with pytest.raises(InputError) as caught:
+        items_of(tmp_path, content, PAIR)
+    message = str(caught.value)
+    assert (
+        "must have the columns 'premise' and 'hypothesis', because the model takes pairs of texts." in message
+    )
+    assert message.endswith("Rename two columns, or name them: --column text=NAME --column text_pair=NAME.")
+
+
+def test_a_row_without_a_second_text_is_no_single_text(tmp_path):
+    whole, half = items_of(tmp_path, "premise,hypothesis\na,b\na,\n", PAIR)
+    assert whole.error is None and half.error == "The text is empty."
+
+
+def test_a_model_of_single_texts_says_that_it_leaves_the_second_out(tmp_path, caplog):
+    memory = {**SINGLE, "text": "premise"}
+    with caplog.at_level("INFO"):
+        (item,) = items_of(tmp_path, "premise,hypothesis\na,b\n", memory)
+    assert item.content == {"text": "a"}
+    place = tmp_path / "new.csv"
+    told = f"{place}: the column 'hypothesis' is not read, because the model takes single texts."
+    assert caplog.messages == [told]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        items_of(tmp_path, "premise,x\na,b\n", memory, columns={"text_pair": "x"})
+    assert caplog.messages == [told.replace("hypothesis", "x")]
+
+
+def test_a_single_text_is_read_from_the_column_of_training_or_refused(tmp_path, caplog):
+    (item,) = items_of(tmp_path, "text,review,comment\na,b,c\n", SINGLE)
+    assert item.content == {"text": "b"} and not caplog.messages
+    for content in ("text,comment\na,c\n", "id,other\n7,a\n", "other,stars\na,5\n"):
+        (item,) = items_of(tmp_path, content, SINGLE)
+        assert item.content == {"text": "a"}
+    with pytest.raises(InputError) as caught:
+        items_of(tmp_path, "comment,reviews\na,b\n", SINGLE)
+    assert str(caught.value) == (
+        f"{tmp_path / 'new.csv'} must have the column 'review', which the model was trained on. Got columns "
+        "'comment', 'reviews'. Nearest: 'reviews'. Rename the one with the texts, or name it: --column text=NAME."
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("id", "007"), ("ID", "007"), ("idx", "007"), ("Id", "007"), ("who", None), ("rowid", None)],
+)
+def test_examples_keep_the_id_of_their_table(tmp_path, header, name):
+    (item,) = items_of(tmp_path, f"{header},text\n007,good\n", None)
+    assert item.id == (name or f"{tmp_path / 'new.csv'}:0")
+
+
+def test_examples_of_an_image_table_are_called_by_their_files(photos):
+    paths = photos / "table.csv"
+    paths.write_text("image,who\nb.png,me\n")
+    (item,) = open_inputs([str(paths)], "image-classification").items
+    assert item.id == "b.png"
+    (item,) = open_inputs([str(paths)], "image-classification", columns={"id": "who"}).items
+    assert item.id == "me"
+
+
+def test_columns_are_kept_with_the_predictions(texts, tmp_path):
+    (tmp_path / "a.csv").write_text("text,ID,prediction,label\ngood,01,mine,x\n,02,,y\n", encoding="utf-8")
+    rows = [{"text": "bad", "ID": 3, "tags": ["a"], "prediction": "other"}]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl")]
+    stream = predict(texts, files, keep=True)
+    assert stream.columns == ("text", "ID", "prediction", "label", "tags")
+    found = list(stream)
+    assert dict(found[0].row) == {"text": "good", "ID": "01", "prediction": "mine", "label": "x"}
+    assert found[1].error == "The text is empty." and found[1].row["ID"] == "02"
+    line = json.loads(json_line(found[2]))
+    assert list(line) == ["id", "text", "ID", "tags", "input:prediction", "prediction", "score", "scores"]
+    assert (line["id"], line["ID"], line["tags"], line["input:prediction"]) == ("3", 3, ["a"], "other")
+    for ending in ("csv", "parquet"):
+        with open_output(
+            tmp_path / f"out.{ending}", texts.target, texts.label_names, stream.columns
+        ) as write:
+            for prediction in found:
+                write(prediction)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        first, empty, last = csv.DictReader(file)
+    assert (first["id"], first["text"], first["input:prediction"], first["label"]) == (
+        "01",
+        "good",
+        "mine",
+        "x",
+    )
+    assert first["prediction"] == found[0].label and empty["label"] == "y" and last["tags"] == '["a"]'
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert table[0]["ID"] == "01" and table[2]["ID"] == "3" and table[0]["tags"] is None
+    assert all(prediction.row == {} for prediction in predict(texts, files))
+
+
+def test_columns_are_named_on_the_command_line():
+    assert parse_columns(["text=a question", "text_pair = b=c", "id=PassengerId"]) == {
+        "text": "a question", "text_pair": "b=c", "id": "PassengerId",
+    }  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        parse_columns(["texts=a", "text", "label=x", "id=a", "id=b"])
+    assert str(caught.value).splitlines() == [
+        "--column must name one of image, text, text_pair, id. Got 'texts'. Nearest: 'text'.",
+        "--column must be KEY=NAME. Got 'text'. For example text=question.",
+        "--column must name one of image, text, text_pair, id. Got 'label'. Known: 'image', 'text', 'text_pair', 'id'.",
+        "--column must name id once. Got 'id=b'.",
+    ]
+
+
+def test_what_a_config_says_of_columns_is_checked(tmp_path):
+    folder = save_bert(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for said, read in (
+        ({"text": "a", "text_pair": None, "label": "b"}, {"text": "a", "text_pair": None, "label": "b"}),
+        ({"text": ["a"], "label": "b"}, None),
+        ("text", None),
+        ({}, None),
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, "training_columns": said}))
+        assert load_classifier(folder).columns == read

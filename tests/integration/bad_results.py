@@ -1,0 +1,71 @@
+"""Metrics, costs and columns that cannot be used."""
+
+from bad_input_case import Case
+from bad_input_steps import rows
+
+__all__ = ["CASES"]
+
+PAIRS = '{"premise": "a", "hypothesis": "b"}'
+
+CASES = [
+    Case(
+        "a metric by the name that scikit-learn gives it",
+        "run text.yaml metrics=[mcc]",
+        (
+            "Problem:\n"
+            "  metrics[0] must be a metric for single_label labels. Got 'mcc'. Here it is called "
+            "'matthews_correlation'."
+        ),
+    ),
+    Case(
+        "the recall of a class that the data does not have",
+        "run text.yaml metrics=[recall:god]",
+        "Problem:\n  metrics[0] must name a class after recall:. Got 'recall:god'. Nearest: 'good'.",
+    ),
+    Case(
+        "a top-k accuracy of as many classes as there are",
+        "run text.yaml metrics=[top_3_accuracy]",
+        "Problem:\n  metrics[0] must have a k below the number of classes, 2. Got 'top_3_accuracy'.",
+    ),
+    Case(
+        "an expected cost without costs",
+        "run text.yaml metrics=[expected_cost]",
+        (
+            "Problem:\n"
+            "  metrics[0] must be a metric for single_label labels. Got 'expected_cost'. Say what "
+            "confusions cost in evaluation.costs."
+        ),
+    ),
+    Case(
+        "costs of a class that the data does not have",
+        "run text.yaml 'evaluation.costs={good: {bda: 2}}'",
+        (
+            "Problem:\n"
+            "  evaluation.costs.good must be a class of the data, or default. Got 'bda'. Nearest: 'bad'."
+        ),
+    ),
+    Case(
+        "a column named for what a table does not hold",
+        "predict bert reviews.csv --column texts=text",
+        "Problem:\n  --column must name one of image, text, text_pair, id. Got 'texts'. Nearest: 'text'.",
+    ),
+    Case(
+        "a column that the table does not have",
+        "predict bert pairs.jsonl --column text=premis",
+        (
+            "Problem:\n"
+            "  pairs.jsonl must have the column that was named for text. Got 'premis'. Nearest: 'premise'."
+        ),
+        rows("pairs.jsonl", PAIRS),
+    ),
+    Case(
+        "a table in which two columns could be the text",
+        "predict bert pairs.jsonl",
+        (
+            "Problem:\n"
+            "  pairs.jsonl must have one column that is plainly the text. Got columns 'premise', "
+            "'hypothesis'. Rename the one with the texts to 'text', or name it: --column text=NAME."
+        ),
+        rows("pairs.jsonl", PAIRS),
+    ),
+]

@@ -1,0 +1,62 @@
+"""Columns that training inferred are those of everything that is done with its model, also of a copy of the folder."""
+
+import json
+import shutil
+
+import pytest
+from run_helpers import tiny_text_recipe
+
+from hf_finetune.cli import app
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.predict import predict
+from hf_finetune.publishing.demo import prepare_page
+from hf_finetune.publishing.space import write_space
+from hf_finetune.run import run
+
+ROWS = [f"this {word} film {number},a {word} plot,{word}" for number in range(20) for word in ("good", "bad")]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, bert_checkpoint):
+    folder = tmp_path_factory.mktemp("pairs")
+    (folder / "rows.csv").write_text("\n".join(["premise,hypothesis,label", *ROWS]) + "\n", encoding="utf-8")
+    return run(tiny_text_recipe(folder / "rows.csv", bert_checkpoint), folder / "run"), folder
+
+
+def test_a_model_folder_alone_knows_the_columns(pairs, tmp_path):
+    done, folder = pairs
+    shutil.copytree(done.folder / "model", tmp_path / "copy")
+    (tmp_path / "new.csv").write_text("hypothesis,premise\na good plot,this film\n", encoding="utf-8")
+    (tmp_path / "named.csv").write_text("text,text_pair\nthis film,a good plot\n", encoding="utf-8")
+    found, named = predict(tmp_path / "copy", [str(tmp_path / "new.csv"), str(tmp_path / "named.csv")])
+    assert found.scores == pytest.approx(named.scores)
+    with pytest.raises(InputError, match="because the model takes pairs of texts"):
+        predict(tmp_path / "copy", ["a film"])
+    page = prepare_page(tmp_path / "copy", tmp_path)
+    assert page.pairs
+    write_space(tmp_path / "copy", tmp_path / "space")
+    assert json.loads((tmp_path / "space" / "settings.json").read_text(encoding="utf-8"))["pairs"]
+    assert '{"text": "some text", "text_pair"' in (done.folder / "model" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert evaluate_again(tmp_path / "copy", data=str(folder / "rows.csv")).seen is None
+
+
+def test_evaluate_says_which_examples_the_run_has_seen(pairs, tmp_path, capsys):
+    done, folder = pairs
+    found = evaluate_again(done.folder, data=str(folder / "rows.csv"), split="train")
+    train, validation, test = (
+        json.loads((done.folder / "data.json").read_text(encoding="utf-8"))["splits"][name]["examples"]
+        for name in ("train", "validation", "test")
+    )
+    assert found.seen == {"train": train, "validation": validation, "test": test}
+    new = ["premise,hypothesis,label", "THIS good  film 0,a good plot,good", "other,plot,bad", *ROWS[:0]]
+    (tmp_path / "new.csv").write_text("\n".join(new) + "\n", encoding="utf-8")
+    app(["evaluate", str(done.folder), "--data", str(tmp_path / "new.csv")], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Of the run's own data: 1 of 2 examples were in the " in said
+    (tmp_path / "new.csv").write_text("premise,hypothesis,label\nother,plot,bad\n", encoding="utf-8")
+    app(["evaluate", str(done.folder), "--data", str(tmp_path / "new.csv")], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "None of the examples was in the run's train or validation split." in said
