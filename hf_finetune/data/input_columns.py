@@ -141,12 +141,13 @@ def _choose_one(
         if trained is None:
             return {key: chosen}, []
         return {key: chosen}, [f"{place}: no column {trained!r} as in training; {chosen!r} is read instead."]
-    repair = f"Rename the one with the {key}s to {key!r}, or name it: --column {key}=NAME."
     rule = f"must have one column that is plainly the {key}"
+    repair = f"Rename the one with the {key}s to {key!r}, or name it: --column {key}=NAME."
     if trained is not None:
         rule = f"must have the column {trained!r}, which the model was trained on"
-        repair = f"{nearest(str(trained), candidates)} Rename the one with the {key}s, or name it: --column {key}=NAME."
-        repair = repair.strip()
+        close = nearest(str(trained), candidates)
+        hint = f"{close} " if close.startswith("Nearest") else ""
+        repair = f"{hint}Rename the one with the {key}s, or name it: --column {key}=NAME."
     raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
 
 

@@ -156,8 +156,8 @@ CASES = [
         "predict run images.csv",
         (
             "Problem:\n"
-            "  images.csv must have one column that is plainly the image. Got columns 'a', 'b'. "
-            "Rename the one with the images to 'image'."
+            "  images.csv must have the column 'image', which the model was trained on. Got columns "
+            "'a', 'b'. Rename the one with the images, or name it: --column image=NAME."
         ),
         rows("images.csv", "a,b", "1,2"),
     ),

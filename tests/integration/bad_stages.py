@@ -149,12 +149,16 @@ CASES = [
             "2 problems:\n"
             "  metrics[1] must be defined for single_label labels. Got 'mae'. Known: 'accuracy', "
             "'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
-            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
-            "'log_loss'.\n"
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', "
+            "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
+            "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'.\n"
             "  stages[0].best.metric must be defined for single_label labels. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
-            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
-            "'log_loss'."
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', "
+            "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
+            "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'."
         ),
     ),
     Case(

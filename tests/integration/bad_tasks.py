@@ -154,8 +154,10 @@ CASES = [
             "Problem:\n"
             "  tasks.size.metrics[0] must be defined for single_label labels. Got 'rmse'. Known: "
             "'accuracy', 'balanced_accuracy', 'precision_macro', 'recall_macro', 'f1_macro', "
-            "'precision_weighted', 'recall_weighted', 'f1_weighted', 'top5_accuracy', 'roc_auc', "
-            "'log_loss'."
+            "'precision_weighted', 'recall_weighted', 'f1_weighted', "
+            "'matthews_correlation', 'cohen_kappa', 'top5_accuracy', 'roc_auc', "
+            "'mean_average_precision', 'log_loss', 'precision_micro', 'recall_micro', "
+            "'f1_micro', 'cohen_kappa_linear', 'cohen_kappa_quadratic'."
         ),
         SIZES,
     ),
