@@ -69,5 +69,6 @@ class ModelSpec(Part):
         description="Regular expressions of weight names that the checkpoint may lack or have too many.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Whether code that comes with the checkpoint may run."
+        default=False,
+        description="Declares that the checkpoint needs code of its own; only --trust-remote-code lets it run.",
     )

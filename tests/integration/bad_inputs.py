@@ -9,6 +9,7 @@ import bad_pictures
 import bad_recipes
 import bad_results
 import bad_rounds
+import bad_security
 import bad_stages
 import bad_tables
 import bad_tasks
@@ -18,6 +19,7 @@ __all__ = ["AREAS", "CASES"]
 
 AREAS: dict[str, list[Case]] = {
     "Recipes": bad_recipes.CASES,
+    "Code and endless work in foreign files": bad_security.CASES,
     "Several things wrong at once": bad_rounds.CASES,
     "Selectors, optimizers and metrics": bad_stages.CASES,
     "Several tasks": bad_tasks.CASES,

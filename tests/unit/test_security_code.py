@@ -20,6 +20,7 @@ from security_helpers import (
 )
 from transformers import BertTokenizerFast
 
+from hf_finetune.doctor.subject import read_subject
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.again import evaluate_again, load_finished
 from hf_finetune.evaluation.checkpoint import load_classifier
@@ -37,8 +38,9 @@ from hf_finetune.publishing.graph import PROGRAM_FILE, program_classifier, write
 from hf_finetune.publishing.pipes import describe, example_inputs, model_inputs, processor_of
 from hf_finetune.publishing.space import write_space
 from hf_finetune.ready_multitask import get_ready, plan
-from hf_finetune.recipe import dump_recipe
+from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.run import run
+from hf_finetune.run_teachers import load_teachers
 
 UNLESS = "unless --trust-remote-code is given"
 
@@ -252,6 +254,53 @@ def test_the_code_of_a_head_is_this_packages_own(tmp_path, canary):
     assert load_classifier(tmp_path / "own").label_names == ("bad", "good")
     read_config(str(tmp_path / "own"), ("bad", "good"), "single_label")
     assert not canary.ran
+
+
+def test_a_doctor_runs_no_code(tmp_path, reviews, canary):
+    folder = save_own_tokenizer(tmp_path / "own", canary)
+    assert "It would run tokenization_own.py" in refused(read_subject, text_recipe(str(folder), reviews))
+    assert not canary.ran
+    read_subject(text_recipe(str(folder), reviews), trust_remote_code=True)
+    assert canary.ran
+
+
+def test_several_tasks_run_no_code(tmp_path, bert_checkpoint, reviews, canary):
+    script = canary.script(tmp_path / "share.py", METRIC)
+    own = save_own_model(tmp_path / "own", canary)
+    content = {
+        "task": "multi-task",
+        "model": str(bert_checkpoint),
+        "tasks": {
+            "first": {"task": "text-classification", "data": str(reviews), "metrics": [str(script)]},
+            "second": {"task": "text-classification", "data": str(reviews)},
+        },
+        "stages": [{"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "best": f"first/{script}"}],
+    }
+    message = refused(plan, parse_recipe(content))
+    assert (
+        f"tasks.first.metrics[0] must be a metric of this package for single_label labels {UNLESS}" in message
+    )
+    assert (
+        f"stages[0].best.metric must be a metric of this package for single_label labels {UNLESS}" in message
+    )
+    message = refused(get_ready, parse_recipe({**content, "model": str(own)}), start_processes())
+    assert f"model.path must load without code of its own {UNLESS}" in message
+    assert not canary.ran
+
+
+def test_code_of_a_teacher_runs_only_when_allowed(tmp_path, bert_checkpoint, reviews, canary):
+    teacher = save_own_model(tmp_path / "teacher", canary)
+    stage = {"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "teacher": str(teacher)}
+    recipe = text_recipe(str(bert_checkpoint), reviews, stages=[stage])
+    ready = get_ready(recipe, start_processes())
+    assert refused(load_teachers, ready) == (
+        f"{teacher} must load without code of its own {UNLESS}. Got {str(teacher)!r}. "
+        f"{would_run(MODEL_CODE, teacher)}"
+    )
+    assert not canary.ran
+    with pytest.raises(InputError, match="must take the model's own inputs"):
+        load_teachers(get_ready(recipe, start_processes(), trust_remote_code=True))
+    assert canary.ran
 
 
 # a finished run, and what is made of it

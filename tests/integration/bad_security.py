@@ -1,0 +1,77 @@
+"""Bad inputs: recipes, checkpoints and metrics that would run code, or take for ever."""
+
+from bad_input_case import Case
+from security_helpers import Canary, change_json
+
+__all__ = ["CASES"]
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+def with_script(folder):
+    """Put a metric's script into the room."""
+    Canary(folder / "it-ran").script(folder / "share" / "share.py")
+
+
+def with_code(folder):
+    """Have the checkpoint need code that lies beside it."""
+    Canary(folder / "it-ran").script(folder / "vit" / "modeling_own.py")
+    auto_map = {"AutoConfig": "modeling_own.OwnConfig"}
+    change_json(folder / "vit" / "config.json", model_type="own_vit", auto_map=auto_map)
+
+
+def with_aliases(folder):
+    """Put aliases of aliases before the recipe."""
+    path = folder / "recipe.yaml"
+    path.write_text(BOMB + path.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+CODE = "It would run modeling_own.py (OwnConfig, named in config.json), from ./vit. Read the code first."
+
+CASES = [
+    Case(
+        "a metric that is a script",
+        "plan recipe.yaml 'metrics=[accuracy, ./share]'",
+        "",
+        with_script,
+    ),
+    Case(
+        "a checkpoint that needs code of its own",
+        "plan recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must load without code of its own unless --trust-remote-code is given. Got './vit'. "
+            f"{CODE}"
+        ),
+        with_code,
+    ),
+    Case(
+        "a recipe that grants itself the permission to run code",
+        "run recipe.yaml model.trust_remote_code=true",
+        (
+            "Problem:\n"
+            "  model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run "
+            f"it. Got true. {CODE}"
+        ),
+        with_code,
+    ),
+    Case(
+        "aliases of aliases",
+        "plan recipe.yaml",
+        (
+            "Problem:\n"
+            "  recipe.yaml must hold at most 50,000 values, those of aliases (*name) counted at each use. Got "
+            "3.53e+10."
+        ),
+        with_aliases,
+    ),
+    Case(
+        "a regular expression without end",
+        "plan recipe.yaml 'stages.0.train=/(a|a|e|e)*(.|.)*(.|..)*$^/'",
+        (
+            "Problem:\n"
+            "  stages[0].train must be a regular expression that is matched within seconds, without a repeat inside a "
+            "repeat as in (a|a)*. Got '/(a|a|e|e)*(.|.)*(.|..)*$^/'."
+        ),
+    ),
+]
