@@ -5,6 +5,7 @@ from mutation_list_domain import OF_DOMAIN
 from mutation_list_kept import OF_KEPT
 from mutation_list_processes import OF_PROCESSES
 from mutation_list_regular import OF_REGULAR
+from mutation_list_security import OF_SECURITY
 from mutation_list_tasks import OF_TASKS
 from mutation_removals import (
     accept_loss_arguments,
@@ -360,5 +361,6 @@ MUTATIONS = (
     *OF_DOMAIN,
     *OF_PROCESSES,
     *OF_REGULAR,
+    *OF_SECURITY,
     *OF_TASKS,
 )

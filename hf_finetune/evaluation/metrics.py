@@ -359,13 +359,14 @@ def _load(name: str) -> evaluate.EvaluationModule:
     return evaluate.load(name, keep_in_memory=True)
 
 
-def _script(name: str) -> str:
-    """Return the script that ``evaluate.load`` would run for a name, as it looks for one: here, then on the Hub."""
+def _unless_trusted(name: str, known: Sequence[str]) -> str:
+    """Return what ``evaluate.load`` would run for a name, as it looks for it: here, then on the Hub."""
     path = Path(name)
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
-            return f"the script {str(script.absolute())!r}"
-    return f"the script that the Hub has under the name {name!r}, or the copy of it in its cache"
+            return f"With the option, evaluate.load runs the script {str(script.absolute())!r}."
+    elsewhere = f"the script that the Hub has under the name {name!r}, or the copy of it in its cache"
+    return f"{nearest(name, known)} With the option, evaluate.load runs {elsewhere}."
 
 
 def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> float:

@@ -32,7 +32,12 @@ CASES = [
     Case(
         "a metric that is a script",
         "plan recipe.yaml 'metrics=[accuracy, ./share]'",
-        "",
+        (
+            "Problem:\n"
+            "  metrics[1] must be a metric of this package for single_label labels unless "
+            "--trust-remote-code is given. Got './share'. With the option, evaluate.load runs the script "
+            "'./share/share.py'."
+        ),
         with_script,
     ),
     Case(
@@ -61,7 +66,7 @@ CASES = [
         (
             "Problem:\n"
             "  recipe.yaml must hold at most 50,000 values, those of aliases (*name) counted at each use. Got "
-            "3.53e+10."
+            "7.5e+10."
         ),
         with_aliases,
     ),

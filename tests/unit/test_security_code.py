@@ -67,14 +67,11 @@ def test_a_metric_script_runs_only_when_allowed(tmp_path, monkeypatch, bert_chec
     monkeypatch.chdir(tmp_path)
     script = canary.script(tmp_path / "share" / "share.py", METRIC)
     recipe = text_recipe(str(bert_checkpoint), reviews, metrics=["accuracy", "./share"])
-    expected = (
-        f"metrics[1] must be a metric of this package for single_label labels {UNLESS}. Got './share'. {{}} "
+    message = (
+        f"metrics[1] must be a metric of this package for single_label labels {UNLESS}. Got './share'. "
         f"With the option, evaluate.load runs the script {str(script)!r}."
     )
-    message = refused(plan, recipe)
-    known = message[message.index("Known:") : message.index(" With")]
-    assert message == expected.format(known)
-    assert known.startswith("Known: 'accuracy', 'balanced_accuracy'")
+    assert refused(plan, recipe) == message
     assert refused(get_ready, recipe, start_processes()) == message
     assert refused(preview, recipe, tmp_path / "preview.html") == message
     assert refused(run, recipe, tmp_path / "run") == message
