@@ -292,8 +292,7 @@ def metric_problem(
         return Problem(place, f"must be a metric for {target} labels", repr(name), meant)
     if not trust_remote_code:
         rule = f"must be a metric of this package for {target} labels unless {FLAG} is given"
-        repair = f"{meant} With the option, evaluate.load runs {_script(name)}."
-        return Problem(place, rule, repr(name), repair)
+        return Problem(place, rule, repr(name), _unless_trusted(name, meant))
     try:
         _ADMITTED[name] = _load(name)
     except OSError:  # there is none, or the Hub cannot be reached
@@ -359,14 +358,14 @@ def _load(name: str) -> evaluate.EvaluationModule:
     return evaluate.load(name, keep_in_memory=True)
 
 
-def _unless_trusted(name: str, known: Sequence[str]) -> str:
+def _unless_trusted(name: str, meant: str) -> str:
     """Return what ``evaluate.load`` would run for a name, as it looks for it: here, then on the Hub."""
     path = Path(name)
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
             return f"With the option, evaluate.load runs the script {str(script.absolute())!r}."
     elsewhere = f"the script that the Hub has under the name {name!r}, or the copy of it in its cache"
-    return f"{nearest(name, known)} With the option, evaluate.load runs {elsewhere}."
+    return f"{meant} With the option, evaluate.load runs {elsewhere}."
 
 
 def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> float:
