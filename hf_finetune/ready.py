@@ -18,10 +18,12 @@ from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
+from hf_finetune.models.channels import check_channels
 from hf_finetune.models.compressing import stage_layouts
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.remote_code import check_declared
+from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.domain import domain_notes, domain_problems
 from hf_finetune.plan.layers import Layout
@@ -397,7 +399,7 @@ def config_of(
     """
     spec = recipe.model
     check_declared(spec.trust_remote_code, trust_remote_code, spec.path, spec.revision)
-    return read_config(
+    config = read_config(
         spec.path,
         label_names,
         target,
@@ -407,3 +409,14 @@ def config_of(
         head=None if spec.head.is_plain else spec.head.fields(),
         trust_remote_code=trust_remote_code,
     )
+    if TASKS[recipe.kind].modality == "image":
+        check_channels(config, spec.path)
+        return config
+    try:
+        tokenizer = load_processor(
+            spec.path, "text", revision=spec.revision, trust_remote_code=trust_remote_code
+        )
+    except InputError:
+        return config  # who needs the tokenizer tells it
+    fit_vocabulary(config, tokenizer, spec.path, resize=spec.resize_embeddings)
+    return config

@@ -1,10 +1,13 @@
-"""Try a model on one example, before anything is written."""
+"""Try a model on a few examples, before anything is written."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.data.extremes import extreme_images, text_lengths
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.head import head_names
@@ -18,26 +21,22 @@ __all__ = ["try_forward"]
 
 
 def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
-    """Try one example, so that an input of the wrong size is told before anything trains.
+    """Try the first, the longest and the largest examples, so that what does not fit is told before anything trains.
 
     Raises:
         InputError: If the model cannot take what inference or training will give it.
     """
-    size = ready.recipe.data.image_size
     if reason := head_problem(model, ready.task.dummy(ready.processor)):
         raise unsuited(model.config, reason)
-    example = inputs.collate([_first(inputs, ready)])
-    example.pop("labels", None)
+    first = _first(inputs, ready)
     with uncalled_layers(model) as uncalled:
-        for batch in (ready.task.dummy(ready.processor), example):
-            try:
-                with torch.no_grad():
-                    model.eval()(**batch)
-            except (RuntimeError, ValueError, AssertionError) as error:
-                path = repr(ready.recipe.model.path)
-                place, value = ("data.image_size", str(size)) if size else ("model.path", path)
-                problem = Problem(place, "must suit the checkpoint", value, _complaint(error))
-                raise InputError(problem) from error
+        _try(model, ready, [ready.task.dummy(ready.processor)])
+        _try(model, ready, [_collated(inputs, ready, [first])])
+        _try(
+            model,
+            ready,
+            [_collated(inputs, ready, [first, *extreme]) for extreme in _extremes(inputs, ready)],
+        )
     fitted = [(index, stage) for index, stage in enumerate(ready.recipe.stages) if fitted_by(stage)]
     if fitted and (reason := not_linear(model, head_names(model), ready.task.dummy(ready.processor))):
         rule = "must be gradient unless the head is one linear layer"
@@ -49,6 +48,60 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
         value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         repair = "The model reads their weights without calling them, past any adapter: name others."
         raise InputError(Problem("model.adapter.target", rule, value, repair))
+
+
+def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Compute logits, and of the last batch a gradient of the trained weight nearest the input."""
+    trained = {name for stage in ready.plan.stages for name in stage.trainable}
+    size = ready.recipe.data.image_size
+    for batch in batches:
+        weight = next((value for name, value in model.named_parameters() if name in trained), None)
+        required = weight is not None and weight.requires_grad
+        try:
+            with torch.set_grad_enabled(batch is batches[-1]):
+                logits = model.eval()(**batch).logits
+                if logits.requires_grad and required:
+                    torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            path = repr(ready.recipe.model.path)
+            place, value = ("data.image_size", str(size)) if size else ("model.path", path)
+            shape = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
+            repair = f"{_complaint(error)} It was given {shape}."
+            raise InputError(Problem(place, "must suit the checkpoint", value, repair)) from error
+
+
+def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> Mapping[str, torch.Tensor]:
+    try:
+        batch = dict(inputs.collate(examples))
+    except (RuntimeError, ValueError) as error:
+        shapes = sorted(
+            {tuple(each.shape) for one in examples for each in one.values() if hasattr(each, "shape")}
+        )
+        rule = "must make all images alike in size, for a batch holds several"
+        value = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        repair = "Its image processor keeps the shape of an image: set data.image_size, or let it crop."
+        raise InputError(Problem("model.path", rule, value, repair)) from error
+    batch.pop("labels", None)
+    return batch
+
+
+def _extremes(inputs: Inputs, ready: Ready) -> list[list[dict[str, Any]]]:
+    """Return examples that are tried with the first: the longest text of each split, or the largest and longest image."""
+    splits = [
+        ("train", ready.data.train, inputs.train),
+        ("validation", ready.data.validation, inputs.validation),
+    ]
+    found = []
+    for name, raw, prepared in splits:
+        if raw is None or prepared is None or len(raw) != len(prepared):
+            continue
+        if ready.task.modality == "image":
+            rows = extreme_images(raw)
+        else:
+            lengths = inputs.lengths if name == "train" else None
+            rows = [int(np.argmax(lengths if lengths is not None else text_lengths(raw)))]
+        found.append([prepared[row] for row in rows])
+    return found
 
 
 def _first(inputs: Inputs, ready: Ready) -> dict[str, Any]:

@@ -19,19 +19,24 @@ _NO_LIMIT = 1_000_000
 _LENGTH_WITHOUT_LIMIT = 512
 
 
-def resolve_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int:
-    """Decide how many tokens an example may have.
+def resolve_max_length(
+    tokenizer: PreTrainedTokenizerBase, max_length: int | None, positions: int | None = None
+) -> int:
+    """Return how many tokens an example may have.
 
     Args:
         tokenizer: The checkpoint's.
         max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
+        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
 
     Raises:
         InputError: If ``max_length`` is above the checkpoint's limit.
     """
-    limit = tokenizer.model_max_length
-    if limit > _NO_LIMIT:
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
+    limits += [] if positions is None else [positions]
+    if not limits:
         return _LENGTH_WITHOUT_LIMIT if max_length is None else max_length
+    limit = min(limits)
     if max_length is not None and max_length > limit:
         rule = f"must be at most the {limit} tokens that the checkpoint takes"
         raise InputError(Problem("data.max_length", rule, str(max_length)))

@@ -29,6 +29,7 @@ from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
+from hf_finetune.models.positions import position_limit
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.recipe.paths import is_local
@@ -183,8 +184,9 @@ def load_classifier(
         settings |= {
             "tokenizer": preprocessor,
             "truncation": True,
-            "max_length": resolve_max_length(preprocessor, None),
+            "max_length": resolve_max_length(preprocessor, None, position_limit(model)),
         }
+        preprocessor.model_max_length = settings["max_length"]  # what is exported is cut alike
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size
     pipe = pipeline(made_for, model=model, **settings)
     return Classifier(

@@ -28,7 +28,9 @@ from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
+from hf_finetune.models.leftovers import classifier_config, pretraining_weights, untrained_norms
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
+from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
 from hf_finetune.recipe.patterns import PatternError, matching
 from hf_finetune.recipe.rules import shown
@@ -101,6 +103,7 @@ def read_config(
         if config is None:
             refused = None if trust_remote_code else code_refused("model.path", path, revision)
             raise (refused or InputError(no_checkpoint(path, error))) from error
+    config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = PROBLEM_TYPES[target]
@@ -160,7 +163,14 @@ def build_model(
         InputError: If the weights cannot be read, or any weight besides the head's is missing or unexpected.
     """
     model_class = _auto_model(config, modality)
-    old_labels = _labels_on_disk(path, revision, trust_remote_code)
+    saved = _config_on_disk(path, revision, trust_remote_code)
+    old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
+    rows, old_rows = embedding_rows(config), embedding_rows(saved) if saved is not None else None
+    resizes = rows is not None and old_rows is not None and rows > old_rows
+    wanted = config
+    if resizes:
+        config = copy.deepcopy(config)
+        config.get_text_config().vocab_size = old_rows
     set_seed(seed)
     try:
         model, info = model_class.from_pretrained(
@@ -190,12 +200,12 @@ def build_model(
         notes.append(
             f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
         )
-    old_head = _old_head(path, config, modality, revision, trust_remote_code) - head
-    left_out = _account_for_weights(path, model, info, head, old_head, allow_missing)
-    if left_out:
-        notes.append(f"Left out of the checkpoint: {left_out}.")
-    if modality == "text" and model.config.pad_token_id is None:
-        model.config.pad_token_id = model.config.eos_token_id
+    old_head = _old_head(saved, config, modality) - head
+    notes += _account_for_weights(path, model, info, head, old_head, allow_missing, saved)
+    if resizes:
+        notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
+    if modality == "text" and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = getattr(model.config, "eos_token_id", None)
     return BuiltModel(model, tuple(notes))
 
 
@@ -256,26 +266,23 @@ def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
         raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model")) from error
 
 
-def _labels_on_disk(path: str, revision: str | None, trust_remote_code: bool) -> tuple[str, ...]:
+def _config_on_disk(path: str, revision: str | None, trust_remote_code: bool) -> PreTrainedConfig | None:
+    """Read a checkpoint's config as it was saved; None for a timm name, whose config is timm's own."""
     try:
-        config = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
+        config: PreTrainedConfig = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS:
-        return ()
-    return tuple(config.id2label.values()) if config.id2label else ()
+        return None
+    return config
 
 
-def _old_head(
-    path: str, config: PreTrainedConfig, modality: Modality, revision: str | None, trust_remote_code: bool
-) -> set[str]:
+def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, modality: Modality) -> set[str]:
     """Name the weights of the checkpoint's head, where it or the model has another one than the architecture's."""
-    try:
-        old = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
-    except LOADING_ERRORS:
-        old = copy.deepcopy(config)
-        set_head(old, None)
-    if not is_given(old) and not is_given(config):
+    if saved is None:
+        saved = copy.deepcopy(config)
+        set_head(saved, None)
+    if not is_given(saved) and not is_given(config):
         return set()
-    return set(head_names(build_skeleton(old, modality)))
+    return set(head_names(build_skeleton(saved, modality)))
 
 
 def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Module]:
@@ -296,10 +303,26 @@ def _account_for_weights(
     head: set[str],
     old_head: set[str],
     allow_missing: Sequence[str],
-) -> str:
-    """Refuse a checkpoint with gaps. Returns what was left out of it because this model has no use for it."""
+    saved: PreTrainedConfig | None,
+) -> list[str]:
+    """Check that no weight is missing or left over but for what pretraining alone needs; return notes of that.
+
+    Args:
+        path: The checkpoint.
+        model: With its weights.
+        info: What transformers says of the loading.
+        head: Names of the new head's weights.
+        old_head: Names of those of a head of this package that the checkpoint has.
+        allow_missing: Regular expressions of names that may be missing or left over.
+        saved: The config in the checkpoint.
+
+    Raises:
+        InputError: If weights are missing, left over, or of another shape.
+    """
     is_allowed = _allowed(allow_missing, info).__contains__
     missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
+    new_norms = untrained_norms(model, saved, missing) if saved is not None else {}
+    missing = [name for name in missing if name not in new_norms]
     mismatched = [
         entry
         for entry in sorted(info["mismatched_keys"])
@@ -313,6 +336,9 @@ def _account_for_weights(
         if SPENT.search(name) or _is_old_head(name, prefix, info) or {name, f"{prefix}{name}"} & old_head
     ]
     foreign = [name for name in unexpected if name not in spent]
+    pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
+    foreign = [name for name in foreign if name not in pretrained]
+    spent = [name for name in spent if name not in pretrained]
     repair = "Name it in model.allow_missing if that is meant."
     problems = []
     if missing:
@@ -338,7 +364,16 @@ def _account_for_weights(
         )
     if problems:
         raise InputError(problems)
-    return _some(spent) if spent else ""
+    notes = []
+    for owner in dict.fromkeys(pretrained.values()):
+        names = [name for name, of in pretrained.items() if of == owner]
+        notes.append(f"Left out of the checkpoint, as only {owner} needs them: {_some(names)}.")
+    if spent:
+        notes.append(f"Left out of the checkpoint: {_some(spent)}.")
+    if new_norms:
+        owner = next(iter(new_norms.values()))
+        notes.append(f"New and without effect until trained, as {owner} has none: {_some(list(new_norms))}.")
+    return notes
 
 
 def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:

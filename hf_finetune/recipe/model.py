@@ -64,6 +64,10 @@ class ModelSpec(Part):
         description="Probability of skipping the last block for an example (stochastic depth), in a line from 0 at "
         "the first; null = the checkpoint's.",
     )
+    resize_embeddings: bool = Field(
+        default=False,
+        description="Whether tokens of the tokenizer that the model has no embedding of get a new one.",
+    )
     allow_missing: Patterns = Field(
         default=(),
         description="Regular expressions of weight names that the checkpoint may lack or have too many.",

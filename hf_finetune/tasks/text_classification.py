@@ -10,6 +10,8 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.data.text_augment import AugmentedTexts, text_noise
 from hf_finetune.data.texts import count_tokens, resolve_max_length, tokenize
+from hf_finetune.models.build import build_skeleton
+from hf_finetune.models.positions import position_limit
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs
 
@@ -28,7 +30,8 @@ class TextClassification:
         Raises:
             InputError: If the length is beyond the checkpoint's, or tokens are to be masked and there is no mask token.
         """
-        processor.model_max_length = resolve_max_length(processor, data.max_length)
+        positions = position_limit(build_skeleton(config, self.modality))
+        processor.model_max_length = resolve_max_length(processor, data.max_length, positions)
         processor.truncation_side = data.truncation_side
         text_noise(processor, data.augment.mask, data.augment.drop)
         if config.pad_token_id is None:

@@ -1,0 +1,39 @@
+"""Whether a model takes images of three channels, as they are read."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["check_channels", "image_channels"]
+
+RGB = 3
+
+
+def image_channels(config: PreTrainedConfig) -> int | None:
+    """Return the channels of the images that a model takes; None where its config does not say."""
+    timm_size = (getattr(config, "pretrained_cfg", None) or {}).get("input_size")
+    stated: list[Any] = [
+        (getattr(config, "model_args", None) or {}).get("in_chans"),
+        timm_size[0] if timm_size else None,
+        getattr(config, "num_channels", None),
+        getattr(getattr(config, "vision_config", None), "num_channels", None),
+    ]
+    return next((channels for channels in stated if isinstance(channels, int)), None)
+
+
+def check_channels(config: PreTrainedConfig, path: str) -> None:
+    """Check that a model takes images in RGB, which is what images are made here and by transformers' pipelines.
+
+    Raises:
+        InputError: If it takes another number of channels.
+    """
+    channels = image_channels(config)
+    if channels not in (None, RGB):
+        rule = "must be a model of images with 3 channels: every image is read as RGB, here and by pipeline()"
+        value = f"{path!r} with {channels} channel{'s' if channels != 1 else ''}"
+        repair = (
+            "Take a checkpoint of RGB images, or repeat or sum the weights of its first layer to 3 channels."
+        )
+        raise InputError(Problem("model.path", rule, value, repair))

@@ -1,0 +1,70 @@
+"""Whether a model has an embedding for each token of its tokenizer."""
+
+import logging
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["embedding_rows", "fit_vocabulary", "resize_vocabulary"]
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3
+
+
+def embedding_rows(config: PreTrainedConfig) -> int | None:
+    """Return the number of tokens that a model has embeddings of; None for one without such a table."""
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
+def fit_vocabulary(config: PreTrainedConfig, tokenizer: Any, path: str, *, resize: bool) -> None:
+    """Check that every token has an embedding, or write the number of embeddings that are needed into the config.
+
+    Args:
+        config: Of the model, changed in place if ``resize``. Its table never shrinks.
+        tokenizer: The checkpoint's, with the tokens that were added to it.
+        path: The checkpoint, for the message.
+        resize: Whether tokens without an embedding get a new one, see ``resize_vocabulary``.
+
+    Raises:
+        InputError: If tokens have no embedding, and get none.
+    """
+    rows, vocabulary = embedding_rows(config), tokenizer.get_vocab()
+    if rows is None:
+        return
+    without = sorted((index, token) for token, index in vocabulary.items() if index >= rows)
+    if not without:
+        return
+    if resize:
+        config.get_text_config().vocab_size = without[-1][0] + 1
+        return
+    names = ", ".join(repr(token) for _, token in without[:SHOWN])
+    more = f" and {len(without) - SHOWN:,} more" if len(without) > SHOWN else ""
+    rule = f"must have an embedding for each of the tokenizer's tokens; it has {rows:,}, and none for {names}{more}"
+    repair = (
+        "Set model.resize_embeddings: true, and train the embeddings, or take the checkpoint's own tokenizer."
+    )
+    raise InputError(Problem("model.path", rule, repr(path), repair))
+
+
+def resize_vocabulary(model: PreTrainedModel, rows: int) -> str:
+    """Give a model more embeddings of tokens, in place; return a note of it.
+
+    The new ones are drawn from the normal distribution of the old ones.
+
+    Source: ``PreTrainedModel.resize_token_embeddings`` with ``mean_resizing``; Hewitt 2021, Initializing New Word
+    Embeddings for Pretrained Language Models.
+
+    Args:
+        model: With the checkpoint's weights.
+        rows: Number of embeddings; not fewer than it has.
+    """
+    before = model.get_input_embeddings().weight.shape[0]
+    model.resize_token_embeddings(rows)
+    return (
+        f"{rows - before:,} embeddings are new (of {rows:,} tokens), drawn like the others; "
+        "they learn nothing in stages that freeze the embeddings."
+    )
