@@ -56,11 +56,10 @@ def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, to
     size = ready.recipe.data.image_size
     for batch in batches:
         weight = next((value for name, value in model.named_parameters() if name in trained), None)
-        required = weight is not None and weight.requires_grad
         try:
             with torch.set_grad_enabled(batch is batches[-1]):
                 logits = model.eval()(**batch).logits
-                if logits.requires_grad and required:
+                if logits.requires_grad and weight is not None and weight.requires_grad:
                     torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             path = repr(ready.recipe.model.path)
@@ -86,7 +85,7 @@ def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> M
 
 
 def _extremes(inputs: Inputs, ready: Ready) -> list[list[dict[str, Any]]]:
-    """Return examples that are tried with the first: the longest text of each split, or the largest and longest image."""
+    """Return examples that are tried with the first: of each split the longest text or extreme images."""
     splits = [
         ("train", ready.data.train, inputs.train),
         ("validation", ready.data.validation, inputs.validation),

@@ -35,6 +35,7 @@ from hf_finetune.models.masked import (
     build_masked_text_model,
     recount_statistics,
 )
+from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.plan.domain import PRETRAINING, is_aligned
 from hf_finetune.plan.groups import plan_groups
 from hf_finetune.plan.stages import StagePlan, steps_per_epoch
@@ -133,6 +134,7 @@ def prepare_pretraining(
             dropout=spec_of_model.dropout,
             seed=seed,
             trust_remote_code=ready.trust_remote_code,
+            rows=embedding_rows(ready.config),
         )
         plain: Callable[[], Iterator[Any]] = partial(iter, ())
     else:

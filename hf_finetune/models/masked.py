@@ -20,6 +20,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import unreadable
 from hf_finetune.models.head import head_names, timm_part
+from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 
 __all__ = [
     "MaskedImageModel",
@@ -111,6 +112,7 @@ def build_masked_text_model(
     dropout: float | None = None,
     seed: int = 0,
     trust_remote_code: bool = False,
+    rows: int | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load a checkpoint under the head that predicts tokens, and say what is new in it.
 
@@ -120,6 +122,7 @@ def build_masked_text_model(
         dropout: Probability that replaces the checkpoint's; None keeps it.
         seed: Of a new head's weights.
         trust_remote_code: Whether code that comes with the checkpoint may run.
+        rows: Embeddings of tokens that the model must have; None or fewer leave it as it is.
 
     Raises:
         InputError: If the architecture has no such model, or the weights cannot be read.
@@ -149,6 +152,8 @@ def build_masked_text_model(
     except LOADING_ERRORS as error:
         raise InputError(unreadable(path, error)) from error
     new = sorted(info["missing_keys"])
+    if (rows or 0) > (embedding_rows(config) or 0):
+        resize_vocabulary(model, rows or 0)
     if not new:
         return model, []
     more = f" and {len(new) - 2} more" if len(new) > 2 else ""

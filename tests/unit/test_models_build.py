@@ -178,7 +178,8 @@ def test_a_pretraining_head_is_left_out_and_says_so(tmp_path, tiny_model):
     change_weights(tmp_path, pretrained)
     assert build(tmp_path, NAMES).notes == (
         "A new head is made for 3 labels.",
-        "Left out of the checkpoint: cls.predictions.bias, cls.seq_relationship.weight.",
+        "Left out of the checkpoint, as only BertForPreTraining needs them: "
+        "cls.predictions.bias, cls.seq_relationship.weight.",
     )
 
 
