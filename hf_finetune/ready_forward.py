@@ -64,8 +64,10 @@ def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, to
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             path = repr(ready.recipe.model.path)
             place, value = ("data.image_size", str(size)) if size else ("model.path", path)
-            shape = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
-            repair = f"{_complaint(error)} It was given {shape}."
+            shapes = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
+            repair = _complaint(error) + (
+                f"; it was given {shapes}." if isinstance(error, IndexError) else ""
+            )
             raise InputError(Problem(place, "must suit the checkpoint", value, repair)) from error
 
 

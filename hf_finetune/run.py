@@ -10,11 +10,20 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
+from hf_finetune.evaluation.metrics import (
+    compute_metrics,
+    decide,
+    greater_is_better,
+    probabilities,
+    without_nan,
+)
+from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.models.compressing import compress, has_zeros
 from hf_finetune.models.pruning import zeros_of
@@ -340,6 +349,7 @@ def _judging(ready: Ready, best: str | None) -> Judging:
         score_tasks(ready) if ready.parts else _trainer_metrics(ready),
         best,
         best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
+        _keep_top if _reduces(ready) else None,
     )
 
 
@@ -430,16 +440,40 @@ def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
 
 
 def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
-    target, settings = ready.data.target, ready.metric_settings
-    wanted = [*ready.headline, *(s.best.metric for s in ready.recipe.stages if s.best and s.best.metric)]
-    names = [name for name in dict.fromkeys(wanted) if name != "loss"]
+    target, settings, names = ready.data.target, ready.metric_settings, _stage_metrics(ready)
+    reduces, classes = _reduces(ready), len(ready.data.label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
-        scores, labels = probabilities(logits, target), np.asarray(prediction.label_ids)
-        return compute_metrics(names, target, scores, labels, settings=settings)
+        scores: Scores = unpack_top(logits, classes) if reduces else probabilities(logits, target)
+        return compute_metrics(names, target, scores, np.asarray(prediction.label_ids), settings=settings)
 
     return compute
+
+
+def _stage_metrics(ready: Ready) -> list[str]:
+    """Return the metrics that stages compute besides the loss."""
+    wanted = [*ready.headline, *(s.best.metric for s in ready.recipe.stages if s.best and s.best.metric)]
+    return [name for name in dict.fromkeys(wanted) if name != "loss"]
+
+
+def _reduces(ready: Ready) -> bool:
+    """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
+    data = ready.data
+    return (
+        not ready.parts
+        and data.target == "single_label"
+        and data.validation is not None
+        and reduced(len(data.validation), len(data.label_names))
+        and not any(needs_all_scores(name, data.target) for name in _stage_metrics(ready))
+    )
+
+
+def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
+    scores, indices = probabilities(logits.float().cpu().numpy(), "single_label"), labels.cpu().numpy()
+    kept = keep_top(scores, indices, decide(scores, "single_label"))
+    return torch.as_tensor(pack_top(kept), device=logits.device)
 
 
 def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, resumes: bool) -> str:

@@ -22,6 +22,7 @@ from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.probe import Probe, linear_probe
 from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
 from hf_finetune.evaluation.unknown import is_known
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
 BASELINE_FOLDER = "baselines"
+MOST_PROBE_CELLS = 4_000_000
+"""Training examples times classes up to which a logistic regression on frozen features is fitted."""
 SURE = 1e-12
 """Least probability whose logarithm is taken for a logit."""
 
@@ -69,7 +72,8 @@ def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str
     _export(model, ready, folder)
     if ready.data.validation is None or ready.data.target == "regression":
         return {}
-    found = _evaluate(ready, folder, ready.data.validation)
+    held_out = _some_of(ready.data.validation, len(ready.data.label_names))
+    found = _evaluate(ready, folder, held_out, keep_all=True)
     content: dict[str, Any] = {}
     scores, calibration = _calibrated(model, ready, found)
     content["calibration"] = calibration
@@ -82,12 +86,23 @@ def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str
     return content
 
 
+def _some_of(validation: Any, classes: int) -> Any:
+    """Return so many validation examples, evenly spaced, that all their probabilities can be held at once."""
+    most = max(1, MOST_CELLS // classes)
+    if classes <= MANY_CLASSES or len(validation) <= most:
+        return validation
+    logger.info(f"Calibration is fitted on {most:,} of the {len(validation):,} validation examples.")
+    return validation.select(np.linspace(0, len(validation) - 1, most).astype(int).tolist())
+
+
 def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
     with replacing_folder(folder / "model") as partial:
         export_model(model, ready.processor, partial)
 
 
-def _evaluate(ready: Ready, folder: Path, dataset: Any, progress: Progress | None = None) -> EvaluationResult:
+def _evaluate(
+    ready: Ready, folder: Path, dataset: Any, progress: Progress | None = None, *, keep_all: bool = False
+) -> EvaluationResult:
     """Evaluate what was saved, as others will load it."""
     classifier = load_classifier(
         folder / "model",
@@ -96,7 +111,9 @@ def _evaluate(ready: Ready, folder: Path, dataset: Any, progress: Progress | Non
     )
     extra = [name for name in ready.headline if name != "loss"]
     costs = ready.recipe.evaluation.costs
-    return evaluate_model(classifier, dataset, metrics=extra, costs=costs, progress=progress)
+    return evaluate_model(
+        *(classifier, dataset), metrics=extra, costs=costs, keep_all=keep_all, progress=progress
+    )
 
 
 def _calibrated(
@@ -169,7 +186,8 @@ def evaluate_run(
     """
     if ready.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
-    found = _evaluate(ready, folder, ready.data.test, progress)
+    kept = ready.recipe.evaluation.probabilities
+    found = _evaluate(ready, folder, ready.data.test, progress, keep_all=kept == "all")
     training = training_slices(ready.data.train)
     slices = sliced(ready.data.test, training)
     write_predictions(
@@ -178,6 +196,7 @@ def evaluate_run(
         slices=slices,
         groups=found.groups,
         group_column=found.group_column,
+        probabilities=kept,
     )
     write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
     headline = [name for name in ready.headline if name != "loss"]
@@ -211,7 +230,7 @@ def evaluate_run(
 
 
 def _beside_baselines(
-    ready: Ready, found: EvaluationResult, baselines: Mapping[str, np.ndarray], folder: Path
+    ready: Ready, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
     """Score the baselines, test the model against each on the same examples, and keep their predictions.
 
@@ -234,6 +253,7 @@ def _beside_baselines(
             *(found.ids, found.labels, scores, found.target, found.label_names),
             groups=found.groups,
             group_column=found.group_column,
+            probabilities=ready.recipe.evaluation.probabilities,
         )
         content["baselines"][baseline] = without_nan(
             compute_metrics(headline, found.target, scores, found.labels, settings=found.settings)
@@ -244,7 +264,7 @@ def _beside_baselines(
     return content
 
 
-def _difference(name: str, found: EvaluationResult, baseline: np.ndarray, seed: int) -> dict[str, Any]:
+def _difference(name: str, found: EvaluationResult, baseline: Scores, seed: int) -> dict[str, Any]:
     difference = paired_difference(
         *(name, found.target, found.labels, baseline, found.scores),
         seed=seed,
@@ -278,7 +298,7 @@ def write_data(ready: Ready, folder: Path) -> None:
     write_hashes(folder / HASHES, data.hashes)
 
 
-def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:
+def _majority(ready: Ready, found: EvaluationResult) -> Scores:
     """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
     train = labels_of(ready.data.train, ready.data.target, len(ready.data.label_names))
     if ready.data.target == "single_label":
@@ -286,6 +306,8 @@ def _majority(ready: Ready, found: EvaluationResult) -> np.ndarray:
     else:
         known = is_known(train)
         answer = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    if isinstance(found.scores, TopScores):
+        return constant_scores(answer, found.labels)
     return np.broadcast_to(answer, found.scores.shape)
 
 
@@ -305,6 +327,13 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
     """
     most = ready.recipe.evaluation.linear_probe
     if most is None or len(ready.data.train) > most or ready.data.test is None:
+        return None
+    cells = len(ready.data.train) * len(ready.data.label_names)
+    if ready.data.target != "regression" and cells > MOST_PROBE_CELLS:
+        logger.info(
+            "There is no baseline on frozen features: a logistic regression of "
+            f"{len(ready.data.label_names):,} classes on {len(ready.data.train):,} examples would take too long."
+        )
         return None
     model, plain = load_pretrained(ready).model, without_augmentation(ready)
     recipe, data = plain.recipe, replace(ready.data, validation=ready.data.test, pool=None)

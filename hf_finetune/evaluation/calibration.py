@@ -9,8 +9,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from hf_finetune.data.labels import Target
-from hf_finetune.evaluation.metrics import probabilities
+from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.resampling import surprise
+from hf_finetune.evaluation.top_scores import Scores, confidences
 from hf_finetune.evaluation.unknown import is_known
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
@@ -39,7 +40,7 @@ class Bin:
     right: float | None
 
 
-def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> tuple[Bin, ...]:
+def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[Bin, ...]:
     """Sort answers into bins of equal width by their confidence.
 
     An answer is the likeliest class of an example, whose confidence is its probability; for multi-label data it is
@@ -55,7 +56,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> tup
         confidence = np.maximum(scores, 1 - scores)[known]
         right = ((scores >= 0.5) == (labels == 1))[known]
     else:
-        confidence, right = scores.max(axis=1), scores.argmax(axis=1) == labels
+        confidence, right = confidences(scores), decide(scores, "single_label") == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     made = []
@@ -74,7 +75,7 @@ def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> tup
     return tuple(made)
 
 
-def calibration_error(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(scores: Scores, labels: np.ndarray, bins: int = BINS) -> float:
     """Compute the expected calibration error (ECE): the mean gap of confidence and accuracy, weighted by count.
 
     Args:

@@ -16,8 +16,9 @@ from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
 from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metric
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
-from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric
+from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric, needs_all_scores
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
+from hf_finetune.evaluation.top_scores import TOP, TopScores
 from hf_finetune.evaluation.unknown import fill_unknown
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
@@ -118,6 +119,18 @@ def compare_runs(
     costs = next((judged.costs for judged in (first, *others) if judged.costs), {})
     settings = MetricSettings(first.predictions.label_names, costs)
     problems = [problem for name in names if (problem := _metric_problem(name, target, settings))]
+    for run, judged in zip(runs, (first, *others), strict=True):
+        if isinstance(judged.predictions.scores, TopScores):
+            problems += [
+                Problem(
+                    "--metric",
+                    f"must be computable from the {TOP} most probable classes that {run} holds",
+                    repr(name),
+                    "Run with evaluation.probabilities: all.",
+                )
+                for name in names
+                if needs_all_scores(name, target)
+            ]
     if problems:
         raise InputError(problems)
     return [
@@ -192,7 +205,7 @@ class _Judged:
         if mine.target != "regression":
             names = other.predictions.label_names
             columns = [mine.label_names.index(name) for name in names]
-            scores = scores[:, columns]
+            scores = scores.reordered(columns) if isinstance(scores, TopScores) else scores[:, columns]
             labels = labels[:, columns] if labels.ndim == 2 else np.argsort(columns)[labels]
             thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
         groups = tuple(mine.groups[row] for row in rows) if mine.groups is not None else None

@@ -13,11 +13,12 @@ from hf_finetune.data.images import to_rgb
 from hf_finetune.data.labels import Target
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
+from hf_finetune.evaluation.checkpoint import Classifier, logit_batches
 from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, labels_of, probabilities
-from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
+from hf_finetune.evaluation.registry import MetricSettings, needs_all_scores
+from hf_finetune.evaluation.top_scores import Scores, keep_top, reduced, stack_top
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
 
@@ -32,7 +33,7 @@ class EvaluationResult:
         metrics: A value for each metric that is defined for the target, then for each further one.
         ids: The name of each example.
         labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        scores: Probabilities [examples, classes], or predicted amounts [examples].
+        scores: Probabilities [examples, classes], the highest ones alone, or predicted amounts [examples].
         target: What the labels are.
         label_names: The classes in their order.
         seconds: Time of reading and predicting all examples.
@@ -48,7 +49,7 @@ class EvaluationResult:
     metrics: dict[str, float]
     ids: tuple[str, ...]
     labels: np.ndarray
-    scores: np.ndarray
+    scores: Scores
     target: Target
     label_names: tuple[str, ...]
     seconds: float
@@ -72,6 +73,7 @@ def evaluate_model(
     *,
     metrics: Sequence[str] = (),
     costs: CostTable | None = None,
+    keep_all: bool = False,
     progress: Progress | None = None,
 ) -> EvaluationResult:
     """Predict every example and compute every metric of the target that says something of so many classes.
@@ -82,6 +84,7 @@ def evaluate_model(
             model's classes.
         metrics: Further metrics: those that are computed on request, and those that ``evaluate.load`` finds.
         costs: ``evaluation.costs`` of the recipe; None for none.
+        keep_all: Whether to keep all probabilities, however many; else of more than 12 million the highest alone.
         progress: Called with the number of examples done.
 
     Raises:
@@ -92,14 +95,10 @@ def evaluate_model(
     usual = all_metrics(classifier.target, len(classifier.label_names), settings)
     names = tuple(dict.fromkeys([*usual, *metrics]))
     labels = labels_of(dataset, classifier.target, len(classifier.label_names))
+    needs_all = keep_all or any(needs_all_scores(name, classifier.target) for name in metrics)
     start = perf_counter()
-    logits = []
-    for row in compute_logits(classifier, model_examples(dataset)):
-        logits.append(row)
-        if progress is not None:
-            progress(len(logits))
+    scores = _predict(classifier, dataset, labels, needs_all=needs_all, progress=progress)
     seconds = perf_counter() - start
-    scores = probabilities(np.stack(logits), classifier.target)
     group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
         metrics=compute_metrics(names, classifier.target, scores, labels, classifier.thresholds, settings),
@@ -114,6 +113,31 @@ def evaluate_model(
         group_column=group_column,
         costs=settings.costs,
     )
+
+
+def _predict(
+    classifier: Classifier,
+    dataset: Dataset,
+    labels: np.ndarray,
+    *,
+    needs_all: bool,
+    progress: Progress | None,
+) -> Scores:
+    """Return the scores of all examples; of very many classes the highest probabilities alone, batch by batch."""
+    target, classes = classifier.target, len(classifier.label_names)
+    reduces = not needs_all and target == "single_label" and reduced(len(labels), classes)
+    parts: list[Scores] = []
+    done = 0
+    for logits in logit_batches(classifier, model_examples(dataset)):
+        scores: Scores = probabilities(logits, target)
+        if reduces:
+            scores = keep_top(scores, labels[done : done + len(logits)], decide(scores, target))
+        parts.append(scores)
+        for _ in range(len(logits)):
+            done += 1
+            if progress is not None:
+                progress(done)
+    return stack_top(parts) if reduces else np.concatenate(parts)
 
 
 def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:

@@ -24,8 +24,10 @@ from hf_finetune.evaluation.registry import (
     Metric,
     MetricSettings,
     find_metric,
+    needs_all_scores,
     split_class_metric,
 )
+from hf_finetune.evaluation.top_scores import Scores, TopScores
 from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.remote_code import FLAG
 
@@ -120,7 +122,7 @@ def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
     return softmax(values, axis=-1) if target == "single_label" else expit(values)
 
 
-def decide(scores: np.ndarray, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
+def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
     """Predict from scores: the likeliest class, zeros and ones, or the amounts.
 
     Args:
@@ -128,6 +130,8 @@ def decide(scores: np.ndarray, target: Target, thresholds: Sequence[float] | Non
         target: What the labels are.
         thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
     """
+    if isinstance(scores, TopScores):
+        return scores.decisions
     if target == "single_label":
         return scores.argmax(axis=-1)
     if target == "regression":
@@ -173,7 +177,7 @@ def label_array(
 def compute_metrics(
     names: Sequence[str],
     target: Target,
-    scores: np.ndarray,
+    scores: Scores,
     labels: np.ndarray,
     thresholds: Sequence[float] | None = None,
     settings: MetricSettings = NO_SETTINGS,
@@ -190,7 +194,7 @@ def compute_metrics(
 
     Returns:
         A value for each name; nan where the metric is undefined on these examples, such as ``roc_auc`` when
-        all are of one class.
+        all are of one class, or needs all probabilities where there are only the highest.
 
     Raises:
         InputError: If scores are not finite: then the training diverged.
@@ -200,15 +204,21 @@ def compute_metrics(
     decisions = decide(scores, target, thresholds)
     values = {}
     for name in names:
-        if metric := find_metric(name, settings):
+        if isinstance(scores, TopScores) and needs_all_scores(name, target):
+            values[name] = np.nan
+        elif metric := find_metric(name, settings):
             values[name] = float(metric.compute(labels, decisions, scores))
         else:
             values[name] = _compute_loaded(name, decisions, labels)
     return values
 
 
-def _checked(scores: np.ndarray, labels: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+def _checked(scores: Scores, labels: np.ndarray, target: Target) -> tuple[Any, np.ndarray]:
+    labels = np.asarray(labels)
+    if isinstance(scores, TopScores):
+        _check_finite(scores.values)
+        return scores, labels
+    scores = np.asarray(scores, dtype=np.float64)
     wanted = 1 if target == "regression" else 2
     if scores.ndim != wanted or len(scores) == 0:
         raise ValueError(
@@ -218,17 +228,21 @@ def _checked(scores: np.ndarray, labels: np.ndarray, target: Target) -> tuple[np
         raise ValueError(
             f"Labels of shape {labels.shape} do not fit {target} scores of shape {scores.shape}."
         )
-    broken = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-    if broken.any():
-        repair = "The training diverged: lower lr, or use speed.precision: fp32."
-        value = f"nan or infinity for {broken.sum()} of {len(scores)} examples"
-        raise InputError(Problem("The model's output", "must be finite numbers", value, repair))
+    _check_finite(scores)
     if target == "single_label":
         sums = scores.sum(axis=1, keepdims=True)
         if np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("Single-label scores must be probabilities that sum to 1 in each row.")
         scores = scores / sums
     return scores, labels
+
+
+def _check_finite(scores: np.ndarray) -> None:
+    broken = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    if broken.any():
+        repair = "The training diverged: lower lr, or use speed.precision: fp32."
+        value = f"nan or infinity for {broken.sum()} of {len(scores)} examples"
+        raise InputError(Problem("The model's output", "must be finite numbers", value, repair))
 
 
 def check_metric_names(

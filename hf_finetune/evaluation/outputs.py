@@ -14,7 +14,8 @@ from pyarrow import parquet
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
-from hf_finetune.evaluation.predictions import PROBABILITY
+from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
+from hf_finetune.evaluation.top_scores import MANY_CLASSES
 from hf_finetune.files import replacing
 
 __all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
@@ -36,7 +37,8 @@ def open_output(
     """Open a file for predictions. It is in its place, whole, when the block has ended well, and not before.
 
     The columns are id, prediction, score, a probability for each class and error; score is there for
-    single-label data only, and regression has neither score nor probabilities. A csv cell of several classes
+    single-label data only, and regression has neither score nor probabilities. Of more than 200 classes the 20 most
+    probable stand in top_classes and top_probabilities in place of a column for each. A csv cell of several values
     is a JSON list, and a csv text that a spreadsheet would compute has an apostrophe before it, see ``safe_cell``.
     A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
 
@@ -135,7 +137,10 @@ def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> 
     if target == "single_label":
         fields["score"] = pa.float64()
     if target != "regression":
-        fields |= {PROBABILITY + name: pa.float64() for name in label_names}
+        if len(label_names) > MANY_CLASSES:
+            fields |= {TOP_CLASSES: pa.list_(pa.string()), TOP_PROBABILITIES: pa.list_(pa.float64())}
+        else:
+            fields |= {PROBABILITY + name: pa.float64() for name in label_names}
     return fields | {"error": pa.string()}
 
 
@@ -147,6 +152,8 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "prediction": prediction.label,
         "score": prediction.score,
         "error": prediction.error,
+        TOP_CLASSES: list(prediction.scores),
+        TOP_PROBABILITIES: list(prediction.scores.values()),
         **{PROBABILITY + name: score for name, score in prediction.scores.items()},
     }
 
@@ -166,8 +173,11 @@ def _open_csv(path: Path, target: Target, label_names: Sequence[str], kept: Sequ
 
         def write(prediction: Prediction) -> None:
             row = _row(prediction)
-            if isinstance(prediction.label, list):
-                row["prediction"] = json.dumps(prediction.label, ensure_ascii=False)
+            for name, value in row.items():
+                if isinstance(value, list):
+                    row[name] = json.dumps(value, ensure_ascii=False)
+            if prediction.error is not None:
+                row[TOP_CLASSES] = row[TOP_PROBABILITIES] = None
             writer.writerow({name: safe_cell(value) for name, value in row.items()})
 
         yield write

@@ -18,6 +18,7 @@ from hf_finetune.evaluation.inputs import open_inputs
 from hf_finetune.evaluation.items import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.predictions import label_text
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, TOP
 
 __all__ = ["Prediction", "PredictionStream", "predict"]
 
@@ -35,7 +36,7 @@ class Prediction:
         label: The likeliest class, the classes of a probability from their threshold on (multi-label; 0.5 unless the
             model has others), or the amount (regression). None if there is an error.
         score: Probability of the likeliest class. None for other targets.
-        scores: Probability of each class. Empty for regression.
+        scores: Probability of each class, of more than 200 of the 20 most probable. Empty for regression.
         error: Why there is no prediction. None if there is one.
         row: The columns of the table that the example comes from, where they are kept.
     """
@@ -167,5 +168,11 @@ def _prediction(name: str, logits: np.ndarray, classifier: Classifier) -> Predic
     label = label_text(decide(scores, target, classifier.thresholds)[0], target, names)
     if target == "regression":
         return Prediction(name, label)
-    by_class = dict(zip(names, scores[0].tolist(), strict=True))
-    return Prediction(name, label, max(by_class.values()) if target == "single_label" else None, by_class)
+    likeliest = scores[0].argmax()
+    chosen: Sequence[int] = range(len(names))
+    if len(names) > MANY_CLASSES:
+        chosen = np.argsort(-scores[0], kind="stable")[:TOP].tolist()
+    by_class = {names[index]: float(scores[0, index]) for index in chosen}
+    return Prediction(
+        name, label, float(scores[0, likeliest]) if target == "single_label" else None, by_class
+    )

@@ -1,25 +1,40 @@
 """The predictions of a run as a Parquet file: what was said of each example, and how surely."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import compute
 
 from hf_finetune.data.labels import UNKNOWN, Target
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import decide, label_array
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.evaluation.unknown import has_unknown, is_known
 from hf_finetune.files import replacing
 
-__all__ = ["PROBABILITY", "Predictions", "label_text", "read_predictions", "write_predictions"]
+__all__ = [
+    "PROBABILITY",
+    "TOP_CLASSES",
+    "TOP_PROBABILITIES",
+    "Predictions",
+    "label_text",
+    "read_predictions",
+    "write_predictions",
+]
 
 PROBABILITY = "probability:"
 """What the name of a probability column begins with; the class name follows."""
+TOP_CLASSES, TOP_PROBABILITIES = "top_classes", "top_probabilities"
+LABEL_PROBABILITY, LABEL_RANK = "label_probability", "label_rank"
+CLASSES = "classes"
+"""Key of the metadata of a file without a column for each class: the classes in their order, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,7 @@ class Predictions:
     Attributes:
         ids: The name of each example.
         labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        scores: Probabilities [examples, classes], or predicted amounts [examples].
+        scores: Probabilities [examples, classes], the highest ones alone, or predicted amounts [examples].
         target: What the labels are.
         label_names: The classes in their order. ``("label",)`` for regression.
         groups: The group of each example, whose examples belong together; None if each is on its own.
@@ -38,7 +53,7 @@ class Predictions:
 
     ids: tuple[str, ...]
     labels: np.ndarray
-    scores: np.ndarray
+    scores: Scores
     target: Target
     label_names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
@@ -49,19 +64,24 @@ def write_predictions(
     path: Path,
     ids: Sequence[str],
     labels: np.ndarray,
-    scores: np.ndarray,
+    scores: Scores,
     target: Target,
     label_names: Sequence[str],
     thresholds: Sequence[float] | None = None,
     slices: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[str] | None = None,
     group_column: str | None = None,
+    probabilities: Literal["top", "all"] = "top",
 ) -> None:
     """Write predictions with the columns id, label, prediction, a probability for each class, any slices and groups.
 
     Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
     probability columns). A class ``soup`` has its probabilities in ``probability:soup``. Classes of which the labels do
     not say whether they hold stand in the column ``unknown``, if there are any.
+
+    Of more than 200 classes only the 20 most probable of each example are kept, unless ``probabilities`` is ``all``: in
+    ``top_classes`` and ``top_probabilities``, beside ``label_probability`` and ``label_rank`` of single-label data, of
+    which log loss and top-k accuracy are computed. The classes then stand in the file's metadata.
 
     Args:
         path: The file. Its folder must exist.
@@ -74,6 +94,7 @@ def write_predictions(
         slices: Of each column that the examples are judged by, the slice of each; in ``slice:NAME``.
         groups: The group of each example; None if each is on its own.
         group_column: The column of the data that holds the groups; they are in ``group:NAME``.
+        probabilities: Which to keep of more than 200 classes.
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
@@ -89,7 +110,14 @@ def write_predictions(
             [label_text(found, target, label_names) for found in decide(scores, target, thresholds)], kind
         ),
     }
-    if target != "regression":
+    kept = None
+    if isinstance(scores, TopScores):
+        kept = scores
+    elif target != "regression" and len(label_names) > MANY_CLASSES and probabilities == "top":
+        kept = keep_top(scores, labels, decide(scores, target, thresholds))
+    if kept is not None:
+        columns |= _top_columns(kept, label_names)
+    elif target != "regression":
         columns |= {
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
@@ -104,7 +132,28 @@ def write_predictions(
     if groups is not None:
         columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
     with replacing(Path(path)) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        table = pa.table(columns)
+        if kept is not None:
+            table = table.replace_schema_metadata({CLASSES: json.dumps(list(label_names))})
+        pq.write_table(table, temporary)
+
+
+def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.Array]:
+    examples, top = scores.indices.shape
+    ends = np.arange(0, examples * top + 1, top, dtype=np.int32)
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(scores.indices.ravel().astype(np.int32)), pa.array(list(label_names), pa.string())
+    ).cast(pa.string())
+    columns = {
+        TOP_CLASSES: pa.ListArray.from_arrays(ends, names),
+        TOP_PROBABILITIES: pa.ListArray.from_arrays(ends, pa.array(scores.values.ravel(), pa.float64())),
+    }
+    if scores.of_label is not None:
+        columns |= {
+            LABEL_PROBABILITY: pa.array(scores.of_label),
+            LABEL_RANK: pa.array(scores.ranks, pa.int32()),
+        }
+    return columns
 
 
 def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
@@ -112,7 +161,7 @@ def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | 
     if target == "single_label":
         return label_names[int(label)]
     if target == "multi_label":
-        return [name for name, holds in zip(label_names, label, strict=True) if holds == 1]
+        return [label_names[index] for index in np.flatnonzero(np.asarray(label) == 1).tolist()]
     return float(label)
 
 
@@ -146,7 +195,12 @@ def _predictions_of(table: pa.Table) -> Predictions:
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
-    scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
+    scores: Scores
+    if TOP_CLASSES in table.column_names:
+        names = tuple(json.loads(table.schema.metadata[CLASSES.encode()]))
+        scores = _top_scores_of(table, names, single=not pa.types.is_list(kind))
+    else:
+        scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
     if pa.types.is_list(kind):
         members = _indices(labels, names)
         unknown = _indices(table[UNKNOWN].to_pylist(), names) if UNKNOWN in table.column_names else None
@@ -155,6 +209,24 @@ def _predictions_of(table: pa.Table) -> Predictions:
     indices = {name: index for index, name in enumerate(names)}
     classes = np.asarray([indices[label] for label in labels], dtype=np.int64)
     return Predictions(ids, classes, scores, "single_label", names)
+
+
+def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> TopScores:
+    examples, order = table.num_rows, pa.array(list(names), pa.string())
+
+    def places(column: pa.ChunkedArray) -> np.ndarray:
+        found: np.ndarray = compute.index_in(column.combine_chunks(), value_set=order).to_numpy(
+            zero_copy_only=False
+        )
+        return found.astype(np.int64)
+
+    indices = places(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
+    values = compute.list_flatten(table[TOP_PROBABILITIES]).to_numpy().reshape(examples, -1)
+    if not single:
+        decisions = label_array(_indices(table["prediction"].to_pylist(), names), "multi_label", len(names))
+        return TopScores(len(names), indices, values, decisions)
+    of_label, ranks = table[LABEL_PROBABILITY].to_numpy(), table[LABEL_RANK].to_numpy().astype(np.int64)
+    return TopScores(len(names), indices, values, places(table["prediction"]), of_label, ranks)
 
 
 def _indices(rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[list[int]]:

@@ -13,12 +13,13 @@ from functools import partial
 from types import MappingProxyType
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn import metrics as sklearn_metrics
 
 from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.costs import CostTable, cost_matrix
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, TopScores, label_ranks
 from hf_finetune.evaluation.unknown import fill_unknown, is_known
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Metric",
     "MetricSettings",
     "find_metric",
+    "needs_all_scores",
     "split_class_metric",
     "top_k",
 ]
@@ -89,6 +91,9 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 _SHOWN_TOP = 5
 _TOP = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
 _SLOW_CLASSES = 1000
+_CELLS = 4_000_000
+"""Most numbers of a table that are held at once: 32 MB of float64."""
+_OF_ALL_SCORES = ("roc_auc", "mean_average_precision", "expected_cost_bayes")
 
 Compute = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -195,6 +200,16 @@ def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.nda
     )
 
 
+def needs_all_scores(name: str, target: Target) -> bool:
+    """Return whether a metric cannot be computed of the highest probabilities alone.
+
+    Args:
+        name: Of the metric.
+        target: What the labels are: of multi-label data the log loss too is of all classes.
+    """
+    return name in _OF_ALL_SCORES or (name == "log_loss" and target == "multi_label")
+
+
 def _counts(
     labels: np.ndarray, decisions: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,6 +238,9 @@ def _top_k_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarra
     classes = scores.shape[1]
     if classes <= k:
         return 1.0
+    if isinstance(scores, TopScores) or classes > MANY_CLASSES:
+        ranks = scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, labels)
+        return float(np.mean(ranks < k))
     if classes == 2:  # scikit-learn takes two columns for one score each
         return sklearn_metrics.accuracy_score(labels, decisions)
     return sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(classes))
@@ -275,6 +293,8 @@ def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> f
 
     A class that every example or none belongs to has no curve and is left out. nan if no class has one.
     """
+    if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
+        return _areas_by_rank(labels, scores)
     members = _members(labels, scores.shape[1])
     columns = zip(members.T, scores.T, is_known(members).T, strict=True)
     areas = [
@@ -285,11 +305,34 @@ def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> f
     return np.mean(areas) if areas else np.nan
 
 
+def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Compute what ``_roc_auc`` does by the ranks of each class's members, many classes at once.
+
+    Source: Mann & Whitney 1947; the area is the share of pairs of a member and another example in the right order.
+    """
+    areas = []
+    for classes in np.array_split(np.unique(labels), max(1, len(labels) * scores.shape[1] // _CELLS)):
+        members = labels[:, None] == classes
+        counts = members.sum(axis=0)
+        others = len(labels) - counts
+        sums = np.where(members, rankdata(scores[:, classes], axis=0), 0.0).sum(axis=0)
+        drawn = others > 0
+        areas.append((sums - counts * (counts + 1) / 2)[drawn] / (counts * others)[drawn])
+    every = np.concatenate(areas)
+    return float(every.mean()) if len(every) else np.nan
+
+
 def _log_loss(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
     """Mean cross-entropy in nats: per example, or for multi-label data per example and class."""
     if labels.ndim == 2:
         known = is_known(labels)
         return sklearn_metrics.log_loss(labels[known], scores[known], labels=[0, 1])
+    if isinstance(scores, TopScores) or scores.shape[1] > MANY_CLASSES:
+        of_label = (
+            scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]
+        )
+        least = np.finfo(np.float64).eps  # as scikit-learn
+        return float(-np.log(np.clip(of_label, least, 1 - least)).mean())
     return sklearn_metrics.log_loss(labels, scores, labels=np.arange(scores.shape[1]))
 
 
@@ -338,9 +381,7 @@ def _registry() -> Iterator[Metric]:
     top = partial(_top_k_accuracy, k=_SHOWN_TOP)
     yield Metric(f"top{_SHOWN_TOP}_accuracy", (one,), top, fewest_classes=_SHOWN_TOP + 1)
     yield Metric("roc_auc", (one, several), _roc_auc, most_classes=_SLOW_CLASSES)
-    yield Metric(
-        "mean_average_precision", (one, several), _mean_average_precision, most_classes=_SLOW_CLASSES
-    )
+    yield Metric("mean_average_precision", (one, several), _mean_average_precision, most_classes=MANY_CLASSES)
     yield Metric("log_loss", (one, several), _log_loss, greater_is_better=False)
     yield Metric("mae", (amount,), _mae, greater_is_better=False)
     yield Metric("rmse", (amount,), _rmse, greater_is_better=False)

@@ -17,9 +17,11 @@ from hf_finetune.evaluation.registry import (
     COST_METRICS,
     NO_SETTINGS,
     MetricSettings,
+    needs_all_scores,
     split_class_metric,
     top_k,
 )
+from hf_finetune.evaluation.top_scores import Scores, TopScores, label_ranks
 from hf_finetune.evaluation.unknown import fill_unknown, has_unknown, is_known
 
 __all__ = ["Statistic", "example_values", "is_fast", "is_fraction", "statistic", "surprise"]
@@ -51,7 +53,7 @@ def statistic(
     name: str,
     target: Target,
     labels: np.ndarray,
-    scores: np.ndarray,
+    scores: Scores,
     thresholds: Sequence[float] | None = None,
     settings: MetricSettings = NO_SETTINGS,
 ) -> Statistic:
@@ -69,7 +71,7 @@ def statistic(
         known = is_known(labels).sum(axis=1)
         return partial(_weighted_mean, surprise(labels, scores), known)
     given, (labels, decisions) = labels, fill_unknown(labels, decide(scores, target, thresholds))
-    if (values := _per_example(name, labels, decisions, scores, settings)) is not None:
+    if (values := _per_example(name, target, labels, decisions, scores, settings)) is not None:
         return partial(_mean, values, root=name == "rmse")
     score, label = split_class_metric(name)
     if label is not None:
@@ -99,7 +101,7 @@ def example_values(
     name: str,
     target: Target,
     labels: np.ndarray,
-    scores: np.ndarray,
+    scores: Scores,
     thresholds: Sequence[float] | None = None,
     settings: MetricSettings = NO_SETTINGS,
 ) -> np.ndarray | None:
@@ -116,7 +118,7 @@ def example_values(
     if name == "rmse" or (name == "log_loss" and has_unknown(labels)):
         return None
     labels, decisions = fill_unknown(labels, decide(scores, target, thresholds))
-    return _per_example(name, labels, decisions, scores, settings)
+    return _per_example(name, target, labels, decisions, scores, settings)
 
 
 Combine = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -187,7 +189,7 @@ def _one_by_one(
     name: str,
     target: Target,
     labels: np.ndarray,
-    scores: np.ndarray,
+    scores: Scores,
     thresholds: Sequence[float] | None,
     settings: MetricSettings,
     counts: np.ndarray,
@@ -210,9 +212,16 @@ def _split(name: str) -> tuple[str, str] | None:
 
 
 def _per_example(
-    name: str, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray, settings: MetricSettings
+    name: str,
+    target: Target,
+    labels: np.ndarray,
+    decisions: np.ndarray,
+    scores: Scores,
+    settings: MetricSettings,
 ) -> np.ndarray | None:
     """Return the values [examples] whose mean is the metric; None if it is no such mean."""
+    if isinstance(scores, TopScores) and needs_all_scores(name, target):
+        return np.full(len(labels), np.nan)
     if (k := top_k(name)) is not None:
         return _among_likeliest(labels, scores, k)
     if name in COST_METRICS:
@@ -223,18 +232,18 @@ def _per_example(
     return None if compute is None else compute(labels, decisions, scores)
 
 
-def _right(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _right(labels: np.ndarray, decisions: np.ndarray, scores: Scores) -> np.ndarray:
     same = labels == decisions
     return same.reshape(len(same), -1).all(axis=1).astype(np.float64)
 
 
-def _among_likeliest(labels: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+def _among_likeliest(labels: np.ndarray, scores: Scores, k: int) -> np.ndarray:
     """Return 1 where the class is among the k most probable; of equal ones the greater index counts (scikit-learn)."""
-    likeliest = np.argsort(scores, axis=1, kind="mergesort")[:, ::-1][:, :k]
-    return (likeliest == labels[:, None]).any(axis=1).astype(np.float64)
+    ranks = scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, labels)
+    return (ranks < k).astype(np.float64)
 
 
-def surprise(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def surprise(labels: np.ndarray, scores: Scores) -> np.ndarray:
     """Return the cross-entropy of each example, in nats; for multi-label data the mean over its known classes.
 
     Args:
@@ -245,7 +254,8 @@ def surprise(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         clipped, known = np.clip(scores, _LEAST, 1 - _LEAST), is_known(labels)
         each = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
         return np.where(known, each, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    return -np.log(np.clip(scores[np.arange(len(labels)), labels], _LEAST, 1.0))
+    of_label = scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]
+    return -np.log(np.clip(of_label, _LEAST, 1.0))
 
 
 _MEANS: dict[str, PerExample] = {

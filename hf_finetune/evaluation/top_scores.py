@@ -2,15 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["MANY_CLASSES", "TOP", "Scores", "TopScores", "confidences", "keep_top", "label_ranks"]
+__all__ = [
+    "MANY_CLASSES",
+    "MOST_CELLS",
+    "TOP",
+    "Scores",
+    "TopScores",
+    "confidences",
+    "constant_scores",
+    "keep_top",
+    "label_ranks",
+    "pack_top",
+    "reduced",
+    "stack_top",
+    "unpack_top",
+]
 
 MANY_CLASSES = 200
 """Classes above which tables hold the highest probabilities of an example only."""
 TOP = 20
 """How many those are."""
+MOST_CELLS = 12_000_000
+"""Probabilities of all examples and classes that are held at once; of more, each batch is reduced as it comes."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +47,8 @@ class TopScores:
     indices: np.ndarray
     values: np.ndarray
     decisions: np.ndarray
-    of_label: np.ndarray | None = None
-    ranks: np.ndarray | None = None
+    of_label: Any = None
+    ranks: Any = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -61,8 +78,13 @@ class TopScores:
         )
 
 
-Scores = np.ndarray | TopScores
-"""Probabilities [examples, classes], amounts [examples], or the highest probabilities."""
+Scores: TypeAlias = Any
+"""An array of probabilities [examples, classes] or amounts [examples]; or ``TopScores``."""
+
+
+def reduced(examples: int, classes: int) -> bool:
+    """Return whether so many probabilities are reduced to the highest as they come."""
+    return classes > MANY_CLASSES and examples * classes > MOST_CELLS
 
 
 def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top: int = TOP) -> TopScores:
@@ -75,19 +97,65 @@ def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top:
         top: How many to keep.
     """
     classes = scores.shape[1]
-    kept = min(top, classes)
-    # Of equal probabilities at the edge argpartition keeps any; the first of all is put right by the decision.
-    indices = np.argpartition(scores, classes - kept, axis=1)[:, classes - kept :] if kept < classes else None
-    indices = (
-        np.broadcast_to(np.arange(classes), scores.shape) if indices is None else np.sort(indices, axis=1)
-    )
+    if classes > top:
+        indices = np.sort(np.argpartition(scores, classes - top, axis=1)[:, classes - top :], axis=1)
+    else:
+        indices = np.broadcast_to(np.arange(classes), scores.shape)
     values = np.take_along_axis(scores, indices, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     indices, values = np.take_along_axis(indices, order, axis=1), np.take_along_axis(values, order, axis=1)
+    # argpartition keeps any of the classes that are equal at the edge
+    tied = np.flatnonzero(indices[:, 0] != scores.argmax(axis=1))
+    for row in tied:
+        indices[row] = np.argsort(-scores[row], kind="stable")[: indices.shape[1]]
     if labels.ndim == 2:
         return TopScores(classes, indices, values, decisions)
     of_label = scores[np.arange(len(labels)), labels]
     return TopScores(classes, indices, values, decisions, of_label, label_ranks(scores, labels))
+
+
+def stack_top(parts: Sequence[TopScores]) -> TopScores:
+    """Return the scores of several batches of single-label examples as one."""
+    return TopScores(
+        parts[0].classes,
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.decisions for part in parts]),
+        np.concatenate([part.of_label for part in parts if part.of_label is not None]),
+        np.concatenate([part.ranks for part in parts if part.ranks is not None]),
+    )
+
+
+def pack_top(scores: TopScores) -> np.ndarray:
+    """Return single-label scores as one array [examples, 2 top + 2] in float32, for what gathers arrays alone."""
+    columns = (scores.indices, scores.values, scores.of_label[:, None], scores.ranks[:, None])
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
+    """Return what ``pack_top`` was given, the probabilities in float32's precision."""
+    top = (packed.shape[1] - 2) // 2
+    indices = packed[:, :top].astype(np.int64)
+    values, of_label = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
+    return TopScores(classes, indices, values, indices[:, 0], of_label, packed[:, -1].astype(np.int64))
+
+
+def constant_scores(answer: np.ndarray, labels: np.ndarray) -> TopScores:
+    """Return the scores of one answer to all single-label examples.
+
+    Args:
+        answer: Probabilities [classes].
+        labels: Class indices [examples].
+    """
+    classes, places = np.unique(labels, return_inverse=True)
+    one = keep_top(
+        np.broadcast_to(answer, (1, len(answer))), np.zeros(1, dtype=np.int64), np.array([answer.argmax()])
+    )
+    ranks = np.array([label_ranks(answer[None], np.array([each]))[0] for each in classes])
+    rows = np.zeros(len(labels), dtype=np.int64)
+    return TopScores(
+        len(answer), one.indices[rows], one.values[rows], one.decisions[rows], answer[labels], ranks[places]
+    )
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -279,6 +279,11 @@ class EvaluationSpec(Part):
         description="Cost of each wrong decision (no unit), by true class and decision: {soup: {salad: 5, default: "
         "1}}; adds the metrics of expected cost; null = none.",
     )
+    probabilities: Literal["top", "all"] = Field(
+        default="top",
+        description="Which probabilities predictions.parquet keeps of more than 200 classes: top (20 of each "
+        "example, and the label's) or all.",
+    )
     linear_probe: Count | None = Field(
         default=10_000,
         description="Up to how many training examples a logistic regression on frozen features is fitted as a "

@@ -37,6 +37,8 @@ COLOURS = {
 
 NAMED = 30
 """Classes up to which a confusion matrix has their names and counts."""
+DRAWN = 500
+"""Classes up to which there is a matrix of all."""
 CELLS = 100
 """Cells across that can still be seen; of more classes, each is drawn larger than its place."""
 CONFUSED = 15
@@ -180,14 +182,16 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
         return Picture("reliability", "Reliability", about, _svg(figure))
 
 
-def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture:
-    """Draw how often each class is taken for each. Many classes are drawn without names.
+def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
+    """Draw how often each class is taken for each. Many classes are drawn without names, very many not at all.
 
     Args:
         labels: Class indices [examples].
         decisions: Class indices [examples].
         names: The classes in their order.
     """
+    if len(names) > DRAWN:
+        return None
     counts = _counted(labels, decisions, len(names))
     right = np.trace(counts) / max(1, counts.sum())
     about = (
@@ -206,26 +210,32 @@ def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
         decisions: Class indices [examples].
         names: The classes in their order.
     """
-    counts = _counted(labels, decisions, len(names))
-    wrong = counts - np.diag(np.diag(counts))
+    wrong = labels != decisions
     if len(names) <= NAMED or not wrong.any():
         return None
-    chosen = _often_together(wrong + wrong.T)
-    shown = np.ix_(chosen, chosen)
-    held = wrong[shown].sum()
-    figure = _matrix(counts[shown], _shares(counts)[shown], [names[index] for index in chosen])
+    chosen = _often_together(labels[wrong], decisions[wrong])
+    places = np.full(len(names), len(chosen))
+    places[chosen] = np.arange(len(chosen))
+    # a last row and column stand for all other classes
+    counts = _counted(places[labels], places[decisions], len(chosen) + 1)
+    shares, counts = _shares(counts)[:-1, :-1], counts[:-1, :-1]
+    held = counts.sum() - np.trace(counts)
+    figure = _matrix(counts, shares, [names[index] for index in chosen])
     among = f"{held:,} of the {wrong.sum():,} wrong answers are among these classes."
     about = f"{among} A row is a label, a column an answer."
     return Picture("confused-classes", f"The {len(chosen)} classes that are confused most", about, figure)
 
 
-def _often_together(counts: np.ndarray) -> list[int]:
-    """Choose the classes of the pairs that are confused most often, pair by pair."""
-    pairs = np.argwhere(np.triu(counts))
+def _often_together(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
+    """Choose the classes of the pairs that are confused most often, either way, pair by pair."""
+    together = np.sort(np.stack([labels, decisions], axis=1), axis=1)
+    pairs, counts = np.unique(together, axis=0, return_counts=True)
     chosen: set[int] = set()
-    for pair in pairs[np.argsort(-counts[tuple(pairs.T)], kind="stable")].tolist():
+    for pair in pairs[np.argsort(-counts, kind="stable")].tolist():
         if len(chosen.union(pair)) <= CONFUSED:
             chosen.update(pair)
+        if len(chosen) == CONFUSED:
+            break
     return sorted(chosen)
 
 

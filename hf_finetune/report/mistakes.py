@@ -12,6 +12,7 @@ from PIL import Image
 from hf_finetune.data.images import to_rgb
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions, label_text
+from hf_finetune.evaluation.top_scores import confidences
 from hf_finetune.evaluation.unknown import fill_unknown
 
 __all__ = ["describe_data", "find_mistakes"]
@@ -57,7 +58,7 @@ def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray,
     if predictions.target == "regression":
         return np.ones(len(labels), dtype=bool), np.abs(labels - scores)
     if predictions.target == "single_label":
-        return labels != decisions, scores.max(axis=1)
+        return labels != decisions, confidences(scores)
     labels, decisions = fill_unknown(labels, decisions)
     sure = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)
     return (labels != decisions).any(axis=1), sure.max(axis=1)

@@ -50,6 +50,8 @@ SMALL = 720
 """Pixels up to which a figure is enlarged."""
 LARGER, SMALLER = 1.3, 0.7
 """How much a figure is enlarged, and how far it may shrink before it is scrolled: its letters must stay readable."""
+ROWS = 200
+"""Classes up to which all stand in the table; of more, the weakest."""
 PHONE = 358
 """Pixels of a phone's width that are left for a figure."""
 
@@ -134,7 +136,8 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         baselines=baselines,
         domain=domain_sentence(record),
         stages=stage_rows(record),
-        classes=sorted(classes, key=lambda row: (not row.test, row.f1)),
+        classes=sorted(classes, key=lambda row: (not row.test, row.f1))[:ROWS],
+        class_count=len(classes),
         class_columns=_class_columns(classes, bool(thresholds)),
         thresholds=thresholds,
         confusions=confusion_rows(record.predictions),
@@ -168,7 +171,7 @@ def _contents(
         ("stages", "Stages", True),
         ("metrics", "Metrics", metrics),
         ("slices", "Slices", bool(record.metrics.get("slices"))),
-        ("confusion", "Confusions", "confusion-matrix" in figures),
+        ("confusion", "Confusions", bool({"confusion-matrix", "confused-classes"} & figures.keys())),
         ("classes", "Classes", classes),
         ("reliability", "Probabilities", "reliability" in figures),
         ("sizes", "Size", sizes),

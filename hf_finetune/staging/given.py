@@ -52,12 +52,15 @@ class Judging:
         compute_metrics: From an ``EvalPrediction``, beside the loss.
         best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
         greater_is_better: Which way that metric is better.
+        reduce: Makes of the logits [batch, classes] and labels of a batch the columns [batch, columns] that
+            ``compute_metrics`` takes, where the logits of all examples would be too many to hold; None holds them.
     """
 
     batch_size: int
     compute_metrics: Callable[[Any], dict[str, float]] = _no_metrics
     best_metric: str | None = None
     greater_is_better: bool = False
+    reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)

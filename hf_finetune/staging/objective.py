@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import EvalPrediction
 
 from hf_finetune.staging.aligning import Alignment, aligned_loss
 from hf_finetune.staging.callbacks import DivergedError
@@ -12,7 +13,7 @@ from hf_finetune.staging.distilling import Teacher, loss_with_teacher
 from hf_finetune.staging.regularizing import Regular
 from hf_finetune.staging.twice import loss_twice
 
-__all__ = ["finite_logits", "training_loss", "with_loss"]
+__all__ = ["finite_logits", "of_logits", "reduce_logits", "training_loss", "with_loss"]
 
 Loss = Callable[..., torch.Tensor]
 
@@ -55,18 +56,63 @@ def _logits(prediction: Any) -> np.ndarray:
 
 
 def with_loss(
-    compute_metrics: Callable[[Any], dict[str, float]], loss: Callable[..., torch.Tensor]
+    compute_metrics: Callable[[Any], dict[str, float]],
+    loss: Callable[..., torch.Tensor],
+    *,
+    reduced: bool = False,
 ) -> Callable[[Any], dict[str, float]]:
     """Add the loss over the whole split.
 
     transformers 5.23 takes the mean of the batches' means, in which several processes count some examples twice.
+
+    Args:
+        compute_metrics: From an ``EvalPrediction``.
+        loss: Gives the loss from outputs and labels.
+        reduced: Whether the predictions are what ``reduce_logits`` made of the logits.
     """
 
     def compute(prediction: Any) -> dict[str, float]:
-        logits = torch.as_tensor(_logits(prediction))
-        return {
-            **compute_metrics(prediction),
-            "loss": loss((logits,), torch.as_tensor(prediction.label_ids)).item(),
-        }
+        logits = _logits(prediction)
+        if reduced:
+            rest = EvalPrediction(predictions=logits[:, :-1], label_ids=prediction.label_ids)
+            return {**compute_metrics(rest), "loss": float(logits[:, -1].mean(dtype=np.float64))}
+        labels = torch.as_tensor(prediction.label_ids)
+        return {**compute_metrics(prediction), "loss": loss((torch.as_tensor(logits),), labels).item()}
+
+    return compute
+
+
+def reduce_logits(
+    reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None, loss: Callable[..., torch.Tensor]
+) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
+    """Return the Trainer's ``preprocess_logits_for_metrics``: the reduced logits and the loss of each example.
+
+    Args:
+        reduce: From ``Judging``; None leaves the logits as they are.
+        loss: Gives the loss from outputs and labels.
+    """
+    if reduce is None:
+        return None
+
+    def preprocess(logits: Any, labels: torch.Tensor) -> torch.Tensor:
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        losses = [loss((row[None],), label[None]) for row, label in zip(logits, labels, strict=True)]
+        return torch.cat([reduce(logits, labels), torch.stack(losses)[:, None].float()], dim=1)
+
+    return preprocess
+
+
+def of_logits(
+    compute_metrics: Callable[[Any], dict[str, float]],
+    preprocess: Callable[[Any, torch.Tensor], torch.Tensor] | None,
+) -> Callable[[Any], dict[str, float]]:
+    """Return metrics of whole logits where ``compute_metrics`` takes reduced ones."""
+    if preprocess is None:
+        return compute_metrics
+
+    def compute(prediction: Any) -> dict[str, float]:
+        logits, labels = (torch.as_tensor(each) for each in (prediction.predictions, prediction.label_ids))
+        reduced = preprocess(logits, labels).numpy()
+        return compute_metrics(EvalPrediction(predictions=reduced, label_ids=prediction.label_ids))
 
     return compute

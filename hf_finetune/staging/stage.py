@@ -41,7 +41,7 @@ from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.given import NOTHING, Beside, Judging, StageData
-from hf_finetune.staging.objective import training_loss, with_loss
+from hf_finetune.staging.objective import of_logits, reduce_logits, training_loss, with_loss
 from hf_finetune.staging.regularizing import Regular, regular_of
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.staging.sharing import SharedBuffers
@@ -147,8 +147,11 @@ def train_stage(
         resume=resume,
     )
     data = _behind(fast, data)
-    judging = replace(judging, compute_metrics=with_loss(judging.compute_metrics, loss))
+    preprocess = reduce_logits(judging.reduce, loss)
+    compute = with_loss(judging.compute_metrics, loss, reduced=preprocess is not None)
+    judging = replace(judging, compute_metrics=compute)
     if fitted_by(stage):
+        judging = replace(judging, compute_metrics=of_logits(compute, preprocess))
         return _fit(model, stage, planned, data, judging, fast, folder, seed, beside.balance)
     if fast.way.compile:
         # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
@@ -204,6 +207,7 @@ def train_stage(
         eval_dataset=data.validation,
         data_collator=data.collate,
         compute_metrics=judging.compute_metrics,
+        preprocess_logits_for_metrics=preprocess,
         callbacks=[
             *filter(None, [stopping, alignment]),
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
