@@ -16,12 +16,12 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
+__all__ = ["ARCHIVES", "FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
 
 _UNLABELLED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
 """Names of folders whose examples have no class, next to class folders."""
 
-_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,9 @@ def _no_labels(folder: Folder, plural: str) -> Problem:
         rule += ", or the file metadata.csv with their labels"
         repair = "Make a folder for each class, or add metadata.csv with the columns file_name and label."
     if pattern := _suggested(folder):
-        repair = f"If their names begin with the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
+        repair = (
+            f"If their names carry the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
+        )
     shown = quoted(path.name for path in folder.examples)
     return Problem(str(folder.path), rule, f"only files without labels: {shown}", repair)
 
@@ -269,11 +271,11 @@ def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]
         for folder in part.walk():
             hidden += folder.hidden
             if folder is root:
-                others += [path for path in folder.others if path.suffix.lower() in _ARCHIVES]
+                others += [path for path in folder.others if path.suffix.lower() in ARCHIVES]
             else:
                 others += [path for path in folder.others if not is_metadata(path)]
     if root not in parts:
-        others += [path for path in root.others if path.suffix.lower() in _ARCHIVES]
+        others += [path for path in root.others if path.suffix.lower() in ARCHIVES]
     notes = []
     if others:
         shown = quoted(sorted(_relative(path, root) for path in others))

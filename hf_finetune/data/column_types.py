@@ -111,7 +111,10 @@ def settle_numbers(
     settled = dict(splits)
     for name in names:
         columns = {
-            split: _column(splits[split], name) for split in of_text if name in splits[split].column_names
+            split: column
+            for split in of_text
+            if name in splits[split].column_names
+            and pa.types.is_string((column := _column(splits[split], name)).type)
         }
         others = [dataset.features[name] for split, dataset in splits.items()
                   if split not in of_text and name in dataset.column_names]  # fmt: skip

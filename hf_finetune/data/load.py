@@ -1,5 +1,6 @@
 """Read labelled data with ``datasets``, whatever form it is in, as one Dataset for each split."""
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from hf_finetune.data.saved import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -83,6 +84,7 @@ def load_source(
     location = locate(path, modality, Labelling(nested, pattern, labelled))
     files: Mapping[str, tuple[str, ...]] = {}
     tables: Mapping[str, SplitTable] = {}
+    untyped: set[str] = set()
     notes = list(location.notes)
     if location.kind != "hub" and (config is not None or revision is not None):
         notes.append(
@@ -92,18 +94,23 @@ def load_source(
         splits, ignored = _load_from_hub(path, config, revision)
     elif location.kind == "saved":
         splits, ignored = _load_saved(location)
+        notes += _unlisted_in_saved(location.root) if location.root is not None else []
     elif location.examples is not None and location.root is not None:
         if modality == "image":
             name = label.get("name") if isinstance(label, Mapping) else label
-            loaded = load_pictures(location.examples, PICTURE_SUFFIXES, label=name, metadata=metadata)
+            loaded = load_pictures(
+                location.examples, PICTURE_SUFFIXES, label=name, metadata=metadata, options=options
+            )
         else:
-            loaded = load_texts(location.examples, location.root)
+            loaded = load_texts(location.examples, location.root, options)
         splits, ignored, files = dict(loaded.splits), [], loaded.files
+        untyped = set(loaded.untyped)
         notes += loaded.notes
     else:
         tables = _load_files(location, options)
         splits, ignored = {split: table.dataset for split, table in tables.items()}, []
         notes += [note for table in tables.values() for note in table.notes]
+        untyped = {split for split, table in tables.items() if table.is_text}
     if ignored:
         notes.append(f"Splits that were not used: {quoted(ignored)}.")
     if not splits:
@@ -112,14 +119,7 @@ def load_source(
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
     column = (columns or {}).get("split", AUTO)
     divided = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
-    stating_no_types = {split for split, table in tables.items() if table.is_text}
-    if location.examples is not None:
-        stating_no_types = {
-            split
-            for split, beside in location.examples.metadata.items()
-            if any(table_format(file) in ("csv", "xlsx") for file in beside)
-        }
-    of_text = {new for new, old in divided.origins.items() if old in stating_no_types}
+    of_text = {new for new, old in divided.origins.items() if old in untyped}
     return Source(
         settle_numbers(divided.splits, of_text, values, options.decimal),
         location.root,
@@ -156,6 +156,24 @@ def _load_saved(location: Location) -> tuple[dict[str, Dataset], list[str]]:
     except (DatasetsError, OSError, ValueError) as error:
         raise unreadable(error, str(location.root), "must be readable as a saved dataset") from error
     return _known_splits({"train": loaded} if isinstance(loaded, Dataset) else loaded)
+
+
+def _unlisted_in_saved(root: Path) -> list[str]:
+    """Return a note on the Arrow files and datasets in a folder of ``save_to_disk`` that its lists do not name."""
+    splits = root / "dataset_dict.json"
+    names = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else [""]
+    listed = {splits.parent / name / "state.json" for name in names}
+    there = {*root.glob("*/state.json"), *root.glob("state.json")}
+    unlisted = [path.parent for path in there - listed]
+    for state in listed:
+        files = {entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
+        unlisted += [
+            path
+            for path in state.parent.glob("*.arrow")
+            if path.name not in files and not path.name.startswith(("cache-", "tmp"))  # of Dataset.map
+        ]
+    shown = quoted(sorted(path.relative_to(root).as_posix() for path in unlisted))
+    return [f"Parts of the saved dataset that it does not list were not read: {shown}."] if unlisted else []
 
 
 def _load_from_hub(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from hf_finetune.data.class_folders import FolderExamples, LabelledFile
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.text_files import open_text_file
 from hf_finetune.data.wording import MOST_SHOWN
 from hf_finetune.errors import InputError, Problem
 
@@ -26,11 +28,13 @@ class LoadedFolders:
     Attributes:
         splits: With the column ``image`` or ``text``, and ``label`` if files are labelled by their folders or names.
         files: The path of each text, from the root. Empty for pictures, which know their paths themselves.
+        untyped: The splits that have columns of files which do not state the types of their values.
         notes: What was left aside.
     """
 
     splits: Mapping[str, Dataset]
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    untyped: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -44,15 +48,21 @@ class _MetadataLabel:
 
 
 def load_pictures(
-    found: FolderExamples, suffixes: frozenset[str], *, label: str | None, metadata: bool
+    found: FolderExamples,
+    suffixes: frozenset[str],
+    *,
+    label: str | Sequence[str] | None,
+    metadata: bool,
+    options: TableOptions = NO_OPTIONS,
 ) -> LoadedFolders:
     """Make a row of each picture, in the order of their endings and paths; pictures are not read.
 
     Args:
         found: The pictures.
         suffixes: Endings of pictures, in lower case.
-        label: The column of the labels, which may be one of metadata files; None if it is not named.
+        label: The column or columns of the labels, which may be some of metadata files; None if it is not named.
         metadata: Whether the columns of metadata files are needed although folders or names are the labels.
+        options: How the text of metadata files is to be read.
 
     Raises:
         InputError: If metadata files that are needed cannot be used, or if they contradict the class folders.
@@ -60,9 +70,12 @@ def load_pictures(
     splits: dict[str, Dataset] = {}
     notes: list[str] = []
     beside: list[_MetadataLabel] = []
+    untyped = set()
     for split, files in found.files.items():
         needed = metadata or label is not None or split in found.listed
-        read = _read_if_needed(found.metadata[split], suffixes, needed)
+        read = _read_if_needed(found.metadata[split], suffixes, needed, options)
+        if read.is_text:
+            untyped.add(split)
         if split in found.listed:
             paths, left = metadata_examples(read, found.folders[split], [file.path for file in files])
             notes += left
@@ -72,32 +85,36 @@ def load_pictures(
         if needed:
             notes += read.notes
         dataset = _rows(files)
-        splits[split] = add_metadata(dataset, read, replaced=label) if needed else dataset
+        splits[split] = add_metadata(dataset, read, replaced=str(label)) if needed else dataset
     notes += _note_contradictions(beside, sum(map(len, found.files.values())))
-    return LoadedFolders(splits, {}, tuple(dict.fromkeys(notes)))
+    return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
 
 
-def load_texts(found: FolderExamples, root: Path) -> LoadedFolders:
+def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPTIONS) -> LoadedFolders:
     """Read each file as one text.
 
     Args:
         found: The files.
         root: The folder from which their paths are told.
+        options: Their encoding, if it is known.
 
     Raises:
-        InputError: If a file cannot be read as UTF-8.
+        InputError: If a file cannot be read.
     """
-    splits, names, problems = {}, {}, []
+    splits, names = {}, {}
+    problems: list[Problem] = []
+    encodings: dict[str, list[str]] = {}
     for split, files in found.files.items():
         texts: list[str] = []
         for file in files:
             try:
-                texts.append(file.path.read_text(encoding="utf-8-sig"))
-            except UnicodeDecodeError as error:
-                problem = Problem(str(file.path), "must be UTF-8", str(error), "Save it again as UTF-8.")
-                problems.append(problem)
+                with open_text_file(file.path, options) as (lines, encoding, _):
+                    texts.append(lines.read().replace("\r\n", "\n"))
+                encodings.setdefault(encoding, []).append(str(file.path))
             except OSError as error:
                 problems.append(Problem(str(file.path), "must be readable", str(error.strerror)))
+            except InputError as error:
+                problems += [replace(problem, place=str(file.path)) for problem in error.problems]
         if not problems:
             columns, features = _label_column(files)
             features = Features({"text": Value("string"), **features})
@@ -108,7 +125,12 @@ def load_texts(found: FolderExamples, root: Path) -> LoadedFolders:
         problems = [*problems[:MOST_SHOWN], more]
     if problems:
         raise InputError(problems)
-    return LoadedFolders(splits, names)
+    notes = [
+        f"{len(paths)} texts were read as {encoding}, for example {paths[0]!r}."
+        for encoding, paths in encodings.items()
+        if encoding not in ("utf-8", "utf-8-sig")
+    ]
+    return LoadedFolders(splits, names, notes=tuple(notes))
 
 
 def _rows(files: Sequence[LabelledFile]) -> Dataset:
@@ -128,9 +150,11 @@ def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], 
     return {"label": [index[label] for label in labels]}, {"label": ClassLabel(names=names)}
 
 
-def _read_if_needed(files: Sequence[Path], suffixes: frozenset[str], needed: bool) -> Metadata:
+def _read_if_needed(
+    files: Sequence[Path], suffixes: frozenset[str], needed: bool, options: TableOptions
+) -> Metadata:
     try:
-        return read_metadata(files, suffixes)
+        return read_metadata(files, suffixes, options)
     except InputError:
         if needed:
             raise

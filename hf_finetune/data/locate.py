@@ -7,11 +7,11 @@ from typing import Literal
 
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-from hf_finetune.data.class_folders import FolderExamples, Labelling, find_folder_examples
+from hf_finetune.data.class_folders import ARCHIVES, FolderExamples, Labelling, find_folder_examples
 from hf_finetune.data.folder_tree import Folder, saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.locate_files import names_split, split_files, usable_files
-from hf_finetune.data.metadata import METADATA
+from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import wrapped_folder
 from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
@@ -74,6 +74,8 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
 def _locate_file(file: Path) -> Location:
     if table_format(file) is None:
         known = "Known: csv, tsv, json, jsonl (also with .gz), parquet, xlsx."
+        if file.suffix.lower() in ARCHIVES:
+            known = "Unpack it, and give the folder."
         raise InputError(Problem("data.path", "must be a file of a known format", repr(str(file)), known))
     return Location("files", file.parent, {"train": (file,)})
 
@@ -94,7 +96,7 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
         plural = "pictures" if modality == "image" else "texts"
         found_files = find_folder_examples(tree, labelling, plural=plural, table_beside=bool(files))
         if found_files is not None:
-            others = [file.name for file in files if file.stem != METADATA]
+            others = [file.name for file in files if not is_metadata(file)]
             beside = (
                 f"Files beside the class folders were not read: {quoted(others)}. To read one instead of the "
                 f"folders, give its path.",

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from hf_finetune.data.picture_paths import PictureFinder, check_no_urls
 from hf_finetune.data.table_files import read_file
-from hf_finetune.data.table_options import table_format, table_stem
+from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -34,12 +34,14 @@ class Metadata:
         files: The files.
         rows: The columns of each picture, by its path.
         fields: The types that each column has, by its name, without the column of file names.
-        notes: How names of files were understood.
+        is_text: Whether a file does not state the types of its values, which are strings.
+        notes: How the files and the names in them were understood.
     """
 
     files: tuple[Path, ...] = ()
     rows: Mapping[Path, Mapping[str, Any]] = field(default_factory=dict)
     fields: Mapping[str, frozenset[pa.DataType]] = field(default_factory=dict)
+    is_text: bool = False
     notes: tuple[str, ...] = ()
 
     def row(self, path: Path) -> Mapping[str, Any]:
@@ -52,12 +54,15 @@ def is_metadata(path: Path) -> bool:
     return table_format(path) is not None and table_stem(path) == METADATA
 
 
-def read_metadata(files: Iterable[Path], suffixes: frozenset[str]) -> Metadata:
+def read_metadata(
+    files: Iterable[Path], suffixes: frozenset[str], options: TableOptions = NO_OPTIONS
+) -> Metadata:
     """Read metadata files; of a picture that several of them name, the last one counts for each column.
 
     Args:
         files: The files, whose pictures lie next to them or below.
         suffixes: Endings of pictures, in lower case.
+        options: How their text is to be read.
 
     Raises:
         InputError: If a file cannot be read, or names no files.
@@ -65,10 +70,13 @@ def read_metadata(files: Iterable[Path], suffixes: frozenset[str]) -> Metadata:
     rows: dict[Path, dict[str, Any]] = {}
     fields: dict[str, frozenset[pa.DataType]] = {}
     notes: list[str] = []
+    is_text = False
     files = tuple(dict.fromkeys(files))
     for file in files:
-        table, table_notes = _read(file)
-        notes += table_notes
+        read = _read(file, options)
+        table = read.table
+        is_text = is_text or read.is_text
+        notes += read.notes
         names = [None if name is None else str(name) for name in table[FILE].to_pylist()]
         check_no_urls(names, str(file))
         if None in names:
@@ -82,7 +90,7 @@ def read_metadata(files: Iterable[Path], suffixes: frozenset[str]) -> Metadata:
             fields[name] = fields.get(name, frozenset()) | {table.schema.field(name).type}
         for path, row in zip(paths, table.drop_columns([FILE]).to_pylist(), strict=True):
             rows.setdefault(_plain(path), {}).update(row)
-    return Metadata(files, rows, fields, tuple(notes))
+    return Metadata(files, rows, fields, is_text, tuple(notes))
 
 
 def add_metadata(pictures: Dataset, metadata: Metadata, replaced: str | None = None) -> Dataset:
@@ -151,19 +159,17 @@ def _common(kinds: Iterable[pa.DataType]) -> pa.DataType:
     return pa.float64() if numbers else pa.string()
 
 
-def _read(file: Path) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read a file, text as strings, and return its notes too."""
-    if table_format(file) != "parquet":
-        read = read_file(file)
-        table, notes = read.table, read.notes
-    else:
-        try:
-            table, notes = parquet.read_table(file), ()
-        except (OSError, pa.ArrowInvalid) as error:
-            first = next(iter(str(error).splitlines()), "")
-            raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
-    if FILE not in table.column_names:
-        found = ", ".join(map(repr, table.column_names))
+def _read(file: Path, options: TableOptions) -> FileTable:
+    try:
+        is_parquet = table_format(file) == "parquet"
+        read = FileTable(parquet.read_table(file), False) if is_parquet else read_file(file, options)
+    except (OSError, pa.ArrowInvalid) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise InputError(Problem(str(file), "must be readable as a table", first.rstrip("."))) from error
+    except InputError as error:
+        raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
+    if FILE not in read.table.column_names:
+        found = ", ".join(map(repr, read.table.column_names))
         rule = f"must have the column {FILE!r}, which says whose row it is"
         raise InputError(Problem(str(file), rule, found))
-    return table, notes
+    return read

@@ -10,9 +10,14 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["PictureFinder", "check_no_urls", "files_below"]
+__all__ = ["PictureFinder", "check_no_urls", "files_below", "is_url"]
 
 _URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:\w+/)", re.IGNORECASE)
+
+
+def is_url(value: str) -> bool:
+    """Return whether a path is a URL, such as ``https://...`` or ``data:image/png;base64,...``."""
+    return _URL.match(value) is not None
 
 
 def check_no_urls(values: Sequence[str | None], place: str) -> None:
@@ -22,7 +27,7 @@ def check_no_urls(values: Sequence[str | None], place: str) -> None:
         InputError: If one is.
     """
     urls = [
-        value if len(value) <= 100 else f"{value[:100]}..." for value in values if value and _URL.match(value)
+        value if len(value) <= 100 else f"{value[:100]}..." for value in values if value and is_url(value)
     ]
     if urls:
         repair = "Download the pictures first, and put the paths of the files in their place."

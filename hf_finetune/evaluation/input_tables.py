@@ -13,8 +13,10 @@ from datasets import load_dataset
 from pyarrow import parquet
 
 from hf_finetune.data.csv_files import open_rows
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
 from hf_finetune.data.json_files import is_lines, iterate_lines
+from hf_finetune.data.picture_paths import PictureFinder, is_url
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem
@@ -123,6 +125,7 @@ def _read_rows(
         kept: The columns that items carry; None for none.
     """
     row = -1
+    finder = PictureFinder(file.parent, PICTURE_SUFFIXES)
     try:
         for row, values in enumerate(rows):
             if isinstance(values, str):
@@ -130,7 +133,7 @@ def _read_rows(
                 continue
             name = _name_of(values.get(used["id"]), f"{file}:{row}")
             if image:
-                item = open_stored_image(name, values.get(used["image"]), file.parent)
+                item = _open_picture(name, values.get(used["image"]), finder)
             else:
                 item = open_text(
                     name, *(values.get(used[key]) for key in ("text", "text_pair") if key in used)
@@ -164,3 +167,14 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"bytes", "path"}:
         return value["path"]
     return None if isinstance(value, bytes) else value
+
+
+def _open_picture(name: str, value: Any, finder: PictureFinder) -> Item:
+    """Open what a table holds for an image, a path as training finds it."""
+    if isinstance(value, str) and is_url(value):
+        return Item(
+            name, error=f"The image is a URL ({value[:100]}); download it, and write the path of the file."
+        )
+    if isinstance(value, str) and value.strip():
+        value = str(finder.find(value))
+    return open_stored_image(name, value, finder.root)

@@ -1,6 +1,7 @@
 """Every bad input, by area."""
 
 import bad_checkpoints
+import bad_class_folders
 import bad_data
 import bad_domain
 import bad_folders
@@ -25,6 +26,7 @@ AREAS: dict[str, list[Case]] = {
     "Several tasks": bad_tasks.CASES,
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Tables": bad_tables.CASES,
+    "Folders and paths": bad_class_folders.CASES,
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,

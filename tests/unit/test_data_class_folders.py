@@ -8,6 +8,7 @@ import datasets
 import pytest
 
 from hf_finetune.data.load import load_source
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.errors import InputError
 
 PICTURE = bytes.fromhex(
@@ -133,7 +134,7 @@ def test_flat_splits_without_labels_are_no_classes(tmp_path, names):
 def test_names_that_carry_the_class_get_a_pattern_that_works(tmp_path, names, split):
     touch(tmp_path, *(split + name for name in names))
     said = refusal(tmp_path)
-    assert "If their names begin with the class, set data.columns.label: {from: name, pattern: '" in said
+    assert "If their names carry the class, set data.columns.label: {from: name, pattern: '" in said
     pattern = said.split("pattern: '")[1].rsplit("'}", 1)[0]
     labels = labels_of(images(tmp_path, columns={"label": {"from": "name", "pattern": pattern}}))
     assert sorted(Counter(labels.values()).values()) == [2, 2]
@@ -378,6 +379,10 @@ def test_every_text_that_cannot_be_read_is_named(tmp_path):
     said = refusal(tmp_path, "text").splitlines()
     assert said[0].startswith(f"{tmp_path}/neg/2.txt must be")
     assert said[1] == f"{tmp_path}/pos/2.txt must be readable. Got No such file or directory."
+    (tmp_path / "pos/2.txt").unlink()
+    source = texts(tmp_path, options=TableOptions(encoding="cp1252"))
+    assert source.splits["train"]["text"][1] == "café noir"
+    assert source.notes == (f"3 texts were read as cp1252, for example '{tmp_path}/neg/1.txt'.",)
 
 
 # --- Metadata files ------------------------------------------------------------------------------------------------
@@ -469,3 +474,33 @@ def test_metadata_that_names_the_class_folders_too_is_no_contradiction(tmp_path,
         write(tmp_path / batch / "metadata.csv", f"file_name,label\n0.png,{name}\n1.png,{name}\n")
     source = images(tmp_path)
     assert (Counter(labels_of(source).values()), source.notes) == ({"batch1": 2, "batch2": 2}, ())
+
+
+def test_metadata_is_read_as_other_tables_are(tmp_path):
+    touch(tmp_path, *(f"{split}/{index}.png" for split in ("train", "test") for index in range(4)))
+    for split in ("train", "test"):
+        rows = "".join(f"{index}.png;0{index % 2}\n" for index in range(4))
+        (tmp_path / split / "metadata.csv").write_text(f"\ufefffile_name;label\n{rows}", encoding="utf-16")
+    assert Counter(labels_of(images(tmp_path)).values()) == {"00": 4, "01": 4}
+
+
+def test_a_saved_dataset_with_more_than_it_lists(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]})
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path)
+    assert texts(tmp_path).notes == ()
+    rows.save_to_disk(tmp_path / "validation")
+    arrow = next((tmp_path / "train").glob("*.arrow"))
+    for name in ("data-00001-of-00002.arrow", "cache-1234.arrow"):
+        (tmp_path / "train" / name).write_bytes(arrow.read_bytes())
+    assert texts(tmp_path).notes == (
+        "Parts of the saved dataset that it does not list were not read: 'train/data-00001-of-00002.arrow', "
+        "'validation'.",
+    )
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz", "photos.rar"])
+def test_an_archive_has_to_be_unpacked(tmp_path, name):
+    touch(tmp_path, name)
+    assert refusal(tmp_path / name) == (
+        f"data.path must be a file of a known format. Got '{tmp_path / name}'. Unpack it, and give the folder."
+    )

@@ -56,6 +56,17 @@ def test_class_folders_and_a_table_of_paths_are_the_same_images(pictures, tmp_pa
     assert load(tmp_path / "classes" / "a", "image").fingerprint == by_class.fingerprint
 
 
+def test_a_folder_of_folders_needs_no_classes(pictures, tmp_path):
+    (tmp_path / "target" / "train").mkdir(parents=True)
+    pictures.rename(tmp_path / "target" / "train" / "batch")
+    for split in ("train", "test"):
+        (tmp_path / "target" / split).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "blue").save(tmp_path / "target" / split / "9.png")
+    found = load(tmp_path / "target", "image")
+    assert found.dataset["id"][:] == ["train/9.png", *(f"train/batch/{index}.png" for index in range(4))]
+    assert found.notes[-1].endswith("Its train split is taken.")
+
+
 def test_labels_are_not_read_and_may_be_missing(texts, tmp_path):
     found = load(texts)
     assert found.dataset["text"][:] == ["a film", "a plot", "no end"] and len(found) == 3

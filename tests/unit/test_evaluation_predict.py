@@ -132,6 +132,19 @@ def test_links_in_a_folder_are_followed_and_those_that_lead_nowhere_are_told(ima
     }  # fmt: skip
 
 
+def test_a_table_finds_pictures_however_it_writes_their_paths(images, photos):
+    (photos / "new.csv").write_text(
+        "id,image\n007,deep\\er\\c.webp\n008,a.jpg\n009,b\n010,https://x.example/1.png\n"
+    )
+    found = list(predict(images, [str(photos / "new.csv")]))
+    assert [(one.id, one.error is None) for one in found] == [
+        ("007", True), ("008", True), ("009", True), ("010", False),
+    ]  # fmt: skip
+    assert found[-1].error == (
+        "The image is a URL (https://x.example/1.png); download it, and write the path of the file."
+    )
+
+
 def test_missing_pictures_at_either_end_are_errors_in_their_places(images, photos):
     stream = predict(images, ["x.png", str(photos / "b.png"), "y.png", "z.png"])
     assert [prediction.error is None for prediction in stream] == [False, True, False, False]

@@ -1,0 +1,186 @@
+"""Bad inputs: folders of pictures, links, metadata files, and paths of pictures in tables."""
+
+from bad_input_case import Case
+from bad_input_steps import Step, copy, do, rows, write
+
+__all__ = ["CASES"]
+
+PATTERN = "\"data.columns.label={from: name, pattern: '^(soup)\\.'}\""
+
+
+def link(path: str, target: str) -> Step:
+    """Make a link."""
+    return lambda folder: (folder / path).symlink_to(target)
+
+
+def pictures(*names: str) -> Step:
+    """Write pictures, no two alike, below ``pictures``."""
+    sources = [f"photos/{kind}/{number}.png" for number in range(6) for kind in ("cake", "soup", "tea")]
+    return do(*(copy(source, f"pictures/{name}") for source, name in zip(sources, names, strict=False)))
+
+
+def unpack(path: str) -> Step:
+    """Write an archive."""
+    return write(path, b"PK\x05\x06" + bytes(18))
+
+
+CASES = [
+    Case(
+        "folders of splits whose pictures have no labels",
+        "run recipe.yaml data=./pictures",
+        (
+            "2 problems:\n"
+            "  ./pictures/test must hold its pictures in one folder per class, or the file "
+            "metadata.csv with their labels. Got only files without labels: '0.png'. Make a folder "
+            "for each class, or add metadata.csv with the columns file_name and label.\n"
+            "  ./pictures/train must hold its pictures in one folder per class, or the file "
+            "metadata.csv with their labels. Got only files without labels: '0.png', '1.png'. Make a "
+            "folder for each class, or add metadata.csv with the columns file_name and label."
+        ),
+        pictures("train/0.png", "train/1.png", "test/0.png"),
+    ),
+    Case(
+        "pictures whose class is in their names",
+        "run recipe.yaml data=./pictures",
+        (
+            "Problem:\n"
+            "  ./pictures must hold its pictures in one folder per class, or the file metadata.csv "
+            "with their labels. Got only files without labels: 'cake.0.png', 'cake.1.png', "
+            "'soup.0.png', 'soup.1.png'. If their names carry the class, set data.columns.label: "
+            "{from: name, pattern: '^(.+?)[._ -]*\\(?\\d+\\)?\\.\\w+$'}."
+        ),
+        pictures("cake.0.png", "soup.0.png", "cake.1.png", "soup.1.png"),
+    ),
+    Case(
+        "a pattern that does not match the name of every picture",
+        f"run recipe.yaml data=./pictures {PATTERN}",
+        (
+            "Problem:\n"
+            "  data.columns.label.pattern must match the name of every file. Got '^(soup)\\\\.', which "
+            "finds no label in 'cake.0.png'. Mend the pattern, or move these files elsewhere."
+        ),
+        pictures("cake.0.png", "soup.0.png"),
+    ),
+    Case(
+        "a split folder next to class folders",
+        "run recipe.yaml data=./pictures",
+        (
+            "Problem:\n"
+            "  ./pictures must hold folders of splits or folders of classes, not both. Got 'train', "
+            "which names a split, next to 'bus', 'car'. If 'train' is a class, give it another name; "
+            "if it is a split, move the other folders elsewhere."
+        ),
+        pictures("train/a/0.png", "train/b/1.png", "bus/2.png", "car/3.png"),
+    ),
+    Case(
+        "split folders in class folders",
+        "run recipe.yaml data=./pictures data.nested=join",
+        (
+            "2 problems:\n"
+            "  a must lie in the folder of its split, not the other way round. Got 'a/test', "
+            "'a/train'. Move them, for example to 'test/a'.\n"
+            "  b must lie in the folder of its split, not the other way round. Got 'b/test', "
+            "'b/train'. Move them, for example to 'test/b'."
+        ),
+        pictures("a/train/0.png", "a/test/1.png", "b/train/2.png", "b/test/3.png"),
+    ),
+    Case(
+        "a link to a folder that it lies in",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  ./photos/tea/again must not be a link to a folder that it lies in. Got a link to "
+            "'./photos'. Remove the link."
+        ),
+        link("photos/tea/again", ".."),
+    ),
+    Case(
+        "a class folder that is a link which leads nowhere",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  ./photos/bun must be a link to something that exists. Got a link to '../bun'. Mend the"
+            " link or remove it."
+        ),
+        link("photos/bun", "../bun"),
+    ),
+    Case(
+        "a metadata file without labels",
+        "run recipe.yaml data=./pictures",
+        (
+            "Problem:\n"
+            "  './pictures/metadata.csv' must have a column with the labels besides 'file_name'. Got "
+            "no other column."
+        ),
+        do(pictures("train/0.png", "test/0.png"), rows("pictures/metadata.csv", "file_name", "train/0.png")),
+    ),
+    Case(
+        "a metadata file that contradicts the class folders",
+        "run recipe.yaml data=./pictures",
+        (
+            "Problem:\n"
+            "  The data must say the same in its folders and in the column 'label' of its metadata "
+            "files. Got 3 differences: './pictures/part1/0.png' is 'a' there. Set data.columns.label:"
+            " label if the folders are no classes, else remove the column."
+        ),
+        do(
+            pictures("part1/0.png", "part1/1.png", "part2/0.png"),
+            rows(
+                "pictures/metadata.csv", "file_name,label", "part1/0.png,a", "part1/1.png,b", "part2/0.png,a"
+            ),
+        ),
+    ),
+    Case(
+        "URLs in the place of pictures",
+        "run recipe.yaml data=./urls.csv",
+        (
+            "Problem:\n"
+            "  data.columns.image must hold paths of files, not URLs. Got "
+            "'https://pictures.example/1.png', 'https://pictures.example/2.png'. Download the "
+            "pictures first, and put the paths of the files in their place."
+        ),
+        rows(
+            "urls.csv", "image,label", "https://pictures.example/1.png,a", "https://pictures.example/2.png,b"
+        ),
+    ),
+    Case(
+        "a name that two pictures have",
+        "run recipe.yaml data=./names.csv",
+        (
+            "Problem:\n"
+            "  '0.png' must stand for one picture. Got 'photos/cake/0.png', 'photos/soup/0.png', "
+            "'photos/tea/0.png'. Write the path from the table's folder, with its ending."
+        ),
+        rows("names.csv", "image,label", "cake/0.png,a", "0.png,b"),
+    ),
+    Case(
+        "paths that all lead nowhere",
+        "run recipe.yaml data=./names.csv",
+        (
+            "Problem:\n"
+            "  data.columns.image must hold the paths of pictures. Got 'D:\\\\cake\\\\0.png', "
+            "'D:\\\\tea\\\\0.png'. There are no such files, from '.'. Paths start from the folder of the "
+            "table."
+        ),
+        rows("names.csv", "image,label", "D:\\cake\\0.png,a", "D:\\tea\\0.png,b"),
+    ),
+    Case(
+        "an archive for data",
+        "run recipe.yaml data=./photos.zip",
+        (
+            "Problem:\n"
+            "  data.path must be a file of a known format. Got './photos.zip'. Unpack it, and give the folder."
+        ),
+        unpack("photos.zip"),
+    ),
+    Case(
+        "texts that are files, none of them in a class folder",
+        "run text.yaml data=./texts",
+        (
+            "Problem:\n"
+            "  data.path must hold class folders of .txt files, or csv, tsv, json, jsonl, parquet or "
+            "xlsx files, or a dataset saved by save_to_disk. Got './texts'."
+        ),
+        do(write("texts/1.txt", "a film"), write("texts/2.txt", "a plot")),
+    ),
+]
