@@ -9,7 +9,7 @@ from hf_finetune.data.labels import Target
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
-__all__ = ["Cells", "LabelValues", "Places", "read_places", "rows_where"]
+__all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]
 
 YES = ("1", "1.0", "true", "yes")
 NO = ("0", "0.0", "false", "no")
@@ -79,6 +79,14 @@ def read_places(
     if all(value in (0, 1) for value in flat):
         return _read_members(places, numbers, ids, requested)
     return _read_shares(places, numbers, ids, requested)
+
+
+def holds_places(values: Sequence[Any]) -> bool:
+    """Return whether a column holds zeros and ones, both of them, or nothing else than empty cells beside them."""
+    return {_number(value) if not isinstance(value, list | dict) else "" for value in values} - {None} == {
+        0,
+        1,
+    }
 
 
 def _number(value: Any) -> float | str | None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Image, List, Value
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.data.image_column import as_images
+from hf_finetune.data.label_places import holds_places
 from hf_finetune.data.labels import (
     TRAINING_LABEL,
     UNKNOWN,
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 _IMAGES_AT_ONCE = 16  # undecoded
+_ROWS_LOOKED_AT = 1000
+_COLUMNS_SHOWN = 20
 _THREADS = min(8, os.cpu_count() or 1)
 
 Result = TypeVar("Result")
@@ -136,7 +139,8 @@ def agree_on_columns(
     try:
         used, notes = find_columns(features, modality, _without_blanks(named, features), group)
     except InputError as error:
-        raise InputError([*error.problems, *source.header_doubts]) from error
+        found = [_with_class_columns(problem, ordered.values()) for problem in error.problems]
+        raise InputError([*found, *source.header_doubts]) from error
     needed = [name for name in (*used.inputs(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
     problems += _label_column_problems(source, used)
@@ -153,6 +157,20 @@ def agree_on_columns(
     if problems:
         raise InputError(problems)
     return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes
+
+
+def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:
+    """Add to the problem that no column looks like labels which columns look like one class each."""
+    if problem.place != "data.columns.label" or "no column" not in problem.rule:
+        return problem
+    dataset = next(iter(splits))
+    some = dataset.select(range(min(len(dataset), _ROWS_LOOKED_AT)))
+    names = [name for name in dataset.column_names if holds_places(some[name][:])]
+    if len(names) < 2:
+        return problem
+    shown = ", ".join(names[:_COLUMNS_SHOWN]) + (", ..." if len(names) > _COLUMNS_SHOWN else "")
+    repair = f"If each class has a column of its own, list them: columns: {{label: [{shown}]}}."
+    return replace(problem, repair=repair)
 
 
 def _without_blanks(named: Mapping[str, Any], features: Features) -> dict[str, Any]:

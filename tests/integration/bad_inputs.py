@@ -5,6 +5,7 @@ import bad_class_folders
 import bad_data
 import bad_domain
 import bad_folders
+import bad_labels
 import bad_models
 import bad_pictures
 import bad_recipes
@@ -27,6 +28,7 @@ AREAS: dict[str, list[Case]] = {
     "Data": [*bad_data.CASES, *bad_pictures.CASES],
     "Tables": bad_tables.CASES,
     "Folders and paths": bad_class_folders.CASES,
+    "Labels": bad_labels.CASES,
     "Another domain": bad_domain.CASES,
     "Checkpoints": bad_checkpoints.CASES,
     "Run directories, full disks, diverging training": bad_folders.CASES,

@@ -1,0 +1,143 @@
+"""Bad inputs: labels in another form than they are read in, contradictory settings, and weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bad_input_case import Case
+
+__all__ = ["CASES"]
+
+RUN = "run text.yaml --output-dir out data.path=./rows.csv "
+
+
+def rows(header: str, *cells: str) -> Callable[[Path], None]:
+    """Write a table of 24 texts whose further cells are taken in turn."""
+
+    def write(folder: Path) -> None:
+        lines = [
+            f"film {number} is {'very ' * (number % 4)}so,{cells[number % len(cells)]}"
+            for number in range(24)
+        ]
+        (folder / "rows.csv").write_text("\n".join([f"text,{header}", *lines, ""]), encoding="utf-8")
+
+    return write
+
+
+def one_class_in_validation(folder: Path) -> None:
+    """Give a validation split of one class."""
+    for split, labels in {"train": ("ham", "spam"), "validation": ("ham",), "test": ("ham", "spam")}.items():
+        lines = [f"{split} {number},{labels[number % len(labels)]}" for number in range(8)]
+        (folder / "d").mkdir(exist_ok=True)
+        (folder / "d" / f"{split}.csv").write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
+
+
+CASES = [
+    Case(
+        "cells that hold several labels, without a word in the recipe",
+        RUN,
+        (
+            "Problem:\n  The label column must say whether its cells hold several labels. Got 6 rows "
+            "hold ',', such as "
+            "'rude,spam', and 'rude' and 'spam' are labels by themselves. For several labels in a "
+            "cell write columns: "
+            '{label: {name: label, separator: ","}}; if such a cell is the name of one class, set '
+            "data.target: "
+            "single_label."
+        ),
+        rows("label", "rude", "spam", "ok", '"rude,spam"'),
+    ),
+    Case(
+        "several labels asked for, and cells without a separator in the recipe",
+        RUN + "data.target=multi_label",
+        (
+            "Problem:\n  The label column must hold several classes where data.target is "
+            "multi_label. Got texts, such as "
+            "'rude;spam'. Say what separates the classes of a cell: columns: {label: {name: label, "
+            'separator: ";"}}.'
+        ),
+        rows("label", "rude", "spam", "ok", "rude;spam"),
+    ),
+    Case(
+        "a column for each class, and none of them named",
+        RUN,
+        (
+            "Problem:\n  data.columns.label must be named, because no column looks like labels. Got "
+            "columns 'text', "
+            "'toxic', 'insult'. If each class has a column of its own, list them: columns: {label: "
+            "[toxic, insult]}."
+        ),
+        rows("toxic,insult", "0,0", "1,0", "0,1", "1,1"),
+    ),
+    Case(
+        "another value than 0 and 1 in the column of a class",
+        RUN + "data.columns.label=[toxic,insult]",
+        (
+            "Problem:\n  The labels must hold 0, 1 or a probability in the columns 'toxic', "
+            "'insult'. Got 'maybe' in "
+            "'train:3', 'train:7', 'train:11', 'train:15', 'train:19', 'train:23'. Write 0 or 1 (or no "
+            "and yes, false and true), leave a cell empty if it is not known."
+        ),
+        rows("toxic,insult", "0,0", "1,0", "0,1", "1,maybe"),
+    ),
+    Case(
+        "votes in the columns of the classes, which sum to more than 1",
+        RUN + "data.columns.label=[good,bad]",
+        (
+            "Problem:\n  The labels must be 0 or 1 for each class, or probabilities from 0 on that "
+            "sum to 1 in every row. "
+            "Got [3.0, 1.0] in 'train:0', 'train:1', 'train:2', 'train:3', 'train:4', 'train:5', "
+            "'train:6', 'train:7' and 16 more. Divide each row by its sum if the numbers are votes "
+            "or percentages."
+        ),
+        rows("good,bad", "3,1"),
+    ),
+    Case(
+        "lists of zeros and ones whose places have no names",
+        RUN,
+        (
+            "Problem:\n  The label column must have a name for each place of its lists. Got 3 "
+            "places, such as [0, 1, 1]. "
+            "Write columns: {label: {name: label, classes: [first, second, ...]}}, with 3 names in "
+            "the order of the "
+            "places."
+        ),
+        rows("label", '"[0, 1, 1]"', '"[1, 0, 0]"'),
+    ),
+    Case(
+        "a weight below 0",
+        RUN + "data.columns.weight=w",
+        (
+            "Problem:\n  data.columns.weight must name a column of numbers from 0 on. Got '-1' in "
+            "'w' for 'train:1', 'train:3', 'train:5', 'train:7', 'train:9', 'train:11', 'train:13', "
+            "'train:15' and 4 more. "
+            "0 leaves a row out of the loss."
+        ),
+        rows("label,w", "ham,1", "spam,-1"),
+    ),
+    Case(
+        "weights of amounts",
+        RUN + "data.columns.weight=w",
+        ("Problem:\n  data.columns.weight must be left out unless each example has one class. Got 'w'."),
+        rows("label,w", "0.5,1", "1.25,2", "3.5,1", "2.25,2"),
+    ),
+    Case(
+        "the leading metric undefined on a validation split of one class",
+        "run text.yaml --output-dir out data.path=./d metrics=[roc_auc]",
+        (
+            "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which no "
+            "prediction can give a "
+            "value: 8 examples, of the classes 'ham'. Name a metric that is defined there, or give "
+            "validation more "
+            "examples by data.split.validation; with best: null a stage keeps its last epoch."
+        ),
+        one_class_in_validation,
+    ),
+    Case(
+        "fields of a label column that do not go together",
+        "plan text.yaml 'data.columns.label={name: [a, b], separator: ;}'",
+        (
+            "Problem:\n  data.columns.label.separator must be left out unless the labels are in one "
+            "column. Got ';'."
+        ),
+    ),
+]
