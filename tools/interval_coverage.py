@@ -26,11 +26,11 @@ METRICS = ("accuracy", "f1_macro", "log_loss")
 HEADER = """\
 # Intervals of grouped examples
 
-Where `data.split.group` says that examples belong together, the 95 % intervals of `run`, `evaluate`, `compare`, of slices
-and of the report resample whole groups (cluster bootstrap, BCa, expanded as t intervals are). Simulated with {trials:,} draws for
-each row: groups of {members} examples of one class and of one difficulty, {classes} classes. *Coverage* is how often the
-interval held the metric of the population, with its own 95 % interval; an interval that ignores the groups is much too
-narrow. `python tools/interval_coverage.py` makes this page (seeded; it took {seconds:.0f} s).
+Where `data.split.group` says that examples belong together, the 95 % intervals of `run`, `evaluate`, `compare`, of
+slices and of the report resample whole groups (cluster bootstrap, BCa, expanded as t intervals are). Simulated with
+{trials:,} draws for each row: groups of {members} examples of one class and of one difficulty, {classes} classes.
+*Coverage* is how often the interval held the metric of the population, with its own 95 % interval; an interval that
+ignores the groups is much too narrow. `python tools/interval_coverage.py` makes this page (seeded; {seconds:.0f} s).
 
 | groups | metric | coverage, by groups | mean width | coverage, groups ignored | mean width |
 |---:|---|---:|---:|---:|---:|
