@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ROWS_AT_AN_END = 4
 """Rows of layer groups that are printed at either end of a long table."""
 
+_SPLITS = {"train": "training"}
+
 __all__ = [
     "grouping",
     "print_comparisons",
@@ -70,13 +72,15 @@ def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int
     """Print how many of the examples a run has trained on or chosen by; nothing if that is not known."""
     if seen is None:
         return
-    found = [f"{count:,} of {examples:,} examples were in the {name} split" for name, count in seen.items()]
+    counts = {_SPLITS.get(name, name): count for name, count in seen.items() if count}
     if not any(seen.get(name) for name in ("train", "validation")):
-        console.print("None of the examples was in the run's train or validation split.", markup=False)
+        console.print("None of the examples was in the training or validation split.", markup=False)
         return
-    told = "; ".join(line for line, count in zip(found, seen.values(), strict=True) if count)
-    learnt = ", so the metrics do not tell how good it is on new examples" if seen.get("train") else ""
-    console.print(f"Of the run's own data: {told}{learnt}.", markup=False)
+    (first, number), *others = counts.items()
+    parts = [f"{number:,} of {examples:,} examples were in the {first} split"]
+    parts += [f"{count:,} in the {name} split" for name, count in others]
+    learnt = ": the metrics do not tell how good the model is on new examples" if seen.get("train") else ""
+    console.print(f"{', '.join(parts)}{learnt}.", markup=False)
 
 
 def print_slices(console: Console, found: Mapping[str, Any]) -> None:
@@ -104,14 +108,17 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
         grouped = grouping(each.groups, each.group_column)
         console.print(f"{each.run} beside {first}, on {each.examples:,} test examples{grouped}", markup=False)
         table = Table(box=None)
-        for heading in ("", "first", "this", "difference", "95 % interval", "p", "verdict"):
-            table.add_column(heading, justify="left" if heading in ("", "verdict") else "right")
+        for heading in ("", "first", "this", "difference", "95 % interval", "p"):
+            table.add_column(heading, justify="left" if not heading else "right")
         for found in each.differences:
             ends = "-" if found.interval is None else f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
             chance = "-" if found.p_value is None else f"{found.p_value:.3f}"
             values = (f"{found.first:.4f}", f"{found.value:.4f}", f"{found.value - found.first:+.4f}")
-            table.add_row(found.metric, *values, ends, chance, found.verdict)
+            table.add_row(found.metric, *values, ends, chance)
         console.print(table)
+        for verdict in ("above", "below", "not distinguishable"):
+            if names := [found.metric for found in each.differences if found.verdict == verdict]:
+                console.print(f"{verdict.capitalize()}: {', '.join(names)}", markup=False)
         if each.mcnemar is not None:
             split = f"{each.mcnemar.only_first:,} right in the first only, {each.mcnemar.only_this:,} in this one only"
             console.print(f"McNemar's test: {split}; p {each.mcnemar.p_value:.3f}\n", markup=False)

@@ -55,8 +55,14 @@ def test_evaluate_says_which_examples_the_run_has_seen(pairs, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("\n".join(new) + "\n", encoding="utf-8")
     app(["evaluate", str(done.folder), "--data", str(tmp_path / "new.csv")], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "Of the run's own data: 1 of 2 examples were in the " in said
+    assert "1 of 2 examples were in the " in said and " split" in said
+    app(["evaluate", str(done.folder), "--data", str(folder / "rows.csv")], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"{train} of 40 examples were in the training split, {validation} in the validation split, {test} in the "
+        "test split: the metrics do not tell how good the model is on new examples."
+    ) in said
     (tmp_path / "new.csv").write_text("premise,hypothesis,label\nother,plot,bad\n", encoding="utf-8")
     app(["evaluate", str(done.folder), "--data", str(tmp_path / "new.csv")], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "None of the examples was in the run's train or validation split." in said
+    assert "None of the examples was in the training or validation split." in said

@@ -83,7 +83,7 @@ def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
     (better,) = compare_runs([bad, good], ["accuracy", "log_loss", "recall:soup"])
     assert [each.verdict for each in better.differences] == ["above", "below", "above"]
     app(["compare", str(good), str(bad)], standalone_mode=False)
-    assert "below" in capsys.readouterr().out
+    assert "Below: accuracy, f1_macro" in capsys.readouterr().out
 
 
 def test_few_examples_that_differ_do_not_decide():
