@@ -1,6 +1,7 @@
 """Examples that are files of their own: in folders named after their class, or flat with labels from elsewhere."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -111,7 +112,11 @@ def find_folder_examples(
     listed = set()
     for split, folder in splits.parts.items():
         metadata[split] = _metadata_of(folder, root)
-        if not classes:
+        if split != "train" and labelling.pattern is not None and not _any_matches(folder, labelling.pattern):
+            notes.append(
+                f"{folder.name}/ has no labels in its names, so the {split} split counts as missing."
+            )
+        elif not classes:
             files[split] = _label_by_name(folder, labelling)
         elif _is_listed(folder, at_root or _has_metadata(folder, plural)):
             files[split] = _label_by_name(folder, Labelling(needed=False))
@@ -164,6 +169,10 @@ def _label_by_name(folder: Folder, labelling: Labelling) -> tuple[LabelledFile, 
         return tuple(LabelledFile(path, None) for path in paths)
     labels = labels_from_names([path.name for path in paths], labelling.pattern)
     return tuple(map(LabelledFile, paths, labels))
+
+
+def _any_matches(folder: Folder, pattern: str) -> bool:
+    return any(re.search(pattern, path.name) for inner in folder.walk() for path in inner.examples)
 
 
 def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plural: str) -> _ClassFolders:

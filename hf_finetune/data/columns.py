@@ -10,9 +10,9 @@ from hf_finetune.data.label_form import LabelForm, read_form
 from hf_finetune.data.locate import Modality
 from hf_finetune.errors import InputError, Problem, nearest
 
-__all__ = ["Columns", "find_columns", "find_inputs", "pair_partners", "resolved_columns"]
+__all__ = ["IMAGE_NAMES", "Columns", "find_columns", "find_inputs", "pair_partners", "resolved_columns"]
 
-_IMAGE_NAMES = (
+IMAGE_NAMES = (
     "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
     "file_path", "filepath", "image_path", "image_file", "img_path",
 )  # fmt: skip
@@ -213,7 +213,7 @@ def _find_image(
     usable = [name for name in features if _is_image(features[name]) and name not in taken]
     candidates = [name for name in usable if isinstance(features[name], Image)]
     if not candidates:
-        candidates = [name for name in usable if name.lower() in _IMAGE_NAMES]
+        candidates = [name for name in usable if name.lower() in IMAGE_NAMES]
     if not candidates:
         candidates = [name for name in usable if not _is_string(features[name])]
     return _only_one("image", "images", candidates, features)

@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from hf_finetune.data.class_folders import Labelling
 from hf_finetune.data.column_types import settle_numbers
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.load_folders import load_pictures, load_texts
+from hf_finetune.data.load_folders import check_tables, load_pictures, load_texts
 from hf_finetune.data.locate import Location, Modality, locate
 from hf_finetune.data.saved import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
@@ -101,6 +101,7 @@ def load_source(
             loaded = load_pictures(
                 location.examples, PICTURE_SUFFIXES, label=name, metadata=metadata, options=options
             )
+            check_tables(location.examples, location.tables, PICTURE_SUFFIXES)
         else:
             loaded = load_texts(location.examples, location.root, options)
         splits, ignored, files = dict(loaded.splits), [], loaded.files

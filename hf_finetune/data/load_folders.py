@@ -6,19 +6,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image, Value
+from pyarrow import parquet
 
 from hf_finetune.data.class_folders import FolderExamples, LabelledFile
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.picture_paths import PictureFinder
+from hf_finetune.data.table_files import read_file
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
 from hf_finetune.data.wording import MOST_SHOWN
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["LoadedFolders", "load_pictures", "load_texts"]
+__all__ = ["LoadedFolders", "check_tables", "load_pictures", "load_texts"]
 
-_LABEL_COLUMNS = ("label", "labels", "class", "category")
+_LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
 """Columns of metadata files that may contradict the names of class folders."""
+_NAME_COLUMNS = ("image", "image_id", "file", "file_name", "filename", "path", "file_path", "filepath", "id")
+"""Columns of other tables that may list pictures."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
     if problems:
         raise InputError(problems)
     notes = [
-        f"{len(paths)} texts were read as {encoding}, for example {paths[0]!r}."
+        f"Texts read as {encoding}: {len(paths)}, for example {paths[0]!r}."
         for encoding, paths in encodings.items()
         if encoding not in ("utf-8", "utf-8-sig")
     ]
@@ -175,6 +181,50 @@ def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_Metad
     return found
 
 
+def _only_renames(labels: Sequence[_MetadataLabel]) -> bool:
+    """Return whether each class has another name in the file, its number, say."""
+    pairs = {(each.column, each.value, each.file.label) for each in labels}
+    return len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
+
+
+def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozenset[str]) -> None:
+    """Check that tables next to class folders do not give the pictures in them other labels.
+
+    Args:
+        found: The pictures.
+        tables: The tables, which are not read otherwise.
+        suffixes: Endings of pictures, in lower case.
+
+    Raises:
+        InputError: If a table lists at least half of the pictures, none of them with the label of its folder.
+    """
+    by_path = {file.path: file for files in found.files.values() for file in files}
+    for path in tables:
+        try:
+            table = read_file(path).table if table_format(path) != "parquet" else parquet.read_table(path)
+        except (InputError, OSError, pa.ArrowInvalid):
+            continue  # no table that could be used
+        names = [name for name in table.column_names if name.lower() in _NAME_COLUMNS]
+        columns = [name for name in table.column_names if name.lower() in _LABEL_COLUMNS]
+        if not names or not columns:
+            continue
+        finder = PictureFinder(path.parent, suffixes)
+        labels = [
+            _MetadataLabel(by_path[file], column, str(row[column]))
+            for row in table.select([names[0], *columns]).to_pylist()
+            if row[names[0]] is not None and (file := finder.find(str(row[names[0]]))) in by_path
+            for column in columns
+            if row[column] is not None
+        ]
+        differing = [each for each in labels if each.value != each.file.label]
+        if labels and len(differing) == len(labels) >= len(by_path) / 2 and not _only_renames(labels):
+            first = differing[0]
+            rule = f"must not give the pictures in class folders other labels, as its column {first.column!r} does"
+            shown = f"{first.value!r} for {first.file.path.name!r} in {first.file.label!r}"
+            repair = "If the folders are no classes, give the path of the table as data.path; else move it elsewhere."
+            raise InputError(Problem(str(path), rule, shown, repair))
+
+
 def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[str]:
     """Return a note if metadata files give pictures other labels than their folders.
 
@@ -186,9 +236,7 @@ def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[s
         InputError: If no picture has the label of its folder there: then folders are probably no classes.
     """
     differing = [each for each in labels if each.value != each.file.label]
-    pairs = {(each.column, each.value, each.file.label) for each in labels}
-    renamed = len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
-    if not differing or renamed:  # the numbers of the classes, say
+    if not differing or _only_renames(labels):
         return []
     first = differing[0]
     shown = f"{str(first.file.path)!r} is {first.value!r} there"

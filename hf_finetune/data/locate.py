@@ -37,6 +37,7 @@ class Location:
         parts: For each split, its data files, or the one folder that holds its class folders.
         notes: What was left aside.
         examples: The files in class folders; None for other kinds.
+        tables: Tables next to class folders, which are not read.
     """
 
     kind: Literal["class_folders", "files", "saved", "hub"]
@@ -44,6 +45,7 @@ class Location:
     parts: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     examples: FolderExamples | None = None
+    tables: tuple[Path, ...] = ()
 
 
 def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS) -> Location:
@@ -103,13 +105,16 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
             )
             parts = {split: (path,) for split, path in found_files.folders.items()}
             notes = (*found_files.notes, *(beside if others else ()))
-            return Location("class_folders", folder, parts, notes, found_files)
+            beside_classes = tuple(file for file in files if not is_metadata(file))
+            return Location("class_folders", folder, parts, notes, found_files, beside_classes)
     if files:
         chosen, left_aside = split_files(files)
         if useless:
             left_aside.append(
                 f"Files that hold no table were not read: {quoted(file.name for file in useless)}."
             )
+        if modality == "text" and (unread := _folders_of_texts(tree)):
+            left_aside.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
         return Location("files", folder, chosen, tuple(left_aside))
     if useless:  # the reader says what is wrong with them
         return Location("files", folder, {"train": tuple(useless[:1])})
@@ -132,13 +137,25 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
     if labelling.pattern is not None:
         return True
     named = {names_split(file) for file in files} - {None}
+    if named:
+        return "train" not in named and _has_train_folder(tree)
     # A single folder next to a table is what that table's path column points into.
-    beside = len(tree.folders) <= 1
-    return not beside and (not named or ("train" not in named and _has_train_folder(tree)))
+    return len(tree.folders) > 1
 
 
 def _has_train_folder(tree: Folder) -> bool:
-    return any(split_name(folder.name) == "train" and folder.holds_examples for folder in tree.folders)
+    """Return whether there is a folder of the training split that holds class folders."""
+    return any(
+        split_name(folder.name) == "train" and any(inner.holds_examples for inner in folder.folders)
+        for folder in tree.folders
+    )
+
+
+def _folders_of_texts(tree: Folder) -> list[str]:
+    try:
+        return [folder.name for folder in tree.folders if folder.examples]
+    except InputError:  # links that lead nowhere, in folders that are not read
+        return []
 
 
 def _is_data(file: Path) -> bool:

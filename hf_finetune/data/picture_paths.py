@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -92,7 +93,7 @@ class PictureFinder:
 
     def _fitting(self, value: str) -> list[Path]:
         """Return the pictures below the root whose path ends like a path, but for case and ending."""
-        parts = [part for part in PurePosixPath(os.path.normpath(value).casefold()).parts if part != "."]
+        parts = [part for part in PurePosixPath(_alike(os.path.normpath(value))).parts if part != "."]
         if not parts or ".." in parts or value.startswith("/"):
             return []
         found = [
@@ -111,8 +112,8 @@ class PictureFinder:
         """Pictures below the root, by their names in lower case, with and without the ending."""
         found: dict[str, list[tuple[PurePosixPath, Path]]] = {}
         for path in files_below(self.root, lambda path: path.suffix.lower() in self.suffixes):
-            relative = PurePosixPath(path.relative_to(self.root).as_posix().casefold())
-            for key in {path.name.casefold(), path.stem.casefold()}:
+            relative = PurePosixPath(_alike(path.relative_to(self.root).as_posix()))
+            for key in {_alike(path.name), _alike(path.stem)}:
                 found.setdefault(key, []).append((relative, path))
         return found
 
@@ -141,6 +142,11 @@ def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]
 def _at_home(value: str) -> Path:
     """Replace ``~/`` only: ``~1.png`` is the name of a file."""
     return Path(value).expanduser() if value.startswith("~/") else Path(value)
+
+
+def _alike(path: str) -> str:
+    """Return a path as it is compared: in one case and one Unicode form, for systems write them differently."""
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def _exists(path: Path) -> bool:

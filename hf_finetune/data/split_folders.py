@@ -1,7 +1,7 @@
 """Folders named after splits: which of the folders below a root are splits, and which are classes of that name."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_finetune.data.folder_tree import Folder
@@ -83,7 +83,8 @@ def find_split_folders(
                 for folder in unlabelled
             ]
             splits = {folder: split for folder, split in splits.items() if folder not in unlabelled}
-    return _collect(splits, others, notes)
+    found = _collect(splits, others, notes)
+    return _unwrapped(found) if classes else found
 
 
 def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
@@ -96,6 +97,23 @@ def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
     both_named = {"train"} < {*whole.values()} - {None}
     names = words if by_words and not both_named else whole
     return {folder: split for folder, split in names.items() if split is not None}
+
+
+def _unwrapped(found: SplitFolders) -> SplitFolders:
+    """Go into the one folder that holds all class folders of a split, if each split has such a folder."""
+    inner = {
+        split: [below for below in folder.folders if below.holds_examples]
+        for split, folder in found.parts.items()
+        if not folder.examples
+    }
+    if inner.keys() < found.parts.keys() or not all(
+        len(below) == 1 and _has_folders(below[0]) and not below[0].examples for below in inner.values()
+    ):
+        return found
+    parts = {split: below[0] for split, below in inner.items()}
+    shown = quoted(f"{found.parts[split].name}/{folder.name}" for split, folder in parts.items())
+    note = f"The class folders lie in {shown}, the only folders of their splits."
+    return replace(found, parts=parts, notes=(*found.notes, note))
 
 
 def _has_folders(folder: Folder) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from datasets import Dataset, Features, Image, List, Value
 
 from hf_finetune.data.column_types import guess_features
-from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.columns import IMAGE_NAMES, Columns, find_columns
 from hf_finetune.data.image_column import as_images
 from hf_finetune.data.label_places import holds_places
 from hf_finetune.data.labels import (
@@ -136,6 +136,12 @@ def agree_on_columns(
         raise InputError([Problem(f"The {split} split", "must hold at least one example") for split in empty])
     ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
     features = guess_features(ordered, source.of_text)
+    for name, feature in next(iter(ordered.values())).features.items():
+        # The names of pictures may be numbers, as 17 for 17.png; so may texts, if the recipe says that they are texts.
+        if name in (named.get(key) for key in ("image", "text", "text_pair")) or (
+            modality == "image" and name.lower() in IMAGE_NAMES
+        ):
+            features[name] = feature
     try:
         used, notes = find_columns(features, modality, _without_blanks(named, features), group)
     except InputError as error:

@@ -156,6 +156,13 @@ def test_files_whose_names_do_not_match_the_pattern_are_named(tmp_path):
     assert source.notes == ("Folders that name no split were not read: 'other'.",)
 
 
+def test_a_split_without_labels_in_its_names_counts_as_missing(tmp_path):
+    touch(tmp_path, "train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg", "test1/2.jpg")
+    source = images(tmp_path, columns={"label": {"from": "name", "pattern": r"^(cat|dog)\."}})
+    assert list(source.splits) == ["train"]
+    assert source.notes[-1] == "test1/ has no labels in its names, so the test split counts as missing."
+
+
 # --- Links ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +277,27 @@ def test_the_folder_that_an_archive_was_unpacked_to(tmp_path, wrap):
     assert source.notes[0].endswith("the only folder with any.")
 
 
+@pytest.mark.parametrize(("train", "test"), [("train/train", "test/test"), ("seg_train/seg_train", "seg_test/seg_test"),
+                                             ("train/images", "val/images")])  # fmt: skip
+def test_wrapped_splits(tmp_path, train, test):
+    touch(tmp_path, *(f"{split}/{name}/1.png" for split in (train, test) for name in "ab"))
+    source = images(tmp_path)
+    assert Counter(labels_of(source).values()) == {"a": 2, "b": 2}
+    assert source.notes[-1].startswith("The class folders lie in '")
+    touch(tmp_path, f"{test.split('/')[0]}/other/2.png")
+    assert "must hold its pictures itself, not in folders below" in refusal(tmp_path)
+
+
+def test_a_table_of_another_split_next_to_folders_of_the_training_split(tmp_path):
+    touch(tmp_path, "train/a/1.png", "train/b/1.png")
+    write(tmp_path / "test.csv", "image,label\n1.png,a\n")
+    source = images(tmp_path)
+    assert Counter(labels_of(source).values()) == {"a": 1, "b": 1}
+    assert source.notes == (
+        "Files beside the class folders were not read: 'test.csv'. To read one instead of the folders, give its path.",
+    )
+
+
 def test_a_wrapped_table_and_a_wrapped_saved_dataset(tmp_path):
     (tmp_path / "table/reviews").mkdir(parents=True)
     (tmp_path / "table/reviews/train.csv").write_text("text,label\na,1\nb,2\n")
@@ -382,7 +410,7 @@ def test_every_text_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "pos/2.txt").unlink()
     source = texts(tmp_path, options=TableOptions(encoding="cp1252"))
     assert source.splits["train"]["text"][1] == "café noir"
-    assert source.notes == (f"3 texts were read as cp1252, for example '{tmp_path}/neg/1.txt'.",)
+    assert source.notes == (f"Texts read as cp1252: 3, for example '{tmp_path}/neg/1.txt'.",)
 
 
 # --- Metadata files ------------------------------------------------------------------------------------------------
@@ -504,3 +532,26 @@ def test_an_archive_has_to_be_unpacked(tmp_path, name):
     assert refusal(tmp_path / name) == (
         f"data.path must be a file of a known format. Got '{tmp_path / name}'. Unpack it, and give the folder."
     )
+
+
+@pytest.mark.parametrize(("labels", "refused"), [("xyxy", True), ("aabb", False), ("0011", False), ("xbya", True),
+                                                ("axyb", False)])  # fmt: skip
+def test_a_table_next_to_class_folders_that_has_other_labels(tmp_path, labels, refused):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    write(
+        tmp_path / "index.csv", "id,label\n" + "".join(f"{k + 1},{label}\n" for k, label in enumerate(labels))
+    )
+    if refused:
+        assert refusal(tmp_path) == (
+            f"{tmp_path}/index.csv must not give the pictures in class folders other labels, as its column 'label' "
+            "does. Got 'x' for '1.png' in 'a'. If the folders are no classes, give the path of the table as "
+            "data.path; else move it elsewhere."
+        )
+    else:
+        assert Counter(labels_of(images(tmp_path)).values()) == {"a": 2, "b": 2}
+
+
+def test_folders_of_texts_next_to_a_table_are_spoken_of(tmp_path):
+    touch(tmp_path, "a/1.txt", "b/2.txt")
+    write(tmp_path / "train.csv", "text,label\nx,1\ny,2\n")
+    assert texts(tmp_path).notes == ("Folders of texts next to the tables were not read: 'a', 'b'.",)

@@ -45,6 +45,7 @@ def photos(tmp_path):
         ("train/dog/2.jpg", "train/dog/2.JPG"),
         ("Train/Dog/2.jpg", "train/dog/2.JPG"),
         ("train/two words/é", "train/two words/é.png"),
+        ("train/two words/e\u0301.png", "train/two words/é.png"),
         ("abc123", "old/abc123.jpg"),
         ("ABC123.JPG", "old/abc123.jpg"),
         ("cat/1", "train/cat/1.jpg"),
@@ -103,6 +104,15 @@ def test_a_competition_with_ids_in_the_folders_of_its_splits(tmp_path):
     assert data.test["id"][:] == [f"test/t{index}.jpg" for index in range(5)]
     assert "Paths of 5 pictures were completed, for example 't0' to 'train/t0.jpg'." in data.notes
     assert "Pictures that no row lists were not read, 2 of 12: 'test/t5.jpg', 'train/t5.jpg'." in data.notes
+
+
+@pytest.mark.parametrize(("column", "columns"), [("file", {}), ("id", {"image": "id"})])
+def test_names_of_pictures_may_be_numbers(tmp_path, column, columns):
+    for name in ("07", "17", "18", "19"):
+        picture(tmp_path / "train" / f"{name}.png")
+    table(tmp_path / "labels.csv", {"07": "a", "17": "b", "18": "a", "19": "b"}, column)
+    data = prepare_data(str(tmp_path), modality="image", columns=columns, validation=0, test=0)
+    assert data.train["id"][:] == ["train/07.png", "train/17.png", "train/18.png", "train/19.png"]
 
 
 def test_pictures_of_other_folders_are_spoken_of_only_if_the_folder_is_the_data(tmp_path):
