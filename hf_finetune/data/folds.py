@@ -111,6 +111,8 @@ def _join(tables: list[Table]) -> Table:
         weights=joined("weights"),
         unknown=joined("unknown"),
         shares=joined("shares"),
+        whole=None,
+        rows=(),
         contents=tuple(content for table in tables for content in table.contents),
         keys=tuple(key for table in tables for key in table.keys),
     )

@@ -1,6 +1,7 @@
 """Rows with a place for each class: zeros and ones, or probabilities."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,8 +12,9 @@ from hf_finetune.errors import Problem
 
 __all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]
 
-YES = ("1", "1.0", "true", "yes")
-NO = ("0", "0.0", "false", "no")
+YES = ("1", "1.0", "true", "yes", "y", "t")
+NO = ("0", "0.0", "false", "no", "n", "f")
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 ROUNDING = 0.005
 """Largest error of a probability that was written with two decimals."""
 
@@ -75,8 +77,7 @@ def read_places(
         repair = "Write 0 or 1 (or no and yes, false and true), leave a cell empty if it is not known."
         rule = f"must hold 0, 1 or a probability in {places.where}"
         return LabelValues({}), [Problem("The labels", rule, value, repair)]
-    flat = [v for split in numbers for row in numbers[split] if row for v in row if v is not None]
-    if all(value in (0, 1) for value in flat):
+    if all(value in (0, 1, None) for value in _flat(numbers)):
         return _read_members(places, numbers, ids, requested)
     return _read_shares(places, numbers, ids, requested)
 
@@ -101,7 +102,7 @@ def _number(value: Any) -> float | str | None:
     if text in YES or text in NO:
         return float(text in YES)
     try:
-        number = float(text)
+        number = float(text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text)
     except ValueError:
         return str(value)
     return number if math.isfinite(number) else str(value)
@@ -175,6 +176,8 @@ def _read_shares(
     if rows_wrong or requested == "multi_label":
         rule = "must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row"
         repair = "Divide each row by its sum if the numbers are votes or percentages."
+        if any(value is not None and value < 0 for value in _flat(filled)):
+            repair = "Leave a cell empty if its number, such as -1, says that it is not known."
         if requested == "multi_label":
             rule, repair = (
                 "must be 0 or 1 where data.target is multi_label",
@@ -211,6 +214,11 @@ def _read_shares(
     if ties:
         notes.append(f"{ties:,} examples have several likeliest classes; the first of them is taken.")
     return LabelValues(values, None, shares, places.names, tuple(notes)), []
+
+
+def _flat(rows: Mapping[Split, Sequence[Sequence[float | None] | None]]) -> list[float | None]:
+    """Return the values of all places of all rows."""
+    return [value for split in rows for row in rows[split] if row is not None for value in row]
 
 
 def rows_where(

@@ -81,8 +81,16 @@ def _judge(separator: str, separated: dict[str, list[str]], counts: Counter[str]
         example=example,
         parts=tuple(separated[example]),
         rows=sum(counts[cell] for cell in separated),
-        sure=separator in STRONG and (bool(whole) or not _positional(separated)),
+        sure=_is_sure(separator, separated, whole, len(uses)),
     )
+
+
+def _is_sure(separator: str, separated: dict[str, list[str]], whole: list[str], parts: int) -> bool:
+    """Return whether cells hold several labels beyond reasonable doubt."""
+    if separator in STRONG:
+        return bool(whole) or not _positional(separated)
+    # all parts of all cells are labels of their own, in more combinations than a name or two
+    return len(whole) == len(separated) and len(separated) >= max(3, parts)
 
 
 def _positional(separated: dict[str, list[str]]) -> bool:

@@ -1,6 +1,7 @@
 """The labels and weights of tables, read from their cells."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,9 @@ from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
 __all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
+
+DECIMAL = re.compile(r"\d+,(\d{1,2}|\d{4,})")
+"""A number with a decimal comma; three digits after the comma may be thousands."""
 
 
 def read_tables(
@@ -151,6 +155,8 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
 def _weight(value: Any) -> float | None:
     """Return a weight as a number; None if it is none, or below 0."""
     try:
+        if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
+            value = value.strip().replace(",", ".")
         number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):
         return None
@@ -162,7 +168,7 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
     made = {
         split: replace(
             table,
-            weights=tuple(float(weight) for weight in table.weights)
+            weights=tuple(_weight(weight) or 0.0 for weight in table.weights)
             if table.weights is not None
             else (1.0,) * len(table),
         )

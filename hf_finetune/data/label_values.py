@@ -130,7 +130,9 @@ def _of_mappings(cells: Cells) -> Places:
         split: [None if cell is None else [cell.get(name) for name in names] for cell in cells[split]]
         for split in cells
     }
-    return Places(names, rows, "a mapping", 0.0 if fractions else None)
+    return Places(
+        names, rows, f"mappings with a value for each of {quoted(names)}", 0.0 if fractions else None
+    )
 
 
 def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:

@@ -68,6 +68,8 @@ class Table:
         keys: The same for examples that count as the same: for texts, case and white space do not
             matter. None for what cannot be compared.
         notes: How paths of images were understood.
+        whole: The dataset before rows were taken; None where none can be.
+        rows: Their numbers in it.
     """
 
     dataset: Dataset
@@ -81,6 +83,8 @@ class Table:
     contents: tuple[str | None, ...] = ()
     keys: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
+    whole: Dataset | None = None
+    rows: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,6 +107,7 @@ class Table:
             shares=pick(self.shares),
             contents=pick(self.contents),
             keys=pick(self.keys),
+            rows=pick(self.rows),
         )
 
     def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
@@ -112,14 +117,25 @@ class Table:
         probabilities a column ``training_label``, the probability of each class times the weight of the example.
         """
         feature = label_feature(target, label_names)
-        dataset = self.dataset.add_column("label", list(labels), feature=feature)
+        columns: dict[str, tuple[list[Any], Any]] = {"label": (list(labels), feature)}
         if target == "multi_label" and self.unknown is not None:
             places = {name: index for index, name in enumerate(label_names)}
-            rows = [sorted(places[name] for name in names) for names in self.unknown]
-            dataset = dataset.add_column(UNKNOWN, rows, feature=feature)
+            columns[UNKNOWN] = [sorted(places[name] for name in names) for names in self.unknown], feature
         elif target == "single_label" and (self.weights is not None or self.shares is not None):
             weighted = training_labels(labels, label_names, self.weights, self.shares)
-            dataset = dataset.add_column(TRAINING_LABEL, weighted, feature=List(Value("float32")))
+            columns[TRAINING_LABEL] = weighted, List(Value("float32"))
+        # a column added to chosen rows would have datasets write all of their images anew
+        whole = self.whole if self.whole is not None and len(self.whole) > len(self) > 0 else None
+        dataset = self.dataset if whole is None else whole
+        for name, (values, kind) in columns.items():
+            filled = values
+            if whole is not None:
+                filled = [values[0]] * len(whole)
+                for row, value in zip(self.rows, values, strict=True):
+                    filled[row] = value
+            dataset = dataset.add_column(name, filled, feature=kind)
+        if whole is not None:
+            dataset = dataset.select(self.rows)
         return replace(self, dataset=dataset, labels=tuple(labels))
 
 
@@ -241,7 +257,9 @@ def read_table(
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
     if groups is not None:
         inputs = add_group(inputs, str(columns.group), groups)
-    return Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
+    rows = tuple(range(len(ids)))
+    made = Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
+    return replace(made, whole=inputs, rows=rows)
 
 
 def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:

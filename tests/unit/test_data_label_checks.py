@@ -116,6 +116,14 @@ def test_rows_without_a_label_are_left_out_before_the_cut_on_request(tmp_path):
     assert sum(map(len, (data.train, data.validation, data.test))) == 18
 
 
+def test_rows_are_left_out_without_the_images_being_written_anew(tmp_path):
+    rows = [(text, "" if number % 5 == 0 else label) for number, (text, label) in enumerate(ROWS)]
+    data = prepare(write(tmp_path / "r.csv", rows), on_error="skip", validation=0, test=0)
+    assert data.train._indices is not None  # chosen from the table that was read, and not a copy of it
+    known = [(text, label) for text, label in rows if label]
+    assert [(row["text"], data.label_names[row["label"]]) for row in data.train] == known
+
+
 def test_damaged_rows_do_not_take_a_class_out_of_a_split(tmp_path):
     """Three examples of a class, of which two are damaged: too few for three splits once they are left out."""
     rows = [*ROWS, ("rare one", "rare"), ("", "rare"), (" ", "rare")]

@@ -39,6 +39,7 @@ BY_COMMA = {"name": "tags", "separator": ","}
         (["rude,spam", "spam,rude"], ","),
         (["a, b, c", "c, b", "a, b", "rare, a", "a, c"], ","),  # a label of one row among known ones
         (["rude,spam,", "rude,", "spam,"], ","),
+        (["a", "b", "c", "a b", "b c", "a b c"], " "),  # all parts are labels, in many combinations
     ],
 )
 def test_cells_whose_parts_recur_as_labels_are_asked_about(cells, separator):
@@ -225,6 +226,7 @@ def test_probabilities_are_soft_labels_in_every_form():
     for cells, label in (
         ([(0.25, 0.75), (1, 0)], ["a", "b"]),
         ([("0.25", "0.75"), ("1", "0")], ["a", "b"]),
+        ([("0,25", "0,75"), ("1", "0")], ["a", "b"]),
         ([[0.25, 0.75], [1.0, 0.0]], {"name": "tags", "classes": ["a", "b"]}),
         (["[0.25, 0.75]", "[1, 0]"], {"name": "tags", "classes": ["a", "b"]}),
         ([{"a": 0.25, "b": 0.75}, {"a": 1.0, "b": None}], "tags"),
@@ -242,7 +244,7 @@ def test_probabilities_are_rounded_to_a_sum_of_1_and_refused_otherwise():
     rule = "The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row. "
     repair = " Divide each row by its sum if the numbers are votes or percentages."
     assert error([(0.2, 0.3, 0.5), (3, 1, 0)], CLASSES) == rule + "Got [3.0, 1.0, 0.0] in 'train:1'." + repair
-    assert "[-0.5, 0.5, 1.0]" in error([(-0.5, 0.5, 1)], CLASSES)
+    assert "[-1.0, 0.0, 1.0] in 'train:0'. Leave a cell empty" in error([(-1, 0, 1)], CLASSES)
     assert "[0.2, None, 0.8]" in error([(0.2, None, 0.8)], CLASSES)
     assert "Round them" in error([(0.2, 0.3, 0.5)], CLASSES, "multi_label")
 
