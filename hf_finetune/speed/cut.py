@@ -87,7 +87,15 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     Raises:
         NoCutError: If there is no such place, or nothing is saved by it.
     """
-    calls = tuple(record_calls(model, probe) for probe in probes)
+    try:
+        calls = tuple(record_calls(model, probe) for probe in probes)
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+    ) as error:  # BART wants its end token, which a shortened text lacks
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NoCutError(f"the model cannot compute a shortened text ({first.rstrip('.')})") from error
     reasons = []
     for boundary in _boundaries(model, trainable, calls[0]):
         try:

@@ -3,6 +3,7 @@
 Features are standardised for the fit, and that is folded into the layer: it takes them as they are.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -249,7 +250,12 @@ def _fit(
         "multi_label": _each_class,
         "regression": _amounts,
     }[target]
-    weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, models)
+    with warnings.catch_warnings():
+        # of labels with few examples each; that they are classes is known
+        warnings.filterwarnings(
+            "ignore", message="The number of unique classes is greater", category=UserWarning
+        )
+        weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, models)
     weight = weight / scaler.scale_
     return weight, bias - weight @ scaler.mean_
 

@@ -149,3 +149,13 @@ def test_a_cut_that_gives_something_else_is_refused(tiny_model):
     beyond = PassedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
     with pytest.raises(NoCutError, match="other results"):
         prove(model, replace(cut, passed=(*cut.passed, beyond)), batches[0])
+
+
+def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
+    class Refuses(torch.nn.Module):
+        def forward(self, input_ids):
+            raise ValueError("Each example must contain at least one <eos> token.")
+
+    probes = ({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(1, 2)})
+    with pytest.raises(NoCutError, match="cannot compute a shortened text"):
+        find_cut(Refuses(), ["weight"], probes)

@@ -1,5 +1,7 @@
 """A linear layer fitted at once: values by hand, and scikit-learn's own."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -203,3 +205,10 @@ def test_groups_stay_in_one_fold_and_a_single_group_is_no_group():
     alone = assign_folds(labels, "single_label", 1, seed=0).tolist()
     assert assign_folds(labels, "single_label", 1, seed=0, groups=[7] * 40).tolist() == alone
     assert assign_folds(labels, "single_label", 1, seed=0, groups=range(40, 80)).tolist() == alone
+
+
+def test_classes_of_few_examples_are_fitted_without_a_warning_of_scikit_learn():
+    draw = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_linear(draw.normal(size=(30, 4)), np.arange(30), "single_label", 30, (1.0,))
