@@ -6,6 +6,7 @@ import bad_data
 import bad_domain
 import bad_folders
 import bad_labels
+import bad_limits
 import bad_models
 import bad_pictures
 import bad_recipes
@@ -30,7 +31,7 @@ AREAS: dict[str, list[Case]] = {
     "Folders and paths": bad_class_folders.CASES,
     "Labels": bad_labels.CASES,
     "Another domain": bad_domain.CASES,
-    "Checkpoints": bad_checkpoints.CASES,
+    "Checkpoints": [*bad_checkpoints.CASES, *bad_limits.CASES],
     "Run directories, full disks, diverging training": bad_folders.CASES,
     "Metrics, costs and columns": bad_results.CASES,
     "Evaluation, prediction and the command line": bad_models.CASES,

@@ -1,0 +1,73 @@
+"""Bad inputs: what goes beyond the limits of a checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bad_input_case import Case
+from transformers import AutoTokenizer, ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+__all__ = ["CASES"]
+
+
+def _without_limit(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "bert")
+    tokenizer.model_max_length = int(1e30)
+    tokenizer.save_pretrained(folder / "bert")
+
+
+def _more_tokens(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "bert")
+    tokenizer.add_tokens(["zzza", "zzzb"])
+    tokenizer.save_pretrained(folder / "bert")
+
+
+def _vit(**fields: object) -> Callable[[Path], None]:
+    def save(folder: Path) -> None:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = ViTConfig(**{**sizes, "image_size": 32, "patch_size": 16, **fields})
+        ViTForImageClassification(config).save_pretrained(folder / "vit")
+        ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "vit")
+
+    return save
+
+
+CASES = [
+    Case(
+        "a length beyond the model's positions, which the tokenizer does not state",
+        "run text.yaml data.max_length=64",
+        "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint takes. Got 64.",
+        _without_limit,
+    ),
+    Case(
+        "a tokenizer with more tokens than the model has embeddings",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  model.path must have an embedding for each of the tokenizer's tokens; it has 15, and none for 'zzza', "
+            "'zzzb'. Got './bert'. Set model.resize_embeddings: true, and train the embeddings, or take the "
+            "checkpoint's own tokenizer."
+        ),
+        _more_tokens,
+    ),
+    Case(
+        "a model of images with one channel",
+        "plan recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must be a model of images with 3 channels: every image is read as RGB, here and by "
+            "pipeline(). Got './vit' with 1 channel. Take a checkpoint of RGB images, or repeat or sum the weights "
+            "of its first layer to 3 channels."
+        ),
+        _vit(num_channels=1),
+    ),
+    Case(
+        "an image processor that makes squares for a model of wide images",
+        "run recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must suit the checkpoint. Got './vit'. "
+            "The model says: Input image size (32*32) doesn't match model (32*48)."
+        ),
+        _vit(image_size=(32, 48)),
+    ),
+]
