@@ -142,9 +142,12 @@ CASES = [
     ),
     Case(
         "a text column of numbers",
-        "run text.yaml data.columns.text=year",
+        "run text.yaml data=reviews.jsonl data.columns.text=year",
         ("Problem:\n  data.columns.text must hold strings. Got 'year' of type int64."),
-        rows("reviews.csv", "text,year,label", *(pair.replace(",", ",1999,") for pair in PAIRS)),
+        rows(
+            "reviews.jsonl",
+            *(f'{{"text": "film {n}", "year": 1999, "label": "{"ab"[n % 2]}"}}' for n in range(12)),
+        ),
     ),
     Case(
         "rows without a label",

@@ -140,8 +140,7 @@ CASES = [
         (
             "5 predictions are in found.csv.\n"
             "1 input could not be read; the error stands in its place:\n"
-            "  photos/tea/3.png: The image cannot be read. UnidentifiedImageError: cannot identify "
-            "image file 'photos/tea/3.png'."
+            "  photos/tea/3.png: The image cannot be read. It is a file of no known image format."
         ),
         write("photos/tea/3.png", "no image"),
         partial="found.csv",
