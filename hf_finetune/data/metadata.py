@@ -101,7 +101,7 @@ def add_metadata(pictures: Dataset, metadata: Metadata, replaced: str | None = N
         metadata: The rows of the files.
         replaced: The column that is taken from the files although the pictures have it.
     """
-    paths = [each["path"] for each in pictures.cast_column("image", Image(decode=False))["image"]]
+    paths = [each["path"] for each in pictures.cast_column("image", Image(decode=False))["image"][:]]
     found = [metadata.row(Path(path)) for path in paths]
     if replaced in metadata.fields and replaced in pictures.column_names:
         pictures = pictures.remove_columns([replaced])

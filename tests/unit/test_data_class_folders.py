@@ -41,14 +41,16 @@ def labels_of(source):
     for split, dataset in source.splits.items():
         if "image" in dataset.column_names:
             paths = [
-                image["path"] for image in dataset.cast_column("image", datasets.Image(decode=False))["image"]
+                image["path"]
+                for image in dataset.cast_column("image", datasets.Image(decode=False))["image"][:]
             ]
             names = [Path(os.path.relpath(path, source.root)).as_posix() for path in paths]
         else:
             names = list(source.files[split])
-        labels = dataset["label"]
+        labels = dataset["label"][:]
         if isinstance(dataset.features["label"], datasets.ClassLabel):
-            labels = [dataset.features["label"].names[label] for label in labels]
+            classes = dataset.features["label"].names
+            labels = [classes[label] for label in labels]
         found |= {(split, name): label for name, label in zip(names, labels, strict=True)}
     return found
 
