@@ -33,6 +33,7 @@ class _Rows:
     trailing: int = 0
     faults: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
+    tall: list[tuple[int, list[str]]] = field(default_factory=list)
 
 
 def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[str]]:
@@ -117,6 +118,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
         notes.append(f"{file.name}: rows that repeat the header were left out: line {shown}.")
     if rows.trailing:
         notes.append(f"{file.name}: empty rows at the end were left out: {rows.trailing}.")
+    notes += _note_rows_in_cells(file, dialect, rows, columns)
     if any(name != name.strip() for name in header if name.strip()):
         notes.append(f"{file.name}: blanks around names of columns were left out.")
     if unnamed := [names[index] for index in used if index in blank_names]:
@@ -167,6 +169,8 @@ def _whole_rows(rows: Iterable[tuple[int, list[str]]], width: int, met: _Rows) -
     for line, cells in rows:
         if len(cells) == width:
             met.count += 1
+            if len(met.tall) < _MOST_FAULTS and any("\n" in cell for cell in cells):
+                met.tall.append((line, cells))
             yield cells
         elif len(met.faults) < _MOST_FAULTS:
             met.faults.append((line, len(cells)))
@@ -277,6 +281,41 @@ def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _R
     else:
         repair = "Write a separator for each empty cell."
     return Problem(file.name, rule, shown, repair)
+
+
+def _note_rows_in_cells(
+    file: Path, dialect: Dialect, rows: _Rows, columns: Sequence[pa.ChunkedArray]
+) -> list[str]:
+    """Return a note if quoted cells hold lines that read as rows: an unclosed quote runs on to the next one.
+
+    A line reads as a row if it has a cell for each column, and one of them is a value that its column repeats.
+    """
+    if not rows.tall or len(columns) < 2:
+        return []
+    repeated = []
+    for column in columns:
+        counts = pc.value_counts(column.combine_chunks())
+        often = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        repeated.append({*often.to_pylist()} - {None})
+    lines, first = 0, 0
+    for line, cells in rows.tall:
+        found = 0
+        for text in "\n".join(cells).split("\n"):
+            try:
+                row: list[str] = next(iter(dialect.cut([text])), [])
+            except csv.Error:
+                continue
+            fits = len(row) == len(columns)
+            found += fits and any(cell in values for cell, values in zip(row, repeated, strict=True))
+        if found > 1:
+            lines += found
+            first = first or line
+    if not lines:
+        return []
+    return [
+        f"{file.name}: {lines} lines within quoted cells read as rows of their own, from the record that begins in "
+        f"line {first} on. If they are rows, a quote is not closed there: close or remove it."
+    ]
 
 
 def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[str, Problem]:

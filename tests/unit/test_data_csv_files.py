@@ -248,3 +248,19 @@ def test_long_texts_and_many_rows_in_little_memory(tmp_path):
     tracemalloc.stop()
     assert (len(table), len(table["text"][0].as_py())) == (50_001, 200_000)
     assert peak < 20_000_000  # bytes of Python objects: those of one chunk of rows
+
+
+def test_rows_within_a_cell_whose_quote_is_not_closed_are_told(file):
+    rows = [f"{'ab'[i % 2]},text {i}" for i in range(20)]
+    rows[3] = rows[3].replace("text", '"text')
+    rows[14] += '"'
+    found = read(file, "\n".join(["label,text", *rows]) + "\n")
+    assert len(found.table) == 9
+    (note,) = [note for note in found.notes if "read as rows of their own" in note]
+    assert "11 lines" in note and "line 5" in note
+
+
+def test_texts_of_several_lines_are_not_taken_for_rows(file):
+    found = read(file, "label,text\n" + 'a,"good,\nfine, cheap\nand more, too"\nb,"bad,\npoor, dear"\n' * 5)
+    assert len(found.table) == 10
+    assert not [note for note in found.notes if "rows of their own" in note]
