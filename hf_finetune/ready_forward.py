@@ -72,8 +72,10 @@ def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, to
 
 
 def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> Mapping[str, torch.Tensor]:
+    # labels of training examples may have another form than those of validation, and the model takes none
+    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in examples]
     try:
-        batch = dict(inputs.collate(examples))
+        batch = dict(inputs.collate(unlabelled))
     except (RuntimeError, ValueError) as error:
         shapes = sorted(
             {tuple(each.shape) for one in examples for each in one.values() if hasattr(each, "shape")}
@@ -82,7 +84,6 @@ def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> M
         value = " and ".join("x".join(map(str, shape)) for shape in shapes)
         repair = "Its image processor keeps the shape of an image: set data.image_size, or let it crop."
         raise InputError(Problem("model.path", rule, value, repair)) from error
-    batch.pop("labels", None)
     return batch
 
 

@@ -73,16 +73,35 @@ def test_probabilities_and_weights_go_through_a_run_that_is_interrupted(tmp_path
     assert config["problem_type"] == "single_label_classification"
 
 
-def test_weights_change_what_is_learned_and_a_fit_heeds_them(tmp_path, soft):
-    fitted = [{"name": "head", "train": "head", "fit": "logistic_regression"}]
-    content = soft.model_dump(mode="json")
-    plain = {**content["data"], "columns": {"label": ["praise", "blame"]}}
-    scores = []
-    for name, data in (("weighted", content["data"]), ("plain", plain)):
-        run(parse_recipe({**content, "data": data, "stages": fitted}), tmp_path / name)
-        table = pq.read_table(tmp_path / name / "predictions.parquet")
-        scores.append(table["probability:praise"].to_numpy())
-    assert np.abs(scores[0] - scores[1]).max() > 1e-3
+def test_images_with_probabilities_are_fitted_and_mixed(tmp_path, squares, timm_checkpoint):
+    rows = [
+        {
+            "image": str(path),
+            "light": 0.25 + 0.5 * (number % 2),
+            "dark": 0.75 - 0.5 * (number % 2),
+            "w": 1 + number % 3,
+        }
+        for number, path in enumerate(sorted(squares.rglob("*.png")))
+    ]
+    with (tmp_path / "soft.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = {"label": ["light", "dark"], "weight": "w"}
+    data = {"path": str(tmp_path / "soft.csv"), "columns": columns, "split": {"validation": 0.2, "test": 0.2}}
+    stages = [
+        {"name": "head", "train": "head", "fit": "logistic_regression"},
+        {
+            "name": "all",
+            "train": "last:1",
+            "lr": 0.01,
+            "epochs": 1,
+            "batch_size": 4,
+            "regularize": {"mixup": 0.3},
+        },
+    ]
+    recipe = recipe_of(timm_checkpoint, data, stages, task="image-classification")
+    assert np.isfinite(run(recipe, tmp_path / "run").metrics["test"]["log_loss"])
 
 
 def test_a_column_for_each_class_with_gaps_goes_through_a_run(tmp_path, bert_checkpoint):
