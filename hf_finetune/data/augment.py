@@ -15,7 +15,7 @@ from timm.data import transforms as timm_transforms
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-from hf_finetune.data.images import Transform, needed_edge, to_rgb, train_transform
+from hf_finetune.data.images import Size, Transform, edges, needed_edge, to_rgb, train_transform
 from hf_finetune.errors import Problem, nearest
 
 __all__ = ["SHIFTS", "TRANSFORMS", "augmented_edge", "check_transforms", "keras_matrix", "varying_transform"]
@@ -129,18 +129,18 @@ def _parameters(name: str) -> list[str]:
     return [word for word in inspect.signature(TRANSFORMS[name]).parameters if word not in NOT_OURS]
 
 
-def _make(name: str, arguments: Mapping[str, Any], size: int, mean: Sequence[float]) -> Any:
+def _make(name: str, arguments: Mapping[str, Any], size: Size, mean: Sequence[float]) -> Any:
     """Make a transform. Where it needs a size and none is given, it gets the model's."""
     given = dict(arguments)
     parameter = inspect.signature(TRANSFORMS[name]).parameters.get("size")
     if parameter is not None and parameter.default is inspect.Parameter.empty:
-        given.setdefault("size", [size, size])
+        given.setdefault("size", edges(size))
     if name in OF_TORCHVISION and isinstance(given.get("interpolation"), str):
         given["interpolation"] = InterpolationMode(given["interpolation"])
     given = {word: list(value) if isinstance(value, tuple) else value for word, value in given.items()}
     if "hparams" in inspect.signature(TRANSFORMS[name]).parameters:
         grey = tuple(round(255 * channel) for channel in mean)
-        given["hparams"] = {"translate_const": int(size * 0.45), "img_mean": grey}
+        given["hparams"] = {"translate_const": int(min(edges(size)) * 0.45), "img_mean": grey}
     made = TRANSFORMS[name](**given)
     return SeededByTorch(made) if name in OF_TIMM else made
 
@@ -168,19 +168,19 @@ class SeededByTorch:
             np.random.set_state(of_numpy)
 
 
-def augmented_edge(preset: str | None, transforms: Named, size: int) -> int | None:
+def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int | None:
     """Say to which shorter edge a training image is reduced first, in pixels; None leaves it as it is.
 
     Args:
         preset: As in ``varying_transform``.
         transforms: As in ``varying_transform``.
-        size: Height and width of the model's input, in pixels.
+        size: Height and width of the model's input, in pixels; one number for a square.
     """
     if transforms:
-        return math.ceil(LARGEST * size)
+        return math.ceil(LARGEST * max(edges(size)))
     if preset == "seeds":
-        return 2 * size
-    return needed_edge(_base(preset), size)
+        return 2 * max(edges(size))
+    return needed_edge(_base(preset), max(edges(size)))
 
 
 def _base(preset: str | None) -> Any:
@@ -192,7 +192,7 @@ def varying_transform(
     preset: str | None,
     erase: float | None,
     transforms: Named,
-    size: int,
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str = "bicubic",
@@ -207,7 +207,7 @@ def varying_transform(
         erase: Probability that a part of the image is erased; None is the preset's own.
         transforms: Names and arguments, in the place of a preset. An image that they leave in another size than the
             model's is squeezed into it.
-        size: Height and width of the result, in pixels.
+        size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
@@ -230,15 +230,15 @@ def varying_transform(
 
 
 def _steps(
-    preset: str | None, transforms: Named, size: int, mean: Sequence[float], mode: InterpolationMode
+    preset: str | None, transforms: Named, size: Size, mean: Sequence[float], mode: InterpolationMode
 ) -> list[Any]:
     """List what makes a uint8 tensor of an RGB image."""
     grey = [round(255 * channel) for channel in mean]
     if preset == "seeds":
-        squeeze = v2.Resize([size, size], interpolation=mode)
+        squeeze = v2.Resize(edges(size), interpolation=mode)
         return [squeeze, v2.ToImage(), KerasAffine(**SHIFTS), v2.RandomHorizontalFlip()]
     if preset in ("trivial", "randaugment"):
-        crop = v2.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=mode)
+        crop = v2.RandomResizedCrop(edges(size), scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=mode)
         many = {"trivial": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}[preset]
         vary = many(fill=grey, interpolation=InterpolationMode.BILINEAR)
         return [crop, v2.RandomHorizontalFlip(), vary, v2.ToImage()]
@@ -253,22 +253,23 @@ def _steps(
 
 @dataclass(frozen=True)
 class Fitted:
-    """Squeezes an image of another size into a square.
+    """Squeezes an image of another size into that of the model.
 
     Attributes:
-        size: Height and width, in pixels.
+        size: Height and width, in pixels; one number for a square.
         mode: How pixels are resampled.
     """
 
-    size: int
+    size: Size
     mode: InterpolationMode
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Give the image in RGB and in this size."""
         image = image.convert("RGB")
-        if image.size == (self.size, self.size):
+        height, width = edges(self.size)
+        if image.size == (width, height):
             return image
-        return v2.functional.resize(image, [self.size, self.size], interpolation=self.mode)
+        return v2.functional.resize(image, [height, width], interpolation=self.mode)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ __all__ = [
     "Augmentation",
     "ImageTransform",
     "NormalizingCollate",
+    "Size",
     "TransformedImages",
+    "edges",
     "eval_transform",
     "needed_edge",
     "one_thread",
@@ -33,6 +35,8 @@ __all__ = [
 
 Augmentation = Literal["none", "light", "standard", "strong"]
 Transform = Callable[[Image.Image], torch.Tensor]
+Size = int | tuple[int, int]
+"""Edge of a square, or height and width, in pixels."""
 
 _JITTER = {"standard": 0.2, "strong": 0.4}  # brightness, contrast and saturation; a tenth of it for the hue
 _WIDEST = 1.25  # ratio of the edges of a crop, either way
@@ -65,8 +69,13 @@ def _smallest(augment: Augmentation) -> float:
     return 0.8 if augment == "light" else 0.5
 
 
+def edges(size: Size) -> list[int]:
+    """Return height and width of a size, in pixels."""
+    return [size, size] if isinstance(size, int) else list(size)
+
+
 def eval_transform(
-    size: int,
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str = "bicubic",
@@ -75,7 +84,7 @@ def eval_transform(
     """Build the transform without chance: resize, crop the centre, scale to 0..1, normalise.
 
     Args:
-        size: Height and width of the result, in pixels.
+        size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
@@ -85,15 +94,15 @@ def eval_transform(
     """
     mode = InterpolationMode(interpolation)
     if crop_pct is None:
-        shape: list[Any] = [v2.Resize([size, size], interpolation=mode)]
+        shape: list[Any] = [v2.Resize(edges(size), interpolation=mode)]
     else:
-        shape = [v2.Resize(int(size / crop_pct), interpolation=mode), v2.CenterCrop(size)]
+        shape = [v2.Resize(int(min(edges(size)) / crop_pct), interpolation=mode), v2.CenterCrop(edges(size))]
     return v2.Compose([to_rgb, *shape, *_to_tensor(mean, std)])
 
 
 def train_transform(
     augment: Augmentation,
-    size: int,
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str = "bicubic",
@@ -108,7 +117,7 @@ def train_transform(
     Args:
         augment: ``none`` is the evaluation transform. ``light`` crops little and mirrors; ``standard`` crops
             more and varies the colours; ``strong`` varies them more, drops them at times, and erases a part.
-        size: Height and width of the result, in pixels.
+        size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1; used by ``none`` only.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
@@ -118,7 +127,7 @@ def train_transform(
         return eval_transform(size, mean, std, interpolation, crop_pct)
     mode = InterpolationMode(interpolation)
     scale, ratio = (_smallest(augment), 1.0), (1 / _WIDEST, _WIDEST)
-    crop = v2.RandomResizedCrop(size, scale=scale, ratio=ratio, interpolation=mode)
+    crop = v2.RandomResizedCrop(edges(size), scale=scale, ratio=ratio, interpolation=mode)
     steps: list[Any] = [to_rgb, crop, v2.RandomHorizontalFlip()]
     if augment in _JITTER:
         jitter = _JITTER[augment]

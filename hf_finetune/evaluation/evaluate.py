@@ -102,7 +102,7 @@ def evaluate_model(
     group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
         metrics=compute_metrics(names, classifier.target, scores, labels, classifier.thresholds, settings),
-        ids=tuple(dataset["id"]),
+        ids=tuple(dataset.select_columns(["id"])["id"][:]),
         labels=labels,
         scores=scores,
         target=classifier.target,
@@ -148,7 +148,8 @@ def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
         limit: At most so many, the first.
     """
     names = [name for name in ("text", "text_pair") if name in dataset.column_names]
-    plain = dataset.with_format(None).select_columns(names or ["image"])
+    # first the columns: whatever is done to a dataset copies the names of all its classes
+    plain = dataset.select_columns(names or ["image"]).with_format(None)
     for row in islice(plain, limit):
         yield row if names else to_rgb(row["image"])
 

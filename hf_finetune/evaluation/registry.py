@@ -180,6 +180,9 @@ def _averaged(score: Callable[..., float], average: str) -> Compute:
     """Average a score of each class that occurs in labels or decisions. 0 where it would divide by 0."""
 
     def compute(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+        if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
+            name = score.__name__.removesuffix("_score")
+            return _averaged_counts(name, average, *_counts(labels, decisions, scores.shape[1]))
         labels, decisions = fill_unknown(labels, decisions)
         # scikit-learn takes a single column of zeros and ones for two classes, not for one.
         single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
@@ -195,6 +198,9 @@ def _accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> 
 
 def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
     """Mean recall of the classes that occur in the labels."""
+    if scores.shape[1] > MANY_CLASSES:
+        members, _, hits = _counts(labels, decisions, scores.shape[1])
+        return float((hits[members > 0] / members[members > 0]).mean())
     return sklearn_metrics.recall_score(
         labels, decisions, labels=np.unique(labels), average="macro", zero_division=0
     )
@@ -217,6 +223,18 @@ def _counts(
     parts = (labels, decisions, labels[labels == decisions])
     members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
     return members, answers, hits
+
+
+def _averaged_counts(
+    score: str, average: str, members: np.ndarray, answers: np.ndarray, hits: np.ndarray
+) -> float:
+    """Compute what ``_averaged`` does of single-label data from the counts of each class [classes]."""
+    of = {"precision": answers, "recall": members, "f1": (members + answers) / 2}[score]
+    if average == "micro":
+        return float(hits.sum() / of.sum())
+    values = np.divide(hits, of, out=np.zeros_like(hits), where=of > 0)
+    weights = members if average == "weighted" else (members + answers > 0).astype(np.float64)
+    return float((values * weights).sum() / weights.sum())
 
 
 def _matthews_correlation(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:

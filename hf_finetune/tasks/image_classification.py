@@ -11,6 +11,7 @@ from hf_finetune.data.augment import augmented_edge, varying_transform
 from hf_finetune.data.images import (
     ImageTransform,
     NormalizingCollate,
+    Size,
     TransformedImages,
     processor_transform,
 )
@@ -61,13 +62,17 @@ class ImageClassification:
         return {"pixel_values": processor_transform(processor)(image)[None]}
 
 
-def _pixels(processor: Any) -> tuple[int, tuple[float, ...], tuple[float, ...], str]:
+def _size(height: int, width: int) -> Size:
+    return height if height == width else (height, width)
+
+
+def _pixels(processor: Any) -> tuple[Size, tuple[float, ...], tuple[float, ...], str]:
     """Read the size, mean, deviation and interpolation of a processor."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config is not None:
         mean, std = tuple(timm_config["mean"]), tuple(timm_config["std"])
-        return timm_config["input_size"][-1], mean, std, timm_config["interpolation"]
+        return _size(*timm_config["input_size"][-2:]), mean, std, timm_config["interpolation"]
     shape = getattr(processor, "crop_size", None) or processor.size
-    size = shape.get("height") or shape["shortest_edge"]
+    size = _size(shape["height"], shape["width"]) if shape.get("height") else shape["shortest_edge"]
     interpolation = INTERPOLATIONS.get(int(processor.resample), "bicubic")
     return size, tuple(processor.image_mean), tuple(processor.image_std), interpolation

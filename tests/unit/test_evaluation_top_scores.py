@@ -8,7 +8,14 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from evaluation_helpers import save_bert
-from sklearn.metrics import log_loss, roc_auc_score, top_k_accuracy_score
+from sklearn.metrics import (
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate
@@ -37,6 +44,7 @@ from hf_finetune.staging.objective import of_logits, reduce_logits, with_loss
 from hf_finetune.staging.trainer import loss_for
 
 CLASSES, EXAMPLES = 300, 60
+SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
 NAMES = tuple(f"class {index}" for index in range(CLASSES))
 
 
@@ -72,8 +80,16 @@ def test_metrics_are_those_of_all_probabilities():
 
 def test_metrics_of_many_classes_are_those_of_scikit_learn():
     scores, labels = scores_and_labels(examples=400)
-    found = compute_metrics(["log_loss", "top5_accuracy", "roc_auc"], "single_label", scores, labels)
-    every = np.arange(CLASSES)
+    averages = [f"{score}_{average}" for score in SCORES for average in ("micro", "macro", "weighted")]
+    names = ["log_loss", "top5_accuracy", "roc_auc", "balanced_accuracy", *averages]
+    found = compute_metrics(names, "single_label", scores, labels)
+    every, decisions = np.arange(CLASSES), scores.argmax(axis=1)
+    for name in averages:
+        score, average = name.split("_")
+        expected = SCORES[score](labels, decisions, average=average, zero_division=0)
+        assert found[name] == pytest.approx(expected, abs=1e-12), name
+    recalls = recall_score(labels, decisions, labels=np.unique(labels), average="macro", zero_division=0)
+    assert found["balanced_accuracy"] == pytest.approx(recalls, abs=1e-12)
     assert found["log_loss"] == pytest.approx(log_loss(labels, scores, labels=every), abs=1e-12)
     assert found["top5_accuracy"] == top_k_accuracy_score(labels, scores, k=5, labels=every)
     areas = [roc_auc_score(labels == one, scores[:, one]) for one in np.unique(labels)]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import ViTImageProcessor
 
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.models.build import load_processor, read_config
@@ -55,3 +56,13 @@ def test_inference_alone_says_what_images_without_augmentation_are(squares, timm
     assert light.train[0]["pixel_values"].dtype == torch.uint8
     expected = torch.stack([plain.train[index]["pixel_values"] for index in range(4)])
     assert torch.allclose(batch, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["light", "strong", "seeds", "trivial"])
+def test_training_images_have_the_shape_of_a_model_that_is_not_square(squares, preset):
+    data = prepare_data(str(squares), modality="image", validation=0.2, test=0.2)
+    processor = ViTImageProcessor(size={"height": 48, "width": 32})
+    spec = DataSpec.model_validate({"path": str(squares), "augment": preset})
+    inputs = TASK.prepare(data, processor, spec, seed=0)
+    assert inputs.train[0]["pixel_values"].shape == (3, 48, 32)
+    assert inputs.validation[0]["pixel_values"].shape == (3, 48, 32)
