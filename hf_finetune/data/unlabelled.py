@@ -13,7 +13,7 @@ from datasets import Dataset
 from hf_finetune.data.checks import drop_unusable
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import find_inputs
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES
+from hf_finetune.data.image_formats import PICTURE_SUFFIXES, unreadable_problems
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.split import choose_subset
@@ -90,13 +90,21 @@ def load_unlabelled(
 
 
 def _folder_of_images(path: str) -> Source | None:
-    """Read a folder whose entries are images; None if it is none."""
+    """Read a folder whose entries are images; None if it is none.
+
+    Raises:
+        InputError: If some of them have to be converted first.
+    """
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         return None
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    if any(entry.is_dir() or table_format(entry) for entry in entries):
+        return None
+    if problems := unreadable_problems("data.path", entries):
+        raise InputError(problems)
     files = [entry for entry in entries if entry.suffix.lower() in PICTURE_SUFFIXES]
-    if not files or any(entry.is_dir() or table_format(entry) for entry in entries):
+    if not files:
         return None
     return Source({"train": Dataset.from_dict({"image": [str(file) for file in files]})}, folder, ())
 

@@ -116,3 +116,11 @@ def test_what_cannot_be_used_is_said_of_the_field(tmp_path, pictures):
     )
     (pictures / "2.png").write_bytes(b"no image")
     assert "domain_adaptation.target, 2.png must hold a readable image." in problem(pictures, "image")
+
+
+def test_pictures_that_have_to_be_converted_are_told(pictures):
+    (pictures / "drawing.svg").write_text("<svg/>")
+    assert problem(pictures, "image") == (
+        f"{PLACE} must hold pictures of formats that can be read. Got 'drawing.svg'. "
+        "Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`."
+    )
