@@ -20,7 +20,7 @@ def items(path, content, **options):
     [
         ("r.csv", "id;text\n007;a, b\n08;c\n"),
         ("r.tsv", "id\ttext\n007\ta, b\n08\tc\n"),
-        ("r.csv.gz", gzip.compress(b'id,text\n007,"a, b"\n08,c\n')),
+        ("r.csv.gz", gzip.compress(b'id,text\n007,"a, b"\n08,c\n', mtime=0)),
         ("r.csv", "id|text\n007|a, b\n08|c\n".encode("utf-16")),
         ("r.ndjson", '{"id": "007", "text": "a, b"}\n{"id": "08", "text": "c"}\n'),
         ("r.json", json.dumps({"id": {"0": "007", "1": "08"}, "text": {"0": "a, b", "1": "c"}})),
