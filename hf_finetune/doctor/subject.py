@@ -27,6 +27,7 @@ from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.recipe.multitask import refuse_several
+from hf_finetune.recipe.paths import missing_data
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -72,7 +73,7 @@ def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
     """
     refuse_several(recipe, "doctor")
     modality = TASKS[recipe.task].modality
-    found = data_at_hand(recipe)
+    found = None if missing_data(recipe.data.path) else data_at_hand(recipe)
     remark = ""
     if found is not None:
         target, names = found.target, found.label_names
