@@ -117,8 +117,16 @@ def test_one_run_is_written_and_only_the_first_process_has_its_metrics(launched)
     folder, done = launched
     assert sorted(done.stdout.split("\n")) == ["", "metrics: False", "metrics: True"]
     assert sorted(path.name for path in (folder / "run").iterdir()) == [
-        *("data.json", "figures", "manifest.json", "metrics.json", "mistakes.json", "model"),
-        *("predictions.parquet", "recipe.yaml", "report.html", "stages"),
+        *(
+            "baselines",
+            "data.json",
+            "examples.npz",
+            "figures",
+            "manifest.json",
+            "metrics.json",
+            "mistakes.json",
+        ),
+        *("model", "predictions.parquet", "recipe.yaml", "report.html", "stages"),
     ]
     manifest = json.loads((folder / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["state"] == "done"
