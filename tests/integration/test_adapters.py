@@ -258,7 +258,16 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     recipe = recipe_of(name, {"type": kind, "save": "adapter"}, "head", "adapter")
     folder = run(recipe, tmp_path / "run").folder
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("adapter", "data.json", "figures", "manifest.json", "metrics.json", "mistakes.json"),
+        *(
+            "adapter",
+            "baselines",
+            "data.json",
+            "examples.npz",
+            "figures",
+            "manifest.json",
+            "metrics.json",
+            "mistakes.json",
+        ),
         *("predictions.parquet", "recipe.yaml", "report.html", "stages"),
     ]
     size = (folder / "adapter" / "adapter_model.safetensors").stat().st_size

@@ -197,8 +197,16 @@ def test_the_manifest_says_that_all_is_done_and_of_what_it_was_made(request, kin
     )
     assert manifest["versions"]["torch"] == torch.__version__.split("+")[0]
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        *("data.json", "figures", "manifest.json", "metrics.json", "mistakes.json", "model"),
-        *("predictions.parquet", "recipe.yaml", "report.html", "stages"),
+        *(
+            "baselines",
+            "data.json",
+            "examples.npz",
+            "figures",
+            "manifest.json",
+            "metrics.json",
+            "mistakes.json",
+        ),
+        *("model", "predictions.parquet", "recipe.yaml", "report.html", "stages"),
     ]
 
 
