@@ -31,20 +31,6 @@ OF_SECURITY = (
         (f"{CODE}code_of_a_tokenizer_runs_only_when_allowed",),
     ),
     Mutation(
-        "A config has no kernel run and no other checkpoint loaded",
-        "hf_finetune.models.heads:check_settings",
-        "nothing",
-        nothing,
-        (f"{FILES}a_timm_config_names_no_other_checkpoint", f"{FILES}a_kernel_of_the_hub_is_code"),
-    ),
-    Mutation(
-        "A saved data set names only files of its own folder",
-        "hf_finetune.data.load:check_saved_folder",
-        "nothing",
-        nothing,
-        (f"{FILES}a_saved_dataset_names_its_own_files",),
-    ),
-    Mutation(
         "A link out of a checkpoint is not copied into a Space",
         "hf_finetune.publishing.space:_check_link",
         "nothing",

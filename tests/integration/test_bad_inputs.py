@@ -68,7 +68,9 @@ def test_an_image_that_cannot_be_read_is_named_in_its_place_and_the_rest_is_pred
     assert header == "id,prediction,score,probability:cake,probability:soup,probability:tea,error"
     assert [line.split(",")[0] for line in lines] == [f"photos/tea/{index}.png" for index in range(6)]
     assert [bool(line.split(",")[1]) for line in lines] == [True, True, True, False, True, True]
-    assert lines[3].startswith("photos/tea/3.png,,,,,,The image cannot be read. It is a file of no known image format")
+    assert lines[3].startswith(
+        "photos/tea/3.png,,,,,,The image cannot be read. It is a file of no known image format"
+    )
 
 
 def test_the_table_in_the_documents_has_every_case():
