@@ -281,7 +281,7 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     load_weights(base, folder / "stages" / "02-adapter" / "model.safetensors")
     torch.testing.assert_close(logits_of(model, name), logits_of(base, name), rtol=0, atol=1e-6)
     card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")
-    assert f"base_model: {checkpoints(name)}" in card and "PeftModel.from_pretrained" in card
+    assert f'base_model: "{checkpoints(name)}"' in card and "PeftModel.from_pretrained" in card
     assert refusal(lambda: load_classifier(folder)) == (
         f"{folder} must hold a finished model. Got an adapter alone. "
         f"{folder / 'adapter' / 'README.md'} says how peft loads it."
