@@ -26,6 +26,7 @@ from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.heads import load_config
@@ -61,7 +62,6 @@ _TARGETS: dict[str | None, Target] = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def load_classifier(
     options = {"trust_remote_code": trust_remote_code}
     try:
         config = load_config(source, trust_remote_code=trust_remote_code)
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         refused = None if trust_remote_code else code_refused(place, source)
         raise (refused or InputError(_no_checkpoint(source, error))) from error
     made_for = _task_of(config, place)
@@ -168,7 +168,7 @@ def load_classifier(
     except SafetensorError as error:
         rule, found = "must hold whole weight files", "one that is damaged or cut off"
         raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error
-    except _LOADING_ERRORS as error:
+    except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
         raise (refused or InputError(unreadable)) from error

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import timm
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.models.checkpoint_problems import no_checkpoint, unreadable
+from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropping import set_drop_path, set_dropout
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
@@ -52,6 +53,8 @@ SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
 )
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError)
+SETTING_ERRORS = (AttributeError, TypeError, IndexError, ZeroDivisionError, AssertionError)
+"""What libraries raise, besides, for a setting with a value of a type or size that it cannot have."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,10 @@ def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedMo
             model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
     except HeadError as error:
         raise unsuited(config, str(error)) from error
+    except InputError:
+        raise
+    except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
+        raise InputError(no_model(config.name_or_path, error)) from error
     refuse_head(model, modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
         rule = "must be a checkpoint that an image classifier can be built of"
@@ -218,26 +225,34 @@ def load_processor(
         InputError: If the checkpoint brings none.
     """
     auto = AutoImageProcessor if modality == "image" else AutoTokenizer
-    kind, file = (
-        ("an image processor", "preprocessor_config.json")
-        if modality == "image"
-        else ("a tokenizer", "tokenizer.json")
-    )
-    lacking = Problem("model.path", f"must be a checkpoint with {kind}", repr(path), f"It lacks {file}.")
     try:
         processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    except LOADING_ERRORS as error:
+        _try_processor(processor, modality)
+    except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused("model.path", path, revision)
-        raise (refused or InputError(lacking)) from error
+        raise (refused or InputError(no_processor(path, modality, error))) from error
     if modality == "text":
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
     if modality == "text" and len(processor) <= len(processor.all_special_ids):
-        raise InputError(lacking)  # transformers makes an empty tokenizer when its files are missing
+        # transformers makes an empty tokenizer when its files are missing
+        raise InputError(no_processor(path, modality))
     if modality == "text" and processor.pad_token is None:
         if processor.eos_token is None:
             raise InputError(Problem("model.path", "must have a tokenizer with a padding token", repr(path)))
         processor.pad_token = processor.eos_token
     return processor
+
+
+def _try_processor(processor: Any, modality: Modality) -> None:
+    """Let an image processor work on a small image, and compare a tokenizer's limit: settings are not checked before.
+
+    Raises:
+        Exception: Of any class, if a setting has a value that it cannot have.
+    """
+    if modality == "image":
+        processor(Image.new("RGB", (8, 8)))
+    else:
+        _ = processor.model_max_length < 1
 
 
 def _timm_config(path: str) -> TimmWrapperConfig | None:

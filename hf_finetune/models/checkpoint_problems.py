@@ -9,7 +9,16 @@ from safetensors import SafetensorError
 
 from hf_finetune.errors import Problem, nearest
 
-__all__ = ["no_checkpoint", "unreadable", "unsafe_pickle"]
+__all__ = ["no_checkpoint", "no_model", "no_processor", "unreadable", "unsafe_pickle"]
+
+PROCESSORS = {
+    "image": ("an image processor", ("preprocessor_config.json", "processor_config.json")),
+    "text": (
+        "a tokenizer",
+        ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
+    ),
+}
+"""Preparation of each kind of input, and the files of a checkpoint that describe it, the usual one first."""
 
 
 def no_checkpoint(path: str, error: Exception) -> Problem:
@@ -39,6 +48,34 @@ def no_checkpoint(path: str, error: Exception) -> Problem:
     else:
         repair = "There is no such folder. If it is on the Hub, check the name, the network and your access."
     rule = "must be a checkpoint: a folder with config.json, or a name on the Hub"
+    return Problem("model.path", rule, repr(path), repair)
+
+
+def no_model(path: str, error: Exception) -> Problem:
+    """Return the problem of a config that can be read, but of which no model can be built.
+
+    Args:
+        path: A Hub id, ``timm/NAME``, or a folder.
+        error: What the model's class raised.
+    """
+    rule = "must have settings in config.json that a model can be built from"
+    return Problem("model.path", rule, repr(path), f"{type(error).__name__}: {_brief(error)}")
+
+
+def no_processor(path: str, modality: str, error: Exception | None = None) -> Problem:
+    """Return the problem of a checkpoint without an image processor or tokenizer, or with one that is damaged.
+
+    Args:
+        path: A Hub id, ``timm/NAME``, or a folder.
+        modality: ``image`` or ``text``.
+        error: What transformers raised.
+    """
+    kind, files = PROCESSORS[modality]
+    present = [name for name in files if (Path(path).expanduser() / name).is_file()]
+    if error is None or not present:
+        return Problem("model.path", f"must be a checkpoint with {kind}", repr(path), f"It lacks {files[0]}.")
+    rule = f"must be a checkpoint with {kind} that can be used"
+    repair = f"{' or '.join(present)} is damaged: {type(error).__name__}: {_brief(error)}"
     return Problem("model.path", rule, repr(path), repair)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 from transformers import TimmWrapperForImageClassification as TimmClassifier
@@ -43,6 +45,8 @@ CODE = Path(classifier_head.__file__)
 """The file that lies beside the weights of a model with such a head."""
 NEVER_USED = ("mask_token",)
 """Weights of pretraining that some classifiers keep."""
+MOST_NAMES = 3
+"""Class names that a message shows."""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
 
@@ -52,13 +56,19 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
     That of a model under a head of this package is read by this package. The code beside its weights is not run.
 
     Raises:
-        OSError, ValueError: If there is none, if it is of a later version of this package, or if it would have code
-            run or other files read.
+        OSError, ValueError: If there is none, if a setting has a value of another type than it must have, if it is of
+            a later version of this package, or if it would have code run or other files read.
     """
-    content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-    check_settings(content, trust_remote_code)
-    if content.get("model_type") != MODEL_TYPE:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+        check_settings(content, trust_remote_code)
+        _check_types(content)
+        if content.get("model_type") != MODEL_TYPE:
+            return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (AttributeError, TypeError, AssertionError, StrictDataclassError) as error:
+        raise ValueError(
+            f"a setting has a value that it cannot have: {' '.join(str(error).split())}"
+        ) from error
     version = content.get(FIELD, {}).get("version")
     if version != VERSION:
         raise ValueError(f"its head is of version {version}, and this hf-finetune knows version {VERSION}")
@@ -67,6 +77,25 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
         logger.warning("%s is not this version's: plain transformers may compute something else.", code)
     content.pop("auto_map", None)
     return HeadConfig.from_dict(content, name_or_path=str(path))
+
+
+def _check_types(content: Mapping[str, Any]) -> None:
+    """Check the types of settings of a config that transformers takes for granted.
+
+    Raises:
+        ValueError: If ``id2label`` is no mapping, or ``architectures`` no list of names.
+    """
+    names, classes = content.get("id2label"), content.get("architectures")
+    if names is not None and not isinstance(names, dict):
+        some = names[:MOST_NAMES] if isinstance(names, list) else ("cake", "soup")
+        mapping = json.dumps({str(index): str(name) for index, name in enumerate(some)})
+        raise ValueError(
+            f"id2label must be a mapping such as {mapping}; it is of type {type(names).__name__}."
+        )
+    if classes is not None and not (
+        isinstance(classes, list) and all(isinstance(one, str) for one in classes)
+    ):
+        raise ValueError(f"architectures must be a list of names of classes; it is {classes!r}.")
 
 
 def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:

@@ -58,6 +58,18 @@ CASES = [
         write("vit/config.json", '{"model_type": "vit",'),
     ),
     Case(
+        "a config.json whose classes are a list",
+        "run recipe.yaml",
+        "",
+        config("vit/config.json", id2label=["cake", "soup"]),
+    ),
+    Case(
+        "an image processor with a size below zero",
+        "run recipe.yaml",
+        "",
+        config("vit/preprocessor_config.json", size={"height": -4, "width": 32}),
+    ),
+    Case(
         "an architecture that transformers does not know",
         "run recipe.yaml",
         (
