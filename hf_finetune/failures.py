@@ -11,6 +11,8 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["tell_failure", "tell_input_error", "tell_unpublished"]
 
+MOST_PROBLEMS = 20
+"""Problems of one input that are printed."""
 # What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
 USAGE_ERROR = typer.BadParameter.__mro__[2]
 
@@ -26,10 +28,12 @@ def tell_input_error(console: Console, error: InputError, before: int = 0) -> in
     if int(os.environ.get("RANK", "0")) == 0:
         count = len(error.problems)
         more = " more" if before else ""
-        title = f"{count}{more} problem{'s' if count != 1 else ''}:" if count > 1 or before else "Problem:"
+        title = f"{count:,}{more} problem{'s' if count != 1 else ''}:" if count > 1 or before else "Problem:"
         console.print(f"[bold red]{title}[/]")
-        for problem in error.problems:
+        for problem in error.problems[:MOST_PROBLEMS]:
             console.print(f"  {problem}", markup=False)
+        if count > MOST_PROBLEMS:
+            console.print(f"  ... and {count - MOST_PROBLEMS:,} more.", markup=False)
     return 2
 
 

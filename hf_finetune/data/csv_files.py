@@ -279,7 +279,10 @@ def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _R
     elif max(lengths) > width:
         repair = f"A cell with {dialect.separator!r} in it stands in quotes; data.separator states another separator."
     else:
-        repair = "Write a separator for each empty cell."
+        repair = (
+            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a carriage "
+            "return alone is one too."
+        )
     return Problem(file.name, rule, shown, repair)
 
 

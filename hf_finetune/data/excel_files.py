@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from hf_finetune.data.csv_files import column_names
 from hf_finetune.data.table_options import FileTable
+from hf_finetune.data.text_files import most_unpacked, too_large
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
@@ -38,7 +39,12 @@ def read_excel(file: Path) -> FileTable:
         repair = "Install it with `pip install 'hf-finetune[excel]'`, or save the sheet as .csv."
         raise InputError(Problem(file.name, "needs openpyxl to be read", "", repair)) from error
     try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > most_unpacked(file):
+                raise InputError(too_large(file))
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
         value = f"{type(error).__name__}: {error}".rstrip(".")
         raise InputError(Problem(file.name, "must be readable as xlsx", value)) from error

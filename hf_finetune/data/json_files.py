@@ -18,6 +18,20 @@ __all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
 _SCALARS = (str, int, float, bool)
 _LARGEST_CHECKED = 10_000_000
 """Bytes up to which a file next to others is looked into."""
+_CLASSES = ("classes", "class_names", "categories", "label_names", "labels", "names")
+"""Keys next to the rows under which a file lists its classes."""
+_LABELS = (
+    "label",
+    "labels",
+    "gt_label",
+    "img_label",
+    "class",
+    "category",
+    "target",
+    "class_id",
+    "category_id",
+)
+"""Columns whose numbers may be places in that list."""
 _FORMS = "It holds a list of objects, an object of columns, or one object on each line."
 
 
@@ -70,6 +84,8 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
             value = f"{_kind(document)}"
             raise InputError(Problem(file.name, "must hold a table", value, _FORMS))
         columns = found
+        columns, notes_beside = _named_classes(file, columns, _beside(document))
+        notes = (*notes, *notes_beside)
     notes_of_types: list[str] = []
     arrays = {name: _array(file, name, values, notes_of_types) for name, values in columns.items()}
     return FileTable(pa.table(arrays), False, (*notes, *notes_of_types))
@@ -135,6 +151,8 @@ def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
             raise InputError(
                 Problem(file.name, "must hold each key of an object once", str(error))
             ) from error
+        except InputError:
+            raise
         except ValueError as error:
             place = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the file"
             raise InputError(_no_json(file, place, error)) from error
@@ -175,15 +193,90 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
     if all(isinstance(value, dict) for value in values):
         return _columns_of_mappings(document)
     lists = {name: value for name, value in document.items() if isinstance(value, list)}
+    tables = [value for value in lists.values() if value and all(isinstance(row, dict) for row in value)]
+    classes = [name for name, value in lists.items() if name.lower() in _CLASSES and _are_names(value)]
+    if len(tables) == 1 and len(lists) == 1 + len(classes):
+        return _columns_of_records(tables[0])
     if len(lists) == len(document) and len({len(value) for value in values}) == 1 and len(lists) > 1:
         return lists  # DataFrame.to_dict("list")
-    tables = [value for value in lists.values() if value and all(isinstance(row, dict) for row in value)]
-    if len(tables) == 1 and len(lists) == 1:
-        return _columns_of_records(tables[0])
     if len(tables) == len(lists) > 1 and all(split_name(name) for name in lists):
         rows = [{**row, "split": name} for name, rows in lists.items() for row in rows]
         return _columns_of_records(rows)
     return None
+
+
+def _beside(document: Any) -> dict[str, Any]:
+    """Return what an object holds besides its one list of rows; nothing if it has another form."""
+    if not isinstance(document, dict) or "schema" in document:
+        return {}
+    tables = [
+        name
+        for name, value in document.items()
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
+    ]
+    if len(tables) != 1:
+        return {}
+    return {name: value for name, value in document.items() if name != tables[0]}
+
+
+def _named_classes(
+    file: Path, columns: dict[str, list[Any]], beside: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """Replace class numbers by the names that a file lists next to its rows, as MMPretrain's do.
+
+    Args:
+        file: The file.
+        columns: Its columns.
+        beside: What it holds besides its rows.
+
+    Returns:
+        The columns, and a note on what was used and what was left out.
+    """
+    if not beside:
+        return columns, []
+    nested = [inner for value in beside.values() if isinstance(value, dict) for inner in value.items()]
+    names = next(
+        (
+            value
+            for name, value in (*beside.items(), *nested)
+            if name.lower() in _CLASSES and _are_names(value)
+        ),
+        None,
+    )
+    numbered = [
+        name
+        for name, values in columns.items()
+        if names is not None and name.lower() in _LABELS and _are_indices(values, len(names))
+    ]
+    if names is None or len(numbered) != 1:
+        return columns, [f"{file.name}: left out next to the rows: {quoted(beside)}."]
+    label = numbered[0]
+    named = [
+        [names[item] for item in v] if isinstance(v, list) else None if v is None else names[v]
+        for v in columns[label]
+    ]
+    note = f"{file.name}: the numbers in {label!r} are places in the list of classes that it holds: {quoted(names)}."
+    return {**columns, label: named}, [note]
+
+
+def _are_names(value: Any) -> bool:
+    """Return whether a value is a list of distinct texts."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(name, str) for name in value)
+        and len({*value}) == len(value) > 1
+    )
+
+
+def _are_indices(values: Sequence[Any], count: int) -> bool:
+    """Return whether all values that are there are places in a list of some length, or lists of such places."""
+    items = [
+        item
+        for value in values
+        for item in (value if isinstance(value, list) else [value])
+        if item is not None
+    ]
+    return bool(items) and all(type(item) is int and 0 <= item < count for item in items)
 
 
 def _columns_of_records(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -184,6 +184,11 @@ def _read_shares(
                 "Round them, for example at 0.5.",
             )
             rows_wrong = rows_where(filled, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
+        elif mixed := _few_fractions(filled, ids):
+            rows_wrong = mixed
+            repair = (
+                "All other rows hold only 0 and 1: write 0 or 1 here too, or nothing where it is unknown."
+            )
         first = next(
             row
             for split in filled
@@ -214,6 +219,17 @@ def _read_shares(
     if ties:
         notes.append(f"{ties:,} examples have several likeliest classes; the first of them is taken.")
     return LabelValues(values, None, shares, places.names, tuple(notes)), []
+
+
+def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]:
+    """Return the rows with fractions, where most rows hold zeros and ones that cannot be probabilities.
+
+    None are returned where every row of zeros and ones has exactly one 1: those may be probabilities.
+    """
+    fractions = rows_where(rows, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
+    whole = [row for cells in rows.values() for row in cells if row is not None and {*row} <= {0, 1, None}]
+    are_members = any(sum(filter(None, row)) != 1 for row in whole)
+    return fractions if are_members and len(fractions) < len(whole) else []
 
 
 def _flat(rows: Mapping[Split, Sequence[Sequence[float | None] | None]]) -> list[float | None]:

@@ -11,6 +11,7 @@ __all__ = [
     "UNKNOWN",
     "Target",
     "class_count",
+    "class_order",
     "encode_batch",
     "encode_labels",
     "label_feature",
@@ -57,6 +58,15 @@ def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ..
 def label_text(label: Any) -> str:
     """Return a label as a class name. 1.0 and 1 are one class."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def class_order(name: str) -> tuple[bool, float, str]:
+    """Return the sort key of a class: numbers by size, then texts by their letters; '2' comes before '10'."""
+    try:
+        number = float(name)
+    except ValueError:
+        number = math.nan
+    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
 
 
 def label_feature(target: Target, label_names: Sequence[str]) -> ClassLabel | List | Value:

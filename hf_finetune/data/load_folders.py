@@ -1,7 +1,7 @@
 """Pictures and texts that are files of their own, as one Dataset for each split."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from pyarrow import parquet
 
 from hf_finetune.data.class_folders import FolderExamples, LabelledFile
+from hf_finetune.data.labels import class_order
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
 from hf_finetune.data.picture_paths import PictureFinder
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.data.wording import MOST_SHOWN
+from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["LoadedFolders", "check_tables", "load_pictures", "load_texts"]
@@ -92,6 +93,7 @@ def load_pictures(
             notes += read.notes
         dataset = _rows(files)
         splits[split] = add_metadata(dataset, read, replaced=str(label)) if needed else dataset
+    notes += _note_order(file for files in found.files.values() for file in files)
     notes += _note_contradictions(beside, sum(map(len, found.files.values())))
     return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
 
@@ -136,6 +138,7 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
         for encoding, paths in encodings.items()
         if encoding not in ("utf-8", "utf-8-sig")
     ]
+    notes += _note_order(file for files in found.files.values() for file in files)
     return LoadedFolders(splits, names, notes=tuple(notes))
 
 
@@ -151,9 +154,21 @@ def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], 
     labels = [file.label for file in files if file.label is not None]
     if not labels:
         return {}, {}
-    names = sorted(set(labels))
+    names = sorted(set(labels), key=class_order)
     index = {name: number for number, name in enumerate(names)}
     return {"label": [index[label] for label in labels]}, {"label": ClassLabel(names=names)}
+
+
+def _note_order(files: Iterable[LabelledFile]) -> list[str]:
+    """Return a note where classes that are numbers are in another order than torchvision and datasets give folders."""
+    names = sorted({file.label for file in files if file.label is not None})
+    ordered = sorted(names, key=class_order)
+    if names == ordered:
+        return []
+    return [
+        f"Classes are in the order of their numbers: {quoted(ordered, most=4)}; as texts, '{names[1]}' would come "
+        f"before '{ordered[1]}', as in torchvision's ImageFolder. A model's own order is in its config.json."
+    ]
 
 
 def _read_if_needed(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.data.labels import Target, label_text
+from hf_finetune.data.labels import Target, class_order, label_text
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem, nearest
 
@@ -182,7 +182,7 @@ def _many(items: Sequence[Any]) -> bool:
 
 
 def _notes(target: Target, items: Sequence[Any], inferred: bool) -> tuple[str, ...]:
-    distinct = sorted({label_text(item) for item in items}, key=_sort_key)
+    distinct = sorted({label_text(item) for item in items}, key=class_order)
     if target == "regression":
         return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
     if all(isinstance(item, str) for item in items):
@@ -236,16 +236,7 @@ def _rows_where(
 def _order_names(items: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
     found = {label_text(item) for item in items}
     known = tuple(declared or ())
-    return (*known, *sorted(found - set(known), key=_sort_key))
-
-
-def _sort_key(name: str) -> tuple[bool, float, str]:
-    """Numbers by size, then texts by their letters: class '2' comes before class '10'."""
-    try:
-        number = float(name)
-    except ValueError:
-        number = math.nan
-    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
+    return (*known, *sorted(found - set(known), key=class_order))
 
 
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:

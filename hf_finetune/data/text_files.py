@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from hf_finetune.data.table_options import TableOptions
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["open_text_file"]
+__all__ = ["most_unpacked", "open_text_file", "too_large"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -37,6 +37,8 @@ _OTHER_FILES = (
 )
 _GZIP = b"\x1f\x8b"
 _HEAD = 65536
+MOST_UNPACKED, MOST_TIMES = 100_000_000, 100
+"""Bytes that a compressed file may unpack to, or how many times its own size; text packs 2 to 20 fold."""
 
 
 @contextmanager
@@ -72,7 +74,47 @@ def open_text_file(file: Path, options: TableOptions) -> Iterator[tuple[TextIO, 
 def _open_bytes(file: Path) -> IO[bytes]:
     with file.open("rb") as raw:
         compressed = raw.read(2) == _GZIP
-    return cast(IO[bytes], gzip.open(file)) if compressed else file.open("rb")
+    return cast(IO[bytes], io.BufferedReader(_Unpacked(file), 1 << 16)) if compressed else file.open("rb")
+
+
+def most_unpacked(file: Path) -> int:
+    """Return the number of bytes to which a compressed file may unpack."""
+    return max(MOST_UNPACKED, MOST_TIMES * file.stat().st_size)
+
+
+def too_large(file: Path) -> Problem:
+    """Return the problem of a compressed file that unpacks to more than ``most_unpacked``."""
+    rule = f"must unpack to at most {most_unpacked(file) / 1e6:,.0f} MB"
+    value = f"more from {file.stat().st_size:,} bytes"
+    repair = "If you trust the file, unpack it yourself: other files are not limited."
+    return Problem(file.name, rule, value, repair)
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file, up to the most that is unpacked.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: Path):
+        self._file, self._gzip = file, gzip.GzipFile(file)
+        self._left = most_unpacked(file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._gzip.read1(len(buffer))
+        self._left -= len(content)
+        if self._left < 0:
+            raise InputError(too_large(self._file))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._gzip.close()
+        super().close()
 
 
 def _encoding(file: Path, head: bytes, options: TableOptions) -> str:

@@ -52,7 +52,7 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
 def _groups(pattern: str) -> int:
     try:
         return re.compile(pattern).groups
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return 1  # reported by the field itself
 
 

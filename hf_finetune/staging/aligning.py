@@ -18,6 +18,7 @@ from hf_finetune.data.paired import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.layout import head_names
 from hf_finetune.speed.calls import evaluating
+from hf_finetune.staging.carrying import broken_state, read_tensors
 from hf_finetune.staging.sharing import counted
 
 __all__ = [
@@ -301,11 +302,21 @@ class Alignment(TrainerCallback):
             torch.save(state, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """Read it from a checkpoint."""
-        if self.judge is not None:
-            state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        """Read it from a checkpoint.
+
+        Raises:
+            InputError: If the file does not hold it.
+        """
+        if self.judge is None:
+            return
+        state = read_tensors(folder / FILE)
+        try:
             self.judge.load_state_dict(state["judge"])
             self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                broken_state(folder / FILE, "the state of another classifier of domains")
+            ) from error
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.groups import ParameterGroup
 
-__all__ = ["carry_state", "load_state", "optimizer_state", "save_state"]
+__all__ = ["broken_state", "carry_state", "load_state", "optimizer_state", "read_tensors", "save_state"]
 
 State = dict[str, dict[str, Any]]
 
@@ -55,9 +57,36 @@ def save_state(state: State, path: Path) -> None:
 
 
 def load_state(path: Path, names: Sequence[str]) -> State:
-    """Read the state of some parameters; those that were never moved have none."""
-    state: State = torch.load(path, map_location="cpu", weights_only=True)
+    """Read the state of some parameters; those that were never moved have none.
+
+    Raises:
+        InputError: If the file holds something else.
+    """
+    state = read_tensors(path)
+    if not all(isinstance(values, dict) for values in state.values()):
+        raise InputError(broken_state(path, "no mapping of parameters to their state"))
     return {name: state[name] for name in names if name in state}
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain values that ``torch.save`` wrote, below names.
+
+    Raises:
+        InputError: If it is missing or damaged, or holds something else, which is not unpickled.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, UnpicklingError) as error:
+        raise InputError(broken_state(path, type(error).__name__)) from error
+    if not isinstance(state, dict):
+        raise InputError(broken_state(path, f"a {type(state).__name__}"))
+    return state
+
+
+def broken_state(path: Path, value: str) -> Problem:
+    """Return the problem of a file of a run directory that does not hold the state that training left."""
+    repair = "Restore the file from a copy of the run directory, or begin a new run."
+    return Problem(str(path), "must hold the state that training left, as tensors", value, repair)
 
 
 def _names(groups: Sequence[ParameterGroup]) -> list[str]:

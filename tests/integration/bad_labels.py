@@ -33,6 +33,12 @@ def one_class_in_validation(folder: Path) -> None:
 
 CASES = [
     Case(
+        "one fraction in class columns of zeros and ones",
+        "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam, late]'",
+        "",
+        rows("rude,spam,late", *["1,1,0", "0,0,1"] * 11, "0.5,1,0", "0,0,0"),
+    ),
+    Case(
         "cells that hold several labels, without a word in the recipe",
         RUN,
         (

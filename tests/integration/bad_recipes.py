@@ -36,6 +36,12 @@ CASES = [
         write("recipe.yaml", ""),
     ),
     Case(
+        "a recipe with thousands of unknown fields",
+        "run recipe.yaml",
+        "",
+        write("recipe.yaml", RECIPE + "".join(f"field{index}: 1\n" for index in range(2000))),
+    ),
+    Case(
         "a recipe that is a list",
         "run recipe.yaml",
         (

@@ -22,6 +22,20 @@ CASES = [
         rows("reviews.csv", "text,label", *PAIRS, "a film"),
     ),
     Case(
+        "a csv with a carriage return in a cell without quotes",
+        "plan text.yaml",
+        "",
+        write("reviews.csv", "\n".join(["text,label", *PAIRS, "a\rfilm,bad", ""])),
+    ),
+    Case(
+        "a small csv.gz that unpacks to 200 megabytes",
+        "plan text.yaml data.path=large.csv.gz",
+        "",
+        write(
+            "large.csv.gz", gzip.compress(b"text,label\n") + 20 * gzip.compress(b"film,bad\n" * 1_200_000, 1)
+        ),
+    ),
+    Case(
         "a csv whose rows all have a name that the header lacks",
         "plan text.yaml",
         (

@@ -557,3 +557,23 @@ def test_folders_of_texts_next_to_a_table_are_spoken_of(tmp_path):
     touch(tmp_path, "a/1.txt", "b/2.txt")
     write(tmp_path / "train.csv", "text,label\nx,1\ny,2\n")
     assert texts(tmp_path).notes == ("Folders of texts next to the tables were not read: 'a', 'b'.",)
+
+
+@pytest.mark.parametrize("suffix", ["png", "txt"])
+def test_classes_that_are_numbers_are_in_their_order_as_in_tables(tmp_path, suffix):
+    touch(tmp_path, *(f"{number}/{index}.{suffix}" for number in (1, 2, 10, 11) for index in range(2)))
+    source = images(tmp_path) if suffix == "png" else texts(tmp_path)
+    assert source.splits["train"].features["label"].names == ["1", "2", "10", "11"]
+    assert source.notes[-1] == (
+        "Classes are in the order of their numbers: '1', '2', '10', '11'; as texts, '10' would come before '2', as in "
+        "torchvision's ImageFolder. A model's own order is in its config.json."
+    )
+
+
+def test_numbers_of_one_length_and_names_are_in_the_order_of_texts(tmp_path):
+    touch(
+        tmp_path, *(f"{name}/{index}.png" for name in ("02", "01", "10", "b10", "b2") for index in range(2))
+    )
+    source = images(tmp_path)
+    assert source.splits["train"].features["label"].names == ["01", "02", "10", "b10", "b2"]
+    assert not any("order" in note for note in source.notes)

@@ -87,7 +87,8 @@ def test_surplus_cells_are_left_out_if_empty_and_refused_if_filled(file):
         "A cell with ',' in it stands in quotes; data.separator states another separator."
     )
     assert problem(file, "text,label\na,pos\nb\n").endswith(
-        "Got line 3 has 1. Write a separator for each empty cell."
+        "Got line 3 has 1. Write a separator for each empty cell, and quotes around each cell with a line break "
+        "in it; a carriage return alone is one too."
     )
     assert problem(file, "text,label\n1,a,pos\n2,b,neg\n").endswith(
         "If the first cell of each row is its name, write a name for that column into the header."
@@ -264,3 +265,30 @@ def test_texts_of_several_lines_are_not_taken_for_rows(file):
     found = read(file, "label,text\n" + 'a,"good,\nfine, cheap\nand more, too"\nb,"bad,\npoor, dear"\n' * 5)
     assert len(found.table) == 10
     assert not [note for note in found.notes if "rows of their own" in note]
+
+
+@pytest.mark.parametrize("cell", ["two\rlines", "two\nlines"])
+def test_a_line_break_in_a_cell_without_quotes_is_not_taken_for_an_empty_cell(file, cell):
+    assert "quotes around each cell with a line break in it" in problem(
+        file, f"text,label\na,x\n{cell},y\nb,y\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["r.csv.gz", "r.jsonl.gz", "r.json.gz"])
+def test_a_small_file_that_unpacks_to_very_much_is_refused(tmp_path, monkeypatch, name):
+    row = (
+        b"text,label\n" + b"0" * 10_000 + b",a\n"
+        if "csv" in name
+        else b'{"text": "' + b"0" * 10_000 + b'"}\n'
+    )
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(row * 400))
+    monkeypatch.setattr("hf_finetune.data.text_files.MOST_UNPACKED", 1_000_000)
+    with pytest.raises(InputError) as error:
+        read_file(path)
+    assert str(error.value) == (
+        f"{name} must unpack to at most {max(1, round(path.stat().st_size / 1e4))} MB. Got more from "
+        f"{path.stat().st_size:,} bytes. If you trust the file, unpack it yourself: other files are not limited."
+    )
+    monkeypatch.undo()
+    assert len(read_file(path).table) > 0

@@ -106,3 +106,38 @@ def test_values_keep_the_types_that_all_rows_share(tmp_path):
     assert problem(file, '{"a": "x"}\n{"a": "\\ud800"}\n') == (
         "r.jsonl must hold text that is valid Unicode. Got half of a surrogate pair in 'a', example 1."
     )
+
+
+def test_classes_that_a_file_lists_name_the_numbers_of_its_rows(tmp_path):
+    rows = [
+        {"path": "a.png", "gt_label": 1},
+        {"path": "b.png", "gt_label": 0},
+        {"path": "c.png", "gt_label": None},
+    ]
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({"metainfo": {"classes": ["zebra", "ape"], "task": "x"}, "data_list": rows}))
+    found = read_file(file)
+    assert found.table.to_pydict()["gt_label"] == ["ape", "zebra", None]
+    assert found.notes == (
+        "r.json: the numbers in 'gt_label' are places in the list of classes that it holds: 'zebra', 'ape'.",
+    )
+    several = [{"path": "a.png", "label": [1, 0]}, {"path": "b.png", "label": []}]
+    file.write_text(json.dumps({"class_names": ["zebra", "ape"], "rows": several}))
+    assert read_file(file).table.to_pydict()["label"] == [["ape", "zebra"], []]
+
+
+@pytest.mark.parametrize(
+    "beside, label",
+    [
+        ({"metainfo": {"classes": ["a", "b"]}}, 2),  # no place in the list
+        ({"metainfo": {"classes": ["a", "a"]}}, 1),
+        ({"classes": ["a", "b"]}, 0.5),
+        ({"version": 1}, 1),
+    ],
+)
+def test_what_a_file_holds_besides_its_rows_is_told(tmp_path, beside, label):
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({**beside, "data": [{"text": "a", "label": label}]}))
+    found = read_file(file)
+    assert found.table.to_pydict()["label"] == [label]
+    assert found.notes == (f"r.json: left out next to the rows: {next(iter(beside))!r}.",)

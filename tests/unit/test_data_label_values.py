@@ -252,3 +252,14 @@ def test_probabilities_are_rounded_to_a_sum_of_1_and_refused_otherwise():
 def test_a_mapping_of_zeros_and_ones_is_several_labels():
     found, _ = read([{"a": 1, "b": 1}, {"a": 0, "b": None}])
     assert (found.values["train"], found.unknown["train"]) == ([["a", "b"], []], [[], ["b"]])
+
+
+@pytest.mark.parametrize("row", [(0.5, 1, 0), (0.5, 0.5, 0), (1, 7, 0)])
+def test_one_fraction_among_zeros_and_ones_is_named_and_not_the_rows_that_are_right(row):
+    rows = [(1, 1, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1)]
+    shown = [float(value) for value in row]
+    assert error([*rows, row], label=["a", "b", "c"]) == (
+        "The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row. "
+        f"Got {shown!r} in 'train:4'. All other rows hold only 0 and 1: write 0 or 1 here too, or nothing where it is "
+        "unknown."
+    )

@@ -96,3 +96,10 @@ def test_the_json_schema_has_the_field_names_of_a_recipe():
     assert {one.get("type") for one in short["anyOf"]} == {"string", "array", "null"}
     assert "from" in full["properties"]
     assert "source" not in full["properties"]
+
+
+@pytest.mark.parametrize("pattern", ["(a{99999999999})", "(" * 5000 + ")" * 5000])
+def test_a_pattern_that_no_library_can_compile_is_refused(pattern):
+    with pytest.raises(InputError) as error:
+        recipe({"from": "name", "pattern": pattern})
+    assert "data.columns.label.pattern must " in str(error.value)

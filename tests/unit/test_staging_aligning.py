@@ -295,6 +295,17 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     assert not torch.equal(first.judge[0].weight, second.judge[0].weight)
 
 
+@pytest.mark.parametrize("state", [{}, {"judge": {}, "optimizer": {}}, {"judge": 3, "optimizer": None}])
+def test_the_state_of_another_judge_is_told_with_its_file(tiny_model, tmp_path, state):
+    torch.save(state, tmp_path / "domain.pt")
+    with pytest.raises(InputError) as error:
+        alignment_of(tiny_model("vit"), "dann").load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / 'domain.pt'} must hold the state that training left, as tensors. Got the state of another "
+        "classifier of domains. Restore the file from a copy of the run directory, or begin a new run."
+    )
+
+
 def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_not_finite(tiny_model):
     model = tiny_model("vit")
     torch.manual_seed(3)

@@ -5,6 +5,7 @@ import torch
 from test_staging_trainer import make_trainer
 from transformers import TrainerCallback
 
+from hf_finetune.errors import InputError
 from hf_finetune.models.layout import head_names
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
 
@@ -102,3 +103,27 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
         save_state({}, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["optimizer.pt"]
+
+
+@pytest.mark.parametrize(
+    "content, value",
+    [
+        (b"no tensors", "UnpicklingError"),
+        (b"", "EOFError"),
+        ([1, 2], "a list"),
+        ({"head.weight": 3}, "no mapping of parameters to their state"),
+        (None, "FileNotFoundError"),
+    ],
+)
+def test_a_state_that_is_none_is_told_with_its_file(tmp_path, content, value):
+    path = tmp_path / "optimizer.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(InputError) as error:
+        load_state(path, ["head.weight"])
+    assert str(error.value) == (
+        f"{path} must hold the state that training left, as tensors. Got {value}. Restore the file from a copy of the "
+        "run directory, or begin a new run."
+    )
