@@ -18,7 +18,7 @@ from hf_finetune.data.paired import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.layout import head_names
 from hf_finetune.speed.calls import evaluating
-from hf_finetune.staging.carrying import broken_state, read_tensors
+from hf_finetune.staging.carrying import BROKEN, broken_state, read_tensors
 from hf_finetune.staging.sharing import counted
 
 __all__ = [
@@ -313,7 +313,7 @@ class Alignment(TrainerCallback):
         try:
             self.judge.load_state_dict(state["judge"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        except BROKEN as error:
             raise InputError(
                 broken_state(folder / FILE, "the state of another classifier of domains")
             ) from error

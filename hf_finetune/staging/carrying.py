@@ -1,6 +1,7 @@
 """Carry an optimizer's state (moments, step counts) from one stage to the next, by the names of the parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,8 +13,19 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.plan.groups import ParameterGroup
 
-__all__ = ["broken_state", "carry_state", "load_state", "optimizer_state", "read_tensors", "save_state"]
+__all__ = [
+    "BROKEN",
+    "broken_state",
+    "carry_state",
+    "load_state",
+    "optimizer_state",
+    "read_tensors",
+    "refusing_broken_state",
+    "save_state",
+]
 
+BROKEN = (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""Errors of torch for a file that is damaged, or that holds something else than it must."""
 State = dict[str, dict[str, Any]]
 
 
@@ -76,11 +88,32 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, UnpicklingError) as error:
+    except (*BROKEN, OSError, UnpicklingError) as error:
         raise InputError(broken_state(path, type(error).__name__)) from error
     if not isinstance(state, dict):
         raise InputError(broken_state(path, f"a {type(state).__name__}"))
     return state
+
+
+@contextmanager
+def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
+    """Turn what a library raises for state of another form into a problem of the checkpoint.
+
+    Args:
+        checkpoint: The folder that is read; None if none is, and errors stay as they are.
+
+    Raises:
+        InputError: If the state is of another optimizer, or none at all. What would have to be unpickled is left to
+            the caller.
+    """
+    try:
+        yield
+    except BROKEN as error:
+        if checkpoint is None:
+            raise
+        raise InputError(
+            broken_state(Path(checkpoint), f"{type(error).__name__}: {error}".rstrip("."))
+        ) from error
 
 
 def broken_state(path: Path, value: str) -> Problem:

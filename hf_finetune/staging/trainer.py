@@ -26,7 +26,7 @@ from hf_finetune.processes import backend, prepare_sharding
 from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.aligning import Alignment
-from hf_finetune.staging.carrying import carry_state
+from hf_finetune.staging.carrying import carry_state, refusing_broken_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
 from hf_finetune.staging.regularizing import Regular
@@ -227,7 +227,8 @@ class StagedTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take the moments from the checkpoint, and the rates from the plan: they may have been changed since."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with refusing_broken_state(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or self.is_deepspeed_enabled:
             return
         scheduler: Any = self.lr_scheduler
@@ -237,6 +238,10 @@ class StagedTrainer(Trainer):
         ):
             group["initial_lr"], group["weight_decay"] = planned.lr, planned.weight_decay
             group["lr"] = planned.lr * shape(scheduler.last_epoch)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with refusing_broken_state(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from run_helpers import Stop, assert_equal_runs, interrupt, refusal, with_stages
+from run_helpers import Stop, assert_equal_runs, interrupt, refusal, tiny_text_recipe, with_stages
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
@@ -164,3 +165,18 @@ def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
         "--resume must come with the run's folder. Add --output-dir RUN."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_new_embeddings_ends_as_if_it_had_not_been_interrupted(tmp_path, reviews, bert_checkpoint):
+    shutil.copytree(bert_checkpoint, tmp_path / "bert")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
+    tokenizer.add_tokens(["zzza", "zzzb"])
+    tokenizer.save_pretrained(tmp_path / "bert")
+    model = {"path": str(tmp_path / "bert"), "resize_embeddings": True}
+    recipe = tiny_text_recipe(reviews, tmp_path / "bert", model=model)
+    run(recipe, tmp_path / "whole")
+    interrupt(recipe, tmp_path / "run", Stop("all", 1, "ctrl-c"))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert saved.get_input_embeddings().weight.shape[0] == len(tokenizer)

@@ -40,3 +40,24 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
         str(checkpoint)
     )
     assert not canary.ran
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("optimizer.pt", {"state": 3, "param_groups": []}),
+        ("optimizer.pt", [1, 2]),
+        ("scheduler.pt", None),
+        ("rng_state.pth", {"python": "none"}),
+    ],
+)
+def test_state_of_another_form_is_told_with_its_checkpoint(tmp_path, stopped, name, state):
+    recipe, whole = stopped
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (checkpoint,) = (folder / "stages" / "01-head").glob("checkpoint-*")
+    torch.save(state, checkpoint / name)
+    seal_checkpoint(checkpoint)
+    message = refusal(lambda: run(recipe, folder, resume=True))
+    assert message.startswith(f"{checkpoint} must hold the state that training left, as tensors. Got ")
+    assert message.endswith("Restore the file from a copy of the run directory, or begin a new run.")
