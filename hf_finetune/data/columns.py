@@ -249,6 +249,8 @@ def _only_one(
         return None, [
             Problem(place, f"must be named, because several columns look like {plural}", found, repair)
         ]
+    if key == "label" and len(features) == 1:
+        repair = "If the columns are separated by another character than a comma, set data.separator."
     found = "columns " + ", ".join(map(repr, features)) if features else "no columns"
     return None, [Problem(place, f"must be named, because no column looks like {plural}", found, repair)]
 

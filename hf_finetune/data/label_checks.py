@@ -1,5 +1,6 @@
 """Labels that look like mistakes: spellings of one class, and examples that stand with several labels."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,23 @@ from hf_finetune.data.wording import listed, quoted
 
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
 
+JOINTS = re.compile(r"(?<=[^\W\d_])[-_\u2010-\u2015]+(?=[^\W\d_])")
+"""Hyphens, dashes and underscores between two letters."""
 TRAILING = ".,;:!?"
 """Punctuation that does not make another class where it ends a name."""
 
 
 def fold_name(name: str) -> str:
-    """Return a class name without case, surplus blanks, its Unicode form and punctuation at the end."""
-    text = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Return a class name without case, surplus blanks, its Unicode form and punctuation at the end.
+
+    Hyphens and underscores between letters count as blanks.
+    """
+    visible = "".join(
+        character
+        for character in unicodedata.normalize("NFKC", name)
+        if unicodedata.category(character) != "Cf"
+    )
+    text = " ".join(JOINTS.sub(" ", visible.casefold()).split())
     return text.rstrip(TRAILING + " ") or text
 
 
@@ -47,7 +58,9 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
     shown = listed(
         (" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups), most=5
     )
-    note = f"Classes that differ only in case, blanks, Unicode form or punctuation at the end: {shown}."
+    note = (
+        f"Classes that differ only in case, blanks, hyphens, Unicode form or punctuation at the end: {shown}."
+    )
     if form.several:
         return (note,)
     return (f"{note} To make them one, write {form.written(**_fields(form), normalize='true')}.",)

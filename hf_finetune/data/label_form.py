@@ -17,7 +17,8 @@ class LabelForm:
         separator: Text between the classes in a cell; None if a cell is one class.
         classes: Classes, in order, of cells that hold a list with a place for each; empty if the data declares them.
         empty: Meaning of an empty cell where classes are separated.
-        normalize: Whether spellings that differ only in case, blanks, Unicode form or trailing punctuation are one.
+        normalize: Whether spellings that differ only in case, blanks, hyphens, Unicode form or trailing punctuation
+            are one.
         pattern: Regular expression whose group is the class in a file's name; None if labels are in columns.
     """
 

@@ -139,6 +139,10 @@ def _read_members(
         for split, rows in numbers.items()
     }
     cells = sum(len(names) for split in unknown for names in unknown[split])
+    if cells and not any(value == 0 for value in _flat(numbers)):
+        rule = f"must hold 0 where a class does not hold, in {places.where}"
+        repair = "If an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+        return LabelValues({}), [Problem("The labels", rule, "1 and empty cells only", repair)]
     notes = [f"The labels are {places.where}: each holds 1 where the class holds."]
     if cells:
         total = sum(len(places.names) for rows in numbers.values() for row in rows if row is not None)

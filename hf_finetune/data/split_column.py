@@ -15,6 +15,7 @@ __all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
 
 AUTO = "auto"
 _NAMES = ("split", "set", "subset")
+_LOOKED_AT = 100
 _IGNORED = (None, "none")
 _PLACE = "data.columns.split"
 _IGNORE = f"Set {_PLACE}: null to leave the column unused."
@@ -45,8 +46,8 @@ def divide_by_column(
 
     Args:
         splits: The splits as they were loaded.
-        column: Its name; ``auto`` takes a column split, set or subset of the only split whose values are names of
-            splits. None or ``none`` divides nothing.
+        column: Its name; ``auto`` takes a column split, set or subset of the only split with names of splits among
+            its values, else any column whose values all are names of splits. None or ``none`` divides nothing.
         taken: Columns that hold something else.
         optional: Whether a column that is named may be missing.
 
@@ -64,7 +65,9 @@ def divide_by_column(
         )
     chosen = next((names[0] for names in having.values() if names), None)
     if chosen is None:
-        return Division(splits, as_loaded)
+        return Division(
+            splits, as_loaded, _note_unused(splits) if column == AUTO and "split" not in taken else ()
+        )
     values = {split: _values(splits[split], chosen) for split, names in having.items() if chosen in names}
     if len(splits) > 1 and column == AUTO:
         return Division(splits, as_loaded, _note_disagreement(values, chosen))
@@ -108,7 +111,23 @@ def _names_in(dataset: Dataset, column: str | None, taken: Collection[str]) -> l
         for name in dataset.column_names
         if name.strip().lower() == wanted and name not in taken
     ]
-    return [name for name in found if any(split_name(str(value)) for value in set(_values(dataset, name)))]
+    named = [name for name in found if any(split_name(str(value)) for value in set(_values(dataset, name)))]
+    return named or [name for name in dataset.column_names if name not in taken and _divides(dataset, name)]
+
+
+def _divides(dataset: Dataset, column: str) -> bool:
+    """Return whether every value of a column names a split, and train and another one are among them."""
+    feature = dataset.features[column]
+    if not isinstance(feature, ClassLabel) and getattr(feature, "dtype", None) not in (
+        "string",
+        "large_string",
+    ):
+        return False
+    for rows in (dataset.select(range(min(len(dataset), _LOOKED_AT))), dataset):
+        splits = {split_name(str(value)) for value in set(_values(rows, column))}
+        if None in splits:
+            return False
+    return "train" in splits and len(splits) > 1
 
 
 def _values(dataset: Dataset, column: str) -> list[Any]:
@@ -132,6 +151,15 @@ def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None
     value = f"{column!r} with {quoted(strange)}" if strange else f"none for {quoted(missing)}"
     repair = f"Names are train, validation (val, valid, dev) and test. {_IGNORE}"
     return Problem(_PLACE, "must hold the name of a split in every row", value, repair)
+
+
+def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """Return a note if a column is called split, but none of its values names one."""
+    for dataset in splits.values():
+        if "split" in dataset.column_names:
+            shown = quoted(dict.fromkeys(str(value) for value in _values(dataset, "split")), most=4)
+            return (f"The column 'split' was not used: its values name no splits: {shown}.",)
+    return ()
 
 
 def _note_disagreement(values: Mapping[str, Sequence[Any]], column: str) -> tuple[str, ...]:

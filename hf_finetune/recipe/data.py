@@ -37,7 +37,7 @@ class ColumnsSpec(Part):
     )
     split: Text | None = Field(
         default="auto",
-        description="Column with the split of each example; auto = a column split, set or subset that holds only "
+        description="Column with the split of each example; auto = a column that holds only "
         "names of splits; null or none = the column is not used.",
     )
 

@@ -46,7 +46,7 @@ class LabelColumnSpec(Part):
     )
     normalize: bool = Field(
         default=False,
-        description="Whether spellings that differ only in case, blanks, Unicode form or trailing punctuation "
+        description="Whether spellings that differ only in case, blanks, hyphens, Unicode form or trailing punctuation "
         "are one class, called by the most frequent of them.",
     )
 

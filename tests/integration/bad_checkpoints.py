@@ -60,13 +60,23 @@ CASES = [
     Case(
         "a config.json whose classes are a list",
         "run recipe.yaml",
-        "",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
+            "'./vit'. Its config.json cannot be read: id2label must be a mapping such as {\"0\": "
+            '"cake", "1": "soup"}; it is of type list.'
+        ),
         config("vit/config.json", id2label=["cake", "soup"]),
     ),
     Case(
         "an image processor with a size below zero",
         "run recipe.yaml",
-        "",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint with an image processor that can be used. Got './vit'."
+            " preprocessor_config.json is damaged: RuntimeError: Input and output sizes should be "
+            "greater than 0, but got input (H: 8, W: 8) output (H: -4, W: 32)"
+        ),
         config("vit/preprocessor_config.json", size={"height": -4, "width": 32}),
     ),
     Case(

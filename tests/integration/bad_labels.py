@@ -33,9 +33,24 @@ def one_class_in_validation(folder: Path) -> None:
 
 CASES = [
     Case(
+        "class columns that hold 1 or nothing",
+        "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam]'",
+        (
+            "Problem:\n"
+            "  The labels must hold 0 where a class does not hold, in the columns 'rude', 'spam'. Got 1 and empty "
+            "cells only. If an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+        ),
+        rows("rude,spam", "1,", ",1", "1,1"),
+    ),
+    Case(
         "one fraction in class columns of zeros and ones",
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam, late]'",
-        "",
+        (
+            "Problem:\n"
+            "  The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in "
+            "every row. Got [0.5, 1.0, 0.0] in 'train:22'. All other rows hold only 0 and 1: write 0 "
+            "or 1 here too, or nothing where it is unknown."
+        ),
         rows("rude,spam,late", *["1,1,0", "0,0,1"] * 11, "0.5,1,0", "0,0,0"),
     ),
     Case(

@@ -17,23 +17,21 @@ CASES = [
         (
             "Problem:\n"
             "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. "
-            "Write a separator for each empty cell."
+            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a "
+            "carriage return alone is one too."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a film"),
     ),
     Case(
         "a csv with a carriage return in a cell without quotes",
         "plan text.yaml",
-        "",
-        write("reviews.csv", "\n".join(["text,label", *PAIRS, "a\rfilm,bad", ""])),
-    ),
-    Case(
-        "a small csv.gz that unpacks to 200 megabytes",
-        "plan text.yaml data.path=large.csv.gz",
-        "",
-        write(
-            "large.csv.gz", gzip.compress(b"text,label\n") + 20 * gzip.compress(b"film,bad\n" * 1_200_000, 1)
+        (
+            "Problem:\n"
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. "
+            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a "
+            "carriage return alone is one too."
         ),
+        write("reviews.csv", "\n".join(["text,label", *PAIRS, "a\rfilm,bad", ""])),
     ),
     Case(
         "a csv whose rows all have a name that the header lacks",

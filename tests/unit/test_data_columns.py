@@ -88,6 +88,13 @@ def test_nothing_fits():
     )
 
 
+def test_one_column_alone_is_asked_for_its_separator():
+    assert error_text("text", {"text^label": STRING}) == (
+        "data.columns.label must be named, because no column looks like labels. Got columns 'text^label'. "
+        "If the columns are separated by another character than a comma, set data.separator."
+    )
+
+
 def test_several_fit():
     features = {"title": STRING, "content": STRING, "category": INT, "rating": INT}
     assert error_text("text", features) == (

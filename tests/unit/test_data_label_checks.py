@@ -65,8 +65,8 @@ def test_spellings_are_told_with_the_line_that_merges_them(tmp_path):
     path = write(tmp_path / "r.csv", rows)
     (note,) = notes(path, "differ only", validation=0, test=0)
     assert note == (
-        "Classes that differ only in case, blanks, Unicode form or punctuation at the end: 'spam' (9) and 'SPAM' (1), "
-        "'ham' (8) and 'HAM' (2). To make them one, write columns: {label: {name: label, normalize: true}}."
+        "Classes that differ only in case, blanks, hyphens, Unicode form or punctuation at the end: 'spam' (9) and "
+        "'SPAM' (1), 'ham' (8) and 'HAM' (2). To make them one, write columns: {label: {name: label, normalize: true}}."
     )
     merged = prepare(path, validation=0, test=0, columns={"label": {"name": "label", "normalize": True}})
     assert merged.label_names == ("ham", "spam")
@@ -214,3 +214,9 @@ def test_lists_of_json_and_parquet_and_mappings_of_probabilities(tmp_path):
     assert (data.target, data.label_names) == ("single_label", ("a", "b"))
     assert data.train[3][TRAINING_LABEL] == [0.75, 0.25]
     assert data.train["label"][:4] == [1, 1, 0, 0]
+
+
+def test_hyphens_underscores_and_invisible_characters_make_no_other_class():
+    names = ["very good", "very-good", "Very_good", "very\u200b good", "very\u2013good"]
+    assert spellings(dict.fromkeys(names, 1)) == [sorted(names)]
+    assert spellings(dict.fromkeys(["-1", "1", "1-2", "1 2", "c", "c-", "verygood", "very good"], 1)) == []

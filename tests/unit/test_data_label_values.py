@@ -263,3 +263,10 @@ def test_one_fraction_among_zeros_and_ones_is_named_and_not_the_rows_that_are_ri
         f"Got {shown!r} in 'train:4'. All other rows hold only 0 and 1: write 0 or 1 here too, or nothing where it is "
         "unknown."
     )
+
+
+def test_columns_of_ones_and_empty_cells_alone_are_refused():
+    assert error([(1, None), (None, 1), (None, None)], label=["a", "b"]) == (
+        "The labels must hold 0 where a class does not hold, in the columns 'a', 'b'. Got 1 and empty cells only. If "
+        "an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+    )

@@ -32,9 +32,23 @@ def test_names_of_splits_divide_the_examples(name):
     ]
 
 
+@pytest.mark.parametrize("name", ["usage", "partition", "fold", "data type"])
+def test_a_column_of_any_name_divides_if_it_holds_nothing_but_names_of_splits(name):
+    found, notes = divide({"text": ROWS["text"], name: ROWS["split"]})
+    assert found == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
+    assert notes[0].startswith(f"The column {name!r} divides the examples")
+
+
 def test_other_columns_do_not():
-    for rows in ({**ROWS, "split": list("1212")}, {"text": ROWS["text"], "fold": ROWS["split"]}):
-        assert divide(rows) == ({"train": list("abcd")}, [])
+    for values in (
+        list("1212"),
+        ["val", "test", "val", "test"],
+        ["train"] * 4,
+        ["train", "test", "x", "val"],
+    ):
+        assert divide({"text": ROWS["text"], "part": values}) == ({"train": list("abcd")}, [])
+    note = "The column 'split' was not used: its values name no splits: '1', '2'."
+    assert divide({**ROWS, "split": list("1212")}) == ({"train": list("abcd")}, [note])
     for column in (None, "none"):
         assert divide(ROWS, column) == ({"train": list("abcd")}, [])
     assert divide(ROWS, taken={"split"}) == ({"train": list("abcd")}, [])
