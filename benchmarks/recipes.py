@@ -175,6 +175,14 @@ OVERHEAD: Content = {
     "memory_format": "channels_last",
 }
 
+# Random weights; the time does not depend on what is predicted, but on the number of classes.
+CLASSES: Content = {
+    "classes": (2_000, 5_000),
+    "examples": 1_500,
+    "image_size": 160,  # pixels
+    "repeats": 3,  # of the pair of forward pass and task in one process
+}
+
 # Random weights and random inputs in memory; the speed does not depend on their values.
 GPU: Content = {
     "batch_size": 256,

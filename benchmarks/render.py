@@ -172,9 +172,23 @@ def _share(base: Rounds, rounds: Rounds) -> str | None:
 ACCURACY = "accuracy"
 REACHES = "reaches the first one's final accuracy"
 ABOUT_ACCURACY = {ACCURACY, REACHES}
+
+
+def _to_forward_pass(base: Rounds, rounds: Rounds) -> str | None:
+    ratios = [each["seconds"] / each["forward_seconds"] for each in rounds if each.get("forward_seconds")]
+    return f"{median_of(ratios):.2f}" if ratios else None
+
+
+def _ratio_of_contenders(base: Rounds, rounds: Rounds) -> str | None:
+    """Return the ratio to the first contender's time, where that does the same work."""
+    return None if any("forward_seconds" in each for each in rounds) else _ratio("seconds")(base, rounds)
+
+
 COLUMNS: dict[str, Cell] = {
     "seconds": _median("seconds", 1, "{:.1f}"),
-    "ratio": _ratio("seconds"),
+    "forward pass, seconds": _median("forward_seconds", 1, "{:.1f}"),
+    "time to that of the forward pass": _to_forward_pass,
+    "ratio": _ratio_of_contenders,
     "seconds per epoch": _per_epoch,
     "of those behind the first": _later_epochs,
     "ratio of these": _later_ratio,

@@ -236,6 +236,32 @@ def _overhead(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
     ]
 
 
+def _classes(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
+    settings = recipes.CLASSES
+    examples, counts = (32, (300,)) if quick else (settings["examples"], settings["classes"])
+    common = {
+        "examples": examples,
+        "image_size": 64 if quick else settings["image_size"],
+        "repeats": 1 if quick else settings["repeats"],
+    }
+    models = {
+        "MiniLM, texts of 80 words": ("text", inputs.mini_lm(), inputs.reviews(examples, 1)),
+        f"EfficientNet-lite0, {common['image_size']} pixels": ("image", inputs.lite0(), inputs.dishes()),
+    }
+    made = []
+    for title, (modality, checkpoint, data) in models.items():
+        for classes in counts:
+            model = {"modality": modality, "checkpoint": checkpoint, "data": data, "classes": classes}
+            made += [
+                Contender(
+                    *(f"{title}, {examples:,} examples", f"{what}, {classes:,} classes", "many_classes"),
+                    {**common, **model, "what": what},
+                )
+                for what in ("evaluation", "prediction")
+            ]
+    return made
+
+
 def _gpu(inputs: Inputs, quick: bool, device: str) -> list[Contender]:
     settings = dict(recipes.GPU)
     if quick:
@@ -307,6 +333,14 @@ BENCHMARKS = {
         "EfficientNet-lite0, everything trained, pictures of 128 pixels in memory, fp32, channels last: the same "
         "kernels, batches and optimiser for all.",
         _overhead,
+    ),
+    "classes": Benchmark(
+        "Many classes",
+        "Random weights. Evaluation is reading, prediction, all metrics, the intervals of two of them, calibration and "
+        "the file of predictions; prediction is reading files and writing a Parquet file. The forward pass is that of "
+        "the same batches in the same process, in turn with it.",
+        _classes,
+        compares_accuracy=False,
     ),
     "gpu": Benchmark(
         "On a GPU",

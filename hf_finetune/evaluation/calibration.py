@@ -6,19 +6,25 @@ Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 
 from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import decide, probabilities
-from hf_finetune.evaluation.resampling import surprise
 from hf_finetune.evaluation.top_scores import Scores, confidences
 from hf_finetune.evaluation.unknown import is_known
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 
 BINS = 15
+_CELLS = 200_000
+"""Logits of which probabilities are computed at once: so few that they stay in the processor's cache."""
 RANGE = (0.05, 20.0)
 """Temperatures that are looked through. At an end of it the scores say next to nothing, or are sure of everything."""
+
+_PRECISION = 1e-5
+"""Of the logarithm of the temperature."""
+_LEAST_SLOPE = float(np.finfo(np.float64).eps)
+"""Added for each example: where all answers are right and sure, the temperature falls until rounding hides the rest."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,30 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> f
         labels: Class indices [examples], or zeros and ones [examples, classes].
         target: ``single_label`` or ``multi_label``.
     """
+    low, high = RANGE
+    if _slope(1 / low, logits, labels, target) <= 0:
+        return low
+    if _slope(1 / high, logits, labels, target) >= 0:
+        return high
+    exponent = brentq(
+        lambda exponent: _slope(np.exp(-exponent), logits, labels, target), *np.log(RANGE), xtol=_PRECISION
+    )
+    return float(np.exp(exponent))
 
-    def loss(exponent: float) -> float:
-        scores = probabilities(logits / np.exp(exponent), target)
-        return float(surprise(labels, scores).mean())
 
-    low, high = np.log(RANGE)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target) -> float:
+    """Return the sum over the examples of the derivative of the log loss by the factor on the logits.
+
+    The log loss is convex in the factor, so the slope has one zero at most.
+    """
+    total = _LEAST_SLOPE * len(logits)
+    for rows in np.array_split(np.arange(len(logits)), max(1, logits.size // _CELLS)):
+        part, true = logits[rows], labels[rows]
+        scores = probabilities(part * factor, target)
+        if target == "single_label":
+            total += float((scores * part).sum() - part[np.arange(len(rows)), true].sum())
+        else:
+            known = is_known(true)
+            each = np.where(known, (scores - (true == 1)) * part, 0).sum(axis=1)
+            total += float((each / np.maximum(known.sum(axis=1), 1)).sum())
+    return total

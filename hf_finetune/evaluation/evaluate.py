@@ -18,7 +18,7 @@ from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
 from hf_finetune.evaluation.registry import MetricSettings, needs_all_scores
-from hf_finetune.evaluation.top_scores import Scores, keep_top, reduced, stack_top
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
 
@@ -96,8 +96,11 @@ def evaluate_model(
     names = tuple(dict.fromkeys([*usual, *metrics]))
     labels = labels_of(dataset, classifier.target, len(classifier.label_names))
     needs_all = keep_all or any(needs_all_scores(name, classifier.target) for name in metrics)
+    all_used = any(needs_all_scores(name, classifier.target) for name in names)
     start = perf_counter()
-    scores = _predict(classifier, dataset, labels, needs_all=needs_all, progress=progress)
+    classes = len(classifier.label_names)
+    reduces = not needs_all and (reduced(len(labels), classes) or (classes > MANY_CLASSES and not all_used))
+    scores = _predict(classifier, dataset, labels, reduces=reduces, progress=progress)
     seconds = perf_counter() - start
     group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
@@ -120,12 +123,12 @@ def _predict(
     dataset: Dataset,
     labels: np.ndarray,
     *,
-    needs_all: bool,
+    reduces: bool,
     progress: Progress | None,
 ) -> Scores:
-    """Return the scores of all examples; of very many classes the highest probabilities alone, batch by batch."""
-    target, classes = classifier.target, len(classifier.label_names)
-    reduces = not needs_all and target == "single_label" and reduced(len(labels), classes)
+    """Return the scores of all examples; of single labels the highest alone, batch by batch, where that is wanted."""
+    target = classifier.target
+    reduces = reduces and target == "single_label"
     parts: list[Scores] = []
     done = 0
     for logits in logit_batches(classifier, model_examples(dataset)):

@@ -122,12 +122,14 @@ def _bootstrapped(
     count = int(units.max()) + 1
     if count < 2:
         return None, np.empty(0)
+    alone = np.array_equal(units, np.arange(count))
 
     def of(indices: np.ndarray, axis: int = -1) -> np.ndarray:
         drawn = indices.reshape(-1, indices.shape[-1])
         offsets = np.arange(len(drawn))[:, None] * count
         times = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * count).reshape(-1, count)
-        return compute(times[:, units].astype(np.float64)).reshape(indices.shape[:-1])
+        counts = times if alone else times[:, units]
+        return compute(counts.astype(np.float64)).reshape(indices.shape[:-1])
 
     for method in ("BCa", "percentile") if fast and count <= MOST_CORRECTED else ("percentile",):
         with np.errstate(all="ignore"), warnings.catch_warnings():

@@ -13,12 +13,12 @@ import numpy as np
 from hf_finetune.data.picture_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.evaluation.again import load_finished, training_columns
-from hf_finetune.evaluation.checkpoint import Classifier, Task, compute_logits
+from hf_finetune.evaluation.checkpoint import Classifier, Task, logit_batches
 from hf_finetune.evaluation.inputs import open_inputs
 from hf_finetune.evaluation.items import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.predictions import label_text
-from hf_finetune.evaluation.top_scores import MANY_CLASSES, TOP
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 
 __all__ = ["Prediction", "PredictionStream", "predict"]
 
@@ -98,11 +98,12 @@ class PredictionStream:
                 if item.error is None:
                     yield item.content
 
-        for logits in compute_logits(self.classifier, readable()):
-            while waiting[0].error is not None:
-                yield _failure(waiting.popleft())
-            item = waiting.popleft()
-            yield replace(_prediction(item.id, logits, self.classifier), row=item.row)
+        for logits in logit_batches(self.classifier, readable()):
+            for prediction in _predictions(logits, self.classifier):
+                while waiting[0].error is not None:
+                    yield _failure(waiting.popleft())
+                item = waiting.popleft()
+                yield replace(prediction, id=item.id, row=item.row)
         while waiting:
             yield _failure(waiting.popleft())
 
@@ -160,19 +161,24 @@ def _failure(item: Item) -> Prediction:
     return Prediction(item.id, error=item.error, row=item.row)
 
 
-def _prediction(name: str, logits: np.ndarray, classifier: Classifier) -> Prediction:
+def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Prediction]:
+    """Yield the prediction of each row of logits [examples, classes], without a name."""
     target, names = classifier.target, classifier.label_names
-    if not np.isfinite(logits).all():
-        return Prediction(name, error="The model's output is not finite.")
-    scores = probabilities(logits[None], target)
-    label = label_text(decide(scores, target, classifier.thresholds)[0], target, names)
-    if target == "regression":
-        return Prediction(name, label)
-    likeliest = scores[0].argmax()
-    chosen: Sequence[int] = range(len(names))
-    if len(names) > MANY_CLASSES:
-        chosen = np.argsort(-scores[0], kind="stable")[:TOP].tolist()
-    by_class = {names[index]: float(scores[0, index]) for index in chosen}
-    return Prediction(
-        name, label, float(scores[0, likeliest]) if target == "single_label" else None, by_class
-    )
+    finite = np.isfinite(logits).all(axis=1)
+    scores = probabilities(np.where(finite[:, None], logits, 0), target)
+    decisions = decide(scores, target, classifier.thresholds)
+    places: Any = None
+    if target != "regression":
+        every = np.arange(len(names))
+        places = top_indices(scores) if len(names) > MANY_CLASSES else np.broadcast_to(every, scores.shape)
+    for row, decision in enumerate(decisions):
+        if not finite[row]:
+            yield Prediction("", error="The model's output is not finite.")
+            continue
+        label = label_text(decision, target, names)
+        if target == "regression":
+            yield Prediction("", label)
+            continue
+        values = scores[row, places[row]].tolist()
+        by_class = {names[place]: value for place, value in zip(places[row].tolist(), values, strict=True)}
+        yield Prediction("", label, max(values) if target == "single_label" else None, by_class)

@@ -33,8 +33,10 @@ PerExample = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 _KAPPAS = {"cohen_kappa_linear": 1, "cohen_kappa_quadratic": 2}
 _LEAST = np.finfo(np.float64).eps
-_CELLS = 4_000_000
-"""Most numbers of a table that are held at once: 32 MB of float64."""
+_LEAST_COUNT = 0.5
+"""Least count that is not zero: half of a member or answer."""
+_CELLS = 200_000
+"""Most numbers of a table that are held at once: so few that they stay in the processor's cache."""
 
 
 def is_fraction(name: str) -> bool:
@@ -90,8 +92,11 @@ def statistic(
         return partial(_weighted_kappa, labels, decisions, scores.shape[1], distances, _KAPPAS[name] == 2)
     else:
         return partial(_one_by_one, name, target, given, scores, thresholds, settings)
-    if labels.ndim == 1:
-        members, answers = (_indicator(each, scores.shape[1]) for each in (labels, decisions))
+    if (
+        labels.ndim == 1
+    ):  # a class that is neither a label nor a decision adds nothing to any of these metrics
+        there, places = np.unique(np.concatenate([labels, decisions]), return_inverse=True)
+        members, answers = (_indicator(each, len(there)) for each in np.split(places, 2))
     else:
         members, answers = labels.astype(bool), decisions.astype(bool)
     return partial(_by_class, members, answers, combine)
@@ -148,7 +153,7 @@ def _by_class(
     """Count members, answers and hits of each class in each resample, and combine them."""
     hits = members & answers if isinstance(members, np.ndarray) else members.multiply(answers)
     tables = [table.T.astype(np.float64) for table in (members, answers, hits)]
-    pieces = max(1, -(-counts.shape[0] * max(members.shape) // _CELLS))
+    pieces = max(1, -(-counts.shape[0] * members.shape[1] // _CELLS))
     found = []
     for rows in np.array_split(counts, pieces):
         found.append(combine(*((table @ rows.T).T for table in tables)))
@@ -173,16 +178,17 @@ def _score(
     """Compute precision, recall or F1 of counts [resamples, classes], as scikit-learn defines their averages."""
     if average == "micro":
         members, answers, hits = (each.sum(axis=1, keepdims=True) for each in (members, answers, hits))
-    of = {"precision": answers, "recall": members, "f1": (members + answers) / 2}[score]
-    values = np.divide(hits, of, out=np.zeros_like(hits), where=of > 0)
+    either = members + answers
+    of = {"precision": answers, "recall": members, "f1": either / 2}[score]
+    values = hits / np.maximum(of, _LEAST_COUNT)  # where nothing is counted there are no hits
     if average == "micro":
         return values[:, 0]
     if average == "weighted":
-        weights = members
+        above, total = (values * members).sum(axis=1), members.sum(axis=1)
     else:  # macro: of the classes that occur; balanced: of those that occur in the labels
-        weights = ((members > 0) if average == "balanced" else (members + answers > 0)).astype(np.float64)
-    total = weights.sum(axis=1)
-    return np.divide((values * weights).sum(axis=1), total, out=np.zeros_like(total), where=total > 0)
+        above = values.sum(axis=1)
+        total = np.count_nonzero(members if average == "balanced" else either, axis=1).astype(np.float64)
+    return np.divide(above, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _one_by_one(

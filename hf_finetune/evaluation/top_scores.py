@@ -19,6 +19,7 @@ __all__ = [
     "pack_top",
     "reduced",
     "stack_top",
+    "top_indices",
     "unpack_top",
 ]
 
@@ -97,21 +98,32 @@ def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top:
         top: How many to keep.
     """
     classes = scores.shape[1]
-    if classes > top:
-        indices = np.sort(np.argpartition(scores, classes - top, axis=1)[:, classes - top :], axis=1)
-    else:
-        indices = np.broadcast_to(np.arange(classes), scores.shape)
+    indices = top_indices(scores, top)
     values = np.take_along_axis(scores, indices, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    indices, values = np.take_along_axis(indices, order, axis=1), np.take_along_axis(values, order, axis=1)
-    # argpartition keeps any of the classes that are equal at the edge
-    tied = np.flatnonzero(indices[:, 0] != scores.argmax(axis=1))
-    for row in tied:
-        indices[row] = np.argsort(-scores[row], kind="stable")[: indices.shape[1]]
     if labels.ndim == 2:
         return TopScores(classes, indices, values, decisions)
     of_label = scores[np.arange(len(labels)), labels]
     return TopScores(classes, indices, values, decisions, of_label, label_ranks(scores, labels))
+
+
+def top_indices(scores: np.ndarray, top: int = TOP) -> np.ndarray:
+    """Return the most probable classes [examples, top], the most probable first, of equal ones the first class.
+
+    Args:
+        scores: Probabilities [examples, classes].
+        top: Number of classes of each example, at most all.
+    """
+    classes = scores.shape[1]
+    if classes <= top:
+        return np.argsort(-scores, axis=1, kind="stable")
+    indices = np.sort(np.argpartition(scores, classes - top, axis=1)[:, classes - top :], axis=1)
+    values = np.take_along_axis(scores, indices, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    indices = np.take_along_axis(indices, order, axis=1)
+    # argpartition keeps any of the classes that are equal to the last one
+    tied = np.count_nonzero(scores >= values.min(axis=1)[:, None], axis=1) > top
+    indices[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :top]
+    return indices
 
 
 def stack_top(parts: Sequence[TopScores]) -> TopScores:

@@ -108,7 +108,7 @@ def test_rows_are_spread_evenly():
 
 
 def test_without_names_a_cpu_runs_all_but_the_gpu_benchmark():
-    everything = ["head", "recipe", "vit", "sentiment", "scale", "overhead", "gpu"]
+    everything = ["head", "recipe", "vit", "sentiment", "scale", "overhead", "classes", "gpu"]
     assert suite.choose([], "cuda") == everything
     assert suite.choose([], "cpu") == everything[:-1]
     assert suite.choose(["gpu", "head"], "cpu") == ["head", "gpu"]
@@ -116,7 +116,8 @@ def test_without_names_a_cpu_runs_all_but_the_gpu_benchmark():
 
 def test_an_unknown_name_is_refused(capsys):
     assert main(["haed"]) == 2
-    expected = "NAMES must be of head, recipe, vit, sentiment, scale, overhead, gpu. Got 'haed'. Did you mean 'head'?"
+    known = ", ".join(suite.BENCHMARKS)
+    expected = f"NAMES must be of {known}. Got 'haed'. Did you mean 'head'?"
     assert capsys.readouterr().err == f"{expected}\n"
 
 

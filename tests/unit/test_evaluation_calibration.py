@@ -5,6 +5,7 @@ import pytest
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.metrics import decide, probabilities
+from hf_finetune.evaluation.resampling import surprise
 from hf_finetune.evaluation.thresholds import fit_thresholds
 
 
@@ -47,6 +48,31 @@ def test_the_temperature_that_was_put_in_is_found(target, temperature):
         labels = (chance.random(scores.shape) < scores).astype(np.int64)
     assert fit_temperature(logits * temperature, labels, target) == pytest.approx(temperature, rel=0.05)
     assert calibration_error(scores, labels) < 0.02
+
+
+@pytest.mark.parametrize(("wrong", "expected"), [(0, 0.13), (1, 20.0)])
+def test_the_temperature_of_answers_that_are_all_right_or_all_wrong(wrong, expected):
+    labels = np.arange(40) % 4
+    logits = 5.0 * np.eye(4)[(labels + wrong) % 4]
+    assert fit_temperature(logits, labels, "single_label") == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("target", ["single_label", "multi_label"])
+def test_the_temperature_of_many_classes_is_the_best_one(target):
+    chance = np.random.default_rng(0)
+    logits = 3 * chance.normal(size=(300, 900))  # more than are computed at once
+    if target == "single_label":
+        labels = np.where(chance.random(300) < 0.5, logits.argmax(axis=1), chance.integers(0, 900, 300))
+    else:
+        labels = np.where(
+            chance.random(logits.shape) < 0.1, np.nan, logits > chance.normal(size=logits.shape)
+        )
+
+    def loss(temperature):
+        return surprise(labels, probabilities(logits / temperature, target)).mean()
+
+    found = fit_temperature(logits, labels, target)
+    assert loss(found) < min(loss(0.99 * found), loss(1.01 * found))
 
 
 def test_each_class_gets_the_threshold_of_the_best_f1():

@@ -29,6 +29,7 @@ from hf_finetune.evaluation.outputs import open_output
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
 from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.evaluation.resampling import statistic
 from hf_finetune.evaluation.top_scores import (
     TOP,
     constant_scores,
@@ -37,6 +38,7 @@ from hf_finetune.evaluation.top_scores import (
     pack_top,
     reduced,
     stack_top,
+    top_indices,
     unpack_top,
 )
 from hf_finetune.report.figures import confused_classes, confusion_matrix
@@ -101,6 +103,26 @@ def test_the_first_of_equal_classes_is_kept():
     found = kept(scores, np.array([0, 299]))
     assert found.indices[:, 0].tolist() == [0, 0] == found.decisions.tolist()
     assert found.ranks.tolist() == [299, 0] == label_ranks(scores, np.array([0, 299])).tolist()
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+def test_top_indices_are_those_of_a_stable_sort(digits):
+    scores, _ = scores_and_labels(digits=digits)
+    for top in (1, TOP, CLASSES):
+        expected = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        assert (top_indices(scores, top) == expected).all()
+
+
+def test_resamples_of_many_classes_are_those_that_are_computed_one_by_one():
+    scores, labels = scores_and_labels(examples=40)
+    counts = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40), size=7).astype(np.float64)
+    averages = [f"{score}_{average}" for score in SCORES for average in ("micro", "macro", "weighted")]
+    for name in (*averages, "balanced_accuracy", "matthews_correlation", "cohen_kappa"):
+        found = statistic(name, "single_label", labels, kept(scores, labels))(counts)
+        for times, value in zip(counts.astype(int), found, strict=True):
+            rows = np.repeat(np.arange(40), times)
+            expected = compute_metrics([name], "single_label", scores[rows], labels[rows])[name]
+            assert value == pytest.approx(expected, abs=1e-12), name
 
 
 def test_parts_are_put_together_and_taken_apart():
