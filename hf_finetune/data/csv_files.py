@@ -310,14 +310,15 @@ def _note_rows_in_cells(
                 continue
             fits = len(row) == len(columns)
             found += fits and any(cell in values for cell, values in zip(row, repeated, strict=True))
-        if found > 1:
+        if found:
             lines += found
             first = first or line
     if not lines:
         return []
     return [
-        f"{file.name}: {lines} lines within quoted cells read as rows of their own, from the record that begins in "
-        f"line {first} on. If they are rows, a quote is not closed there: close or remove it."
+        f"{file.name}: {lines} line{'s' if lines > 1 else ''} within quoted cells can be read as rows of their own, "
+        f"from the record that begins in line {first} on. If they are rows, a quote is not closed there: close or "
+        "remove it."
     ]
 
 

@@ -27,6 +27,8 @@ HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
 # Formats that Pillow opens and that are no pictures here: EPS is a program, which Pillow runs with Ghostscript; of MPEG
 # it reads the size only; IPTC is a record of metadata.
 _NO_PICTURES = frozenset({"EPS", "IPTC", "MPEG"})
+_COMMON = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Formats that are recognized in files without a known ending."""
 # Pillow opens these as JPEG: the first picture of the file is one.
 _OPENED_AS_JPEG = frozenset({"MPO"})
 
@@ -140,6 +142,15 @@ def sniffed_conversion(head: bytes) -> tuple[str, str] | None:
     return None
 
 
+def _sniffed_format(file: Path) -> str | None:
+    """Return the common format of pictures that a file has, whatever its ending; None if it has none."""
+    try:
+        with Image.open(file, formats=_COMMON) as picture:
+            return picture.format
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
     """Return a problem for each kind of picture in a folder that would be left out because it cannot be read.
 
@@ -152,9 +163,16 @@ def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
     every = list(files)
     pictures = {file.stem for file in every if file.suffix.lower() in PICTURE_SUFFIXES}
     by_repair: dict[str, list[str]] = {}
+    without_ending: dict[str, str] = {}
     for file in every:
         repair = conversion_of(file.name)
         if repair is not None and file.stem not in pictures and not (pictures and repair == _VIDEO_REPAIR):
             by_repair.setdefault(repair, []).append(file.name)
+        elif repair is None and not pictures and (kind := _sniffed_format(file)) is not None:
+            without_ending.setdefault(file.name, kind.lower())
+    if without_ending:
+        name, kind = next(iter(without_ending.items()))
+        repair = f"Give them the ending of their format, for example '{name}.{kind}'."
+        by_repair[repair] = list(without_ending)
     rule = "must hold pictures of formats that can be read"
     return [Problem(place, rule, quoted(names), repair) for repair, names in by_repair.items()]

@@ -338,6 +338,7 @@ def test_what_is_left_aside_is_named(tmp_path):
     touch(tmp_path, "cat/1.png", "cat/Thumbs.db", "cat/.DS_Store", "cat/._1.png", "cat/desktop.ini", "cat/notes.md",
           "dog/1.png", "dog/.old/2.png", "dog/.3.png", ".git/x", "more/read.me", "pictures.zip")  # fmt: skip
     (tmp_path / "empty").mkdir()
+    write(tmp_path / "more/read.me", "no picture")
     source = images(tmp_path)
     assert len(source.splits["train"]) == 2
     assert source.notes == (

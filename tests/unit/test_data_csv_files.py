@@ -257,7 +257,7 @@ def test_rows_within_a_cell_whose_quote_is_not_closed_are_told(file):
     rows[14] += '"'
     found = read(file, "\n".join(["label,text", *rows]) + "\n")
     assert len(found.table) == 9
-    (note,) = [note for note in found.notes if "read as rows of their own" in note]
+    (note,) = [note for note in found.notes if "can be read as rows of their own" in note]
     assert "11 lines" in note and "line 5" in note
 
 

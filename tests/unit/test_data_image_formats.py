@@ -101,3 +101,16 @@ def test_heic_without_its_extra_names_the_extra():
 def test_heic_with_its_extra_is_a_picture():
     assert unreadable_problems("bird", [Path("bird/IMG_1.HEIC")]) == []
     assert "HEIF" in IMAGE_FORMATS
+
+
+def test_a_folder_whose_pictures_have_no_ending_is_told_and_not_left_out(tmp_path):
+    for name in ("face1", "face2.normal"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, format="PNG")
+    (tmp_path / "notes").write_text("no picture")
+    files = sorted(tmp_path.iterdir())
+    (problem,) = unreadable_problems("bird", files)
+    assert str(problem) == (
+        "bird must hold pictures of formats that can be read. Got 'face1', 'face2.normal'. "
+        "Give them the ending of their format, for example 'face1.png'."
+    )
+    assert unreadable_problems("bird", [*files, Path("bird/1.png")]) == []
