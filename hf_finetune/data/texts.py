@@ -30,8 +30,12 @@ def resolve_max_length(
         positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
 
     Raises:
-        InputError: If ``max_length`` is above the checkpoint's limit.
+        InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for a text.
     """
+    fewest = tokenizer.num_special_tokens_to_add() + 1
+    if max_length is not None and max_length < fewest:
+        rule = f"must be at least {fewest}: {fewest - 1} special tokens and one of the text"
+        raise InputError(Problem("data.max_length", rule, str(max_length)))
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
     limits += [] if positions is None else [positions]
     if not limits:

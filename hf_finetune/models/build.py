@@ -252,7 +252,9 @@ def _try_processor(processor: Any, modality: Modality) -> None:
     if modality == "image":
         processor(Image.new("RGB", (8, 8)))
     else:
-        _ = processor.model_max_length < 1
+        limit, fewest = processor.model_max_length, processor.num_special_tokens_to_add() + 1
+        if limit < fewest or int(limit) != limit:
+            raise ValueError(f"model_max_length must be a whole number of at least {fewest}, not {limit!r}")
 
 
 def _timm_config(path: str) -> TimmWrapperConfig | None:

@@ -94,6 +94,15 @@ def test_length(limit, asked, length):
     assert resolve_max_length(tokenizer(**options), asked) == length
 
 
+def test_a_length_that_leaves_no_token_for_the_text():
+    with pytest.raises(InputError) as error:
+        resolve_max_length(tokenizer(model_max_length=128), 2)
+    assert str(error.value) == (
+        "data.max_length must be at least 3: 2 special tokens and one of the text. Got 2."
+    )
+    assert resolve_max_length(tokenizer(model_max_length=128), 3) == 3
+
+
 def test_a_length_beyond_the_checkpoint():
     with pytest.raises(InputError) as error:
         resolve_max_length(tokenizer(model_max_length=128), 256)

@@ -400,6 +400,18 @@ def test_a_config_that_no_model_can_be_built_from_is_an_error(tmp_path, tiny_mod
             "text",
             "TypeError: '<' not supported between instances of 'str' and 'int'",
         ),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "BertTokenizer", "model_max_length": -1}',
+            "text",
+            "ValueError: model_max_length must be a whole number of at least 3, not -1",
+        ),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "BertTokenizer", "model_max_length": 12.5}',
+            "text",
+            "ValueError: model_max_length must be a whole number of at least 3, not 12.5",
+        ),
         ("tokenizer.json", "[]", "text", "TypeError: 'str' object cannot be interpreted as an integer"),
         (
             "preprocessor_config.json",
