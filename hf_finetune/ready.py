@@ -20,13 +20,16 @@ from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
 from hf_finetune.models.channels import check_channels
 from hf_finetune.models.compressing import stage_layouts
+from hf_finetune.models.defaults import find_defaults
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.domain import domain_notes, domain_problems
+from hf_finetune.plan.fitting import settle_fits
 from hf_finetune.plan.layers import Layout
+from hf_finetune.plan.rates import fill_rates, rate_notes
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, start_processes
@@ -103,6 +106,7 @@ class Ready:
         target: Inputs of the domain that the model is adapted to; None if it is not.
         parts: Of each of several tasks, what it needs by itself; empty for one.
         trust_remote_code: Whether the person lets code of checkpoints and metrics run.
+        stage_notes: What the stages left to the model, and given rates that are far from its defaults.
     """
 
     recipe: Recipe
@@ -116,11 +120,12 @@ class Ready:
     target: UnlabelledData | None = None
     parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
     trust_remote_code: bool = False
+    stage_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the person should know of the data."""
-        return (*self.data.notes, *(self.target.notes if self.target else ()))
+        """What the person should know of the data and the stages."""
+        return (*self.data.notes, *(self.target.notes if self.target else ()), *self.stage_notes)
 
     @property
     def metric_settings(self) -> MetricSettings:
@@ -188,7 +193,8 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
         problems += selector_problems(recipe)
     if layout is not None and config is not None:
         with collected(problems):
-            recipe = written_out(recipe, layout)
+            recipe, rate_sentences = written_out(recipe, layout, config, "single_label", None)
+            notes += rate_sentences
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             made = build_plan(layout, recipe.stages, None, start_processes().num_processes, layouts)
             problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
@@ -200,14 +206,34 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
     return PlanReport(recipe, made, shown, None, config, trust_remote_code=trust_remote_code)
 
 
-def written_out(recipe: Recipe, layout: Layout) -> Recipe:
-    """Give the recipe with the stages that its strategy means for a model; without a strategy it is as it was."""
-    if recipe.strategy is None:
-        return recipe
-    fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
-    return type(recipe)(
-        **{**fields, "strategy": None, "stages": write_stages(recipe.strategy, layout.backbone_groups)}
-    )
+def written_out(
+    recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Write out what a recipe leaves to the model: the stages of a strategy, how heads are fitted, and rates.
+
+    Args:
+        recipe: As it was given.
+        layout: Of the model.
+        config: Of the checkpoint, whose architecture has default rates.
+        target: What the labels are.
+        examples: Number of training examples; None if it is not known.
+
+    Returns:
+        The recipe, in which every stage that takes steps has a rate; and sentences on what was filled in, and on given
+        rates that are far from the defaults. Stages with a selector that matches nothing stay as they are.
+    """
+    defaults = find_defaults(config, layout, TASKS[recipe.kind].modality)
+    place = ""
+    if recipe.strategy is not None:
+        place = "strategy.lr"
+        fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+        stages = write_stages(recipe.strategy, layout.backbone_groups)
+        recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
+    alone = not isinstance(recipe, MultiTaskRecipe)
+    settled, fit_sentences = settle_fits(recipe.stages, layout, target, examples, alone)
+    filled, rate_sentences = fill_rates(settled, layout, defaults)
+    notes = (*fit_sentences, *rate_sentences, *rate_notes(settled, layout, defaults, place))
+    return recipe.model_copy(update={"stages": filled}), notes
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
@@ -291,6 +317,7 @@ def make_ready(
     problems = list(found)
     asked = recipe
     processor, config, layout, made = None, None, None, None
+    stage_notes: tuple[str, ...] = ()
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with collected(problems):
         config = config_of(recipe, names, target, trust_remote_code)
@@ -312,16 +339,17 @@ def make_ready(
         problems += selector_problems(recipe)
     if layout is not None and config is not None:
         with collected(problems):
-            asked = written_out(recipe, layout)
+            examples = len(data.train) if data else None
+            asked, stage_notes = written_out(recipe, layout, config, target, examples)
             recipe = spread(asked) if spread else asked
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
-            examples = len(data.train) if data else None
             made = build_plan(layout, recipe.stages, examples, processes, layouts)
             problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
     return Ready(
         *(recipe, asked, task, data, config, processor, made, tuple(headline)),
+        stage_notes=stage_notes,
         trust_remote_code=trust_remote_code,
     )
 

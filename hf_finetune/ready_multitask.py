@@ -77,7 +77,7 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         f"{count:,} of {name} ({_times(count / len(part.data.train))})"
         for count, (name, part) in zip(counts, ready.parts.items(), strict=True)
     ]
-    notes = [*ready.data.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
+    notes = [*ready.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
     found = tuple(filter(None, [*notes, ready.plan.layout.note]))
     return PlanReport(
         *(ready.asked, ready.plan, found, sum(counts), ready.config, configs),
@@ -150,11 +150,11 @@ def make_ready_for_all(
         raise InputError({(one.place, one.rule, one.value): one for one in problems}.values())
     first = next(iter(parts.values()))
     shares = {name: Share(part.data, part.recipe.data) for name, part in parts.items()}
-    asked = written_out(recipe, layout)
+    counts = epoch_counts(_sizes(parts), recipe.mixing.method, recipe.mixing.temperature)
+    asked, stage_notes = written_out(recipe, layout, first.config, first.data.target, sum(counts))
     now = spread(asked) if spread else asked
     data = _joined_data({name: part.data for name, part in parts.items()})
     columns = columns_of(parts)
-    counts = epoch_counts(_sizes(parts), recipe.mixing.method, recipe.mixing.temperature)
     return Ready(
         recipe=now,
         asked=asked,
@@ -165,6 +165,7 @@ def make_ready_for_all(
         plan=build_plan(layout, now.stages, sum(counts), processes),
         headline=(MEAN, *(f"{name}/{metric}" for name, part in parts.items() for metric in part.headline)),
         parts=parts,
+        stage_notes=stage_notes,
         trust_remote_code=trust_remote_code,
     )
 
@@ -228,7 +229,8 @@ def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code:
     with collected(problems):
         configs = _configs(recipe, datas, trust_remote_code)
         layout = _joined_layout(recipe, configs)
-        asked = written_out(recipe, layout)
+        config = next(iter(configs.values()))
+        asked, stage_notes = written_out(recipe, layout, config, "single_label", None)
         made = build_plan(layout, asked.stages, None, start_processes().num_processes)
     if problems:
         raise InputError(problems)
@@ -238,7 +240,7 @@ def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code:
         if data is None
     ]
     first = next(iter(configs.values()))
-    shown = (*notes, *filter(None, [layout.note]))
+    shown = (*notes, *stage_notes, *filter(None, [layout.note]))
     return PlanReport(asked, made, shown, None, first, configs, trust_remote_code)
 
 

@@ -150,7 +150,7 @@ def _plan_stage(
             trainable,
             stage.lr or 0.0,
             stage.weight_decay,
-            stage.layer_decay,
+            1.0 if stage.layer_decay is None else stage.layer_decay,
             stage.schedule,
             stage.regularize.l2_sp > 0,
         ),

@@ -3,13 +3,17 @@
 from typing import Any
 
 from hf_finetune.recipe.fitting import fitted_by
+from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StageSpec, StrategySpec
 
 __all__ = ["write_stages"]
 
 SGD: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
 """Of a head that is trained on kept features, where an epoch takes no time."""
-OTHERS: dict[str, Any] = {"lr": 1e-3, "epochs": 1.0, "optimizer": OptimizerSpec()}
+OTHERS: dict[str, Any] = {"epochs": 1.0, "optimizer": OptimizerSpec()}
+"""The rate of each stage is the architecture's."""
+WITHOUT_ADAMW = 1e-3
+"""Rate with other optimizers, for which no architecture has a default."""
 
 
 def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, ...]:
@@ -30,6 +34,8 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
         return (StageSpec(**{**fields, **head, **without_steps}),)
     usual = SGD if strategy.name == "features" else OTHERS
     fields |= {name: value for name, value in usual.items() if fields[name] is None}
+    if fields["lr"] is None and not is_adamw(fields["optimizer"].name):
+        fields["lr"] = WITHOUT_ADAMW
     if strategy.max_steps is not None:
         fields["epochs"] = strategy.epochs
     if strategy.name == "features":

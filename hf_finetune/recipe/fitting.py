@@ -6,21 +6,37 @@ from typing import Any, Literal
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.rules import shown
 
-__all__ = ["GRADIENT", "Classifier", "Fit", "fit_problems", "fitted_by", "unfit_for"]
+__all__ = [
+    "AUTO",
+    "BALANCES",
+    "GRADIENT",
+    "KEPT",
+    "Classifier",
+    "Fit",
+    "fit_problems",
+    "fitted_by",
+    "unfit_for",
+]
 
-Fit = Literal["gradient", "logistic_regression", "ridge"]
+Fit = Literal["gradient", "auto", "logistic_regression", "ridge"]
 Classifier = Literal["sgd", "logistic_regression", "ridge"]
 GRADIENT = "gradient"
+AUTO = "auto"
 KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier", "groups_per_stage")
 """Fields that have a meaning without steps. All others, those to come included, belong to training by gradients."""
+WITHOUT_EFFECT = {"layer_decay": 1.0}
+"""Values besides the default with which recipes of runs are written out, and which mean nothing without steps."""
 BALANCES = ("none", "class_weights", "effective_number", "logit_adjustment")
 AT_ONCE = "The head is fitted at once, without steps."
 
 
 def fitted_by(part: Any) -> str:
-    """Say how a stage, or the stage that a strategy writes, fits its head; empty if it trains by gradients."""
+    """Return how a stage, or the stage that a strategy writes, fits its head at once.
+
+    Empty if it trains by gradients, and as long as ``auto`` leaves that to the model.
+    """
     if hasattr(part, "fit"):
-        return "" if part.fit == GRADIENT else str(part.fit)
+        return "" if part.fit in (GRADIENT, AUTO) else str(part.fit)
     return "" if part.name != "features" or part.classifier == "sgd" else str(part.classifier)
 
 
@@ -34,10 +50,11 @@ def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
     problems: list[Problem] = []
     for index, stage in enumerate(stages):
         place = f"stages[{index}]"
-        if how := fitted_by(stage):
-            problems += _without_steps(stage, place, f"fit is {how}")
+        how = fitted_by(stage)
+        if how or stage.fit == AUTO:
+            problems += _without_steps(stage, place, f"fit is {how}") if how else ()
             if stage.train not in ("head", ("head",)):
-                rule = f"must be head when fit is {how}"
+                rule = f"must be head when fit is {stage.fit}"
                 problems.append(Problem(f"{place}.train", rule, shown(stage.train)))
         if index and stage.carry_optimizer and fitted_by(stages[index - 1]):
             rule = "must be left out behind a stage that has no optimizer"
@@ -66,7 +83,7 @@ def _strategy_problems(strategy: Any) -> list[Problem]:
 def _without_steps(part: Any, place: str, why: str) -> Iterator[Problem]:
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
-        if name not in KEPT and value != field.default:
+        if name not in KEPT and value not in (field.default, WITHOUT_EFFECT.get(name, field.default)):
             said = getattr(value, getattr(value, "shorthand", None) or "", value)
             yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(said), AT_ONCE)
     if part.balance.method not in BALANCES:

@@ -273,7 +273,7 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             value = _field(stage, field)
             if value:
                 yield Problem(f"{place}.{field}", RULE, shown(value), repair)
-        if stage.get("fit", "gradient") != "gradient":
+        if stage.get("fit", "gradient") not in ("gradient", "auto"):
             repair = "Only a single head is fitted at once."
             yield Problem(
                 f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair

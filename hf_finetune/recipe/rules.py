@@ -14,7 +14,15 @@ from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.raw import mapping
 from hf_finetune.recipe.regularize import regularize_problems
 
-__all__ = ["DEFAULT_OPTIMIZER", "HELD_OUT", "OF_BALANCE", "OF_SCHEDULES", "rule_problems", "shown"]
+__all__ = [
+    "DEFAULT_OPTIMIZER",
+    "HELD_OUT",
+    "OF_BALANCE",
+    "OF_SCHEDULES",
+    "is_adamw",
+    "rule_problems",
+    "shown",
+]
 
 HELD_OUT = 0.1
 """Fraction of the examples held out for validation, and again for the test, by default."""
@@ -66,6 +74,13 @@ _short.maxlevel = 3
 def shown(value: Any) -> str:
     """Give a value as Python writes it, cut short where it is long. A list of the recipe is a list here too."""
     return _short.repr(list(value) if isinstance(value, tuple) else value)
+
+
+def is_adamw(optimizer: Any) -> bool:
+    """Return whether an optimizer is AdamW in one of its forms, to which the default rates apply."""
+    return isinstance(optimizer, str) and (
+        optimizer == "adam" or optimizer.startswith(("adamw", "paged_adamw"))
+    )
 
 
 def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
@@ -210,17 +225,19 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         return
     epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
     rule = "must have either epochs (passes over the training split) or max_steps (optimiser steps)"
-    by_steps = place != "strategy" and stage.get("fit", "gradient") == "gradient"
+    by_steps = place != "strategy" and stage.get("fit", "gradient") in ("gradient", "auto")
     if epochs is None and max_steps is None and by_steps:
         yield Problem(place, rule, "neither")
-    if stage.get("lr") is None and by_steps:
-        repair = "Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."
-        yield Problem(f"{place}.lr", "must be given", repair=repair)
+    if stage.get("lr") is None and by_steps and not is_adamw(_optimizer(stage)[0]):
+        repair = "The default rates of docs/rates.md are for adamw."
+        yield Problem(
+            f"{place}.lr", f"must be given when the optimizer is {_optimizer(stage)[0]}", "", repair
+        )
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
     yield from _schedule_problems(place, stage)
     yield from _balance_problems(place, stage)
-    if mapping(stage.get("lr")) and stage.get("layer_decay", 1.0) != 1.0:
+    if mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
         repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
         rule = "must be left out when lr has a rate for the backbone"
         yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)

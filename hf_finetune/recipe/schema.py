@@ -25,7 +25,7 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
-from hf_finetune.recipe.fitting import Classifier, Fit, fit_problems
+from hf_finetune.recipe.fitting import Classifier, Fit, fit_problems, fitted_by
 from hf_finetune.recipe.model import AdapterSpec, ModelSpec
 from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
@@ -131,8 +131,8 @@ class StageSettings(Part):
     max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
     lr: Rates = Field(
         default=None,
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each.",
-        json_schema_extra=_without_default,
+        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each; null = "
+        "the default of the checkpoint's architecture (docs/rates.md), with adamw.",
     )
     optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser, by name.")
     schedule: Schedules = Field(
@@ -147,11 +147,12 @@ class StageSettings(Part):
         ge=0,
         description="Weight decay (no unit), not applied to norms, biases and what the model exempts.",
     )
-    layer_decay: float = Field(
-        default=1.0,
+    layer_decay: float | None = Field(
+        default=None,
         gt=0,
         le=1,
-        description="Factor on the learning rate per layer group from the head towards the input.",
+        description="Factor on the learning rate per layer group from the head towards the input; null = 1, or the "
+        "architecture's default where lr is left out.",
     )
     batch_size: Count = Field(default=32, description="Number of examples per process and forward pass.")
     accumulation: Count = Field(default=1, description="Number of forward passes per optimiser step.")
@@ -188,6 +189,13 @@ class StageSettings(Part):
         description="Finished model to learn from beside the labels: its path, or its fields; null = none.",
     )
 
+    @model_validator(mode="after")
+    def _without_a_default_for_given_rates(self) -> Self:
+        """Set the layer decay to 1 where there is no rate for the architecture to give, and so no decay with it."""
+        if self.layer_decay is None and (self.lr is not None or fitted_by(self)):
+            object.__setattr__(self, "layer_decay", 1.0)
+        return self
+
 
 class _Named(Part):
     """What a stage has besides: these two come first."""
@@ -209,7 +217,8 @@ class StageSpec(StageSettings, _Named):
 
     fit: Fit = Field(
         default="gradient",
-        description="How the head is found: by gradient (steps), at once by logistic_regression, or ridge (amounts).",
+        description="How the head is found: by gradient (steps), at once by logistic_regression, or ridge (amounts); "
+        "auto = at once where the head is one linear layer, else by gradient.",
     )
     compress: CompressSpec | None = Field(
         default=None,
@@ -246,7 +255,7 @@ class StrategySpec(StageSettings, _Strategy):
     lr: Rates = Field(
         default=None,
         description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
-        "null = 0.001 (0.01 for sgd).",
+        "null = the default of the checkpoint's architecture (docs/rates.md; 0.01 for features by sgd).",
     )
     optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
         default=None, description="Optimiser, by name; null = adamw (sgd for sgd)."

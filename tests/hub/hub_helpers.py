@@ -9,7 +9,6 @@ import sys
 from urllib.parse import unquote
 
 import pytest
-from forked_cli import forked_cli
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
@@ -96,10 +95,7 @@ def python(code, *arguments, check=True):
 
 
 def cli(*arguments, check=True, **options):
-    """Run the command line in a process of its own, whose client talks to the hub of the tests."""
-    done = forked_cli(*arguments, **options)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    return _run([sys.executable, "-m", "hf_finetune", *map(str, arguments)], check, **options)
 
 
 def launch(*arguments):
@@ -111,7 +107,7 @@ def launch(*arguments):
     return _run([*command, *map(str, arguments)], True, variables=variables)
 
 
-def _run(command, check, variables=None):
+def _run(command, check, variables=None, **options):
     done = subprocess.run(
         command,
         capture_output=True,
@@ -119,6 +115,7 @@ def _run(command, check, variables=None):
         check=False,
         env={**os.environ, **(variables or {})},
         timeout=600,
+        **options,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

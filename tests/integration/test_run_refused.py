@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.ready import plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
@@ -180,8 +181,36 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     report = plan(parse_recipe(content))
     assert report.examples is None
     assert [stage.steps for stage in report.plan.stages] == [None, None]
-    assert report.notes == (
-        "The data 'nobody/has-this' is not at hand: its labels are counted as 2, its steps are unknown.",
+    assert report.notes[0] == (
+        "The data 'nobody/has-this' is not at hand: its labels are counted as 2, its steps are unknown."
+    )
+    assert [note.split(",")[0] for note in report.notes[1:]] == [
+        "stages[0].lr is 0.05",
+        "stages[1].lr is 0.005",
+    ]
+
+
+def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recipe):
+    content = text_recipe().model_dump(mode="json")
+    content["data"]["path"] = "nobody/has-this"
+    content["stages"] = [
+        {"train": "head", "fit": "auto", "epochs": 1},
+        {"train": "head", "epochs": 1},
+        {"train": "all", "epochs": 1},
+    ]
+    report = plan(parse_recipe(content))
+    row = next(row for row in TABLE if row.family == "MiniLM and other small BERTs")
+    assert [(stage.fit, stage.lr, stage.layer_decay) for stage in report.recipe.stages] == [
+        ("logistic_regression", None, 1.0),
+        ("gradient", row.head_lr, 1.0),
+        ("gradient", row.lr, row.layer_decay),
+    ]
+    assert parse_recipe(report.recipe.model_dump(mode="json")) == report.recipe
+    assert report.notes[1:] == (
+        "stages[0].fit is logistic_regression: the head is one linear layer.",
+        f"stages[1].lr is {row.head_lr:g}: default of {row.family} for a stage that trains the head alone.",
+        f"stages[2].lr is {row.lr:g}, layer_decay {row.layer_decay:g}: default of {row.family} for a stage that "
+        "trains the backbone.",
     )
 
 

@@ -30,8 +30,13 @@ def test_each_stage_trains_some_layer_groups_more_and_the_last_all(layer_groups,
 
 def test_the_defaults_are_one_epoch_each_and_those_of_a_stage():
     head, everything = write_stages(strategy(), 1)
-    assert head == StageSpec(name="head", train="head", epochs=1.0, lr=1e-3)
-    assert everything == StageSpec(name="all", train="all", epochs=1.0, lr=1e-3)
+    assert head == StageSpec(name="head", train="head", epochs=1.0)
+    assert everything == StageSpec(name="all", train="all", epochs=1.0)
+
+
+def test_with_an_optimizer_that_no_architecture_has_a_rate_for_every_stage_has_the_same():
+    stages = write_stages(strategy(optimizer="sgd"), 1)
+    assert [stage.lr for stage in stages] == [1e-3, 1e-3]
 
 
 def test_every_field_of_a_stage_is_passed_on():

@@ -32,12 +32,10 @@ def test_a_stage_that_fits_needs_neither_length_nor_rate_and_is_read_again_as_it
     assert parse_recipe(read_yaml(dump_recipe(made), "recipe")[0]) == made
 
 
-def test_a_stage_that_does_not_fit_needs_them():
+def test_a_stage_that_does_not_fit_needs_a_length():
     assert complaint(stages=[{"train": "head"}]).splitlines() == [
         "stages[0] must have either epochs (passes over the training split) or max_steps (optimiser steps). Got "
         "neither.",
-        "stages[0].lr must be given. Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate "
-        "for each.",
     ]
 
 
@@ -54,6 +52,7 @@ def test_a_stage_that_does_not_fit_needs_them():
         ("best", "accuracy", "'accuracy'"),
         ("early_stopping", 2, "2"),
         ("weight_decay", 0.5, "0.5"),
+        ("layer_decay", 0.5, "0.5"),
     ],
 )
 def test_a_field_of_training_in_steps_is_refused_where_there_are_none(field, value, shown):
@@ -151,3 +150,11 @@ def test_the_way_must_suit_the_labels():
     )
     (other,) = unfit_for("ridge", "single_label", "stages[0].fit")
     assert str(other) == "stages[0].fit must be logistic_regression where labels are classes. Got 'ridge'."
+
+
+def test_auto_needs_a_length_and_the_head():
+    assert fitted_by(parse_recipe(recipe(stages=[{**AFTER, "train": "head", "fit": "auto"}])).stages[0]) == ""
+    assert (
+        complaint(stages=[{**AFTER, "fit": "auto"}])
+        == "stages[0].train must be head when fit is auto. Got 'all'."
+    )

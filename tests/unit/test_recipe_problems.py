@@ -113,7 +113,7 @@ SINGLE = [
     (stage(train=["head", 3]), "stages[1].train must be a selector or a list of selectors. Got ['head', 3]. For example head, last:3, all."),
     (stage(name="-head"), "stages[1].name must start with a letter or digit and hold only letters, digits, '.', '_' and '-'. Got '-head'."),
     (stage(name="a" * 101), f"stages[1].name must have at most 100 characters. Got '{'a' * 47}...{'a' * 48}'."),
-    (stage(lr=None), "stages[1].lr must be given. Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each."),
+    (stage(lr=None, optimizer="sgd"), "stages[1].lr must be given when the optimizer is sgd. The default rates of docs/rates.md are for adamw."),
     (stage(lr=0), "stages[1].lr must be above 0. Got 0."),
     (stage(lr="1e-3"), "stages[1].lr must be a number. Got '1e-3'. Leave out the quotes."),
     (stage(lr="fast"), "stages[1].lr must be a number. Got 'fast'."),
