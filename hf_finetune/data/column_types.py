@@ -26,6 +26,8 @@ _THOUSANDS = r"[+-]?[1-9][0-9]{0,2},[0-9]{3}"
 _LIKE_NUMBER = r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
 """Values of columns that are no texts: numbers, and codes of digits."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
+_WRITTEN_AMOUNT = r"[$€£¥₹]?\s?[+-]?(\d{1,3}([.,' \u00a0]\d{3})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{3})?"
+"""A number as it is written in texts: with a currency or percent, with separators of thousands."""
 _MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "nan", "-", "--", "?", ".", "missing"})
 """Words for a missing number."""
 _MOST_CLASSES = 50
@@ -186,6 +188,9 @@ def settle_labels(
         return LabelTypes(labels, (), (problem,))
     numbers = {text: _number(text, mark or ".") for text in texts}
     strange = {text for text, number in numbers.items() if number is None}
+    count = sum(isinstance(value, str) for split in splits for value in labels[split])
+    if requested == "auto" and 2 * len(texts) > count and _are_written_amounts(texts, strange):
+        return LabelTypes(labels, (), (_written_amounts(strange),))
     real = {number for number in numbers.values() if number is not None}
     fractions = any(not number.is_integer() for number in real if abs(number) != float("inf"))
     if strange and _are_mistakes(strange, real, fractions, labels, splits, requested):
@@ -277,6 +282,26 @@ def _are_mistakes(
         return True
     values = [value for split in splits for value in labels[split] if value is not None]
     return len(real) > _MOST_CLASSES and sum(value in strange for value in values) <= _FEW * len(values)
+
+
+def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bool:
+    """Return whether all texts are amounts, and those that are no numbers have signs or separators of thousands.
+
+    Args:
+        texts: The different labels.
+        strange: Those that are no numbers. Codes such as ``007`` have neither.
+    """
+    plain = any(re.fullmatch(r"[+-]?\d*[.,]?\d*", text.strip()) for text in strange)
+    return bool(strange) and not plain and all(re.fullmatch(_WRITTEN_AMOUNT, text.strip()) for text in texts)
+
+
+def _written_amounts(texts: Collection[str]) -> Problem:
+    rule = "must hold plain numbers if its values are amounts"
+    repair = (
+        "Write them without signs and without separators of thousands; if they are names of classes, set data.target: "
+        "single_label."
+    )
+    return Problem("The label column", rule, quoted(sorted(texts), most=3), repair)
 
 
 def _no_numbers(

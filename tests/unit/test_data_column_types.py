@@ -161,3 +161,26 @@ def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
     data = prepare_data(str(tmp_path), modality="image", validation=0, test=0)
     assert set(data.label_names) == {"01", "001", "1"}
     assert "metadata.csv: the cells are separated by semicolons." in data.notes
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        [f"{index}%" for index in range(8)],
+        [f"${index}.50" for index in range(8)],
+        [f"1.{index:03d},5" for index in range(8)],
+        [f"{index} EUR" for index in range(8)],
+    ],
+)
+def test_amounts_with_signs_are_not_taken_for_a_class_each(amounts):
+    ids = {"train": [f"train:{row}" for row in range(len(amounts))]}
+    settled = settle_labels({"train": amounts}, ids, of_text=["train"], requested="auto")
+    (problem,) = settled.problems
+    assert str(problem) == (
+        f"The label column must hold plain numbers if its values are amounts. Got {amounts[0]!r}, {amounts[1]!r}, "
+        f"{amounts[2]!r} and 5 more. Write them without signs and without separators of thousands; if they are "
+        "names of classes, set data.target: single_label."
+    )
+    assert settle_labels({"train": amounts}, ids, of_text=["train"], requested="single_label").problems == ()
+    few = {"train": [*amounts[:2] * 4]}
+    assert settle_labels(few, ids, of_text=["train"], requested="auto").values == few
