@@ -16,7 +16,8 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Kept", "cache_folder", "list_kept", "parse_size", "prune_kept"]
 
-PART = re.compile(r"-\d\d$")
+PART = re.compile(r"(\.\d+-\d+|-\d\d)$")
+"""End of the name of a part: its range of examples; older versions wrote its number."""
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -25,7 +26,7 @@ class Kept:
     """What is kept of one version of some examples.
 
     Attributes:
-        name: Of its folders, without the number of a part.
+        name: Of its folders, without the range of a part.
         folders: Where its parts are.
         about: What they are of.
         examples: How many.

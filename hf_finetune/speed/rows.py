@@ -209,7 +209,8 @@ class RowMaker:
 
     def _parts(self, version: Version) -> list[tuple[Path, range]]:
         ranges = part_ranges(len(version.examples), self.batch_size)
-        return [(self.folder / f"{version.name}-{number:02d}", part) for number, part in enumerate(ranges)]
+        # The range is part of the name: with another batch size, parts begin and end at other examples.
+        return [(self.folder / f"{version.name}.{part.start}-{part.stop}", part) for part in ranges]
 
     def _make_part(self, version: Version, folder: Path, part: range) -> RowStore:
         with _refusing():

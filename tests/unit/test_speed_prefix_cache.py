@@ -46,7 +46,7 @@ def settings(tmp_path):
     return CacheSettings(tmp_path / "cache", views=2, epochs=None, size_limit=10**9, source="tests")
 
 
-def keep(model, train, settings, validation=None):
+def keep(model, train, settings, validation=None, batch_size=4):
     return cache_prefix(
         model,
         select(read_layout(model), "head"),
@@ -54,7 +54,7 @@ def keep(model, train, settings, validation=None):
         validation,
         collate,
         settings,
-        batch_size=4,
+        batch_size=batch_size,
         state=PartialState(cpu=True),
     )
 
@@ -115,6 +115,17 @@ def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, mon
         assert len(one) == len(other) == 40
         for index in range(40):
             assert all(torch.equal(a, b) for a, b in zip(one[index], other[index], strict=True))
+
+
+def test_rows_kept_with_one_batch_size_are_right_for_another(model, settings, monkeypatch):
+    """Parts hold whole batches, so that they begin at other examples: one must not pass for another."""
+    monkeypatch.setattr("hf_finetune.speed.rows.BATCHES", 2)
+    examples = Versions(model, 40)
+    labels = [int(examples[index]["labels"]) for index in range(40)]
+    for batch_size in (16, 4, 3, 1):
+        kept = keep(model, examples, settings, batch_size=batch_size)
+        assert len(kept.train.versions[0]) == 40
+        assert [int(kept.train[index]["labels"]) for index in range(40)] == labels
 
 
 def test_epochs_cycle_through_the_versions(model, settings):

@@ -98,9 +98,9 @@ def test_the_least_recently_used_is_removed_first(tmp_path):
 
 
 def test_the_parts_of_a_version_are_listed_and_removed_together(tmp_path):
-    for name in ("one-00", "one-01", "two-00"):
+    for name in ("one.0-7", "one.7-14", "two-00"):  # a number is what older versions wrote
         write(tmp_path / name, rows_of(torch.float32), about=name[:3])
-    os.utime(tmp_path / "one-00", (1e9, 1e9))
+    os.utime(tmp_path / "one.0-7", (1e9, 1e9))
     os.utime(tmp_path / "two-00", (1.1e9, 1.1e9))
     assert [(each.name, each.examples) for each in list_kept(tmp_path)] == [("two", 7), ("one", 14)]
     assert [each.name for each in prune_kept(tmp_path, 0, {"two"})] == ["one"]
