@@ -33,6 +33,7 @@ from hf_finetune.plan.rates import fill_rates, rate_notes
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, start_processes
+from hf_finetune.ready_metrics import resolution_notes
 from hf_finetune.ready_problems import (
     metric_name_problems,
     recipe_problems,
@@ -107,6 +108,7 @@ class Ready:
         parts: Of each of several tasks, what it needs by itself; empty for one.
         trust_remote_code: Whether the person lets code of checkpoints and metrics run.
         stage_notes: What the stages left to the model, and given rates that are far from its defaults.
+        pooling: Cross-validated loss of each pooling of texts that was compared for a fitted head; empty without one.
     """
 
     recipe: Recipe
@@ -121,11 +123,18 @@ class Ready:
     parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
+    pooling: Mapping[str, float] = field_of(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the person should know of the data and the stages."""
-        return (*self.data.notes, *(self.target.notes if self.target else ()), *self.stage_notes)
+        resolution = [
+            f"{task}: {note}" if task else note
+            for task, part in (self.parts or {"": self}).items()
+            for note in resolution_notes(self.recipe.stages, part.headline[0], part.data, task)
+        ]
+        target_notes = self.target.notes if self.target else ()
+        return (*self.data.notes, *target_notes, *resolution, *self.stage_notes)
 
     @property
     def metric_settings(self) -> MetricSettings:

@@ -1,15 +1,21 @@
-"""Metrics that cannot choose a checkpoint, told before anything trains."""
+"""Metrics that cannot choose a checkpoint, or not well, told before anything trains."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.slices import group_of
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 from hf_finetune.evaluation.metrics import decide, defined_metrics, labels_of
 from hf_finetune.evaluation.registry import NO_SETTINGS, Metric, MetricSettings, find_metric
+from hf_finetune.evaluation.resolution import resolution_note
+from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.fitting import fitted_by
 
-__all__ = ["undefined_metric", "unknown_label_problem"]
+__all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
 TRIED = 3
 """Made-up predictions that a metric is computed of."""
@@ -59,6 +65,28 @@ def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
         return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
     held = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
     return f"with the classes {quoted(held)}" if held else "without any class"
+
+
+def resolution_notes(
+    stages: Sequence[StageSpec], leading: str, data: LabelledData, task: str = ""
+) -> tuple[str, ...]:
+    """Return what is to be said of a validation split that is too small to choose an epoch by; empty if it is not.
+
+    Args:
+        stages: Of the recipe; those without ``best`` choose no epoch, and neither do those that are fitted.
+        leading: Metric by which a stage chooses that names none.
+        data: The splits.
+        task: Name of the task whose data this is, where there are several: stages may choose by a metric of another.
+    """
+    chosen = [stage.best.metric or leading for stage in stages if stage.best and not fitted_by(stage)]
+    if task:
+        chosen = [name.removeprefix(f"{task}/") for name in chosen]
+        chosen = [name for name in chosen if "/" not in name]
+    if data.validation is None or not chosen:
+        return ()
+    group = group_of(data.validation)
+    note = resolution_note(chosen[0], len(data.validation), len(set(group[1])) if group else None)
+    return () if note is None else (note,)
 
 
 def unknown_label_problem(

@@ -1,0 +1,52 @@
+"""Resolution of a validation split: how small a difference between two evaluations on it can be told from chance."""
+
+from math import sqrt
+
+from scipy.stats import norm
+
+from hf_finetune.evaluation.intervals import LEVEL
+from hf_finetune.evaluation.resampling import is_fraction
+
+__all__ = ["COARSE", "half_width", "resolution_note"]
+
+COARSE = 0.05
+"""Half-width of the interval of a proportion of 0.5 above which a split is called too small: 380 units or fewer."""
+
+
+def half_width(units: int) -> float:
+    """Return the half-width of the 95 % interval of a proportion of 0.5, at which it is the widest.
+
+    Args:
+        units: Number of independent examples, or of groups of examples that belong together.
+
+    Source: Wilson 1927, the score interval: z / (2 sqrt(n + z^2)) at 0.5.
+    """
+    z = float(norm.ppf((1 + LEVEL) / 2))
+    return z / (2 * sqrt(units + z**2))
+
+
+def resolution_note(metric: str, examples: int, groups: int | None = None) -> str | None:
+    """Return a sentence on a validation split that is too small to tell epochs apart; None if it is large enough.
+
+    A split is too small if ``half_width`` of its examples, or of its groups, exceeds ``COARSE``.
+
+    Args:
+        metric: Metric that chooses the checkpoint.
+        examples: Number of validation examples.
+        groups: Number of groups that they come in; None if each example is independent of the others.
+    """
+    width = half_width(examples if groups is None else groups)
+    if width <= COARSE:
+        return None
+    size = f"{examples:,} {'example' if examples == 1 else 'examples'}"
+    if groups is not None:
+        size += f" in {groups:,} {'group' if groups == 1 else 'groups'}"
+    if is_fraction(metric):
+        return (
+            f"The validation split has {size}: one example is {1 / examples:.2g} of {metric} and the 95 % interval is "
+            f"about ±{width:.2f}, so smaller differences between epochs may be chance."
+        )
+    return (
+        f"The validation split has {size}, on which even a proportion has a 95 % interval of about ±{width:.2f}: small "
+        f"differences of {metric} between epochs may be chance."
+    )
