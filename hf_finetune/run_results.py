@@ -32,7 +32,7 @@ from hf_finetune.models.temperature import divide_head
 from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.report.mistakes import describe_data, find_mistakes
 from hf_finetune.report.record import DATA, MISTAKES
-from hf_finetune.run_speed import probe_settings, without_augmentation
+from hf_finetune.run_speed import probe_settings, text_poolings, without_augmentation
 from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.ways import DTYPES, Way
@@ -346,6 +346,7 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
             inputs.validation,
             inputs.collate,
             probe_settings(plain),
+            poolings=text_poolings(ready, model),
             labels=data.train["label"][:],
             unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
             target=data.target,

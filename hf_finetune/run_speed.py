@@ -12,34 +12,46 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_finetune.data.mixed import MixedExamples
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
+from hf_finetune.models.heads import head_problem
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.plan.domain import SAME_WAY, is_aligned
 from hf_finetune.plan.stages import StagePlan
-from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter
+from hf_finetune.processes import first_ones
+from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter, load_pretrained, make_ready
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fitting import fitted_by
+from hf_finetune.recipe.head import OWN, POOLING_NAMES
 from hf_finetune.recipe.schema import PrefixCacheSpec
+from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
 from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.pooled_texts import HEAD_POOLINGS, checkpoint_pooling, pool_texts, poolings_for
 from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
-from hf_finetune.speed.ways import Way, on_bench
+from hf_finetune.speed.ways import DTYPES, Way, on_bench
 from hf_finetune.staging.freezing import freeze_all_but, release
+from hf_finetune.staging.linear_fit import assign_folds, fit_best
+from hf_finetune.staging.manifest import Manifest
 from hf_finetune.tasks import TASKS, Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = [
     "cache_settings",
+    "choose_pooling",
     "decode_images",
     "estimate_seconds",
     "frozen_work",
     "probe_settings",
+    "text_poolings",
     "without_augmentation",
 ]
 
@@ -85,6 +97,97 @@ def without_augmentation(ready: Ready) -> Ready:
     """Return a run whose training examples are prepared as inference prepares them."""
     data = ready.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
     return replace(ready, recipe=ready.recipe.model_copy(update={"data": data}))
+
+
+def text_poolings(ready: Ready, model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the poolings of texts that are compared for a model; none for images."""
+    if ready.task.modality != "text":
+        return ()
+    spec = ready.recipe.model
+    return poolings_for(model, checkpoint_pooling(spec.path, spec.revision))
+
+
+def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, state: PartialState) -> Ready:
+    """Choose by cross-validation how the head of frozen texts pools their tokens, where the recipe leaves it open.
+
+    The poolings are those that a head can have: the architecture's own, the first token, and the mean. Any but the own
+    one needs the head of this package; the recipe of the run then names it, as if it had been written there. Nothing
+    is chosen for images, for several tasks, with an adapter or another head, and where a stage trains the backbone.
+
+    Args:
+        ready: The run.
+        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+        before: The run that is resumed, whose pooling stays; None if it begins.
+        state: The processes; all of them call this.
+
+    Returns:
+        The run with its pooling, and with the loss of each one that was compared.
+    """
+    recipe, head = ready.recipe, ready.recipe.model.head
+    is_open = head.pool is None and head.type == "linear" and recipe.model.adapter is None
+    is_frozen = strategy == "features" or (recipe.stages and all(fitted_by(stage) for stage in recipe.stages))
+    if ready.task.modality != "text" or ready.parts or not is_open or not is_frozen:
+        return ready
+    losses: dict[str, float] | str = first_ones(state, lambda: _pooling_losses(ready, state.device))
+    if isinstance(losses, str):
+        logger.info("The head reads what the architecture gives it: %s.", losses)
+        return ready
+    order = sorted(losses, key=losses.__getitem__)
+    if before is not None:
+        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
+    chosen = next(filter(None, (_with_pooling(ready, name, state) for name in order)), ready)
+    pool = chosen.recipe.model.head.pool or OWN
+    others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
+    needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
+    logger.info(
+        f"The head reads {POOLING_NAMES[pool]}, by the cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
+    )
+    return replace(chosen, pooling=losses)
+
+
+def _pooling_losses(ready: Ready, device: torch.device) -> dict[str, float] | str:
+    """Return the cross-validated loss of each pooling on the training split, or why they cannot be computed."""
+    plain, data, target = without_augmentation(ready), ready.data, ready.data.target
+    recipe, model = plain.recipe, load_pretrained(ready).model
+    names = tuple(name for name in text_poolings(ready, model) if name in (OWN, *HEAD_POOLINGS))
+    inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
+    try:
+        vectors = pool_texts(
+            model,
+            {"train": inputs.train},
+            inputs.collate,
+            probe_settings(plain),
+            names,
+            batch_size=recipe.stages[0].batch_size,
+            device=device,
+            autocast=DTYPES.get(recipe.speed.precision),
+        )
+    except NoCutError as error:
+        return str(error)
+    labels = data.train["label"][:]
+    folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
+    classes = len(data.label_names)
+    answers = labels_of(data.train, target, classes)
+    return fit_best({name: vectors[name]["train"] for name in names}, answers, target, classes, folds)[2]
+
+
+def _with_pooling(ready: Ready, name: str, state: PartialState) -> Ready | None:
+    """Return a run whose head pools tokens by name; None if the architecture cannot have that head."""
+    if name == OWN:
+        return ready
+    head = ready.recipe.model.head.model_copy(update={"pool": name})
+    model = ready.recipe.model.model_copy(update={"head": head})
+    recipe = ready.recipe.model_copy(update={"model": model})
+    try:
+        pooled = make_ready(
+            recipe, ready.data, (), state.num_processes, trust_remote_code=ready.trust_remote_code
+        )
+        if head_problem(load_pretrained(pooled).model, ready.task.dummy(ready.processor)):
+            return None
+    except InputError:
+        return None
+    asked = ready.asked.model_copy(update={"model": model})
+    return replace(ready, recipe=recipe, asked=asked, config=pooled.config, plan=pooled.plan)
 
 
 def frozen_work(report: PlanReport) -> list[str]:

@@ -1,6 +1,7 @@
 """A baseline that trains no network: a logistic regression on features of the frozen backbone."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +13,14 @@ from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import label_array, probabilities
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.passing import PREFIX
+from hf_finetune.speed.pooled_texts import pool_texts
 from hf_finetune.speed.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.linear_fit import about_fit, assign_folds, fit_linear
+from hf_finetune.staging.linear_fit import about_fit, assign_folds, fit_best
 
 __all__ = ["Probe", "linear_probe"]
+
+logger = logging.getLogger(__name__)
 
 MOST_WORK = 10**10
 """Examples x features x classes up to which a baseline is fitted; beyond, it takes many minutes."""
@@ -46,13 +50,14 @@ class Probe:
 
 
 def linear_probe(
-    model: torch.nn.Module,
+    model: Any,
     head: frozenset[str],
     train: Dataset,
     test: Dataset,
     collate: Any,
     settings: CacheSettings,
     *,
+    poolings: tuple[str, ...] = (),
     labels: Sequence[Any],
     unknown: Sequence[Sequence[int]] | None = None,
     target: Target,
@@ -65,8 +70,8 @@ def linear_probe(
 ) -> Probe:
     """Fit a logistic regression (ridge for regression) on the inputs of the pretrained model's head.
 
-    The penalty is chosen by cross-validation on the training examples. Where the head takes a vector for each token,
-    or a map, their mean is taken.
+    The penalty, and for texts the pooling of their tokens, are chosen by cross-validation on the training examples.
+    Where the head reads a map, its mean is taken.
 
     Args:
         model: With the checkpoint's weights.
@@ -75,6 +80,7 @@ def linear_probe(
         test: Test examples, prepared alike.
         collate: Makes a batch of examples.
         settings: Where features are cached.
+        poolings: Poolings of texts to choose from, see ``poolings_for``; empty for images.
         labels: Labels of the training examples: class indices, lists of class indices, or numbers.
         unknown: Of each training example the classes that may or may not hold; None if there are none.
         target: Kind of the labels.
@@ -88,30 +94,45 @@ def linear_probe(
     Raises:
         NoCutError: If the model cannot be cut before its head, or the fit would take too long.
     """
-    freeze_all_but(model, head)
-    cached = cache_prefix(
-        model,
-        head,
-        train,
-        test,
-        collate,
-        replace(settings, views=1, epochs=None),
-        batch_size=batch_size,
-        state=_Alone(device),
-        autocast=autocast,
-        held_out="test",
-    )
-    known = _features(cached.train)
-    if known.size * classes > MOST_WORK:
-        examples, size = known.shape
+    how: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
+    settings = replace(settings, views=1, epochs=None)
+    features: dict[str, dict[str, np.ndarray]] = {}
+    if poolings:
+        try:
+            splits = {"train": train, "test": test}
+            features = pool_texts(model, splits, collate, settings, poolings, device=device, **how)
+        except NoCutError as error:
+            logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
+    if not features:
+        features = {"": _head_inputs(model, head, train, test, collate, settings, device, how)}
+    fitted_to = {name: vectors["train"] for name, vectors in features.items()}
+    examples, size = next(iter(fitted_to.values())).shape
+    if examples * size * classes > MOST_WORK:
         raise NoCutError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
     folds = assign_folds(labels, target, 1, seed, groups=groups)
     answers = label_array(labels, target, classes, unknown)
-    fit = fit_linear(known, answers, target, classes, folds=folds)
-    scores = probabilities(fit(_features(cached.validation)), target)
-    return Probe(scores, about_fit(fit, target))
+    name, fit, losses = fit_best(fitted_to, answers, target, classes, folds)
+    about = about_fit(fit, target) | ({"pool": name, "pooling": losses} if name else {})
+    return Probe(probabilities(fit(features[name]["test"]), target), about)
+
+
+def _head_inputs(
+    model: torch.nn.Module,
+    head: frozenset[str],
+    train: Dataset,
+    test: Dataset,
+    collate: Any,
+    settings: CacheSettings,
+    device: torch.device,
+    how: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Return what the head of a model reads of the examples of each split [examples, features]."""
+    freeze_all_but(model, head)
+    state = _Alone(device)
+    cached = cache_prefix(model, head, train, test, collate, settings, state=state, held_out="test", **how)
+    return {"train": _features(cached.train), "test": _features(cached.validation)}
 
 
 def _features(examples: Any) -> np.ndarray:

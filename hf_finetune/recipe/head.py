@@ -7,7 +7,17 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.recipe.fields import Count, as_tuple
 from hf_finetune.recipe.part import Part
 
-__all__ = ["HeadSpec"]
+__all__ = ["OWN", "POOLING_NAMES", "HeadSpec"]
+
+OWN = "own"
+POOLING_NAMES = {
+    OWN: "the output that the architecture's own head reads",
+    "cls": "the first token",
+    "mean": "the mean over tokens",
+    "max": "the maximum over tokens",
+    "weightedmean": "the mean over tokens, weighted by position",
+    "mean_sqrt_len": "the sum over tokens, divided by the square root of their number",
+}
 
 COUNT = {"type": "integer", "minimum": 1}
 
@@ -45,20 +55,20 @@ class HeadSpec(Part):
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer of mlp."
     )
-    pool: Literal["cls", "mean", "attention"] | None = Field(
+    pool: Literal["own", "cls", "mean", "attention"] | None = Field(
         default=None,
-        description="How tokens or places become one vector: the class token, their mean, or a mean with weights that "
-        "are learnt; null = as the architecture does.",
+        description="How tokens or places become one vector: as the architecture does (own), the class token, their "
+        "mean, or a mean with learnt weights; null = own, but features of texts choose it by cross-validation.",
     )
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the architecture's own head."""
-        return self.type == "linear" and self.pool is None
+        return self.type == "linear" and self.pool in (None, OWN)
 
     def fields(self) -> dict[str, Any]:
         """Give what a head is made of, as plain values; what a type has no use for is left out."""
-        made: dict[str, Any] = {"type": self.type, "pool": self.pool}
+        made: dict[str, Any] = {"type": self.type, "pool": None if self.pool == OWN else self.pool}
         if self.type == "mlp":
             made |= {"hidden": list(self.hidden), "activation": self.activation, "dropout": self.dropout}
         return made

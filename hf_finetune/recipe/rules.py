@@ -178,7 +178,7 @@ def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
             repair = "Only mlp has hidden layers."
             yield Problem(f"model.head.{field}", f"must be left out for {kind}", shown(value), repair)
     save = mapping(model.get("adapter")).get("save", "merged")
-    if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") is not None):
+    if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") not in (None, "own")):
         rule = "must be merged unless the head is linear"
         repair = "peft would put the adapter on a checkpoint with the architecture's own head."
         yield Problem("model.adapter.save", rule, shown(save), repair)

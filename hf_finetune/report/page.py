@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
+from hf_finetune.recipe.head import POOLING_NAMES
 from hf_finetune.recipe.yaml_text import write_yaml
 from hf_finetune.report.domain import domain_sentence
 from hf_finetune.report.figures import (
@@ -156,6 +157,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["poolings"] = POOLING_NAMES
     environment.filters.update(
         number=_number, duration=_duration, size=_size, said=_said, amount=lambda value: f"{value:g}"
     )

@@ -29,6 +29,7 @@ __all__ = [
     "CacheReport",
     "CacheSettings",
     "PrefixCache",
+    "cache_key",
     "cache_prefix",
     "choose_views",
     "in_vain",
@@ -149,7 +150,7 @@ def cache_prefix(
         maker = RowMaker(
             entry, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
         )
-        key = _key(model, trainable, entry.cut, settings.source, autocast)
+        key = cache_key(model, trainable, entry.cut, settings.source, autocast)
         plain = [Version(_whole(validation), f"{key}-{held_out}")] if validation is not None else []
         wanted = [Version(_whole(train), f"{key}-train-{view}", view) for view in range(settings.views)]
         views = first_ones(state, lambda: _affordable(maker, wanted, plain, settings))
@@ -277,10 +278,10 @@ def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batc
     return one, other
 
 
-def _key(
+def cache_key(
     model: nn.Module, trainable: Collection[str], cut: Cut, source: str, autocast: torch.dtype | None
 ) -> str:
-    """Name what is kept by all that it depends on."""
+    """Return the name of what is kept, made of all that it depends on."""
     digest = hashlib.sha256()
     said = {
         "format": FORMAT,

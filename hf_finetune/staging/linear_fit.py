@@ -4,7 +4,7 @@ Features are standardised for the fit, and that is folded into the layer: it tak
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from hf_finetune.data.labels import Target
 from hf_finetune.data.split import strata_of
 
-__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_linear"]
+__all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
 
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
@@ -141,6 +141,33 @@ def assign_folds(
     folds = np.empty(len(first), dtype=np.int64)
     folds[order] = np.arange(len(first)) % count
     return np.tile(folds[members], versions)
+
+
+def fit_best(
+    features: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    target: Target,
+    classes: int,
+    folds: np.ndarray,
+) -> tuple[str, LinearFit, dict[str, float]]:
+    """Fit a linear layer to each of several kinds of features, and take the one of the least cross-validated loss.
+
+    Args:
+        features: [examples, features] of each kind; of equal ones the first is taken.
+        labels: See ``fit_linear``.
+        target: Kind of the labels.
+        classes: Number of classes; 1 for regression.
+        folds: From ``assign_folds``.
+
+    Returns:
+        The name of the kind, its fit, and the held-out loss of every kind.
+    """
+    fits = {
+        name: fit_linear(values, labels, target, classes, folds=folds) for name, values in features.items()
+    }
+    losses = {name: min(fit.losses.values()) for name, fit in fits.items()}
+    best = min(losses, key=losses.__getitem__)
+    return best, fits[best], losses
 
 
 def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A head that is fitted to what the frozen layers give: it alone moves, the model is plain, and runs go on with it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from run_helpers import (
     weights_of,
     without_times,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
@@ -24,11 +25,14 @@ from typer.testing import CliRunner
 
 from hf_finetune.cli import app
 from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.processes import start_processes
 from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import load_pretrained, make_ready, plan
+from hf_finetune.ready_multitask import get_ready
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.run import run
+from hf_finetune.run_speed import choose_pooling
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -46,7 +50,9 @@ def recipes(squares, reviews, timm_checkpoint, bert_checkpoint):
     augmented = tiny_image_recipe(squares, timm_checkpoint, stages=[FIT]).model_dump(mode="json")
     return {
         "image": parse_recipe({**augmented, "data": {**augmented["data"], "augment": "none"}}),
-        "text": tiny_text_recipe(reviews, bert_checkpoint, stages=[FIT]),
+        "text": tiny_text_recipe(
+            reviews, {"path": str(bert_checkpoint), "head": {"pool": "own"}}, stages=[FIT]
+        ),
     }
 
 
@@ -187,7 +193,9 @@ def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(t
 def test_a_stage_behind_it_begins_with_the_fitted_head(tmp_path, recipes, done):
     """Linear probing, then fine-tuning."""
     watch = Record()
-    folder = run(with_stages(recipes["text"], FIT, ALL), tmp_path / "run", callbacks=[watch]).folder
+    folder = run(
+        with_stages(recipes["text"], FIT, {**ALL, "best": None}), tmp_path / "run", callbacks=[watch]
+    ).folder
     fitted = load_file(done["text"] / "stages" / "01-head" / "model.safetensors")
     assert len(watch.before) == 1
     assert changed({name: watch.before[0][name] for name in fitted}, fitted) == set()
@@ -359,3 +367,70 @@ def test_the_strategy_with_sgd_trains_the_head_on_what_was_kept(tmp_path, recipe
     assert entry["steps"] == 12 and entry["prefix_cache"]["used"] and "fit" not in entry
     stage = load_recipe(folder / "recipe.yaml").stages[0]
     assert (stage.train, stage.fit, stage.optimizer.name, stage.lr) == ("head", "gradient", "sgd", 0.01)
+
+
+@pytest.fixture(scope="module")
+def useless_pooler(tmp_path_factory, bert_checkpoint):
+    """Return a checkpoint whose pooled first token says nothing, as if nothing had trained it."""
+    folder = tmp_path_factory.mktemp("useless") / "bert"
+    shutil.copytree(bert_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: value * (0 if ".pooler." in name else 1) for name, value in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_the_pooling_of_texts_is_chosen_by_cross_validation(tmp_path, recipes, useless_pooler, caplog):
+    caplog.set_level("INFO", "hf_finetune")
+    content = recipes["text"].model_dump(mode="json")
+    recipe = parse_recipe({**content, "model": str(useless_pooler), "stages": [], "strategy": "features"})
+    folder = run(recipe, tmp_path / "run").folder
+    fit = metrics_of(folder)["stages"][0]["fit"]
+    losses = fit["pooling"]
+    assert set(losses) == {"own", "cls", "mean"}
+    assert fit["pool"] == min(losses, key=losses.get) != "own"
+    assert min(each["loss"] for each in fit["cross_validation"]) == pytest.approx(
+        losses[fit["pool"]], rel=1e-3
+    )
+    assert load_recipe(folder / "recipe.yaml").model.head.pool == fit["pool"]
+    assert metrics_of(folder)["baseline_fit"]["pool"] == fit["pool"]
+    for name, value in metrics_of(folder)["baselines"]["linear_probe"].items():
+        assert metrics_of(folder)["test"][name] == pytest.approx(value)
+    needs = "trust_remote_code=True"
+    assert needs in caplog.text and needs in (folder / "report.html").read_text(encoding="utf-8")
+    assert needs in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder / "model", trust_remote_code=True)
+    assert type(loaded.classifier).__name__ == "ClassificationHead"
+    # a run that is resumed goes on with what it chose, by the recipe as it was given
+    stopped = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_finetune.run.finish_model", interrupt)
+        run(recipe, stopped)
+    run(recipe, stopped, resume=True)
+    assert changed(weights_of(folder), weights_of(stopped)) == set()
+    assert without_times(metrics_of(stopped)) == without_times(metrics_of(folder))
+
+
+def test_a_head_that_is_trained_in_steps_on_frozen_texts_pools_by_cross_validation(recipes, useless_pooler):
+    content = recipes["text"].model_dump(mode="json", exclude={"stages"})
+    strategy = {"name": "features", "classifier": "sgd"}
+    recipe = parse_recipe({**content, "model": str(useless_pooler), "strategy": strategy})
+    state = start_processes()
+    ready = get_ready(recipe, state)
+    chosen = choose_pooling(ready, "features", None, state)
+    assert chosen.recipe.model.head.pool == chosen.asked.model.head.pool
+    assert chosen.recipe.model.head.pool == min(chosen.pooling, key=chosen.pooling.get) != "own"
+    assert choose_pooling(ready, None, None, state) is ready, "stages that somebody wrote are as written"
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_the_architectures_own_pooling_can_be_asked_for(tmp_path, recipes, useless_pooler):
+    content = recipes["text"].model_dump(mode="json")
+    model = {"path": str(useless_pooler), "head": {"pool": "own"}}
+    folder = run(parse_recipe({**content, "model": model}), tmp_path / "run").folder
+    assert "pool" not in metrics_of(folder)["stages"][0]["fit"]
+    info = AutoModelForSequenceClassification.from_pretrained(folder / "model", output_loading_info=True)[1]
+    assert not any(info.values())

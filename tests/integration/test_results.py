@@ -38,9 +38,10 @@ def test_headline_metrics_have_intervals_and_stand_beside_baselines(request, kin
     assert after <= before + 1e-6 and content["calibration"]["applied"] is None
 
 
-def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, text_recipe, monkeypatch):
+def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, image_recipe, monkeypatch):
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
-    content = text_recipe().model_dump(mode="json")
+    content = image_recipe().model_dump(mode="json")
+    content["data"]["augment"] = "none"
     content["speed"]["prefix_cache"] = {"views": 1}
     content["stages"] = content["stages"][:1]
     run(parse_recipe(content), tmp_path / "run")

@@ -1,0 +1,81 @@
+"""Texts pooled in several ways: values by hand, what a checkpoint declares, and that padding has no part in it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hf_finetune.models.head import head_names
+from hf_finetune.speed.pooled_texts import checkpoint_pooling, pool_texts, poolings_for
+from hf_finetune.speed.prefix_cache import CacheSettings
+
+EVERY = ("own", "cls", "mean", "max", "weightedmean", "mean_sqrt_len")
+
+
+class Texts(torch.utils.data.Dataset):
+    def __init__(self, lengths):
+        generator = torch.Generator().manual_seed(0)
+        self.rows = [torch.randint(4, 15, (length,), generator=generator) for length in lengths]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.rows[index], "labels": torch.tensor(0)}
+
+
+def padded(examples):
+    width = max(len(example["input_ids"]) for example in examples)
+    ids, mask = torch.zeros(len(examples), width, dtype=torch.long), torch.zeros(len(examples), width)
+    for row, example in enumerate(examples):
+        ids[row, : len(example["input_ids"])] = example["input_ids"]
+        mask[row, : len(example["input_ids"])] = 1
+    return {"input_ids": ids, "attention_mask": mask.long(), "labels": torch.zeros(len(examples))}
+
+
+def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_model):
+    model, texts = tiny_model("bert").eval(), Texts([3, 9, 5, 2])
+    settings = CacheSettings(tmp_path, 1, None, 10**9, "test")
+    how = {"batch_size": 4, "device": torch.device("cpu")}
+    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    for row, ids in enumerate(texts.rows):
+        with torch.no_grad():
+            output = model.base_model(input_ids=ids[None])
+        tokens = output[0][0].double().numpy()
+        places = np.arange(1, len(tokens) + 1)[:, None]
+        expected = {
+            "own": output.pooler_output[0].numpy(),
+            "cls": tokens[0],
+            "mean": tokens.mean(axis=0),
+            "max": tokens.max(axis=0),
+            "weightedmean": (tokens * places).sum(axis=0) / places.sum(),
+            "mean_sqrt_len": tokens.sum(axis=0) / np.sqrt(len(tokens)),
+        }
+        for name in EVERY:
+            assert found[name]["train"][row] == pytest.approx(expected[name], abs=1e-5), name
+    kept = {path.name for path in tmp_path.iterdir()}
+    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert all(np.array_equal(again[name]["train"], found[name]["train"]) for name in EVERY)
+    assert len(head_names(model)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_what_a_checkpoint_declares(tmp_path, content, expected, tiny_model):
+    if content is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    assert checkpoint_pooling(str(tmp_path)) == expected
+    names = poolings_for(tiny_model("bert"), expected)
+    assert names[0] == "own" and set(names) == {"own", "cls", "mean", *filter(None, [expected])}
