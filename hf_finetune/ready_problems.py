@@ -18,7 +18,7 @@ from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging import regularizing
 from hf_finetune.staging.balancing import label_problems
-from hf_finetune.staging.trainer import check_optimizer
+from hf_finetune.staging.optimizers import check_optimizer
 
 __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
 

@@ -44,6 +44,7 @@ from hf_finetune.ready_multitask import get_ready
 from hf_finetune.ready_multitask import plan as plan_stages
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.fitting import fitted_by
+from hf_finetune.recipe.head import OWN
 from hf_finetune.report.page import write_report
 from hf_finetune.run_changes import spread_recipe
 from hf_finetune.run_compression import compare_sizes
@@ -59,7 +60,7 @@ from hf_finetune.run_folder import (
 from hf_finetune.run_folds import check_folds, cross_validate
 from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
-from hf_finetune.run_speed import cache_settings, decode_images, estimate_seconds
+from hf_finetune.run_speed import cache_settings, choose_pooling, decode_images, estimate_seconds
 from hf_finetune.run_teachers import load_teachers
 from hf_finetune.run_weights import load_left
 from hf_finetune.speed.prefix_cache import CacheSettings
@@ -67,13 +68,14 @@ from hf_finetune.speed.ways import Way
 from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.balancing import Balance, balance_of
 from hf_finetune.staging.distilling import Teacher
-from hf_finetune.staging.fitting import FITS, fit_line
+from hf_finetune.staging.fitting import FITS
 from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest, read_manifest, write_json
 from hf_finetune.staging.objective import finite_logits
 from hf_finetune.staging.regularizing import pretrained_weights
+from hf_finetune.staging.result import StageResult, result_lines
 from hf_finetune.staging.run_lock import RunLock
-from hf_finetune.staging.stage import StageResult, stage_folder, train_stage
+from hf_finetune.staging.stage import stage_folder, train_stage
 from hf_finetune.staging.zeros import KeepZeros
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
@@ -263,6 +265,7 @@ def _run_locked(
         check_folder(folder)
     spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
     ready = get_ready(recipe, state, spread, trust_remote_code=trust_remote_code)
+    ready = choose_pooling(ready, recipe.strategy.name if recipe.strategy else None, before, state)
     recipe = ready.recipe
     start = _prepare(ready, before, state)
     built, inputs = start.built, start.inputs
@@ -348,7 +351,7 @@ def _judging(ready: Ready, best: str | None) -> Judging:
         ready.recipe.evaluation.batch_size,
         score_tasks(ready) if ready.parts else _trainer_metrics(ready),
         best,
-        best not in (None, "loss") and greater_is_better(str(best).rpartition("/")[2]),
+        best is not None and _greater_is_better(best),
         _keep_top if _reduces(ready) else None,
     )
 
@@ -400,12 +403,12 @@ def _run_stage(
         write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
     write_manifest(manifest, folder, state)
-    if result.fit is not None:
-        logger.info(fit_line(stage.name, result.fit, result.validation))
-    if result.best_step is not None:
-        logger.info(_last_line(stage, result, best))
-    elif result.averaged:
-        logger.info("Stage %s keeps the average of its weights.", stage.name)
+    leading = best or ready.headline[0]
+    lines = result_lines(
+        stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
+    )
+    for line in lines:
+        logger.info(line)
     return manifest
 
 
@@ -486,13 +489,16 @@ def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, 
     return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
 
 
-def _last_line(stage: StageSpec, result: StageResult, metric: str | None) -> str:
-    epoch = round(result.epochs * (result.best_step or 0) / result.steps, 2)
-    value = result.validation.get(str(metric))
-    shown = f", the best {metric}: {value:.4f}" if value is not None else ""
-    which = {None: "", True: ", the average of its weights", False: ", the weights and not their average"}
-    kept = f"{epoch:g} of {result.epochs:g}{which[result.averaged]}"
-    return f"Stage {stage.name} keeps epoch {kept}{shown}."
+def _pooling(ready: Ready) -> dict[str, Any]:
+    """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
+    if not ready.pooling:
+        return {}
+    return {"pool": ready.recipe.model.head.pool or OWN, "pooling": dict(ready.pooling)}
+
+
+def _greater_is_better(metric: str) -> bool:
+    """Return whether a better model has the greater value of a validation metric; of several tasks ``TASK/METRIC``."""
+    return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
 
 
 def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready: Ready) -> dict[str, Any]:
@@ -508,5 +514,7 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "prefix_cache": asdict(result.cache),
         **({} if result.averaged is None else {"averaged": result.averaged}),
         "validation": without_nan(result.validation),
-        **({"fit": result.fit} if result.fit else {}),
+        "start": without_nan(result.start),
+        **({"trained": without_nan(result.trained)} if result.trained else {}),
+        **({"fit": {**result.fit, **_pooling(ready)}} if result.fit else {}),
     }

@@ -48,7 +48,8 @@ from hf_finetune.staging.aligning import AlignTo
 from hf_finetune.staging.given import Beside, Judging, StageData
 from hf_finetune.staging.manifest import Manifest
 from hf_finetune.staging.masking import masked_loss
-from hf_finetune.staging.stage import StageResult, train_stage
+from hf_finetune.staging.result import StageResult
+from hf_finetune.staging.stage import train_stage
 from hf_finetune.tasks import Inputs
 
 __all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]

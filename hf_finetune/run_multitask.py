@@ -165,10 +165,12 @@ def _finish_task(
 def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     """Give what a stage came to as one task sees it: its own metrics on the validation split."""
     prefix = f"{task}/"
+    judged = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
     own = {
-        name[len(prefix) :]: value for name, value in stage["validation"].items() if name.startswith(prefix)
+        name: {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
+        for name, values in judged.items()
     }
-    return {**stage, "validation": own}
+    return {**stage, **own}
 
 
 def _write_run(place: Path, part: Ready, ready: Ready, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["not_linear", "set_linear", "taking_inputs"]
+__all__ = ["not_linear", "read_linear", "set_linear", "taking_inputs"]
 
 
 @contextmanager
@@ -44,6 +44,12 @@ def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.
         return f"{name} takes more than one vector for each example"
     same = found[1].shape == logits.shape and torch.equal(found[1], logits)
     return "" if same else f"the model changes what {name} gives"
+
+
+def read_linear(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights [outputs, features] and biases [outputs] of a linear layer, as ``set_linear`` takes them."""
+    weight, bias = (parameter.detach().cpu().numpy().copy() for parameter in (layer.weight, layer.bias))  # type: ignore[operator]
+    return weight.reshape(len(weight), -1), bias
 
 
 def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:

@@ -114,6 +114,8 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "first_loss": losses[0] if losses else None,
                 "last_loss": math.fsum(losses[-LAST:]) / len(losses[-LAST:]) if losses else None,
                 "validation_value": found["validation"].get(headline),
+                "start_value": found.get("start", {}).get(headline),
+                "trained_value": found.get("trained", {}).get(headline),
                 "start": start / whole,
                 "share": found["train_seconds"] / whole,
             }

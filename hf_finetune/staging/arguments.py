@@ -11,7 +11,7 @@ from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import backend, computes_on_cpu
 from hf_finetune.recipe.schema import RatesSpec, StageSpec
 from hf_finetune.speed.ways import Way
-from hf_finetune.staging.trainer import optimizer_name, trainer_schedule
+from hf_finetune.staging.optimizers import optimizer_name, trainer_schedule
 
 __all__ = ["training_arguments"]
 
@@ -62,6 +62,7 @@ def training_arguments(
         warmup_steps=planned.warmup_steps or 0,
         max_grad_norm=stage.clip or 0.0,
         eval_strategy="epoch" if evaluates else "no",
+        eval_on_start=evaluates,
         save_strategy="epoch",
         load_best_model_at_end=best_metric is not None,
         metric_for_best_model=best_metric,

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_finetune.files import replacing
+from hf_finetune.staging.best import is_better
 
 __all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
 
@@ -108,7 +109,7 @@ class AveragedWeights(TrainerCallback):
         return bool(best and best[-1][KEPT])
 
     def evaluate(self, evaluation: Callable[[], EvalLoopOutput]) -> EvalLoopOutput:
-        """Evaluate the weights and their average, and give what the better one gave; of two alike, the weights.
+        """Evaluate the weights and their average, and return the better evaluation; of two alike, that of the weights.
 
         Args:
             evaluation: Evaluates the model.
@@ -120,9 +121,10 @@ class AveragedWeights(TrainerCallback):
         raw = evaluation()
         with self.in_place():
             averaged = evaluation()
-        one, other = (found.metrics[f"eval_{self.metric}"] for found in (raw, averaged))
-        better = other > one if self.greater else other < one
-        both = {f"raw_{self.metric}": one, f"average_{self.metric}": other, KEPT: bool(better)}
+        one, other = raw.metrics or {}, averaged.metrics or {}
+        better = is_better(other, one, self.metric, greater_is_better=self.greater)
+        name = f"eval_{self.metric}"
+        both = {f"raw_{self.metric}": one[name], f"average_{self.metric}": other[name], KEPT: better}
         kept = averaged if better else raw
         return kept._replace(metrics={**(kept.metrics or {}), **both})
 

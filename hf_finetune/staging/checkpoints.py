@@ -52,7 +52,8 @@ def is_whole(folder: Path) -> bool:
 def last_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint from which a stage can go on: whole, as is the best one up to there.
 
-    Half-written and damaged ones are removed, so that nothing else takes them for whole.
+    Half-written and damaged ones are removed, so that nothing else takes them for whole. That of step 0 holds the
+    weights with which the stage begins: it may be the best one, but to go on from it is to begin.
 
     Args:
         folder: The stage's folder.
@@ -63,9 +64,9 @@ def last_checkpoint(folder: Path) -> Path | None:
             whole[checkpoint_step(path)] = path
         else:
             shutil.rmtree(path, ignore_errors=True)
-    for step in sorted(whole, reverse=True):
+    for step in sorted(whole.keys() - {0}, reverse=True):
         best = _state(whole[step]).get("best_global_step")
-        if not best or best in whole:
+        if best is None or best in whole:
             return whole[step]
         shutil.rmtree(whole[step], ignore_errors=True)
     return None

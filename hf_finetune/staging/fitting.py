@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.data.seeded import set_epoch
-from hf_finetune.models.linear_head import set_linear, taking_inputs
+from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
 from hf_finetune.processes import first_ones
 from hf_finetune.speed.ways import DTYPES
 from hf_finetune.staging.balancing import Balance
+from hf_finetune.staging.best import is_better
 from hf_finetune.staging.faster import Faster
 from hf_finetune.staging.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
 
@@ -31,12 +32,16 @@ class Fitted:
     Attributes:
         versions: Number of versions of each training example that it saw.
         validation: Metrics on the validation split; empty without one.
+        start: The same of the head as it was before the fit.
+        keeps_start: Whether the head as it was is better, and was put back.
         about: How it was found, for ``metrics.json``.
     """
 
     versions: int
     validation: dict[str, float]
     about: dict[str, Any]
+    start: dict[str, float] = field(default_factory=dict)
+    keeps_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def fit_head(
     evaluation_batch_size: int,
     workers: int,
     seed: int,
+    best_metric: str | None = None,
+    greater_is_better: bool = False,
     balance: Balance | None = None,
     groups: Sequence[int] = (),
 ) -> Fitted:
@@ -80,6 +87,9 @@ def fit_head(
         evaluation_batch_size: Validation examples per forward pass.
         workers: Data loader processes.
         seed: Divides the examples for the cross-validation.
+        best_metric: Metric on the validation split by which the fitted head must not be worse than the one before;
+            None takes the fitted one in any case.
+        greater_is_better: Whether a better model has the greater value of it.
         balance: How scarce classes get their share: by factors or shifts; None leaves them as they are.
         groups: Group number of each training example, kept together by the cross-validation.
     """
@@ -93,8 +103,15 @@ def fit_head(
             model, layer, fast, DataLoader(examples, size, collate_fn=collate, num_workers=workers)
         )
 
-    def fit() -> tuple[LinearFit, dict[str, float]]:
-        found = []
+    def judged() -> dict[str, float]:
+        if validation is None:
+            return {}
+        said = outputs(validation, evaluation_batch_size)
+        return compute_metrics(EvalPrediction(predictions=said.logits, label_ids=said.labels))
+
+    def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
+        found, start = [], judged()
+        before = LinearFit(*read_linear(layer), 0.0)
         for version in range(versions):
             set_epoch(train, version)
             found.append(outputs(train, batch_size))
@@ -110,14 +127,18 @@ def fit_head(
             shifts=balance.shifts if balance else None,
         )
         set_linear(layer, made.weight, made.bias)
-        if validation is None:
-            return made, {}
-        said = outputs(validation, evaluation_batch_size)
-        return made, compute_metrics(EvalPrediction(predictions=said.logits, label_ids=said.labels))
+        metrics = judged()
+        one, other = ({f"eval_{name}": value for name, value in each.items()} for each in (start, metrics))
+        keeps = best_metric is not None and is_better(
+            one, other, best_metric, greater_is_better=greater_is_better
+        )
+        if keeps:
+            made = replace(made, weight=before.weight, bias=before.bias)
+        return made, metrics, start, keeps
 
-    made, metrics = first_ones(state, fit)
+    made, metrics, start, keeps = first_ones(state, fit)
     set_linear(layer, made.weight, made.bias)
-    return Fitted(versions, metrics, about_fit(made, target))
+    return Fitted(versions, metrics, about_fit(made, target), start, keeps)
 
 
 def _run_through(

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -30,55 +30,30 @@ from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings
-from hf_finetune.speed.ways import Way
 from hf_finetune.staging.aligning import Alignment
 from hf_finetune.staging.arguments import training_arguments
 from hf_finetune.staging.balancing import Balance, BalancedSampler, balanced_loss
 from hf_finetune.staging.callbacks import InterruptCallback, LogCallback
 from hf_finetune.staging.carrying import load_state, optimizer_state, save_state
-from hf_finetune.staging.checkpoints import last_checkpoint, unsafe_checkpoint
+from hf_finetune.staging.checkpoints import last_checkpoint, rotate, unsafe_checkpoint
 from hf_finetune.staging.faster import Faster, make_faster
 from hf_finetune.staging.fitting import fit_head
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.given import NOTHING, Beside, Judging, StageData
 from hf_finetune.staging.objective import of_logits, reduce_logits, training_loss, with_loss
 from hf_finetune.staging.regularizing import Regular, regular_of
+from hf_finetune.staging.result import StageResult, stage_result
 from hf_finetune.staging.resuming import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.staging.sharing import SharedBuffers
 from hf_finetune.staging.task_mixing import MixedTrainer, RestingHeads
 from hf_finetune.staging.trainer import StagedTrainer
 from hf_finetune.staging.weights import WEIGHTS, save_weights
 
-__all__ = ["StageResult", "stage_folder", "train_stage"]
+__all__ = ["stage_folder", "train_stage"]
 
 logger = logging.getLogger(__name__)
 
 OPTIMIZER = "optimizer.pt"
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What came of a stage.
-
-    Attributes:
-        epochs: Epochs that were trained; early stopping may end a stage.
-        steps: Optimiser steps.
-        best_step: Step of the checkpoint that goes on; None if it is the last.
-        validation: Metrics of that checkpoint on the validation split; empty without one.
-        way: How it was computed.
-        cache: What was kept of the frozen prefix.
-        averaged: Whether the running average of the weights goes on, and not they; None without one.
-        fit: How the head was fitted; None if it was trained in steps.
-    """
-
-    epochs: float
-    steps: int
-    best_step: int | None
-    validation: dict[str, float]
-    way: Way
-    cache: CacheReport
-    averaged: bool | None = None
-    fit: dict[str, Any] | None = None
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -236,7 +211,7 @@ def train_stage(
         _keep_optimizer(trainer, folder, judging.best_metric)
     _leave(trainer, model, folder)
     averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
-    return _result(trainer.state, judging.best_metric, fast, averaged)
+    return stage_result(trainer.state, judging, fast, averaged)
 
 
 def _loss(stage: StageSpec, data: StageData, beside: Beside) -> Callable[..., torch.Tensor]:
@@ -291,6 +266,8 @@ def _fit(
         evaluation_batch_size=judging.batch_size,
         workers=data.workers,
         seed=seed,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
         balance=balance,
         groups=data.groups,
     )
@@ -299,7 +276,12 @@ def _fit(
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
     epochs = float(fitted.versions)
-    return StageResult(epochs, 0, None, fitted.validation, fast.way, fast.report, fit=fitted.about)
+    best, kept, trained = None, fitted.validation, {}
+    if fitted.keeps_start:
+        best, kept, trained = 0, fitted.start, {**fitted.validation, "step": 0}
+    return StageResult(
+        epochs, 0, best, kept, fast.way, fast.report, fit=fitted.about, start=fitted.start, trained=trained
+    )
 
 
 def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
@@ -318,7 +300,10 @@ def _go_on(
     """Find the checkpoint to go on from, if there is one, and prepare what the Trainer itself does not restore."""
     with first_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
-    if checkpoint is None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+        if state is not None:
+            rotate(folder, state.best_global_step)  # a kill after the last one was sealed left older ones
+    if checkpoint is None or state is None:
         return None
     _check_sharding(checkpoint, trainer.is_fsdp_enabled)
     trainer.add_callback(MovedCheckpoint(folder))
@@ -326,7 +311,6 @@ def _go_on(
         alignment.load(checkpoint)
     if regular.average is not None:
         regular.average.checkpoint = checkpoint
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if stopping is not None and stopping.had_stopped(state, trainer.args):
         trainer.args.max_steps = state.global_step  # it was interrupted behind its end
     return checkpoint
@@ -347,7 +331,7 @@ def _sampler(
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:
     """Write the optimizer state that belongs to the weights that go on: the best checkpoint's, or the last."""
     best = trainer.state.best_global_step if best_metric is not None else None
-    if best and best != trainer.state.global_step:
+    if best is not None and best != trainer.state.global_step:
         # the Trainer restores the weights of the best checkpoint, and nothing else of it
         trainer._load_optimizer_and_scheduler(str(folder / f"checkpoint-{best}"))
     if trainer.is_world_process_zero():
@@ -360,21 +344,6 @@ def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
         way = "without" if fsdp else "with"
         rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
         raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
-
-
-def _result(state: TrainerState, best_metric: str | None, fast: Faster, averaged: bool | None) -> StageResult:
-    best = state.best_global_step if best_metric is not None and state.best_global_step else None
-    at = best if best is not None else state.global_step
-    evaluations = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == at]
-    skipped = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
-    found = evaluations[-1] if evaluations else {}
-    metrics = {
-        key.removeprefix("eval_"): value
-        for key, value in sorted(found.items())  # a log that was read back is sorted
-        if key.startswith("eval_") and key not in skipped
-    }
-    epochs = round(state.epoch or 0.0, 4)
-    return StageResult(epochs, state.global_step, best, metrics, fast.way, fast.report, averaged)
 
 
 class _EpochCallback(TrainerCallback):

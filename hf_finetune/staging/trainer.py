@@ -1,6 +1,5 @@
 """The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,22 +12,23 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
-from hf_finetune.errors import Problem, nearest
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import ParameterGroup
 from hf_finetune.plan.schedules import rate_factor
-from hf_finetune.processes import backend, prepare_sharding
+from hf_finetune.processes import prepare_sharding
 from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.speed.passing import PrefixPass
 from hf_finetune.staging.aligning import Alignment
+from hf_finetune.staging.best import evaluations, is_better, is_undefined
 from hf_finetune.staging.carrying import carry_state, refusing_broken_state
 from hf_finetune.staging.checkpoints import rotate, seal_checkpoint
 from hf_finetune.staging.distilling import Teacher
+from hf_finetune.staging.optimizers import trainer_schedule
 from hf_finetune.staging.regularizing import Regular
 from hf_finetune.staging.sharing import (
     DealtBatches,
@@ -41,21 +41,10 @@ from hf_finetune.staging.sharing import (
 )
 from hf_finetune.staging.twice import doubled
 
-__all__ = [
-    "StagedTrainer",
-    "check_optimizer",
-    "loss_for",
-    "optimizer_name",
-    "trainer_schedule",
-    "weighted_cross_entropy",
-]
+__all__ = ["StagedTrainer", "loss_for", "weighted_cross_entropy"]
 
 logger = logging.getLogger(__name__)
 
-# What a recipe calls them, as the Trainer does.
-ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
-# These replace the parameter groups by their own, or need the whole model.
-WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")
 MOMENTUM = 0.9
 
 
@@ -190,7 +179,59 @@ class StagedTrainer(Trainer):
         """Evaluate; where weights are averaged, them and their average, for what the better one gives."""
         average = self.regular.average
         evaluation = partial(super().evaluation_loop, *args, **kwargs)
-        return evaluation() if average is None else average.evaluate(evaluation)
+        if average is None or self.state.global_step == 0:  # before the first step they are the same
+            return evaluation()
+        return average.evaluate(evaluation)
+
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        """Evaluate; before the first step, save the weights with which the stage begins as its best checkpoint so far.
+
+        The Trainer (5.23) passes ``skip_scheduler`` for ``eval_on_start`` only, also where a stage is resumed: that
+        has the evaluation of its start in its log. The random state is as if there had been no such evaluation.
+        """
+        if not skip_scheduler:
+            return super()._evaluate(trial, ignore_keys_for_eval)
+        if self.state.global_step > 0:
+            return {}
+        with torch.random.fork_rng(
+            devices=()
+        ):  # the loader draws from the CPU's generator, and nothing else does
+            metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+        if self.args.metric_for_best_model is not None:
+            self._determine_best_metric(metrics, trial)
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / "checkpoint-0")
+            had_no_state = self.is_fsdp_enabled and not self.optimizer.state
+            self._save_checkpoint(self.model, trial)
+            if had_no_state:
+                # To save an empty state, FSDP (torch 2.15) fills it by a step at rate 0, which Adam would count.
+                self.optimizer.state.clear()
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether an evaluation is better than the best one so far, see ``is_better``, and record it if so.
+
+        The Trainer (5.23) keeps the earlier of two equal ones whatever their loss, and once the metric was nan it
+        finds none better.
+        """
+        name = self.args.metric_for_best_model
+        if name is None:
+            return False
+        step, best = self.state.best_global_step, None
+        if step is not None:
+            best = next(entry for entry in evaluations(self.state.log_history) if entry["step"] == step)
+        elif is_undefined(metrics, name):
+            logger.warning(
+                "The %s is undefined on the validation split: as long as it is, the lowest validation loss chooses the "
+                "checkpoint.",
+                name,
+            )
+        if not is_better(metrics, best, name, greater_is_better=bool(self.args.greater_is_better)):
+            return False
+        self.state.best_metric = metrics[f"eval_{name}"]
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""
@@ -307,54 +348,6 @@ class StagedTrainer(Trainer):
             return None
         weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
         return weights
-
-
-def optimizer_name(name: str) -> str:
-    """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
-    return ALIASES.get(name, name)
-
-
-def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
-    """Name a schedule as ``TrainingArguments`` do; None if the Trainer does not have it, or not at these terms."""
-    if schedule is None:
-        return {}
-    if schedule.name == "polynomial":
-        options = {"lr_end": 0.0, "power": schedule.power}
-        return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": options}
-    if schedule.name == "cosine_with_restarts":
-        options = {"num_cycles": schedule.cycles}
-        return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
-    names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-    return {"lr_scheduler_type": names[schedule.name]} if schedule.name in names else None
-
-
-def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list[Problem]:
-    """Say what is wrong with an optimiser's name or arguments, if anything is, by making one."""
-    known = [*ALIASES, *(member.value for member in OptimizerNames)]
-    usable = [other for other in known if not any(word in other for word in WITHOUT_GROUPS)]
-    if name not in usable:
-        if name in known:
-            repair = "It replaces the parameter groups of a stage by its own."
-            return [Problem(place, "must take parameter groups", repr(name), repair)]
-        return [
-            Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))
-        ]
-    try:
-        options = TrainingArguments(
-            output_dir="unused", optim=optimizer_name(name), report_to="none", ddp_backend=backend()
-        )
-        optimizer_class, defaults = Trainer.get_optimizer_cls_and_kwargs(options)
-        accepted = set(inspect.signature(optimizer_class).parameters) - {"params", "lr", "weight_decay"}
-        if unknown := [word for word in arguments if word not in accepted]:
-            rule = f"must be an argument of {optimizer_class.__name__}"
-            return [
-                Problem(f"{place}.args.{word}", rule, repr(arguments[word]), nearest(word, sorted(accepted)))
-                for word in unknown
-            ]
-        optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})
-    except (ImportError, ValueError, TypeError) as error:
-        return [Problem(place, "must be an optimizer that can be made here", repr(name), f"It says: {error}")]
-    return []
 
 
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.run import run
+from hf_finetune.staging.checkpoints import last_checkpoint
 
 # What a run may take a different time for.
 TIMES = ("runtime", "per_second", "seconds")
@@ -43,7 +44,7 @@ def tiny_text_recipe(data, checkpoint, **changes):
     common = {"epochs": 2.0, "batch_size": 4, "accumulation": 2}
     content = {
         "task": "text-classification",
-        "model": str(checkpoint),
+        "model": checkpoint if isinstance(checkpoint, dict) else str(checkpoint),
         "data": {"path": str(data), "split": {"validation": 0.15, "test": 0.15}},
         "stages": [
             {"name": "head", "train": "head", "lr": 0.05, **common},
@@ -59,6 +60,11 @@ def with_stages(recipe, *changes):
     for stage, change in zip(content["stages"], changes, strict=True):
         stage.update(change)
     return parse_recipe(content)
+
+
+def first_epoch_is_best(metrics, best, *args, **kwargs):
+    """Stand in for ``is_better``: the first epoch improves on the start, and the others do not."""
+    return best is None or metrics["epoch"] == 1.0
 
 
 class Record(TrainerCallback):
@@ -148,6 +154,11 @@ def assert_equal_runs(one, other):
     assert tables[0] == tables[1]
     for stage in ("01-head", "02-all"):
         assert log_of(one, stage) == log_of(other, stage)
+        # these have been trained, also where the weights with which the stage begins are better
+        last, other_last = (last_checkpoint(folder / "stages" / stage) for folder in (one, other))
+        assert last.name == other_last.name != "checkpoint-0"
+        ends = [load_file(checkpoint / "model.safetensors") for checkpoint in (last, other_last)]
+        assert changed(*ends) == set()
 
 
 def interrupt(recipe, folder, stop):

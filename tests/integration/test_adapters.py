@@ -52,7 +52,7 @@ def recipe_of(checkpoints, reviews, squares):
     def make(name, adapter, *selectors, **common):
         text = name == "bert"
         data = {"path": str(reviews if text else squares), "split": {"validation": 0.17, "test": 0.17}}
-        fields = {**STEPS, **common}
+        fields = {**STEPS, "best": None, **common}  # what moves is to be seen, be it for the better or not
         return parse_recipe(
             {
                 "task": "text-classification" if text else "image-classification",

@@ -114,7 +114,7 @@ def test_the_stage_begins_with_the_neurons_that_the_one_before_it_left(narrow_ru
 
 
 def test_only_what_is_planned_moves_in_the_recovery_stage(tmp_path, text_recipe):
-    recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1"})
+    recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1", "best": None})
     record = Record()
     run(recipe, tmp_path / "run", callbacks=[record])
     planned = plan(recipe).plan.stages[1]
@@ -189,7 +189,7 @@ def test_pruned_weights_are_zero_to_the_end_and_no_others(sparse_run, tmp_path):
 
 
 def test_a_stage_that_freezes_pruned_weights_leaves_them_alone(tmp_path, text_recipe):
-    recipe = with_stages(text_recipe(), {}, {"compress": HALF, "train": "last:1"})
+    recipe = with_stages(text_recipe(), {}, {"compress": HALF, "train": "last:1", "best": None})
     record = Record()
     run(recipe, tmp_path / "run", callbacks=[record])
     assert changed(record.before[1], record.after[1]) == set(plan(recipe).plan.stages[1].trainable)

@@ -5,6 +5,7 @@ Most kills are SIGKILLs in a forked process, which spares the imports; nothing o
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ CHECKPOINT_FILES = (
     "trainer_state.json",
     "whole.json",
 )
+EARLIER = re.compile(r"checkpoint-\d+")
 kills = {"SIGKILL": 0, "SIGINT": 0, "damage": 0}
 
 
@@ -99,9 +101,24 @@ def contents(folder):
         "model": load_file(folder / "model" / "model.safetensors"),
         "predictions": (folder / "predictions.parquet").read_bytes(),
         "metrics": without_times(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
-        "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()),
+        "files": files_of(folder),
         **{stage: contents_of_stage(folder / "stages" / stage) for stage in STAGES},
     }
+
+
+def files_of(folder):
+    """Return the names of all files, without the step of the checkpoint that a stage has besides its last one.
+
+    Where the last one is the best, that is the one before it, which Ctrl-C may have added in the middle of an epoch.
+    """
+    last = [str(last_checkpoint(folder / "stages" / stage).relative_to(folder)) for stage in STAGES]
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return sorted(
+        name
+        if name.startswith(tuple(f"{path}/" for path in last))
+        else EARLIER.sub("checkpoint-earlier", name)
+        for name in names
+    )
 
 
 def contents_of_stage(folder):

@@ -158,7 +158,7 @@ def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
     for number, stage in enumerate(metrics_of(folder)["stages"], 1):
         name = f"{number:02d}-{stage['name']}"
         evaluations = [entry for entry in log_of(folder, name) if "eval_loss" in entry]
-        assert len(evaluations) == 3
+        assert len(evaluations) == 4
         assert stage["best_step"] == min(evaluations, key=lambda entry: entry["eval_words/mae"])["step"]
 
 
@@ -180,7 +180,7 @@ def test_each_stage_moves_what_is_planned_and_nothing_else(kind, image_run, text
 def test_a_stage_may_train_the_head_of_one_task(tmp_path, images):
     record = Record()
     recipe = with_stages(
-        images(), {"train": "/task_shade/", "name": "shade"}, {"train": "head", "name": "all"}
+        images(), {"train": "/task_shade/", "name": "shade", "best": None}, {"train": "head", "name": "all"}
     )
     run(recipe, tmp_path / "run", callbacks=[record])
     assert changed(record.before[0], record.after[0]) == {

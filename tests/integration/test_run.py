@@ -30,7 +30,7 @@ from hf_finetune.run import run
 
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_each_stage_moves_exactly_what_is_planned(tmp_path, request, kind):
-    recipe = request.getfixturevalue(f"{kind}_recipe")()
+    recipe = with_stages(request.getfixturevalue(f"{kind}_recipe")(), {"best": None}, {"best": None})
     record = Record()
     run(recipe, tmp_path / "run", callbacks=[record])
     stages = plan(recipe).plan.stages
@@ -115,10 +115,15 @@ def test_the_best_checkpoint_of_a_stage_is_what_goes_on(request, kind):
     for number, (stage, entry) in enumerate(zip(recipe.stages, result.metrics["stages"], strict=True), 1):
         folder = result.folder / "stages" / f"{number:02d}-{stage.name}"
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        evaluations = {line["step"]: line["eval_accuracy"] for line in log if "eval_accuracy" in line}
-        best = max(evaluations, key=lambda step: (evaluations[step], -step))
+        evaluations = {line["step"]: line for line in log if "eval_accuracy" in line}
+        assert min(evaluations) == 0, "the weights with which the stage begins are evaluated"
+        best = max(
+            evaluations,
+            key=lambda step: (evaluations[step]["eval_accuracy"], -evaluations[step]["eval_loss"], -step),
+        )
         assert entry["best_step"] == best
-        assert entry["validation"]["accuracy"] == evaluations[best]
+        assert entry["validation"]["accuracy"] == evaluations[best]["eval_accuracy"]
+        assert entry["start"]["accuracy"] == evaluations[0]["eval_accuracy"]
         kept = load_file(folder / f"checkpoint-{best}" / "model.safetensors")
         assert changed(kept, load_file(folder / "model.safetensors")) == set()
 
@@ -134,7 +139,8 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
     }
     assert content["task"] == recipe.task
     for entry, planned in zip(content["stages"], plan(recipe).plan.stages, strict=True):
-        assert set(entry) == {
+        assert (entry["best_step"] == 0) == ("trained" in entry)
+        assert set(entry) - {"trained"} == {
             "name",
             "epochs",
             "steps",
@@ -144,7 +150,7 @@ def test_metrics_and_predictions_are_those_of_the_saved_model(request, kind):
             "total_parameters",
             "speed",
             "prefix_cache",
-            "validation",
+            *("validation", "start"),
         }
         assert (entry["name"], entry["epochs"], entry["steps"], entry["trainable_parameters"]) == (
             planned.name,

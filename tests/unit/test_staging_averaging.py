@@ -124,6 +124,13 @@ def test_the_better_of_the_two_by_the_stages_metric_is_told(averaging, greater, 
     }
 
 
+@pytest.mark.parametrize(("loss", "kept"), [(0.9, True), (1.0, False), (1.1, False)])
+def test_where_the_metric_is_equal_the_loss_decides(averaging, loss, kept):
+    average, _ = averaging(metric="accuracy")
+    found = iter([{"eval_accuracy": 0.5, "eval_loss": 1.0}, {"eval_accuracy": 0.5, "eval_loss": loss}])
+    assert average.evaluate(lambda: metrics_of(next(found))).metrics["averaged"] is kept
+
+
 def test_where_no_metric_chooses_the_average_alone_is_evaluated(averaging):
     average, model = averaging(metric=None)
     found = average.evaluate(lambda: metrics_of({"eval_loss": model.weight.item()})).metrics
@@ -168,7 +175,7 @@ def test_what_was_best_goes_on(tmp_path, tiny_model, scores, step, kept):
         ["all"],
         callbacks=[steps],
         validation=Examples(model, 4),
-        compute_metrics=Scores(*scores),
+        compute_metrics=Scores(0.0, *scores),  # the first is that of the weights it begins with
         best_metric="accuracy",
         epochs=2.0,
         regularize={"ema": 0.5},

@@ -14,7 +14,8 @@ from hf_finetune.plan.selectors import select
 from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
 from hf_finetune.staging.checkpoints import last_checkpoint
 from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.trainer import StagedTrainer, check_optimizer, loss_for, optimizer_name
+from hf_finetune.staging.optimizers import check_optimizer, optimizer_name
+from hf_finetune.staging.trainer import StagedTrainer, loss_for
 
 
 class Watch(TrainerCallback):

@@ -221,7 +221,7 @@ def test_trap_17_the_best_of_one_stage_is_no_measure_for_the_next(tmp_path, tiny
         tmp_path / "ours",
         ["head", "all"],
         validation=data,
-        compute_metrics=Scripted(0.8, 0.9, 0.5, 0.7),
+        compute_metrics=Scripted(0.7, 0.8, 0.9, 0.4, 0.5, 0.7),  # each stage is evaluated as it begins, too
         best_metric="accuracy",
         callbacks=[bests],
         epochs=2.0,

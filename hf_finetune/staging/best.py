@@ -1,0 +1,58 @@
+"""The best of a stage's evaluations: by the leading metric, ties by the validation loss; its start is the first."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["best_entry", "evaluations", "is_better", "is_undefined"]
+
+
+def is_better(
+    entry: Mapping[str, Any], other: Mapping[str, Any] | None, metric: str, *, greater_is_better: bool
+) -> bool:
+    """Return whether an evaluation is better than another one.
+
+    An undefined leading metric (nan) is worse than any number. Where the metric is equal, or undefined for both, the
+    lower validation loss is better; where that is equal too, the earlier evaluation.
+
+    Args:
+        entry: Metrics of the later evaluation, by their names in the Trainer's log: ``eval_accuracy``.
+        other: Metrics of the earlier evaluation; None if there is none.
+        metric: Name of the leading metric, without ``eval_``.
+        greater_is_better: Whether a better model has the greater value.
+    """
+    if other is None:
+        return True
+    return _rank(entry, metric, greater_is_better) > _rank(other, metric, greater_is_better)
+
+
+def is_undefined(entry: Mapping[str, Any], metric: str) -> bool:
+    """Return whether an evaluation has no value of a metric."""
+    value = entry.get(f"eval_{metric}")
+    return value is None or math.isnan(value)
+
+
+def evaluations(log: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the entries of a Trainer's log that are evaluations."""
+    return [entry for entry in log if any(name.startswith("eval_") for name in entry)]
+
+
+def best_entry(
+    log: Iterable[Mapping[str, Any]], metric: str, *, greater_is_better: bool
+) -> Mapping[str, Any] | None:
+    """Return the best evaluation of a Trainer's log; None if there is none."""
+    best: Mapping[str, Any] | None = None
+    for entry in evaluations(log):
+        if is_better(entry, best, metric, greater_is_better=greater_is_better):
+            best = entry
+    return best
+
+
+def _rank(entry: Mapping[str, Any], metric: str, greater_is_better: bool) -> tuple[bool, float, float]:
+    """Return a key that is greater for a better evaluation."""
+    loss = entry.get("eval_loss")
+    lowest_loss = -math.inf if loss is None or math.isnan(loss) else -loss
+    if is_undefined(entry, metric):
+        return False, 0.0, lowest_loss
+    value = entry[f"eval_{metric}"]
+    return True, value if greater_is_better else -value, lowest_loss
