@@ -279,7 +279,8 @@ def kinds(tmp_path_factory):
 def of_labels(kinds, bert_checkpoint, name, **changes):
     split = {"validation": 0.2, "test": 0.2, "stratify": False}
     data = {"path": str(kinds / f"{name}.jsonl"), "split": split}
-    content = {"task": "text-classification", "model": str(bert_checkpoint), "data": data}
+    model = {"path": str(bert_checkpoint), "head": {"pool": "own"}}
+    content = {"task": "text-classification", "model": model, "data": data}
     return parse_recipe({**content, **changes})
 
 
