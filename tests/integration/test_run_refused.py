@@ -159,7 +159,8 @@ def test_a_run_that_diverges_says_so(tmp_path, text_recipe):
     with pytest.raises(DivergedError) as caught:
         run(recipe, tmp_path / "run")
     assert str(caught.value).startswith("Stage 'head' diverged: the loss is ")
-    assert not list((tmp_path / "run" / "stages" / "01-head").glob("checkpoint-*"))
+    checkpoints = (tmp_path / "run" / "stages" / "01-head").glob("checkpoint-*")
+    assert [path.name for path in checkpoints] == ["checkpoint-0"]
 
 
 # --- The plan ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from run_helpers import Stop, interrupt, refusal, tiny_text_recipe
 from security_helpers import Canary
 
 from hf_finetune.run import run
-from hf_finetune.staging.checkpoints import seal_checkpoint
+from hf_finetune.staging.checkpoints import last_checkpoint, seal_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
     recipe, whole = stopped
     canary, folder = Canary(tmp_path / "canary"), tmp_path / "run"
     shutil.copytree(whole, folder)
-    (checkpoint,) = (folder / "stages" / "01-head").glob("checkpoint-*")
+    checkpoint = last_checkpoint(folder / "stages" / "01-head")
     if name == "optimizer.pt":
         (checkpoint / name).write_bytes(pickle.dumps(canary))
     else:
@@ -55,7 +55,7 @@ def test_state_of_another_form_is_told_with_its_checkpoint(tmp_path, stopped, na
     recipe, whole = stopped
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    (checkpoint,) = (folder / "stages" / "01-head").glob("checkpoint-*")
+    checkpoint = last_checkpoint(folder / "stages" / "01-head")
     torch.save(state, checkpoint / name)
     seal_checkpoint(checkpoint)
     message = refusal(lambda: run(recipe, folder, resume=True))
