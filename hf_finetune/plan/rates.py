@@ -91,10 +91,11 @@ def fill_rates(
         defaults: Of the model's architecture.
 
     Returns:
-        The stages, and a sentence for each rate that was filled in. A stage whose selector matches nothing, which the
-        plan refuses, stays as it is.
+        The stages, and a sentence for each rate that was filled in, with the stages that have it. A stage whose
+        selector matches nothing, which the plan refuses, stays as it is.
     """
-    filled, notes = [], []
+    filled: list[StageSpec] = []
+    places: dict[str, list[int]] = {}
     for index, stage in enumerate(stages):
         changes: dict[str, float] = {} if stage.layer_decay is not None else {"layer_decay": 1.0}
         if stage.lr is None and not fitted_by(stage):
@@ -103,11 +104,13 @@ def fill_rates(
                 filled.append(stage)
                 continue
             changes["lr"] = usual.lr
-            decay = usual.layer_decay if stage.layer_decay is None else stage.layer_decay
-            changes["layer_decay"] = decay
-            and_decay = f", layer_decay {decay:g}" if decay != 1 else ""
-            notes.append(f"stages[{index}].lr is {usual.lr:g}{and_decay}: default {usual.words}.")
+            and_decay = ""
+            if stage.layer_decay is None:
+                changes["layer_decay"] = usual.layer_decay
+                and_decay = f", layer_decay {usual.layer_decay:g}" if usual.layer_decay != 1 else ""
+            places.setdefault(f"{usual.lr:g}{and_decay}: default {usual.words}", []).append(index)
         filled.append(stage.model_copy(update=changes) if changes else stage)
+    notes = (f"stages[{', '.join(map(str, at))}].lr is {said}." for said, at in places.items())
     return tuple(filled), tuple(notes)
 
 
@@ -147,11 +150,15 @@ def _far(place: str, rate: float, usual: _Usual) -> str:
     factor = rate / usual.lr
     if factor * ROUNDING >= 1 / FAR and factor <= FAR * ROUNDING:
         return ""
-    times = f"{factor:.3g} times" if factor > 1 else f"1/{1 / factor:.3g} of"
+    times = f"{_written(factor)} times" if factor > 1 else f"1/{_written(1 / factor)} of"
     return (
-        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave it out, or set it nearer to "
+        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave lr out, or set it nearer to "
         f"{usual.lr:g}, unless it is meant."
     )
+
+
+def _written(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
 def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | None:

@@ -53,12 +53,21 @@ def test_an_adapter_has_a_rate_of_its_own_unless_the_backbone_is_trained_with_it
     assert notes[0].endswith(f"for a stage that trains {RATES_OF_PARTS[kind].part}.")
 
 
+def test_stages_with_one_rate_are_named_together():
+    _, notes = fill_rates([stage("head"), stage("last:1"), stage("all")], LAYOUT, DEFAULTS)
+    assert [note.split(":")[0] for note in notes] == [
+        "stages[0].lr is 0.01",
+        "stages[1, 2].lr is 0.0001, layer_decay 0.8",
+    ]
+
+
 def test_what_the_recipe_gives_stays():
     given = [stage("all", lr=3e-4), stage("all", lr={"head": 1e-3, "backbone": 1e-4}), stage("head", lr=0.05)]
     filled, notes = fill_rates(given, LAYOUT, DEFAULTS)
     assert [one.lr for one in filled] == [one.lr for one in given]
     assert ([one.layer_decay for one in filled], notes) == ([1.0, 1.0, 1.0], ())
-    (decayed,), _ = fill_rates([stage("all", layer_decay=0.5)], LAYOUT, DEFAULTS)
+    (decayed,), (note,) = fill_rates([stage("all", layer_decay=0.5)], LAYOUT, DEFAULTS)
+    assert note.startswith("stages[0].lr is 0.0001: default")
     assert (decayed.lr, decayed.layer_decay) == (1e-4, 0.5)
     (written,), again = fill_rates([decayed], LAYOUT, DEFAULTS)
     assert (written, again) == (decayed, ())
@@ -84,7 +93,7 @@ def test_a_head_that_is_fitted_at_once_needs_no_rate_and_a_wrong_selector_is_lef
 def test_a_rate_that_is_far_from_the_default_is_pointed_out(train, lr, words):
     (note,) = rate_notes([stage(train, lr=lr)], LAYOUT, DEFAULTS)
     assert note.startswith(f"stages[0].lr is {words}")
-    assert "Leave it out, or set it nearer to" in note
+    assert "Leave lr out, or set it nearer to" in note
 
 
 def test_the_rates_of_head_and_backbone_are_told_apart():
