@@ -21,7 +21,8 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.9,
         train="all",
         pooling="mean",
-        source=f"{_HERE}; Turc et al. 2019 search 3e-5 to 3e-4 for BERTs of 128 to 512 features",
+        source=f"backbone: {_HERE}; pooling: Reimers & Gurevych 2019; {_HEAD}; "
+        "Turc et al. 2019 search 3e-5 to 3e-4 for BERTs of 128 to 512 features",
         model_types=("bert",),
         widest=512,
     ),
@@ -179,7 +180,7 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=1.0,
         train="all",
         pooling="mean",
-        source=_HERE,
+        source=f"backbone: {_HERE}; head: as recipes/quickstart.yaml",
         model_types=("efficientnet", "mobilenet_v1", "mobilenet_v2"),
         timm=r"(tf_)?(efficientnet|mixnet|mobilenet|fbnet|mnasnet|spnasnet|lcnet|tinynet|ghostnet|semnasnet|rexnet)",
     ),
