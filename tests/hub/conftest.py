@@ -2,6 +2,7 @@
 
 import time
 
+import datasets
 import huggingface_hub
 import pytest
 from hub_helpers import make_run
@@ -39,6 +40,14 @@ def hub(monkeypatch, tmp_path):
         }
         for name, value in read_at_import.items():
             monkeypatch.setattr(constants, name, value)
+        of_datasets = {
+            "HF_ENDPOINT": app.state.url,
+            "HUB_DATASETS_URL": app.state.url + "/datasets/{repo_id}/resolve/{revision}/{path}",
+            "HF_HUB_OFFLINE": False,
+            "HF_DATASETS_CACHE": home / "datasets",
+        }
+        for name, value in of_datasets.items():
+            monkeypatch.setattr(datasets.config, name, value)
         huggingface_hub.HfFileSystem.clear_instance_cache()
         close_session()
         yield app

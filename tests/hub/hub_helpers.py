@@ -9,6 +9,7 @@ import sys
 from urllib.parse import unquote
 
 import pytest
+from forked_cli import forked_cli
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
@@ -95,7 +96,10 @@ def python(code, *arguments, check=True):
 
 
 def cli(*arguments, check=True, **options):
-    return _run([sys.executable, "-m", "hf_finetune", *map(str, arguments)], check, **options)
+    """Run the command line in a process of its own, whose client talks to the hub of the tests."""
+    done = forked_cli(*arguments, **options)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def launch(*arguments):
@@ -107,7 +111,7 @@ def launch(*arguments):
     return _run([*command, *map(str, arguments)], True, variables=variables)
 
 
-def _run(command, check, variables=None, **options):
+def _run(command, check, variables=None):
     done = subprocess.run(
         command,
         capture_output=True,
@@ -115,7 +119,6 @@ def _run(command, check, variables=None, **options):
         check=False,
         env={**os.environ, **(variables or {})},
         timeout=600,
-        **options,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done

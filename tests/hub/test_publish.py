@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import subprocess
 
 import pytest
 from hub_helpers import cli, python, received, refused, set_state
@@ -236,7 +235,7 @@ def test_a_name_that_the_hub_cannot_have(hub, finished, name):
 
 
 def test_where_nobody_can_answer_yes_must_be_said(hub, finished):
-    done = cli("publish", finished, "--to", "me/reviews", check=False, stdin=subprocess.DEVNULL)
+    done = cli("publish", finished, "--to", "me/reviews", check=False)
     assert done.returncode == 2
     assert "--yes must be given where nobody can answer the question." in done.stderr
     assert not hub.state.seen

@@ -1,0 +1,78 @@
+"""The command line in a process that is forked from the tests' own, which spares it the seconds of its imports."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from time import monotonic, sleep
+
+from accelerate.state import AcceleratorState, PartialState
+
+from hf_finetune import cli as command_line
+
+SECONDS = 300
+
+
+def forked_cli(*arguments, cwd=None, stdin=None):
+    """Run ``hf-finetune`` with some arguments.
+
+    Environment variables are those of the tests; what libraries made of them when they were imported is too.
+
+    Args:
+        arguments: Those of the command line.
+        cwd: The working directory.
+        stdin: The file descriptor that is its standard input; None lets it read nothing.
+
+    Returns:
+        A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
+    """
+    words = ["hf-finetune", *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as place:
+        written = [Path(place) / name for name in ("out", "err")]
+        child = os.fork()
+        if child == 0:
+            _be_command(words, stdin, written, cwd)
+        code = _wait(child)
+        out, err = (path.read_text(encoding="utf-8") for path in written)
+    return subprocess.CompletedProcess(words, code, out, err)
+
+
+def _be_command(words, stdin, written, cwd):
+    """Be the command line, and end with the process: nothing of the tests' own goes on in it."""
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
+        for number, path in enumerate(written, start=1):
+            with path.open("w") as stream:
+                os.dup2(stream.fileno(), number)
+        sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        if cwd is not None:
+            os.chdir(cwd)
+        AcceleratorState._reset_state(True)
+        PartialState._reset_state()
+        sys.argv = words
+        command_line.main()
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(child):
+    deadline = monotonic() + SECONDS
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        sleep(0.02)
