@@ -1,17 +1,14 @@
 """``hf-finetune demo`` of a whole run: its test split gives the examples, and its Space says the same."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+from forked_cli import forked_cli
 from PIL import Image
 
 from hf_finetune.evaluation.again import load_labelled
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.demo import EXAMPLES, prepare_page
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_texts_of_the_test_split_are_the_examples(tmp_path, text_run):
@@ -49,10 +46,7 @@ def test_a_run_whose_data_is_gone_has_no_examples(tmp_path, text_run):
 
 
 def test_the_command_writes_a_space(tmp_path, text_run):
-    words = ["demo", str(text_run[1].folder), "--space", str(tmp_path / "space")]
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_finetune", *words], capture_output=True, text=True, cwd=ROOT
-    )
+    done = forked_cli("demo", text_run[1].folder, "--space", tmp_path / "space")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{tmp_path / 'space'} runs as a Space, and here: python app.py in it."
     assert (tmp_path / "space" / "model" / "model.safetensors").is_file()

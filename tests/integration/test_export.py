@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_cli import forked_cli
 from run_helpers import refusal
 
 from hf_finetune.evaluation.again import load_labelled
@@ -142,12 +141,8 @@ def test_logits_that_are_no_numbers_are_not_written(monkeypatch, tmp_path, text_
 
 
 def test_the_command_prints_what_the_file_holds(tmp_path, text_run):
-    words = ["export", str(text_run[1].folder), "--format", "torch_export", "--output", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_finetune", *words],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
+    done = forked_cli(
+        *("export", text_run[1].folder, "--format", "torch_export", "--output", tmp_path / "out")
     )
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
