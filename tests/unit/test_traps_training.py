@@ -297,8 +297,8 @@ def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, 
         "TrainingArguments",
         lambda **options: arguments(**options, torch_compile_backend="eager"),
     )
-    stages = ["head", "norms", "biases", "last:1", "all"]
-    limits = {"recompile_limit": 3, "fail_on_recompile_limit_hit": True}
+    stages = ["head", "norms", "all"]
+    limits = {"recompile_limit": 2, "fail_on_recompile_limit_hit": True}
     torch.compiler.reset()
     with torch._dynamo.config.patch(**limits):
         model = tiny_model("bert")
