@@ -8,12 +8,12 @@ from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import Problem
 from hf_finetune.evaluation.costs import cost_problems
+from hf_finetune.evaluation.defined import undefined_metric, unknown_label_problem
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.compressing import has_zeros
 from hf_finetune.plan.selectors import form_problems
 from hf_finetune.processes import is_sharded, uses_deepspeed
-from hf_finetune.ready_metrics import undefined_metric, unknown_label_problem
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.fitting import fitted_by, unfit_for
 from hf_finetune.staging import regularizing
