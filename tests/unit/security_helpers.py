@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 from evaluation_helpers import save_bert, save_vit
 
+from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
 
 METRIC = """
@@ -123,3 +125,10 @@ def text_recipe(model, data, **changes):
 
 def image_recipe(model, data, **changes):
     return text_recipe(model, data, task="image-classification", **changes)
+
+
+def refused(call, *args, **options):
+    """Return the message of the InputError that a call raises."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **options)
+    return str(caught.value)

@@ -13,6 +13,7 @@ from security_helpers import (
     Canary,
     change_json,
     image_recipe,
+    refused,
     save_own_model,
     save_own_processor,
     save_own_tokenizer,
@@ -48,12 +49,6 @@ UNLESS = "unless --trust-remote-code is given"
 @pytest.fixture
 def canary(tmp_path):
     return Canary(tmp_path / "canary")
-
-
-def refused(call, *args, **options):
-    with pytest.raises(InputError) as caught:
-        call(*args, **options)
-    return str(caught.value)
 
 
 def would_run(code, folder):

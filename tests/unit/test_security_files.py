@@ -19,10 +19,9 @@ from datasets import load_from_disk
 from evaluation_helpers import save_bert, save_timm
 from pyarrow import parquet
 from report_helpers import make_record
-from security_helpers import Canary, change_json
+from security_helpers import Canary, change_json, refused
 
 from hf_finetune.data.load import load_source
-from hf_finetune.errors import InputError
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.items import open_image
 from hf_finetune.evaluation.outputs import open_output, safe_cell
@@ -41,12 +40,6 @@ CSV = "text,label\ngood,a\nbad,b\n"
 @pytest.fixture
 def canary(tmp_path):
     return Canary(tmp_path / "canary")
-
-
-def refused(call, *args, **options):
-    with pytest.raises(InputError) as caught:
-        call(*args, **options)
-    return str(caught.value)
 
 
 def texts(path):
