@@ -40,6 +40,16 @@ OF_KEPT = (
         (f"{CHANGES}the_first_step_after_it_takes_the_new_rate",),
     ),
     Mutation(
+        "A random state of another form is named with its checkpoint",
+        f"{TRAINER}:StagedTrainer._load_rng_state",
+        "the Trainer's own",
+        the_trainers("_load_rng_state"),
+        (
+            "tests/integration/test_security_resume.py::"
+            "test_state_of_another_form_is_told_with_its_checkpoint[rng_state.pth-state3]",
+        ),
+    ),
+    Mutation(
         "Early stopping counts on behind a resume",
         "hf_finetune.staging.resuming:ResumableEarlyStopping.on_train_begin",
         "the stock callback's",
