@@ -115,16 +115,15 @@ CASES = [
         "a rate at which the loss is no number",
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new",
         (
-            ("Columns inferred: image from 'image', label from 'label'.\n"
-'Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a share'
-' of every class.\n'
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-'Images are decoded once: 37,056 bytes are kept.\n'
-'Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n'
-'Stage head computes its frozen layers in every epoch: to keep what it gives would save '
-'less than 2 s.\n'
-"Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, "
-'set clip, or use fp32.')
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
+            "share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
+            "Stage head computes its frozen layers in every epoch: to keep what it gives would save less "
+            "than 2 s.\n"
+            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, "
+            "set clip, or use fp32."
         ),
         code=1,
         partial="new",
@@ -133,16 +132,15 @@ CASES = [
         "a rate at which the model's output is no number",
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new",
         (
-            ("Columns inferred: image from 'image', label from 'label'.\n"
-'Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a share'
-' of every class.\n'
-"The checkpoint's head (2 labels) is replaced by a new one (3).\n"
-'Images are decoded once: 37,056 bytes are kept.\n'
-'Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n'
-'Stage head computes its frozen layers in every epoch: to keep what it gives would save '
-'less than 2 s.\n'
-"Stopped: The model's output on the validation split is not finite. In a new run lower "
-'lr, or use fp32.')
+            "Columns inferred: image from 'image', label from 'label'.\n"
+            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
+            "share of every class.\n"
+            "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
+            "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
+            "Stage head computes its frozen layers in every epoch: to keep what it gives would save less "
+            "than 2 s.\n"
+            "Stopped: The model's output on the validation split is not finite. In a new run lower "
+            "lr, or use fp32."
         ),
         code=1,
         partial="new",
