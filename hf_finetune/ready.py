@@ -14,6 +14,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.defined import resolution_notes
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.models.adapters import add_adapter
@@ -33,7 +34,6 @@ from hf_finetune.plan.rates import fill_rates, rate_notes
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, start_processes
-from hf_finetune.ready_metrics import resolution_notes
 from hf_finetune.ready_problems import (
     metric_name_problems,
     recipe_problems,

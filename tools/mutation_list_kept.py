@@ -18,6 +18,7 @@ UNIT = "tests/unit/"
 CHANGES = "tests/integration/test_allow_changes.py::test_"
 RESUMED = "tests/integration/test_run_resumed.py::test_"
 CACHE = "tests/integration/test_prefix_cache.py::test_"
+START = "tests/integration/test_stage_start.py::test_"
 HEADS = "tests/integration/test_other_heads.py::test_"
 CUT = f"{UNIT}test_speed_cut.py::test_"
 
@@ -47,6 +48,22 @@ OF_KEPT = (
         (
             "tests/integration/test_security_resume.py::"
             "test_state_of_another_form_is_told_with_its_checkpoint[rng_state.pth-state3]",
+        ),
+    ),
+    Mutation(
+        "The weights with which a stage begins are one of its checkpoints",
+        f"{TRAINER}:StagedTrainer._evaluate",
+        "the Trainer's own",
+        the_trainers("_evaluate"),
+        (f"{START}the_start_goes_on_where_training_makes_the_model_worse",),
+    ),
+    Mutation(
+        "Ties are broken by the loss, which decides while the metric is undefined",
+        f"{TRAINER}:StagedTrainer._determine_best_metric",
+        "the Trainer's own",
+        the_trainers("_determine_best_metric"),
+        (
+            f"{UNIT}test_staging_best.py::test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides",
         ),
     ),
     Mutation(
