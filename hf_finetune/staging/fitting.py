@@ -14,6 +14,7 @@ from transformers import EvalPrediction, PreTrainedModel
 from hf_finetune.data.seeded import set_epoch
 from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
 from hf_finetune.processes import first_ones
+from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.ways import DTYPES
 from hf_finetune.staging.balancing import Balance
 from hf_finetune.staging.best import is_better
@@ -149,6 +150,7 @@ def _run_through(
     logits, labels = [], []
     with (
         torch.no_grad(),
+        keep_freed_memory(),
         torch.autocast(device.type, dtype) if dtype else nullcontext(),
         entry.passing() if entry else nullcontext(),
         taking_inputs(layer) as found,

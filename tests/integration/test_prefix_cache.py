@@ -202,6 +202,9 @@ def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, ima
     assert [run.returncode for run in runs] == [0, 0], told
     for name in ("one", "two"):
         assert_same(image_run[1].folder, tmp_path / name)
-    # each keeps two versions and the validation split of each stage, and for the baseline the unaugmented training
-    # examples and the test split; two runs that share nothing would keep twice as many
-    assert len(list_kept(folder)) <= 8
+    # two versions and the validation split of each stage, and for the baseline the unaugmented training examples and
+    # the test split, once
+    names = [kept.name.partition("-")[2] for kept in list_kept(folder)]
+    assert sorted(names) == [
+        *("test", "train-0", "train-0", "train-0", "train-1", "train-1", "validation", "validation")
+    ]
