@@ -68,7 +68,7 @@ OF_KEPT = (
     ),
     Mutation(
         "Early stopping counts on behind a resume",
-        "hf_finetune.staging.resuming:ResumableEarlyStopping.on_train_begin",
+        "hf_finetune.staging.resuming:ResumableEarlyStopping.check_metric_value",
         "the stock callback's",
         early_stopping_begins_anew,
         (f"{RESUMED}early_stopping_counts_on_after_an_interruption[stop0]",),

@@ -255,7 +255,7 @@ def wrapper_names(original: Any) -> Any:
 def early_stopping_begins_anew(original: Any) -> Any:
     from transformers import EarlyStoppingCallback
 
-    return EarlyStoppingCallback.on_train_begin
+    return EarlyStoppingCallback.check_metric_value
 
 
 def keep_the_checkpoints_labels(original: Any) -> Any:

@@ -45,13 +45,6 @@ def failed_evaluations(state: TrainerState, args: TrainingArguments, threshold: 
 class ResumableEarlyStopping(EarlyStoppingCallback):
     """Early stopping whose count is that of the log, so that an interrupted stage goes on with it."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take the count from the log."""
-        super().on_train_begin(args, state, control, **kwargs)
-        self.check_metric_value(args, state, control, None)
-
     def check_metric_value(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: Any
     ) -> None:

@@ -64,7 +64,8 @@ def test_model_and_data_from_the_hub_and_the_result_back_to_it(stocked, tmp_path
         None,
     )
     # what is published is where the next recipe begins
-    further = write_recipe(tmp_path / "second.yaml", "me/first", publish="me/second")
+    stages = [{**STAGE, "best": None}]  # what training ends with, whether it is better or not
+    further = write_recipe(tmp_path / "second.yaml", "me/first", stages=stages, publish="me/second")
     cli("run", further, "--output-dir", tmp_path / "further")
     before = load_file(run / "model" / "model.safetensors")
     after = load_file(tmp_path / "further" / "model" / "model.safetensors")
