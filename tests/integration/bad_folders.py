@@ -13,7 +13,9 @@ from bad_input_steps import config, cut, delete
 
 __all__ = ["CASES"]
 
-DIVERGING = "stages.0.optimizer=sgd stages.0.clip= stages.0.batch_size=1 stages.0.epochs=4"
+DIVERGING = (
+    "stages.0.optimizer=sgd stages.0.clip= stages.0.batch_size=1 stages.0.epochs=4 speed.decode_once=false"
+)
 
 
 @contextlib.contextmanager

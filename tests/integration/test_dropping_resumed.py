@@ -28,6 +28,8 @@ def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
     def make(kind, **fields):
         content = tiny[kind].model_dump(mode="json")
         content["model"].update(fields)
+        for stage in content["stages"]:
+            stage["best"] = None  # what training ends with, whether it is better or not
         return parse_recipe(content)
 
     return make

@@ -19,8 +19,8 @@ STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 def recipes(tmp_path_factory, reviews, squares, bert_checkpoint, timm_checkpoint):
     """Give a recipe for texts, with accumulation and dropout, and one for images, augmented, with frozen work kept."""
     table = skewed_reviews(reviews, tmp_path_factory.mktemp("skewed") / "reviews.csv")
-    texts = kit_stages(epochs=2.0, batch_size=2, accumulation=2)
-    images = kit_stages(epochs=2.0, batch_size=4, optimizer="sgd")
+    texts = kit_stages(epochs=2.0, batch_size=2, accumulation=2, best=None)
+    images = kit_stages(epochs=2.0, batch_size=4, optimizer="sgd", best=None)
     for stage in images:
         if isinstance(stage["balance"], dict) and "weights" in stage["balance"]:
             stage["balance"] = {**stage["balance"], "weights": {"red": 3.0}}
