@@ -89,7 +89,9 @@ def test_hidden_layers_and_a_balanced_loss_go_with_several_tasks(tmp_path, squar
     shades = squares_by_shade(squares, tmp_path / "shades.csv")
     model = {"path": str(timm_checkpoint), "head": {"type": "mlp", "hidden": [8]}}
     plain = image_recipe(squares, shades, timm_checkpoint, model=model)
-    focal = [stage.model_dump(mode="json") | {"balance": "focal"} for stage in plain.stages]
+    last = [stage.model_dump(mode="json") | {"best": None} for stage in plain.stages]
+    plain = image_recipe(squares, shades, timm_checkpoint, model=model, stages=last)
+    focal = [stage | {"balance": "focal"} for stage in last]
     balanced = image_recipe(squares, shades, timm_checkpoint, model=model, stages=focal)
     one, other = (
         run(recipe, tmp_path / name).folder for recipe, name in ((plain, "one"), (balanced, "other"))
