@@ -34,9 +34,8 @@ def test_l2_sp_pulls_to_the_checkpoint_and_not_to_where_the_stage_began(
     tmp_path, text_recipe, bert_checkpoint, interrupted
 ):
     """A resume, in which the stage's start is all that the folder has, finds the checkpoint's weights again."""
-    recipe = with_stages(
-        text_recipe(), {"train": "all"}, {"train": "all", "regularize": {"l2_sp": 1e7}, "best": None}
-    )
+    last = {"train": "all", "best": None}
+    recipe = with_stages(text_recipe(), last, {**last, "regularize": {"l2_sp": 1e7}})
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path / "run", callbacks=[Stop("all", 2, "ctrl-c")])
