@@ -75,7 +75,7 @@ def test_trap_14_the_best_checkpoint_is_really_restored(tmp_path, tiny_model, na
         tmp_path / "ours",
         ["all"],
         validation=data,
-        compute_metrics=Scripted(0.9, 0.1),
+        compute_metrics=Scripted(0.0, 0.9, 0.1),
         best_metric="accuracy",
         callbacks=[epochs],
         epochs=2.0,
