@@ -54,7 +54,10 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
         task = _prediction(classifier, dataset, folder)
     else:
         task = partial(_evaluate, classifier, dataset, folder)
-    tasks = {"forward_seconds": partial(_forward, classifier.pipe, batches), "seconds": task}
+    tasks: dict[str, Callable[[], None]] = {
+        "forward_seconds": partial(_forward, classifier.pipe, batches),
+        "seconds": task,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(work["repeats"]):
         for name, step in tasks.items():
@@ -109,7 +112,7 @@ def _batches(classifier: Classifier, dataset: Dataset) -> list[dict[str, torch.T
         batches.append({key: value.clone() for key, value in inputs.items() if torch.is_tensor(value)})
         return forward(inputs)
 
-    pipe.forward = noting  # type: ignore[method-assign]
+    pipe.forward = noting
     for _ in logit_batches(classifier, model_examples(dataset)):
         pass
     del pipe.forward
