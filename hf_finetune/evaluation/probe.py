@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import label_array, probabilities
+from hf_finetune.plan.fitting import MOST_WORK
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.passing import PREFIX
 from hf_finetune.speed.pooled_texts import pool_texts
@@ -21,9 +22,6 @@ from hf_finetune.staging.linear_fit import about_fit, assign_folds, fit_best
 __all__ = ["Probe", "linear_probe"]
 
 logger = logging.getLogger(__name__)
-
-MOST_WORK = 10**10
-"""Examples x features x classes up to which a baseline is fitted; beyond, it takes many minutes."""
 
 
 @dataclass(frozen=True)
