@@ -10,8 +10,7 @@ from hf_finetune.plan.rates import Defaults
 
 __all__ = ["FALLBACKS", "TABLE", "find_defaults"]
 
-_HERE = "measured here on validation data (docs/rates.md)"
-_HEAD = "head: 1e-3, the usual rate of a new layer with AdamW"
+_AS_BERT = "convention: as BERT"
 
 TABLE: tuple[Defaults, ...] = (
     Defaults(
@@ -21,8 +20,9 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.9,
         train="all",
         pooling="mean",
-        source=f"backbone: {_HERE}; pooling: Reimers & Gurevych 2019; {_HEAD}; "
-        "Turc et al. 2019 search 3e-5 to 3e-4 for BERTs of 128 to 512 features",
+        lr_source="measured here with all-MiniLM-L6-v2 (the only rate tried); Turc et al. 2019 search 3e-5 to 3e-4 for "
+        "BERTs of 128 to 768 features, in steps of 8 to 128 examples (google-research/bert, README.md)",
+        decay_source="measured here with all-MiniLM-L6-v2, together with the rate",
         model_types=("bert",),
         widest=512,
     ),
@@ -33,8 +33,11 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="Devlin et al. 2019, A.3 (2e-5 to 5e-5); layer decay: Sun et al. 2019 (0.95); " + _HEAD,
-        model_types=("bert", "ernie", "mobilebert", "squeezebert", "convbert", "megatron-bert"),
+        lr_source="stated: Devlin et al. 2019, appendix A.3 (2e-5, 3e-5 or 5e-5, in steps of 16 or 32 examples); "
+        "MobileBERT: Sun, Yu et al. 2020 (1e-5 to 1e-4, in steps of 16 to 48); the others: convention, as BERT",
+        decay_source="stated: Sun, Qiu et al. 2019, table 4 (0.95 with 2e-5: test error on IMDb 5.40 %, against 5.42 % "
+        "without decay); the others: convention, as BERT",
+        model_types=("bert", "ernie", "mobilebert", "squeezebert", "megatron-bert"),
     ),
     Defaults(
         family="DistilBERT",
@@ -43,7 +46,9 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="as BERT, from which it is distilled: Devlin et al. 2019, A.3 (2e-5 to 5e-5); " + _HEAD,
+        lr_source="convention: the upper end of the range of BERT, which it is distilled from; transformers' guide has "
+        "2e-5 in steps of 16 examples (huggingface/transformers, docs/source/en/tasks/sequence_classification.md)",
+        decay_source=_AS_BERT,
         model_types=("distilbert",),
     ),
     Defaults(
@@ -53,7 +58,10 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="Liu et al. 2019, table 10 (1e-5 to 3e-5); layer decay as BERT; " + _HEAD,
+        lr_source="stated: Liu et al. 2019, table 10 (RoBERTa-large: 1e-5, 2e-5 or 3e-5, in steps of 16 or 32 "
+        "examples), and facebookresearch/fairseq, examples/roberta/README.glue.md (1e-5 or 2e-5); the others: "
+        "convention, as RoBERTa",
+        decay_source=_AS_BERT,
         model_types=(
             "roberta",
             "xlm-roberta",
@@ -64,25 +72,41 @@ TABLE: tuple[Defaults, ...] = (
         ),
     ),
     Defaults(
-        family="ELECTRA-small",
+        family="small ELECTRA and ConvBERT",
         head_lr=1e-3,
         lr=3e-4,
         layer_decay=0.8,
         train="all",
         pooling="own",
-        source="Clark et al. 2020, table 7 (3e-4, layer decay 0.8); " + _HEAD,
-        model_types=("electra",),
-        widest=256,
+        lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7 (their published code has 1e-4: "
+        "google-research/electra, configure_finetuning.py); yitu-opensource/ConvBert, configure_finetuning.py",
+        decay_source="stated: in the same places",
+        model_types=("electra", "convbert"),
+        widest=384,
     ),
     Defaults(
-        family="ELECTRA",
+        family="ELECTRA and ConvBERT",
         head_lr=1e-3,
         lr=1e-4,
         layer_decay=0.8,
         train="all",
         pooling="own",
-        source="Clark et al. 2020, table 7, and the authors' configure_finetuning.py (1e-4, layer decay 0.8); "
-        + _HEAD,
+        lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7, and google-research/electra, "
+        "configure_finetuning.py; yitu-opensource/ConvBert, configure_finetuning.py",
+        decay_source="stated: in the same places",
+        model_types=("electra", "convbert"),
+        widest=768,
+    ),
+    Defaults(
+        family="ELECTRA-large",
+        head_lr=1e-3,
+        lr=5e-5,
+        layer_decay=0.9,
+        train="all",
+        pooling="own",
+        lr_source="stated, in steps of 32 examples: Clark et al. 2020, table 7, and google-research/electra, "
+        "configure_finetuning.py",
+        decay_source="stated: in the same places",
         model_types=("electra",),
     ),
     Defaults(
@@ -92,7 +116,22 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="He et al. 2021, appendix A (base: 1.5e-5 to 4e-5); layer decay as BERT; " + _HEAD,
+        lr_source="stated: He et al. 2021, table 9 (base: 1.5e-5 to 4e-5, in steps of 16 to 64 examples), and "
+        "microsoft/DeBERTa, experiments/glue/mnli.sh (v3-base 1.5e-5, base 3e-5, v3-small 4.5e-5, in steps of 64)",
+        decay_source=_AS_BERT,
+        model_types=("deberta", "deberta-v2"),
+        widest=768,
+    ),
+    Defaults(
+        family="DeBERTa-large",
+        head_lr=1e-3,
+        lr=1e-5,
+        layer_decay=0.95,
+        train="all",
+        pooling="own",
+        lr_source="stated: He et al. 2021, table 9 (large: 5e-6 to 1e-5, in steps of 16 to 64 examples), and "
+        "microsoft/DeBERTa, experiments/glue/mnli.sh (large 1e-5, v3-large 7e-6, in steps of 64)",
+        decay_source=_AS_BERT,
         model_types=("deberta", "deberta-v2"),
     ),
     Defaults(
@@ -102,7 +141,11 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=1.0,
         train="all",
         pooling="own",
-        source="Lan et al. 2020, table 14 (1e-5 to 3e-5); Song et al. 2020 (1e-5 to 3e-5); " + _HEAD,
+        lr_source="stated: ALBERT: Lan et al. 2020, table 14 (1e-5 to 3e-5 in steps of 16 or 32 examples); XLNet: "
+        "zihangdai/xlnet, README.md (2e-5 for IMDb, 5e-5 for STS-B, in steps of 32); MPNet: microsoft/MPNet, "
+        "MPNet/README.glue.md (1e-5 or 2e-5, in steps of 16 or 32)",
+        decay_source="stated: XLNet: zihangdai/xlnet, run_classifier.py; the README of MPNet has none; ALBERT has one "
+        "layer, used over and over",
         model_types=("albert", "xlnet", "mpnet"),
     ),
     Defaults(
@@ -112,18 +155,22 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="Warner et al. 2024, appendix (1e-5 to 8e-5); layer decay as BERT; " + _HEAD,
+        lr_source="stated: Warner et al. 2024, table 6 (base: 5e-5 or 8e-5, large: 1e-5 to 8e-5, in steps of 64 "
+        "examples)",
+        decay_source=_AS_BERT,
         model_types=("modernbert",),
     ),
     Defaults(
         family="DINOv2 and DINOv3",
         head_lr=1e-3,
-        lr=5e-5,
+        lr=6e-5,
         layer_decay=0.75,
         train="all",
         pooling="own",
-        source="as ViT, whose architecture it has (Oquab et al. 2023); " + _HEAD,
-        model_types=("dinov2", "dinov2_with_registers", "dinov3_vit"),
+        lr_source="convention: as ViT, whose architecture it has; the authors state no rate (Oquab et al. 2023 use the "
+        "training of DeiT III for their table 5)",
+        decay_source="convention: as ViT",
+        model_types=("dinov2", "dinov2_with_registers"),
         timm=r"vit_.*dinov[23]",
     ),
     Defaults(
@@ -133,10 +180,25 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.65,
         train="all",
         pooling="mean",
-        source="Bao et al. 2022, appendix (base: 3e-3 for 1,024 examples a step, layer decay 0.65, mean pooling), by "
-        "examples a step; " + _HEAD,
+        lr_source="scaled from steps of 1,024 examples to steps of 32, in proportion: Bao et al. 2022, table 13 (2e-3 "
+        "to 5e-3, so 6e-5 to 1.6e-4); data2vec: facebookresearch/data2vec_vision, beit/README.md (4e-3, so 1.3e-4). "
+        "Checkpoints that were trained with labels since: 2e-5 with layer decay 0.85, in steps of 512 "
+        "(microsoft/unilm, beit/get_started_for_image_classification.md)",
+        decay_source="stated: in the same places (base 0.65; BEiT-large 0.75)",
         model_types=("beit", "data2vec-vision"),
-        timm="beit|eva",
+        timm="beit",
+    ),
+    Defaults(
+        family="EVA",
+        head_lr=1e-3,
+        lr=5e-5,
+        layer_decay=0.8,
+        train="all",
+        pooling="mean",
+        lr_source="stated, in steps of 512 examples, and not scaled: baaivision/EVA, EVA-02/asuka/README.md (EVA-02-B "
+        "after ImageNet-21k; its other checkpoints 2e-5 to 2e-4, in steps of 512 or 1,024)",
+        decay_source="stated: in the same place (the other checkpoints 0.7 to 0.9)",
+        timm="eva",
     ),
     Defaults(
         family="ViT and DeiT",
@@ -145,8 +207,10 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.75,
         train="all",
         pooling="own",
-        source="He et al. 2022 (MAE), the authors' FINETUNE.md (5e-4 for 256 examples a step, by examples a step; "
-        "layer decay 0.65 to 0.75); " + _HEAD,
+        lr_source="scaled to steps of 32 examples, in proportion, as the authors do: facebookresearch/mae, FINETUNE.md "
+        "(ViT-B: 5e-4 for 256 examples, so 6e-5; ViT-L and ViT-H: 1e-3, so 1.2e-4); all but ViT-MAE: convention, as "
+        "ViT-MAE",
+        decay_source="stated: He et al. 2022, table 9 (FINETUNE.md has 0.65 for ViT-B, 0.75 for ViT-L and ViT-H)",
         model_types=("vit", "deit", "vit_msn", "vit_mae", "siglip", "clip", "ijepa"),
         timm="vit_|deit|flexivit|samvit|cait|xcit",
     ),
@@ -157,8 +221,11 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=0.9,
         train="all",
         pooling="mean",
-        source="Liu et al. 2021, the authors' configs (2e-5 for 1,024 examples a step, 1e-4 for new tasks); "
-        "layer decay: Xie et al. 2022 (SimMIM: 0.9); " + _HEAD,
+        lr_source="convention, between two stated rates: 6e-5 for a new task in steps of 16 examples "
+        "(open-mmlab/mmsegmentation, configs/swin, ADE20K), and 2e-5 from ImageNet-22k to 1k in steps of 512 "
+        "(microsoft/Swin-Transformer, configs/swin, with main.py)",
+        decay_source="stated: Xie et al. 2022, SimMIM (microsoft/SimMIM, configs/swin_base__100ep; after 800 epochs of "
+        "pretraining 0.8: microsoft/Swin-Transformer, configs/simmim)",
         model_types=("swin", "swinv2", "donut-swin"),
         timm="swin",
     ),
@@ -166,11 +233,15 @@ TABLE: tuple[Defaults, ...] = (
         family="ConvNeXt",
         head_lr=1e-3,
         lr=5e-5,
-        layer_decay=0.8,
+        layer_decay=0.9,
         train="all",
         pooling="mean",
-        source="Liu et al. 2022, the authors' TRAINING.md (5e-5, layer decay 0.7 to 0.8); " + _HEAD,
-        model_types=("convnext", "convnextv2", "dinov3_convnext"),
+        lr_source="stated, in steps of 512 examples, and not scaled: facebookresearch/ConvNeXt, TRAINING.md (for a new "
+        "task 1e-4 in steps of 16: semantic_segmentation/configs/convnext)",
+        decay_source="scaled: the authors' 0.8 is for 12 groups of up to three blocks (facebookresearch/ConvNeXt, "
+        "TRAINING.md and optim_factory.py); here every block is a group, so that the same rate at the input takes 0.86 "
+        "(18 blocks) to 0.93 (36)",
+        model_types=("convnext", "convnextv2"),
         timm="convnext",
     ),
     Defaults(
@@ -180,7 +251,8 @@ TABLE: tuple[Defaults, ...] = (
         layer_decay=1.0,
         train="all",
         pooling="mean",
-        source=f"backbone: {_HERE}; head: as recipes/quickstart.yaml",
+        lr_source="measured here with EfficientNet-lite0; the others: convention, as EfficientNet",
+        decay_source="measured here with EfficientNet-lite0, together with the rate",
         model_types=("efficientnet", "mobilenet_v1", "mobilenet_v2"),
         timm=r"(tf_)?(efficientnet|mixnet|mobilenet|fbnet|mnasnet|spnasnet|lcnet|tinynet|ghostnet|semnasnet|rexnet)",
     ),
@@ -188,11 +260,13 @@ TABLE: tuple[Defaults, ...] = (
         family="ResNet and RegNet",
         head_lr=2e-3,
         lr=1e-3,
-        layer_decay=0.9,
+        layer_decay=0.8,
         train="all",
         pooling="mean",
-        source="fastai's Learner.fine_tune (Howard & Gugger 2020: 2e-3 for the head, then 1e-3, falling to a "
-        "hundredth of it at the input)",
+        lr_source="stated: fastai/fastai, fastai/callback/schedule.py, Learner.fine_tune (2e-3 for the head alone, "
+        "then 1e-3 for the head and less below it); RegNet: convention, as ResNet",
+        decay_source="scaled: the first half of the backbone has a hundredth of the head's rate (fastai/fastai, "
+        "fastai/callback/schedule.py and fastai/vision/learner.py); over the 17 groups of ResNet-50 that takes 0.76",
         model_types=("resnet", "regnet"),
         timm=r"(wide_|legacy_)?(cs|se|sk|eca|gc|t)?res(net|next|nest)|regnet|res2ne",
     ),
@@ -207,7 +281,8 @@ FALLBACKS = {
         layer_decay=0.95,
         train="all",
         pooling="own",
-        source="the middle of the range for BERT (Devlin et al. 2019, A.3)",
+        lr_source="convention: the middle of BERT's range",
+        decay_source=_AS_BERT,
     ),
     "image": Defaults(
         family="image models without BatchNorm that docs/rates.md does not list",
@@ -216,7 +291,8 @@ FALLBACKS = {
         layer_decay=0.8,
         train="all",
         pooling="own",
-        source="between ViT and ConvNeXt, see there",
+        lr_source="convention: as Swin and ConvNeXt",
+        decay_source="convention: between ViT and ConvNeXt",
     ),
     "batch_norm": Defaults(
         family="image models with BatchNorm that docs/rates.md does not list",
@@ -225,7 +301,8 @@ FALLBACKS = {
         layer_decay=0.9,
         train="all",
         pooling="mean",
-        source="as ResNet, see there",
+        lr_source="convention: as ResNet",
+        decay_source="convention: nearer 1 than ResNet, as many of these have more layer groups",
     ),
 }
 """Of architectures that are in no row."""

@@ -28,7 +28,8 @@ class Defaults:
         layer_decay: Factor on that rate per layer group from the head towards the input, in (0, 1].
         train: Selector of a stage after that of the head: how much of the backbone is worth training.
         pooling: How tokens or places become the vector that the head reads.
-        source: Where these values come from.
+        lr_source: Where ``lr`` comes from: measured here, stated by a source, scaled from one, or a convention.
+        decay_source: The same of ``layer_decay``.
         model_types: ``model_type`` of transformers' configs.
         timm: Regular expression that timm's names match from their beginning; empty for none.
         widest: Largest hidden size for which the row holds; None for any.
@@ -40,7 +41,8 @@ class Defaults:
     layer_decay: float
     train: str
     pooling: str
-    source: str
+    lr_source: str
+    decay_source: str
     model_types: tuple[str, ...] = ()
     timm: str = ""
     widest: int | None = None
@@ -61,12 +63,30 @@ class PartRate:
     source: str
 
 
-_LORA = "RoBERTa base: Hu et al. 2022, table 9 (4e-4 and 5e-4)"
 RATES_OF_PARTS = {
-    "lora": PartRate("a LoRA adapter", 5e-4, _LORA),
-    "dora": PartRate("a DoRA adapter", 5e-4, f"as LoRA (Liu et al. 2024 keep its settings); {_LORA}"),
-    "ia3": PartRate("an IA3 adapter", 3e-3, "Liu et al. 2022, T-Few (3e-3)"),
-    "small": PartRate("norms or biases", 1e-3, "Ben Zaken et al. 2022, BitFit, the authors' code (1e-3)"),
+    "lora": PartRate(
+        "a LoRA adapter",
+        5e-4,
+        "stated: Hu et al. 2022, table 9 (RoBERTa-base: 4e-4 or 5e-4, in steps of 16 or 32 examples)",
+    ),
+    "dora": PartRate(
+        "a DoRA adapter",
+        3e-4,
+        "scaled: two thirds of LoRA's rate, as the authors have for LLaMA-7B (Liu et al. 2024; NVlabs/DoRA, "
+        "commonsense_reasoning/README.md: 2e-4 where LoRA has 3e-4)",
+    ),
+    "ia3": PartRate(
+        "an IA3 adapter",
+        3e-3,
+        "stated for Adafactor: Liu et al. 2022, T-Few (r-three/t-few, configs/ia3.json and src/utils/Config.py); "
+        "with AdamW: convention",
+    ),
+    "small": PartRate(
+        "norms or biases",
+        1e-3,
+        "stated for biases, in steps of 8 examples: Ben Zaken et al. 2022, BitFit (benzakenelad/BitFit, run_glue.py); "
+        "for norms: convention",
+    ),
 }
 """By kind of adapter; ``small`` is for norms and biases."""
 

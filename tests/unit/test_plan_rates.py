@@ -6,7 +6,7 @@ from hf_finetune.plan.layers import Layout, Parameter
 from hf_finetune.plan.rates import RATES_OF_PARTS, Defaults, fill_rates, rate_notes
 from hf_finetune.recipe.schema import StageSpec
 
-DEFAULTS = Defaults("Net", 1e-2, 1e-4, 0.8, "all", "mean", "a paper")
+DEFAULTS = Defaults("Net", 1e-2, 1e-4, 0.8, "all", "mean", "a paper", "a paper")
 PARAMETERS = (
     Parameter("embed.weight", 8, 0),
     Parameter("layer.weight", 4, 1),
@@ -45,7 +45,7 @@ def test_a_stage_without_a_rate_has_that_of_what_it_trains(train, lr, decay, wor
     assert rate_notes([filled], LAYOUT, DEFAULTS) == ()
 
 
-@pytest.mark.parametrize(("kind", "lr"), [("lora", 5e-4), ("dora", 5e-4), ("ia3", 3e-3)])
+@pytest.mark.parametrize(("kind", "lr"), [("lora", 5e-4), ("dora", 3e-4), ("ia3", 3e-3)])
 def test_an_adapter_has_a_rate_of_its_own_unless_the_backbone_is_trained_with_it(kind, lr):
     stages = [stage("adapter"), stage("all")]
     filled, notes = fill_rates(stages, adapted(kind), DEFAULTS)
