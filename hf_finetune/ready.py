@@ -91,6 +91,21 @@ class PlanReport:
 
 
 @dataclass(frozen=True)
+class PoolingChoice:
+    """How the pooling of frozen texts was chosen.
+
+    Attributes:
+        losses: Cross-validated loss of each pooling.
+        before: The run under the architecture's own head, whose model computed the vectors.
+        key: Name of the files in which the vectors are kept.
+    """
+
+    losses: Mapping[str, float]
+    before: "Ready"
+    key: str
+
+
+@dataclass(frozen=True)
 class Ready:
     """Everything a run needs, checked; nothing written yet.
 
@@ -108,7 +123,7 @@ class Ready:
         parts: Of each of several tasks, what it needs by itself; empty for one.
         trust_remote_code: Whether the person lets code of checkpoints and metrics run.
         stage_notes: What the stages left to the model, and given rates that are far from its defaults.
-        pooling: Cross-validated loss of each pooling of texts that was compared for a fitted head; empty without one.
+        pooling: How the pooling of frozen texts was chosen; None if it was not.
     """
 
     recipe: Recipe
@@ -123,7 +138,7 @@ class Ready:
     parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
-    pooling: Mapping[str, float] = field_of(default_factory=dict)
+    pooling: "PoolingChoice | None" = None
 
     @property
     def notes(self) -> tuple[str, ...]:

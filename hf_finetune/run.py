@@ -491,9 +491,9 @@ def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, 
 
 def _pooling(ready: Ready) -> dict[str, Any]:
     """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
-    if not ready.pooling:
+    if ready.pooling is None:
         return {}
-    return {"pool": ready.recipe.model.head.pool or OWN, "pooling": dict(ready.pooling)}
+    return {"pool": ready.recipe.model.head.pool or OWN, "pooling": dict(ready.pooling.losses)}
 
 
 def _greater_is_better(metric: str) -> bool:

@@ -32,7 +32,7 @@ from hf_finetune.models.temperature import divide_head
 from hf_finetune.ready import Ready, load_pretrained
 from hf_finetune.report.mistakes import describe_data, find_mistakes
 from hf_finetune.report.record import DATA, MISTAKES
-from hf_finetune.run_speed import probe_settings, text_poolings, without_augmentation
+from hf_finetune.run_speed import has_baseline, probe_settings, text_poolings, without_augmentation
 from hf_finetune.speed.allocator import keep_freed_memory
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.ways import DTYPES, Way
@@ -325,8 +325,7 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
     Returns:
         Its scores on the test split and how it was fitted; None where the recipe wants none, or it cannot be fitted.
     """
-    most = ready.recipe.evaluation.linear_probe
-    if most is None or len(ready.data.train) > most or ready.data.test is None:
+    if not has_baseline(ready):
         return None
     cells = len(ready.data.train) * len(ready.data.label_names)
     if ready.data.target != "regression" and cells > MOST_PROBE_CELLS:
@@ -335,6 +334,7 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
             f"{len(ready.data.label_names):,} classes on {len(ready.data.train):,} examples would take too long."
         )
         return None
+    ready = ready.pooling.before if ready.pooling else ready
     model, plain = load_pretrained(ready).model, without_augmentation(ready)
     recipe, data = plain.recipe, replace(ready.data, validation=ready.data.test, pool=None)
     inputs = ready.task.prepare(data, ready.processor, recipe.data, recipe.seed)
@@ -346,7 +346,7 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
             inputs.validation,
             inputs.collate,
             probe_settings(plain),
-            poolings=text_poolings(ready, model),
+            poolings=text_poolings(ready),
             labels=data.train["label"][:],
             unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
             target=data.target,

@@ -20,12 +20,19 @@ from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
-from hf_finetune.models.heads import head_problem
+from hf_finetune.models.heads import head_problem, pooling_of
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.plan.domain import SAME_WAY, is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import first_ones
-from hf_finetune.ready import PlanReport, Ready, add_recipe_adapter, load_pretrained, make_ready
+from hf_finetune.ready import (
+    PlanReport,
+    PoolingChoice,
+    Ready,
+    add_recipe_adapter,
+    load_pretrained,
+    make_ready,
+)
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fitting import fitted_by
@@ -36,7 +43,7 @@ from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
 from hf_finetune.speed.kept import cache_folder
 from hf_finetune.speed.pooled_texts import HEAD_POOLINGS, checkpoint_pooling, pool_texts, poolings_for
-from hf_finetune.speed.prefix_cache import CacheSettings, choose_views, in_vain
+from hf_finetune.speed.prefix_cache import CacheSettings, TextVectors, choose_views, in_vain
 from hf_finetune.speed.ways import DTYPES, Way, on_bench
 from hf_finetune.staging.freezing import freeze_all_but, release
 from hf_finetune.staging.linear_fit import assign_folds, fit_best
@@ -50,6 +57,7 @@ __all__ = [
     "decode_images",
     "estimate_seconds",
     "frozen_work",
+    "has_baseline",
     "probe_settings",
     "text_poolings",
     "without_augmentation",
@@ -76,9 +84,25 @@ def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheS
         return None
     source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
     unsound = MIXES if stage.regularize.mixes else ""
-    return CacheSettings(
-        cache_folder(), *_views(recipe, spec, stage, planned), spec.size_limit, source, unsound
-    )
+    views = _views(recipe, spec, stage, planned)
+    return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(ready))
+
+
+def _shared_texts(ready: Ready) -> TextVectors | None:
+    """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs beside a stage."""
+    if ready.parts or _is_augmented(ready.recipe) or not (ready.pooling or has_baseline(ready)):
+        return None
+    poolings = text_poolings(ready.pooling.before if ready.pooling else ready)
+    reads = pooling_of(ready.config) or OWN
+    if reads not in poolings:
+        return None
+    return TextVectors(poolings, reads, ready.pooling.key if ready.pooling and reads != OWN else "")
+
+
+def has_baseline(ready: Ready) -> bool:
+    """Return whether a logistic regression on frozen features is wanted beside the model on the test split."""
+    most = ready.recipe.evaluation.linear_probe
+    return most is not None and len(ready.data.train) <= most and ready.data.test is not None
 
 
 def probe_settings(ready: Ready) -> CacheSettings:
@@ -99,12 +123,12 @@ def without_augmentation(ready: Ready) -> Ready:
     return replace(ready, recipe=ready.recipe.model_copy(update={"data": data}))
 
 
-def text_poolings(ready: Ready, model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the poolings of texts that are compared for a model; none for images."""
+def text_poolings(ready: Ready) -> tuple[str, ...]:
+    """Return the poolings of texts that are compared for a run; none for images."""
     if ready.task.modality != "text":
         return ()
     spec = ready.recipe.model
-    return poolings_for(model, checkpoint_pooling(spec.path, spec.revision))
+    return poolings_for(ready.config, checkpoint_pooling(spec.path, spec.revision))
 
 
 def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, state: PartialState) -> Ready:
@@ -128,10 +152,13 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     is_frozen = strategy == "features" or (recipe.stages and all(fitted_by(stage) for stage in recipe.stages))
     if ready.task.modality != "text" or ready.parts or not is_open or not is_frozen:
         return ready
-    losses: dict[str, float] | str = first_ones(state, lambda: _pooling_losses(ready, state.device))
-    if isinstance(losses, str):
-        logger.info("The head reads what the architecture gives it: %s.", losses)
+    compared: tuple[dict[str, float], str] | str = first_ones(
+        state, lambda: _compare_poolings(ready, state.device)
+    )
+    if isinstance(compared, str):
+        logger.info("The head reads what the architecture gives it: %s.", compared)
         return ready
+    losses, key = compared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
         order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
@@ -142,22 +169,26 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     logger.info(
         f"The head reads {POOLING_NAMES[pool]}, by the cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
     )
-    return replace(chosen, pooling=losses)
+    return replace(chosen, pooling=PoolingChoice(losses, ready, key))
 
 
-def _pooling_losses(ready: Ready, device: torch.device) -> dict[str, float] | str:
-    """Return the cross-validated loss of each pooling on the training split, or why they cannot be computed."""
+def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, float], str] | str:
+    """Return the cross-validated loss of each pooling on the training split, and the name of the vectors that are kept.
+
+    Returns:
+        Why they cannot be computed, where that is so.
+    """
     plain, data, target = without_augmentation(ready), ready.data, ready.data.target
     recipe, model = plain.recipe, load_pretrained(ready).model
-    names = tuple(name for name in text_poolings(ready, model) if name in (OWN, *HEAD_POOLINGS))
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
+    splits = {"train": inputs.train, "validation": inputs.validation}
     try:
-        vectors = pool_texts(
+        found = pool_texts(
             model,
-            {"train": inputs.train},
+            {name: examples for name, examples in splits.items() if examples is not None},
             inputs.collate,
             probe_settings(plain),
-            names,
+            text_poolings(ready),
             batch_size=recipe.stages[0].batch_size,
             device=device,
             autocast=DTYPES.get(recipe.speed.precision),
@@ -168,7 +199,9 @@ def _pooling_losses(ready: Ready, device: torch.device) -> dict[str, float] | st
     folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
     classes = len(data.label_names)
     answers = labels_of(data.train, target, classes)
-    return fit_best({name: vectors[name]["train"] for name in names}, answers, target, classes, folds)[2]
+    own_or_head = [name for name in found.vectors if name in (OWN, *HEAD_POOLINGS)]
+    vectors = {name: found.vectors[name]["train"] for name in own_or_head}
+    return fit_best(vectors, answers, target, classes, folds)[2], found.key
 
 
 def _with_pooling(ready: Ready, name: str, state: PartialState) -> Ready | None:
@@ -263,7 +296,9 @@ def _views(
     views = choose_views(epochs, augmented=augmented)
     if isinstance(spec.views, int):
         return spec.views if augmented else views, None
-    return views, epochs
+    only_head = all(group.layers == "head" for group in planned.groups)
+    # The baseline reads what the frozen layers give for the examples as they are: one pass more.
+    return views, epochs + (only_head and not augmented and recipe.evaluation.linear_probe is not None)
 
 
 def estimate_seconds(

@@ -98,7 +98,7 @@ def linear_probe(
     if poolings:
         try:
             splits = {"train": train, "test": test}
-            features = pool_texts(model, splits, collate, settings, poolings, device=device, **how)
+            features = pool_texts(model, splits, collate, settings, poolings, device=device, **how).vectors
         except NoCutError as error:
             logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
     if not features:

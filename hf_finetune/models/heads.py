@@ -33,6 +33,7 @@ __all__ = [
     "CODE",
     "head_problem",
     "load_config",
+    "pooling_of",
     "refuse_head",
     "set_head",
     "unsuited",
@@ -143,6 +144,13 @@ def with_head(config: PreTrainedConfig, model_class: Any) -> Any:
     if not is_given(config):
         return model_class
     return classifier_class(model_class, bool(getattr(config, FIELD).get("pool")))
+
+
+def pooling_of(config: PreTrainedConfig) -> str | None:
+    """Return how a head of this package pools tokens or places; None if it does not, or if the head is another."""
+    spec = getattr(config, FIELD, None) or {}
+    pool: str | None = None if spec.get("native") else spec.get("pool")
+    return pool
 
 
 def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> None:

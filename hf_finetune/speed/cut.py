@@ -1,8 +1,9 @@
 """Where the frozen prefix of a model ends: found by watching the model compute, and proved before it is used."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 
 
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> Cut:
-    """Find the cut before the first module that is trained.
+    """Find the cut before the first module that is trained; of several the one with the smallest input.
 
     Args:
         model: It is left as it was.
@@ -97,17 +98,49 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise NoCutError(f"the model cannot compute a shortened text ({first.rstrip('.')})") from error
     reasons = []
-    for boundary in _boundaries(model, trainable, calls[0]):
+    outer, inner = _boundaries(model, trainable, calls[0])
+    for boundary in outer:
         try:
-            return _cut_at(model, boundary, trainable, calls, probes)
+            cut = _cut_at(model, boundary, trainable, calls, probes)
+            break
         except NoCutError as error:
             reasons.append(str(error))
-    raise NoCutError(reasons[0])
+    else:
+        raise NoCutError(reasons[0])
+    for boundary in inner:
+        if _gains(model, calls[0], cut, boundary):
+            with suppress(NoCutError):
+                cut = _cut_at(model, boundary, trainable, calls, probes)
+    return cut
 
 
-def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> list[str]:
+def _gains(model: nn.Module, calls: Calls, cut: Cut, inner: str) -> bool:
+    """Return whether the input of a module inside the boundary of a cut is smaller: what lies between pools tokens.
+
+    A dropout in between acts while the stage trains, and must compute anew for each batch.
+    """
+    between = [name for name in calls.before(inner) if name.startswith(f"{cut.boundary}.")]
+    parts = [part for name in between for part in model.get_submodule(name).modules()]
+    if not inner.startswith(f"{cut.boundary}.") or any(
+        "drop" in type(part).__name__.lower() for part in parts
+    ):
+        return False
+    return _numbers(calls.inputs[inner].values()) < _numbers(
+        calls.inputs[cut.boundary][key] for key in cut.keys
+    )
+
+
+def _numbers(inputs: Iterable[Any]) -> int:
+    """Return how many floating-point numbers some arguments hold."""
+    seen: list[TensorShape] = []
+    for value in inputs:
+        recursively_apply(seen.append, value, test_type=lambda one: isinstance(one, TensorShape))
+    return sum(prod(shape.sizes) for shape in seen if shape.dtype.is_floating_point)
+
+
+def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> tuple[list[str], list[str]]:
     """List where to cut: before the outermost module that computes nothing frozen before what is trained, and before
-    the modules that hold it.
+    the modules that hold it; then the modules inside it that hold what is trained.
     """
     owners = {name.rpartition(".")[0] for name in trainable}
     heavy = {name for name, module in model.named_modules() if any(True for _ in module.parameters())}
@@ -125,7 +158,7 @@ def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> l
         if name in owners:
             break
     outermost = next(index for index in range(len(holding) + 1) if not any(frozen_inside[index:]))
-    return list(reversed(holding[: outermost + 1]))
+    return list(reversed(holding[: outermost + 1])), holding[outermost + 1 :]
 
 
 def _cut_at(

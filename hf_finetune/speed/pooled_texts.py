@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,45 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Subset
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.head import head_names
+from hf_finetune.models.heads import pooling_of
 from hf_finetune.recipe.head import OWN, POOLING_NAMES
+from hf_finetune.speed.calls import evaluating
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, OutputShape
 from hf_finetune.speed.passing import PrefixPass
-from hf_finetune.speed.prefix_cache import CacheSettings, cache_key
-from hf_finetune.speed.rows import Collate, RowMaker, Version
+from hf_finetune.speed.prefix_cache import (
+    CacheSettings,
+    SharedRows,
+    cache_key,
+    held_out_version,
+    train_version,
+)
+from hf_finetune.speed.rows import Collate, RowMaker
 
-__all__ = ["HEAD_POOLINGS", "checkpoint_pooling", "pool_texts", "poolings_for"]
+__all__ = ["HEAD_POOLINGS", "PooledTexts", "checkpoint_pooling", "pool_texts", "poolings_for", "share_texts"]
 
 logger = logging.getLogger(__name__)
 
 HEAD_POOLINGS = ("cls", "mean")
 """Poolings that a head of this package has."""
 
-Pool = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class PooledTexts:
+    """Vectors of texts by each of several poolings.
+
+    Attributes:
+        vectors: Of each pooling the vectors [examples, features] of each split.
+        key: Name of the files in which they are kept.
+    """
+
+    vectors: dict[str, dict[str, np.ndarray]]
+    key: str
 
 
 def checkpoint_pooling(path: str, revision: str | None = None) -> str | None:
@@ -57,19 +77,42 @@ def checkpoint_pooling(path: str, revision: str | None = None) -> str | None:
     return declared[0] if len(declared) == 1 and declared[0] in POOLING_NAMES else None
 
 
-def poolings_for(model: PreTrainedModel, declared: str | None) -> tuple[str, ...]:
+def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
     """Return the poolings to compare for a text model, the one that needs no other head first.
 
     Args:
-        model: A text classifier.
+        config: Of a text classifier.
         declared: Pooling that the checkpoint declares, see ``checkpoint_pooling``.
     """
     # In a decoder the first token attends to itself only.
-    attends_to_all = model.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    pools = any(isinstance(part, ClassificationHead) and part.pool is not None for part in model.modules())
-    own = () if pools else (OWN,)
+    attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    own = () if pooling_of(config) else (OWN,)
     names = [*own, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
     return tuple(dict.fromkeys(names))
+
+
+def share_texts(
+    model: PreTrainedModel, trainable: Collection[str], settings: CacheSettings, autocast: torch.dtype | None
+) -> SharedRows | None:
+    """Return the rows of pooled texts from which a stage takes what its head reads.
+
+    Args:
+        model: A text classifier.
+        trainable: Names of the parameters that the stage trains.
+        settings: What is kept for the stage.
+        autocast: Half precision of the forward passes, if any.
+
+    Returns:
+        None if no other part of the run needs them, or if the stage trains more than the head.
+    """
+    texts = settings.texts
+    if texts is None or settings.views != 1 or set(trainable) != set(head_names(model)):
+        return None
+    column = texts.poolings.index(texts.reads)
+    if texts.key:
+        return SharedRows(None, texts.key, column)
+    entry = PooledPass(model, texts.poolings)
+    return SharedRows(entry, cache_key(model, trainable, entry.cut, settings.source, autocast), column)
 
 
 class PooledPass(PrefixPass):
@@ -97,15 +140,14 @@ class PooledPass(PrefixPass):
             _first_of_head(model).register_forward_pre_hook(lambda module, args: read.append(args[0])),
         ]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(model):  # the head draws no dropout
                 model(**batch)
         finally:
             for handle in handles:
                 handle.remove()
         mask = batch["attention_mask"]
         return tuple(
-            (_as_read(read[0], mask) if name == OWN else _pool(name, tokens[0], mask)).float()
-            for name in self.poolings
+            _as_read(read[0], mask) if name == OWN else _pool(name, tokens[0], mask) for name in self.poolings
         )
 
 
@@ -119,21 +161,18 @@ def pool_texts(
     batch_size: int,
     device: torch.device,
     autocast: torch.dtype | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
+) -> PooledTexts:
     """Compute, or find in the cache, the vectors of texts by each pooling.
 
     Args:
         model: A text classifier with the checkpoint's weights; it is moved to the device.
-        splits: Examples by the name of their split.
+        splits: Examples by the name of their split, those that are trained on as ``train``.
         collate: Makes a batch of examples.
         settings: Where vectors are kept.
         poolings: From ``poolings_for``.
         batch_size: Examples per forward pass.
         device: Where to compute.
         autocast: Half precision of the forward passes, if any.
-
-    Returns:
-        Of each pooling the vectors [examples, features] of each split.
 
     Raises:
         NoCutError: If they cannot be computed by this architecture, or not be kept.
@@ -144,7 +183,10 @@ def pool_texts(
         width = _width(entry, next(iter(splits.values())), collate, device)
         key = cache_key(model, head_names(model), entry.cut, settings.source, autocast)
         maker = RowMaker(entry, collate, batch_size, 0, device, settings.folder, settings.size_limit)
-        versions = {name: Version(_whole(examples), f"{key}-{name}") for name, examples in splits.items()}
+        versions = {
+            name: train_version(key, examples) if name == "train" else held_out_version(key, examples, name)
+            for name, examples in splits.items()
+        }
         missing = maker.missing(list(versions.values()))
         count = sum(len(version.examples) for version in missing)
         if count:
@@ -157,8 +199,8 @@ def pool_texts(
             order = examples.indices if isinstance(examples, Subset) else range(len(rows))
             columns = list(zip(*(rows[index][:-1] for index in order), strict=True))
             for name, column in zip(poolings, columns, strict=True):
-                vectors[name][split] = torch.stack(column).numpy()
-    return vectors
+                vectors[name][split] = torch.stack(column).float().numpy()
+    return PooledTexts(vectors, key)
 
 
 def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.device) -> int:
@@ -209,7 +251,3 @@ def _pool(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         here = here * torch.arange(1, mask.shape[1] + 1, device=values.device).view(1, -1, 1)
         return (values * here).sum(dim=1) / here.sum(dim=1)
     return (values * here).sum(dim=1) / here.sum(dim=1).sqrt()
-
-
-def _whole(examples: Any) -> Any:
-    return examples.dataset if isinstance(examples, Subset) else examples

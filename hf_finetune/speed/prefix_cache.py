@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -23,17 +23,21 @@ from hf_finetune.processes import first_ones, local_processes, of_all
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, find_cut
 from hf_finetune.speed.examples import CachedCollate, CachedExamples
 from hf_finetune.speed.passing import PrefixPass, prove
-from hf_finetune.speed.rows import Collate, RowCost, RowMaker, Version, varies
+from hf_finetune.speed.rows import Collate, RowCost, RowMaker, Version, VersionRows, varies
 
 __all__ = [
     "CacheReport",
     "CacheSettings",
     "PrefixCache",
+    "SharedRows",
+    "TextVectors",
     "cache_key",
     "cache_prefix",
     "choose_views",
+    "held_out_version",
     "in_vain",
     "saved_seconds",
+    "train_version",
 ]
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,36 @@ PROBES = (2, 3)  # examples of the batches with which a cut is sought
 
 
 @dataclass(frozen=True)
+class TextVectors:
+    """Vectors of whole texts that several parts of a run need, each by a pooling of its own.
+
+    Attributes:
+        poolings: Names of the poolings, in the order of the values in a row.
+        reads: The pooling that the head of the model reads.
+        key: Name of the files, where a model under another head has computed them; empty otherwise.
+    """
+
+    poolings: tuple[str, ...]
+    reads: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Rows with more values than a stage needs.
+
+    Attributes:
+        entry: Computes them; None if another model has done that.
+        key: Name of the files.
+        column: The value in a row that the stage needs.
+    """
+
+    entry: PrefixPass | None
+    key: str
+    column: int
+
+
+@dataclass(frozen=True)
 class CacheSettings:
     """Where and how much is kept.
 
@@ -58,6 +92,7 @@ class CacheSettings:
         size_limit: Bytes that all caches in the folder may take together.
         source: Identifies the examples: the data, how it is prepared, and the seed of its augmentation.
         unsound: Why a stage must not train on what is kept; empty if it may.
+        texts: Vectors of texts that other parts of the run need, too; None if there are none.
     """
 
     folder: Path
@@ -66,6 +101,7 @@ class CacheSettings:
     size_limit: int
     source: str
     unsound: str = ""
+    texts: TextVectors | None = None
 
     @property
     def objection(self) -> str:
@@ -122,6 +158,7 @@ def cache_prefix(
     workers: int = 0,
     autocast: torch.dtype | None = None,
     held_out: str = "validation",
+    shared: SharedRows | None = None,
 ) -> PrefixCache:
     """Compute a model's frozen prefix for all examples, or find what was kept of it.
 
@@ -140,6 +177,7 @@ def cache_prefix(
         workers: Data loader processes.
         autocast: Half precision that the stage computes in, if it does.
         held_out: What the validation examples are called in the cache.
+        shared: Rows that hold what the prefix gives, and that other parts of a run need, too.
 
     Raises:
         NoCutError: If the prefix cannot be left out, or not be kept, or if that would not pay. All processes raise it.
@@ -151,19 +189,60 @@ def cache_prefix(
             entry, collate, batch_size, workers, state.device, settings.folder, settings.size_limit
         )
         key = cache_key(model, trainable, entry.cut, settings.source, autocast)
-        plain = [Version(_whole(validation), f"{key}-{held_out}")] if validation is not None else []
-        wanted = [Version(_whole(train), f"{key}-train-{view}", view) for view in range(settings.views)]
+        column = None
+        if shared is not None and first_ones(
+            state, lambda: _serves(shared, maker, train, validation, held_out)
+        ):
+            key, column = shared.key, shared.column
+            maker = replace(maker, entry=shared.entry or entry)
+        plain = [held_out_version(key, validation, held_out)] if validation is not None else []
+        wanted = [train_version(key, train, view) for view in range(settings.views)]
         views = first_ones(state, lambda: _affordable(maker, wanted, plain, settings))
         if isinstance(views, str):
             raise NoCutError(views)
         _make_together(maker, [*wanted[:views], *plain], state)
-        rows = [maker.read(each) for each in wanted[:views]]
-        once = [maker.read(each) for each in plain]
+        rows = [VersionRows(maker.read(each).stores, column) for each in wanted[:views]]
+        once = [VersionRows(maker.read(each).stores, column) for each in plain]
     text = "input_ids" in collate([train[0]])
     examples = CachedExamples(train, rows, _rows_of(train), text=text)
     held = CachedExamples(validation, once, _rows_of(validation), text=text) if once else None
     report = CacheReport(True, "", views, sum(each.size for each in [*rows, *once]))
     return PrefixCache(examples, held, CachedCollate(collate, entry.cut), entry, report)
+
+
+def train_version(key: str, examples: Any, view: int = 0) -> Version:
+    """Return a version of all training examples of which some are a ``Subset``."""
+    return Version(_whole(examples), f"{key}-train-{view}", view)
+
+
+def held_out_version(key: str, examples: Any, name: str) -> Version:
+    """Return the version of examples that are not trained on, by the name of their split."""
+    return Version(_whole(examples), f"{key}-{name}")
+
+
+def _serves(shared: SharedRows, maker: RowMaker, train: Any, validation: Any, held_out: str) -> bool:
+    """Return whether shared rows hold, bit for bit, what the prefix gives for the first batch.
+
+    Rows that this model cannot compute must be there, whole.
+    """
+    first = Subset(_whole(train), range(min(maker.batch_size, len(_whole(train)))))
+    expected = maker.compute(first)
+    found: list[tuple[torch.Tensor, ...]]
+    if shared.entry is not None:
+        found = [(row[shared.column], row[-1]) for row in replace(maker, entry=shared.entry).compute(first)]
+    else:
+        versions = [train_version(shared.key, train)]
+        versions += [held_out_version(shared.key, validation, held_out)] if validation is not None else []
+        opened = [maker.open(version) for version in versions]
+        if opened[0] is None or None in opened:
+            return False
+        rows = VersionRows(opened[0].stores, shared.column)
+        found = [rows[index] for index in range(len(expected))]
+    return all(
+        len(row) == len(other)
+        and all(one.dtype == two.dtype and torch.equal(one, two) for one, two in zip(row, other, strict=True))
+        for row, other in zip(expected, found, strict=True)
+    )
 
 
 def choose_views(epochs: float, *, augmented: bool) -> int:

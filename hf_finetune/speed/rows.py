@@ -78,10 +78,11 @@ class VersionRows:
 
     Args:
         stores: The parts, in their order.
+        column: The only value of each row to read, besides its label; None for all of them.
     """
 
-    def __init__(self, stores: Sequence[RowStore]):
-        self.stores = list(stores)
+    def __init__(self, stores: Sequence[RowStore], column: int | None = None):
+        self.stores, self.column = list(stores), column
         self.ends = [0]
         for store in self.stores:
             self.ends.append(self.ends[-1] + len(store))
@@ -96,7 +97,8 @@ class VersionRows:
 
     def __getitem__(self, index: int) -> Row:
         part = bisect_right(self.ends, index) - 1
-        return self.stores[part][index - self.ends[part]]
+        row = self.stores[part][index - self.ends[part]]
+        return row if self.column is None else (row[self.column], row[-1])
 
 
 def part_ranges(count: int, batch_size: int) -> list[range]:
@@ -165,6 +167,10 @@ class RowMaker:
             -(-store.size // count),
         )
 
+    def compute(self, examples: Subset) -> list[Row]:
+        """Return the rows of a few examples, which are not kept."""
+        return list(chain.from_iterable(self._batches(examples, 0)))
+
     def make_room(self, needed: int, versions: Sequence[Version]) -> None:
         """Remove what was least recently used of others, so that these versions fit.
 
@@ -206,6 +212,13 @@ class RowMaker:
     def read(self, version: Version) -> VersionRows:
         """Open the rows of a version that was made; a part that was damaged since is made anew."""
         return VersionRows([self._make_part(version, folder, part) for folder, part in self._parts(version)])
+
+    def open(self, version: Version) -> VersionRows | None:
+        """Open the rows of a version as ``read`` does, but make none: None if a part is missing or was damaged."""
+        try:
+            return VersionRows([RowStore(folder) for folder, _ in self._parts(version)])
+        except ValueError:
+            return None
 
     def _parts(self, version: Version) -> list[tuple[Path, range]]:
         ranges = part_ranges(len(version.examples), self.batch_size)

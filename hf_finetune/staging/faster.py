@@ -20,6 +20,7 @@ from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.auto import Choice, choose_way
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.pooled_texts import share_texts
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.speed.ways import DTYPES, LAYOUTS, Way, list_ways
 
@@ -197,6 +198,7 @@ def _cached(
             state=work.state,
             workers=workers,
             autocast=DTYPES[way.precision],
+            shared=share_texts(work.model, work.planned.trainable, settings, DTYPES[way.precision]),
         )
     except NoCutError as error:
         logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)

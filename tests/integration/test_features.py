@@ -33,6 +33,7 @@ from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.run import run
 from hf_finetune.run_speed import choose_pooling
+from hf_finetune.speed.kept import list_kept
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -420,12 +421,33 @@ def test_a_head_that_is_trained_in_steps_on_frozen_texts_pools_by_cross_validati
     ready = get_ready(recipe, state)
     chosen = choose_pooling(ready, "features", None, state)
     assert chosen.recipe.model.head.pool == chosen.asked.model.head.pool
-    assert chosen.recipe.model.head.pool == min(chosen.pooling, key=chosen.pooling.get) != "own"
+    assert chosen.recipe.model.head.pool == min(chosen.pooling.losses, key=chosen.pooling.losses.get) != "own"
     assert choose_pooling(ready, None, None, state) is ready, "stages that somebody wrote are as written"
 
 
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+SGD = {"name": "head", "train": "head", "epochs": 40.0, "lr": 1e-2, "batch_size": 8}
+
+
+@pytest.mark.parametrize("case", ["chosen", "own", "steps"])
+def test_the_frozen_layers_compute_each_text_once(tmp_path, recipes, useless_pooler, case, monkeypatch):
+    """The choice of the pooling, the stage and the baseline read the same vectors."""
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
+    content = recipes["text"].model_dump(mode="json")
+    own = {"path": str(useless_pooler), "head": {"pool": "own"}}
+    changes = {
+        "chosen": {"model": str(useless_pooler), "stages": [], "strategy": "features"},
+        "own": {"model": own},
+        "steps": {"model": own, "stages": [SGD], "speed": {"prefix_cache": {"views": 1}}},
+    }
+    folder = run(parse_recipe({**content, **changes[case]}), tmp_path / "run").folder
+    assert metrics_of(folder)["stages"][0]["prefix_cache"]["used"]
+    assert metrics_of(folder)["baselines"]["linear_probe"]
+    kept = [each.examples for each in list_kept(tmp_path / "cache")]
+    assert sorted(kept) == [6, 6, 28], "validation, test and training examples, each of them once"
 
 
 def test_the_architectures_own_pooling_can_be_asked_for(tmp_path, recipes, useless_pooler):

@@ -9,6 +9,7 @@ from stage_helpers import Examples, collate, differing, state_of
 from test_invariants import ARCHITECTURES
 from torch import nn
 
+from hf_finetune.models.heads import set_head, with_head
 from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.selectors import select
 from hf_finetune.speed.calls import output_of
@@ -159,3 +160,26 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
     probes = ({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(1, 2)})
     with pytest.raises(NoCutError, match="cannot compute a shortened text"):
         find_cut(Refuses(), ["weight"], probes)
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "boundary", "sizes"),
+    [
+        ("bert", "mean", "classifier.layers", ("examples", 16)),
+        ("bert", "cls", "classifier.layers", ("examples", 16)),
+        ("bert", "attention", "classifier", ("examples", "tokens", 16)),  # its weights are trained
+        ("roberta", None, "classifier", ("examples", "tokens", 16)),  # behind the first token is a dropout
+        ("bert", None, "classifier", ("examples", 16)),
+    ],
+)
+def test_the_cut_is_behind_a_pooling_that_has_no_weights(tiny_model, name, pool, boundary, sizes):
+    model = tiny_model(name)
+    if pool:
+        set_head(model.config, {"type": "linear", "pool": pool})
+        model = with_head(model.config, type(model))(model.config)
+    model, trainable = frozen(model, "head")
+    batches = probes(model)
+    cut = find_cut(model, trainable, batches)
+    assert (cut.boundary, cut.shapes[0].sizes, len(cut.shapes)) == (boundary, sizes, 1)
+    for batch in batches:
+        prove(model, cut, batch)

@@ -38,7 +38,7 @@ def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_mod
     model, texts = tiny_model("bert").eval(), Texts([3, 9, 5, 2])
     settings = CacheSettings(tmp_path, 1, None, 10**9, "test")
     how = {"batch_size": 4, "device": torch.device("cpu")}
-    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    found = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how).vectors
     for row, ids in enumerate(texts.rows):
         with torch.no_grad():
             output = model.base_model(input_ids=ids[None])
@@ -55,7 +55,7 @@ def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_mod
         for name in EVERY:
             assert found[name]["train"][row] == pytest.approx(expected[name], abs=1e-5), name
     kept = {path.name for path in tmp_path.iterdir()}
-    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how)
+    again = pool_texts(model, {"train": texts}, padded, settings, EVERY, **how).vectors
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert all(np.array_equal(again[name]["train"], found[name]["train"]) for name in EVERY)
     assert len(head_names(model)) == 2
@@ -77,5 +77,5 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected, tiny_model):
         (tmp_path / "1_Pooling").mkdir()
         (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content), encoding="utf-8")
     assert checkpoint_pooling(str(tmp_path)) == expected
-    names = poolings_for(tiny_model("bert"), expected)
+    names = poolings_for(tiny_model("bert").config, expected)
     assert names[0] == "own" and set(names) == {"own", "cls", "mean", *filter(None, [expected])}

@@ -14,7 +14,13 @@ from hf_finetune.speed import prefix_cache, rows
 from hf_finetune.speed.cut import NoCutError, find_cut
 from hf_finetune.speed.kept import list_kept
 from hf_finetune.speed.passing import PREFIX, PrefixPass
-from hf_finetune.speed.prefix_cache import CacheSettings, cache_prefix, choose_views, saved_seconds
+from hf_finetune.speed.prefix_cache import (
+    CacheSettings,
+    SharedRows,
+    cache_prefix,
+    choose_views,
+    saved_seconds,
+)
 from hf_finetune.speed.rows import RowCost, RowMaker, Version, part_ranges
 from hf_finetune.staging.freezing import freeze_all_but
 
@@ -46,7 +52,7 @@ def settings(tmp_path):
     return CacheSettings(tmp_path / "cache", views=2, epochs=None, size_limit=10**9, source="tests")
 
 
-def keep(model, train, settings, validation=None, batch_size=4):
+def keep(model, train, settings, validation=None, batch_size=4, shared=None):
     return cache_prefix(
         model,
         select(read_layout(model), "head"),
@@ -56,6 +62,7 @@ def keep(model, train, settings, validation=None, batch_size=4):
         settings,
         batch_size=batch_size,
         state=PartialState(cpu=True),
+        shared=shared,
     )
 
 
@@ -152,6 +159,34 @@ def test_subsets_of_the_same_examples_share_their_rows(model, settings):
     assert [int(second.train[row]["labels"]) for row in range(5)] == [
         int(whole.train[index]["labels"]) for index in (1, 3, 9, 4, 2)
     ]
+
+
+class Wrong(PrefixPass):
+    """Computes something else than what the prefix gives."""
+
+    def collect(self, batch):
+        return tuple(value + 1 for value in super().collect(batch))
+
+
+def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, settings):
+    examples, settings = Versions(model, 9), replace(settings, views=1)
+    expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
+    cut = keep(model, examples, settings).entry.cut
+    for name, entry in (("right", PrefixPass(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
+        kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
+        assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name
+    (shared,) = (
+        each for each in list_kept(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
+    )
+    assert shared.name == "right-train-0"
+    read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.versions[0].stores[0]
+    assert read.folder.name.startswith("right-train-0")
+    (read.folder / "0.bin").write_bytes(b"damaged")
+    again = keep(model, examples, settings, shared=SharedRows(None, "right", 0))
+    assert torch.equal(again.train[3][PREFIX][0], expected[3])
+    assert not again.train.versions[0].stores[0].folder.name.startswith("right"), (
+        "another model's rows are not made"
+    )
 
 
 def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
