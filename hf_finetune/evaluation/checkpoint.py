@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
@@ -35,6 +36,7 @@ from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.speed.allocator import keep_freed_memory
+from hf_finetune.speed.pieces import in_pieces
 
 __all__ = [
     "COLUMNS",
@@ -237,7 +239,8 @@ def logit_batches(classifier: Classifier, examples: Iterable[Any]) -> Iterator[n
                 logits = pipe(batch)
             else:
                 inputs = _tokenized(pipe, batch) if is_text else _collate(pipe, batch)
-                logits = pipe.forward(inputs)["logits"].float().numpy()
+                pieces = [pipe.forward(piece)["logits"].float() for piece in in_pieces(inputs, pipe.device)]
+                logits = torch.cat(pieces).numpy()
             yield np.asarray(logits, dtype=np.float32) / classifier.temperature
 
 

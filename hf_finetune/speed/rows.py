@@ -22,6 +22,7 @@ from hf_finetune.data.seeded import set_epoch
 from hf_finetune.speed.cut import NoCutError, OutputShape
 from hf_finetune.speed.kept import prune_kept
 from hf_finetune.speed.passing import PrefixPass
+from hf_finetune.speed.pieces import in_pieces
 from hf_finetune.speed.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
 
 __all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges", "varies"]
@@ -262,7 +263,9 @@ class RowMaker:
         loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
         for batch in _one_ahead(loader):
             labels = batch.pop("labels")
-            values = self.entry.collect({key: value.to(self.device) for key, value in batch.items()})
+            moved = {key: value.to(self.device) for key, value in batch.items()}
+            pieces = [self.entry.collect(piece) for piece in in_pieces(moved, self.device)]
+            values = [torch.cat(each) for each in zip(*pieces, strict=True)]
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
             columns = [
                 [row[known] for row, known in zip(value.cpu(), mask, strict=True)]

@@ -20,6 +20,7 @@ from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.speed.auto import Choice, choose_way
 from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.kept import cache_folder
+from hf_finetune.speed.pieces import in_pieces
 from hf_finetune.speed.pooled_texts import share_texts
 from hf_finetune.speed.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
 from hf_finetune.speed.ways import DTYPES, LAYOUTS, Way, list_ways
@@ -149,6 +150,10 @@ def _choose(
         batch = work.collate([work.train[index] for index in range(min(size, len(work.train)))])
         beside = perf_counter() - begun
         batch = {name: value.to(device) for name, value in batch.items()}
+        pieces = 1
+        if only_head:  # the frozen layers will be computed so
+            whole, batch = len(batch["labels"]), next(in_pieces(batch, device))
+            pieces = ceil(whole / len(batch["labels"]))
         candidates = list_ways(
             work.model,
             batch,
@@ -166,9 +171,9 @@ def _choose(
             loss,
             work.planned.trainable,
             candidates,
-            steps=steps,
+            steps=steps * pieces,
             forward_only=only_head,
-            beside=beside,
+            beside=beside / pieces,
             notes_file=cache_folder() / NOTES,
         )
 

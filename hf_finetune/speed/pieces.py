@@ -1,0 +1,33 @@
+"""A batch of images in pieces: on the CPU a forward pass without gradients gains nothing from a large batch."""
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any
+
+import torch
+
+__all__ = ["in_pieces"]
+
+PIXELS = 1_000_000
+"""Most pixels of a piece.
+
+Measured with EfficientNet-lite0 on 32 images of 224 x 224 pixels: 16 at once take no more CPU time than 32 at once, and
+add 0.4 to 0.6 GB to the resident memory instead of 1.1 to 1.3 GB.
+"""
+
+
+def in_pieces(batch: Mapping[str, Any], device: torch.device) -> Iterator[dict[str, Any]]:
+    """Divide a batch of images on the CPU into equal pieces; any other batch is one piece.
+
+    Args:
+        batch: Inputs of a model; images are ``pixel_values`` [examples, channels, height, width].
+        device: Where they are computed.
+    """
+    images = batch.get("pixel_values")
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or device.type != "cpu":
+        yield dict(batch)
+        return
+    count = max(1, ceil(len(images) * images.shape[2] * images.shape[3] / PIXELS))
+    size = max(1, ceil(len(images) / count))
+    for begin in range(0, len(images), size):
+        yield {name: value[begin : begin + size] for name, value in batch.items()}
