@@ -344,7 +344,7 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("-", "_").replace(" ", "_")
+    return name.lower().replace("-", "_").replace(" ", "_").removeprefix("eval_").removeprefix("test_")
 
 
 def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettings) -> Problem | None:

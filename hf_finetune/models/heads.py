@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,10 @@ NEVER_USED = ("mask_token",)
 """Weights of pretraining that some classifiers keep."""
 MOST_NAMES = 3
 """Class names that a message shows."""
+LAYERS = re.compile(r"(num_)?((hidden|encoder|decoder)_)?layers|n_layers?|num_hidden_groups")
+"""Names of the settings that say how many layers a model has."""
+MOST_LAYERS = 10_000
+"""A model with more is not built: each layer takes time and memory, even without weights."""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
 
@@ -84,8 +89,12 @@ def _check_types(content: Mapping[str, Any]) -> None:
     """Check the types of settings of a config that transformers takes for granted.
 
     Raises:
-        ValueError: If ``id2label`` is no mapping, or ``architectures`` no list of names.
+        ValueError: If ``id2label`` is no mapping, ``architectures`` no list of names, or a number of layers is not
+            one that a model can have.
     """
+    for name, count in content.items():
+        if LAYERS.fullmatch(name) and isinstance(count, int) and not 0 <= count <= MOST_LAYERS:
+            raise ValueError(f"{name} must be a number of layers, at most {MOST_LAYERS:,}; it is {count:,}.")
     names, classes = content.get("id2label"), content.get("architectures")
     if names is not None and not isinstance(names, dict):
         some = names[:MOST_NAMES] if isinstance(names, list) else ("cake", "soup")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = [
     "seal_checkpoint",
     "unsafe_checkpoint",
 ]
+
+logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
 
@@ -52,8 +55,9 @@ def is_whole(folder: Path) -> bool:
 def last_checkpoint(folder: Path) -> Path | None:
     """Find the newest checkpoint from which a stage can go on: whole, as is the best one up to there.
 
-    Half-written and damaged ones are removed, so that nothing else takes them for whole. That of step 0 holds the
-    weights with which the stage begins: it may be the best one, but to go on from it is to begin.
+    Half-written and damaged ones are removed, so that nothing else takes them for whole; of damaged ones a warning
+    tells. That of step 0 holds the weights with which the stage begins: it may be the best one, but to go on from it
+    is to begin.
 
     Args:
         folder: The stage's folder.
@@ -63,11 +67,18 @@ def last_checkpoint(folder: Path) -> Path | None:
         if is_whole(path):
             whole[checkpoint_step(path)] = path
         else:
+            if (path / SEAL).exists():
+                logger.warning(
+                    f"{path} is left out and removed: its files have changed since they were written."
+                )
             shutil.rmtree(path, ignore_errors=True)
     for step in sorted(whole.keys() - {0}, reverse=True):
         best = _state(whole[step]).get("best_global_step")
         if best is None or best in whole:
             return whole[step]
+        logger.warning(
+            f"{whole[step]} is left out and removed: checkpoint-{best}, the best one up to there, is gone."
+        )
         shutil.rmtree(whole[step], ignore_errors=True)
     return None
 

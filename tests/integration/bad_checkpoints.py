@@ -69,6 +69,17 @@ CASES = [
         config("vit/config.json", id2label=["cake", "soup"]),
     ),
     Case(
+        "a config.json with a thousand million layers",
+        "plan recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got "
+            "'./vit'. Its config.json cannot be read: num_hidden_layers must be a number of layers, at most 10,000; it "
+            "is 1,000,000,000."
+        ),
+        config("vit/config.json", num_hidden_layers=10**9),
+    ),
+    Case(
         "an image processor with a size below zero",
         "run recipe.yaml",
         (

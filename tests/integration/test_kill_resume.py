@@ -382,7 +382,9 @@ def test_killed_at_a_moment(tmp_path, straight, moment):
 @pytest.mark.parametrize(
     ("name", "damage"), [*((name, "cut off") for name in CHECKPOINT_FILES), ("optimizer.pt", "missing")]
 )
-def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(tmp_path, straight, name, damage):
+def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(
+    tmp_path, straight, name, damage, caplog
+):
     """What a power cut leaves when the disk was behind."""
     recipe, expected, half = straight["text"]
     folder = tmp_path / "run"
@@ -397,3 +399,4 @@ def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(tmp_pa
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     kills["damage"] += 1
     resume_and_compare(recipe, folder, expected)
+    assert f"{newest} is left out and removed: its files have changed since they were written." in caplog.text

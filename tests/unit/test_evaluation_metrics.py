@@ -319,6 +319,8 @@ def test_costs_have_defaults_for_rows_and_for_classes():
         ("mAP", "multi_label", "Here it is called 'mean_average_precision'."),
         ("f1", "single_label", "Here it is called 'f1_macro'."),
         ("F1-Macro", "single_label", "Here it is called 'f1_macro'."),
+        ("eval_f1", "single_label", "Here it is called 'f1_macro'."),
+        ("eval_accuracy", "single_label", "Here it is called 'accuracy'."),
         ("top_k_accuracy", "single_label", "Here it is called 'top_3_accuracy'."),
         ("mean_absolute_error", "regression", "Here it is called 'mae'."),
         ("neg_log_loss", "single_label", "Here it is called 'log_loss'."),

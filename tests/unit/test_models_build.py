@@ -352,6 +352,10 @@ def test_gpt2_pads_with_its_end_of_text(tmp_path, tiny_model):
         ),
         ({"architectures": [3]}, "architectures must be a list of names of classes; it is [3]."),
         (
+            {"num_hidden_layers": 10**9},
+            "num_hidden_layers must be a number of layers, at most 10,000; it is 1,000,000,000.",
+        ),
+        (
             {"hidden_size": "16"},
             "a setting has a value that it cannot have: Validation error for field 'hidden_size': TypeError: "
             "Field 'hidden_size' expected int, got str (value: '16')",
