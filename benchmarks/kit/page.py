@@ -1,9 +1,10 @@
 """The page of all options: ``docs/kit.md``."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from statistics import mean, median
 
-from benchmarks.kit.compare import BETTER, UNSEEN, WORSE, compare
+from benchmarks.kit.compare import BETTER, UNSEEN, WORSE, Comparison, compare
 from benchmarks.kit.groups import GROUPS
 from benchmarks.kit.proofs import proofs_table
 from benchmarks.kit.results import Cost, Effect, Results
@@ -41,7 +42,8 @@ COLUMNS = ("setting", "mean", "difference", "95 % interval", "", "time", "memory
 def render(results: Results) -> str:
     """Write the page from what was measured; groups that are not measured to the end are left out."""
     whole = {name: rows for name in GROUPS if (rows := _whole(results, name))}
-    parts, title = [HEAD, _in_short(whole)], ""
+    compared = {name: _compared(name, rows) for name, rows in whole.items()}
+    parts, title = [HEAD, _in_short(compared)], ""
     for name, rows in whole.items():
         group, seeds = GROUPS[name], {row.seed for row in rows}
         if group.title != title:
@@ -51,7 +53,7 @@ def render(results: Results) -> str:
         costs = _comparable([cost for cost in results.costs if cost.group == name], first)
         metric = group.metric.replace("_", " ")
         parts.append(f"{group.on}: {metric}, {_seeds(len(seeds))}.".capitalize() + f"{_timed(costs)}\n")
-        parts.append(_table(list(group.settings), rows, costs))
+        parts.append(_table(compared[name], costs))
     parts += [PROOFS, proofs_table()]
     return "\n".join(parts)
 
@@ -63,31 +65,36 @@ def _whole(results: Results, name: str) -> list[Effect]:
     return rows if len(rows) == len(seeds) * len(GROUPS[name].settings) else []
 
 
-def _in_short(whole: Mapping[str, Sequence[Effect]]) -> str:
-    """Name what is better than without it, what is worse, and how many are neither."""
+def _compared(name: str, rows: Sequence[Effect]) -> dict[str, Comparison]:
+    """Compare every setting of a group with its first one."""
+    of = {setting: [row for row in rows if row.setting == setting] for setting in GROUPS[name].settings}
+    first = next(iter(of.values()))
+    return {setting: compare(found, first) for setting, found in of.items()}
+
+
+def _in_short(whole: Mapping[str, Mapping[str, Comparison]]) -> str:
+    """List what is better than without it, what is worse, and how many are neither.
+
+    Args:
+        whole: The comparisons of each group by setting, the first setting first.
+    """
     found: dict[str, list[str]] = {BETTER: [], WORSE: [], UNSEEN: []}
-    for name, rows in whole.items():
-        first, *others = (
-            [row for row in rows if row.setting == setting] for setting in GROUPS[name].settings
-        )
-        for other in others:
-            compared = compare(other, first)
-            words = f"`{other[0].setting}` ({name.rpartition('-')[2]}, {_signed(compared.difference)})"
+    for name, settings in whole.items():
+        for setting, compared in islice(settings.items(), 1, None):
+            words = f"`{setting}` ({name.rpartition('-')[2]}, {_signed(compared.difference)})"
             found[compared.verdict].append(words)
     lines = [f"- *{verdict}*: {', '.join(found[verdict]) or 'none'}." for verdict in (BETTER, WORSE)]
     count = sum(map(len, found.values()))
     return "\n".join(["## In short\n", *lines, f"- *{UNSEEN}*: the other {len(found[UNSEEN])} of {count}.\n"])
 
 
-def _table(settings: Sequence[str], rows: Sequence[Effect], costs: Sequence[Cost]) -> str:
-    of = {setting: [row for row in rows if row.setting == setting] for setting in settings}
+def _table(compared: Mapping[str, Comparison], costs: Sequence[Cost]) -> str:
+    first = next(iter(compared))
     lines = [f"| {' | '.join(COLUMNS)} |", "|---|---:|---:|---:|---|---:|---:|"]
-    first = of[settings[0]]
-    for setting in settings:
-        found = compare(of[setting], first)
-        time, memory = _costs(setting, settings[0], costs)
+    for setting, found in compared.items():
+        time, memory = _costs(setting, first, costs)
         apart: tuple[str, ...] = ("", "", "")
-        if setting != settings[0]:
+        if setting != first:
             low, high = found.interval
             apart = (_signed(found.difference), f"{_signed(low)} to {_signed(high)}", found.verdict)
         lines.append(f"| {' | '.join((f'`{setting}`', f'{found.mean:.3f}', *apart, time, memory))} |")
