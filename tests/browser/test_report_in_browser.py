@@ -11,12 +11,12 @@ from report_helpers import make_record
 from hf_finetune.report.page import figures_of, render_report
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-MANY = tuple(f"class {index:03d} of a long name that goes on" for index in range(200))
+MANY = tuple(f"class {index:03d} of a long name that goes on" for index in range(110))
 SCRIPT = "</script><script>document.title = 'taken over'</script>"
 UNBROKEN = "x" * 200
 RECORDS = {
     "three": {},
-    "many": {"names": MANY, "examples": 600},
+    "many": {"names": MANY, "examples": 330},
     "long": {"names": (UNBROKEN, "soup", "tea"), "name": UNBROKEN},
     "multi": {"target": "multi_label"},
     "amounts": {"target": "regression"},

@@ -21,10 +21,12 @@ def drawn(chance, examples, strength=1.5):
 def test_an_interval_holds_the_metric_and_is_the_same_again():
     labels, scores = drawn(np.random.default_rng(0), 80)
     names = ["accuracy", "f1_macro", "log_loss", "roc_auc"]
-    once, again, other = (intervals(names, "single_label", scores, labels, seed=seed) for seed in (0, 0, 1))
+    once, again = (intervals(names, "single_label", scores, labels, seed=0) for _ in range(2))
+    other = intervals(names[:-1], "single_label", scores, labels, seed=1)
     values = compute_metrics(names, "single_label", scores, labels)
     assert all(once[name][0] < values[name] < once[name][1] for name in names)
-    assert once == again != other
+    assert once == again
+    assert {name: once[name] for name in other} != other
 
 
 def test_more_examples_make_it_narrower():

@@ -1,7 +1,8 @@
 """Graphs of classifiers give the logits of the pipeline, for any number of examples and texts of any length."""
 
 import json
-from functools import partial
+import shutil
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -25,7 +26,14 @@ from hf_finetune.publishing.quantize import quantize_int8
 
 IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 60 * each, np.uint8)) for each in range(5)]
 TEXTS = ["good", "a very boring film", "not bad " * 100, "great plot", "the film"]
-CASES = [(save_vit, IMAGES), (save_timm, IMAGES), (save_bert, TEXTS)]
+
+
+def save_reviews(folder):
+    """Save a classifier of texts, one of whose labels is not ASCII."""
+    return save_bert(folder, ("dull", "süß"))
+
+
+CASES = [(save_vit, IMAGES), (save_timm, IMAGES), (save_reviews, TEXTS)]
 
 
 def needs_onnx():
@@ -46,27 +54,39 @@ def written(folder, kind):
     return folder
 
 
+@pytest.fixture(scope="module")
+def copy_onnx(tmp_path_factory):
+    """Return what copies a model with its ONNX file, which takes seconds to write and is written once for each."""
+    needs_onnx()
+
+    @cache
+    def original(save):
+        return written(save(tmp_path_factory.mktemp("onnx") / "model"), "onnx")
+
+    return lambda save, folder: shutil.copytree(original(save), folder)
+
+
 @pytest.mark.parametrize("kind", ["onnx", "program"])
 @pytest.mark.parametrize(("save", "examples"), CASES)
-def test_logits_are_the_pipelines(tmp_path, save, examples, kind):
-    load = partial(program_classifier, trust_remote_code=True)
+def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
+    folder = tmp_path / "model"
     if kind == "onnx":
-        needs_onnx()
         load = onnx_classifier
-    folder = save(tmp_path / "model")
+        request.getfixturevalue("copy_onnx")(save, folder)
+    else:
+        load = partial(program_classifier, trust_remote_code=True)
+        written(save(folder), kind)
     expected = np.stack(list(compute_logits(load_classifier(folder), examples)))
-    written(folder, kind)
     (folder / "model.safetensors").unlink()  # the graph holds the weights itself
     for batch_size in (1, 3, 5):
         found = np.stack(list(compute_logits(load(folder, batch_size=batch_size), examples)))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-def test_an_onnx_file_says_what_its_logits_mean(tmp_path):
-    needs_onnx()
+def test_an_onnx_file_says_what_its_logits_mean(tmp_path, copy_onnx):
     import onnx
 
-    folder = written(save_bert(tmp_path / "model", ("dull", "süß")), "onnx")
+    folder = copy_onnx(save_reviews, tmp_path / "model")
     model = onnx.load(str(folder / ONNX_FILE))
     onnx.checker.check_model(model)
     said = {each.key: json.loads(each.value) for each in model.metadata_props}
@@ -83,11 +103,10 @@ def test_an_onnx_file_says_what_its_logits_mean(tmp_path):
 
 
 @pytest.mark.parametrize(("save", "examples"), CASES)
-def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, save, examples):
-    needs_onnx()
+def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, save, examples):
     import onnx
 
-    folder = written(save(tmp_path / "model"), "onnx")
+    folder = copy_onnx(save, tmp_path / "model")
     classifier = load_classifier(folder)
     expected = np.stack(list(compute_logits(classifier, examples)))
     prepare = model_inputs(classifier.task, processor_of(classifier))

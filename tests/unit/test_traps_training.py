@@ -22,7 +22,7 @@ from stage_helpers import (
 )
 from torch._dynamo.utils import counters
 from torch.nn import functional
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -30,7 +30,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.plan.groups import plan_groups
 from hf_finetune.plan.selectors import select
 from hf_finetune.recipe.schema import SpeedSpec
-from hf_finetune.staging import stage as stage_module
+from hf_finetune.staging import arguments
 from hf_finetune.staging.callbacks import FreezingCallback
 from hf_finetune.staging.freezing import freeze_all_but
 from hf_finetune.staging.stage import last_checkpoint
@@ -291,11 +291,8 @@ class Compiles(TrainerCallback):
 
 def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, monkeypatch):
     """Whatever is trained anew is compiled anew, and behind a number of times no longer at all."""
-    arguments = stage_module.TrainingArguments
     monkeypatch.setattr(
-        stage_module,
-        "TrainingArguments",
-        lambda **options: arguments(**options, torch_compile_backend="eager"),
+        arguments, "TrainingArguments", partial(TrainingArguments, torch_compile_backend="eager")
     )
     stages = ["head", "norms", "all"]
     limits = {"recompile_limit": 2, "fail_on_recompile_limit_hit": True}
@@ -315,5 +312,5 @@ def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, 
             train_stages(
                 model, tmp_path / train, [train], speed=SpeedSpec(compile=True), callbacks=[compiles]
             )
-        assert compiles.graphs and min(compiles.graphs) > 0
+        assert len(compiles.graphs) == len(stages) and min(compiles.graphs) > 0
     torch.compiler.reset()
