@@ -1,13 +1,12 @@
 """Whole runs with adapters on tiny models: what moves, what an interruption changes, and what is left."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import timm
 import torch
-from run_helpers import Record, Stop, changed, interrupt, log_of, refusal, without_times
+from plain_process import run_plain
+from run_helpers import Record, Stop, changed, interrupt, log_of, quick_run, refusal, without_times
 from safetensors.torch import load_file, save_file
 from test_models_adapters import assert_alike, load_adapter
 from transformers import (
@@ -21,7 +20,7 @@ from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import plan, run
+from hf_finetune.run import plan
 from hf_finetune.staging.weights import load_weights
 
 MODELS = ["bert", "vit", "timm/test_vit", "timm/test_resnet", "timm/test_convnext"]
@@ -101,7 +100,7 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
     adapter, selector = (None, ("head", "biases")) if kind == "biases" else (kind, kind)
     recipe = recipe_of(name, adapter, selector)
     record = Record()
-    result = run(recipe, tmp_path / "run", callbacks=[record])
+    result = quick_run(recipe, tmp_path / "run", callbacks=[record])
     (planned,) = plan(recipe).plan.stages
     moved, trainable = changed(record.before[0], record.after[0]), set(planned.trainable)
     moving = {other.rpartition(".")[0] for other in trainable}
@@ -149,7 +148,7 @@ def test_a_stage_moves_exactly_what_is_planned_and_the_model_left_is_plain(tmp_p
 def test_stages_before_and_after_an_adapter_train_what_they_say(tmp_path, recipe_of, name):
     recipe = recipe_of(name, "lora", "head", "lora", "last:2", "all")
     record = Record()
-    run(recipe, tmp_path / "run", callbacks=[record])
+    quick_run(recipe, tmp_path / "run", callbacks=[record])
     stages = plan(recipe).plan.stages
     for index, planned in enumerate(stages):
         moved, trainable = changed(record.before[index], record.after[index]), set(planned.trainable)
@@ -180,7 +179,7 @@ def test_stages_before_and_after_an_adapter_train_what_they_say(tmp_path, recipe
 def whole(tmp_path_factory, recipe_of):
     adapter = {"type": "lora", "r": 4, "dropout": 0.3, "save": "both"}
     recipe = recipe_of("bert", adapter, "head", "lora", epochs=2.0, max_steps=None)
-    return recipe, run(recipe, tmp_path_factory.mktemp("whole") / "run").folder
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("whole") / "run").folder
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ def whole(tmp_path_factory, recipe_of):
 def test_an_interrupted_adapter_stage_ends_as_if_it_had_not_been(tmp_path, whole, stop):
     recipe, folder = whole
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     files = [f"stages/{stage}/model.safetensors" for stage in ("01-head", "02-lora")]
     for file in (*files, "model/model.safetensors", "adapter/adapter_model.safetensors"):
         assert changed(load_file(folder / file), load_file(tmp_path / "run" / file)) == set()
@@ -214,7 +213,7 @@ def test_the_saved_recipe_names_the_adapter_and_runs_again(tmp_path, whole):
     recipe, folder = whole
     again = load_recipe(folder / "recipe.yaml")
     assert again == recipe
-    run(again, tmp_path / "again")
+    quick_run(again, tmp_path / "again")
     file = "adapter/adapter_model.safetensors"
     assert changed(load_file(folder / file), load_file(tmp_path / "again" / file)) == set()
 
@@ -237,15 +236,7 @@ with torch.no_grad():
 def test_the_model_needs_no_peft(tmp_path, whole):
     recipe, folder = whole
     save_file(batch_of("bert"), tmp_path / "batch.safetensors")
-    command = [
-        sys.executable,
-        "-c",
-        ALONE,
-        folder / "model",
-        tmp_path / "batch.safetensors",
-        tmp_path / "out",
-    ]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = run_plain(ALONE, folder / "model", tmp_path / "batch.safetensors", tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
     expected = logits_of(loaded("bert", folder / "model"), "bert")
     assert torch.equal(load_file(tmp_path / "out")["logits"], expected)
@@ -256,7 +247,7 @@ def test_the_model_needs_no_peft(tmp_path, whole):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpoints, name, kind):
     recipe = recipe_of(name, {"type": kind, "save": "adapter"}, "head", "adapter")
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     assert sorted(path.name for path in folder.iterdir()) == [
         *(
             "adapter",
@@ -296,7 +287,7 @@ def test_an_adapter_is_not_saved_alone_where_more_than_it_was_trained(tmp_path, 
         "stages[2].train must train only the adapter and the head when model.adapter.save is not merged. "
         "Got 'head, biases'. Set model.adapter.save to merged, or train lora."
     )
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == message
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == message
     assert refusal(lambda: plan(recipe)) == message
     assert not (tmp_path / "run").exists()
 
@@ -314,11 +305,11 @@ def test_the_plan_says_where_the_adapter_is_and_at_which_rate(recipe_of):
 
 
 def test_a_selector_and_an_adapter_that_do_not_meet_are_errors(tmp_path, recipe_of):
-    assert refusal(lambda: run(recipe_of("bert", None, "head", "lora"), tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe_of("bert", None, "head", "lora"), tmp_path / "run")) == (
         "stages[1].train must name an adapter that the model has. Got 'lora'. "
         "Give it one: model.adapter=lora."
     )
-    assert refusal(lambda: run(recipe_of("bert", "dora", "head", "last:1"), tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe_of("bert", "dora", "head", "last:1"), tmp_path / "run")) == (
         "model.adapter must be trained by a stage. Got 'dora'. Add one, or change one: train: dora."
     )
     assert not (tmp_path / "run").exists()
@@ -336,7 +327,7 @@ def test_layers_that_the_model_does_not_call_are_refused_and_nothing_is_written(
             "stages": [{"train": "lora", **STEPS}],
         }
     )
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
         "model.adapter.target must name layers that the model calls. "
         "Got 'timm_model.blocks.0.attn.qkv' and 11 more. "
         "The model reads their weights without calling them, past any adapter: name others."

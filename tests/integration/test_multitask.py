@@ -2,15 +2,24 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by_length
-from run_helpers import Record, Stop, changed, interrupt, log_of, refusal, with_stages, without_times
+from plain_process import run_plain
+from run_helpers import (
+    Record,
+    Stop,
+    changed,
+    interrupt,
+    log_of,
+    quick_run,
+    refusal,
+    with_stages,
+    without_times,
+)
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
@@ -24,7 +33,6 @@ from hf_finetune.publishing.contents import check_finished, collect
 from hf_finetune.publishing.export import export
 from hf_finetune.ready_multitask import plan
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
-from hf_finetune.run import run
 
 ALONE = """
 import json, sys
@@ -52,13 +60,13 @@ def texts(tmp_path_factory, reviews, bert_checkpoint):
 @pytest.fixture(scope="module")
 def image_run(tmp_path_factory, images):
     folder, record = tmp_path_factory.mktemp("images") / "run", Record()
-    return run(images(), folder, callbacks=[record]), record
+    return quick_run(images(), folder, callbacks=[record]), record
 
 
 @pytest.fixture(scope="module")
 def text_run(tmp_path_factory, texts):
     folder, record = tmp_path_factory.mktemp("texts") / "run", Record()
-    return run(texts(), folder, callbacks=[record]), record
+    return quick_run(texts(), folder, callbacks=[record]), record
 
 
 def metrics_of(folder):
@@ -67,13 +75,7 @@ def metrics_of(folder):
 
 def pipeline_alone(task, model, inputs):
     """Let transformers alone predict, where hf_finetune cannot be imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, task, str(model), json.dumps(inputs)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
+    done = run_plain(ALONE, task, model, json.dumps(inputs), cwd="/")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -154,7 +156,7 @@ def test_the_best_epoch_is_that_of_the_best_mean_errors_counted_below_0(text_run
 
 def test_a_stage_may_choose_by_the_metric_of_one_task(tmp_path, texts):
     best = {"best": {"metric": "words/mae"}, "epochs": 3.0}
-    folder = run(with_stages(texts(), best, best), tmp_path / "run").folder
+    folder = quick_run(with_stages(texts(), best, best), tmp_path / "run").folder
     for number, stage in enumerate(metrics_of(folder)["stages"], 1):
         name = f"{number:02d}-{stage['name']}"
         evaluations = [entry for entry in log_of(folder, name) if "eval_loss" in entry]
@@ -182,7 +184,7 @@ def test_a_stage_may_train_the_head_of_one_task(tmp_path, images):
     recipe = with_stages(
         images(), {"train": "/task_shade/", "name": "shade", "best": None}, {"train": "head", "name": "all"}
     )
-    run(recipe, tmp_path / "run", callbacks=[record])
+    quick_run(recipe, tmp_path / "run", callbacks=[record])
     assert changed(record.before[0], record.after[0]) == {
         "timm_model.fc.task_shade.weight",
         "timm_model.fc.task_shade.bias",
@@ -206,7 +208,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
     whole = (image_run if kind == "image" else text_run)[0].folder
     parts = tmp_path / "run"
     interrupt(recipe, parts, Stop(stage, step, moment))
-    run(recipe, parts, resume=True)
+    quick_run(recipe, parts, resume=True)
     for name in ("01-head", "02-all"):
         one, other = (load_file(folder / "stages" / name / "model.safetensors") for folder in (whole, parts))
         assert changed(one, other) == set()
@@ -222,7 +224,7 @@ def test_frozen_work_that_is_kept_changes_nothing(tmp_path, images):
     found = {}
     for views, kept in (("kept", {"views": 1}), ("computed", None)):
         recipe = images(data={"augment": "none"}, speed={"prefix_cache": kept})
-        folder = run(recipe, tmp_path / views).folder
+        folder = quick_run(recipe, tmp_path / views).folder
         stage = metrics_of(folder)["stages"][0]
         assert stage["prefix_cache"]["used"] is (views == "kept")
         found[views] = load_file(folder / "stages" / "01-head" / "model.safetensors")
@@ -331,7 +333,7 @@ def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_override
 
 def test_images_that_are_decoded_once_train_the_same(tmp_path, images, image_run, caplog):
     caplog.set_level("INFO", logger="hf_finetune")
-    folder = run(images(speed={"decode_once": True}), tmp_path / "run").folder
+    folder = quick_run(images(speed={"decode_once": True}), tmp_path / "run").folder
     assert "Images are decoded once" in caplog.text
     for stage in ("01-head", "02-all"):
         one, other = (

@@ -2,17 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from head_helpers import logits_elsewhere
+from plain_process import run_plain
 from run_helpers import (
     Stop,
     assert_equal_runs,
     changed,
     interrupt,
+    quick_run,
     refusal,
     tiny_image_recipe,
     tiny_text_recipe,
@@ -27,7 +27,6 @@ from hf_finetune.publishing.contents import collect
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}
 IMAGE_DATA = {"augment": {"transforms": [OF_TIMM], "erase": 0.3}}
@@ -46,13 +45,13 @@ def varied(recipe, head, data):
 @pytest.fixture(scope="module")
 def image(tmp_path_factory, squares, timm_checkpoint):
     recipe = varied(tiny_image_recipe(squares, timm_checkpoint), MLP, IMAGE_DATA)
-    return recipe, run(recipe, tmp_path_factory.mktemp("image") / "run")
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("image") / "run")
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory, reviews, bert_checkpoint):
     recipe = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, TEXT_DATA)
-    return recipe, run(recipe, tmp_path_factory.mktemp("text") / "run")
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("text") / "run")
 
 
 @pytest.fixture(params=["image", "text"])
@@ -67,7 +66,7 @@ STOPS = [("head", 2, "ctrl-c"), ("head", 5, "begin"), ("all", 1, "ctrl-c"), ("al
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, done, stop):
     recipe, result = done
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
@@ -76,15 +75,15 @@ def test_other_heads_of_texts_go_on_as_if_they_had_not_been_interrupted(
     tmp_path, reviews, bert_checkpoint, head
 ):
     recipe = varied(tiny_text_recipe(reviews, bert_checkpoint), head, TEXT_DATA)
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "run", Stop("all", 5, "begin"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
 def test_what_is_varied_changes_what_is_learnt(tmp_path, text, reviews, bert_checkpoint):
     plain = varied(tiny_text_recipe(reviews, bert_checkpoint), POOLED, {})
-    assert changed(weights_of(text[1].folder), weights_of(run(plain, tmp_path / "run").folder))
+    assert changed(weights_of(text[1].folder), weights_of(quick_run(plain, tmp_path / "run").folder))
 
 
 def test_as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache(tmp_path, monkeypatch, text):
@@ -94,7 +93,7 @@ def test_as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache(t
     runs = []
     for name, kept in (("without", None), ("with", {"views": 2}), ("again", {"views": 2})):
         content["speed"]["prefix_cache"] = kept
-        runs.append(run(parse_recipe(content), tmp_path / name))
+        runs.append(quick_run(parse_recipe(content), tmp_path / name))
     used = [result.metrics["stages"][0]["prefix_cache"]["used"] for result in runs]
     assert used == [False, True, True]
     one, other, again = (weights_of(result.folder) for result in runs)
@@ -142,9 +141,7 @@ def test_the_card_says_how_it_is_loaded_and_that_is_so(tmp_path, done):
     code += line.replace("FOLDER OR NAME OF THIS MODEL", str(result.folder / "model"))
     ask = "Image.new('RGB', (40, 40))" if recipe.task.startswith("image") else "'good film'"
     code += f"\nfrom PIL import Image\nprint(classify({ask})[0]['label'])"
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    shown = run_plain(code, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip() in ("red", "green", "blue", "good", "bad")
     assert "not supported" not in shown.stderr
@@ -173,7 +170,7 @@ def test_other_fields_of_a_head_begin_the_stage_anew(tmp_path, text):
     interrupt(recipe, tmp_path / "run", Stop("head", 5, "begin"))
     changed_recipe = parse_recipe(recipe.model_dump(mode="json"), ["model.head.pool=mean"])
     assert "model.head.pool: 'mean' where it was 'attention'" in refusal(
-        lambda: run(changed_recipe, tmp_path / "run", resume=True)
+        lambda: quick_run(changed_recipe, tmp_path / "run", resume=True)
     )
 
 

@@ -1,10 +1,9 @@
 """Tiny classifiers under other heads, saved, and loaded again by a process that has no hf_finetune."""
 
 import json
-import subprocess
-import sys
 
 import torch
+from plain_process import run_plain
 
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.models.export import export_model
@@ -83,14 +82,8 @@ def logits_elsewhere(folders, output):
         folders: By name, the folder and the modality.
         output: A file for the process to write.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(output)],
-        input=json.dumps({name: (str(folder), kind) for name, (folder, kind) in folders.items()}),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=output.parent,
-    )
+    asked = {name: (str(folder), kind) for name, (folder, kind) in folders.items()}
+    done = run_plain(ELSEWHERE, output, cwd=output.parent, stdin=json.dumps(asked))
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     return torch.load(output)
