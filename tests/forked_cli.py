@@ -17,7 +17,16 @@ SECONDS = 300
 
 
 def forked_cli(*arguments, cwd=None, stdin=None):
-    """Run ``hf-finetune`` with some arguments.
+    """Run ``hf-finetune`` with some arguments, see ``ForkedCli``.
+
+    Returns:
+        A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
+    """
+    return ForkedCli(*arguments, cwd=cwd, stdin=stdin).wait()
+
+
+class ForkedCli:
+    """A command of ``hf-finetune`` that has begun.
 
     Environment variables are those of the tests; what libraries made of them when they were imported is too.
 
@@ -25,19 +34,26 @@ def forked_cli(*arguments, cwd=None, stdin=None):
         arguments: Those of the command line.
         cwd: The working directory.
         stdin: The file descriptor that is its standard input; None lets it read nothing.
-
-    Returns:
-        A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
     """
-    words = ["hf-finetune", *map(str, arguments)]
-    with tempfile.TemporaryDirectory() as place:
-        written = [Path(place) / name for name in ("out", "err")]
-        child = os.fork()
-        if child == 0:
-            _be_command(words, stdin, written, cwd)
-        code = _wait(child)
-        out, err = (path.read_text(encoding="utf-8") for path in written)
-    return subprocess.CompletedProcess(words, code, out, err)
+
+    def __init__(self, *arguments, cwd=None, stdin=None):
+        self.words = ["hf-finetune", *map(str, arguments)]
+        self.place = tempfile.TemporaryDirectory()
+        self.written = [Path(self.place.name) / name for name in ("out", "err")]
+        self.child = os.fork()
+        if self.child == 0:
+            _be_command(self.words, stdin, self.written, cwd)
+
+    def wait(self):
+        """Wait for its end.
+
+        Returns:
+            A ``subprocess.CompletedProcess`` with exit code, ``stdout`` and ``stderr``.
+        """
+        with self.place:
+            code = _wait(self.child)
+            out, err = (path.read_text(encoding="utf-8") for path in self.written)
+        return subprocess.CompletedProcess(self.words, code, out, err)
 
 
 def _be_command(words, stdin, written, cwd):

@@ -68,7 +68,7 @@ class Launched:
         return json.loads((self.folder / "run" / "metrics.json").read_text(encoding="utf-8"))
 
 
-def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None):
+def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None, ends_others=False):
     """Run a recipe on several processes that are forked from this one.
 
     Args:
@@ -78,6 +78,7 @@ def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None):
         mode: ``ddp`` or ``fsdp``.
         resume: Whether to resume.
         event: What happens to one of them: ``{"rank": 1, "stage": "all", "step": 3, "how": "exit"}``.
+        ends_others: Whether the first process that fails ends the others, as the launcher does.
     """
     (folder / "ranks").mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
@@ -88,11 +89,11 @@ def spread(folder, recipe, processes, *, mode="ddp", resume=False, event=None):
         work(resume=resume, event=event)
 
     begun = monotonic()
-    code, err = fork(folder, processes, run_recipe, mode=mode)
+    code, err = fork(folder, processes, run_recipe, mode=mode, ends_others=ends_others)
     return Launched(folder, code, err, monotonic() - begun)
 
 
-def fork(folder, processes, work, *, mode="ddp"):
+def fork(folder, processes, work, *, mode="ddp", ends_others=False):
     """Let processes that are forked from this one do some work, with the environment that the launcher would give them.
 
     Args:
@@ -100,6 +101,7 @@ def fork(folder, processes, work, *, mode="ddp"):
         processes: Their number; one alone gets no place among several.
         work: What each does.
         mode: ``ddp`` or ``fsdp``.
+        ends_others: Whether the first process that fails ends the others, as the launcher does.
 
     Returns:
         The first exit code that is not 0, and what they all wrote to standard error.
@@ -121,7 +123,7 @@ def fork(folder, processes, work, *, mode="ddp"):
                 os.environ.update({name: str(value) for name, value in place.items()})
             _be_process(folder, rank, work)
         children.append(child)
-    code = _wait(children)
+    code = _wait(children, ends_others)
     return code, "".join((folder / f"err-{rank}").read_text(encoding="utf-8") for rank in range(processes))
 
 
@@ -144,6 +146,64 @@ def fork_script(folder, script, *arguments, make_model, processes=2):
     return fork(folder, processes, work)
 
 
+class ForkedProcess:
+    """Stand in for a ``subprocess.Popen`` that runs a function in a fork of this process, which spares the imports.
+
+    Attributes:
+        returncode: Its exit code, negative where a signal ended it; None as long as it runs.
+    """
+
+    def __init__(self, work, environment, stdout):
+        """Start it.
+
+        Args:
+            work: What it does.
+            environment: Its environment variables.
+            stdout: The file that takes its standard output and standard error.
+        """
+        self.returncode = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_work(work, environment, stdout)
+
+    def poll(self):
+        """Return the exit code, or None as long as it runs."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def kill(self):
+        """End it, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self):
+        """Wait for its end and return the exit code."""
+        while self.poll() is None:
+            sleep(0.02)
+        return self.returncode
+
+
+def _be_work(work, environment, stdout):
+    """Do the work of a ``ForkedProcess``, and end with it."""
+    code = 1
+    try:
+        for number in (1, 2):
+            os.dup2(stdout.fileno(), number)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        os.environ.clear()
+        os.environ.update(environment)
+        AcceleratorState._reset_state(True)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def _be_process(folder, rank, work):
     """Do the work of one process, and end: nothing of the tests' own goes on in it."""
     code = 1
@@ -163,15 +223,19 @@ def _be_process(folder, rank, work):
         os._exit(code)
 
 
-def _wait(children):
-    """Wait for all of them, and give the first exit code that is not 0; what takes too long is killed."""
+def _wait(children, ends_others):
+    """Wait for all of them, and return the first exit code that is not 0; what takes too long is killed."""
     code, deadline, left = 0, monotonic() + SECONDS, list(children)
     while left:
         for child in left[:]:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 left.remove(child)
-                code = code or os.waitstatus_to_exitcode(status)
+                failed = os.waitstatus_to_exitcode(status)
+                if failed and not code and ends_others:
+                    for other in left:
+                        os.kill(other, signal.SIGTERM)
+                code = code or failed
             elif monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
         sleep(0.02)

@@ -4,15 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from doctor_helpers import drift_apart, fail, make_subject
+from forked_cli import forked_cli
+from launching import ForkedProcess
 
 import hf_finetune
-from hf_finetune.doctor import two_processes
+from hf_finetune.doctor import two_processes, worker
 from hf_finetune.doctor.two_processes import check_two_processes
 
 HELPERS = Path(__file__).parents[1] / "unit"
@@ -39,8 +44,23 @@ def command(folder):
     }
 
 
-def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(tmp_path):
-    done = subprocess.run(**command(tmp_path), timeout=300, check=False)
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Fork the two processes of the check from that which starts them, and so spare their imports."""
+
+    def start(command, *, env, stdin, stdout, stderr):
+        assert command[1:-1] == ["-P", "-m", "hf_finetune.doctor.worker"]
+        return ForkedProcess(partial(worker.work, Path(command[-1])), env, stdout)
+
+    stand_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr(two_processes, "subprocess", stand_in)
+
+
+def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
+    tmp_path, forked_workers, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = forked_cli("doctor", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     lines = done.stdout.splitlines()
     rows = [line for line in lines if line.startswith(("pass ", "fail ", "skipped "))]
@@ -73,6 +93,7 @@ def helpers_on_the_path(monkeypatch):
 
 
 def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_the_path):
+    """These two processes are not forked, but started as the command starts them."""
     subject = make_subject("text", bert_checkpoint)
     subject.model.register_forward_pre_hook(drift_apart)
     found = check_two_processes(subject, tmp_path)
@@ -81,7 +102,9 @@ def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_t
     assert "; after stage all the two differ in " in found.measured
 
 
-def test_a_gradient_that_is_not_that_of_one_process_fails(tmp_path, bert_checkpoint, monkeypatch):
+def test_a_gradient_that_is_not_that_of_one_process_fails(
+    tmp_path, bert_checkpoint, forked_workers, monkeypatch
+):
     plain = two_processes.plain_gradient
 
     def halved(*arguments, **options):
@@ -96,7 +119,7 @@ def test_a_gradient_that_is_not_that_of_one_process_fails(tmp_path, bert_checkpo
     assert found.measured == f"In {each.format('head')}; in {each.format('all')}."
 
 
-def test_a_process_that_fails_is_told_with_what_it_said(tmp_path, bert_checkpoint, helpers_on_the_path):
+def test_a_process_that_fails_is_told_with_what_it_said(tmp_path, bert_checkpoint, forked_workers):
     subject = make_subject("text", bert_checkpoint)
     subject.model.register_forward_pre_hook(fail)
     began = time.monotonic()

@@ -1,15 +1,13 @@
-"""The freezing callback alone, on a stock Trainer, on two processes: of ``accelerate launch``, and forked ones."""
+"""The freezing callback alone, on a stock Trainer, on two processes."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from launching import fork_script
 from safetensors.torch import load_file
-from test_launch import launch, same
+from test_launch import same
 
-TESTS = str(Path(__file__).parents[1])
 # Each process writes down its weights, or what it was told.
 SCRIPT = """
 import sys
@@ -127,16 +125,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight(folder):
-    (folder / "straight").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", TESTS, prepend=":")
-        done = launch(folder, "script.py", "straight", folder / "straight")
-    assert done.returncode == 0, done.stderr[-4000:]
+def straight(folder, run):
+    code, err = run("straight", folder / "straight")
+    assert code == 0, err[-4000:]
     return folder / "straight"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(folder, tiny_model):
     """Run the script in processes that are forked from this one."""
 

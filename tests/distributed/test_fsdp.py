@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from launching import launch, spread
+from launching import spread
 from safetensors.torch import load_file
 from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 from test_processes import image_recipe, log_of, values
@@ -25,7 +25,7 @@ def recipe(reviews, bert_checkpoint):
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory, recipe):
-    done = launch(tmp_path_factory.mktemp("fsdp"), recipe, 2, mode="fsdp")
+    done = spread(tmp_path_factory.mktemp("fsdp"), recipe, 2, mode="fsdp")
     assert done.code == 0, done.err[-4000:]
     return done
 

@@ -159,10 +159,13 @@ def test_two_processes_go_on_where_one_of_three_failed(tmp_path, alone, reviews,
     assert done.manifest()["processes"] == 3
 
 
-def test_a_process_that_is_stuck_ends_the_others_after_the_timeout(tmp_path, reviews, bert_checkpoint):
+def test_a_process_that_is_stuck_ends_the_others_after_the_timeout(
+    tmp_path, reviews, bert_checkpoint, monkeypatch
+):
+    monkeypatch.setenv("HF_FINETUNE_TIMEOUT", "3")
     event = {"rank": 1, "stage": "head", "step": 2, "how": "hang"}
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)
-    done = launch(tmp_path, recipe, 2, event=event, environment={"HF_FINETUNE_TIMEOUT": "3"})
+    done = spread(tmp_path, recipe, 2, event=event, ends_others=True)
     assert done.code != 0 and done.seconds < SECONDS_TO_END
     assert "LostProcessError: Process 0 of 2 has lost another one, which ended or is stuck" in done.err
 
@@ -170,7 +173,7 @@ def test_a_process_that_is_stuck_ends_the_others_after_the_timeout(tmp_path, rev
 def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, reviews, bert_checkpoint):
     event = {"rank": 1, "stage": "all", "step": 1, "how": "ctrl-c"}
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)
-    stopped = launch(tmp_path, recipe, 2, event=event)
+    stopped = spread(tmp_path, recipe, 2, event=event)
     assert stopped.code != 0
     checkpoints = (tmp_path / "run" / "stages" / "02-all").glob("checkpoint-*")
     assert sorted(path.name for path in checkpoints) == ["checkpoint-0", "checkpoint-2"]

@@ -26,6 +26,7 @@ def recipes(tmp_path_factory, reviews, bert_checkpoint):
                 "model": {"path": str(bert_checkpoint), "dropout": 0.0},
                 "data": {"path": str(table), "split": {"validation": 0.15, "test": 0.15, "stratify": False}},
                 "stages": kit_stages(epochs=2.0, batch_size=batch_size, accumulation=2, best=None),
+                "evaluation": {"linear_probe": None},
             }
         )
 

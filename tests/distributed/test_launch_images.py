@@ -55,7 +55,13 @@ def recipes(tmp_path_factory, squares, checkpoints, skewed, unlabelled):
         head = {"name": "head", "train": "head", "lr": 0.05, **common}
         everything = {"name": "all", "train": "all", "lr": 0.01, **common}
         if name == "tasks":
-            return image_recipe(squares, shades, checkpoints / "test_vit", stages=[head, everything])
+            return image_recipe(
+                squares,
+                shades,
+                checkpoints / "test_vit",
+                stages=[head, everything],
+                evaluation={"linear_probe": None},
+            )
         content = {
             "task": "image-classification",
             "model": {"path": str(checkpoints / "test_vit")},

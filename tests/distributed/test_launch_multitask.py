@@ -32,6 +32,7 @@ def recipes(tmp_path_factory, reviews, bert_checkpoint):
                 {"name": "all", "train": "all", "lr": 0.005, **common},
                 {"name": "one", "train": "/task_words|log_variance/", "lr": 0.02, **common},
             ],
+            evaluation={"linear_probe": None},
         )
 
     return {1: recipe(4), 2: recipe(2)}

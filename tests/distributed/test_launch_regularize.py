@@ -35,6 +35,7 @@ def texts(reviews, bert_checkpoint):
                 "stages": regular_stages(
                     OF_TEXTS, epochs=2.0, batch_size=batch_size, accumulation=2, optimizer="sgd"
                 ),
+                "evaluation": {"linear_probe": None},
             }
         )
 
@@ -50,6 +51,7 @@ def images(squares, timm_checkpoint):
             "model": str(timm_checkpoint),
             "data": {"path": str(squares), "augment": "light", "split": {"validation": 0.17, "test": 0.17}},
             "stages": regular_stages(OF_IMAGES, epochs=2.0, batch_size=3, optimizer="sgd"),
+            "evaluation": {"linear_probe": None},
         }
     )
 

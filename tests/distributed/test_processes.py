@@ -30,6 +30,7 @@ def text_recipe(reviews, checkpoint, batch_size, **changes):
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "all", "lr": 0.005, "layer_decay": 0.9, **common},
             ],
+            "evaluation": {"linear_probe": None},
         }
     )
 
@@ -148,6 +149,7 @@ def image_recipe(squares, checkpoint):
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "all", "lr": 0.01, **common},
             ],
+            "evaluation": {"linear_probe": None},
         }
     )
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,9 @@ from urllib.parse import unquote
 
 import pytest
 from forked_cli import forked_cli
+from launching import fork
 
+from hf_finetune import cli as command_line
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.staging.manifest import Manifest, StageRecord
@@ -92,7 +93,10 @@ def _decoded(line):
 
 def python(code, *arguments, check=True):
     """Run a program in a new process, where every library reads the environment afresh."""
-    return _run([sys.executable, "-c", code, *map(str, arguments)], check)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def cli(*arguments, check=True, **options):
@@ -102,23 +106,16 @@ def cli(*arguments, check=True, **options):
     return done
 
 
-def launch(*arguments):
-    """Run the command line on two processes."""
-    options = ("--multi_gpu", "--dynamo_backend", "no", "--num_machines", "1", "--mixed_precision", "no")
-    options += ("--num_cpu_threads_per_process", "1", "--num_processes", "2", "--main_process_port", "0")
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "hf_finetune"]
-    variables = {"MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": ""}
-    return _run([*command, *map(str, arguments)], True, variables=variables)
+def on_two_processes(folder, *arguments):
+    """Run the command line on two processes that work in a folder."""
 
+    def command():
+        sys.argv = ["hf-finetune", *map(str, arguments)]
+        try:
+            command_line.main()
+        except SystemExit as error:
+            if error.code:
+                raise
 
-def _run(command, check, variables=None):
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(variables or {})},
-        timeout=600,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    code, said = fork(folder, 2, command)
+    assert code == 0, said

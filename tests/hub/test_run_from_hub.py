@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hub_helpers import STAGE, cli, launch, python, recipe_of, set_state
+from hub_helpers import STAGE, cli, on_two_processes, python, recipe_of, set_state
 from safetensors.numpy import load_file
 
 from hf_finetune.recipe import dump_recipe, parse_recipe
@@ -41,9 +41,10 @@ PREDICT = """
 import json, sys
 from transformers import pipeline
 sys.modules["hf_finetune"] = None
-pipe = pipeline("text-classification", model=sys.argv[1], top_k=None)
 texts = ["good film great", "bad film poor", "the plot"]
-print(json.dumps([sorted((each["label"], each["score"]) for each in found) for found in pipe(texts)]))
+for model in sys.argv[1:]:
+    pipe = pipeline("text-classification", model=model, top_k=None)
+    print(json.dumps([sorted((each["label"], each["score"]) for each in found) for found in pipe(texts)]))
 """
 
 
@@ -55,8 +56,8 @@ def test_model_and_data_from_the_hub_and_the_result_back_to_it(stocked, tmp_path
     assert f"Published as {stocked.state.url}/me/first, commit {first.head.oid[:12]}." in done.stderr
     assert state_of(run) == "done" and first.private and first.tags == {"v1": first.head.oid}
     assert first.head.files["model.safetensors"].content == (run / "model" / "model.safetensors").read_bytes()
-    there = json.loads(python(PREDICT, "me/first").stdout)
-    assert there == json.loads(python(PREDICT, run / "model").stdout) and len(there) == 3
+    there, here = map(json.loads, python(PREDICT, "me/first", run / "model").stdout.splitlines())
+    assert there == here and len(there) == 3
     published = yaml.safe_load(first.head.files["recipe.yaml"].content)
     assert (published["model"]["path"], published["data"]["path"], published["publish"]) == (
         "me/tiny",
@@ -101,7 +102,7 @@ def test_a_run_is_not_lost_when_it_cannot_be_published(stocked, tmp_path):
 
 def test_one_process_of_two_publishes(stocked, tmp_path):
     recipe = write_recipe(tmp_path / "first.yaml", publish="me/first")
-    launch("run", recipe, "--output-dir", tmp_path / "run")
+    on_two_processes(tmp_path, "run", recipe, "--output-dir", tmp_path / "run")
     first = stocked.state.model("me/first")
     assert len(first.commits) == 2 and len(stocked.state.requests("POST", "/commit/")) == 1
 

@@ -2,17 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
-from run_helpers import Stop, changed, interrupt, log_of, weights_of, with_stages
+from forked_cli import ForkedCli
+from run_helpers import Stop, changed, interrupt, log_of, quick_run, weights_of, with_stages
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_finetune.cli import main
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run import run
 from hf_finetune.speed.kept import list_kept
 
 
@@ -44,8 +42,8 @@ def test_without_augmentation_images_give_the_same_bits(tmp_path, image_recipe):
     content = image_recipe().model_dump(mode="json")
     content["data"]["augment"] = "none"
     recipe = parse_recipe(content)
-    run(recipe, tmp_path / "plain")
-    run(cached(recipe), tmp_path / "cached")
+    quick_run(recipe, tmp_path / "plain")
+    quick_run(cached(recipe), tmp_path / "cached")
     assert_same(tmp_path / "plain", tmp_path / "cached")
     head, last = reports(tmp_path / "cached")
     assert head["used"] and head["views"] == 1 and head["bytes"] > 0
@@ -55,23 +53,23 @@ def test_without_augmentation_images_give_the_same_bits(tmp_path, image_recipe):
 def test_with_as_many_versions_as_epochs_augmented_images_give_the_same_bits(
     tmp_path, image_recipe, image_run
 ):
-    run(cached(image_recipe(), 2), tmp_path / "cached")
+    quick_run(cached(image_recipe(), 2), tmp_path / "cached")
     assert_same(image_run[1].folder, tmp_path / "cached")
     assert [report["views"] for report in reports(tmp_path / "cached")] == [2, 2]
 
 
 def test_texts_give_the_same_results(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {}, {"train": "last:1"})
-    run(recipe, tmp_path / "plain")
-    run(cached(recipe), tmp_path / "cached")
+    quick_run(recipe, tmp_path / "plain")
+    quick_run(cached(recipe), tmp_path / "cached")
     assert_same(tmp_path / "plain", tmp_path / "cached")
     assert [report["used"] for report in reports(tmp_path / "cached")] == [True, True]
 
 
 def test_another_number_of_versions_takes_those_that_are_there(tmp_path, folder, image_recipe, image_run):
-    run(cached(image_recipe(), 1), tmp_path / "one")
+    quick_run(cached(image_recipe(), 1), tmp_path / "one")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")}
-    run(cached(image_recipe(), 2), tmp_path / "two")
+    quick_run(cached(image_recipe(), 2), tmp_path / "two")
     assert_same(image_run[1].folder, tmp_path / "two")
     head = [path for path in before if path.stat().st_mtime_ns == before[path]]
     assert len(head) >= 2  # the first version of the head's stage, and its validation split
@@ -81,22 +79,22 @@ def test_what_is_kept_is_read_again_and_what_is_damaged_is_made_anew(
     tmp_path, folder, image_recipe, image_run
 ):
     recipe = cached(image_recipe(), 2)
-    run(recipe, tmp_path / "first")
+    quick_run(recipe, tmp_path / "first")
     files = sorted(folder.rglob("*.bin"))
     written = {path: path.stat().st_mtime_ns for path in files}
-    run(recipe, tmp_path / "second")
+    quick_run(recipe, tmp_path / "second")
     assert {path: path.stat().st_mtime_ns for path in files} == written
     raw = bytearray(files[0].read_bytes())
     raw[len(raw) // 2] ^= 1
     files[0].write_bytes(raw)
     files[2].write_bytes(files[2].read_bytes()[:-4])
-    run(recipe, tmp_path / "third")
+    quick_run(recipe, tmp_path / "third")
     for name in ("first", "second", "third"):
         assert_same(image_run[1].folder, tmp_path / name)
 
 
 def test_a_run_goes_on_uncached_where_the_disk_or_the_limit_is_too_small(tmp_path, image_recipe, image_run):
-    run(cached(image_recipe(), 2, size_limit=1000), tmp_path / "run")
+    quick_run(cached(image_recipe(), 2, size_limit=1000), tmp_path / "run")
     assert_same(image_run[1].folder, tmp_path / "run")
     for report in reports(tmp_path / "run"):
         assert not report["used"]
@@ -111,7 +109,7 @@ def test_an_interrupted_run_behind_a_cache_ends_as_if_it_had_not_been(
 ):
     recipe = cached(image_recipe(), 2)
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_same(image_run[1].folder, tmp_path / "run")
 
 
@@ -122,7 +120,7 @@ def test_the_model_is_what_it_was_when_the_stage_is_over(tmp_path, text_recipe):
         def on_train_begin(self, args, state, control, **kwargs):
             seen.append(kwargs["model"])
 
-    run(cached(text_recipe()), tmp_path / "run", callbacks=[See()])
+    quick_run(cached(text_recipe()), tmp_path / "run", callbacks=[See()])
     for model in seen:
         assert not any("forward" in module.__dict__ for module in model.modules())
         assert not any(module._forward_pre_hooks for module in model.modules())
@@ -131,7 +129,7 @@ def test_the_model_is_what_it_was_when_the_stage_is_over(tmp_path, text_recipe):
 
 
 def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, monkeypatch):
-    run(cached(image_recipe(), 1), tmp_path / "run")
+    quick_run(cached(image_recipe(evaluation={}), 1), tmp_path / "run")
     size = sum(path.stat().st_size for path in folder.rglob("*/*"))
 
     def command(*words):
@@ -151,10 +149,10 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
 
 
 def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
-    run(cached(image_recipe(), 1), tmp_path / "first")
+    quick_run(cached(image_recipe(), 1), tmp_path / "first")
     before = {kept.name for kept in list_kept(folder)}
     size = sum(kept.bytes for kept in list_kept(folder))
-    run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
+    quick_run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
     assert all(report["used"] for report in reports(tmp_path / "second"))
     assert not before <= {kept.name for kept in list_kept(folder)}
 
@@ -163,11 +161,11 @@ def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_vers
     tmp_path, image_recipe, monkeypatch
 ):
     recipe = cached(image_recipe(), 1)
-    run(recipe, tmp_path / "through")
+    quick_run(recipe, tmp_path / "through")
     interrupt(recipe, tmp_path / "run", Stop("head", 8, "ctrl-c"))
     (tmp_path / "file").touch()
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "file"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     head = "stages/01-head/model.safetensors"
     assert changed(load_file(tmp_path / "through" / head), load_file(tmp_path / "run" / head)) == set()
     assert [report["used"] for report in reports(tmp_path / "run")] == [False, False]
@@ -177,7 +175,7 @@ def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_vers
 def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
     content = image_recipe().model_dump(mode="json")
     content["speed"] = "auto"
-    run(parse_recipe(content), tmp_path / "run")
+    quick_run(parse_recipe(content), tmp_path / "run")
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     for stage, name in zip(stages, ("01-head", "02-all"), strict=True):
         record = json.loads((tmp_path / "run" / "stages" / name / "speed.json").read_text(encoding="utf-8"))
@@ -189,17 +187,10 @@ def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
 
 def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, image_run):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(dump_recipe(cached(image_recipe(), 2)), encoding="utf-8")
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "hf_finetune", "run", recipe, "--output-dir", tmp_path / name],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("one", "two")
-    ]
-    told = [run.communicate()[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], told
+    recipe.write_text(dump_recipe(cached(image_recipe(evaluation={}), 2)), encoding="utf-8")
+    begun = [ForkedCli("run", recipe, "--output-dir", tmp_path / name) for name in ("one", "two")]
+    done = [each.wait() for each in begun]
+    assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
     for name in ("one", "two"):
         assert_same(image_run[1].folder, tmp_path / name)
     # two versions and the validation split of each stage, and for the baseline the unaugmented training examples and
