@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,15 +13,24 @@ from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.report import page
 from hf_finetune.run import run
 from hf_finetune.staging.checkpoints import last_checkpoint
 
 # What a run may take a different time for.
 TIMES = ("runtime", "per_second", "seconds")
+NO_PROBE = {"linear_probe": None}
+"""Of a tiny recipe: the baseline on frozen features takes a quarter of its run. ``evaluation={}`` has it."""
+
+
+def quick_run(recipe, folder=None, **options):
+    """Run as ``run`` does, but draw no figures: they take a fifth of a tiny run, and few tests look at them."""
+    with patch.object(page, "figures_of", lambda record: []):
+        return run(recipe, folder, **options)
 
 
 def tiny_image_recipe(data, checkpoint, **changes):
-    """Two stages on 24 images in 6 steps an epoch, augmented."""
+    """Return two stages on 24 images in 6 steps an epoch, augmented; see ``NO_PROBE``."""
     common = {"epochs": 2.0, "batch_size": 4, "optimizer": "sgd"}
     content = {
         "task": "image-classification",
@@ -34,13 +44,14 @@ def tiny_image_recipe(data, checkpoint, **changes):
             {"name": "head", "train": "head", "lr": 0.05, **common},
             {"name": "all", "train": "last:2", "lr": 0.01, "layer_decay": 0.5, **common},
         ],
+        "evaluation": NO_PROBE,
         "seed": 3,
     }
     return parse_recipe({**content, **changes})
 
 
 def tiny_text_recipe(data, checkpoint, **changes):
-    """Two stages on 28 texts in 4 steps an epoch, with dropout."""
+    """Return two stages on 28 texts in 4 steps an epoch, with dropout; see ``NO_PROBE``."""
     common = {"epochs": 2.0, "batch_size": 4, "accumulation": 2}
     content = {
         "task": "text-classification",
@@ -50,6 +61,7 @@ def tiny_text_recipe(data, checkpoint, **changes):
             {"name": "head", "train": "head", "lr": 0.05, **common},
             {"name": "all", "train": "all", "lr": 0.005, "layer_decay": 0.9, **common},
         ],
+        "evaluation": NO_PROBE,
     }
     return parse_recipe({**content, **changes})
 
@@ -163,7 +175,7 @@ def assert_equal_runs(one, other):
 
 def interrupt(recipe, folder, stop):
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, folder, callbacks=[stop])
+        quick_run(recipe, folder, callbacks=[stop])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["state"] == "running"
     assert not (folder / "model").exists()

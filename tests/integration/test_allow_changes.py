@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
+from run_helpers import quick_run
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import run
 
 
 class Stop(TrainerCallback):
@@ -56,7 +56,7 @@ def recipe(reviews, bert_checkpoint, tmp_path):
 def interrupted(recipe, tmp_path):
     """Give a run that was killed in the second epoch of its second stage."""
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop("all", 6)])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 6)])
     return tmp_path / "run"
 
 
@@ -67,7 +67,7 @@ def changed(recipe, *overrides):
 def refusal(recipe, folder, **options):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError) as caught:
-        run(recipe, folder, resume=True, **options)
+        quick_run(recipe, folder, resume=True, **options)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     return str(caught.value)
 
@@ -85,7 +85,7 @@ def allow(recipe, folder, caplog):
     """Go on with a changed recipe. Give the announcement, and the steps that were trained."""
     steps = Stop()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
-        run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
+        quick_run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
     found = [record.getMessage() for record in caplog.records if "Goes on with" in record.getMessage()]
     assert len(found) == 1
     return found[0], steps.steps
@@ -155,7 +155,7 @@ def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(int
 
 def test_allowing_changes_needs_a_run_to_resume(recipe, tmp_path):
     with pytest.raises(InputError) as caught:
-        run(recipe, tmp_path / "new", allow_changes=True)
+        quick_run(recipe, tmp_path / "new", allow_changes=True)
     assert str(caught.value) == "--allow-changes must come with --resume."
 
 
@@ -185,7 +185,7 @@ def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message)
 
 
 def test_a_finished_run_keeps_all_of_its_stages(recipe, tmp_path):
-    run(recipe, tmp_path / "run")
+    quick_run(recipe, tmp_path / "run")
     other = parse_recipe(
         {**recipe.model_dump(mode="json"), "stages": recipe.model_dump(mode="json")["stages"][:1]}
     )
@@ -241,7 +241,7 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
 
 def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):
     steps = Stop()
-    run(
+    quick_run(
         changed(recipe, "stages.1.lr=0.02"),
         interrupted,
         resume=True,
@@ -273,13 +273,13 @@ def test_what_changed_is_written_down(interrupted, recipe, caplog):
     assert same == ["data", "classes", "checkpoint", "architecture"]
     assert load_recipe(interrupted / "recipe.yaml") == other
     # from now on this is the run's recipe
-    run(other, interrupted, resume=True)
+    quick_run(other, interrupted, resume=True)
     assert "stages.1.lr: 0.005 where it was 0.02" in refusal(recipe, interrupted)
 
 
 def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe, caplog):
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
-        run(recipe, interrupted, resume=True, allow_changes=True)
+        quick_run(recipe, interrupted, resume=True, allow_changes=True)
     assert "Goes on with" not in caplog.text
     assert manifest_of(interrupted)["changes"] == []
 
@@ -356,7 +356,7 @@ def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
 
 def test_stages_that_have_not_begun_may_come_go_and_change(recipe, tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop("all", 0)])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 0)])
     content = recipe.model_dump(mode="json")
     content["stages"][1:] = [
         {"name": "norms", "train": "norms", "max_steps": 1, "lr": 0.01},
@@ -372,7 +372,7 @@ def test_stages_that_have_not_begun_may_come_go_and_change(recipe, tmp_path, cap
 
 
 def test_a_finished_run_can_get_another_stage(recipe, tmp_path, caplog):
-    run(recipe, tmp_path / "run")
+    quick_run(recipe, tmp_path / "run")
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
     said, steps = allow(parse_recipe(content), tmp_path / "run", caplog)

@@ -4,11 +4,10 @@ import json
 
 import pytest
 from kit_stages import skewed_reviews
-from run_helpers import tiny_text_recipe, with_stages
+from run_helpers import quick_run, tiny_text_recipe, with_stages
 
 import hf_finetune.run as running
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def short(recipe, balance):
 def test_the_sampler_knows_the_class_of_each_example(tmp_path, told, reviews, bert_checkpoint, folds):
     table = skewed_reviews(reviews, tmp_path / "reviews.csv")
     recipe = tiny_text_recipe(table, bert_checkpoint, evaluation={"folds": folds, "linear_probe": None})
-    run(short(recipe, "sampler"), tmp_path / "run")
+    quick_run(short(recipe, "sampler"), tmp_path / "run")
     assert len(told) == 2 * (1 + (folds or 0))
     for train, balance in told:
         assert [example["labels"] for example in train] == list(balance.classes)
@@ -52,7 +51,7 @@ def test_weights_of_several_labels_are_counted_among_the_examples(tmp_path, told
     recipe = tiny_text_recipe(tmp_path / "topics.jsonl", bert_checkpoint)
     data = {"path": str(tmp_path / "topics.jsonl"), "split": {"validation": 0.0, "test": 0.0}}
     recipe = parse_recipe({**recipe.model_dump(mode="json"), "data": data})
-    run(short(recipe, "class_weights"), tmp_path / "run")
+    quick_run(short(recipe, "class_weights"), tmp_path / "run")
     assert told[0][1].factors == pytest.approx((1.0, 2.0, 5.0))
 
 
@@ -60,5 +59,5 @@ def test_the_sampler_goes_with_what_a_frozen_prefix_gave(tmp_path, told, reviews
     table = skewed_reviews(reviews, tmp_path / "reviews.csv")
     recipe = tiny_text_recipe(table, bert_checkpoint, speed={"prefix_cache": {"views": 1}})
     changes = [{"epochs": 4.0, "balance": "sampler"}, {"epochs": None, "max_steps": 1}]
-    stages = run(with_stages(recipe, *changes), tmp_path / "run").metrics["stages"]
+    stages = quick_run(with_stages(recipe, *changes), tmp_path / "run").metrics["stages"]
     assert [stage["prefix_cache"]["used"] for stage in stages] == [True, False]

@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from run_helpers import tiny_image_recipe
+from run_helpers import quick_run, tiny_image_recipe
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hf_finetune.ready import load_pretrained, make_ready
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 from hf_finetune.run_results import measure_baseline
 from hf_finetune.speed.ways import Way
 from hf_finetune.staging.linear_fit import STRENGTHS
@@ -50,9 +49,8 @@ def features_by_hand(recipe, layer):
 
 
 def test_the_baseline_does_not_depend_on_how_training_examples_are_augmented(squares, timm_checkpoint):
-    plain, strong = (
-        with_augment(tiny_image_recipe(squares, timm_checkpoint), preset) for preset in ("none", "strong")
-    )
+    recipe = tiny_image_recipe(squares, timm_checkpoint, evaluation={})
+    plain, strong = (with_augment(recipe, preset) for preset in ("none", "strong"))
     expected, found = baseline_of(plain), baseline_of(strong)
     assert np.array_equal(found.scores, expected.scores) and found.about == expected.about
     train, labels, test = features_by_hand(strong, "timm_model.fc")
@@ -66,8 +64,10 @@ def test_the_baseline_does_not_depend_on_how_training_examples_are_augmented(squ
 
 def test_features_report_and_baseline_are_one_function(tmp_path, squares, timm_checkpoint):
     """A run of the strategy without augmentation has the metrics and the penalty of its own baseline."""
-    recipe = with_augment(tiny_image_recipe(squares, timm_checkpoint), "none").model_dump(mode="json")
-    done = run(parse_recipe({**recipe, "stages": [], "strategy": "features"}), tmp_path / "run")
+    recipe = with_augment(tiny_image_recipe(squares, timm_checkpoint, evaluation={}), "none").model_dump(
+        mode="json"
+    )
+    done = quick_run(parse_recipe({**recipe, "stages": [], "strategy": "features"}), tmp_path / "run")
     content = json.loads((done.folder / "metrics.json").read_text(encoding="utf-8"))
     assert content["baseline_fit"] == content["stages"][0]["fit"]
     for name, value in content["baselines"]["linear_probe"].items():

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from run_helpers import tiny_text_recipe
+from run_helpers import quick_run, tiny_text_recipe
 
 from hf_finetune.cli import app
 from hf_finetune.errors import InputError
@@ -12,7 +12,6 @@ from hf_finetune.evaluation.again import evaluate_again
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.space import write_space
-from hf_finetune.run import run
 
 ROWS = [f"this {word} film {number},a {word} plot,{word}" for number in range(20) for word in ("good", "bad")]
 
@@ -21,7 +20,7 @@ ROWS = [f"this {word} film {number},a {word} plot,{word}" for number in range(20
 def pairs(tmp_path_factory, bert_checkpoint):
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "rows.csv").write_text("\n".join(["premise,hypothesis,label", *ROWS]) + "\n", encoding="utf-8")
-    return run(tiny_text_recipe(folder / "rows.csv", bert_checkpoint), folder / "run"), folder
+    return quick_run(tiny_text_recipe(folder / "rows.csv", bert_checkpoint), folder / "run"), folder
 
 
 def test_a_model_folder_alone_knows_the_columns(pairs, tmp_path):

@@ -11,6 +11,7 @@ from run_helpers import (
     assert_equal_runs,
     changed,
     interrupt,
+    quick_run,
     refusal,
     tiny_image_recipe,
     weights_of,
@@ -30,7 +31,6 @@ from hf_finetune.models.pruning import narrow_model, zeros_of
 from hf_finetune.ready import plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.report.sizes import size_tables
-from hf_finetune.run import run
 
 HALF = {"prune": 0.5, "method": "unstructured"}
 MEASURED = {"metrics", "parameters", "nonzero_parameters", "macs", "bytes", "milliseconds"}
@@ -53,7 +53,7 @@ def narrow_run(tmp_path_factory, text_recipe):
     """Give a run whose second stage takes half of the neurons, with all that was seen of it."""
     recipe, record = with_stages(text_recipe(), {}, {"compress": 0.5}), Record()
     folder = tmp_path_factory.mktemp("narrow") / "run"
-    return recipe, run(recipe, folder, callbacks=[record]), record
+    return recipe, quick_run(recipe, folder, callbacks=[record]), record
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def sparse_recipe(text_recipe):
 @pytest.fixture(scope="module")
 def sparse_run(tmp_path_factory, sparse_recipe):
     record = Record()
-    return run(sparse_recipe, tmp_path_factory.mktemp("sparse") / "run", callbacks=[record]), record
+    return quick_run(sparse_recipe, tmp_path_factory.mktemp("sparse") / "run", callbacks=[record]), record
 
 
 # --- Narrower models --------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_plain_libraries_load_a_narrower_image_model(tmp_path, squares, tiny_mod
     if name == "vit":
         ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "checkpoint")
     recipe = with_stages(tiny_image_recipe(squares, tmp_path / "checkpoint"), {}, {"compress": 0.5})
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     model, info = AutoModelForImageClassification.from_pretrained(folder / "model", output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     whole, narrow = (stage["total_parameters"] for stage in content_of(folder)["stages"])
@@ -116,7 +116,7 @@ def test_the_stage_begins_with_the_neurons_that_the_one_before_it_left(narrow_ru
 def test_only_what_is_planned_moves_in_the_recovery_stage(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "train": "last:1", "best": None})
     record = Record()
-    run(recipe, tmp_path / "run", callbacks=[record])
+    quick_run(recipe, tmp_path / "run", callbacks=[record])
     planned = plan(recipe).plan.stages[1]
     assert changed(record.before[1], record.after[1]) == set(planned.trainable)
     held = {name: (rate, decay) for names, rate, decay in record.groups[1] for name in names}
@@ -139,7 +139,7 @@ def test_the_plan_counts_what_is_left(tmp_path, narrow_run):
 
 def test_stages_may_prune_one_after_the_other_and_the_first_one_too(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {"compress": 0.25}, {"compress": 0.5})
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     assert model.config.intermediate_size == 16  # half of 24 is 12, and the multiple of 8 next to it 16
     found = content_of(folder)["compression"]
@@ -157,7 +157,7 @@ def test_frozen_layers_are_kept_as_they_are_behind_the_pruning(tmp_path, text_re
         )
         for part, kept in ((0.25, {"views": 1}), (0.5, {"views": 1}), (0.5, None))
     ]
-    folders = [run(recipe, tmp_path / str(index)).folder for index, recipe in enumerate(recipes)]
+    folders = [quick_run(recipe, tmp_path / str(index)).folder for index, recipe in enumerate(recipes)]
     assert [content_of(folder)["stages"][1]["prefix_cache"]["used"] for folder in folders] == [
         True,
         True,
@@ -191,14 +191,14 @@ def test_pruned_weights_are_zero_to_the_end_and_no_others(sparse_run, tmp_path):
 def test_a_stage_that_freezes_pruned_weights_leaves_them_alone(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(), {}, {"compress": HALF, "train": "last:1", "best": None})
     record = Record()
-    run(recipe, tmp_path / "run", callbacks=[record])
+    quick_run(recipe, tmp_path / "run", callbacks=[record])
     assert changed(record.before[1], record.after[1]) == set(plan(recipe).plan.stages[1].trainable)
     assert changed(record.after[0], record.before[1])  # frozen layers are pruned as well
 
 
 def test_a_network_of_convolutions_is_pruned(tmp_path, image_recipe):
     recipe = with_stages(image_recipe(), {}, {"compress": HALF})
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     found = content_of(folder)["compression"]
     assert found["after"]["parameters"] == found["before"]["parameters"]
     assert found["after"]["nonzero_parameters"] < 0.55 * found["before"]["nonzero_parameters"]
@@ -213,28 +213,28 @@ def test_a_network_of_convolutions_is_pruned(tmp_path, image_recipe):
 def test_a_narrower_model_goes_on_bit_for_bit(tmp_path, narrow_run, moment):
     recipe, straight, _ = narrow_run
     interrupt(recipe, tmp_path / "run", Stop("all", 4 if moment == "save" else 5, moment))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(straight.folder, tmp_path / "run")
 
 
 def test_a_stop_before_the_first_checkpoint_prunes_the_same_again(tmp_path, narrow_run):
     recipe, straight, _ = narrow_run
     interrupt(recipe, tmp_path / "run", Stop("all", 1, "begin"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(straight.folder, tmp_path / "run")
 
 
 @pytest.mark.parametrize("stage", ["all", "last"])
 def test_a_model_with_zeros_goes_on_bit_for_bit(tmp_path, sparse_recipe, sparse_run, stage):
     interrupt(sparse_recipe, tmp_path / "run", Stop(stage, 5, "begin"))
-    run(sparse_recipe, tmp_path / "run", resume=True)
+    quick_run(sparse_recipe, tmp_path / "run", resume=True)
     assert_equal_runs(sparse_run[0].folder, tmp_path / "run")
 
 
 def test_a_pruning_that_is_done_is_not_changed(tmp_path, sparse_recipe):
     interrupt(sparse_recipe, tmp_path / "run", Stop("last", 2, "begin"))
     other = with_stages(sparse_recipe, {}, {"compress": 0.5}, {})
-    told = refusal(lambda: run(other, tmp_path / "run", resume=True, allow_changes=True))
+    told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
         "stages[1].compress must stay as it was in a stage that is done. "
         "Its weights have the shape and the zeros that this gave them; begin a new run."
@@ -245,8 +245,8 @@ def test_a_pruning_that_is_under_way_begins_anew_with_another(tmp_path, narrow_r
     recipe, _, _ = narrow_run
     interrupt(recipe, tmp_path / "run", Stop("all", 5, "begin"))
     other = with_stages(recipe, {}, {"compress": 0.25})
-    run(other, tmp_path / "run", resume=True, allow_changes=True)
-    run(other, tmp_path / "straight")
+    quick_run(other, tmp_path / "run", resume=True, allow_changes=True)
+    quick_run(other, tmp_path / "straight")
     assert changed(weights_of(tmp_path / "run"), weights_of(tmp_path / "straight")) == set()
 
 
@@ -285,8 +285,8 @@ def test_a_run_without_pruning_says_nothing_of_it(text_run):
 
 def test_before_and_after_are_judged_alike_when_probabilities_are_corrected(tmp_path, text_recipe):
     recipe = text_recipe(evaluation={"calibrate": True}, metrics=["accuracy", "log_loss"])
-    folder = run(with_stages(recipe, {}, {"compress": HALF}), tmp_path / "run").folder
-    plain = run(
+    folder = quick_run(with_stages(recipe, {}, {"compress": HALF}), tmp_path / "run").folder
+    plain = quick_run(
         with_stages(text_recipe(metrics=["accuracy", "log_loss"]), {}, {"compress": HALF}), tmp_path / "plain"
     ).folder
     found, other = content_of(folder), content_of(plain)
@@ -297,7 +297,7 @@ def test_before_and_after_are_judged_alike_when_probabilities_are_corrected(tmp_
 
 def test_a_student_is_shown_beside_its_teacher(tmp_path, text_recipe, text_run):
     recipe = with_stages(text_recipe(), {}, {"compress": 0.5, "teacher": str(text_run[1].folder)})
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     content = content_of(folder)
     found = content["distillation"]
     teacher = content_of(text_run[1].folder)
@@ -312,7 +312,7 @@ def test_a_fold_is_not_measured(tmp_path, text_recipe):
     recipe = with_stages(
         text_recipe(evaluation={"folds": 2}), {"epochs": 1.0}, {"epochs": 1.0, "compress": 0.5}
     )
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     assert "compression" in content_of(folder)
     assert "compression" not in content_of(folder / "folds" / "1-of-2")
 
@@ -326,6 +326,6 @@ def test_a_network_without_feed_forward_layers_is_refused(tmp_path, image_recipe
         "stages[1].compress.method must be unstructured for a model whose config has no one width of its "
         "feed-forward layers. Got 'structured', for 'test_resnet'. Set it: single weights become 0 then."
     )
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == expected
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == expected
     assert refusal(lambda: plan(recipe)) == expected
     assert not (tmp_path / "run").exists()

@@ -12,6 +12,7 @@ from run_helpers import (
     Stop,
     changed,
     log_of,
+    quick_run,
     refusal,
     tiny_image_recipe,
     tiny_text_recipe,
@@ -26,7 +27,6 @@ from hf_finetune.publishing.portable import portable_recipe
 from hf_finetune.ready import get_ready, plan
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
-from hf_finetune.run import run
 from hf_finetune.run_speed import frozen_work
 
 METHODS = {
@@ -81,7 +81,7 @@ def runs(tmp_path_factory, adapted):
     def get(kind, method):
         if (kind, method) not in made:
             folder, record = tmp_path_factory.mktemp("adapted") / "run", Record()
-            result = run(adapted(kind, method), folder, callbacks=[record])
+            result = quick_run(adapted(kind, method), folder, callbacks=[record])
             made[kind, method] = (folder, result, record)
         return made[kind, method]
 
@@ -174,8 +174,8 @@ def test_a_run_that_is_interrupted_ends_the_same_bit_for_bit(tmp_path, runs, ada
     whole = runs(kind, method)[0]
     for index, stop in enumerate(stops):
         with pytest.raises(KeyboardInterrupt):
-            run(adapted(kind, method), tmp_path / "run", resume=index > 0, callbacks=[stop])
-    run(adapted(kind, method), tmp_path / "run", resume=True)
+            quick_run(adapted(kind, method), tmp_path / "run", resume=index > 0, callbacks=[stop])
+    quick_run(adapted(kind, method), tmp_path / "run", resume=True)
     assert changed(weights_of(whole), weights_of(tmp_path / "run")) == set()
     for stage in ([PRETRAINING] if method == "continue_pretraining" else []) + ["01-head", "02-all"]:
         assert log_of(whole, stage) == log_of(tmp_path / "run", stage)
@@ -192,30 +192,32 @@ def test_a_checkpoint_of_dann_holds_the_state_of_the_domain_classifier(runs):
 def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapted, targets):
     recipe = adapted("text", "continue_pretraining")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop("pretraining", 3, "ctrl-c")])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop("pretraining", 3, "ctrl-c")])
     text = (tmp_path / "other.csv").write_text("text\nthe film\na plot\n", encoding="utf-8")
     assert text
     content = recipe.model_dump(mode="json")
     content["domain_adaptation"]["target"] = str(tmp_path / "other.csv")
     other = parse_recipe(content)
-    told = refusal(lambda: run(other, tmp_path / "run", resume=True))
+    told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True))
     assert "must go on with the data that the run began with" in told
-    told = refusal(lambda: run(other, tmp_path / "run", resume=True, allow_changes=True))
+    told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
     assert told == ("domain_adaptation must stay as it was once the pretraining has begun. Begin a new run.")
     assert (
-        refusal(lambda: run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
+        refusal(lambda: quick_run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
         == told
     )
     content = recipe.model_dump(mode="json") | {"seed": 4}
-    told = refusal(lambda: run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True))
+    told = refusal(
+        lambda: quick_run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
+    )
     assert "The data must stay as it was until the pretraining is done. Begin a new run." in told
 
 
 def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
     with pytest.raises(KeyboardInterrupt):
-        run(adapted("text", None), tmp_path / "run", callbacks=[Stop("head", 2, "ctrl-c")])
+        quick_run(adapted("text", None), tmp_path / "run", callbacks=[Stop("head", 2, "ctrl-c")])
     recipe = adapted("text", "continue_pretraining")
-    told = refusal(lambda: run(recipe, tmp_path / "run", resume=True, allow_changes=True))
+    told = refusal(lambda: quick_run(recipe, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
         "domain_adaptation.method must not be continue_pretraining once the first stage has begun. "
         "Begin a new run."
@@ -225,10 +227,10 @@ def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
 def test_a_stage_goes_on_with_the_same_inputs_at_another_place(tmp_path, runs, adapted, targets):
     recipe = adapted("text", "coral")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
     content = recipe.model_dump(mode="json")
     content["domain_adaptation"]["target"] = str(shutil.copy(targets["text"], tmp_path / "moved.csv"))
-    run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
+    quick_run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
     changes = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["changes"]
     assert not changes[0]["anew"] and not changes[0]["data"]
     assert changed(weights_of(runs("text", "coral")[0]), weights_of(tmp_path / "run")) == set()
@@ -237,17 +239,17 @@ def test_a_stage_goes_on_with_the_same_inputs_at_another_place(tmp_path, runs, a
 def test_a_stage_begins_anew_with_another_weight(tmp_path, adapted):
     recipe = adapted("text", "coral")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 3, "ctrl-c")])
     content = recipe.model_dump(mode="json")
     content["domain_adaptation"]["weight"] = 9.0
-    run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
+    quick_run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
     changes = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))["changes"]
     assert changes[0]["recipe"] == {"domain_adaptation.weight": [5.0, 9.0]} and changes[0]["anew"]
 
 
 @pytest.mark.parametrize("method", ["dann", "continue_pretraining"])
 def test_each_fold_of_a_cross_validation_adapts_too(tmp_path, adapted, method):
-    run(adapted("text", method, evaluation={"folds": 2, "linear_probe": None}), tmp_path / "run")
+    quick_run(adapted("text", method, evaluation={"folds": 2, "linear_probe": None}), tmp_path / "run")
     for fold in ("1-of-2", "2-of-2"):
         folder = tmp_path / "run" / "folds" / fold
         if method == "dann":

@@ -6,13 +6,13 @@ from run_helpers import (
     assert_equal_runs,
     changed,
     interrupt,
+    quick_run,
     tiny_image_recipe,
     tiny_text_recipe,
     weights_of,
 )
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def recipes(tmp_path_factory, squares, reviews, tiny_model, bert_checkpoint):
 )
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, recipes, kind, fields):
     recipe = recipes(kind, **fields)
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "parts", Stop("all", 3, "ctrl-c"))
-    run(recipe, tmp_path / "parts", resume=True)
+    quick_run(recipe, tmp_path / "parts", resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
-    run(recipes(kind, **dict.fromkeys(fields, 0.0)), tmp_path / "without")
+    quick_run(recipes(kind, **dict.fromkeys(fields, 0.0)), tmp_path / "without")
     assert changed(weights_of(tmp_path / "whole"), weights_of(tmp_path / "without")) != set()

@@ -11,6 +11,7 @@ from run_helpers import (
     Stop,
     changed,
     log_of,
+    quick_run,
     refusal,
     tiny_image_recipe,
     tiny_text_recipe,
@@ -31,7 +32,6 @@ from hf_finetune.ready import load_pretrained, make_ready, plan
 from hf_finetune.ready_multitask import get_ready
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.run import run
 from hf_finetune.run_speed import choose_pooling
 from hf_finetune.speed.kept import list_kept
 from hf_finetune.tasks import TASKS, load_data
@@ -60,7 +60,8 @@ def recipes(squares, reviews, timm_checkpoint, bert_checkpoint):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, recipes):
     return {
-        kind: run(recipe, tmp_path_factory.mktemp(kind) / "run").folder for kind, recipe in recipes.items()
+        kind: quick_run(recipe, tmp_path_factory.mktemp(kind) / "run").folder
+        for kind, recipe in recipes.items()
     }
 
 
@@ -119,11 +120,13 @@ def assert_scikit_learns(folder, recipe, kind, class_weight):
 def test_a_fitted_head_gives_scarce_classes_their_share(tmp_path, recipes, done, kind, name, classes):
     weights = {"method": "class_weights", "weights": {name: 4.0}}
     weighted = with_stages(recipes[kind], {**FIT, "balance": weights})
-    folder = run(weighted, tmp_path / "weighted").folder
+    folder = quick_run(weighted, tmp_path / "weighted").folder
     told = CliRunner().invoke(app, ["plan", str(folder / "recipe.yaml")]).output
     assert "by cross-validation on the training split; balance: class_weights" in " ".join(told.split())
     assert_scikit_learns(folder, recipes[kind], kind, {0: 4.0, **dict.fromkeys(range(1, classes), 1.0)})
-    shifted = run(with_stages(recipes[kind], {**FIT, "balance": "logit_adjustment"}), tmp_path / "shifted")
+    shifted = quick_run(
+        with_stages(recipes[kind], {**FIT, "balance": "logit_adjustment"}), tmp_path / "shifted"
+    )
     plain, moved = weights_of(done[kind]), weights_of(shifted.folder)
     (bias,) = changed(plain, moved)
     assert bias.endswith(".bias")
@@ -173,7 +176,7 @@ def test_a_report_and_a_card_can_be_written_of_it(done):
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_without_a_cache_the_head_is_the_same_but_for_rounding(tmp_path, recipes, done, kind):
     recipe = with_stages(recipes[kind], FIT, speed={"prefix_cache": None})
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     assert metrics_of(folder)["stages"][0]["prefix_cache"]["used"] is False
     one, other = (weights_of(each) for each in (done[kind], folder))
     for name, value in one.items():
@@ -183,7 +186,9 @@ def test_without_a_cache_the_head_is_the_same_but_for_rounding(tmp_path, recipes
 def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(tmp_path, recipes):
     augmented = recipes["image"].model_dump(mode="json")["data"] | {"augment": "strong"}
     for name, speed, views in (("auto", {}, 2), ("three", {"prefix_cache": {"views": 3}}, 3)):
-        folder = run(with_stages(recipes["image"], FIT, data=augmented, speed=speed), tmp_path / name).folder
+        folder = quick_run(
+            with_stages(recipes["image"], FIT, data=augmented, speed=speed), tmp_path / name
+        ).folder
         entry = metrics_of(folder)["stages"][0]
         assert (entry["epochs"], entry["prefix_cache"]["views"]) == (float(views), views)
 
@@ -194,7 +199,7 @@ def test_augmented_images_are_seen_in_two_versions_or_as_many_as_are_asked_for(t
 def test_a_stage_behind_it_begins_with_the_fitted_head(tmp_path, recipes, done):
     """Linear probing, then fine-tuning."""
     watch = Record()
-    folder = run(
+    folder = quick_run(
         with_stages(recipes["text"], FIT, {**ALL, "best": None}), tmp_path / "run", callbacks=[watch]
     ).folder
     fitted = load_file(done["text"] / "stages" / "01-head" / "model.safetensors")
@@ -222,11 +227,11 @@ def test_a_run_that_is_interrupted_during_the_fit_ends_the_same(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(f"hf_finetune.staging.fitting.{place}", interrupt)
-        run(recipes[kind], tmp_path / "run")
+        quick_run(recipes[kind], tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert [stage["state"] for stage in manifest["stages"]] == ["running"]
     assert not list((tmp_path / "run").glob("stages/*/model.safetensors"))
-    run(load_recipe(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
+    quick_run(load_recipe(tmp_path / "run" / "recipe.yaml"), tmp_path / "run", resume=True)
     same_results(done[kind], tmp_path / "run")
 
 
@@ -238,9 +243,9 @@ def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, do
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("hf_finetune.run._stage_entry", killed)
-        run(recipes["text"], tmp_path / "run")
+        quick_run(recipes["text"], tmp_path / "run")
     assert (tmp_path / "run" / "stages" / "01-head" / "model.safetensors").is_file()
-    run(recipes["text"], tmp_path / "run", resume=True)
+    quick_run(recipes["text"], tmp_path / "run", resume=True)
     same_results(done["text"], tmp_path / "run")
 
 
@@ -249,11 +254,11 @@ def test_a_run_that_is_interrupted_in_the_stage_behind_it_does_not_fit_again(
     tmp_path, recipes, monkeypatch, stop
 ):
     recipe = with_stages(recipes["text"], FIT, ALL)
-    whole = run(recipe, tmp_path / "whole").folder
+    whole = quick_run(recipe, tmp_path / "whole").folder
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[Stop(*stop)])
+        quick_run(recipe, tmp_path / "run", callbacks=[Stop(*stop)])
     monkeypatch.delattr("hf_finetune.staging.fitting.fit_linear")
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     same_results(whole, tmp_path / "run")
     assert log_of(whole, "02-all") == log_of(tmp_path / "run", "02-all")
 
@@ -289,7 +294,7 @@ def test_amounts_are_fitted_by_ridge_regression(tmp_path, kinds, bert_checkpoint
     recipe = of_labels(
         kinds, bert_checkpoint, "amounts", strategy={"name": "features", "classifier": "ridge"}
     )
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     written = load_recipe(folder / "recipe.yaml")
     features, labels = features_of(written, "train", "classifier")
     entry = metrics_of(folder)["stages"][0]
@@ -306,7 +311,7 @@ def test_amounts_are_fitted_by_ridge_regression(tmp_path, kinds, bert_checkpoint
 
 def test_several_labels_are_fitted_one_by_one(tmp_path, kinds, bert_checkpoint):
     recipe = of_labels(kinds, bert_checkpoint, "several", strategy="features")
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     features, labels = features_of(load_recipe(folder / "recipe.yaml"), "train", "classifier")
     saved, entry = weights_of(folder), metrics_of(folder)["stages"][0]
     scaler = StandardScaler().fit(features)
@@ -346,14 +351,14 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(
     if "model" in changes:
         changes = {**changes, "model": {"path": str(bert_checkpoint), **changes["model"]}}
     recipe = of_labels(kinds, bert_checkpoint, name, **changes)
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == expected
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == expected
     assert refusal(lambda: plan(recipe)) == expected
     assert not (tmp_path / "run").exists()
 
 
 def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch):
     monkeypatch.setattr("hf_finetune.ready_forward.not_linear", lambda *args: "classifier takes tokens")
-    assert refusal(lambda: run(recipes["text"], tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipes["text"], tmp_path / "run")) == (
         "stages[0].fit must be gradient unless the head is one linear layer. Got 'logistic_regression'. Here "
         "classifier takes tokens."
     )
@@ -363,7 +368,7 @@ def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch
 def test_the_strategy_with_sgd_trains_the_head_on_what_was_kept(tmp_path, recipes):
     content = recipes["text"].model_dump(mode="json", exclude={"stages"})
     strategy = {"name": "features", "classifier": "sgd", "epochs": 3, "batch_size": 8}
-    folder = run(parse_recipe({**content, "strategy": strategy, "speed": {"prefix_cache": {"views": 1}}}),
+    folder = quick_run(parse_recipe({**content, "strategy": strategy, "speed": {"prefix_cache": {"views": 1}}}),
                  tmp_path / "run").folder  # fmt: skip
     entry = metrics_of(folder)["stages"][0]
     assert entry["steps"] == 12 and entry["prefix_cache"]["used"] and "fit" not in entry
@@ -385,8 +390,9 @@ def useless_pooler(tmp_path_factory, bert_checkpoint):
 def test_the_pooling_of_texts_is_chosen_by_cross_validation(tmp_path, recipes, useless_pooler, caplog):
     caplog.set_level("INFO", "hf_finetune")
     content = recipes["text"].model_dump(mode="json")
-    recipe = parse_recipe({**content, "model": str(useless_pooler), "stages": [], "strategy": "features"})
-    folder = run(recipe, tmp_path / "run").folder
+    content |= {"model": str(useless_pooler), "stages": [], "strategy": "features", "evaluation": {}}
+    recipe = parse_recipe(content)
+    folder = quick_run(recipe, tmp_path / "run").folder
     fit = metrics_of(folder)["stages"][0]["fit"]
     losses = fit["pooling"]
     assert set(losses) == {"own", "cls", "mean"}
@@ -407,8 +413,8 @@ def test_the_pooling_of_texts_is_chosen_by_cross_validation(tmp_path, recipes, u
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_finetune.run.finish_model", interrupt)
-        run(recipe, stopped)
-    run(recipe, stopped, resume=True)
+        quick_run(recipe, stopped)
+    quick_run(recipe, stopped, resume=True)
     assert changed(weights_of(folder), weights_of(stopped)) == set()
     assert without_times(metrics_of(stopped)) == without_times(metrics_of(folder))
 
@@ -453,7 +459,7 @@ def test_the_frozen_layers_compute_each_text_once(tmp_path, recipes, useless_poo
 def test_the_architectures_own_pooling_can_be_asked_for(tmp_path, recipes, useless_pooler):
     content = recipes["text"].model_dump(mode="json")
     model = {"path": str(useless_pooler), "head": {"pool": "own"}}
-    folder = run(parse_recipe({**content, "model": model}), tmp_path / "run").folder
+    folder = quick_run(parse_recipe({**content, "model": model}), tmp_path / "run").folder
     assert "pool" not in metrics_of(folder)["stages"][0]["fit"]
     info = AutoModelForSequenceClassification.from_pretrained(folder / "model", output_loading_info=True)[1]
     assert not any(info.values())

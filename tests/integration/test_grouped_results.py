@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from run_helpers import tiny_text_recipe
+from run_helpers import quick_run, tiny_text_recipe
 
 from hf_finetune.cli import app
 from hf_finetune.evaluation.again import evaluate_again
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 METRICS = ["accuracy", "recall:good", "top_1_accuracy", "expected_cost", "matthews_correlation"]
 
@@ -29,7 +28,7 @@ def grouped(tmp_path_factory, bert_checkpoint):
     content["data"]["split"] = {"group": "critic", "validation": 0.2, "test": 0.4}
     content["metrics"] = METRICS
     content["evaluation"] = {"costs": {"good": {"bad": 4}}, "slices": ["label"]}
-    return run(parse_recipe(content), folder / "run")
+    return quick_run(parse_recipe(content), folder / "run")
 
 
 def test_intervals_are_of_groups_everywhere(grouped, capsys):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_helpers import NO_PROBE, quick_run
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run import run
 from hf_finetune.staging.checkpoints import is_whole, last_checkpoint
 
 TIMES = ("runtime", "per_second", "seconds")
@@ -54,6 +54,7 @@ def image_recipe(squares, checkpoint, workers=0):
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "last:2", "lr": 0.01, "layer_decay": 0.5, **common},
             ],
+            "evaluation": NO_PROBE,
             "seed": 3,
         }
     )
@@ -71,6 +72,7 @@ def text_recipe(reviews, checkpoint):
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "all", "lr": 0.005, "layer_decay": 0.9, **common},
             ],
+            "evaluation": NO_PROBE,
         }
     )
 
@@ -85,7 +87,7 @@ def straight(tmp_path_factory, squares, reviews, timm_checkpoint, bert_checkpoin
     recipes = {"image": image_recipe(squares, timm_checkpoint), "text": text_recipe(reviews, bert_checkpoint)}
     for kind, recipe in recipes.items():
         folder = tmp_path_factory.mktemp(kind)
-        run(recipe, folder / "run")
+        quick_run(recipe, folder / "run")
         run_to_the_second_stage(recipe, folder / "half")
         found[kind] = recipe, contents(folder / "run"), folder / "half"
     yield found
@@ -170,7 +172,7 @@ def resume_and_compare(recipe, folder, expected, stage="02-all"):
         run_to_the_second_stage(recipe, folder, resume=True)
         assert differences(contents_of_stage(folder / "stages" / stage), expected[stage]) == []
     else:
-        run(recipe, folder, resume=True)
+        quick_run(recipe, folder, resume=True)
         assert differences(contents(folder), expected) == []
 
 
@@ -182,7 +184,7 @@ class StopBeforeSecond(TrainerCallback):
 
 def run_to_the_second_stage(recipe, folder, **options):
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, folder, callbacks=[StopBeforeSecond()], **options)
+        quick_run(recipe, folder, callbacks=[StopBeforeSecond()], **options)
 
 
 def begun(folder, half, stage):
@@ -216,7 +218,7 @@ def run_until_killed(recipe, folder, *, resume=False, callbacks=(), patch=None):
         try:
             if patch is not None:
                 patch()
-            run(recipe, folder, resume=resume, callbacks=callbacks)
+            quick_run(recipe, folder, resume=resume, callbacks=callbacks)
         finally:
             os._exit(0)
     status = os.waitpid(process, 0)[1]
@@ -259,7 +261,7 @@ def test_ctrl_c_at_any_step(tmp_path, straight, kind, stage, step):
 def ctrl_c(recipe, folder, stage, step, resume):
     interrupt = At(stage, step, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, folder, resume=resume, callbacks=[interrupt])
+        quick_run(recipe, folder, resume=resume, callbacks=[interrupt])
     kills["SIGINT"] += 1
 
 

@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 from kit_stages import BALANCES, kit_stages, skewed_reviews
-from run_helpers import Stop, changed, log_of, tiny_image_recipe, tiny_text_recipe, weights_of
+from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
 from hf_finetune.plan.schedules import rate_factor
 from hf_finetune.ready import plan
-from hf_finetune.run import run
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 
@@ -36,11 +35,11 @@ def recipes(tmp_path_factory, reviews, squares, bert_checkpoint, timm_checkpoint
 def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipes, kind):
     recipe = recipes[kind]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(recipe, whole)
+    quick_run(recipe, whole)
     for index, name in enumerate(BALANCES):
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, parts, resume=index > 0, callbacks=[Stop(name, 1 + index % 3, "ctrl-c")])
-    run(recipe, parts, resume=True)
+            quick_run(recipe, parts, resume=index > 0, callbacks=[Stop(name, 1 + index % 3, "ctrl-c")])
+    quick_run(recipe, parts, resume=True)
     assert changed(weights_of(whole), weights_of(parts)) == set()
     before = None
     for stage in STAGES:
@@ -56,7 +55,7 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
 
 def test_the_rates_of_a_run_are_those_of_its_plan(tmp_path, recipes):
     recipe = recipes["text"]
-    run(recipe, tmp_path / "run")
+    quick_run(recipe, tmp_path / "run")
     for stage, planned in zip(STAGES, plan(recipe).plan.stages, strict=True):
         logged = [entry["learning_rates"] for entry in log_of(tmp_path / "run", stage) if "loss" in entry]
         assert len(logged) == planned.steps == 10

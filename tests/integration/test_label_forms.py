@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from run_helpers import Stop, assert_equal_runs, interrupt
+from run_helpers import Stop, assert_equal_runs, interrupt, quick_run
 
 from hf_finetune.evaluation.again import evaluate_again
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 WORDS = ("good", "great", "fine", "bad", "poor", "dull")
 
@@ -58,9 +57,9 @@ def soft(tmp_path_factory, bert_checkpoint):
 
 def test_probabilities_and_weights_go_through_a_run_that_is_interrupted(tmp_path, soft):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    result = run(soft, whole)
+    result = quick_run(soft, whole)
     interrupt(soft, parts, Stop("02-all", 4, "save"))
-    run(soft, parts, resume=True)
+    quick_run(soft, parts, resume=True)
     assert_equal_runs(whole, parts)
     said = json.loads((whole / "data.json").read_text(encoding="utf-8"))["notes"]
     assert any("The labels are probabilities" in note for note in said)
@@ -101,7 +100,7 @@ def test_images_with_probabilities_are_fitted_and_mixed(tmp_path, squares, timm_
         },
     ]
     recipe = recipe_of(timm_checkpoint, data, stages, task="image-classification")
-    assert np.isfinite(run(recipe, tmp_path / "run").metrics["test"]["log_loss"])
+    assert np.isfinite(quick_run(recipe, tmp_path / "run").metrics["test"]["log_loss"])
 
 
 def test_a_column_for_each_class_with_gaps_goes_through_a_run(tmp_path, bert_checkpoint):
@@ -125,7 +124,7 @@ def test_a_column_for_each_class_with_gaps_goes_through_a_run(tmp_path, bert_che
         speed={"prefix_cache": {"views": 1}},
         metrics=["f1_micro", "log_loss"],
     )
-    metrics = run(recipe, tmp_path / "run").metrics
+    metrics = quick_run(recipe, tmp_path / "run").metrics
     assert [stage["prefix_cache"]["used"] for stage in metrics["stages"]] == [True, True]
     table = pq.read_table(tmp_path / "run" / "predictions.parquet")
     hidden = {

@@ -5,11 +5,10 @@ import json
 
 import pytest
 from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by_length
-from run_helpers import Stop, changed, interrupt, log_of, without_times
+from run_helpers import NO_PROBE, Stop, changed, interrupt, log_of, quick_run, without_times
 from safetensors.torch import load_file
 
 from hf_finetune.evaluation.again import evaluate_again
-from hf_finetune.run import run
 
 STRENGTHS = {"l1": 0.5, "l2_sp": 1.0, "ema": 0.9, "gradient_noise": 1e-4}
 STYLES = ("flat", "round")
@@ -37,12 +36,12 @@ def recipe(styled, bert_checkpoint):
     """Give a recipe with all of it."""
     plain = text_recipe(*styled, bert_checkpoint)
     stages = [stage.model_dump(mode="json") | {"regularize": STRENGTHS} for stage in plain.stages]
-    return text_recipe(*styled, bert_checkpoint, stages=stages, evaluation={"slices": ["style"]})
+    return text_recipe(*styled, bert_checkpoint, stages=stages, evaluation={"slices": ["style"], **NO_PROBE})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, recipe):
-    return run(recipe, tmp_path_factory.mktemp("whole") / "run").folder
+    return quick_run(recipe, tmp_path_factory.mktemp("whole") / "run").folder
 
 
 def weights_of(folder, stage):
@@ -68,7 +67,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
 ):
     parts = tmp_path / "run"
     interrupt(recipe, parts, Stop(stage, step, moment))
-    run(recipe, parts, resume=True)
+    quick_run(recipe, parts, resume=True)
     for name in ("01-head", "02-all"):
         assert changed(weights_of(whole, name), weights_of(parts, name)) == set()
         assert log_of(whole, name) == log_of(parts, name)
@@ -94,7 +93,7 @@ def test_hidden_layers_and_a_balanced_loss_go_with_several_tasks(tmp_path, squar
     focal = [stage | {"balance": "focal"} for stage in last]
     balanced = image_recipe(squares, shades, timm_checkpoint, model=model, stages=focal)
     one, other = (
-        run(recipe, tmp_path / name).folder for recipe, name in ((plain, "one"), (balanced, "other"))
+        quick_run(recipe, tmp_path / name).folder for recipe, name in ((plain, "one"), (balanced, "other"))
     )
     assert changed(weights_of(one, "01-head"), weights_of(other, "01-head"))
     for task in ("colour", "shade"):

@@ -6,13 +6,12 @@ import json
 import pytest
 import torch
 from rich.console import Console
-from run_helpers import Stop, log_of, refusal, tiny_image_recipe, weights_of, with_stages
+from run_helpers import Stop, log_of, quick_run, refusal, tiny_image_recipe, weights_of, with_stages
 from safetensors.torch import load_file
 from test_prefix_cache import assert_same, cached, reports
 
 from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 from hf_finetune.run_speed import frozen_work
 from hf_finetune.tables import print_plan
 
@@ -38,8 +37,8 @@ def test_l2_sp_pulls_to_the_checkpoint_and_not_to_where_the_stage_began(
     recipe = with_stages(text_recipe(), last, {**last, "regularize": {"l2_sp": 1e7}})
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "run", callbacks=[Stop("all", 2, "ctrl-c")])
-    run(recipe, tmp_path / "run", resume=interrupted)
+            quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 2, "ctrl-c")])
+    quick_run(recipe, tmp_path / "run", resume=interrupted)
     start = load_file(bert_checkpoint / "model.safetensors")
     first, second = (
         load_file(tmp_path / "run" / "stages" / stage / "model.safetensors")
@@ -53,8 +52,8 @@ def test_two_passes_behind_a_cache_are_those_of_the_whole_model(tmp_path, text_r
     changes = {"train": "last:1", "regularize": {"r_drop": 3.0}}
     recipe = with_stages(text_recipe(), {**changes, "lr": 0.01}, {**changes, "regularize": {"r_drop": 0.5}})
     plain = parse_recipe({**recipe.model_dump(mode="json"), "speed": {"prefix_cache": None}})
-    run(plain, tmp_path / "plain")
-    run(cached(recipe), tmp_path / "kept")
+    quick_run(plain, tmp_path / "plain")
+    quick_run(cached(recipe), tmp_path / "kept")
     assert [each["used"] for each in reports(tmp_path / "kept")] == [True, True]
     assert [each["used"] for each in reports(tmp_path / "plain")] == [False, False]
     one, other = weights_of(tmp_path / "plain"), weights_of(tmp_path / "kept")
@@ -69,7 +68,7 @@ def test_any_number_of_workers_mixes_alike(tmp_path, squares, timm_checkpoint):
         stage |= {"regularize": {"mixup": 0.5, "cutmix": 1.0}, "epochs": 1.0}
     for workers in (0, 2):
         content["data"]["workers"] = workers
-        run(parse_recipe(content), tmp_path / str(workers))
+        quick_run(parse_recipe(content), tmp_path / str(workers))
     assert_same(tmp_path / "0", tmp_path / "2")
     assert {each["reason"] for each in reports(tmp_path / "0")} == {"mixup and cutmix mix whole images"}
 
@@ -86,7 +85,7 @@ def test_mixed_labels_leave_the_config_as_it_is(tmp_path, squares, timm_checkpoi
     table.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     recipe = tiny_image_recipe(table, timm_checkpoint)
     changes = {"regularize": {"mixup": 1.0}, "epochs": 1.0}
-    run(with_stages(recipe, changes, changes), tmp_path / "run")
+    quick_run(with_stages(recipe, changes, changes), tmp_path / "run")
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text(encoding="utf-8"))
     expected = "multi_label_classification" if several else "single_label_classification"
     assert config["problem_type"] == expected
@@ -101,7 +100,7 @@ def test_what_divides_the_weights_is_refused(tmp_path, text_recipe, monkeypatch)
         text_recipe(), {"regularize": {"l1": 0.1, "r_drop": 1.0}}, {"regularize": {"ema": 0.9, "l2_sp": 0.1}}
     )
     rule = "must be left out under FSDP and DeepSpeed, which divide the weights among the processes."
-    assert refusal(lambda: run(recipe, tmp_path / "run")).splitlines() == [
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")).splitlines() == [
         f"stages[0].regularize.l1 {rule} Got 0.1.",
         f"stages[1].regularize.l2_sp {rule} Got 0.1.",
         f"stages[1].regularize.ema {rule} Got 0.9.",

@@ -6,11 +6,10 @@ import logging
 import pytest
 import torch
 from kit_stages import OF_IMAGES, OF_TEXTS, regular_stages
-from run_helpers import Stop, changed, log_of, tiny_image_recipe, tiny_text_recipe, weights_of
+from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 from hf_finetune.staging.checkpoints import last_checkpoint
 
 NAMES = {"text": list(OF_TEXTS), "image": list(OF_IMAGES)}
@@ -37,15 +36,15 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
     recipe = recipes[kind]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     with caplog.at_level(logging.INFO):
-        run(recipe, whole)
+        quick_run(recipe, whole)
     told = caplog.text
     for index, name in enumerate(NAMES[kind]):
         moment = ("ctrl-c", "ctrl-c at the end", "save")[index % 3]
         steps = json.loads((whole / "metrics.json").read_text(encoding="utf-8"))["stages"][index]["steps"]
         step = {"ctrl-c": 1 + index % 2, "save": steps // 2, "ctrl-c at the end": steps}[moment]
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, parts, resume=index > 0, callbacks=[Stop(name, step, moment)])
-    run(recipe, parts, resume=True)
+            quick_run(recipe, parts, resume=index > 0, callbacks=[Stop(name, step, moment)])
+    quick_run(recipe, parts, resume=True)
     assert changed(weights_of(whole), weights_of(parts)) == set()
     results = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (whole, parts)]
     before = None
@@ -75,7 +74,7 @@ def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, ca
     stage = regular_stages({"ema": {"ema": 0.8}}, epochs=3.0, batch_size=3)[0]
     recipe = parse_recipe({**recipes["text"].model_dump(mode="json"), "stages": [stage]})
     with caplog.at_level(logging.INFO):
-        run(recipe, tmp_path / "run")
+        quick_run(recipe, tmp_path / "run")
     (result,) = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     evaluations = [entry for entry in log_of(tmp_path / "run", "01-ema") if "eval_loss" in entry]
     start = evaluations.pop(0)
@@ -96,7 +95,7 @@ def test_without_validation_the_average_goes_on_and_the_run_says_so(tmp_path, re
     content["stages"] = regular_stages({"ema": {"ema": 0.8}}, epochs=1.0, batch_size=3, best=None)
     content["data"]["split"]["validation"] = 0.0
     with caplog.at_level(logging.INFO):
-        run(parse_recipe(content), tmp_path / "run")
+        quick_run(parse_recipe(content), tmp_path / "run")
     (result,) = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     assert result["averaged"] is True and result["best_step"] is None
     assert "Stage ema keeps the average of its weights." in caplog.text

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from run_helpers import Stop, changed, refusal, tiny_text_recipe, weights_of
+from run_helpers import Stop, changed, quick_run, refusal, tiny_text_recipe, weights_of
 from transformers import pipeline
 
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import run
 
 
 def metrics_of(folder):
@@ -40,11 +39,11 @@ def test_headline_metrics_have_intervals_and_stand_beside_baselines(request, kin
 
 def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, image_recipe, monkeypatch):
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
-    content = image_recipe().model_dump(mode="json")
+    content = image_recipe(evaluation={}).model_dump(mode="json")
     content["data"]["augment"] = "none"
     content["speed"]["prefix_cache"] = {"views": 1}
     content["stages"] = content["stages"][:1]
-    run(parse_recipe(content), tmp_path / "run")
+    quick_run(parse_recipe(content), tmp_path / "run")
     kept = {
         path.name.rsplit("-", 2)[1].partition(".")[0]
         for path in (tmp_path / "cache").iterdir()
@@ -57,7 +56,7 @@ def test_the_baseline_finds_what_a_stage_has_kept(tmp_path, image_recipe, monkey
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_a_calibrated_model_gives_its_probabilities_to_everyone(request, tmp_path, kind):
     recipe, plain = request.getfixturevalue(f"{kind}_run")
-    done = run(with_evaluation(recipe, calibrate=True), tmp_path / "run")
+    done = quick_run(with_evaluation(recipe, calibrate=True), tmp_path / "run")
     content = metrics_of(done.folder)
     temperature = content["calibration"]["temperature"]
     assert content["calibration"]["applied"] == "head"
@@ -80,7 +79,7 @@ def test_thresholds_are_chosen_on_validation_and_heeded_by_predict(tmp_path, ber
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = tiny_text_recipe(tmp_path / "rows.jsonl", bert_checkpoint)
-    done = run(with_evaluation(recipe, thresholds=True), tmp_path / "run")
+    done = quick_run(with_evaluation(recipe, thresholds=True), tmp_path / "run")
     content = metrics_of(done.folder)
     config = json.loads((done.folder / "model" / "config.json").read_text(encoding="utf-8"))
     assert list(content["thresholds"].values()) == config["decision_thresholds"]
@@ -108,9 +107,9 @@ def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, m
         return replace(ready, data=replace(ready.data, test=other))
 
     recipe = with_evaluation(text_recipe(), calibrate=True)
-    run(recipe, tmp_path / "one")
+    quick_run(recipe, tmp_path / "one")
     monkeypatch.setattr(run_module, "get_ready", turned)
-    run(recipe, tmp_path / "other")
+    quick_run(recipe, tmp_path / "other")
     assert changed(weights_of(tmp_path / "one"), weights_of(tmp_path / "other")) == set()
     one, other = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "other")
     assert one["calibration"] == other["calibration"] and one["test"] != other["test"]
@@ -119,7 +118,7 @@ def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, m
 
 
 def test_folds_are_run_each_and_summed_up(tmp_path, text_recipe):
-    done = run(with_evaluation(text_recipe(), folds=3), tmp_path / "run")
+    done = quick_run(with_evaluation(text_recipe(), folds=3), tmp_path / "run")
     found = metrics_of(done.folder)["cross_validation"]
     parts = [metrics_of(tmp_path / "run" / "folds" / f"{number}-of-3") for number in (1, 2, 3)]
     values = [part["test"]["accuracy"] for part in parts]
@@ -137,10 +136,10 @@ def test_folds_are_run_each_and_summed_up(tmp_path, text_recipe):
 @pytest.mark.parametrize("kind", ["image", "text"])
 def test_folds_that_are_interrupted_go_on_as_if_they_had_not_been(tmp_path, request, kind):
     recipe = with_evaluation(request.getfixturevalue(f"{kind}_recipe")(), folds=2)
-    run(recipe, tmp_path / "through")
+    quick_run(recipe, tmp_path / "through")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "run", callbacks=[StopInFold("1-of-2", "all", 3)])
-    run(recipe, tmp_path / "run", resume=True)
+        quick_run(recipe, tmp_path / "run", callbacks=[StopInFold("1-of-2", "all", 3)])
+    quick_run(recipe, tmp_path / "run", resume=True)
     one, other = metrics_of(tmp_path / "through"), metrics_of(tmp_path / "run")
     assert one["cross_validation"] == other["cross_validation"] and one["test"] == other["test"]
 
@@ -157,9 +156,9 @@ class StopInFold(Stop):
 
 
 def test_a_fold_can_be_run_on_its_own(tmp_path, text_recipe):
-    run(with_evaluation(text_recipe(), folds=2), tmp_path / "run")
+    quick_run(with_evaluation(text_recipe(), folds=2), tmp_path / "run")
     place = tmp_path / "run" / "folds" / "2-of-2"
-    run(load_recipe(place / "recipe.yaml"), tmp_path / "alone")
+    quick_run(load_recipe(place / "recipe.yaml"), tmp_path / "alone")
     assert metrics_of(tmp_path / "alone")["test"] == metrics_of(place)["test"]
 
 
@@ -167,9 +166,9 @@ def test_folds_share_what_frozen_layers_give(tmp_path, image_recipe, monkeypatch
     monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
     content = image_recipe().model_dump(mode="json")
     content["speed"]["prefix_cache"] = {"views": 1}
-    content["evaluation"].update(folds=2, linear_probe=None)
+    content["evaluation"].update(folds=2)
     content["stages"] = content["stages"][:1]
-    run(parse_recipe(content), tmp_path / "run")
+    quick_run(parse_recipe(content), tmp_path / "run")
     keys = {path.name.split("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir()}
     assert len(keys) == 2  # of the run itself, and of both folds
     used = [
@@ -183,8 +182,8 @@ def test_curves_are_shown_live(tmp_path, text_recipe):
     """TensorBoard writes beside the stage's log, and nothing that is trained is another for it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(text_recipe(), tmp_path / "quiet")
-    run(text_recipe(track=["tensorboard"]), tmp_path / "shown")
+    quick_run(text_recipe(), tmp_path / "quiet")
+    quick_run(text_recipe(track=["tensorboard"]), tmp_path / "shown")
     assert changed(weights_of(tmp_path / "quiet"), weights_of(tmp_path / "shown")) == set()
     assert not list((tmp_path / "quiet").rglob("events.*"))
     for stage in ("01-head", "02-all"):
@@ -200,6 +199,6 @@ def test_curves_are_shown_live(tmp_path, text_recipe):
 
 
 def test_what_is_not_installed_can_show_nothing(tmp_path, text_recipe):
-    told = refusal(lambda: run(text_recipe(track=["tensorbord"]), tmp_path / "run"))
+    told = refusal(lambda: quick_run(text_recipe(track=["tensorbord"]), tmp_path / "run"))
     assert told.startswith("track[0] must be something that is installed. Got 'tensorbord'. Here are: ")
     assert not (tmp_path / "run").exists()

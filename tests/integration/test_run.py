@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from run_helpers import Record, assert_equal_runs, changed, log_of, weights_of, with_stages
+from run_helpers import Record, assert_equal_runs, changed, log_of, quick_run, weights_of, with_stages
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageClassification,
@@ -23,7 +23,6 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.ready import plan
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import run
 
 # --- What moves -------------------------------------------------------------------------------------------------
 
@@ -32,7 +31,7 @@ from hf_finetune.run import run
 def test_each_stage_moves_exactly_what_is_planned(tmp_path, request, kind):
     recipe = with_stages(request.getfixturevalue(f"{kind}_recipe")(), {"best": None}, {"best": None})
     record = Record()
-    run(recipe, tmp_path / "run", callbacks=[record])
+    quick_run(recipe, tmp_path / "run", callbacks=[record])
     stages = plan(recipe).plan.stages
     for index, (planned, spec) in enumerate(zip(stages, recipe.stages, strict=True)):
         moved = changed(record.before[index], record.after[index])
@@ -55,7 +54,7 @@ def test_each_stage_moves_exactly_what_is_planned(tmp_path, request, kind):
 def test_nothing_of_the_backbone_moves_in_the_head_stage(tmp_path, image_recipe):
     """Trap 7: BatchNorm statistics drift in a stock Trainer although every parameter is frozen."""
     record = Record()
-    run(image_recipe(), tmp_path / "run", callbacks=[record])
+    quick_run(image_recipe(), tmp_path / "run", callbacks=[record])
     moved = changed(record.before[0], record.after[0])
     assert moved == {"timm_model.fc.weight", "timm_model.fc.bias"}
     assert record.modes[0] == {"", "timm_model", "timm_model.fc"}
@@ -66,7 +65,7 @@ def test_nothing_of_the_backbone_moves_in_the_head_stage(tmp_path, image_recipe)
 def test_dropout_of_a_frozen_prefix_is_off(tmp_path, text_recipe):
     """Trap 8: otherwise the frozen prefix gives another output each time."""
     record = Record()
-    run(text_recipe(), tmp_path / "run", callbacks=[record])
+    quick_run(text_recipe(), tmp_path / "run", callbacks=[record])
     assert record.modes[0] == {"", "classifier"}
     assert {"bert.embeddings.dropout", "bert.encoder.layer.0.output.dropout", "dropout"} <= record.modes[1]
 
@@ -233,27 +232,27 @@ def test_the_saved_recipe_run_again_gives_the_same_bits(tmp_path, request, kind)
     recipe, result = request.getfixturevalue(f"{kind}_run")
     again = load_recipe(result.folder / "recipe.yaml")
     assert again == recipe
-    run(again, tmp_path / "again")
+    quick_run(again, tmp_path / "again")
     assert_equal_runs(result.folder, tmp_path / "again")
     assert (tmp_path / "again" / "recipe.yaml").read_bytes() == (result.folder / "recipe.yaml").read_bytes()
 
 
 def test_another_seed_gives_other_weights(tmp_path, text_run):
     recipe, result = text_run
-    run(recipe.model_copy(update={"seed": 11}), tmp_path / "other")
+    quick_run(recipe.model_copy(update={"seed": 11}), tmp_path / "other")
     assert changed(weights_of(result.folder), weights_of(tmp_path / "other"))
 
 
 def test_the_highest_seed_will_do(tmp_path, text_recipe):
     recipe = with_stages(text_recipe(seed=2**32 - 1), *[{"epochs": None, "max_steps": 1, "best": None}] * 2)
-    assert run(recipe, tmp_path / "run").metrics["stages"][1]["steps"] == 1
+    assert quick_run(recipe, tmp_path / "run").metrics["stages"][1]["steps"] == 1
 
 
 def test_without_validation_the_last_weights_are_kept(tmp_path, text_recipe):
     recipe = text_recipe()
     content = recipe.model_dump(mode="json")
     content["data"]["split"] = {"validation": 0.0, "test": 0.0}
-    metrics = run(parse_recipe(content), tmp_path / "run").metrics
+    metrics = quick_run(parse_recipe(content), tmp_path / "run").metrics
     assert [(entry["best_step"], entry["validation"]) for entry in metrics["stages"]] == [(None, {})] * 2
     assert (metrics["test"], metrics["baselines"]) == ({}, {})
     assert not (tmp_path / "run" / "predictions.parquet").exists()
@@ -274,7 +273,7 @@ def test_every_schedule_falls_as_it_says_after_its_warmup(tmp_path, text_recipe,
         {"epochs": None, "max_steps": 8, "schedule": schedule, "warmup": 2, "lr": 0.1},
         {"epochs": None, "max_steps": 1},
     )
-    run(recipe, tmp_path / "run", callbacks=[Rates()])
+    quick_run(recipe, tmp_path / "run", callbacks=[Rates()])
     falls = {
         "linear": lambda part: 1 - part,
         "cosine": lambda part: 0.5 * (1 + np.cos(np.pi * part)),
@@ -293,7 +292,7 @@ def test_the_polynomial_rate_is_exact_at_every_step(tmp_path, text_recipe):
 
     schedule = {"name": "polynomial", "power": 0.9}
     recipe = with_stages(text_recipe(), {"epochs": None, "max_steps": 1}, {"schedule": schedule})
-    run(recipe, tmp_path / "run", callbacks=[Rates()])
+    quick_run(recipe, tmp_path / "run", callbacks=[Rates()])
     groups = plan(recipe).plan.stages[1].groups
     steps = plan(recipe).plan.stages[1].steps
     expected = [[group.lr * (1 - step / steps) ** 0.9 for group in groups] for step in range(steps)]

@@ -9,6 +9,7 @@ from run_helpers import (
     assert_equal_runs,
     first_epoch_is_best,
     interrupt,
+    quick_run,
     refusal,
     tiny_text_recipe,
     with_stages,
@@ -17,7 +18,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 STOPS = [
     ("head", 6, "save"),  # after the first epoch's checkpoint
@@ -33,11 +33,25 @@ STOPS = [
 STOP_IDS = [f"{stage}-{moment}-{step}" for stage, step, moment in STOPS]
 
 
+@pytest.fixture(scope="module")
+def quick_image(tmp_path_factory, image_recipe):
+    """Return a recipe of images and its finished run, without the baseline on frozen features."""
+    recipe = image_recipe()
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("image") / "run")
+
+
+@pytest.fixture(scope="module")
+def quick_text(tmp_path_factory, text_recipe):
+    """Return a recipe of texts and its finished run, without the baseline on frozen features."""
+    recipe = text_recipe()
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("text") / "run")
+
+
 @pytest.mark.parametrize("stop", STOPS, ids=STOP_IDS)
-def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, image_run, stop):
-    recipe, result = image_run
+def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, quick_image, stop):
+    recipe, result = quick_image
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
@@ -52,19 +66,19 @@ def test_an_interrupted_image_run_ends_as_if_it_had_not_been(tmp_path, image_run
         ("all", 8, "ctrl-c at the end"),
     ],
 )
-def test_an_interrupted_text_run_ends_as_if_it_had_not_been(tmp_path, text_run, stop):
-    recipe, result = text_run
+def test_an_interrupted_text_run_ends_as_if_it_had_not_been(tmp_path, quick_text, stop):
+    recipe, result = quick_text
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
 @pytest.mark.parametrize("stage", ["head", "all"])
-def test_an_interrupt_in_the_last_step_of_an_epoch_skips_no_evaluation(tmp_path, text_run, stage):
+def test_an_interrupt_in_the_last_step_of_an_epoch_skips_no_evaluation(tmp_path, quick_text, stage):
     """A checkpoint written before the epoch's evaluation would resume in the next epoch."""
-    recipe, result = text_run
+    recipe, result = quick_text
     interrupt(recipe, tmp_path / "run", Stop(stage, 3, "ctrl-c"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
@@ -73,33 +87,33 @@ def test_an_interrupt_between_two_logs_changes_none_of_them(tmp_path, text_recip
     """The Trainer starts its mean of the loss anew when it resumes."""
     recipe = with_stages(text_recipe(), *[{"batch_size": 1, "accumulation": 2, "epochs": 1.0}] * 2)
     assert plan(recipe).plan.stages[0].steps >= 10
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "run", Stop("all", step, "ctrl-c"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_run_that_is_interrupted_again_and_again_ends_the_same(tmp_path, text_run):
-    recipe, result = text_run
+def test_a_run_that_is_interrupted_again_and_again_ends_the_same(tmp_path, quick_text):
+    recipe, result = quick_text
     interrupt(recipe, tmp_path / "run", Stop("head", 1, "ctrl-c"))
     for stop in [("head", 5, "ctrl-c"), ("all", 1, "ctrl-c"), ("all", 4, "save"), ("all", 6, "begin")]:
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "run", resume=True, callbacks=[Stop(*stop)])
-    run(recipe, tmp_path / "run", resume=True)
+            quick_run(recipe, tmp_path / "run", resume=True, callbacks=[Stop(*stop)])
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
 @pytest.mark.parametrize("stop", [("head", 8, "ctrl-c"), ("all", 6, "save")])
-def test_an_interrupted_run_with_a_data_loader_process_ends_the_same(tmp_path, image_run, stop):
-    recipe = image_run[0]
+def test_an_interrupted_run_with_a_data_loader_process_ends_the_same(tmp_path, quick_image, stop):
+    recipe = quick_image[0]
     content = recipe.model_dump(mode="json")
     content["data"]["workers"] = 1
     content["stages"] = [{**stage, "epochs": 2.0} for stage in content["stages"]]
     recipe = parse_recipe(content)
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     # the worker augments as the main process does, so that even the number of workers changes nothing
-    assert_equal_runs(image_run[1].folder, tmp_path / "run")
+    assert_equal_runs(quick_image[1].folder, tmp_path / "run")
 
 
 @pytest.mark.parametrize("stop", [("head", 8, "save"), ("head", 12, "save"), ("head", 9, "ctrl-c")])
@@ -107,37 +121,37 @@ def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, s
     """Trap 16: transformers 5.23 restores no state of a callback unless it is told to."""
     endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 3, "threshold": 0.5}}
     recipe = with_stages(text_recipe(), endless, {"epochs": None, "max_steps": 1})
-    whole = run(recipe, tmp_path / "whole").metrics["stages"][0]
+    whole = quick_run(recipe, tmp_path / "whole").metrics["stages"][0]
     assert whole["steps"] == 12
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    assert run(recipe, tmp_path / "run", resume=True).metrics["stages"][0]["steps"] == 12
+    assert quick_run(recipe, tmp_path / "run", resume=True).metrics["stages"][0]["steps"] == 12
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
 def test_early_stopping_starts_anew_in_each_stage(tmp_path, text_recipe):
     """Trap 17: a best metric carried over a transition would stop the next stage in its first dip."""
     endless = {"epochs": 6.0, "lr": 1e-6, "early_stopping": {"patience": 2, "threshold": 0.5}}
-    stages = run(with_stages(text_recipe(), endless, endless), tmp_path / "run").metrics["stages"]
+    stages = quick_run(with_stages(text_recipe(), endless, endless), tmp_path / "run").metrics["stages"]
     assert [entry["steps"] for entry in stages] == [8, 8]
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path, text_run):
-    recipe, result = text_run
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, quick_text):
+    recipe, result = quick_text
     interrupt(recipe, tmp_path / "run", Stop("all", 4, "save"))
     half = tmp_path / "run" / "stages" / "02-all" / "checkpoint-7"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeypatch):
     monkeypatch.setattr("hf_finetune.staging.trainer.is_better", first_epoch_is_best)
     recipe = with_stages(text_recipe(), *[{"lr": 1e-5}] * 2)
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "old", Stop("all", 8, "save"))
     (tmp_path / "old").rename(tmp_path / "new")
-    run(recipe, tmp_path / "new", resume=True)
+    quick_run(recipe, tmp_path / "new", resume=True)
     # neither the last one, nor the start
     assert json.loads((tmp_path / "new" / "metrics.json").read_text())["stages"][1]["best_step"] == 4
     assert_equal_runs(tmp_path / "whole", tmp_path / "new")
@@ -146,7 +160,7 @@ def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeyp
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(tmp_path, text_run):
     recipe, result = text_run
     shutil.copytree(result.folder, tmp_path / "run")
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
@@ -159,18 +173,18 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
     with monkeypatch.context() as patch:
         patch.setattr("hf_finetune.run_results.evaluate_model", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(recipe, tmp_path / "run")
+            quick_run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
 def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
-    assert refusal(lambda: run(text_recipe(), tmp_path / "run", resume=True)) == (
+    assert refusal(lambda: quick_run(text_recipe(), tmp_path / "run", resume=True)) == (
         f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
         "Begin the run without --resume."
     )
-    assert refusal(lambda: run(text_recipe(), resume=True)) == (
+    assert refusal(lambda: quick_run(text_recipe(), resume=True)) == (
         "--resume must come with the run's folder. Add --output-dir RUN."
     )
     assert list(tmp_path.iterdir()) == []
@@ -183,9 +197,9 @@ def test_a_run_with_new_embeddings_ends_as_if_it_had_not_been_interrupted(tmp_pa
     tokenizer.save_pretrained(tmp_path / "bert")
     model = {"path": str(tmp_path / "bert"), "resize_embeddings": True}
     recipe = tiny_text_recipe(reviews, tmp_path / "bert", model=model)
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "run", Stop("all", 1, "ctrl-c"))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     assert saved.get_input_embeddings().weight.shape[0] == len(tokenizer)

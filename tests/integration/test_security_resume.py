@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-from run_helpers import Stop, interrupt, refusal, tiny_text_recipe
+from run_helpers import Stop, interrupt, quick_run, refusal, tiny_text_recipe
 from security_helpers import Canary
 
-from hf_finetune.run import run
 from hf_finetune.staging.checkpoints import last_checkpoint, seal_checkpoint
 
 
@@ -31,12 +30,12 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
     else:
         torch.save({"state": canary}, checkpoint / name)
     seal_checkpoint(checkpoint)
-    assert refusal(lambda: run(recipe, folder, resume=True)) == (
+    assert refusal(lambda: quick_run(recipe, folder, resume=True)) == (
         f"{checkpoint} must hold the state that training left; a file of it holds something else, which could run "
         "code. Nothing of it was run. Begin a new run if you did not write this one yourself."
     )
     assert not canary.ran
-    assert refusal(lambda: run(recipe, folder, resume=True, trust_remote_code=True)).startswith(
+    assert refusal(lambda: quick_run(recipe, folder, resume=True, trust_remote_code=True)).startswith(
         str(checkpoint)
     )
     assert not canary.ran
@@ -58,6 +57,6 @@ def test_state_of_another_form_is_told_with_its_checkpoint(tmp_path, stopped, na
     checkpoint = last_checkpoint(folder / "stages" / "01-head")
     torch.save(state, checkpoint / name)
     seal_checkpoint(checkpoint)
-    message = refusal(lambda: run(recipe, folder, resume=True))
+    message = refusal(lambda: quick_run(recipe, folder, resume=True))
     assert message.startswith(f"{checkpoint} must hold the state that training left, as tensors. Got ")
     assert message.endswith("Restore the file from a copy of the run directory, or begin a new run.")

@@ -6,12 +6,11 @@ import shutil
 
 import pytest
 from datasets import Dataset
-from run_helpers import refusal, tiny_image_recipe, tiny_text_recipe, without_times
+from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe, without_times
 
 from hf_finetune.evaluation.again import evaluate_again
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 
 FIT = [{"name": "head", "train": "head", "fit": "logistic_regression"}]
 STYLES = ("flat", "round", "")
@@ -42,7 +41,7 @@ def with_slices(recipe, slices, **changes):
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory, styled, bert_checkpoint):
     recipe = with_slices(tiny_text_recipe(styled, bert_checkpoint, stages=FIT), ["style", "year"])
-    return recipe, run(recipe, tmp_path_factory.mktemp("texts") / "run").folder
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("texts") / "run").folder
 
 
 def slices_of(folder):
@@ -87,7 +86,7 @@ def test_the_run_is_evaluated_again_with_its_slices_and_on_other_data_with_those
 
 
 def test_predictions_are_read_as_without_slices(texts, tmp_path, styled):
-    plain = run(with_slices(texts[0], []), tmp_path / "run").folder
+    plain = quick_run(with_slices(texts[0], []), tmp_path / "run").folder
     one, other = (read_predictions(folder / "predictions.parquet") for folder in (texts[1], plain))
     assert one.ids == other.ids and one.label_names == other.label_names
     assert (one.scores == other.scores).all()
@@ -103,7 +102,7 @@ def test_class_folders_of_images_have_slices_of_a_metadata_file(tmp_path, square
         shutil.copytree(folder, photos / folder.name)
     (photos / "metadata.csv").write_text("\n".join(["file_name,shade", *lines, ""]), encoding="utf-8")
     recipe = with_slices(tiny_image_recipe(photos, timm_checkpoint, stages=FIT), ["shade"])
-    folder = run(recipe, tmp_path / "run").folder
+    folder = quick_run(recipe, tmp_path / "run").folder
     found = {row["name"]: row["examples"] for row in slices_of(folder)["shade"]["slices"]}
     table = Dataset.from_parquet(str(folder / "predictions.parquet"))
     shades = dict(line.split(",") for line in lines)
@@ -114,14 +113,14 @@ def test_class_folders_of_images_have_slices_of_a_metadata_file(tmp_path, square
 def test_slices_of_folds_are_carried(tmp_path, texts):
     content = with_slices(texts[0], ["style"]).model_dump(mode="json")
     content["evaluation"]["folds"] = 2
-    folder = run(parse_recipe(content), tmp_path / "run").folder
+    folder = quick_run(parse_recipe(content), tmp_path / "run").folder
     fold = json.loads((folder / "folds" / "1-of-2" / "metrics.json").read_text(encoding="utf-8"))
     assert {row["name"] for row in fold["slices"]["style"]["slices"]} == {"flat", "round", "(missing)"}
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path, texts):
     wrong = with_slices(texts[0], ["stile"])
-    assert refusal(lambda: run(wrong, tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(wrong, tmp_path / "run")) == (
         "evaluation.slices[0] must be a column of the train split. Got 'stile'. Its columns are 'text', 'label', "
         "'style', 'year'."
     )
@@ -129,7 +128,7 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_written(tmp_path, t
     (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\nc,x\nd,y\n", encoding="utf-8")
     content = with_slices(texts[0], ["label"], data=data).model_dump(mode="json")
     content["data"]["split"] = {"validation": 0, "test": 0}
-    assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(parse_recipe(content), tmp_path / "run")) == (
         "evaluation.slices must have a test split to judge. Set data.split.test above 0, or leave it out."
     )
     assert not (tmp_path / "run").exists()

@@ -6,11 +6,10 @@ import shutil
 
 import pytest
 import torch
-from run_helpers import Stop, changed, tiny_text_recipe, weights_of, without_times
+from run_helpers import Stop, changed, quick_run, tiny_text_recipe, weights_of, without_times
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
 from hf_finetune.staging import fitting
 from hf_finetune.staging.checkpoints import seal_checkpoint
 
@@ -30,7 +29,7 @@ def with_last(recipe, *more, **changes):
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, recipe):
-    return run(with_last(recipe), tmp_path_factory.mktemp("straight") / "run").folder
+    return quick_run(with_last(recipe), tmp_path_factory.mktemp("straight") / "run").folder
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def stopped(tmp_path_factory, recipe):
     """Return a run that was killed after the checkpoint of the first harmful epoch."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(KeyboardInterrupt):
-        run(with_last(recipe), folder, callbacks=[Stop("all", 7, "save")])
+        quick_run(with_last(recipe), folder, callbacks=[Stop("all", 7, "save")])
     return folder
 
 
@@ -67,14 +66,14 @@ def test_the_start_goes_on_where_training_makes_the_model_worse(straight):
 def test_it_ends_early_where_nothing_improves_on_the_start(tmp_path, recipe, caplog):
     caplog.set_level(logging.INFO, "hf_finetune")
     changes = {"early_stopping": 1, "regularize": {"ema": 0.5}}
-    assert_start_goes_on(run(with_last(recipe, **changes), tmp_path / "run").folder, epochs=1.0)
+    assert_start_goes_on(quick_run(with_last(recipe, **changes), tmp_path / "run").folder, epochs=1.0)
     assert "Stage all made the model no better: the weights with which it began are restored" in caplog.text
 
 
 def test_the_moments_that_are_carried_on_are_those_of_the_start(tmp_path, recipe):
     carries = {"train": "head", "carry_optimizer": True}
     again = {**FIRST, "name": "again", "lr": 0.01, "carry_optimizer": True}
-    folder = run(with_last(recipe, again, **carries), tmp_path / "run").folder
+    folder = quick_run(with_last(recipe, again, **carries), tmp_path / "run").folder
     assert_start_goes_on(folder, epochs=2.0)
     one, other = (
         torch.load(folder / "stages" / stage / "optimizer.pt", weights_only=True)
@@ -86,7 +85,7 @@ def test_the_moments_that_are_carried_on_are_those_of_the_start(tmp_path, recipe
 
 def test_without_a_choice_a_worse_end_is_told(tmp_path, recipe, caplog):
     caplog.set_level(logging.INFO, "hf_finetune")
-    folder = run(with_last(recipe, best=None), tmp_path / "run").folder
+    folder = quick_run(with_last(recipe, best=None), tmp_path / "run").folder
     assert stage_of(folder)["best_step"] is None
     assert changed(left_by(folder, "01-head"), left_by(folder, "02-all"))
     assert "Stage all made the model worse: accuracy" in caplog.text
@@ -95,7 +94,7 @@ def test_without_a_choice_a_worse_end_is_told(tmp_path, recipe, caplog):
 def test_an_interrupted_stage_still_knows_its_start(tmp_path, recipe, straight, stopped):
     """Also where the run was moved."""
     shutil.copytree(stopped, tmp_path / "moved")
-    run(with_last(recipe), tmp_path / "moved", resume=True)
+    quick_run(with_last(recipe), tmp_path / "moved", resume=True)
     assert without_times(stage_of(tmp_path / "moved")) == without_times(stage_of(straight))
     assert changed(weights_of(straight), weights_of(tmp_path / "moved")) == set()
     names = [
@@ -117,7 +116,7 @@ def test_a_stage_begun_by_an_older_version_goes_on_without_its_start(tmp_path, r
     state["log_history"] = [entry for entry in state["log_history"] if entry["step"] > 0]
     state_file.write_text(json.dumps(state), encoding="utf-8")
     seal_checkpoint(stage / "checkpoint-7")
-    entry = stage_of(run(with_last(recipe), tmp_path / "run", resume=True).folder)
+    entry = stage_of(quick_run(with_last(recipe), tmp_path / "run", resume=True).folder)
     assert entry["best_step"] in (7, 14) and entry["start"] == {} and "trained" not in entry
 
 
@@ -128,7 +127,7 @@ def test_a_fitted_head_that_is_worse_than_the_one_before_is_not_taken(tmp_path, 
     content = recipe.model_dump(mode="json")
     refit = {"name": "refit", "train": "head", "fit": "logistic_regression"}
     longer = {**FIRST, "train": "all", "lr": 0.01, "epochs": 4.0}
-    folder = run(parse_recipe({**content, "stages": [longer, refit]}), tmp_path / "run").folder
+    folder = quick_run(parse_recipe({**content, "stages": [longer, refit]}), tmp_path / "run").folder
     entry = stage_of(folder)
     assert entry["best_step"] == 0 and entry["validation"] == entry["start"]
     assert entry["trained"]["loss"] > entry["start"]["loss"]

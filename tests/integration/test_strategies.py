@@ -13,12 +13,13 @@ from run_helpers import (
     first_epoch_is_best,
     interrupt,
     log_of,
+    quick_run,
     refusal,
     weights_of,
 )
 from transformers import TrainerCallback
 
-from hf_finetune import load_recipe, plan, run
+from hf_finetune import load_recipe, plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 from hf_finetune.run_speed import frozen_work
@@ -48,7 +49,7 @@ def strategy(content):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory, strategy):
-    return run(strategy, tmp_path_factory.mktemp("strategy") / "run").folder
+    return quick_run(strategy, tmp_path_factory.mktemp("strategy") / "run").folder
 
 
 # --- A strategy -------------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_a_run_writes_the_stages_out_and_they_run_again_to_the_same_result(writt
     assert dump_recipe(recipe) == dump_recipe(plan(strategy).recipe)
     names = ["01-head", "02-last-1", "03-last-2", "04-all"]
     assert sorted(path.name for path in (written / "stages").iterdir()) == names
-    run(recipe, tmp_path / "run")
+    quick_run(recipe, tmp_path / "run")
     assert_same(written, tmp_path / "run", names)
 
 
@@ -92,7 +93,7 @@ def test_an_interrupted_strategy_is_resumed_by_either_form_of_its_recipe(
 ):
     interrupt(strategy, tmp_path / "run", Stop(*stop))
     recipe = strategy if form == "as given" else load_recipe(tmp_path / "run" / "recipe.yaml")
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_same(written, tmp_path / "run", ["01-head", "02-last-1", "03-last-2", "04-all"])
 
 
@@ -115,7 +116,7 @@ def test_what_is_wrong_with_a_strategy_is_said_once(tmp_path, content):
     recipe = parse_recipe(
         {**content, "strategy": {"name": "gradual_unfreeze", "optimizer": "adamww", "best": "rmse"}}
     )
-    lines = refusal(lambda: run(recipe, tmp_path / "run")).splitlines()
+    lines = refusal(lambda: quick_run(recipe, tmp_path / "run")).splitlines()
     assert [line.split(" must ")[0] for line in lines] == ["strategy.optimizer", "strategy.best.metric"]
     assert not (tmp_path / "run").exists()
 
@@ -163,7 +164,7 @@ def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best
         monkeypatch.setattr("hf_finetune.staging.trainer.is_better", first_epoch_is_best)
     first = {"best": "accuracy"} if best == "earlier" else {"best": None}
     recipe, watch = stages(content, first, {"carry_optimizer": True}), Moments()
-    result = run(recipe, tmp_path / "run", callbacks=[watch])
+    result = quick_run(recipe, tmp_path / "run", callbacks=[watch])
     entry = result.metrics["stages"][0]
     assert entry["best_step"] == (4 if best == "earlier" else None)
     kept = watch.steps[0][entry["best_step"] or entry["steps"]]
@@ -177,7 +178,7 @@ def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best
 
 def test_without_it_every_stage_begins_with_no_moments_and_keeps_none(tmp_path, content):
     watch = Moments()
-    run(stages(content, {}, {}), tmp_path / "run", callbacks=[watch])
+    quick_run(stages(content, {}, {}), tmp_path / "run", callbacks=[watch])
     assert watch.first == [{}, {}]
     assert not list((tmp_path / "run").glob("stages/*/optimizer.pt"))
 
@@ -195,18 +196,18 @@ def test_without_it_every_stage_begins_with_no_moments_and_keeps_none(tmp_path, 
 def test_an_interrupted_run_that_carries_ends_as_if_it_had_not_been(tmp_path, carried_run, stop):
     recipe, folder = carried_run
     interrupt(recipe, tmp_path / "run", Stop(*stop))
-    run(recipe, tmp_path / "run", resume=True)
+    quick_run(recipe, tmp_path / "run", resume=True)
     assert_equal_runs(folder, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
 def carried_run(tmp_path_factory, content):
     recipe = stages(content, {}, {"carry_optimizer": True})
-    return recipe, run(recipe, tmp_path_factory.mktemp("carried") / "run").folder
+    return recipe, quick_run(recipe, tmp_path_factory.mktemp("carried") / "run").folder
 
 
 def test_carrying_makes_a_difference(tmp_path, content, carried_run):
-    other = run(stages(content, {}, {}), tmp_path / "run").folder
+    other = quick_run(stages(content, {}, {}), tmp_path / "run").folder
     assert changed(weights_of(carried_run[1]), weights_of(other))
     files = [
         sorted(path.name for path in folder.glob("stages/*/optimizer.pt"))
@@ -220,7 +221,7 @@ def test_an_optimizer_in_pieces_is_not_carried(tmp_path, content, monkeypatch):
     for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(name, value)
     recipe = stages(content, {}, {"carry_optimizer": True})
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
         "stages[1].carry_optimizer must be left out under FSDP and DeepSpeed, which keep the optimizer's state in "
         "pieces."
     )

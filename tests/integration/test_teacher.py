@@ -4,11 +4,10 @@ import json
 import shutil
 
 import pytest
-from run_helpers import Stop, changed, refusal, tiny_image_recipe, weights_of, with_stages
+from run_helpers import Stop, changed, quick_run, refusal, tiny_image_recipe, weights_of, with_stages
 
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
-from hf_finetune.run import run
 
 NO_CACHE = {"prefix_cache": None}
 
@@ -20,9 +19,9 @@ def taught(recipe, path, **fields):
 def test_a_teacher_without_weight_changes_nothing_and_one_with_weight_does(tmp_path, text_recipe, text_run):
     recipe = text_recipe(speed=NO_CACHE)
     master = text_run[1].folder
-    run(recipe, tmp_path / "alone")
-    run(taught(recipe, master, weight=0.0), tmp_path / "unheard")
-    run(taught(recipe, master, weight=0.9), tmp_path / "heard")
+    quick_run(recipe, tmp_path / "alone")
+    quick_run(taught(recipe, master, weight=0.0), tmp_path / "unheard")
+    quick_run(taught(recipe, master, weight=0.9), tmp_path / "heard")
     alone = weights_of(tmp_path / "alone")
     assert changed(alone, weights_of(tmp_path / "unheard")) == set()
     assert changed(alone, weights_of(tmp_path / "heard"))
@@ -31,7 +30,7 @@ def test_a_teacher_without_weight_changes_nothing_and_one_with_weight_does(tmp_p
 
 
 def test_a_stage_with_a_teacher_keeps_nothing_of_its_frozen_layers(tmp_path, image_recipe, image_run):
-    run(taught(image_recipe(), image_run[1].folder), tmp_path / "run")
+    quick_run(taught(image_recipe(), image_run[1].folder), tmp_path / "run")
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     assert stages[1]["prefix_cache"]["reason"] == "it is switched off"
     written = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
@@ -41,17 +40,17 @@ def test_a_stage_with_a_teacher_keeps_nothing_of_its_frozen_layers(tmp_path, ima
 def test_a_run_with_a_teacher_goes_on_bit_for_bit_and_with_no_other_teacher(tmp_path, text_recipe, text_run):
     master = shutil.copytree(text_run[1].folder, tmp_path / "master")
     recipe = taught(text_recipe(speed=NO_CACHE), master, weight=0.9)
-    run(recipe, tmp_path / "straight")
+    quick_run(recipe, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "cut", callbacks=[Stop("all", 3, "ctrl-c")])
+        quick_run(recipe, tmp_path / "cut", callbacks=[Stop("all", 3, "ctrl-c")])
     config = master / "model" / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text + "\n", encoding="utf-8")
     assert "must go on with the checkpoint that the run began with" in refusal(
-        lambda: run(recipe, tmp_path / "cut", resume=True)
+        lambda: quick_run(recipe, tmp_path / "cut", resume=True)
     )
     config.write_text(text, encoding="utf-8")
-    run(recipe, tmp_path / "cut", resume=True)
+    quick_run(recipe, tmp_path / "cut", resume=True)
     assert changed(weights_of(tmp_path / "straight"), weights_of(tmp_path / "cut")) == set()
 
 
@@ -60,7 +59,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, squares, timm_checkpoin
     for name in ("red", "blue"):
         shutil.copytree(squares / name, tmp_path / "two" / name)
     recipe = taught(tiny_image_recipe(tmp_path / "two", timm_checkpoint), image_run[1].folder)
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
         "stages[1].teacher must know exactly the classes of the data. Got one for 'blue', 'green', 'red'."
     )
     assert not (tmp_path / "run").exists()
@@ -69,20 +68,20 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, squares, timm_checkpoin
 def test_a_teacher_that_is_fed_otherwise_is_refused(tmp_path, image_recipe, image_run):
     recipe = image_recipe()
     larger = parse_recipe(recipe.model_dump(mode="json") | {"seed": 4}, ["data.image_size=48"])
-    told = refusal(lambda: run(taught(larger, image_run[1].folder), tmp_path / "run"))
+    told = refusal(lambda: quick_run(taught(larger, image_run[1].folder), tmp_path / "run"))
     assert told.startswith(
         "stages[1].teacher must take the model's own inputs. Got one that is fed otherwise."
     )
 
 
 def test_a_teacher_of_another_task_is_refused(tmp_path, text_recipe, image_run):
-    told = refusal(lambda: run(taught(text_recipe(), image_run[1].folder), tmp_path / "run"))
+    told = refusal(lambda: quick_run(taught(text_recipe(), image_run[1].folder), tmp_path / "run"))
     assert told.endswith("must be a model for text-classification. Got one for image-classification.")
 
 
 def test_a_teacher_and_folds_are_refused(tmp_path, text_recipe, text_run):
     recipe = taught(text_recipe(evaluation={"folds": 2}), text_run[1].folder)
-    assert refusal(lambda: run(recipe, tmp_path / "run")) == (
+    assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
         "evaluation.folds must be left out where a stage has a teacher. Got 2. "
         "It has learned from examples that a fold holds back."
     )

@@ -1,10 +1,8 @@
 """Ways to vary images, and heads: a run that is interrupted ends as it would, bit for bit."""
 
 import pytest
-from run_helpers import Stop, assert_equal_runs, interrupt
+from run_helpers import Stop, assert_equal_runs, interrupt, quick_run
 from varied_images import VARIED, varied_recipe
-
-from hf_finetune.run import run
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +15,7 @@ def checkpoint(tmp_path_factory, tiny_model):
 @pytest.mark.parametrize("name", VARIED)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, squares, checkpoint, name):
     recipe = varied_recipe(squares, checkpoint, name, 6)
-    run(recipe, tmp_path / "whole")
+    quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "parts", Stop("head", 3, "ctrl-c"))
-    run(recipe, tmp_path / "parts", resume=True)
+    quick_run(recipe, tmp_path / "parts", resume=True)
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
