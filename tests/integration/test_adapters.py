@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from plain_process import run_plain
-from run_helpers import Record, Stop, changed, interrupt, log_of, quick_run, refusal, without_times
+from run_helpers import NO_PROBE, Record, Stop, changed, interrupt, log_of, quick_run, refusal, without_times
 from safetensors.torch import load_file, save_file
 from test_models_adapters import assert_alike, load_adapter
 from transformers import (
@@ -58,6 +58,7 @@ def recipe_of(checkpoints, reviews, squares):
                 "model": {"path": str(checkpoints(name)), "adapter": adapter},
                 "data": data if text else {**data, "augment": "light"},
                 "stages": [{"train": selector, **fields} for selector in selectors],
+                "evaluation": NO_PROBE,
                 "seed": 5,
             }
         )

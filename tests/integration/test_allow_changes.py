@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from run_helpers import quick_run
+from run_helpers import NO_PROBE, quick_run
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -33,31 +33,51 @@ class Stop(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def recipe(reviews, bert_checkpoint, tmp_path):
-    """Give two stages on 28 texts, each of 2 epochs of 4 steps, with data and checkpoint of the test's own."""
-    shutil.copy(reviews, tmp_path / "reviews.csv")
-    shutil.copytree(bert_checkpoint, tmp_path / "bert")
+def recipe_in(place):
+    """Return two stages on the 28 texts of a folder, each of 2 epochs of 4 steps, from the checkpoint in it."""
     common = {"epochs": 2.0, "batch_size": 8}
     return parse_recipe(
         {
             "task": "text-classification",
-            "model": str(tmp_path / "bert"),
-            "data": {"path": str(tmp_path / "reviews.csv"), "split": {"validation": 0.15, "test": 0.15}},
+            "model": str(place / "bert"),
+            "data": {"path": str(place / "reviews.csv"), "split": {"validation": 0.15, "test": 0.15}},
             "stages": [
                 {"name": "head", "train": "head", "lr": 0.05, **common},
                 {"name": "all", "train": "all", "lr": 0.005, **common},
             ],
+            "evaluation": NO_PROBE,
         }
     )
 
 
-@pytest.fixture
-def interrupted(recipe, tmp_path):
-    """Give a run that was killed in the second epoch of its second stage."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, reviews, bert_checkpoint):
+    """Return a folder with data, a checkpoint and a run that was killed in its last epoch, and a copy of all that."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copy(reviews, place / "reviews.csv")
+    shutil.copytree(bert_checkpoint, place / "bert")
     with pytest.raises(KeyboardInterrupt):
-        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 6)])
-    return tmp_path / "run"
+        quick_run(recipe_in(place), place / "run", callbacks=[Stop("all", 6)])
+    return place, shutil.copytree(place, tmp_path_factory.mktemp("copy") / "place")
+
+
+@pytest.fixture
+def place(original):
+    """Return the folder with data and checkpoint alone; a run knows its path, so all tests have the same."""
+    folder, copy = original
+    shutil.rmtree(folder)
+    return shutil.copytree(copy, folder, ignore=shutil.ignore_patterns("run"))
+
+
+@pytest.fixture
+def recipe(place):
+    return recipe_in(place)
+
+
+@pytest.fixture
+def interrupted(place, original):
+    """Return a run in the folder that was killed in the second epoch of its second stage."""
+    return shutil.copytree(original[1] / "run", place / "run")
 
 
 def changed(recipe, *overrides):
@@ -125,9 +145,9 @@ def test_stages_that_come_or_go_are_named(interrupted, recipe):
     assert "Got stages.1: nothing where it was 'all'. Resume with" in found
 
 
-def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, tmp_path):
-    other_data(tmp_path)
-    other_checkpoint(tmp_path)
+def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, place):
+    other_data(place)
+    other_checkpoint(place)
     assert refusal(recipe, interrupted) == (
         "--resume must go on with the data that the run began with. "
         "Add --allow-changes to go on with it, or begin a new run.\n"
@@ -153,9 +173,9 @@ def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(int
     assert "Got stages.1.lr: 0.5 where it was 0.005." in refusal(load_recipe(path), interrupted)
 
 
-def test_allowing_changes_needs_a_run_to_resume(recipe, tmp_path):
+def test_allowing_changes_needs_a_run_to_resume(recipe, place):
     with pytest.raises(InputError) as caught:
-        quick_run(recipe, tmp_path / "new", allow_changes=True)
+        quick_run(recipe, place / "new", allow_changes=True)
     assert str(caught.value) == "--allow-changes must come with --resume."
 
 
@@ -184,28 +204,28 @@ def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message)
     assert "--allow-changes" not in refusal(other, interrupted)
 
 
-def test_a_finished_run_keeps_all_of_its_stages(recipe, tmp_path):
-    quick_run(recipe, tmp_path / "run")
+def test_a_finished_run_keeps_all_of_its_stages(recipe, place):
+    quick_run(recipe, place / "run")
     other = parse_recipe(
         {**recipe.model_dump(mode="json"), "stages": recipe.model_dump(mode="json")["stages"][:1]}
     )
-    assert refusal(other, tmp_path / "run", allow_changes=True).startswith(
+    assert refusal(other, place / "run", allow_changes=True).startswith(
         "stages[1].name must be 'all', which is done. Got nothing. "
     )
 
 
-def test_the_weights_of_another_architecture_are_not_carried(interrupted, recipe, tiny_model, tmp_path):
-    tiny_model("bert", num_hidden_layers=3, num_labels=2).save_pretrained(tmp_path / "bert")
+def test_the_weights_of_another_architecture_are_not_carried(interrupted, recipe, tiny_model, place):
+    tiny_model("bert", num_hidden_layers=3, num_labels=2).save_pretrained(place / "bert")
     assert refusal(recipe, interrupted, allow_changes=True) == (
         "model.path must have the architecture that the run began with. "
-        f"Got {str(tmp_path / 'bert')!r}. "
+        f"Got {str(place / 'bert')!r}. "
         "The weights that are trained are those of the other one; begin a new run."
     )
 
 
-def test_a_head_for_other_classes_is_not_carried(interrupted, recipe, tmp_path):
-    text = (tmp_path / "reviews.csv").read_text(encoding="utf-8")
-    (tmp_path / "reviews.csv").write_text(text.replace(",good", ",great"), encoding="utf-8")
+def test_a_head_for_other_classes_is_not_carried(interrupted, recipe, place):
+    text = (place / "reviews.csv").read_text(encoding="utf-8")
+    (place / "reviews.csv").write_text(text.replace(",good", ",great"), encoding="utf-8")
     assert refusal(recipe, interrupted, allow_changes=True) == (
         "The data must have the classes that the run began with. Begin a new run."
     )
@@ -321,9 +341,9 @@ def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplo
 
 
 def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
-    interrupted, recipe, tmp_path, caplog
+    interrupted, recipe, place, caplog
 ):
-    other_data(tmp_path)
+    other_data(place)
     said, steps = allow(recipe, interrupted, caplog)
     assert said == (
         "Goes on with changes, at step 4 of stage all: other data. Stage all begins anew with them. "
@@ -334,11 +354,11 @@ def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
 
 
 def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
-    interrupted, recipe, tmp_path, caplog
+    interrupted, recipe, place, caplog
 ):
-    (tmp_path / "bert").rename(tmp_path / "there")
-    (tmp_path / "reviews.csv").rename(tmp_path / "moved.csv")
-    other = changed(recipe, f"model.path={tmp_path / 'there'}", f"data.path={tmp_path / 'moved.csv'}")
+    (place / "bert").rename(place / "there")
+    (place / "reviews.csv").rename(place / "moved.csv")
+    other = changed(recipe, f"model.path={place / 'there'}", f"data.path={place / 'moved.csv'}")
     said, steps = allow(other, interrupted, caplog)
     assert said.startswith("Goes on with changes, at step 4 of stage all: model.path: ")
     assert "another checkpoint" not in said and "other data" not in said and "anew" not in said
@@ -346,41 +366,41 @@ def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
 
 
 def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
-    interrupted, recipe, tmp_path, caplog
+    interrupted, recipe, place, caplog
 ):
-    other_checkpoint(tmp_path)
+    other_checkpoint(place)
     said, steps = allow(recipe, interrupted, caplog)
     assert said == "Goes on with changes, at step 4 of stage all: another checkpoint."
     assert steps == [("all", step) for step in range(5, 9)]
 
 
-def test_stages_that_have_not_begun_may_come_go_and_change(recipe, tmp_path, caplog):
+def test_stages_that_have_not_begun_may_come_go_and_change(recipe, place, caplog):
     with pytest.raises(KeyboardInterrupt):
-        quick_run(recipe, tmp_path / "run", callbacks=[Stop("all", 0)])
+        quick_run(recipe, place / "run", callbacks=[Stop("all", 0)])
     content = recipe.model_dump(mode="json")
     content["stages"][1:] = [
         {"name": "norms", "train": "norms", "max_steps": 1, "lr": 0.01},
         {"name": "end", "train": "last:1", "max_steps": 2, "lr": 0.001},
     ]
-    said, steps = allow(parse_recipe(content), tmp_path / "run", caplog)
+    said, steps = allow(parse_recipe(content), place / "run", caplog)
     assert said.startswith(
         "Goes on with changes, at step 0 of stage all: stages.1.name: 'norms' where it was "
     )
     assert steps == [("norms", 1), ("end", 1), ("end", 2)]
-    folders = sorted(path.name for path in (tmp_path / "run" / "stages").iterdir())
+    folders = sorted(path.name for path in (place / "run" / "stages").iterdir())
     assert folders == ["01-head", "02-norms", "03-end"]
 
 
-def test_a_finished_run_can_get_another_stage(recipe, tmp_path, caplog):
-    quick_run(recipe, tmp_path / "run")
+def test_a_finished_run_can_get_another_stage(recipe, place, caplog):
+    quick_run(recipe, place / "run")
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
-    said, steps = allow(parse_recipe(content), tmp_path / "run", caplog)
+    said, steps = allow(parse_recipe(content), place / "run", caplog)
     assert said == "Goes on with changes, behind the last stage: stages.2: 'end' where it was nothing."
     assert steps == [("end", 1)]
-    manifest = manifest_of(tmp_path / "run")
+    manifest = manifest_of(place / "run")
     assert (manifest["state"], manifest["changes"][0]["stage"]) == ("done", "end")
-    assert len(json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]) == 3
+    assert len(json.loads((place / "run" / "metrics.json").read_text())["stages"]) == 3
 
 
 def test_a_stage_that_was_interrupted_may_be_left_out(interrupted, recipe, caplog):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 from run_helpers import (
+    NO_PROBE,
     Stop,
     assert_equal_runs,
     changed,
@@ -34,6 +35,7 @@ def content(bert_checkpoint, reviews):
         "task": "text-classification",
         "model": str(bert_checkpoint),
         "data": {"path": str(reviews), "split": {"validation": 0.15, "test": 0.15}},
+        "evaluation": NO_PROBE,
     }
 
 
