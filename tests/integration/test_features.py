@@ -449,7 +449,8 @@ def test_the_frozen_layers_compute_each_text_once(tmp_path, recipes, useless_poo
         "own": {"model": own},
         "steps": {"model": own, "stages": [SGD], "speed": {"prefix_cache": {"views": 1}}},
     }
-    folder = run(parse_recipe({**content, **changes[case]}), tmp_path / "run").folder
+    recipe = parse_recipe({**content, **changes[case], "evaluation": {}})
+    folder = quick_run(recipe, tmp_path / "run").folder
     assert metrics_of(folder)["stages"][0]["prefix_cache"]["used"]
     assert metrics_of(folder)["baselines"]["linear_probe"]
     kept = [each.examples for each in list_kept(tmp_path / "cache")]
