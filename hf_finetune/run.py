@@ -57,7 +57,7 @@ from hf_finetune.run_folder import (
     resume_run,
     write_manifest,
 )
-from hf_finetune.run_folds import check_folds, cross_validate
+from hf_finetune.run_folds import check_folds, cross_validate, recipe_for_folds
 from hf_finetune.run_multitask import finish_tasks, mix_of, score_tasks
 from hf_finetune.run_results import evaluate_run, finish_model, write_data
 from hf_finetune.run_speed import cache_settings, choose_pooling, decode_images, estimate_seconds
@@ -312,7 +312,7 @@ def _run_locked(
                 trust_remote_code=trust_remote_code,
             )
 
-        metrics["cross_validation"] = cross_validate(ready.asked, folder, train, state)
+        metrics["cross_validation"] = cross_validate(recipe_for_folds(ready), folder, train, state)
     if state.is_main_process:
         metrics["wall_seconds"] = round(perf_counter() - started, 3)
         write_json(folder / "metrics.json", metrics)

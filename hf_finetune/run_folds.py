@@ -12,11 +12,13 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_finetune.processes import first_ones
+from hf_finetune.ready import Ready
 from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.staging.manifest import read_manifest
 from hf_finetune.tasks import TASKS, load_data
 
-__all__ = ["check_folds", "cross_validate"]
+__all__ = ["check_folds", "cross_validate", "recipe_for_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,17 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
         state.wait_for_everyone()
         found.append(json.loads((place / "metrics.json").read_text(encoding="utf-8"))["test"])
     return {"folds": count, "metrics": {name: _spread([each[name] for each in found]) for name in found[0]}}
+
+
+def recipe_for_folds(ready: Ready) -> Recipe:
+    """Return the recipe that is run for each fold.
+
+    A pooling that was chosen on all training examples has seen those that a fold is tested on, so each fold chooses its
+    own, on its own training examples. Where the head is trained in steps a fold cannot tell that the pooling was open.
+    """
+    if ready.pooling is not None and all(fitted_by(stage) for stage in ready.recipe.stages):
+        return ready.pooling.before.asked
+    return ready.asked
 
 
 def _state_of(place: Path) -> str:

@@ -457,6 +457,16 @@ def test_the_frozen_layers_compute_each_text_once(tmp_path, recipes, useless_poo
     assert sorted(kept) == [6, 6, 28], "validation, test and training examples, each of them once"
 
 
+def test_each_fold_chooses_its_pooling_on_its_own_training_examples(tmp_path, recipes, useless_pooler):
+    content = recipes["text"].model_dump(mode="json")
+    content |= {"model": str(useless_pooler), "evaluation": {"linear_probe": None, "folds": 2}}
+    folder = quick_run(parse_recipe(content), tmp_path / "run").folder
+    assert load_recipe(folder / "recipe.yaml").model.head.pool != "own"
+    fits = [metrics_of(folder / "folds" / f"{fold}-of-2")["stages"][0]["fit"] for fold in (1, 2)]
+    of_all = metrics_of(folder)["stages"][0]["fit"]["pooling"]
+    assert all(set(fit["pooling"]) == set(of_all) and fit["pooling"] != of_all for fit in fits)
+
+
 def test_the_architectures_own_pooling_can_be_asked_for(tmp_path, recipes, useless_pooler):
     content = recipes["text"].model_dump(mode="json")
     model = {"path": str(useless_pooler), "head": {"pool": "own"}}
