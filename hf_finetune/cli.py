@@ -168,7 +168,8 @@ def plan_command(
     from hf_finetune.run_speed import frozen_work
 
     report = plan(loaded, trust_remote_code=trust_remote_code)
-    print_plan(out, loaded, report, frozen_work(report))
+    strategy = loaded.strategy.name if loaded.strategy else None
+    print_plan(out, loaded, report, frozen_work(report, strategy))
 
 
 @app.command("preview")

@@ -35,7 +35,7 @@ from hf_finetune.ready import (
 )
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.fitting import fitted_by
+from hf_finetune.recipe.fitting import chooses_pooling, fitted_by
 from hf_finetune.recipe.head import OWN, POOLING_NAMES
 from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.speed.cut import NoCutError
@@ -70,6 +70,11 @@ TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Examples in a step, and steps, by which the time of a stage is estimated."""
 FITTED_VIEWS = 2
 """Versions of each augmented example that a head is fitted on."""
+
+POOLING_IS_OPEN = (
+    "pooling of the tokens: chosen by cross-validation when the run begins. Any but the architecture's own needs "
+    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the own one"
+)
 
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
@@ -147,10 +152,8 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     Returns:
         The run with its pooling, and with the loss of each one that was compared.
     """
-    recipe, head = ready.recipe, ready.recipe.model.head
-    is_open = head.pool is None and head.type == "linear" and recipe.model.adapter is None
-    is_frozen = strategy == "features" or (recipe.stages and all(fitted_by(stage) for stage in recipe.stages))
-    if ready.task.modality != "text" or ready.parts or not is_open or not is_frozen:
+    is_open = chooses_pooling(ready.recipe.model, ready.recipe.stages, strategy)
+    if ready.task.modality != "text" or ready.parts or not is_open:
         return ready
     compared: tuple[dict[str, float], str] | str = first_ones(
         state, lambda: _compare_poolings(ready, state.device)
@@ -223,11 +226,20 @@ def _with_pooling(ready: Ready, name: str, state: PartialState) -> Ready | None:
     return replace(ready, recipe=recipe, asked=asked, config=pooled.config, plan=pooled.plan)
 
 
-def frozen_work(report: PlanReport) -> list[str]:
-    """Say of each stage of a plan, in a sentence, how often its frozen layers will be computed, and what is kept."""
+def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
+    """Return for each stage of a plan a sentence on how often its frozen layers will be computed, and what is kept.
+
+    Args:
+        report: The plan.
+        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+    """
     subject = cache(lambda: _subject(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
-    return [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
+    sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
+    reads_texts = TASKS[report.recipe.kind].modality == "text"
+    if reads_texts and chooses_pooling(report.recipe.model, report.recipe.stages, strategy):
+        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
+    return sentences
 
 
 def _frozen_work(

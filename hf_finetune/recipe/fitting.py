@@ -13,6 +13,7 @@ __all__ = [
     "KEPT",
     "Classifier",
     "Fit",
+    "chooses_pooling",
     "fit_problems",
     "fitted_by",
     "unfit_for",
@@ -38,6 +39,19 @@ def fitted_by(part: Any) -> str:
     if hasattr(part, "fit"):
         return "" if part.fit in (GRADIENT, AUTO) else str(part.fit)
     return "" if part.name != "features" or part.classifier == "sgd" else str(part.classifier)
+
+
+def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> bool:
+    """Return whether a run on texts chooses how the head pools tokens: the backbone stays frozen, and nothing is asked.
+
+    Args:
+        model: As in a recipe.
+        stages: Written out.
+        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+    """
+    is_open = model.head.pool is None and model.head.type == "linear" and model.adapter is None
+    is_frozen = strategy == "features" or (len(stages) > 0 and all(fitted_by(stage) for stage in stages))
+    return is_open and is_frozen
 
 
 def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:

@@ -51,3 +51,22 @@ def test_texts(text_recipe):
 )
 def test_the_reason_is_said(image_recipe, epochs, speed, sentence):
     assert sentence in said(image_recipe(), epochs, **speed)[0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "model", "is_said"),
+    [
+        ({"name": "features"}, {}, True),
+        ({"name": "features", "classifier": "sgd"}, {}, True),
+        ({"name": "features"}, {"head": {"pool": "own"}}, False),
+        ({"name": "features", "classifier": "sgd"}, {"head": "cosine"}, False),
+        ({"name": "gradual_unfreeze", "lr": 1e-3}, {}, False),
+    ],
+)
+def test_a_plan_says_that_the_run_chooses_the_pooling_of_texts(text_recipe, strategy, model, is_said):
+    content = text_recipe().model_dump(mode="json", exclude={"stages"})
+    content["model"] |= model
+    recipe = parse_recipe({**content, "strategy": strategy})
+    sentences = frozen_work(plan(recipe), strategy["name"])
+    assert sentences[0].startswith("frozen layers: ")
+    assert any("pooling of the tokens: chosen by cross-validation" in each for each in sentences) is is_said
