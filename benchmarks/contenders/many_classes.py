@@ -12,7 +12,6 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -96,10 +95,13 @@ def _save_model(work: dict[str, Any], folder: Path) -> None:
         model = AutoModelForSequenceClassification.from_config(config)
         AutoTokenizer.from_pretrained(work["checkpoint"]).save_pretrained(folder)
     else:
-        model = AutoModelForImageClassification.from_config(config)
-        processor = AutoImageProcessor.from_pretrained(work["checkpoint"])
+        # timm's config would write those of the checkpoint, if it has them, and not the new ones
+        for name in ("label_names", "num_classes"):
+            config.__dict__.pop(name, None)
+        # an image processor of timm is read from the model's config
         size = [3, work["image_size"], work["image_size"]]
-        type(processor)({**processor.pretrained_cfg, "input_size": size}).save_pretrained(folder)
+        config.pretrained_cfg = {**config.pretrained_cfg, "input_size": size}
+        model = AutoModelForImageClassification.from_config(config)
     model.save_pretrained(folder)
 
 

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import TimmWrapperConfig
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+from transformers import AutoConfig, TimmWrapperConfig
 
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
@@ -17,6 +20,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks import child, figures, recipes, render, suite, watch  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.contenders import many_classes  # noqa: E402
 from benchmarks.inputs import evenly_spread  # noqa: E402
 
 CURVE = [
@@ -283,3 +287,36 @@ def test_memory_is_that_above_the_uncached_process_and_speed_that_of_the_card():
     assert cells["µs per example"] == ["1000.0", "100.0", None]
     assert cells["share of the matrix rate"] == [None, None, "50.0 %"]
     assert cells["TFLOP/s"] == [None, None, "400.0"]
+
+
+@pytest.mark.parametrize("what", ["evaluation", "prediction"])
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_many_classes_are_timed_beside_the_forward_pass(
+    tmp_path, modality, what, timm_checkpoint, bert_checkpoint
+):
+    (tmp_path / "data").mkdir()
+    if modality == "text":
+        rows = [{"text": "a good film"}, {"text": "a bad film"}] * 4
+        Dataset.from_list(rows).to_csv(str(tmp_path / "data" / "train.csv"), index=False)
+    else:
+        pictures = [{"image": Image.new("RGB", (40, 30), (20 * each, 0, 0))} for each in range(8)]
+        Dataset.from_list(pictures, Features({"image": ImageFeature()})).to_parquet(
+            str(tmp_path / "data" / "train.parquet")
+        )
+    checkpoint = bert_checkpoint if modality == "text" else timm_checkpoint
+    work = {
+        **{"modality": modality, "checkpoint": str(checkpoint), "data": str(tmp_path / "data"), "what": what},
+        **{
+            "classes": 250,
+            "examples": 10,
+            "image_size": 48,
+            "repeats": 1,
+            "seed": 0,
+            "folder": str(tmp_path),
+        },
+    }
+    found = many_classes.measure(work)
+    assert min(found.values()) > 0 and set(found) == {"forward_seconds", "seconds", "peak_bytes"}
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    assert config.num_labels == 250
+    assert modality == "text" or config.pretrained_cfg["input_size"] == [3, 48, 48]
