@@ -30,7 +30,7 @@ from hf_finetune.plan.adapters import adapter_problems
 from hf_finetune.plan.domain import domain_notes, domain_problems
 from hf_finetune.plan.fitting import settle_fits
 from hf_finetune.plan.layers import Layout
-from hf_finetune.plan.rates import fill_rates, rate_notes
+from hf_finetune.plan.rates import fill_depths, fill_rates, rate_notes
 from hf_finetune.plan.stages import Plan, build_plan
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.processes import first_process_first, start_processes
@@ -233,7 +233,7 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
 def written_out(
     recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """Write out what a recipe leaves to the model: the stages of a strategy, how heads are fitted, and rates.
+    """Write out what a recipe leaves to the model: stages of a strategy, how deep they train, fits of heads, rates.
 
     Args:
         recipe: As it was given.
@@ -254,9 +254,10 @@ def written_out(
         stages = write_stages(recipe.strategy, layout.backbone_groups)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
     alone = not isinstance(recipe, MultiTaskRecipe)
-    settled, fit_sentences = settle_fits(recipe.stages, layout, target, examples, alone)
+    deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
+    settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
     filled, rate_sentences = fill_rates(settled, layout, defaults)
-    notes = (*fit_sentences, *rate_sentences, *rate_notes(settled, layout, defaults, place))
+    notes = (*depth_sentences, *fit_sentences, *rate_sentences, *rate_notes(settled, layout, defaults, place))
     return recipe.model_copy(update={"stages": filled}), notes
 
 

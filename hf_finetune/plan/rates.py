@@ -1,16 +1,16 @@
-"""Learning rates that a recipe leaves out, and given ones that are far from what an architecture is trained with."""
+"""What a recipe leaves to the architecture: how deep a stage trains, at which rates; and given rates far from these."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hf_finetune.errors import InputError
 from hf_finetune.plan.layers import Layout
-from hf_finetune.plan.selectors import select
+from hf_finetune.plan.selectors import AUTO, LAST, select
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import RatesSpec, StageSpec
 
-__all__ = ["FAR", "RATES_OF_PARTS", "Defaults", "fill_rates", "rate_notes"]
+__all__ = ["FAR", "RATES_OF_PARTS", "Defaults", "fill_depths", "fill_rates", "rate_notes"]
 
 FAR = 10.0
 """Factor between a given rate and the default above which the given one is pointed out."""
@@ -26,7 +26,8 @@ class Defaults:
         head_lr: Peak learning rate of a stage that trains the head alone.
         lr: Peak learning rate of a stage that trains layers of the backbone.
         layer_decay: Factor on that rate per layer group from the head towards the input, in (0, 1].
-        train: Selector of a stage after that of the head: how much of the backbone is worth training.
+        train: Selector of a stage with ``train: auto``: how much of the backbone is worth training; ``all`` or
+            ``last:N``.
         pooling: How tokens or places become the vector that the head reads.
         lr_source: Where ``lr`` comes from: measured here, stated by a source, scaled from one, or a convention.
         decay_source: The same of ``layer_decay``.
@@ -98,6 +99,33 @@ class _Usual:
     lr: float
     layer_decay: float
     words: str
+
+
+def fill_depths(
+    stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
+) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
+    """Replace ``train: auto`` by the model's adapter, or where it has none by what the architecture is worth.
+
+    Args:
+        stages: Of a recipe.
+        layout: The model's parameters and layer groups.
+        defaults: Of the model's architecture.
+
+    Returns:
+        The stages, and a sentence on those that were changed.
+    """
+    open_ones = [index for index, stage in enumerate(stages) if stage.train == AUTO]
+    if not open_ones:
+        return tuple(stages), ()
+    selector, whose = layout.adapter, "the model's adapter"
+    if not selector:
+        last = LAST.fullmatch(defaults.train)
+        is_all = last is not None and int(last[1]) >= layout.backbone_groups
+        selector, whose = "all" if is_all else defaults.train, f"default of {defaults.family}"
+    filled = tuple(
+        stage.model_copy(update={"train": selector}) if stage.train == AUTO else stage for stage in stages
+    )
+    return filled, (f"stages[{', '.join(map(str, open_ones))}].train is {selector}: {whose}.",)
 
 
 def fill_rates(

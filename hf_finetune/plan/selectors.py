@@ -8,8 +8,10 @@ from hf_finetune.plan.layers import Layout
 from hf_finetune.recipe.patterns import PatternError, matching
 from hf_finetune.recipe.rules import shown
 
-__all__ = ["form_problems", "select"]
+__all__ = ["AUTO", "LAST", "form_problems", "select"]
 
+AUTO = "auto"
+"""Alone: what is worth training of the checkpoint's architecture. A plan puts another selector in its place."""
 WORDS = ("head", "all", "norms", "biases")
 ADAPTERS = ("adapter", "lora", "dora", "ia3")
 FORMS = ("last:N", "layers[A:B]", "/regular expression/")
@@ -84,6 +86,8 @@ def form_problems(selector: str | Sequence[str], place: str, adapter: str | None
         place: Where the selector stands.
         adapter: Kind of the model's adapter, if it gets one.
     """
+    if selector == AUTO:
+        return []
     parts = [selector] if isinstance(selector, str) else list(selector)
     return [_no_selector(part, place, adapter) for part in parts if not _has_form(part)]
 
@@ -94,6 +98,8 @@ def _has_form(part: str) -> bool:
 
 
 def _no_selector(part: str, place: str, adapter: str | None) -> Problem:
+    if part == AUTO:
+        return Problem(place, "must be a selector", repr(part), "Write auto alone, not in a list.")
     words = (*WORDS, adapter) if adapter else WORDS
     return Problem(place, "must be a selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
 

@@ -208,7 +208,8 @@ class _Named(Part):
         json_schema_extra=_without_default,
     )
     train: Selector = Field(
-        description="What is trained: head, all, last:N, layers[A:B], norms, biases, an adapter, /regex/, or a list."
+        description="What is trained: head, all, last:N, layers[A:B], norms, biases, an adapter, /regex/, or a list; "
+        "auto = what is worth it for the checkpoint's architecture (docs/rates.md)."
     )
 
 

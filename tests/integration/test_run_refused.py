@@ -197,17 +197,18 @@ def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recip
     content["stages"] = [
         {"train": "head", "fit": "auto", "epochs": 1},
         {"train": "head", "epochs": 1},
-        {"train": "all", "epochs": 1},
+        {"train": "auto", "epochs": 1},
     ]
     report = plan(parse_recipe(content))
     row = next(row for row in TABLE if row.family == "MiniLM and other small BERTs")
-    assert [(stage.fit, stage.lr, stage.layer_decay) for stage in report.recipe.stages] == [
-        ("logistic_regression", None, 1.0),
-        ("gradient", row.head_lr, 1.0),
-        ("gradient", row.lr, row.layer_decay),
+    assert [(stage.train, stage.fit, stage.lr, stage.layer_decay) for stage in report.recipe.stages] == [
+        ("head", "logistic_regression", None, 1.0),
+        ("head", "gradient", row.head_lr, 1.0),
+        (row.train, "gradient", row.lr, row.layer_decay),
     ]
     assert parse_recipe(report.recipe.model_dump(mode="json")) == report.recipe
     assert report.notes[1:] == (
+        f"stages[2].train is {row.train}: default of {row.family}.",
         "stages[0].fit is logistic_regression: the head is one linear layer.",
         f"stages[1].lr is {row.head_lr:g}: default of {row.family} for a stage that trains the head alone.",
         f"stages[2].lr is {row.lr:g}, layer_decay {row.layer_decay:g}: default of {row.family} for a stage that "

@@ -1,9 +1,11 @@
 """Rates that a recipe leaves out, and rates that are far from the default."""
 
+from dataclasses import replace
+
 import pytest
 
 from hf_finetune.plan.layers import Layout, Parameter
-from hf_finetune.plan.rates import RATES_OF_PARTS, Defaults, fill_rates, rate_notes
+from hf_finetune.plan.rates import RATES_OF_PARTS, Defaults, fill_depths, fill_rates, rate_notes
 from hf_finetune.recipe.schema import StageSpec
 
 DEFAULTS = Defaults("Net", 1e-2, 1e-4, 0.8, "all", "mean", "a paper", "a paper")
@@ -24,6 +26,27 @@ def stage(train, **fields):
 def adapted(kind):
     adapter = Parameter(f"layer.{kind}.weight", 2, 1, is_adapter=True)
     return Layout((*PARAMETERS[:-1], adapter, PARAMETERS[-1]), LAYOUT.groups, adapter=kind)
+
+
+@pytest.mark.parametrize(
+    ("depth", "wanted"), [("all", "all"), ("last:1", "last:1"), ("last:2", "all"), ("last:6", "all")]
+)
+def test_a_stage_that_leaves_its_depth_open_has_that_of_the_architecture(depth, wanted):
+    stages = [stage("head"), stage("auto"), stage("/embed/"), stage("auto", epochs=2)]
+    filled, notes = fill_depths(stages, LAYOUT, replace(DEFAULTS, train=depth))
+    assert [one.train for one in filled] == ["head", wanted, "/embed/", wanted]
+    assert [one.epochs for one in filled] == [1, 1, 1, 2]
+    assert notes == (f"stages[1, 3].train is {wanted}: default of Net.",)
+
+
+def test_a_stage_that_leaves_its_depth_open_trains_the_adapter_where_there_is_one():
+    filled, notes = fill_depths([stage("auto")], adapted("lora"), DEFAULTS)
+    assert filled[0].train == "lora" and notes == ("stages[0].train is lora: the model's adapter.",)
+
+
+def test_a_depth_that_is_given_stays():
+    stages = (stage("head"), stage("last:1"))
+    assert fill_depths(stages, LAYOUT, DEFAULTS) == (stages, ())
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ WRONG = [
         "train must hold a valid regular expression "
         "(missing ), unterminated subpattern at position 0). Got '/(/'.",
     ),
+    (["head", "auto"], "train must be a selector. Got 'auto'. Write auto alone, not in a list."),
     ("//", f"train must be a selector. Got '//'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}"),
 ]
 
