@@ -18,7 +18,7 @@ TABLE: tuple[Defaults, ...] = (
         head_lr=1e-3,
         lr=1e-4,
         layer_decay=0.9,
-        train="last:2",
+        train="all",
         pooling="mean",
         lr_source="measured here with all-MiniLM-L6-v2 (the only rate tried); Turc et al. 2019 search 3e-5 to 3e-4 for "
         "BERTs of 128 to 768 features, in steps of 8 to 128 examples (google-research/bert, README.md)",
@@ -249,7 +249,7 @@ TABLE: tuple[Defaults, ...] = (
         head_lr=3e-3,
         lr=1e-3,
         layer_decay=1.0,
-        train="last:6",
+        train="all",
         pooling="mean",
         lr_source="measured here with EfficientNet-lite0; the others: convention, as EfficientNet",
         decay_source="measured here with EfficientNet-lite0, together with the rate",
