@@ -1,6 +1,6 @@
 """A linear layer fitted to features: logistic regression for classes, ridge regression for amounts.
 
-Features are standardised for the fit, and that is folded into the layer: it takes them as they are.
+Features are centred and scaled for the fit, and that is folded into the layer: it takes them as they are.
 """
 
 import warnings
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit, log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from hf_finetune.data.labels import Target
@@ -266,12 +265,12 @@ def _fit(
     counts: np.ndarray,
     models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on standardised features, and fold their means and deviations in.
+    """Fit on centred and scaled features, and fold their means and scales in.
 
     Args:
         models: Earlier fits to start from, by number of the class; they are replaced by these. None starts anew.
     """
-    scaler = StandardScaler().fit(features)
+    means, scales = features.mean(axis=0), _scales(features)
     solve: Callable[..., tuple[np.ndarray, np.ndarray]] = {
         "single_label": _classes,
         "multi_label": _each_class,
@@ -282,9 +281,26 @@ def _fit(
         warnings.filterwarnings(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
-        weight, bias = solve(scaler.transform(features), labels, classes, strength, counts, models)
-    weight = weight / scaler.scale_
-    return weight, bias - weight @ scaler.mean_
+        weight, bias = solve((features - means) / scales, labels, classes, strength, counts, models)
+    weight = weight / scales
+    return weight, bias - weight @ means
+
+
+def _scales(features: np.ndarray) -> np.ndarray:
+    """Return what each feature is divided by: its standard deviation, but no less than the median one.
+
+    Else a feature that hardly varies gets a huge weight, of which the gradients of a stage behind the fit, and lower
+    precision, make infinities: all-MiniLM-L6-v2 has one with a deviation of 1e-32.
+
+    Args:
+        features: [examples, features].
+
+    Returns:
+        [features], above 0.
+    """
+    deviations = features.std(axis=0)
+    varying = deviations[deviations > 0]
+    return np.maximum(deviations, np.median(varying) if len(varying) else 1.0)
 
 
 def _classes(

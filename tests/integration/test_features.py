@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from feature_scales import MedianScaler
 from run_helpers import (
     Record,
     Stop,
@@ -20,7 +21,6 @@ from run_helpers import (
 )
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
 from typer.testing import CliRunner
 
@@ -108,7 +108,7 @@ def assert_scikit_learns(folder, recipe, kind, class_weight):
     features, labels = features_of(recipe, "train", layer)
     fit = metrics_of(folder)["stages"][0]["fit"]
     assert fit["method"] == "logistic_regression"
-    scaler = StandardScaler().fit(features)
+    scaler = MedianScaler().fit(features)
     model = LogisticRegression(C=fit["C"], max_iter=1000, class_weight=class_weight)
     model.fit(scaler.transform(features), labels)
     logits = features @ saved[f"{layer}.weight"].double().numpy().T + saved[f"{layer}.bias"].double().numpy()
@@ -169,7 +169,7 @@ def test_plain_transformers_gives_the_runs_predictions(done, reviews):
 
 def test_a_report_and_a_card_can_be_written_of_it(done):
     page = write_report(done["image"]).read_text(encoding="utf-8")
-    assert "logistic regression on standardised features, C " in page and ", without steps" in page
+    assert "logistic regression on scaled features, C " in page and ", without steps" in page
     assert "| head | head |" in write_card(done["image"]).read_text(encoding="utf-8")
 
 
@@ -298,7 +298,7 @@ def test_amounts_are_fitted_by_ridge_regression(tmp_path, kinds, bert_checkpoint
     written = load_recipe(folder / "recipe.yaml")
     features, labels = features_of(written, "train", "classifier")
     entry = metrics_of(folder)["stages"][0]
-    scaler = StandardScaler().fit(features)
+    scaler = MedianScaler().fit(features)
     expected = Ridge(alpha=entry["fit"]["alpha"]).fit(scaler.transform(features), labels.ravel())
     saved = weights_of(folder)
     found = (
@@ -314,7 +314,7 @@ def test_several_labels_are_fitted_one_by_one(tmp_path, kinds, bert_checkpoint):
     folder = quick_run(recipe, tmp_path / "run").folder
     features, labels = features_of(load_recipe(folder / "recipe.yaml"), "train", "classifier")
     saved, entry = weights_of(folder), metrics_of(folder)["stages"][0]
-    scaler = StandardScaler().fit(features)
+    scaler = MedianScaler().fit(features)
     logits = (
         features @ saved["classifier.weight"].double().numpy().T + saved["classifier.bias"].double().numpy()
     )

@@ -4,9 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+from feature_scales import MedianScaler
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hf_finetune.evaluation.metrics import probabilities
 from hf_finetune.staging.linear_fit import ABSENT, SURE, assign_folds, fit_linear
@@ -48,7 +48,7 @@ def test_a_logistic_regression_by_hand(target):
 def test_it_takes_features_as_they_are_and_gives_scikit_learns_probabilities(classes):
     features, labels = blobs(classes)
     found = fit_linear(features, labels, "single_label", classes, (0.3,))
-    pipe = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=1000)).fit(features, labels)
+    pipe = make_pipeline(MedianScaler(), LogisticRegression(C=0.3, max_iter=1000)).fit(features, labels)
     unseen, _ = blobs(classes, seed=1)
     assert probabilities(found(unseen), "single_label") == pytest.approx(pipe.predict_proba(unseen), abs=1e-9)
     assert found.losses == {}
@@ -60,7 +60,7 @@ def test_weighted_classes_are_scikit_learns(classes):
     factors = [3.0, 0.5, 1.5][:classes]
     found = fit_linear(features, labels, "single_label", classes, (0.3,), factors=factors)
     model = LogisticRegression(C=0.3, max_iter=1000, class_weight=dict(enumerate(factors)))
-    pipe = make_pipeline(StandardScaler(), model).fit(features, labels)
+    pipe = make_pipeline(MedianScaler(), model).fit(features, labels)
     assert probabilities(found(features), "single_label") == pytest.approx(
         pipe.predict_proba(features), abs=1e-9
     )
@@ -71,7 +71,7 @@ def test_of_several_labels_members_have_the_weight_of_their_class():
     several = np.stack([labels, 1 - labels], axis=1)
     found = fit_linear(features, several, "multi_label", 2, (0.3,), factors=[4.0, 1.0])
     model = LogisticRegression(C=0.3, max_iter=1000, class_weight={0: 1.0, 1: 4.0})
-    pipe = make_pipeline(StandardScaler(), model).fit(features, labels)
+    pipe = make_pipeline(MedianScaler(), model).fit(features, labels)
     scores = probabilities(found(features), "multi_label")[:, 0]
     assert scores == pytest.approx(pipe.predict_proba(features)[:, 1], abs=1e-9)
 
@@ -103,6 +103,28 @@ def test_a_feature_that_never_changes_has_no_say():
     found = fit_linear(features, labels, "single_label", 3, (1.0,))
     assert found.weight[:, 2].tolist() == [0.0, 0.0, 0.0]
     assert np.isfinite(found.weight).all() and np.isfinite(found.bias).all()
+
+
+@pytest.mark.parametrize("deviation", [1e-3, 1e-17, 4e-33])
+@pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
+def test_a_feature_that_hardly_varies_gets_no_larger_weight_than_others(target, deviation):
+    """A sentence encoder has one of deviation 4e-33: what trains behind the fit would get infinite gradients."""
+    features, labels = blobs(features=6, each=40)
+    several = labels[:, None] == np.arange(3)
+    of = {"single_label": labels, "multi_label": several.astype(int), "regression": labels * 1.0}[target]
+    classes = 1 if target == "regression" else 3
+    without = fit_linear(features, of, target, classes, (1.0,))
+    features[:, 0] = deviation * np.random.default_rng(1).normal(size=len(labels))
+    found = fit_linear(features, of, target, classes, (1.0,))
+    assert np.abs(found.weight[:, 0]).max() < np.abs(without.weight).max()
+
+
+def test_features_that_never_change_leave_the_biases_alone():
+    found = fit_linear(np.full((6, 2), 3.0), np.array([0, 0, 0, 0, 1, 1]), "single_label", 2, (1.0,))
+    assert found.weight.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert probabilities(found(np.full((1, 2), 3.0)), "single_label")[0] == pytest.approx(
+        [2 / 3, 1 / 3], abs=1e-3
+    )
 
 
 def test_a_class_without_examples_is_never_named():

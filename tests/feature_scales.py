@@ -1,0 +1,16 @@
+"""How features are scaled for a fit, as a transformer of scikit-learn."""
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["MedianScaler"]
+
+
+class MedianScaler(StandardScaler):
+    """Standardises, but divides no feature by less than half of the features' deviations are."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        deviations = np.sqrt(self.var_)
+        self.scale_ = np.clip(deviations, np.quantile(deviations[deviations > 0], 0.5), None)
+        return self
