@@ -18,11 +18,14 @@ __all__ = ["DivergedError", "FreezingCallback", "InterruptCallback", "LogCallbac
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number, or the gradients are none."""
 
 
 class LogCallback(TrainerCallback):
-    """Write ``log.jsonl``: what the Trainer logs, with the rate of every parameter group. Stop when the loss is nan.
+    """Write ``log.jsonl``: what the Trainer logs, with the rate of every parameter group.
+
+    Stop when the loss is nan, or when the norm of the gradients is not finite: clipping would make them all 0, and the
+    stage would train nothing.
 
     Args:
         path: The file.
@@ -67,6 +70,13 @@ class LogCallback(TrainerCallback):
             raise DivergedError(
                 f"Stage {self.stage!r} diverged: the loss is {entry['loss']} at step {state.global_step}. "
                 "In a new run lower its lr, set clip, or use fp32."
+            )
+        norm = entry.get("grad_norm", 0.0)
+        # in fp16 such steps are left out, until the scale of the loss fits
+        if not args.fp16 and not math.isfinite(norm):
+            raise DivergedError(
+                f"Stage {self.stage!r} cannot learn: the norm of its gradients is {norm} at step {state.global_step}. "
+                "In a new run use fp32, and look whether the checkpoint has extreme weights: hf-finetune doctor."
             )
 
 

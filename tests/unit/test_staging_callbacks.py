@@ -1,8 +1,10 @@
 """The callbacks alone, on a stock Trainer."""
 
 import json
+import math
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +223,24 @@ def test_a_loss_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path,
         "Stage 'head' diverged: the loss is nan at step 4. In a new run lower its lr, set clip, or use fp32."
     )
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_gradients_without_a_norm_stop_training_but_in_fp16(tmp_path, fp16):
+    callback = LogCallback(tmp_path / "log.jsonl", ["head"], "head")
+    arguments = SimpleNamespace(fp16=fp16)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3, log_history=[{"grad_norm": math.inf}])
+    if fp16:
+        callback.on_log(arguments, state, None)
+    else:
+        with pytest.raises(DivergedError) as caught:
+            callback.on_log(arguments, state, None)
+        assert str(caught.value).startswith(
+            "Stage 'head' cannot learn: the norm of its gradients is inf at step 3. In a new run use fp32,"
+        )
+    assert "Infinity" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
+    state.log_history = [{"grad_norm": 2.0, "step": 3}, {"eval_loss": 1.0}]
+    callback.on_log(arguments, state, None)
 
 
 class SignalAt(TrainerCallback):
