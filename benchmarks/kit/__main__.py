@@ -11,9 +11,10 @@ from rich.console import Console
 
 from benchmarks.inputs import ROOT
 from benchmarks.kit.groups import GROUPS
-from benchmarks.kit.measure import current, measured, shares
+from benchmarks.kit.measure import current, measured
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, read_results, write_results
+from benchmarks.lanes import lanes_problem
 from hf_finetune.progress import quiet_libraries
 
 __all__ = ["main"]
@@ -46,11 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in options.groups if name not in GROUPS]:
         print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
         return 2
-    cores = len(shares(1)[0])
-    if not 1 <= options.lanes <= cores:
-        print(
-            f"--lanes must be from 1 to {cores}, the number of cores. Got {options.lanes}.", file=sys.stderr
-        )
+    if problem := lanes_problem(options.lanes):
+        print(problem, file=sys.stderr)
         return 2
     results = current(read_results(options.results))
     if options.what == "measure":

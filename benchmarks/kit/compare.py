@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.kit.results import Effect, unpack
 
-__all__ = ["BETTER", "UNSEEN", "WORSE", "Comparison", "compare"]
+__all__ = ["BETTER", "UNSEEN", "WORSE", "Comparison", "compare", "signed"]
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -60,6 +60,11 @@ def compare(rows: Sequence[Effect], others: Sequence[Effect]) -> Comparison:
     mean = float(np.mean([row.value for row in rows]))
     difference = mean - float(np.mean([pairs[row.seed].value for row in rows]))
     return Comparison(mean, difference, (float(low), float(high)))
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign and three digits behind the point."""
+    return f"{round(value, 3) + 0.0:+.3f}"  # what is rounded to -0.0 becomes +0.0
 
 
 def _scores(row: Effect) -> np.ndarray:

@@ -1,11 +1,9 @@
 """Run the settings of a group: what each gives, and what it costs."""
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from queue import Queue
 
 import numpy as np
 
@@ -13,8 +11,9 @@ from benchmarks.child import run_child
 from benchmarks.kit import data
 from benchmarks.kit.groups import GROUPS, recipe_of
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack
+from benchmarks.lanes import in_lanes, shares
 
-__all__ = ["current", "digest_of", "measured", "shares"]
+__all__ = ["current", "digest_of", "measured"]
 
 
 def current(results: Results) -> Results:
@@ -50,44 +49,25 @@ def measured(
         ContenderError: If a run fails; those that have not begun are left.
     """
     there = {(row.group, row.setting, row.seed) for row in known.effects}
-    free: Queue[list[int]] = Queue()
-    for cores in shares(lanes):
-        free.put(cores)
-    with ThreadPoolExecutor(lanes) as pool:
-        runs = [
-            pool.submit(_alone, name, setting, seed, scratch, free, _machine(lanes))
-            for name in names
-            for seed in range(seeds)
-            for setting in GROUPS[name].settings
-            if (name, setting, seed) not in there
-        ]
-        try:
-            for each in as_completed(runs):
-                yield each.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def shares(lanes: int) -> list[list[int]]:
-    """Share the cores of this process among lanes, as many for each; what is left over rests."""
-    known = hasattr(os, "sched_getaffinity")
-    cores = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
-    each = max(1, len(cores) // lanes)
-    return [cores[start : start + each] for start in range(0, each * lanes, each)]
+    machine = _machine(lanes)
+    runs = [
+        partial(_alone, name, setting, seed, scratch, machine)
+        for name in names
+        for seed in range(seeds)
+        for setting in GROUPS[name].settings
+        if (name, setting, seed) not in there
+    ]
+    yield from in_lanes(runs, lanes)
 
 
 def _alone(
-    name: str, setting: str, seed: int, scratch: Path, free: Queue[list[int]], machine: str
+    name: str, setting: str, seed: int, scratch: Path, machine: str, cores: list[int]
 ) -> tuple[Effect, Cost]:
     group = GROUPS[name]
     number = list(group.settings).index(setting)
     recipe = recipe_of(group, setting, group.data(scratch / f"{name}-{seed}-{number}", seed), seed)
     task = group.task if "tasks" in recipe else None
-    cores = free.get()
-    try:
-        found = run_child("judged", {"recipe": recipe, "task": task, "cores": cores}, threads=len(cores))
-    finally:
-        free.put(cores)
+    found = run_child("judged", {"recipe": recipe, "task": task, "cores": cores}, threads=len(cores))
     right = np.asarray(found["right"])
     weights = _equal_classes(np.asarray(found["labels"])) if group.metric == "balanced_accuracy" else ()
     place = (name, setting, seed, digest_of(name, setting, seed))

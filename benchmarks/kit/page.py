@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from statistics import mean, median
 
-from benchmarks.kit.compare import BETTER, UNSEEN, WORSE, Comparison, compare
+from benchmarks.kit.compare import BETTER, UNSEEN, WORSE, Comparison, compare, signed
 from benchmarks.kit.groups import GROUPS
 from benchmarks.kit.proofs import proofs_table
 from benchmarks.kit.results import Cost, Effect, Results
@@ -81,7 +81,7 @@ def _in_short(whole: Mapping[str, Mapping[str, Comparison]]) -> str:
     found: dict[str, list[str]] = {BETTER: [], WORSE: [], UNSEEN: []}
     for name, settings in whole.items():
         for setting, compared in islice(settings.items(), 1, None):
-            words = f"`{setting}` ({name.rpartition('-')[2]}, {_signed(compared.difference)})"
+            words = f"`{setting}` ({name.rpartition('-')[2]}, {signed(compared.difference)})"
             found[compared.verdict].append(words)
     lines = [f"- *{verdict}*: {', '.join(found[verdict]) or 'none'}." for verdict in (BETTER, WORSE)]
     count = sum(map(len, found.values()))
@@ -96,13 +96,9 @@ def _table(compared: Mapping[str, Comparison], costs: Sequence[Cost]) -> str:
         apart: tuple[str, ...] = ("", "", "")
         if setting != first:
             low, high = found.interval
-            apart = (_signed(found.difference), f"{_signed(low)} to {_signed(high)}", found.verdict)
+            apart = (signed(found.difference), f"{signed(low)} to {signed(high)}", found.verdict)
         lines.append(f"| {' | '.join((f'`{setting}`', f'{found.mean:.3f}', *apart, time, memory))} |")
     return "\n".join(lines) + "\n"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}"  # what is rounded to -0.0 becomes +0.0
 
 
 def _comparable(costs: Sequence[Cost], first: str) -> list[Cost]:

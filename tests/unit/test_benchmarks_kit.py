@@ -17,9 +17,10 @@ from benchmarks.kit import data, measure
 from benchmarks.kit.__main__ import PAGE, RESULTS, main
 from benchmarks.kit.compare import compare
 from benchmarks.kit.groups import GROUPS, Group, recipe_of
-from benchmarks.kit.measure import _equal_classes, current, digest_of, shares
+from benchmarks.kit.measure import _equal_classes, current, digest_of
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, digest, pack, read_results, unpack, write_results
+from benchmarks.lanes import shares
 from hf_finetune.recipe import parse_recipe
 
 

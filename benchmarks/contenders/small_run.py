@@ -1,0 +1,50 @@
+"""A shipped recipe on a small set: its last stage on the validation split, and which test examples are right."""
+
+import json
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pyarrow.parquet as parquet
+
+from hf_finetune.recipe import load_recipe
+from hf_finetune.run import run
+
+__all__ = ["measure"]
+
+
+def measure(work: dict[str, Any]) -> dict[str, Any]:
+    """Run the recipe ``work["recipe"]``, changed by ``work["overrides"]``, on the cores ``work["cores"]``.
+
+    Returns:
+        ``start`` and ``trained``: ``accuracy`` and ``loss`` on the validation split before the last stage, and at its
+        best epoch. ``training`` and ``validation``: numbers of examples. ``right`` and ``features_right``: whether the
+        model, and the logistic regression on frozen features, have each test example right, in the order of the ids.
+        ``seconds``: of the whole run.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, work["cores"])
+    began = perf_counter()
+    done = run(load_recipe(work["recipe"], work["overrides"]), Path(work["folder"]) / "run")
+    seconds = perf_counter() - began
+    last = done.metrics["stages"][-1]
+    trained = last.get(
+        "trained", last["validation"]
+    )  # where the start is kept, the best epoch stands beside it
+    splits = json.loads((done.folder / "data.json").read_text(encoding="utf-8"))["splits"]
+    return {
+        "seconds": seconds,
+        "start": {name: last["start"][name] for name in ("accuracy", "loss")},
+        "trained": {name: trained[name] for name in ("accuracy", "loss")},
+        "training": splits["train"]["examples"],
+        "validation": splits["validation"]["examples"],
+        "right": _right(done.folder / "predictions.parquet"),
+        "features_right": _right(done.folder / "baselines" / "linear_probe.parquet"),
+    }
+
+
+def _right(path: Path) -> list[bool]:
+    table = parquet.read_table(path, columns=["id", "label", "prediction"]).sort_by("id")
+    pairs = zip(table["label"].to_pylist(), table["prediction"].to_pylist(), strict=True)
+    return [label == prediction for label, prediction in pairs]

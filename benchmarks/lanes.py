@@ -1,0 +1,57 @@
+"""Runs side by side, each on cores of its own."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import Queue
+from typing import TypeVar
+
+__all__ = ["in_lanes", "lanes_problem", "shares"]
+
+Answer = TypeVar("Answer")
+
+
+def shares(lanes: int) -> list[list[int]]:
+    """Share the cores of this process among lanes, as many for each; what is left over rests."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
+    each = max(1, len(cores) // lanes)
+    return [cores[start : start + each] for start in range(0, each * lanes, each)]
+
+
+def lanes_problem(lanes: int) -> str:
+    """Return a sentence on a number of lanes of which one would have no core; empty if each has one."""
+    cores = len(shares(1)[0])
+    if 1 <= lanes <= cores:
+        return ""
+    return f"--lanes must be from 1 to {cores}, the number of cores. Got {lanes}."
+
+
+def in_lanes(runs: Sequence[Callable[[list[int]], Answer]], lanes: int) -> Iterator[Answer]:
+    """Do runs in their order, as many at a time as there are lanes, and give each answer when it is there.
+
+    Args:
+        runs: Each is given the cores that it has.
+        lanes: Number of runs at a time.
+
+    Raises:
+        ContenderError: What a run raises; those that have not begun are left.
+    """
+    free: Queue[list[int]] = Queue()
+    for cores in shares(lanes):
+        free.put(cores)
+
+    def alone(run: Callable[[list[int]], Answer]) -> Answer:
+        cores = free.get()
+        try:
+            return run(cores)
+        finally:
+            free.put(cores)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        begun = [pool.submit(alone, run) for run in runs]
+        try:
+            for each in as_completed(begun):
+                yield each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The documented recipes on small real sets, and how the default rates were chosen."""

@@ -1,0 +1,135 @@
+"""Run the documented recipes on the small sets, with the default rates and with others."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.child import run_child
+from benchmarks.inputs import LITE0, MINILM
+from benchmarks.kit.results import pack
+from benchmarks.lanes import in_lanes
+from benchmarks.small.sets import SETS, make
+
+__all__ = ["DEFAULTS", "SETTINGS", "Row", "measured", "read_rows", "write_rows"]
+
+DEFAULTS = "defaults"
+# What is changed of the recipe, for each checkpoint; its last stage is stages.1. A rate that is given stands beside the
+# layer decay that would be the default.
+SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
+    LITE0: {
+        DEFAULTS: (),
+        "lr: 3e-4": ("stages.1.lr=3e-4",),
+        "lr: 3e-3": ("stages.1.lr=3e-3",),
+        "train: last:6": ("stages.1.train=last:6",),
+    },
+    MINILM: {
+        DEFAULTS: (),
+        "lr: 3e-5": ("stages.1.lr=3e-5", "stages.1.layer_decay=0.9"),
+        "lr: 3e-4": ("stages.1.lr=3e-4", "stages.1.layer_decay=0.9"),
+        "train: last:2": ("stages.1.train=last:2",),
+        "pool: mean": ("model.head={type: linear, pool: mean}",),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one run.
+
+    Attributes:
+        name: Of the set.
+        setting: Of ``SETTINGS``.
+        seed: Of the recipe; by it the validation split is cut.
+        start: Accuracy on the validation split before the last stage.
+        start_loss: Cross-entropy there.
+        trained: Accuracy on the validation split at the best epoch of the last stage.
+        trained_loss: Cross-entropy there.
+        training: Number of training examples.
+        validation: Number of validation examples.
+        right: Which test examples the model has right, see ``benchmarks.kit.results.pack``.
+        features_right: Which of them a logistic regression on the frozen checkpoint has right.
+        examples: Number of test examples.
+        seconds: Of the whole run, without importing libraries.
+    """
+
+    name: str
+    setting: str
+    seed: int
+    start: float
+    start_loss: float
+    trained: float
+    trained_loss: float
+    training: int
+    validation: int
+    right: str
+    features_right: str
+    examples: int
+    seconds: float
+
+
+def measured(
+    names: Sequence[str], seeds: int, lanes: int, known: Iterable[Row], settings: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Run every setting on the sets with every seed, but for what is known.
+
+    Args:
+        names: Of the sets.
+        seeds: 0, 1, ... so many.
+        lanes: So many run at a time, each on cores of its own.
+        known: What was measured before.
+        settings: All unless given.
+
+    Raises:
+        ContenderError: If a run fails; those that have not begun are left.
+    """
+    there = {(row.name, row.setting, row.seed) for row in known}
+    runs = [
+        partial(_alone, name, setting, seed, make(name))
+        for seed in range(seeds)
+        for name in names
+        for setting in SETTINGS[SETS[name].checkpoint]
+        if (name, setting, seed) not in there and setting in (settings or [setting])
+    ]
+    yield from in_lanes(runs, lanes)
+
+
+def _alone(name: str, setting: str, seed: int, data: Path, cores: list[int]) -> Row:
+    of = SETS[name]
+    overrides = [
+        f"model.path={of.checkpoint}",
+        f"data.path={data}",
+        f"seed={seed}",
+        *SETTINGS[of.checkpoint][setting],
+    ]
+    work = {"recipe": of.route, "overrides": overrides, "cores": cores}
+    found = run_child("small_run", work, threads=len(cores))
+    return Row(
+        name=name,
+        setting=setting,
+        seed=seed,
+        start=found["start"]["accuracy"],
+        start_loss=found["start"]["loss"],
+        trained=found["trained"]["accuracy"],
+        trained_loss=found["trained"]["loss"],
+        training=found["training"],
+        validation=found["validation"],
+        right=pack(np.asarray(found["right"])),
+        features_right=pack(np.asarray(found["features_right"])),
+        examples=len(found["right"]),
+        seconds=round(found["seconds"], 1),
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read all rows; none if there is no file."""
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+
+
+def write_rows(rows: Iterable[Row], path: Path) -> None:
+    """Write all rows, a line each."""
+    lines = ",\n".join(json.dumps(asdict(row)) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
