@@ -8,9 +8,15 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value
 
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.picture_paths import PictureFinder, check_no_urls, files_below
+from hf_finetune.data.picture_paths import (
+    PictureFinder,
+    can_be_path,
+    check_paths,
+    files_below,
+    is_file,
+)
 from hf_finetune.data.pictures import PictureFeature
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import quoted, shortened
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["as_images", "holds_paths", "note_unlisted"]
@@ -35,10 +41,11 @@ def as_images(
         split: The split that this is.
 
     Returns:
-        The dataset; the path from the root of each row whose image is a file; and notes.
+        The dataset; the path from the root of each row whose image is a file, None for a text that no file can be
+        called; and notes.
 
     Raises:
-        InputError: If paths are URLs, stand for several files, or all lead nowhere.
+        InputError: If paths are URLs or base64, stand for several files, or all lead nowhere.
     """
     notes: list[str] = []
     if isinstance(dataset.features["image"], Image):
@@ -49,10 +56,12 @@ def as_images(
             paths = [None if path is None else str(root / path) for path in paths]
     elif holds_paths(dataset, "image"):
         paths = dataset["image"][:]
-        check_no_urls(paths, _PLACE)
+        check_paths(paths, _PLACE)
         if root is None:
             rule = "must hold images themselves, not paths, in data from the Hub"
-            raise InputError(Problem(_PLACE, rule, quoted(paths[:1])))
+            raise InputError(
+                Problem(_PLACE, rule, quoted(shortened(path) for path in paths[:1] if path is not None))
+            )
         paths, notes = _find_files(paths, root, split)
         dataset = Dataset.from_dict({"image": paths}, features=Features({"image": Value("string")}))
     else:
@@ -60,7 +69,10 @@ def as_images(
     dataset = dataset.cast_column("image", PictureFeature())
     if root is None or all(path is None for path in paths):
         return dataset, [None] * len(dataset), notes
-    names = [None if path is None else Path(os.path.relpath(path, root)).as_posix() for path in paths]
+    names = [
+        Path(os.path.relpath(path, root)).as_posix() if path is not None and can_be_path(path) else None
+        for path in paths
+    ]
     return dataset, names, notes
 
 
@@ -69,8 +81,11 @@ def _find_files(paths: list[str | None], root: Path, split: str | None) -> tuple
     found = [None if path is None or not path.strip() else finder.find(path) for path in paths]
     finder.raise_problems()
     files = [path for path in found if path is not None]
-    if len(files) > 1 and not any(path.is_file() for path in files):
-        rule, shown = "must hold the paths of pictures", quoted([path for path in paths if path is not None])
+    if len(files) > 1 and not any(map(is_file, files)):
+        rule, shown = (
+            "must hold the paths of pictures",
+            quoted(shortened(path) for path in paths if path is not None),
+        )
         repair = f"There are no such files, from {str(root)!r}. Paths start from the folder of the table."
         raise InputError(Problem(_PLACE, rule, shown, repair))
     return [None if path is None else str(path) for path in found], finder.notes()

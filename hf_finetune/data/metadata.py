@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.table import InMemoryTable
 from pyarrow import parquet
 
-from hf_finetune.data.picture_paths import PictureFinder, check_no_urls
+from hf_finetune.data.picture_paths import PictureFinder, check_paths
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
 from hf_finetune.data.wording import quoted
@@ -78,7 +78,7 @@ def read_metadata(
         is_text = is_text or read.is_text
         notes += read.notes
         names = [None if name is None else str(name) for name in table[FILE].to_pylist()]
-        check_no_urls(names, str(file))
+        check_paths(names, str(file))
         if None in names:
             rule = f"must have a value of {FILE!r} in every row"
             raise InputError(Problem(str(file), rule, f"none in row {names.index(None) + 1}"))

@@ -8,28 +8,62 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from hf_finetune.data.split_names import split_name
-from hf_finetune.data.wording import MOST_SHOWN, quoted
+from hf_finetune.data.wording import MOST_SHOWN, quoted, shortened
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["PictureFinder", "check_no_urls", "files_below", "is_url"]
+__all__ = ["PictureFinder", "can_be_path", "check_paths", "files_below", "is_encoded", "is_file", "is_url"]
 
-_URL = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:\w+/)", re.IGNORECASE)
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DATA_URI = re.compile(r"\s*data:\w+/", re.IGNORECASE)
+_BASE64 = re.compile(r"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk[\w+/-]{60})[\w+/-]{40}[\w+/\s=-]*")
+"""Base64 of a file that begins like PNG, JPEG, GIF, WebP, TIFF or BMP; it has no points, as names of files do."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes that a name and a path may have on Linux."""
 
 
 def is_url(value: str) -> bool:
-    """Return whether a path is a URL, such as ``https://...`` or ``data:image/png;base64,...``."""
+    """Return whether a path is a URL, such as ``https://...``."""
     return _URL.match(value) is not None
 
 
-def check_no_urls(values: Sequence[str | None], place: str) -> None:
-    """Check that no path is a URL.
+def is_encoded(value: str) -> bool:
+    """Return whether a path is a picture as text: base64, or a URI such as ``data:image/png;base64,...``."""
+    return _DATA_URI.match(value) is not None or _BASE64.fullmatch(value) is not None
+
+
+def can_be_path(path: str | Path) -> bool:
+    """Return whether a file can have this path, by its length and its characters."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    longest = max(map(len, encoded.split(b"/")))
+    return b"\0" not in encoded and longest <= _LONGEST_NAME and len(encoded) <= _LONGEST_PATH
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path that may be any text leads to a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a NUL in it
+        return False
+
+
+def check_paths(values: Sequence[str | None], place: str) -> None:
+    """Check that no path is a URL, or a picture written as text.
 
     Raises:
         InputError: If one is.
     """
-    urls = [
-        value if len(value) <= 100 else f"{value[:100]}..." for value in values if value and is_url(value)
-    ]
+    encoded = [shortened(value) for value in values if value and is_encoded(value)]
+    if encoded:
+        rule = "must hold paths of files, not the pictures themselves as base64 or data URIs"
+        repair = (
+            "Write each picture to a file and its path into the table, or the bytes of the pictures into a column of "
+            "a parquet file."
+        )
+        raise InputError(Problem(place, rule, quoted(encoded, most=4), repair))
+    urls = [shortened(value) for value in values if value and is_url(value)]
     if urls:
         repair = "Download the pictures first, and put the paths of the files in their place."
         raise InputError(Problem(place, "must hold paths of files, not URLs", quoted(urls), repair))
@@ -56,16 +90,18 @@ class PictureFinder:
     def find(self, value: str) -> Path:
         """Return the file, or the path as it is written if there is no such file."""
         written = self.root / _at_home(value)
-        if _exists(written):
+        if is_file(written):
             return written
         plain = value.strip().replace("\\", "/")
         path = self.root / _at_home(plain)
-        if not _exists(path):
+        if not is_file(path):
             fitting = self._fitting(plain)
             if len(fitting) > 1:
                 shown = quoted(found.relative_to(self.root).as_posix() for found in fitting)
                 repair = "Write the path from the table's folder, with its ending."
-                self.problems.append(Problem(repr(value), "must stand for one picture", shown, repair))
+                self.problems.append(
+                    Problem(repr(shortened(value)), "must stand for one picture", shown, repair)
+                )
             if len(fitting) != 1:
                 return written
             path = fitting[0]
@@ -147,10 +183,3 @@ def _at_home(value: str) -> Path:
 def _alike(path: str) -> str:
     """Return a path as it is compared: in one case and one Unicode form, for systems write them differently."""
     return unicodedata.normalize("NFC", path).casefold()
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long for a path, or with a NUL in it
-        return False

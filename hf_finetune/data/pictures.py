@@ -1,6 +1,8 @@
 """Read picture files: few large ones at a time, each decoded once in a process and reduced at once."""
 
+import errno
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_finetune.data.image_formats import IMAGE_FORMATS, sniffed_conversion
 from hf_finetune.data.large_pictures import PixelBudget, kept_pictures
+from hf_finetune.data.picture_paths import can_be_path
 from hf_finetune.data.rgb import PictureError, ValueRange, convert, reduce_to, to_rgb
+from hf_finetune.data.wording import shortened
 
 __all__ = [
     "LARGE_EDGE",
@@ -85,10 +89,15 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
 
     Raises:
         NoImageError: If the row holds none.
+        FileNotFoundError: If its path is a text that no file can be called.
     """
     if image is None or (image["bytes"] is None and image["path"] is None):
         raise NoImageError
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"])
+    if image["bytes"] is not None:
+        return image["bytes"]
+    if not can_be_path(image["path"]):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shortened(image["path"]))
+    return Path(image["path"])
 
 
 def read_picture(source: Source) -> tuple[Image.Image, PictureFacts]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-__all__ = ["MOST_SHOWN", "format_seconds", "listed", "quoted"]
+__all__ = ["MOST_SHOWN", "format_seconds", "listed", "quoted", "shortened"]
 
 MOST_SHOWN = 20
 """Problems of one kind that are told one by one, and names in a list of all there are."""
 
 _MOST_IN_A_LINE = 8
+_LONGEST = 100
 
 
 def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
@@ -20,6 +21,11 @@ def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
 def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
     """Write words as ``listed`` does, each between quotes."""
     return listed((repr(word) for word in words), most)
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Return the first characters of a text, with three points after them if there are more."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def format_seconds(seconds: float) -> str:

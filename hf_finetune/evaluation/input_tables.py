@@ -16,11 +16,11 @@ from hf_finetune.data.csv_files import open_rows
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
 from hf_finetune.data.json_files import is_lines, iterate_lines
-from hf_finetune.data.picture_paths import PictureFinder, is_url
+from hf_finetune.data.picture_paths import PictureFinder, can_be_path, is_encoded, is_url
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.items import Inputs, Item, open_stored_image, open_text
+from hf_finetune.evaluation.items import Inputs, Item, no_file, open_stored_image, open_text
 from hf_finetune.evaluation.wording import cause_of
 
 __all__ = ["open_table"]
@@ -132,6 +132,8 @@ def _read_rows(
                 yield Item(f"{file}:{row}", error=values)
                 continue
             name = _name_of(values.get(used["id"]), f"{file}:{row}")
+            if used["id"] == used.get("image") and not _is_path(name):
+                name = f"{file}:{row}"
             if image:
                 item = _open_picture(name, values.get(used["image"]), finder)
             else:
@@ -163,6 +165,10 @@ def _kept_cells(values: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any
     return {name: _cell(values.get(name)) for name in names}
 
 
+def _is_path(value: str) -> bool:
+    return can_be_path(value.replace("\\", "/")) and not is_encoded(value)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"bytes", "path"}:
         return value["path"]
@@ -175,6 +181,11 @@ def _open_picture(name: str, value: Any, finder: PictureFinder) -> Item:
         return Item(
             name, error=f"The image is a URL ({value[:100]}); download it, and write the path of the file."
         )
+    if isinstance(value, str) and is_encoded(value):
+        return Item(name, error=no_file(value))
     if isinstance(value, str) and value.strip():
-        value = str(finder.find(value))
+        path = finder.find(value)
+        if not can_be_path(path):
+            return Item(name, error=no_file(value))
+        value = str(path)
     return open_stored_image(name, value, finder.root)

@@ -9,13 +9,13 @@ from typing import Any
 from hf_finetune.data.folder_tree import saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
 from hf_finetune.data.input_columns import takes_pairs
-from hf_finetune.data.picture_paths import files_below
+from hf_finetune.data.picture_paths import can_be_path, files_below, is_encoded
 from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import quoted, shortened
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Task
 from hf_finetune.evaluation.input_tables import open_table
-from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
+from hf_finetune.evaluation.items import Inputs, Item, no_file, open_image, open_text
 from hf_finetune.evaluation.wording import cause_of
 
 __all__ = ["open_inputs"]
@@ -103,7 +103,9 @@ def _open(
     if not _is(path.is_file):
         if file_meant:
             raise InputError(Problem(given, "must exist"))
-        return Inputs(map(open_image, [given], [path]) if image else map(open_text, [given], [given]), 1)
+        if image:
+            return Inputs(map(_open_named, [shortened(given)], [given]), 1)
+        return Inputs(map(open_text, [given], [given]), 1)
     if is_table:
         return open_table(path, image, named, options, memory, keep)
     if image:
@@ -165,4 +167,12 @@ def _read_lines(name: str, lines: Iterable[str], image: bool) -> Iterator[Item]:
     for number, line in enumerate(lines, start=1):
         value = line.rstrip("\r\n")
         if value.strip():
-            yield open_image(value, Path(value)) if image else open_text(f"{name}:{number}", value)
+            place = f"{name}:{number}"
+            yield _open_named(place, value) if image else open_text(place, value)
+
+
+def _open_named(otherwise: str, value: str) -> Item:
+    """Open the image of a path, which is its name; a text that is no path has another one."""
+    if is_encoded(value) or not can_be_path(value):
+        return Item(otherwise, error=no_file(value))
+    return open_image(value, Path(value))

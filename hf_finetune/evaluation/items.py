@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_finetune.data.picture_paths import can_be_path, is_encoded
 from hf_finetune.data.pictures import PictureError, PictureFacts, read_picture
+from hf_finetune.data.wording import shortened
 from hf_finetune.evaluation.wording import told
 
-__all__ = ["Inputs", "Item", "open_image", "open_stored_image", "open_text"]
+__all__ = ["Inputs", "Item", "no_file", "open_image", "open_stored_image", "open_text"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Item:
     """One example to predict, or why it cannot be read.
 
     Attributes:
-        id: Its name: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
+        id: Its name: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself; of an
+            image never a text that no file can be called.
         content: An RGB image, a text, or a dictionary of ``text`` and ``text_pair``. None if unreadable.
         error: Why it cannot be read, a sentence. None if it can.
         picture: How an image was read.
@@ -55,6 +58,8 @@ def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
 
 def open_image(name: str, source: Path | bytes) -> Item:
     """Decode an image as the model was trained on it: upright, on white, in RGB."""
+    if isinstance(source, Path) and not can_be_path(source):
+        return Item(name, error=no_file(str(source)))
     try:
         image, facts = read_picture(source)
     except PictureError as error:
@@ -70,4 +75,14 @@ def open_stored_image(name: str, value: Any, root: Path) -> Item:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return open_image(name, value)
-    return open_image(name, root / str(value)) if value else Item(name, error="There is no image.")
+    if not value:
+        return Item(name, error="There is no image.")
+    return open_image(name, root / str(value))
+
+
+def no_file(value: str) -> str:
+    """Return why a text that can be no path leads to no image."""
+    shown = shortened(value)
+    if is_encoded(value):
+        return f"The image is base64 or a data URI ({shown}); write the picture to a file, and put its path there."
+    return f"There is no file of this name ({shown!r})."

@@ -24,6 +24,8 @@ def unpack(path: str) -> Step:
     return write(path, b"PK\x05\x06" + bytes(18))
 
 
+GIF = "R0lGODdhAQABAIEAAAECAwAAAAAAAAAAACwAAAAAAQABAAAIBAABBAQAOw=="
+
 CASES = [
     Case(
         "folders of splits whose pictures have no labels",
@@ -142,6 +144,27 @@ CASES = [
         rows(
             "urls.csv", "image,label", "https://pictures.example/1.png,a", "https://pictures.example/2.png,b"
         ),
+    ),
+    Case(
+        "pictures as base64 in the place of their paths",
+        "run recipe.yaml data=./base64.csv",
+        (
+            "Problem:\n"
+            "  data.columns.image must hold paths of files, not the pictures themselves as base64 or data URIs. Got "
+            f"'data:image/gif;base64,{GIF}', '{GIF}'. Write each picture to a file and its path into the table, or "
+            "the bytes of the pictures into a column of a parquet file."
+        ),
+        rows("base64.csv", "image,label", f'"data:image/gif;base64,{GIF}",a', f"{GIF},b"),
+    ),
+    Case(
+        "paths that are longer than a name of a file can be",
+        "run recipe.yaml data=./long.csv",
+        (
+            "Problem:\n"
+            f"  data.columns.image must hold the paths of pictures. Got 'a{'x' * 99}...', 'b{'x' * 99}...'. There are "
+            "no such files, from '.'. Paths start from the folder of the table."
+        ),
+        rows("long.csv", "image,label", f"a{'x' * 300}.png,a", f"b{'x' * 300}.png,b"),
     ),
     Case(
         "a name that two pictures have",

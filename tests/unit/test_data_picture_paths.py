@@ -1,15 +1,19 @@
 """Paths of pictures in tables, as other programs and systems write them."""
 
+import base64
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from hf_finetune.data.for_evaluation import load_for_evaluation
-from hf_finetune.data.picture_paths import PictureFinder
+from hf_finetune.data.picture_paths import PictureFinder, is_encoded
 from hf_finetune.data.prepare import prepare_data
+from hf_finetune.data.wording import shortened
 from hf_finetune.errors import InputError
+from hf_finetune.evaluation.input_tables import open_table
 
 shades = itertools.count()
 SUFFIXES = frozenset({".jpg", ".png"})
@@ -144,3 +148,63 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
             "data.columns.image must hold the paths of pictures. Got 'C:\\\\photos\\\\1.jpg', '/elsewhere/2.jpg'. "
             f"There are no such files, from '{tmp_path}'. Paths start from the folder of the table."
         )
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(200))).decode()
+JPEG = base64.b64encode(b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(200)).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [PNG, JPEG, f"{PNG[:76]}\n{PNG[76:]}", f"data:image/png;base64,{PNG}", "data:image/svg+xml,%3Csvg/%3E"],
+)
+def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
+    (tmp_path / "labels.jsonl").write_text(
+        "".join(json.dumps({"image": value, "label": label}) + "\n" for label in "abab")
+    )
+    with pytest.raises(InputError) as error:
+        prepare_data(str(tmp_path / "labels.jsonl"), modality="image")
+    assert str(error.value) == (
+        "data.columns.image must hold paths of files, not the pictures themselves as base64 or data URIs. Got "
+        f"{', '.join([repr(shortened(value))] * 4)}. Write each picture to a file and its path into the table, or the "
+        "bytes of the pictures into a column of a parquet file."
+    )
+    assert len(str(error.value)) < 800
+    item = next(open_table(tmp_path / "labels.jsonl", image=True, named={}).items)
+    assert item.id == f"{tmp_path / 'labels.jsonl'}:0"
+    assert item.error == (
+        f"The image is base64 or a data URI ({shortened(value)}); write the picture to a file, and put its path there."
+    )
+
+
+def test_names_of_files_are_not_taken_for_pictures_as_text(tmp_path):
+    for name in ("iVBORw0KGgo.png", "iVBORw0KGgo", "/9j/1.jpg", "R0lGOD/0.gif", "data.png"):
+        assert not is_encoded(name)
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 300 + ".png", "x" * 300 + "/1.png", "a/" * 3000 + "1.png", "a\0b.png"]
+)
+def test_values_that_no_file_can_be_called_are_missing_files(tmp_path, value):
+    shown = f"{value[:100]}..." if len(value) > 100 else value
+    for number in range(8):
+        picture(tmp_path / f"{number}.png")
+    good = {f"{number}.png": "ab"[number % 2] for number in range(8)}
+    for paths in ({value: "a", f"b{value}": "b"}, {**good, value: "b"}):
+        lines = [json.dumps({"image": path, "label": label}) + "\n" for path, label in paths.items()]
+        (tmp_path / "labels.jsonl").write_text("".join(lines))
+        with pytest.raises(InputError) as error:
+            prepare_data(str(tmp_path / "labels.jsonl"), modality="image")
+        message = str(error.value)
+        if len(paths) == 2:
+            assert message.startswith(f"data.columns.image must hold the paths of pictures. Got {shown!r}, ")
+        else:
+            assert message.startswith("train:8 must hold a readable image. Got no such file.")
+        assert len(message) < 600
+    data = prepare_data(
+        str(tmp_path / "labels.jsonl"), modality="image", validation=0, test=0, on_error="skip"
+    )
+    assert data.train["id"][:] == list(good)
+    *_, item = open_table(tmp_path / "labels.jsonl", image=True, named={}).items
+    assert item.id == f"{tmp_path / 'labels.jsonl'}:8"
+    assert item.error == f"There is no file of this name ({shown!r})."

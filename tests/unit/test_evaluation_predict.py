@@ -1,5 +1,6 @@
 """Prediction of files, folders, tables, texts and lines."""
 
+import base64
 import csv
 import json
 import os
@@ -143,6 +144,22 @@ def test_a_table_finds_pictures_however_it_writes_their_paths(images, photos):
     assert found[-1].error == (
         "The image is a URL (https://x.example/1.png); download it, and write the path of the file."
     )
+
+
+def test_pictures_as_base64_are_told_by_another_name_than_their_content(images, photos):
+    encoded = base64.b64encode((photos / "b.png").read_bytes()).decode()
+    assert len(encoded) > 100
+    reason = f"The image is base64 or a data URI ({encoded[:100]}...); "
+    reason += "write the picture to a file, and put its path there."
+    found = list(
+        predict(images, [encoded, "-"], stdin=[f"{encoded}\n", f"{'x' * 300}\n", f"{photos / 'b.png'}\n"])
+    )
+    assert [(one.id, one.error) for one in found] == [
+        (f"{encoded[:100]}...", reason),
+        ("stdin:1", reason),
+        ("stdin:2", f"There is no file of this name ('{'x' * 100}...')."),
+        (str(photos / "b.png"), None),
+    ]
 
 
 def test_missing_pictures_at_either_end_are_errors_in_their_places(images, photos):
