@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 __all__ = ["InputError", "Problem", "nearest"]
 
+_MOST_KNOWN = 50
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -41,7 +43,7 @@ class InputError(ValueError):
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Say which known word was probably meant: ``Nearest: 'epochs'.``, or list them all when none is close.
+    """Say which known word was probably meant: ``Nearest: 'epochs'.``, or list what there is when none is close.
 
     Args:
         word: What was given.
@@ -50,4 +52,5 @@ def nearest(word: str, known: Sequence[str]) -> str:
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"Nearest: {close[0]!r}."
-    return f"Known: {', '.join(repr(name) for name in known)}." if known else ""
+    more = f" and {len(known) - _MOST_KNOWN} more" if len(known) > _MOST_KNOWN else ""
+    return f"Known: {', '.join(repr(name) for name in known[:_MOST_KNOWN])}{more}." if known else ""

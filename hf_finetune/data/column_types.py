@@ -69,16 +69,27 @@ def guess_features(splits: Mapping[str, Dataset], of_text: Collection[str]) -> F
     """
     first = next(iter(splits))
     features = Features(splits[first].features)
-    for name in features if first in of_text else ():
-        columns = [_column(splits[split], name) for split in splits if name in splits[split].column_names]
-        if all(pa.types.is_string(column.type) for column in columns):
-            features[name] = Value(_guess(columns))
+    if first not in of_text:
+        return features
+    tables = [_strings(dataset, features) for dataset in splits.values()]
+    for name in features:
+        present = [
+            table
+            for table, dataset in zip(tables, splits.values(), strict=True)
+            if name in dataset.column_names
+        ]
+        if all(name in table.column_names for table in present):
+            features[name] = Value(_guess([table[name] for table in present]))
     return features
 
 
-def _column(dataset: Dataset, name: str) -> pa.ChunkedArray:
-    column = dataset.select_columns([name]).with_format("arrow")[:][name]
-    return column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+def _strings(dataset: Dataset, names: Iterable[str]) -> pa.Table:
+    """Return those of some columns that hold strings, all at once: each step copies the types of the whole table."""
+    types = dataset.features.arrow_schema
+    found = [
+        name for name in names if name in dataset.column_names and pa.types.is_string(types.field(name).type)
+    ]
+    return dataset.select_columns(found).with_format("arrow")[:] if found else pa.table({})
 
 
 def _guess(columns: Sequence[pa.ChunkedArray]) -> str:
@@ -110,14 +121,10 @@ def settle_numbers(
         names: The columns that are used by their values.
         decimal: Decimal mark, if it is known.
     """
-    settled = dict(splits)
+    settled, names = dict(splits), list(names)
+    tables = {split: _strings(splits[split], names) for split in of_text}
     for name in names:
-        columns = {
-            split: column
-            for split in of_text
-            if name in splits[split].column_names
-            and pa.types.is_string((column := _column(splits[split], name)).type)
-        }
+        columns = {split: table[name] for split, table in tables.items() if name in table.column_names}
         others = [dataset.features[name] for split, dataset in splits.items()
                   if split not in of_text and name in dataset.column_names]  # fmt: skip
         values = {value for column in columns.values() for value in pc.unique(column).to_pylist()} - {None}

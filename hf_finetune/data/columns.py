@@ -8,6 +8,7 @@ from datasets import ClassLabel, Features, Image, Value
 
 from hf_finetune.data.label_form import LabelForm, read_form
 from hf_finetune.data.locate import Modality
+from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem, nearest
 
 __all__ = ["IMAGE_NAMES", "Columns", "find_columns", "find_inputs", "pair_partners", "resolved_columns"]
@@ -245,13 +246,13 @@ def _only_one(
         return candidates[0], []
     place, repair = f"data.columns.{key}", f"Set data.columns.{key} to one of them."
     if candidates:
-        found = ", ".join(map(repr, candidates))
+        found = quoted(candidates, MOST_SHOWN)
         return None, [
             Problem(place, f"must be named, because several columns look like {plural}", found, repair)
         ]
     if key == "label" and len(features) == 1:
         repair = "If the columns are separated by another character than a comma, set data.separator."
-    found = "columns " + ", ".join(map(repr, features)) if features else "no columns"
+    found = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
     return None, [Problem(place, f"must be named, because no column looks like {plural}", found, repair)]
 
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from hf_finetune.data.picture_paths import PictureFinder, check_paths
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
@@ -169,7 +169,7 @@ def _read(file: Path, options: TableOptions) -> FileTable:
     except InputError as error:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
     if FILE not in read.table.column_names:
-        found = ", ".join(map(repr, read.table.column_names))
+        found = quoted(read.table.column_names, MOST_SHOWN)
         rule = f"must have the column {FILE!r}, which says whose row it is"
         raise InputError(Problem(str(file), rule, found))
     return read

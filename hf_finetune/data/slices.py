@@ -7,7 +7,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from hf_finetune.data.locate import SPLITS
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import Problem
 
 __all__ = [
@@ -54,7 +54,7 @@ def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
             dataset = splits[split]
             if name not in dataset.column_names:
                 rule = f"must be a column of the {split} split"
-                repair = f"Its columns are {', '.join(map(repr, dataset.column_names))}."
+                repair = f"Its columns are {quoted(dataset.column_names, MOST_SHOWN)}."
                 problems.append(Problem(place, rule, repr(name), repair))
                 break
             if not isinstance(dataset.features[name], Value | ClassLabel):

@@ -1,9 +1,11 @@
 """A column that says of each example which split it belongs to."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, concatenate_datasets
 
 from hf_finetune.data.label_form import read_form
@@ -112,28 +114,41 @@ def _names_in(dataset: Dataset, column: str | None, taken: Collection[str]) -> l
         if name.strip().lower() == wanted and name not in taken
     ]
     named = [name for name in found if any(split_name(str(value)) for value in set(_values(dataset, name)))]
-    return named or [name for name in dataset.column_names if name not in taken and _divides(dataset, name)]
+    return named or _dividing(dataset, [name for name in dataset.column_names if name not in taken])
 
 
-def _divides(dataset: Dataset, column: str) -> bool:
-    """Return whether every value of a column names a split, and train and another one are among them."""
-    feature = dataset.features[column]
-    if not isinstance(feature, ClassLabel) and getattr(feature, "dtype", None) not in (
-        "string",
-        "large_string",
-    ):
-        return False
-    for rows in (dataset.select(range(min(len(dataset), _LOOKED_AT))), dataset):
-        splits = {split_name(str(value)) for value in set(_values(rows, column))}
-        if None in splits:
-            return False
-    return "train" in splits and len(splits) > 1
+def _dividing(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+    """Return the columns whose every value names a split, train and another one among them."""
+    features = dataset.features
+    columns = [
+        name
+        for name in columns
+        if isinstance(features[name], ClassLabel)
+        or getattr(features[name], "dtype", None) in ("string", "large_string")
+    ]
+    if not columns:
+        return []
+    # All columns at once: each step copies the types of the whole table.
+    head = dataset.select_columns(columns).with_format("arrow")[:_LOOKED_AT]
+    likely = [name for name in columns if None not in _split_names(head[name], features[name])]
+    if not likely:
+        return []
+    table = dataset.select_columns(likely).with_format("arrow")[:]
+    found = {name: _split_names(table[name], features[name]) for name in likely}
+    return [name for name, splits in found.items() if None not in splits and {"train"} < splits]
+
+
+def _split_names(column: pa.ChunkedArray, feature: Any) -> set[str | None]:
+    """Return the splits that the values of a column name, None for a value that names none."""
+    return {split_name(str(value)) for value in _names(pc.unique(column).to_pylist(), feature)}
 
 
 def _values(dataset: Dataset, column: str) -> list[Any]:
     """Return the values without blanks around them, None for missing ones."""
-    feature: Any = dataset.features[column]
-    values = dataset[column][:]
+    return _names(dataset[column][:], dataset.features[column])
+
+
+def _names(values: Iterable[Any], feature: Any) -> list[Any]:
     if isinstance(feature, ClassLabel):
         values = [feature.int2str(value) if value is not None and value >= 0 else None for value in values]
     return [(str(value).strip() or None) if value is not None else None for value in values]

@@ -13,6 +13,7 @@ from pyarrow import compute
 
 from hf_finetune.data.labels import UNKNOWN, Target
 from hf_finetune.data.slices import GROUP, SLICE
+from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import decide, label_array
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
@@ -176,7 +177,7 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(Problem(str(path), "must be a Parquet file of predictions", str(error))) from error
     if table.column_names[:3] != ["id", "label", "prediction"]:
-        found = ", ".join(map(repr, table.column_names))
+        found = quoted(table.column_names, MOST_SHOWN)
         raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", found))
     predictions = _predictions_of(table)
     for name in table.column_names:
