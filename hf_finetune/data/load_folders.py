@@ -165,9 +165,10 @@ def _note_order(files: Iterable[LabelledFile]) -> list[str]:
     ordered = sorted(names, key=class_order)
     if names == ordered:
         return []
+    as_text, as_number = next(pair for pair in zip(names, ordered, strict=True) if pair[0] != pair[1])
     return [
-        f"Classes are in the order of their numbers: {quoted(ordered, most=4)}; as texts, '{names[1]}' would come "
-        f"before '{ordered[1]}', as in torchvision's ImageFolder. A model's own order is in its config.json."
+        f"Classes are in the order of their numbers: {quoted(ordered, most=4)}; as texts, {as_text!r} would come "
+        f"before {as_number!r}, as in torchvision's ImageFolder. A model's own order is in its config.json."
     ]
 
 

@@ -371,6 +371,11 @@ def test_classes_that_are_numbers_are_in_their_order_as_in_tables(tmp_path, suff
     )
 
 
+def test_the_note_on_the_order_of_classes_names_the_first_two_that_differ(tmp_path):
+    touch(tmp_path, *(f"{number}/{index}.png" for number in (0, 1, 2, 10, 11) for index in range(2)))
+    assert "; as texts, '10' would come before '2', as in" in images(tmp_path).notes[-1]
+
+
 def test_numbers_of_one_length_and_names_are_in_the_order_of_texts(tmp_path):
     touch(
         tmp_path, *(f"{name}/{index}.png" for name in ("02", "01", "10", "b10", "b2") for index in range(2))
