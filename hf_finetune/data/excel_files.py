@@ -1,8 +1,10 @@
 """Excel workbooks read as columns of strings, as their cells show."""
 
 import re
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,36 @@ import pyarrow as pa
 from hf_finetune.data.csv_files import column_names
 from hf_finetune.data.table_options import FileTable
 from hf_finetune.data.text_files import most_unpacked, too_large
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["read_excel"]
 
 _LEADING_ZEROS = re.compile("0{2,}")
 """Number format of codes: as many digits as it has zeros."""
+_NO_DATE = re.compile(r"Cell (\w+) is marked as a date")
+"""The warning of openpyxl 3.1 for a number formatted as a date that is beyond all dates; it drops the number."""
+
+
+@dataclass
+class _Errors:
+    """Cells without a value of their own, by their coordinates.
+
+    Attributes:
+        shown: Errors such as ``#N/A``.
+        columns: The column of each error, counted from 0.
+        no_dates: Those whose number openpyxl could not make a date of.
+    """
+
+    shown: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, int] = field(default_factory=dict)
+    no_dates: frozenset[str] = frozenset()
 
 
 def read_excel(file: Path) -> FileTable:
     """Read the first sheet of a workbook.
 
-    Formulas stand for the values that were stored with them, and errors such as ``#N/A`` are missing.
+    Formulas stand for the values that were stored with them, and errors such as ``#N/A`` are missing, with a note.
 
     Args:
         file: An ``.xlsx`` file.
@@ -33,8 +52,7 @@ def read_excel(file: Path) -> FileTable:
         InputError: If it cannot be read, has a cell beyond its header, or has a formula without a stored value.
     """
     try:
-        import openpyxl  # an extra
-        from openpyxl.utils.exceptions import InvalidFileException
+        from openpyxl.utils.exceptions import InvalidFileException  # an extra
     except ImportError as error:
         repair = "Install it with `pip install 'hf-finetune[excel]'`, or save the sheet as .csv."
         raise InputError(Problem(file.name, "needs openpyxl to be read", "", repair)) from error
@@ -42,19 +60,12 @@ def read_excel(file: Path) -> FileTable:
         with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > most_unpacked(file):
                 raise InputError(too_large(file))
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        grid, titles, errors = _read(file)
     except InputError:
         raise
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
         value = f"{type(error).__name__}: {error}".rstrip(".")
         raise InputError(Problem(file.name, "must be readable as xlsx", value)) from error
-    try:
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()  # some programs write wrong ones
-        grid = [[_text(cell) for cell in row] for row in sheet.iter_rows()]
-        titles = [other.title for other in book.worksheets]
-    finally:
-        book.close()
     first = next((index for index, row in enumerate(grid) if any(row)), None)
     if first is None:
         raise InputError(
@@ -63,8 +74,11 @@ def read_excel(file: Path) -> FileTable:
     width = max(index + 1 for index, cell in enumerate(grid[first]) if cell)
     wide = [number for number, row in enumerate(grid, start=1) if any(row[width:])]
     if wide:
-        rule = f"must have no values beyond the {width} columns that its header names"
-        raise InputError(Problem(file.name, rule, f"some in row {quoted(map(str, wide))}".replace("'", "")))
+        columns = "1 column" if width == 1 else f"{width} columns"
+        rule = f"must have no values beyond the {columns} that its header names"
+        title = "if that is a title, delete the rows above the names of the columns."
+        repair = f"Name every column in row {first + 1}; {title}"
+        raise InputError(Problem(file.name, rule, f"some in row {listed(map(str, wide))}", repair))
     names, unnamed = column_names([cell or "" for cell in grid[first][:width]])
     rows = [[*row[:width], *[None] * (width - len(row))] for row in grid[first + 1 :]]
     while rows and not any(rows[-1]):
@@ -81,8 +95,60 @@ def read_excel(file: Path) -> FileTable:
         notes.append(
             f"{file.name}: columns without a name are called {quoted(names[place] for place in sorted(unnamed))}."
         )
-    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
-    return FileTable(pa.table(columns), True, tuple(notes))
+    notes += _note_errors(file, errors)
+    arrays = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
+    return FileTable(pa.table(arrays), True, tuple(notes), _no_dates(file, errors, names))
+
+
+def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
+    """Return the cells of the first sheet as texts, the titles of all sheets, and the cells that hold errors."""
+    import openpyxl
+
+    errors = _Errors()
+    # openpyxl warns of what it cannot read, of styles, say, each with the path of its source.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        try:
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # some programs write wrong ones
+            grid = []
+            for row in sheet.iter_rows():
+                grid.append([_text(cell) for cell in row])
+                for place, cell in enumerate(row):
+                    if cell.data_type == "e" and cell.value is not None:
+                        errors.shown[cell.coordinate] = str(cell.value)
+                        errors.columns[cell.coordinate] = place
+            titles = [other.title for other in book.worksheets]
+        finally:
+            book.close()
+    told = [_NO_DATE.match(str(warning.message)) for warning in said]
+    errors.no_dates = frozenset(match[1] for match in told if match is not None)
+    return grid, titles, errors
+
+
+def _note_errors(file: Path, errors: _Errors) -> list[str]:
+    """Return a note on the cells that hold errors."""
+    shown = [f"{cell} ({value})" for cell, value in errors.shown.items() if cell not in errors.no_dates]
+    return [f"{file.name}: cells that hold an error are read as empty: {listed(shown)}."] if shown else []
+
+
+def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str, Problem]:
+    """Return the problem of each column with numbers that are formatted as dates, but are beyond all dates."""
+    cells: dict[str, list[str]] = {}
+    for cell, place in errors.columns.items():
+        if cell in errors.no_dates and place < len(names):
+            cells.setdefault(names[place], []).append(cell)
+    rule = "must not have numbers formatted as dates that they are too large or too small for"
+    return {
+        name: Problem(
+            file.name,
+            rule,
+            f"some in {listed(places)}",
+            f"Give the column {name!r} a format for numbers in Excel or LibreOffice, and save it.",
+        )
+        for name, places in cells.items()
+    }
 
 
 def _text(cell: Any) -> str | None:
@@ -108,18 +174,20 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
         return
     import openpyxl
 
-    book = openpyxl.load_workbook(file, read_only=True)
-    try:
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()
-        empty = [
-            cell.coordinate
-            for row, values in zip(sheet.iter_rows(min_row=header + 2), rows, strict=False)
-            for cell, value in zip(row, values, strict=False)
-            if value is None and cell.data_type == "f"
-        ]
-    finally:
-        book.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as when it was read first
+        book = openpyxl.load_workbook(file, read_only=True)
+        try:
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()
+            empty = [
+                cell.coordinate
+                for row, values in zip(sheet.iter_rows(min_row=header + 2), rows, strict=False)
+                for cell, value in zip(row, values, strict=False)
+                if value is None and cell.data_type == "f"
+            ]
+        finally:
+            book.close()
     if empty:
         repair = "Open the workbook in Excel or LibreOffice, save it, and try again."
         raise InputError(

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import openpyxl
 from safetensors.torch import load_file, save_file
 
-__all__ = ["change", "config", "copy", "cut", "delete", "do", "rows", "text", "weights", "write"]
+__all__ = ["change", "config", "copy", "cut", "delete", "do", "rows", "text", "weights", "workbook", "write"]
 
 Step = Callable[[Path], None]
 
@@ -36,6 +37,21 @@ def write(path: str, content: str | bytes) -> Step:
 def rows(path: str, *lines: str) -> Step:
     """Write a file of lines."""
     return write(path, "".join(f"{line}\n" for line in lines))
+
+
+def workbook(path: str, *lines: Sequence[object], formats: Mapping[str, str] | None = None) -> Step:
+    """Write an Excel workbook; ``formats`` are the number formats of columns by their letters."""
+
+    def step(folder: Path) -> None:
+        book = openpyxl.Workbook()
+        for line in lines:
+            book.active.append(list(line))
+        for letter, number_format in (formats or {}).items():
+            for cell in book.active[letter]:
+                cell.number_format = number_format
+        book.save(folder / path)
+
+    return step
 
 
 def text(path: str, form: str) -> Step:

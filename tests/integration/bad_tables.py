@@ -3,7 +3,7 @@
 import gzip
 
 from bad_input_case import Case
-from bad_input_steps import copy, do, rows, write
+from bad_input_steps import copy, do, rows, workbook, write
 
 __all__ = ["CASES"]
 
@@ -127,6 +127,35 @@ CASES = [
             "marker was reached."
         ),
         write("reviews.csv.gz", gzip.compress(b"text,label\na,b\n" * 99)[:-9]),
+    ),
+    Case(
+        "a workbook with a title above the names of its columns",
+        "plan text.yaml data=reviews.xlsx",
+        (
+            "Problem:\n"
+            "  reviews.xlsx must have no values beyond the 1 column that its header names. Got some in row 2, 3, 4, "
+            "5, 6, 7, 8, 9 and 5 more. Name every column in row 1; if that is a title, delete the rows above the names "
+            "of the columns."
+        ),
+        workbook(
+            "reviews.xlsx", ["Reviews of 2025"], ["text", "label"], *(pair.split(",") for pair in PAIRS)
+        ),
+    ),
+    Case(
+        "a workbook whose labels are numbers formatted as dates",
+        "plan text.yaml data=reviews.xlsx",
+        (
+            "Problem:\n"
+            "  reviews.xlsx must not have numbers formatted as dates that they are too large or too small for. Got "
+            "some in B2, B3, B4, B5, B6, B7. Give the column 'label' a format for numbers in Excel or LibreOffice, and save "
+            "it."
+        ),
+        workbook(
+            "reviews.xlsx",
+            ["text", "label"],
+            *([f"film {row}", 10_000_000 + row % 2] for row in range(6)),
+            formats={"B": "yyyy-mm-dd"},
+        ),
     ),
     Case(
         "a json that holds no table",

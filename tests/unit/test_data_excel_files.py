@@ -4,6 +4,7 @@ from datetime import date, datetime
 
 import pytest
 
+from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.table_files import read_file
 from hf_finetune.errors import InputError
 
@@ -57,6 +58,29 @@ def test_codes_keep_the_zeros_that_their_format_shows(tmp_path):
     assert read_file(file).table["id"].to_pylist() == ["0007"]
 
 
+def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
+    rows = [
+        ["text", "label", "n"],
+        *([f"film {row}", 10_000_000 + row % 2, "#N/A" if row < 2 else 1] for row in range(9)),
+    ]
+    file = write(tmp_path / "r.xlsx", rows)
+    book = openpyxl.load_workbook(file)
+    for row in range(2, 11):
+        book.active[f"B{row}"].number_format = "yyyy-mm-dd"
+    book.save(file)
+    found = read_file(file)
+    assert found.notes == ("r.xlsx: cells that hold an error are read as empty: C2 (#N/A), C3 (#N/A).",)
+    assert {name: str(doubt) for name, doubt in found.doubts.items()} == {
+        "label": "r.xlsx must not have numbers formatted as dates that they are too large or too small for. Got some "
+        "in B2, B3, B4, B5, B6, B7, B8, B9 and 1 more. Give the column 'label' a format for numbers in Excel or "
+        "LibreOffice, and save it."
+    }
+    with pytest.raises(InputError) as error:
+        prepare_data(str(file), modality="text")
+    assert found.doubts["label"] in error.value.problems
+    assert not recwarn.list
+
+
 def test_other_sheets_are_told(tmp_path):
     file = write(tmp_path / "r.xlsx", [["text", "label"], ["a", "x"]], notes=[["anything"]], old=[[1]])
     assert read_file(file).notes == (
@@ -71,7 +95,8 @@ def test_what_is_wrong_is_named(tmp_path):
         "Open the workbook in Excel or LibreOffice, save it, and try again."
     )
     assert problem(write(file, [["text", "label"], ["a", "x", "more"]])) == (
-        "r.xlsx must have no values beyond the 2 columns that its header names. Got some in row 2."
+        "r.xlsx must have no values beyond the 2 columns that its header names. Got some in row 2. "
+        "Name every column in row 1; if that is a title, delete the rows above the names of the columns."
     )
     assert problem(write(file, [])) == "r.xlsx must hold at least one example. Got nothing in sheet 'Sheet'."
     file.write_text("text,label\na,x\n")
