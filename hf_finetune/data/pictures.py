@@ -49,6 +49,8 @@ _TOO_MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text c
 Image.core.set_block_size(64 * 2**20)
 # The sizes are told in a note, and catch_warnings may not be used in several threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of each damaged entry of EXIF, of which only the orientation is used.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 Source = Path | bytes
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 __all__ = ["PictureError", "ValueRange", "convert", "reduce_to", "shrink", "to_rgb"]
 
@@ -26,6 +27,18 @@ _INTEGERS = (
 )
 _WHITE_IS_ZERO = 0  # value of the TIFF tag PhotometricInterpretation
 _PHOTOMETRIC = 262
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by the orientation that EXIF notes."""
+_METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Where Pillow finds an orientation."""
 
 
 class PictureError(ValueError):
@@ -179,12 +192,25 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(source: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn a picture as the camera noted it for the picture that it was made of."""
-    orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation == 1:
+    """Turn a picture as the camera noted it for the picture that it was made of.
+
+    Source: ``PIL.ImageOps.exif_transpose``, which reads and writes the metadata again, and fails where it is damaged.
+    """
+    method = _TURNS.get(_orientation(source))
+    if method is None:
         return image
-    image.getexif()[ExifTags.Base.Orientation] = orientation
-    return ImageOps.exif_transpose(image)
+    turned = image.transpose(method)
+    for key in _METADATA:  # else it would be turned again when it is converted again
+        turned.info.pop(key, None)
+    return turned
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Return the orientation of EXIF, 1 (upright) where there is none or where it is damaged."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow's reader of EXIF raises errors of any type, and the pixels are whole
+        return 1
 
 
 def shrink(image: Image.Image, edge: int | None) -> Image.Image:

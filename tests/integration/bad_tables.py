@@ -147,8 +147,8 @@ CASES = [
         (
             "Problem:\n"
             "  reviews.xlsx must not have numbers formatted as dates that they are too large or too small for. Got "
-            "some in B2, B3, B4, B5, B6, B7. Give the column 'label' a format for numbers in Excel or LibreOffice, and save "
-            "it."
+            "some in B2, B3, B4, B5, B6, B7. Give the column 'label' a format for numbers in Excel or LibreOffice, and "
+            "save it."
         ),
         workbook(
             "reviews.xlsx",

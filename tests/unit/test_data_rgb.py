@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from hf_finetune.data.rgb import PictureError, convert, reduce_to, shrink, to_rgb
 
@@ -140,3 +140,37 @@ def test_only_much_larger_pictures_are_shrunk_but_all_are_reduced():
     assert shrink(image, 100) is image
     assert reduce_to(image, 100).size == (100, 200)
     assert reduce_to(image, 140) is image
+
+
+EXIF = {
+    "no hexadecimal digits": "\nexif\n  10\nzzzz",
+    "nothing": "\nexif\n  0\n",
+    "half a head": "\nexif\n  10\n" + b"Exif\0\0II".hex(),
+    "a wrong head": "\nexif\n  20\n" + (b"Exif\0\0XX*\0" + bytes(8)).hex(),
+    "a cut list": "\nexif\n  20\n" + (b"Exif\0\0II*\0\x08\0\0\0\x05\0").hex(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("exif", EXIF.values(), ids=EXIF)
+def test_damaged_metadata_does_not_matter(mode, exif):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", exif)
+    image = Image.new("RGB", (4, 2), (200, 100, 50)).convert(mode)
+    assert to_rgb(through_file(image, "PNG", pnginfo=info)).tobytes() == to_rgb(image).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_picture_is_turned_once(kind, mode):
+    values = np.repeat(np.arange(0, 240, 30, dtype=np.uint8), 16).reshape(8, 16)
+    image = Image.fromarray(np.stack([values] * 3, axis=-1)).convert(mode)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        opened = through_file(image, kind, exif=exif)
+        expected = ImageOps.exif_transpose(opened).convert("RGB")
+        turned = to_rgb(opened)
+        assert turned.tobytes() == expected.tobytes()
+        assert to_rgb(turned).tobytes() == expected.tobytes()
