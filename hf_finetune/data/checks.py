@@ -1,8 +1,10 @@
 """Checks of labelled data before anything trains, and what to leave out where the person allows it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_finetune.data.column_types import is_number
 from hf_finetune.data.labels import Target
 from hf_finetune.data.picture_checks import check_pictures
 from hf_finetune.data.picture_notes import PictureNotes
@@ -111,15 +113,27 @@ def check_class_counts(
         return []
     names = " and ".join(f"data.split.{name}" for name in fractions)
     parts = ", ".join(["train", *fractions])
-    repair = f"Add examples, set {names} to 0, or set data.split.stratify: false."
+    repair = f"add examples, set {names} to 0, or set data.split.stratify: false."
+    if target == "single_label":
+        repair = _ask_for_amounts(table, label_names) + repair
     return [
         Problem(
             "Each class",
             f"must have at least {needed} examples, one for each of {parts}",
             listed(scarce),
-            repair,
+            repair[:1].upper() + repair[1:],
         )
     ]
+
+
+def _ask_for_amounts(table: Table, label_names: Sequence[str]) -> str:
+    """Return the repair for amounts that were read as classes, if most names are numbers, and most are there once."""
+    counts = Counter(table.labels)
+    once = sum(count == 1 for count in counts.values())
+    numbers = sum(is_number(label_names[index]) for index in counts)
+    if min(once, numbers) * 2 <= len(counts):
+        return ""
+    return "if the labels are amounts, set data.target: regression. Otherwise "
 
 
 def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
@@ -195,7 +209,10 @@ def check_labels(
         unseen = [repr(label_names[index]) for index in sorted(found_classes - trained)]
         if unseen:
             rule = "must hold only classes that are in train too"
-            repair = "Add examples of them to train, or remove them."
+            repair = "add examples of them to train, or remove them."
+            if target == "single_label":
+                repair = _ask_for_amounts(tables["train"], label_names) + repair
+            repair = repair[:1].upper() + repair[1:]
             problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))
         absent = [repr(label_names[index]) for index in sorted(trained - found_classes)]
         if absent:

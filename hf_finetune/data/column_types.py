@@ -16,17 +16,22 @@ from hf_finetune.errors import Problem
 
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
 
-_WHOLE = r"0|-?[1-9][0-9]*"
-_REAL = r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+_MINUS = "\u2212"
+"""The minus sign of Unicode, which spreadsheets and word processors write for a hyphen."""
+_SIGN = f"[+{_MINUS}-]?"
+_WHOLE = f"0|[{_MINUS}-]?[1-9][0-9]*"
+_REAL = rf"{_SIGN}((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 """A number without leading zeros, which codes have."""
 _WHOLE_OR_POINT_ZERO = rf"({_WHOLE})(\.0*)?"
-_INFINITE = r"[+-]?([iI]nf(inity)?|INF)"
-_DECIMAL_COMMA = r"[+-]?(0|[1-9][0-9]*),[0-9]+"
-_THOUSANDS = r"[+-]?[1-9][0-9]{0,2},[0-9]{3}"
-_LIKE_NUMBER = r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
+_INFINITE = rf"{_SIGN}([iI]nf(inity)?|INF)"
+_DECIMAL_COMMA = rf"{_SIGN}(0|[1-9][0-9]*),[0-9]+"
+_THOUSANDS = rf"{_SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
+_LIKE_NUMBER = rf"{_SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
 """Values of columns that are no texts: numbers, and codes of digits."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
-_WRITTEN_AMOUNT = r"[$€£¥₹]?\s?[+-]?(\d{1,3}([.,' \u00a0]\d{3})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{3})?"
+_WRITTEN_AMOUNT = (
+    rf"[$€£¥₹]?\s?{_SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
+)
 """A number as it is written in texts: with a currency or percent, with separators of thousands."""
 _MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "nan", "-", "--", "?", ".", "missing"})
 """Words for a missing number."""
@@ -95,7 +100,7 @@ def _strings(dataset: Dataset, names: Iterable[str]) -> pa.Table:
 def _guess(columns: Sequence[pa.ChunkedArray]) -> str:
     if all(column.null_count == len(column) for column in columns):
         return "null"
-    for pattern, kind in ((_LIKE_BOOLEAN, "bool"), ("[+-]?[0-9]+", "int64"), (_LIKE_NUMBER, "float64")):
+    for pattern, kind in ((_LIKE_BOOLEAN, "bool"), (f"{_SIGN}[0-9]+", "int64"), (_LIKE_NUMBER, "float64")):
         if all(_all_match(column, pattern) for column in columns):
             return kind
     return "string"
@@ -216,7 +221,8 @@ def _class_names(texts: Collection[str], known: Collection[str]) -> dict[str, An
     Models whose csv was read as truth values have the classes True and False however the file writes them.
     """
     if all(re.fullmatch(_WHOLE_OR_POINT_ZERO, text) for text in texts) and not set(texts) <= set(known):
-        return {text: float(text) if "." in text else int(text) for text in texts}
+        plain = {text: text.replace(_MINUS, "-") for text in texts}
+        return {text: float(number) if "." in number else int(number) for text, number in plain.items()}
     if set(known) == {"True", "False"} and all(re.fullmatch(_LIKE_BOOLEAN, text) for text in texts):
         return {text: text.capitalize() for text in texts}
     return {}
@@ -235,13 +241,12 @@ def _replaced(
 
 
 def _number(text: str, mark: str) -> float | None:
-    plain = text.strip()
+    written = text.strip().replace(_MINUS, "-")
+    plain = written
     if mark == ",":
         plain = plain.replace(",", ".") if re.fullmatch(_DECIMAL_COMMA, plain) else plain
-        if not re.fullmatch(rf"{_WHOLE}|{_DECIMAL_COMMA}", text.strip()) and re.fullmatch(
-            _REAL, text.strip()
-        ):
-            return None if "." in text else float(text)
+        if not re.fullmatch(rf"{_WHOLE}|{_DECIMAL_COMMA}", written) and re.fullmatch(_REAL, written):
+            return None if "." in written else float(written)
     return float(plain) if re.fullmatch(rf"{_REAL}|{_INFINITE}", plain) else None
 
 
@@ -264,7 +269,7 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     if all(re.fullmatch(_THOUSANDS, text) for text in commas):
         rule = "must be stated where commas may stand between thousands"
         return None, Problem("data.decimal", rule, shown, f"{repair}; else write them without commas.")
-    parts = [text.lstrip("+-").split(",") for text in commas]
+    parts = [text.lstrip(f"+{_MINUS}-").split(",") for text in commas]
     if certain or any(whole == fraction or re.fullmatch(r"0[0-9]+", fraction) for whole, fraction in parts):
         return ",", None
     rule = "must be stated where values may be numbers or lists"
@@ -298,7 +303,7 @@ def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bo
         texts: The different labels.
         strange: Those that are no numbers. Codes such as ``007`` have neither.
     """
-    plain = any(re.fullmatch(r"[+-]?\d*[.,]?\d*", text.strip()) for text in strange)
+    plain = any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in strange)
     return bool(strange) and not plain and all(re.fullmatch(_WRITTEN_AMOUNT, text.strip()) for text in texts)
 
 

@@ -178,6 +178,17 @@ CASES = [
         rows("reviews.csv", "text,label", *(f"film {n},good" for n in range(9))),
     ),
     Case(
+        "whole amounts, each there once",
+        "run text.yaml",
+        (
+            "Problem:\n"
+            "  Each class must have at least 3 examples, one for each of train, validation, test. "
+            "Got '5': 1, '42': 1, '79': 1, '116': 1. If the labels are amounts, set data.target: regression. Otherwise "
+            "add examples, set data.split.validation and data.split.test to 0, or set data.split.stratify: false."
+        ),
+        rows("reviews.csv", "text,label", *(f"film {n},{n * 37 + 5}" for n in range(4))),
+    ),
+    Case(
         "too few examples of a class",
         "run text.yaml",
         (

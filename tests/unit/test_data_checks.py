@@ -166,6 +166,28 @@ def test_classes_with_too_few_examples_to_cut():
     assert check_class_counts(table, "single_label", ["a", "b", "c"], {}) == []
 
 
+def test_classes_that_look_like_amounts_are_told_as_such():
+    table = text_table(["1", "2", "3", "4", "5"], labels=[0, 1, 2, 2, 3])
+    hint = "If the labels are amounts, set data.target: regression. Otherwise "
+    for names, amounts in (
+        (["5", "42", "-79", "1000"], True),
+        (["5", "42", "\u22120.38", "1000"], True),
+        (["5", "42", "116", "<1"], True),
+        (["5", "b", "c", "d"], False),
+        (["005", "042", "079", "116"], False),
+    ):
+        found = check_class_counts(table, "single_label", names, {"test": 0.1})[0].repair
+        assert found.startswith(f"{hint}add examples, set" if amounts else "Add examples, set")
+        test = text_table(["6", "7"], labels=[0, 3])
+        tables = {"train": table.take([0, 1, 2, 3]), "test": test}
+        unseen = check_labels(tables, "single_label", names)[1][0].repair
+        assert unseen == (f"{hint}add" if amounts else "Add") + " examples of them to train, or remove them."
+    many = text_table([*"123456"], labels=[0, 0, 0, 1, 1, 2])
+    assert check_class_counts(many, "single_label", ["1", "2", "3"], {"test": 0.1})[0].repair.startswith(
+        "Add"
+    )
+
+
 def test_labels_of_lists_are_counted_one_by_one():
     table = text_table(["1", "2", "3"], labels=[[0, 1], [0], []])
     problems = check_class_counts(table, "multi_label", ["a", "b"], {"test": 0.1})

@@ -29,6 +29,9 @@ def settle(*labels, requested="auto", decimal=None, known=(), **others):
         (["0.50", "00.5"], ["0.50", "00.5"]),
         (["123456789012345678901", "1"], [123456789012345678901, 1]),
         (["-0", "0"], ["-0", "0"]),
+        (["0.5", "\u22121.5", "\u22122e3"], [0.5, -1.5, -2000.0]),
+        (["1", "\u22121", "-2"], [1, -1, -2]),
+        (["1", "\u2212", "2"], ["1", "\u2212", "2"]),
         (["0.5", None, "inf"], [0.5, None, float("inf")]),
     ],
 )
@@ -87,6 +90,19 @@ def test_decimal_commas():
     (problem,) = settle("1,500", "2,750", requested="regression").problems
     assert problem.rule == "must be stated where commas may stand between thousands"
     assert settle("1,500", "2,750", requested="regression", decimal=",").values["train"] == [1.5, 2.75]
+
+
+def test_a_minus_sign_is_read_as_the_hyphen_that_other_programs_write():
+    assert list(settle("0,05", "\u22121,5", "\u22122").values["train"]) == [0.05, -1.5, -2.0]
+    assert list(settle("\u22121", "1", requested="regression").values["train"]) == [-1.0, 1.0]
+    assert list(settle("\u22121", "1", known=("1", "\u22121")).values["train"]) == ["\u22121", "1"]
+    assert list(settle("\u22121", "1", known=("1", "-1")).values["train"]) == [-1, 1]
+    splits = {"train": Dataset.from_dict({"a": ["\u22120.5", "1"], "b": ["\u22123", "2"]})}
+    assert {name: feature.dtype for name, feature in guess_features(splits, splits).items()} == {
+        "a": "float64",
+        "b": "int64",
+    }
+    assert settle_numbers(splits, splits, ["a"], None)["train"]["a"][:] == [-0.5, 1.0]
 
 
 def test_labels_of_a_model_that_is_there():
