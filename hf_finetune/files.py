@@ -7,7 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "replacing_folder"]
+__all__ = ["can_be_path", "replacing", "replacing_folder"]
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes that a name and a path may have on Linux."""
+
+
+def can_be_path(path: str | Path) -> bool:
+    """Return whether a file can have this path, by its length and its characters."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    longest = max(map(len, encoded.split(b"/")))
+    return b"\0" not in encoded and longest <= _LONGEST_NAME and len(encoded) <= _LONGEST_PATH
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_finetune.data.images import to_rgb
 from hf_finetune.data.seeded import set_epoch
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
+from hf_finetune.files import can_be_path, replacing
 from hf_finetune.processes import start_processes
 from hf_finetune.ready import Ready, get_ready
 from hf_finetune.recipe import Recipe
@@ -92,6 +92,8 @@ def preview(
     if path.suffix.lower() not in SUFFIXES[modality]:
         rule = f"must end in {' or '.join(SUFFIXES[modality])} for {modality}s"
         raise InputError(Problem("--output", rule, repr(str(path)), f"For example {NAMES[modality]}."))
+    if not can_be_path(path):
+        raise InputError(Problem("--output", "must be a name that a file can have", repr(str(path))))
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
     ready = get_ready(recipe, start_processes(), trust_remote_code=trust_remote_code)

@@ -270,7 +270,7 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
     try:
         return load_data(recipe, TASKS[recipe.task].modality)
     except InputError as error:
-        is_there = Path(recipe.data.path).exists() or is_local(recipe.data.path)
+        is_there = is_local(recipe.data.path) or Path(recipe.data.path).exists()
         if is_there or not all(problem.place == "data.path" for problem in error.problems):
             raise
         return None

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import resolve_model_dir
-from hf_finetune.files import replacing
+from hf_finetune.files import can_be_path, replacing
 from hf_finetune.processes import first_ones, first_process_first
 from hf_finetune.ready import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
@@ -63,6 +63,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: If the folder cannot be used.
     """
+    if not can_be_path(folder):
+        raise InputError(Problem("--output-dir", "must be a name that a folder can have", str(folder)))
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
     if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):

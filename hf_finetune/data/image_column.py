@@ -10,7 +10,6 @@ from datasets import Dataset, Features, Image, Value
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.picture_paths import (
     PictureFinder,
-    can_be_path,
     check_paths,
     files_below,
     is_file,
@@ -18,6 +17,7 @@ from hf_finetune.data.picture_paths import (
 from hf_finetune.data.pictures import PictureFeature
 from hf_finetune.data.wording import quoted, shortened
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.files import can_be_path
 
 __all__ = ["as_images", "holds_paths", "note_unlisted"]
 

@@ -17,6 +17,7 @@ from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
 from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.files import can_be_path
 from hf_finetune.recipe.paths import is_local, no_data
 
 __all__ = ["PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "locate", "split_name"]
@@ -59,6 +60,8 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
     Raises:
         InputError: If nothing is there, or if what is there has no layout that can be read.
     """
+    if not can_be_path(path):
+        raise InputError(no_data(path))
     local = Path(path).expanduser().absolute()
     if local.is_dir():
         return _locate_folder(local, modality, labelling)

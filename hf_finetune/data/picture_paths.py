@@ -11,14 +11,12 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.wording import MOST_SHOWN, quoted, shortened
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["PictureFinder", "can_be_path", "check_paths", "files_below", "is_encoded", "is_file", "is_url"]
+__all__ = ["PictureFinder", "check_paths", "files_below", "is_encoded", "is_file", "is_url"]
 
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DATA_URI = re.compile(r"\s*data:\w+/", re.IGNORECASE)
 _BASE64 = re.compile(r"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk[\w+/-]{60})[\w+/-]{40}[\w+/\s=-]*")
 """Base64 of a file that begins like PNG, JPEG, GIF, WebP, TIFF or BMP; it has no points, as names of files do."""
-_LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Bytes that a name and a path may have on Linux."""
 
 
 def is_url(value: str) -> bool:
@@ -29,16 +27,6 @@ def is_url(value: str) -> bool:
 def is_encoded(value: str) -> bool:
     """Return whether a path is a picture as text: base64, or a URI such as ``data:image/png;base64,...``."""
     return _DATA_URI.match(value) is not None or _BASE64.fullmatch(value) is not None
-
-
-def can_be_path(path: str | Path) -> bool:
-    """Return whether a file can have this path, by its length and its characters."""
-    try:
-        encoded = os.fsencode(path)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    longest = max(map(len, encoded.split(b"/")))
-    return b"\0" not in encoded and longest <= _LONGEST_NAME and len(encoded) <= _LONGEST_PATH
 
 
 def is_file(path: Path) -> bool:

@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_finetune.data.image_formats import IMAGE_FORMATS, sniffed_conversion
 from hf_finetune.data.large_pictures import PixelBudget, kept_pictures
-from hf_finetune.data.picture_paths import can_be_path
 from hf_finetune.data.rgb import PictureError, ValueRange, convert, reduce_to, to_rgb
 from hf_finetune.data.wording import shortened
+from hf_finetune.files import can_be_path
 
 __all__ = [
     "LARGE_EDGE",

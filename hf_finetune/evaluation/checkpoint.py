@@ -27,6 +27,7 @@ from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.files import can_be_path
 from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
@@ -99,11 +100,13 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
     Raises:
         InputError: If there is none, or if the run is not finished.
     """
+    place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
+    if not can_be_path(place):
+        raise InputError(Problem(place, rule, "a name that no file can have"))
     folder = Path(model_or_run).expanduser()
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
-    place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
     if folder.is_dir():
         if (folder / "adapter" / "adapter_config.json").is_file():
             repair = f"{folder / 'adapter' / 'README.md'} says how peft loads it."

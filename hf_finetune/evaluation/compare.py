@@ -20,6 +20,7 @@ from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_me
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
 from hf_finetune.evaluation.top_scores import TOP, TopScores
 from hf_finetune.evaluation.unknown import fill_unknown
+from hf_finetune.files import can_be_path
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -217,6 +218,8 @@ class _Judged:
 
 
 def _read(run: Path) -> _Judged:
+    if not can_be_path(run):
+        raise InputError(Problem(str(run), "must be a run directory", "a name that no folder can have"))
     folder = run.expanduser()
     file = folder / "predictions.parquet" if folder.is_dir() else folder
     if folder.is_dir() and not file.is_file():

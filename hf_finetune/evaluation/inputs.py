@@ -9,7 +9,7 @@ from typing import Any
 from hf_finetune.data.folder_tree import saved_link_target
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES, is_unreadable_picture
 from hf_finetune.data.input_columns import takes_pairs
-from hf_finetune.data.picture_paths import can_be_path, files_below, is_encoded
+from hf_finetune.data.picture_paths import files_below, is_encoded
 from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOptions, table_format
 from hf_finetune.data.wording import quoted, shortened
 from hf_finetune.errors import InputError, Problem
@@ -17,6 +17,7 @@ from hf_finetune.evaluation.checkpoint import Task
 from hf_finetune.evaluation.input_tables import open_table
 from hf_finetune.evaluation.items import Inputs, Item, no_file, open_image, open_text
 from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.files import can_be_path
 
 __all__ = ["open_inputs"]
 

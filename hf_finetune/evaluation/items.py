@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_finetune.data.picture_paths import can_be_path, is_encoded
+from hf_finetune.data.picture_paths import is_encoded
 from hf_finetune.data.pictures import PictureError, PictureFacts, read_picture
 from hf_finetune.data.wording import shortened
 from hf_finetune.evaluation.wording import told
+from hf_finetune.files import can_be_path
 
 __all__ = ["Inputs", "Item", "no_file", "open_image", "open_stored_image", "open_text"]
 

@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
 from hf_finetune.evaluation.top_scores import MANY_CLASSES
-from hf_finetune.files import replacing
+from hf_finetune.files import can_be_path, replacing
 
 __all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
 
@@ -117,6 +117,8 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
             f"must end in {', '.join(OUTPUT_ENDINGS[:-1])} or {OUTPUT_ENDINGS[-1]}",
             repr(str(path)),
         )
+    if not can_be_path(path):
+        return Problem("--output", "must be a name that a file can have", repr(str(path)))
     if path.is_dir():
         return Problem("--output", "must be a file", f"the folder {str(path)!r}")
     if not path.parent.is_dir():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.errors import Problem
+from hf_finetune.files import can_be_path
 
 __all__ = ["is_local", "missing_checkpoint", "missing_data", "no_data", "path_problems"]
 
@@ -22,14 +23,14 @@ MADE_BY = {"assets": "Run `make assets` in the checkout of hf-finetune."}
 def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
     """Return whether a path can only mean a local file or folder, and so the Hub need not be asked.
 
-    That holds for a path without the form of a Hub id (``NAME`` or ``OWNER/NAME``), one that ends like a data file, and
-    one whose first folder is here or is made by a command of this project.
+    That holds for a path without the form of a Hub id (``NAME`` or ``OWNER/NAME``), one that no file can have, one that
+    ends like a data file, and one whose first folder is here or is made by a command of this project.
 
     Args:
         path: As a recipe has it.
         folders: Where relative paths are looked up besides the current folder.
     """
-    if not HUB_ID.fullmatch(path) or path.lower().endswith(DATA_ENDINGS):
+    if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_ENDINGS):
         return True
     owner, slash, _ = path.partition("/")
     if not slash or path.startswith(TIMM):
@@ -90,9 +91,12 @@ def missing_data(path: str, folders: Sequence[Path] = ()) -> Problem | None:
 
 def no_data(path: str) -> Problem:
     """Return the problem of data at a path where there is nothing."""
+    rule = "must be a folder, a data file or a Hub id"
+    if not can_be_path(path):
+        return Problem("data.path", rule, repr(path), "No file can have this name.")
     nearest = _nearest_path(Path(path).expanduser().absolute())
     repair = nearest if nearest.startswith("Nearest") else _made_by(path) or nearest
-    return Problem("data.path", "must be a folder, a data file or a Hub id", repr(path), repair)
+    return Problem("data.path", rule, repr(path), repair)
 
 
 def _nearest_path(missing: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
+from hf_finetune.files import can_be_path
 
 __all__ = ["DATA", "MISTAKES", "RunRecord", "StageLog", "read_run"]
 
@@ -62,6 +63,8 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         InputError: If the folder holds no run, or one that is not done.
     """
+    if not can_be_path(folder):
+        raise InputError(Problem(str(folder), "must be a run directory", "a name that no folder can have"))
     manifest = _json(folder / "manifest.json")
     if not isinstance(manifest, dict):
         found = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
