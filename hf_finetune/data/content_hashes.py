@@ -8,11 +8,16 @@ import numpy as np
 
 from hf_finetune.files import replacing
 
-__all__ = ["HASHES", "count_known", "read_hashes", "short_hashes", "write_hashes"]
+__all__ = ["HASHES", "count_known", "read_hashes", "short_hash", "short_hashes", "write_hashes"]
 
 HASHES = "examples.npz"
 """File of a run: for each split, the sorted hashes of its inputs."""
 _HEX_DIGITS = 16
+
+
+def short_hash(key: str) -> int:
+    """Return the first 64 bits of a key: a SHA-256 as hexadecimal text."""
+    return int(key[:_HEX_DIGITS], 16)
 
 
 def short_hashes(keys: Sequence[str | None]) -> np.ndarray:
@@ -21,7 +26,7 @@ def short_hashes(keys: Sequence[str | None]) -> np.ndarray:
     Args:
         keys: SHA-256 of inputs as hexadecimal text; None for an input that has none, which is left out.
     """
-    numbers = [int(key[:_HEX_DIGITS], 16) for key in keys if key is not None]
+    numbers = [short_hash(key) for key in keys if key is not None]
     return np.sort(np.array(numbers, dtype=np.uint64))
 
 

@@ -1,6 +1,7 @@
 """Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from hf_finetune.evaluation.checkpoint import Classifier, Task, load_classifier,
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
+from hf_finetune.evaluation.own_data import OwnSplit, load_own_split
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.quiet import quiet_libraries
 from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
-from hf_finetune.tasks import load_data, table_options
+from hf_finetune.tasks import table_options
 
 __all__ = [
     "count_seen",
@@ -34,6 +36,8 @@ __all__ = [
     "run_options",
     "training_columns",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @quiet_libraries()
@@ -51,7 +55,8 @@ def evaluate_again(
 
     Args:
         model_or_run: A run directory, a checkpoint folder or a Hub id.
-        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
+            changed since, the run's examples are found in it by their contents, and the others are left out.
         split: Which split; None is the test split.
         columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
         batch_size: Examples per forward pass.
@@ -66,7 +71,8 @@ def evaluate_again(
     costs = recipe.evaluation.costs if recipe else None
     settings = MetricSettings(classifier.label_names, costs or {})
     check_metric_names(metrics, classifier.target, settings=settings, trust_remote_code=trust_remote_code)
-    dataset = load_labelled(model_or_run, classifier, data=data, split=split, columns=columns)
+    judged = _load(model_or_run, classifier, data=data, split=split, columns=columns)
+    dataset = judged.dataset
     found = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
     names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
     seed = recipe.seed if recipe else 0
@@ -80,7 +86,7 @@ def evaluate_again(
     training = _training_slices(model_or_run)
     slices = judge_slices(found, sliced(dataset, training), training, names, seed)
     seen = count_seen(model_or_run, dataset) if data is not None else None
-    return replace(found, intervals=ends, slices=slices, seen=seen)
+    return replace(found, intervals=ends, slices=slices, seen=seen, changed=judged.changed)
 
 
 def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
@@ -137,7 +143,8 @@ def load_labelled(
     Args:
         model_or_run: A run directory, a checkpoint folder or a Hub id.
         classifier: What ``load_classifier`` made of it.
-        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
+            changed since, the run's examples are found in it by their contents, and the others are left out.
         split: Which split; None is the test split.
         columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
 
@@ -147,9 +154,21 @@ def load_labelled(
     Raises:
         InputError: If there is no such data or split, or the data has labels that the model does not know.
     """
+    return _load(model_or_run, classifier, data=data, split=split, columns=columns).dataset
+
+
+def _load(
+    model_or_run: str | Path,
+    classifier: Classifier,
+    *,
+    data: str | None,
+    split: str | None,
+    columns: Mapping[str, str] | None,
+) -> OwnSplit:
+    """Load examples as ``load_labelled``, and say whether the run's own data has changed."""
     recipe = recipe_of(model_or_run)
     if data is not None:
-        return load_for_evaluation(
+        dataset = load_for_evaluation(
             data,
             modality="image" if classifier.task == "image-classification" else "text",
             target=classifier.target,
@@ -163,10 +182,15 @@ def load_labelled(
             options=run_options(model_or_run),
             group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,
         )
-    if recipe is None:
+        return OwnSplit(dataset)
+    run = run_of(model_or_run)
+    if recipe is None or run is None:
         repair = "A checkpoint knows no data; name some with --data."
         raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
-    return _own_data(recipe, classifier, split or "test")
+    found = load_own_split(run, recipe, classifier, split or "test")
+    if found.changed is not None:
+        logger.warning("%s", found.changed)
+    return found
 
 
 def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
@@ -221,12 +245,3 @@ def run_of(model_or_run: str | Path) -> Path | None:
         (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
     )
     return run if is_run else None
-
-
-def _own_data(recipe: Recipe, classifier: Classifier, split: str) -> Dataset:
-    prepared = load_data(recipe, "image" if classifier.task == "image-classification" else "text")
-    splits = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
-    if splits.get(split) is None:
-        known = ", ".join(repr(name) for name, dataset in splits.items() if dataset is not None)
-        raise InputError(Problem("--split", "must be one of the run's", repr(split), f"Known: {known}."))
-    return splits[split]

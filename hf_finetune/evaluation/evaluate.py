@@ -44,6 +44,8 @@ class EvaluationResult:
         group_column: The column of the data that holds the groups.
         costs: ``evaluation.costs`` of the recipe; empty for none.
         seen: Of other data than the run's, how many examples are in each of its splits; None if that is not known.
+        changed: How the run's own examples were found in data that has changed since, and what was left out; None for
+            the data of the run as it was, and for other data.
     """
 
     metrics: dict[str, float]
@@ -60,6 +62,7 @@ class EvaluationResult:
     group_column: str | None = None
     costs: CostTable = field(default_factory=dict)
     seen: Mapping[str, int] | None = None
+    changed: str | None = None
 
     @property
     def settings(self) -> MetricSettings:

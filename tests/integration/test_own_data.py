@@ -1,0 +1,169 @@
+"""A run whose data has changed since is judged by its own examples, found by their contents, or not at all."""
+
+import logging
+import random
+import shutil
+
+import pytest
+from PIL import Image
+from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe
+
+from hf_finetune.evaluation.again import evaluate_again, load_finished, load_labelled
+from hf_finetune.publishing.export import export
+
+ROWS = [f"a {word} film {number},{word}" for number in range(20) for word in ("good", "bad")]
+NEW = ["some good good plot,good", "some bad bad plot,bad"]
+
+
+def write_rows(path, rows):
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory, bert_checkpoint):
+    folder = tmp_path_factory.mktemp("texts")
+    write_rows(folder / "rows.csv", ROWS)
+    recipe = tiny_text_recipe(folder / "rows.csv", bert_checkpoint)
+    run = quick_run(recipe, folder / "run").folder
+    return run, folder / "rows.csv", set(own(run)["text"])
+
+
+@pytest.fixture(autouse=True)
+def rows_as_they_were(texts):
+    yield
+    write_rows(texts[1], ROWS)
+
+
+def own(run, split=None):
+    return load_labelled(run, load_finished(run), split=split)
+
+
+def told(caplog, run, split=None):
+    """Return the texts of a run's split, and what was said of them."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="hf_finetune"):
+        found = own(run, split)
+    return found, [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def shuffled(rows, seed=0):
+    return random.Random(seed).sample(rows, len(rows))
+
+
+@pytest.mark.parametrize("rows", [sorted(ROWS), shuffled(ROWS), shuffled(ROWS, 1)])
+def test_the_order_of_the_rows_does_not_matter(texts, caplog, rows):
+    run, path, test = texts
+    before = evaluate_again(run)
+    assert before.changed is None
+    write_rows(path, rows)
+    found, notes = told(caplog, run)
+    assert set(found["text"]) == test and len(found) == len(test) == 6
+    assert notes == [
+        "The data has changed since the run, so its test split is not cut again: its examples are found by their "
+        "contents, all 6 of them."
+    ]
+    after = evaluate_again(run)
+    assert after.metrics == pytest.approx(before.metrics)
+    assert after.changed == notes[0]
+
+
+def test_further_examples_are_left_out_and_counted(texts, caplog):
+    run, path, test = texts
+    for rows in ([*ROWS, *NEW], [*NEW, *ROWS], shuffled([*ROWS, *NEW])):
+        write_rows(path, rows)
+        found, notes = told(caplog, run)
+        assert set(found["text"]) == test
+        assert notes == [
+            "The data has changed since the run, so its test split is not cut again: its examples are found by their "
+            "contents, all 6 of them. 2 examples that the run did not have are left out; --data judges by them."
+        ]
+    copies = [row for row in ROWS if row.split(",")[0] in test][:1]
+    write_rows(path, [*ROWS, *copies])
+    assert sorted(own(run)["text"]) == sorted(test)
+
+
+def test_a_new_class_is_left_out_too(texts, caplog):
+    run, path, test = texts
+    write_rows(path, ["a plot,awful", *ROWS])
+    found, (note,) = told(caplog, run)
+    assert set(found["text"]) == test
+    assert note.endswith("1 example that the run did not have is left out; --data judges by it.")
+    assert found.features["label"].names == ["bad", "good"]
+    assert all(found.features["label"].int2str(row["label"]) in row["text"] for row in found)
+
+
+def test_examples_that_are_gone_are_counted(texts, caplog):
+    run, path, test = texts
+    gone = sorted(test)[:2]
+    write_rows(path, [row for row in ROWS if row.split(",")[0] not in gone])
+    found, notes = told(caplog, run)
+    assert set(found["text"]) == test - set(gone)
+    assert notes == [
+        "The data has changed since the run, so its test split is not cut again: its examples are found by their "
+        "contents, 4 of 6; the others are gone or were edited."
+    ]
+    assert len(evaluate_again(run).ids) == 4
+
+
+def test_a_run_is_not_judged_by_other_examples(texts):
+    run, path, test = texts
+    write_rows(path, [row for row in ROWS if row.split(",")[0] not in test])
+    assert refusal(lambda: evaluate_again(run)) == (
+        "The data must hold examples of the run's test split. Got none of its 6. Put the data of the run back, or "
+        "judge by other data with --data."
+    )
+
+
+def test_a_run_without_hashes_takes_only_its_own_data(texts, tmp_path, caplog):
+    run, path, test = texts
+    older = shutil.copytree(run, tmp_path / "run")
+    (older / "examples.npz").unlink()
+    found, notes = told(caplog, older)
+    assert (set(found["text"]), notes) == (test, [])
+    write_rows(path, sorted(ROWS))
+    assert refusal(lambda: evaluate_again(older)) == (
+        "The data must be that of the run, which has no examples.npz to find its examples by. Got other data. Put the "
+        "data of the run back, or judge by other data with --data."
+    )
+
+
+def test_other_splits_are_found_as_well(texts, caplog):
+    run, path, _ = texts
+    before = {split: set(own(run, split)["text"]) for split in ("train", "validation")}
+    write_rows(path, shuffled(ROWS))
+    for split, expected in before.items():
+        found, (note,) = told(caplog, run, split)
+        assert set(found["text"]) == expected
+        assert f"its {split} split is not cut again" in note
+    assert "Known: 'train', 'validation', 'test'." in refusal(lambda: own(run, "dev"))
+
+
+def test_an_export_is_compared_on_the_runs_own_examples(texts, tmp_path, caplog):
+    run, path, test = texts
+    before = export(run, format="torch_export", output=tmp_path / "before").report["metrics"]["before"]
+    write_rows(path, shuffled([*ROWS, *NEW]))
+    after = export(run, format="torch_export", output=tmp_path / "after").report
+    assert after["metrics"]["before"] == pytest.approx(before) and after["examples"] == len(test)
+    assert "2 examples that the run did not have are left out" in caplog.text
+
+
+def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, caplog):
+    folder = tmp_path / "pictures"
+    for shade, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(8):
+            colour = [10 * number + 3] * 3
+            colour[shade] = 220
+            Image.new("RGB", (32, 32), tuple(colour)).save(folder / name / f"{number}.png")
+    run = quick_run(tiny_image_recipe(folder, timm_checkpoint), tmp_path / "run").folder
+    before = {(folder / name).read_bytes() for name in own(run)["id"]}
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(folder / "red" / "00.png")
+    (folder / "blue" / "0.png").rename(folder / "blue" / "99.png")
+    found, (note,) = told(caplog, run)
+    assert {(folder / name).read_bytes() for name in found["id"]} == before
+    assert "1 example that the run did not have is left out" in note
+    victim = found["id"][0]
+    (folder / victim).unlink()
+    found, (note,) = told(caplog, run)
+    assert {(folder / name).read_bytes() for name in found["id"]} < before
+    assert f"{len(before) - 1} of {len(before)}; the others are gone or were edited." in note
