@@ -44,8 +44,7 @@ class EvaluationResult:
         group_column: The column of the data that holds the groups.
         costs: ``evaluation.costs`` of the recipe; empty for none.
         seen: Of other data than the run's, how many examples are in each of its splits; None if that is not known.
-        changed: How the run's own examples were found in data that has changed since, and what was left out; None for
-            the data of the run as it was, and for other data.
+        changed: Of a run's own data, as ``OwnSplit.changed``; None for other data.
     """
 
     metrics: dict[str, float]

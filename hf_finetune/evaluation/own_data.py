@@ -1,5 +1,6 @@
 """The examples of a run's own splits, also after the data has changed."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier
 from hf_finetune.recipe import Recipe
-from hf_finetune.staging.manifest import read_manifest
 from hf_finetune.tasks import load_data
 
 __all__ = ["OwnSplit", "load_own_split", "match_rows"]
@@ -32,8 +32,8 @@ class OwnSplit:
 
     Attributes:
         dataset: The examples, with the columns of ``LabelledData``.
-        changed: How they were found in data that has changed since, and what was left out; None where the data is cut
-            into the same split again.
+        changed: How they were found in data that has changed since, and what was left out, or that it is not known
+            whether they are the run's. None where they surely are, as the splits were cut.
     """
 
     dataset: Dataset
@@ -75,8 +75,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
             Problem("--split", "must be one of the run's", repr(split), f"Known: {quoted(names)}.")
         )
     if known is None:
-        _check_fingerprint(run, recipe, prepared)
-        return OwnSplit(dataset)
+        return _cut_without_hashes(run, recipe, prepared, split)
     if np.array_equal(prepared.hashes[split], known[split]):
         return OwnSplit(dataset)
     return _find_split(load_data(_uncut(recipe), modality), classifier, known, split)
@@ -122,14 +121,32 @@ def _uncut(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def _check_fingerprint(run: Path, recipe: Recipe, prepared: LabelledData) -> None:
-    """Refuse other data than that of a run whose examples cannot be told from others."""
-    value = "other data"
-    if recipe.domain_adaptation is not None:  # of such a run the fingerprint is over the other domain too
-        value = "data of which that is not known"
-    if read_manifest(run / "manifest.json").fingerprints.get("data") != prepared.fingerprint:
-        rule = f"must be that of the run, which has no {HASHES} to find its examples by"
-        raise InputError(Problem("The data", rule, value, _REPAIR))
+def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> OwnSplit:
+    """Take a split as it is cut now, of a run whose examples cannot be told from others.
+
+    Raises:
+        InputError: If the run's fingerprint says that the data is not the same.
+    """
+    dataset, fingerprint = _splits(prepared)[split], _fingerprint(run)
+    if fingerprint == prepared.fingerprint:
+        return OwnSplit(dataset)
+    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    if fingerprint is None or recipe.domain_adaptation is not None:
+        return OwnSplit(
+            dataset,
+            f"The run has no {HASHES}, so it is not known whether its {split} split has the examples that it had.",
+        )
+    rule = f"must be that of the run, which has no {HASHES} to find its examples by"
+    raise InputError(Problem("The data", rule, "other data", _REPAIR))
+
+
+def _fingerprint(run: Path) -> str | None:
+    """Return the fingerprint of the data that a run was made with; None if the run does not have it."""
+    try:
+        content = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        return str(content["fingerprints"]["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _find_split(

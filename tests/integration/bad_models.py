@@ -1,9 +1,22 @@
 """Bad inputs: what is to be evaluated or predicted, and commands that do not exist."""
 
+from pathlib import Path
+
 from bad_input_case import Case
 from bad_input_steps import config, copy, cut, delete, do, rows, write
 
 __all__ = ["CASES"]
+
+
+def edited(pattern: str):
+    """Change the files of pictures, and nothing that is to be seen."""
+
+    def step(folder: Path) -> None:
+        for file in sorted((folder / "photos").glob(pattern)):
+            file.write_bytes(file.read_bytes() + b"edited")
+
+    return step
+
 
 CASES = [
     Case(
@@ -77,6 +90,50 @@ CASES = [
             "nothing of that name."
         ),
         delete("photos"),
+    ),
+    Case(
+        "a run to evaluate whose data has got more pictures",
+        "evaluate run",
+        (
+            "The data has changed since the run, so its test split is not cut again: its examples are found by "
+            "their contents, all 3 of them. 2 examples that the run did not have are left out; --data judges by "
+            "them."
+        ),
+        do(
+            *(copy(f"photos/{name}/5.png", f"photos/{name}/00.png") for name in ("soup", "tea")),
+            edited("*/00.png"),
+        ),
+        code=0,
+    ),
+    Case(
+        "a run to evaluate that has lost examples",
+        "evaluate run",
+        (
+            "The data has changed since the run, so its test split is not cut again: its examples are found by "
+            "their contents, 2 of 3; the others are gone or were edited."
+        ),
+        delete("photos/tea/0.png", "photos/tea/1.png", "photos/tea/2.png"),
+        code=0,
+    ),
+    Case(
+        "a run to evaluate of which every picture was edited",
+        "evaluate run",
+        (
+            "Problem:\n"
+            "  The data must hold examples of the run's test split. Got none of its 3. Put the data of the run "
+            "back, or judge by other data with --data."
+        ),
+        edited("*/*.png"),
+    ),
+    Case(
+        "a run to evaluate whose data has changed, and that has lost the hashes of its examples",
+        "evaluate run",
+        (
+            "Problem:\n"
+            "  The data must be that of the run, which has no examples.npz to find its examples by. Got other data. "
+            "Put the data of the run back, or judge by other data with --data."
+        ),
+        do(delete("run/examples.npz"), copy("photos/tea/5.png", "photos/tea/00.png")),
     ),
     Case(
         "labels that the model does not know",

@@ -188,3 +188,26 @@ def test_a_split_that_the_run_did_not_have_is_not_its_own(tmp_path):
     with pytest.raises(InputError) as caught:
         case.found(ROWS)
     assert str(caught.value) == "--split must be one of the run's. Got 'test'. Known: 'train', 'validation'."
+
+
+def test_without_hashes_the_fingerprint_decides(tmp_path):
+    case = Case(tmp_path, ROWS)
+    (case.run / "examples.npz").unlink()
+    before = labelled(case.data.test)
+    assert case.found(ROWS) == (before, None)
+    with pytest.raises(
+        InputError, match=r"The data must be that of the run.* Got other data\. Put the data of the run"
+    ):
+        case.found(ROWS[::-1])
+    note = (
+        "The run has no examples.npz, so it is not known whether its test split has the examples that it had."
+    )
+    manifest, plain = case.run / "manifest.json", case.recipe
+    adapted = {"domain_adaptation": {"method": "dann", "target": "t.csv"}}
+    case.recipe = parse_recipe({**plain.model_dump(mode="json"), **adapted})
+    manifest.write_text('{"fingerprints": {"data": "of both domains"}}', encoding="utf-8")
+    assert case.found(ROWS) == (before, note)
+    case.recipe = plain
+    for content in ("{}", "cut off"):
+        manifest.write_text(content, encoding="utf-8")
+        assert case.found(ROWS) == (before, note)
