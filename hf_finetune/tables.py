@@ -107,6 +107,13 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
     for each in comparisons:
         grouped = grouping(each.groups, each.group_column)
         console.print(f"{each.run} beside {first}, on {each.examples:,} test examples{grouped}", markup=False)
+        if each.others:
+            console.print(
+                f"{each.others:,} of the test examples have the name of one of the first run's, but another content. "
+                "If the data was put in another order or renamed between the runs, they were not judged on the same "
+                "examples.",
+                markup=False,
+            )
         table = Table(box=None)
         for heading in ("", "first", "this", "difference", "95 % interval", "p"):
             table.add_column(heading, justify="left" if not heading else "right")

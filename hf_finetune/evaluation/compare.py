@@ -1,6 +1,7 @@
 """Whether one run is better than another: paired tests of both on the same test examples."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import binomtest
 
+from hf_finetune.data.content_hashes import HASHES, read_hashes
 from hf_finetune.data.labels import Target
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
@@ -87,6 +89,8 @@ class Comparison:
         examples: Number of test examples.
         group_column: The column by whose groups examples were resampled; None if each was on its own.
         groups: Number of groups; None likewise.
+        others: Number of test examples that are called alike in both runs and have another content; 0 too where the
+            contents are not known.
     """
 
     run: str
@@ -95,6 +99,7 @@ class Comparison:
     examples: int
     group_column: str | None = None
     groups: int | None = None
+    others: int = 0
 
 
 def compare_runs(
@@ -191,11 +196,12 @@ def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Prob
 
 @dataclass(frozen=True)
 class _Judged:
-    """The predictions of a run, from which probability on its classes hold, and what confusions cost."""
+    """The predictions of a run, from which probability on its classes hold, what confusions cost, and its inputs."""
 
     predictions: Predictions
     thresholds: tuple[float, ...] | None
     costs: CostTable
+    hashes: np.ndarray | None = None
 
     def in_order_of(self, other: "_Judged") -> "_Judged":
         """Give the same predictions, in the order of another run's examples and classes."""
@@ -214,7 +220,7 @@ class _Judged:
             *(other.predictions.ids, labels, scores, mine.target, other.predictions.label_names),
             *(groups, mine.group_column),
         )
-        return _Judged(made, thresholds, self.costs)
+        return _Judged(made, thresholds, self.costs, self.hashes)
 
 
 def _read(run: Path) -> _Judged:
@@ -229,9 +235,13 @@ def _read(run: Path) -> _Judged:
     chosen = _content(file.parent / "metrics.json").get("thresholds")
     recipe = _content(file.parent / "manifest.json").get("recipe") or {}
     costs = (recipe.get("evaluation") or {}).get("costs") or {}
-    return _Judged(
-        predictions, tuple(chosen[name] for name in predictions.label_names) if chosen else None, costs
-    )
+    thresholds = tuple(chosen[name] for name in predictions.label_names) if chosen else None
+    hashes = (read_hashes(file.parent / HASHES) or {}).get("test")
+    if hashes is not None and len(hashes) != len(
+        predictions.ids
+    ):  # of other predictions than those of the run
+        hashes = None
+    return _Judged(predictions, thresholds, costs, hashes)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -287,7 +297,15 @@ def _compare(
     ]
     mcnemar = None if one.target == "regression" else _mcnemar(_right(first), _right(other))
     groups = None if grouped.groups is None else len(set(grouped.groups))
-    return Comparison(run, tuple(differences), mcnemar, len(one.ids), grouped.group_column, groups)
+    others = _count_others(first.hashes, other.hashes)
+    return Comparison(run, tuple(differences), mcnemar, len(one.ids), grouped.group_column, groups, others)
+
+
+def _count_others(first: np.ndarray | None, other: np.ndarray | None) -> int:
+    """Count the inputs that only one of two runs was judged on; 0 where they are not known."""
+    if first is None or other is None:
+        return 0
+    return (Counter(other.tolist()) - Counter(first.tolist())).total()
 
 
 def _right(judged: _Judged) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from hf_finetune.cli import app
+from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import McNemar, compare_runs, paired_difference
 from hf_finetune.evaluation.predictions import write_predictions
@@ -74,6 +75,22 @@ def test_groups_are_resampled_whole_and_said(make_run, capsys):
         "in 4 groups of patient, which are resampled whole; intervals of so few are not to be relied on"
         in said
     )
+
+
+def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
+    runs = [make_run("one", 0.9), make_run("two", 0.9, seed=1)]
+    hashes = np.arange(200, dtype=np.uint64)
+    write_hashes(runs[0] / "examples.npz", {"train": hashes + 1000, "test": hashes})
+    assert compare_runs(runs)[0].others == 0  # what the other run was judged on is not known
+    write_hashes(runs[1] / "examples.npz", {"train": hashes, "test": hashes})
+    assert compare_runs(runs)[0].others == 0
+    write_hashes(runs[1] / "examples.npz", {"train": hashes, "test": hashes + 150})
+    assert compare_runs(runs)[0].others == 150
+    app(["compare", *map(str, runs)], standalone_mode=False)
+    assert (
+        "150 of the test examples have the name of one of the first run's, but another content. If the data was put in "
+        "another order or renamed between the runs, they were not judged on the same examples."
+    ) in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
