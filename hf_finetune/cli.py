@@ -238,6 +238,7 @@ def evaluate_command(
     quiet_libraries(err)
     from hf_finetune.data.input_columns import parse_columns
     from hf_finetune.evaluation.again import evaluate_again
+    from hf_finetune.evaluation.undefined import undefined_notes
 
     with counting_bar(err, "Evaluating") as advance:
         result = evaluate_again(
@@ -250,7 +251,8 @@ def evaluate_command(
             trust_remote_code=trust_remote_code,
         )
     grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
-    print_metrics(out, result.metrics, result.intervals, f"{len(result.ids):,} examples{grouped}")
+    caption = f"{len(result.ids):,} examples{grouped}"
+    print_metrics(out, result.metrics, result.intervals, caption, undefined_notes(result))
     print_seen(out, result.seen, len(result.ids))
     print_slices(out, result.slices)
 

@@ -1,5 +1,6 @@
 """What the command line prints of plans, metrics and what is kept or sent: tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,14 +49,18 @@ def print_metrics(
     metrics: Mapping[str, float],
     intervals: "Mapping[str, Interval | None]",
     caption: str,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Print metrics one below the other, those that have an interval with it."""
+    """Print metrics one below the other, those that have an interval with it, and notes on them."""
     table = Table(box=None, show_header=False)
     for name, value in metrics.items():
         ends = intervals.get(name)
-        table.add_row(name, f"{value:.4f}", f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
+        shown = "undefined" if math.isnan(value) else f"{value:.4f}"
+        table.add_row(name, shown, f"{ends[0]:.4f} to {ends[1]:.4f} (95 %)" if ends else "")
     console.print(table)
     console.print(caption, markup=False)
+    for note in notes:
+        console.print(note, markup=False)
 
 
 def grouping(groups: int | None, column: str | None) -> str:
