@@ -9,6 +9,7 @@ from mutation_list_security import OF_SECURITY
 from mutation_list_tasks import OF_TASKS
 from mutation_removals import (
     accept_loss_arguments,
+    always,
     beside_the_base_model,
     count_every_share,
     follow_the_mode,
@@ -356,6 +357,13 @@ MUTATIONS = (
         "the names in memory",
         wrapper_names,
         (f"{TRAP_MODELS}14_the_best_checkpoint_is_really_restored[vit]",),
+    ),
+    Mutation(
+        "A run is judged by its own examples where its data has changed",
+        "hf_finetune.evaluation.own_data:_same_inputs",
+        "a split that is cut again counts as the run's own",
+        always,
+        (f"{UNIT}test_evaluation_own_data.py::test_rows_that_a_limit_left_out_are_no_test_examples",),
     ),
     *OF_KEPT,
     *OF_DOMAIN,

@@ -76,7 +76,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         )
     if known is None:
         return _cut_without_hashes(run, recipe, prepared, split)
-    if np.array_equal(prepared.hashes[split], known[split]):
+    if _same_inputs(prepared.hashes[split], known[split]):
         return OwnSplit(dataset)
     return _find_split(load_data(_uncut(recipe), modality), classifier, known, split)
 
@@ -107,6 +107,11 @@ def match_rows(
         else:
             new += 1
     return rows, new
+
+
+def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:
+    """Return whether a split has the inputs that it had; both are sorted."""
+    return np.array_equal(hashes, known)
 
 
 def _splits(data: LabelledData) -> dict[str, Dataset]:
