@@ -253,6 +253,8 @@ def evaluate_command(
     grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
     caption = f"{len(result.ids):,} examples{grouped}"
     print_metrics(out, result.metrics, result.intervals, caption, undefined_notes(result))
+    for note in result.notes:
+        out.print(note, markup=False)
     print_seen(out, result.seen, len(result.ids))
     print_slices(out, result.slices)
 
@@ -306,7 +308,7 @@ def predict_command(
                     write(prediction)
                     advance(stream.done)
     sys.stdout.flush()
-    for note in stream.pictures.sentences():
+    for note in (*stream.pictures.sentences(), *stream.cut.sentences()):
         err.print(note, markup=False)
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")

@@ -42,7 +42,7 @@ from hf_finetune.ready_problems import (
 )
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
 from hf_finetune.recipe.paths import is_local
-from hf_finetune.tasks import TASKS, Task, load_data
+from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 from hf_finetune.tasks.data import load_target
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "load_pretrained",
     "make_ready",
     "plan",
+    "with_input_notes",
     "written_out",
 ]
 
@@ -377,6 +378,26 @@ def make_ready(
         stage_notes=stage_notes,
         trust_remote_code=trust_remote_code,
     )
+
+
+def with_input_notes(ready: Ready, inputs: Inputs) -> Ready:
+    """Add to the notes of the data, and of the data of each task, those on how examples become inputs."""
+    if not inputs.notes:
+        return ready
+    data = _with_notes(
+        ready.data, [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
+    )
+    parts = {
+        task: replace(part, data=_with_notes(part.data, [inputs.notes[task]]))
+        if task in inputs.notes
+        else part
+        for task, part in ready.parts.items()
+    }
+    return replace(ready, data=data, parts=parts)
+
+
+def _with_notes(data: LabelledData, notes: Sequence[str]) -> LabelledData:
+    return replace(data, notes=(*data.notes, *notes))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from hf_finetune.processes import (
 )
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import PlanReport, Ready, collected, load_pretrained
+from hf_finetune.ready import PlanReport, Ready, collected, load_pretrained, with_input_notes
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.ready_multitask import get_ready
 from hf_finetune.ready_multitask import plan as plan_stages
@@ -145,7 +145,9 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         return report
     start = _prepare(report.ready, None, start_processes())
     seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
-    return replace(report, notes=(*report.notes, *start.built.notes), seconds=seconds)
+    # what was noted of the data stands first: only now is known what becomes of the examples
+    cut = with_input_notes(report.ready, start.inputs).data.notes[len(report.ready.data.notes) :]
+    return replace(report, notes=(*report.notes, *cut, *start.built.notes), seconds=seconds)
 
 
 def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Start:
@@ -269,6 +271,7 @@ def _run_locked(
     recipe = ready.recipe
     start = _prepare(ready, before, state)
     built, inputs = start.built, start.inputs
+    ready = with_input_notes(ready, inputs)
     settings = [
         cache_settings(ready, stage, planned)
         for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)

@@ -188,6 +188,8 @@ def evaluate_run(
         return {"test": {}, "test_interval": {}, "baselines": {}}
     kept = ready.recipe.evaluation.probabilities
     found = _evaluate(ready, folder, ready.data.test, progress, keep_all=kept == "all")
+    for note in found.notes:
+        logger.info(f"Test split: {note}")
     training = training_slices(ready.data.train)
     slices = sliced(ready.data.test, training)
     write_predictions(

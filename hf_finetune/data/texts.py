@@ -10,9 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_finetune.data.labels import class_count, encode_batch
 from hf_finetune.data.text_augment import WORDS
+from hf_finetune.data.truncation import cut_examples
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["count_tokens", "resolve_max_length", "tokenize"]
+__all__ = ["CUT", "checkpoint_limit", "count_tokens", "resolve_max_length", "tokenize"]
+
+CUT = "is_cut"
+"""Column of ``tokenize``: whether an example lost tokens."""
 
 # A tokenizer that knows no limit says so with a huge number (transformers' VERY_LARGE_INTEGER is 1e30).
 _NO_LIMIT = 1_000_000
@@ -33,18 +37,28 @@ def resolve_max_length(
         InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for a text.
     """
     fewest = tokenizer.num_special_tokens_to_add() + 1
+    limit = checkpoint_limit(tokenizer, positions)
     if max_length is not None and max_length < fewest:
         rule = f"must be at least {fewest}: {fewest - 1} special tokens and one of the text"
         raise InputError(Problem("data.max_length", rule, str(max_length)))
-    limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
-    limits += [] if positions is None else [positions]
-    if not limits:
+    if limit is None:
         return _LENGTH_WITHOUT_LIMIT if max_length is None else max_length
-    limit = min(limits)
     if max_length is not None and max_length > limit:
         rule = f"must be at most the {limit} tokens that the checkpoint takes"
         raise InputError(Problem("data.max_length", rule, str(max_length)))
     return limit if max_length is None else max_length
+
+
+def checkpoint_limit(tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> int | None:
+    """Return how many tokens a checkpoint takes at most; None if it states no limit.
+
+    Args:
+        tokenizer: The checkpoint's.
+        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
+    """
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
+    limits += [] if positions is None else [positions]
+    return min(limits) if limits else None
 
 
 def count_tokens(tokenized: Dataset) -> list[int]:
@@ -61,6 +75,7 @@ def tokenize(
     *,
     words: bool = False,
     training: bool = False,
+    cut: bool = False,
 ) -> Dataset:
     """Tokenise one text or a pair per example. Padding is left to the collator, which sees the whole batch.
 
@@ -74,6 +89,7 @@ def tokenize(
         words: Whether to number the word of each token, in the column ``words``; -1 for special tokens. Each token is
             a word for a tokenizer that does not tell.
         training: Whether labels carry the weights and probabilities that the loss takes.
+        cut: Whether to add the column ``CUT``.
 
     Returns:
         What the tokenizer gives (``input_ids``, ``attention_mask``, ...) and ``labels``, held in memory:
@@ -95,6 +111,8 @@ def tokenize(
             encoded[WORDS] = [
                 _words(found, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
             ]
+        if cut:
+            encoded[CUT] = cut_examples(found, cutter, texts, length)
         if "label" in batch:
             encoded["labels"] = encode_batch(batch, classes, training=training)
         return encoded

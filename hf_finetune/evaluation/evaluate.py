@@ -12,6 +12,7 @@ from datasets import Dataset
 from hf_finetune.data.images import to_rgb
 from hf_finetune.data.labels import Target
 from hf_finetune.data.slices import group_of
+from hf_finetune.data.truncation import CutTexts
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.checkpoint import Classifier, logit_batches
 from hf_finetune.evaluation.costs import CostTable
@@ -45,6 +46,7 @@ class EvaluationResult:
         costs: ``evaluation.costs`` of the recipe; empty for none.
         seen: Of other data than the run's, how many examples are in each of its splits; None if that is not known.
         changed: Of a run's own data, as ``OwnSplit.changed``; None for other data.
+        notes: What the person should know of how the examples were read.
     """
 
     metrics: dict[str, float]
@@ -62,6 +64,7 @@ class EvaluationResult:
     costs: CostTable = field(default_factory=dict)
     seen: Mapping[str, int] | None = None
     changed: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def settings(self) -> MetricSettings:
@@ -102,7 +105,8 @@ def evaluate_model(
     start = perf_counter()
     classes = len(classifier.label_names)
     reduces = not needs_all and (reduced(len(labels), classes) or (classes > MANY_CLASSES and not all_used))
-    scores = _predict(classifier, dataset, labels, reduces=reduces, progress=progress)
+    cut = CutTexts()
+    scores = _predict(classifier, dataset, labels, cut, reduces=reduces, progress=progress)
     seconds = perf_counter() - start
     group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
@@ -117,6 +121,7 @@ def evaluate_model(
         groups=groups,
         group_column=group_column,
         costs=settings.costs,
+        notes=tuple(cut.sentences()),
     )
 
 
@@ -124,6 +129,7 @@ def _predict(
     classifier: Classifier,
     dataset: Dataset,
     labels: np.ndarray,
+    cut: CutTexts,
     *,
     reduces: bool,
     progress: Progress | None,
@@ -133,7 +139,7 @@ def _predict(
     reduces = reduces and target == "single_label"
     parts: list[Scores] = []
     done = 0
-    for logits in logit_batches(classifier, model_examples(dataset)):
+    for logits in logit_batches(classifier, model_examples(dataset), cut):
         scores: Scores = probabilities(logits, target)
         if reduces:
             scores = keep_top(scores, labels[done : done + len(logits)], decide(scores, target))

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_finetune.data.picture_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.truncation import CutTexts
 from hf_finetune.evaluation.again import load_finished, training_columns
 from hf_finetune.evaluation.checkpoint import Classifier, Task, logit_batches
 from hf_finetune.evaluation.inputs import open_inputs
@@ -59,6 +60,7 @@ class PredictionStream:
         failed: How many of those were errors.
         first_failures: Names and errors of the first ten.
         pictures: How the images were read that have been predicted.
+        cut: How many texts were cut.
         columns: The columns of the tables that examples come from, where they are kept.
     """
 
@@ -69,6 +71,7 @@ class PredictionStream:
         self.failed = 0
         self.first_failures: list[tuple[str, str]] = []
         self.pictures = PictureNotes()
+        self.cut = CutTexts()
         self.columns = inputs.columns
         self._items = inputs.items
 
@@ -98,7 +101,7 @@ class PredictionStream:
                 if item.error is None:
                     yield item.content
 
-        for logits in logit_batches(self.classifier, readable()):
+        for logits in logit_batches(self.classifier, readable(), self.cut):
             for prediction in _predictions(logits, self.classifier):
                 while waiting[0].error is not None:
                     yield _failure(waiting.popleft())

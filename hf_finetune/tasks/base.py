@@ -1,13 +1,14 @@
 """What a task has to say for itself."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from transformers import PreTrainedConfig
 
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.truncation import Truncation
 from hf_finetune.recipe.schema import DataSpec
 
 __all__ = ["Inputs", "Task"]
@@ -22,12 +23,20 @@ class Inputs:
         validation: The validation split, as inference prepares it; None if there is none.
         collate: Makes a batch of examples. What need not be done for each of them by itself is done here.
         lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
+        truncations: Which texts are cut, of one task under the name "", of several under theirs.
     """
 
     train: Any
     validation: Any
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
     lengths: Sequence[int] | None = None
+    truncations: Mapping[str, Truncation] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the person should know of how examples become inputs, by task."""
+        notes = {task: truncation.note() for task, truncation in self.truncations.items()}
+        return {task: note for task, note in notes.items() if note is not None}
 
 
 class Task(Protocol):

@@ -28,4 +28,5 @@ def prepare_inputs(task: Task, data: LabelledData, processor: Any, spec: DataSpe
         train=Subset(inputs.train, rows["train"]),
         validation=Subset(inputs.validation, rows["validation"]) if data.validation is not None else None,
         lengths=None if inputs.lengths is None else [inputs.lengths[row] for row in rows["train"]],
+        truncations={task: each.of_rows(rows) for task, each in inputs.truncations.items()},
     )

@@ -66,7 +66,12 @@ class MultiTask:
             lengths = None
         examples, own = [one for one, _ in held], [one for _, one in held]
         validation = MixedExamples(examples, own, width) if held else None
-        return Inputs(train, validation, made[0].collate, lengths)
+        truncations = {
+            name: truncation
+            for name, inputs in zip(self.shares, made, strict=True)
+            for truncation in inputs.truncations.values()
+        }
+        return Inputs(train, validation, made[0].collate, lengths, truncations)
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
         """Make the inputs of one example."""

@@ -1,21 +1,28 @@
 """Classify texts, or pairs of texts."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedConfig
 
+from hf_finetune.data.extremes import text_lengths
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.data.text_augment import AugmentedTexts, text_noise
-from hf_finetune.data.texts import count_tokens, resolve_max_length, tokenize
+from hf_finetune.data.texts import CUT, checkpoint_limit, count_tokens, resolve_max_length, tokenize
+from hf_finetune.data.truncation import Truncation
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.positions import position_limit
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs
 
 __all__ = ["TextClassification"]
+
+# Where a tokenizer keeps what its checkpoint takes: its model_max_length becomes that of the recipe.
+_LIMIT = "checkpoint_max_length"
 
 
 class TextClassification:
@@ -31,6 +38,7 @@ class TextClassification:
             InputError: If the length is beyond the checkpoint's, or tokens are to be masked and there is no mask token.
         """
         positions = position_limit(build_skeleton(config, self.modality))
+        setattr(processor, _LIMIT, checkpoint_limit(processor, positions))
         processor.model_max_length = resolve_max_length(processor, data.max_length, positions)
         processor.truncation_side = data.truncation_side
         text_noise(processor, data.augment.mask, data.augment.drop)
@@ -43,16 +51,43 @@ class TextClassification:
 
         def encode(split: Dataset, words: bool = False, training: bool = False) -> Dataset:
             length, side = spec.max_length, spec.truncation_side
-            return tokenize(split, processor, length, side, words=words, training=training)
+            return tokenize(split, processor, length, side, words=words, training=training, cut=True)
 
         train: Any = encode(data.train, varied, training=True)
         validation = encode(data.validation) if data.validation is not None else None
+        truncation = _truncation(data, {"train": train, "validation": validation}, processor, spec)
+        train = train.remove_columns(CUT)
+        validation = validation.remove_columns(CUT) if validation is not None else None
         lengths = count_tokens(train) if spec.group_by_length else None
         if varied:
             noise = text_noise(processor, spec.augment.mask, spec.augment.drop)
             train = SeededExamples(AugmentedTexts(train, noise), seed)
-        return Inputs(train, validation, DataCollatorWithPadding(processor), lengths)
+        return Inputs(train, validation, DataCollatorWithPadding(processor), lengths, {"": truncation})
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
         """Make one short text."""
         return dict(processor("a", return_tensors="pt"))
+
+
+def _truncation(
+    data: LabelledData, tokenized: Mapping[str, Dataset | None], processor: Any, spec: DataSpec
+) -> Truncation:
+    """Collect which examples were cut; only the longest one is tokenized again."""
+    cut = {
+        split: np.asarray(made[CUT][:], dtype=bool) for split, made in tokenized.items() if made is not None
+    }
+    longest, characters = tuple[str, ...](), 0
+    for split, flags in cut.items():
+        texts: Dataset = getattr(data, split)
+        lengths = np.where(flags, text_lengths(texts), 0)
+        row = int(lengths.argmax()) if len(lengths) else 0
+        if len(lengths) and lengths[row] > characters:
+            found = texts[row]
+            longest = tuple(found[name] for name in ("text", "text_pair") if name in found)
+            characters = int(lengths[row])
+    tokens = len(processor(*longest, verbose=False)["input_ids"]) if longest else 0
+    return Truncation(
+        *(cut, tokens, resolve_max_length(processor, spec.max_length), spec.truncation_side),
+        limit=getattr(processor, _LIMIT, checkpoint_limit(processor)),
+        pairs="text_pair" in data.train.column_names,
+    )

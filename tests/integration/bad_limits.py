@@ -39,6 +39,12 @@ CASES = [
         _without_limit,
     ),
     Case(
+        "a text that is longer than the model takes",
+        f"predict bert good '{'good ' * 20}'",
+        "1 of 2 texts was cut at the right: the model takes 16 tokens.",
+        code=0,
+    ),
+    Case(
         "a tokenizer with more tokens than the model has embeddings",
         "run text.yaml",
         (
