@@ -124,6 +124,7 @@ class Ready:
         parts: Of each of several tasks, what it needs by itself; empty for one.
         trust_remote_code: Whether the person lets code of checkpoints and metrics run.
         stage_notes: What the stages left to the model, and given rates that are far from its defaults.
+        processor_notes: What was changed of the processor that the recipe does not ask for.
         pooling: How the pooling of frozen texts was chosen; None if it was not.
     """
 
@@ -139,6 +140,7 @@ class Ready:
     parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
+    processor_notes: tuple[str, ...] = ()
     pooling: "PoolingChoice | None" = None
 
     @property
@@ -150,7 +152,7 @@ class Ready:
             for note in resolution_notes(self.recipe.stages, part.headline[0], part.data, task)
         ]
         target_notes = self.target.notes if self.target else ()
-        return (*self.data.notes, *target_notes, *resolution, *self.stage_notes)
+        return (*self.data.notes, *target_notes, *resolution, *self.processor_notes, *self.stage_notes)
 
     @property
     def metric_settings(self) -> MetricSettings:
@@ -344,6 +346,7 @@ def make_ready(
     asked = recipe
     processor, config, layout, made = None, None, None, None
     stage_notes: tuple[str, ...] = ()
+    processor_notes: tuple[str, ...] = ()
     names, target = (data.label_names, data.target) if data else (("0", "1"), "single_label")
     with collected(problems):
         config = config_of(recipe, names, target, trust_remote_code)
@@ -354,7 +357,7 @@ def make_ready(
             revision=recipe.model.revision,
             trust_remote_code=trust_remote_code,
         )
-        task.configure(processor, config, recipe.data)
+        processor_notes = task.configure(processor, config, recipe.data)
     problems += stage_problems(recipe)
     headline = recipe.metrics or default_metrics(target)
     if data is not None:
@@ -376,6 +379,7 @@ def make_ready(
     return Ready(
         *(recipe, asked, task, data, config, processor, made, tuple(headline)),
         stage_notes=stage_notes,
+        processor_notes=processor_notes,
         trust_remote_code=trust_remote_code,
     )
 

@@ -17,7 +17,10 @@ from hf_finetune.ready import Ready
 from hf_finetune.recipe.fitting import fitted_by
 from hf_finetune.tasks import Inputs
 
-__all__ = ["try_forward"]
+__all__ = ["padding_notes", "try_forward"]
+
+LARGEST_CHANGE = 1e-3
+"""Of the largest logit: what rounding in single precision stays far below."""
 
 
 def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
@@ -48,6 +51,37 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
         value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         repair = "The model reads their weights without calling them, past any adapter: name others."
         raise InputError(Problem("model.adapter.target", rule, value, repair))
+
+
+def padding_notes(model: PreTrainedModel, ready: Ready) -> list[str]:
+    """Return a sentence if the logits of a short text change where it is padded beside a longer one.
+
+    Args:
+        model: The classifier, on the CPU.
+        ready: The run, of images or texts.
+    """
+    if ready.task.modality == "image":
+        return []
+    processor = ready.processor
+    beside = processor(
+        ["a", "a " * 16],
+        padding=True,
+        truncation=True,
+        max_length=processor.model_max_length,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        alone = model.eval()(**ready.task.dummy(processor)).logits[0].float()
+        padded = model(**beside).logits[0].float()
+    largest = alone.abs().max()
+    change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
+    if change <= LARGEST_CHANGE:
+        return []
+    return [
+        "The answers of this model depend on padding: the logits of a short text change by "
+        f"{100 * change:.2g} % of the largest beside a longer one. Set evaluation.batch_size: 1, and give evaluate and "
+        "predict --batch-size 1, or take a checkpoint that masks padding."
+    ]
 
 
 def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:

@@ -166,6 +166,7 @@ def make_ready_for_all(
         headline=(MEAN, *(f"{name}/{metric}" for name, part in parts.items() for metric in part.headline)),
         parts=parts,
         stage_notes=stage_notes,
+        processor_notes=first.processor_notes,
         trust_remote_code=trust_remote_code,
     )
 

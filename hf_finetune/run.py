@@ -39,7 +39,7 @@ from hf_finetune.processes import (
 from hf_finetune.publishing.at_the_end import publish_run
 from hf_finetune.publishing.card import write_card
 from hf_finetune.ready import PlanReport, Ready, collected, load_pretrained, with_input_notes
-from hf_finetune.ready_forward import try_forward
+from hf_finetune.ready_forward import padding_notes, try_forward
 from hf_finetune.ready_multitask import get_ready
 from hf_finetune.ready_multitask import plan as plan_stages
 from hf_finetune.recipe import Recipe, StageSpec
@@ -167,6 +167,7 @@ def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Sta
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     with collected(problems):
         try_forward(built.model, ready, inputs)
+        built = replace(built, notes=(*built.notes, *padding_notes(built.model, ready)))
     with collected(problems):
         teachers = load_teachers(ready)
     with collected(problems):

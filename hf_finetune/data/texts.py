@@ -13,7 +13,7 @@ from hf_finetune.data.text_augment import WORDS
 from hf_finetune.data.truncation import cut_examples
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["CUT", "checkpoint_limit", "count_tokens", "resolve_max_length", "tokenize"]
+__all__ = ["CUT", "checkpoint_limit", "count_tokens", "pad_right", "resolve_max_length", "tokenize"]
 
 CUT = "is_cut"
 """Column of ``tokenize``: whether an example lost tokens."""
@@ -59,6 +59,27 @@ def checkpoint_limit(tokenizer: PreTrainedTokenizerBase, positions: int | None =
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
     limits += [] if positions is None else [positions]
     return min(limits) if limits else None
+
+
+def pad_right(tokenizer: PreTrainedTokenizerBase, positions: int | None) -> bool:
+    """Let a tokenizer pad at the right, in place, where the model has absolute positions.
+
+    Padding at the left would move a text to other positions, so that its answer would depend on the batch. At the right
+    it is exact: encoders mask it, and the heads of decoders take the last token that is no padding. Models of relative
+    or rotary positions keep their side: the head of XLNet takes the last token of all.
+
+    Args:
+        tokenizer: The checkpoint's.
+        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
+
+    Returns:
+        Whether the side was changed.
+    """
+    if positions is None or tokenizer.padding_side == "right":
+        return False
+    tokenizer.padding_side = "right"
+    tokenizer.init_kwargs["padding_side"] = "right"  # only what stands here is saved
+    return True
 
 
 def count_tokens(tokenized: Dataset) -> list[int]:

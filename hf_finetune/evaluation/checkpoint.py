@@ -23,7 +23,7 @@ from transformers import (
 from transformers.pipelines.base import pad_collate_fn
 
 from hf_finetune.data.labels import Target
-from hf_finetune.data.texts import resolve_max_length
+from hf_finetune.data.texts import pad_right, resolve_max_length
 from hf_finetune.data.truncation import CutTexts, cut_examples
 from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
@@ -187,10 +187,12 @@ def load_classifier(
     if image:
         settings["image_processor"] = preprocessor
     else:
+        positions = position_limit(model)
+        pad_right(preprocessor, positions)
         settings |= {
             "tokenizer": preprocessor,
             "truncation": True,
-            "max_length": resolve_max_length(preprocessor, None, position_limit(model)),
+            "max_length": resolve_max_length(preprocessor, None, positions),
         }
         preprocessor.model_max_length = settings["max_length"]  # what is exported is cut alike
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size

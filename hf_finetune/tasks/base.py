@@ -55,8 +55,12 @@ class Task(Protocol):
     def modality(self) -> Literal["image", "text"]:
         """What an example is."""
 
-    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set in the processor and the config, in place, what the recipe's data fields change of them."""
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
+        """Set in the processor and the config, in place, what the recipe's data fields change of them.
+
+        Returns:
+            What the person should know of that, a sentence each.
+        """
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Make model inputs of the training and validation splits."""

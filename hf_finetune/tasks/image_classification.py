@@ -33,9 +33,10 @@ class ImageClassification:
     name: ClassVar[str] = "image-classification"
     modality: ClassVar[Literal["image", "text"]] = "image"
 
-    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set the image size and how much of an image is cut off."""
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
+        """Set the image size and how much of an image is cut off; nothing of that needs a note."""
         set_image_size(processor, config, data.image_size, data.crop_pct)
+        return ()
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Augment the training images; prepare the validation images exactly as inference does."""

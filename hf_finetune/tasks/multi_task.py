@@ -47,9 +47,9 @@ class MultiTask:
         """What an example is."""
         return self.kind.modality
 
-    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set in processor and config what the fields change that all tasks share."""
-        self.kind.configure(processor, config, data)
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
+        """Set in processor and config what the fields change that all tasks share; return what is to be known of it."""
+        return self.kind.configure(processor, config, data)
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Prepare the examples of each task as if it were alone, and put them side by side."""

@@ -12,7 +12,14 @@ from hf_finetune.data.extremes import text_lengths
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.seeded import SeededExamples
 from hf_finetune.data.text_augment import AugmentedTexts, text_noise
-from hf_finetune.data.texts import CUT, checkpoint_limit, count_tokens, resolve_max_length, tokenize
+from hf_finetune.data.texts import (
+    CUT,
+    checkpoint_limit,
+    count_tokens,
+    pad_right,
+    resolve_max_length,
+    tokenize,
+)
 from hf_finetune.data.truncation import Truncation
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.positions import position_limit
@@ -23,6 +30,10 @@ __all__ = ["TextClassification"]
 
 # Where a tokenizer keeps what its checkpoint takes: its model_max_length becomes that of the recipe.
 _LIMIT = "checkpoint_max_length"
+_PADDED_RIGHT = (
+    "The checkpoint's tokenizer pads at the left. Here, and in the model that is saved, it pads at the right: the "
+    "model has absolute positions, which padding at the left would shift, so that answers would depend on the batch."
+)
 
 
 class TextClassification:
@@ -31,8 +42,11 @@ class TextClassification:
     name: ClassVar[str] = "text-classification"
     modality: ClassVar[Literal["image", "text"]] = "text"
 
-    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> None:
-        """Set the longest length and the side that is cut, so that inference cuts as training does.
+    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
+        """Set the longest length and the sides that are cut and padded, so that inference does as training does.
+
+        Returns:
+            A note if the checkpoint pads at another side.
 
         Raises:
             InputError: If the length is beyond the checkpoint's, or tokens are to be masked and there is no mask token.
@@ -44,6 +58,7 @@ class TextClassification:
         text_noise(processor, data.augment.mask, data.augment.drop)
         if config.pad_token_id is None:
             config.pad_token_id = processor.pad_token_id
+        return (_PADDED_RIGHT,) if pad_right(processor, positions) else ()
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
         """Tokenise once; a batch is of texts of about one length, and padded to its longest."""

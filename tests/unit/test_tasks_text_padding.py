@@ -1,0 +1,131 @@
+"""The answer to a text does not depend on the batch that it is in: padding is at the right, or the person is told."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import transformers
+from conftest import make_model, save_tokenizer
+from evaluation_helpers import save_bert
+from transformers import AutoTokenizer
+
+from hf_finetune.data.texts import pad_right
+from hf_finetune.evaluation.checkpoint import compute_logits, load_classifier
+from hf_finetune.ready_forward import padding_notes
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.run import run
+from hf_finetune.tasks import TASKS
+
+EXAMPLES = ["good film", "the film is very very very very bad", "bad"]
+CHANGED = (
+    "The checkpoint's tokenizer pads at the left. Here, and in the model that is saved, it pads at the right: the "
+    "model has absolute positions, which padding at the left would shift, so that answers would depend on the batch."
+)
+
+
+def pad_left(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder).padding_side == "left"
+
+
+def logits(folder, batch_size):
+    return np.stack(list(compute_logits(load_classifier(folder, batch_size=batch_size), EXAMPLES)))
+
+
+def test_a_model_with_absolute_positions_is_padded_at_the_right(tmp_path):
+    save_bert(tmp_path)
+    pad_left(tmp_path)
+    assert logits(tmp_path, 3) == pytest.approx(logits(tmp_path, 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog):
+    caplog.set_level("INFO", "hf_finetune")
+    make_model(name, num_labels=2).save_pretrained(tmp_path / "checkpoint")
+    save_tokenizer(tmp_path / "checkpoint")
+    pad_left(tmp_path / "checkpoint")
+    lines = [f"{'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(8)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
+    recipe = {
+        "task": "text-classification",
+        "model": str(tmp_path / "checkpoint"),
+        "data": str(tmp_path / "reviews.csv"),
+        "stages": [{"name": "all", "train": "all", "epochs": 1, "lr": 1e-2}],
+        "evaluation": {"linear_probe": None},
+    }
+    run(parse_recipe(recipe), tmp_path / "run")
+    assert CHANGED in caplog.messages
+    assert not any("depend on padding" in message for message in caplog.messages)
+    saved = tmp_path / "run" / "model"
+    assert AutoTokenizer.from_pretrained(saved).padding_side == "right"
+    plain = transformers.pipeline("text-classification", str(saved))
+    together, alone = plain(EXAMPLES, batch_size=3, top_k=None), plain(EXAMPLES, batch_size=1, top_k=None)
+    assert [one[0]["score"] for one in together] == pytest.approx(
+        [one[0]["score"] for one in alone], abs=1e-6
+    )
+
+
+def test_a_side_that_the_files_do_not_state_is_saved_too(tmp_path):
+    save_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.init_kwargs.pop("padding_side", None)
+    tokenizer.padding_side = "left"
+    assert pad_right(tokenizer, 16)
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs["padding_side"] == "right"
+
+
+def test_a_model_without_absolute_positions_keeps_its_side(tmp_path):
+    save_tokenizer(tmp_path)
+    pad_left(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert not pad_right(tokenizer, None)
+    assert tokenizer.padding_side == "left"
+
+
+def subject(folder, side):
+    save_tokenizer(folder)
+    processor = AutoTokenizer.from_pretrained(folder, padding_side=side)
+    return SimpleNamespace(task=TASKS["text-classification"], processor=processor)
+
+
+XLNET = {"d_model": 16, "n_layer": 2, "n_head": 2, "vocab_size": 15, "d_inner": 16, "pad_token_id": 0}
+
+
+def xlnet():
+    return transformers.XLNetForSequenceClassification(transformers.XLNetConfig(**XLNET))
+
+
+def fnet():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "vocab_size": 15}
+    return transformers.FNetForSequenceClassification(transformers.FNetConfig(**sizes))
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "gpt2"]
+)
+def test_models_that_mask_padding_are_not_told_of(name, tmp_path):
+    assert padding_notes(make_model(name), subject(tmp_path, "right")) == []
+
+
+def test_the_last_token_of_all_is_exact_where_padding_is_at_the_left(tmp_path):
+    assert padding_notes(xlnet(), subject(tmp_path, "left")) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "side"), [(lambda: make_model("bert"), "left"), (xlnet, "right"), (fnet, "right")]
+)
+def test_a_model_whose_answer_depends_on_padding_is_told_of(make, side, tmp_path):
+    (note,) = padding_notes(make(), subject(tmp_path, side))
+    assert note.startswith(
+        "The answers of this model depend on padding: the logits of a short text change by "
+    )
+    assert note.endswith(
+        " % of the largest beside a longer one. Set evaluation.batch_size: 1, and give evaluate and predict "
+        "--batch-size 1, or take a checkpoint that masks padding."
+    )
+
+
+def test_images_are_not_padded():
+    assert padding_notes(None, SimpleNamespace(task=TASKS["image-classification"])) == []
