@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import transformers
-from conftest import make_model, save_tokenizer
 from evaluation_helpers import save_bert
 from transformers import AutoTokenizer
 
@@ -40,10 +40,10 @@ def test_a_model_with_absolute_positions_is_padded_at_the_right(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
-def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog):
+def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog, tiny_model, tiny_tokenizer):
     caplog.set_level("INFO", "hf_finetune")
-    make_model(name, num_labels=2).save_pretrained(tmp_path / "checkpoint")
-    save_tokenizer(tmp_path / "checkpoint")
+    tiny_model(name, num_labels=2).save_pretrained(tmp_path / "checkpoint")
+    tiny_tokenizer(tmp_path / "checkpoint")
     pad_left(tmp_path / "checkpoint")
     lines = [f"{'very ' * index}{label},{label}" for label in ("bad", "good") for index in range(8)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
@@ -66,8 +66,8 @@ def test_what_is_saved_pads_at_the_right(name, tmp_path, caplog):
     )
 
 
-def test_a_side_that_the_files_do_not_state_is_saved_too(tmp_path):
-    save_tokenizer(tmp_path)
+def test_a_side_that_the_files_do_not_state_is_saved_too(tmp_path, tiny_tokenizer):
+    tiny_tokenizer(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     tokenizer.init_kwargs.pop("padding_side", None)
     tokenizer.padding_side = "left"
@@ -76,28 +76,36 @@ def test_a_side_that_the_files_do_not_state_is_saved_too(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path).init_kwargs["padding_side"] == "right"
 
 
-def test_a_model_without_absolute_positions_keeps_its_side(tmp_path):
-    save_tokenizer(tmp_path)
+def test_a_model_without_absolute_positions_keeps_its_side(tmp_path, tiny_tokenizer):
+    tiny_tokenizer(tmp_path)
     pad_left(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert not pad_right(tokenizer, None)
     assert tokenizer.padding_side == "left"
 
 
-def subject(folder, side):
-    save_tokenizer(folder)
-    processor = AutoTokenizer.from_pretrained(folder, padding_side=side)
-    return SimpleNamespace(task=TASKS["text-classification"], processor=processor)
+@pytest.fixture
+def padded(tmp_path, tiny_tokenizer):
+    """Give what makes a run of texts that are padded at a side."""
+    tiny_tokenizer(tmp_path)
+
+    def make(side):
+        processor = AutoTokenizer.from_pretrained(tmp_path, padding_side=side)
+        return SimpleNamespace(task=TASKS["text-classification"], processor=processor)
+
+    return make
 
 
 XLNET = {"d_model": 16, "n_layer": 2, "n_head": 2, "vocab_size": 15, "d_inner": 16, "pad_token_id": 0}
 
 
 def xlnet():
+    torch.manual_seed(0)
     return transformers.XLNetForSequenceClassification(transformers.XLNetConfig(**XLNET))
 
 
 def fnet():
+    torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16, "vocab_size": 15}
     return transformers.FNetForSequenceClassification(transformers.FNetConfig(**sizes))
 
@@ -105,19 +113,21 @@ def fnet():
 @pytest.mark.parametrize(
     "name", ["bert", "roberta", "electra", "deberta-v2", "distilbert", "modernbert", "gpt2"]
 )
-def test_models_that_mask_padding_are_not_told_of(name, tmp_path):
-    assert padding_notes(make_model(name), subject(tmp_path, "right")) == []
+def test_models_that_mask_padding_are_not_told_of(name, tiny_model, padded):
+    assert padding_notes(tiny_model(name), padded("right")) == []
 
 
-def test_the_last_token_of_all_is_exact_where_padding_is_at_the_left(tmp_path):
-    assert padding_notes(xlnet(), subject(tmp_path, "left")) == []
+def test_the_last_token_of_all_is_exact_where_padding_is_at_the_left(padded):
+    assert padding_notes(xlnet(), padded("left")) == []
 
 
-@pytest.mark.parametrize(
-    ("make", "side"), [(lambda: make_model("bert"), "left"), (xlnet, "right"), (fnet, "right")]
-)
-def test_a_model_whose_answer_depends_on_padding_is_told_of(make, side, tmp_path):
-    (note,) = padding_notes(make(), subject(tmp_path, side))
+def test_positions_that_padding_shifts_are_told_of(tiny_model, padded):
+    assert len(padding_notes(tiny_model("bert"), padded("left"))) == 1
+
+
+@pytest.mark.parametrize("make", [xlnet, fnet])
+def test_a_model_whose_answer_depends_on_padding_is_told_of(make, padded):
+    (note,) = padding_notes(make(), padded("right"))
     assert note.startswith(
         "The answers of this model depend on padding: the logits of a short text change by "
     )
