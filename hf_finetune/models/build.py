@@ -27,6 +27,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropping import set_drop_path, set_dropout
+from hf_finetune.models.finite import refuse_not_finite
 from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.leftovers import classifier_config, pretraining_weights, untrained_norms
@@ -167,7 +168,8 @@ def build_model(
         trust_remote_code: Whether code that comes with the checkpoint may run.
         seed: Seed of the new head's weights.
     Raises:
-        InputError: If the weights cannot be read, or any weight besides the head's is missing or unexpected.
+        InputError: If the weights cannot be read, or any weight besides the head's is missing or unexpected, or not
+            finite.
     """
     model_class = _auto_model(config, modality)
     saved = _config_on_disk(path, revision, trust_remote_code)
@@ -209,6 +211,7 @@ def build_model(
         )
     old_head = _old_head(saved, config, modality) - head
     notes += _account_for_weights(path, model, info, head, old_head, allow_missing, saved)
+    refuse_not_finite(path, model)
     if resizes:
         notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
     if modality == "text" and getattr(model.config, "pad_token_id", None) is None:

@@ -1,14 +1,38 @@
 """Bad inputs: checkpoints."""
 
+from collections.abc import Callable
+
 import torch
 from bad_input_case import Case
 from bad_input_steps import config, cut, delete, weights, write
 
 __all__ = ["CASES"]
 
+
+def _broken(name: str) -> Callable[[dict], dict]:
+    """Make one value of a tensor nan."""
+
+    def change(tensors: dict) -> dict:
+        tensors[name].view(-1)[3] = float("nan")
+        return tensors
+
+    return change
+
+
 EMBEDDINGS = "vit.embeddings.patch_embeddings.projection.weight"
 
 CASES = [
+    Case(
+        "a checkpoint with a weight that is nan",
+        "plan recipe.yaml",
+        (
+            "Problem:\n"
+            "  model.path must hold weights that are finite numbers. Got nan in "
+            "vit.embeddings.patch_embeddings.projection.weight of model.safetensors. Fetch or copy it again, or take "
+            "another checkpoint: training cannot mend it."
+        ),
+        weights("vit/model.safetensors", _broken(EMBEDDINGS)),
+    ),
     Case(
         "a checkpoint's path with a typing error",
         "run recipe.yaml model=./vitt",
