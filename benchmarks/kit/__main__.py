@@ -1,6 +1,5 @@
 """The command line: ``python -m benchmarks.kit measure|page [GROUPS...]``."""
 
-import argparse
 import logging
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from benchmarks.kit.groups import GROUPS
 from benchmarks.kit.measure import current, measured
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, read_results, write_results
-from benchmarks.lanes import lanes_problem
+from benchmarks.options import measuring_parser, options_problem
 from hf_finetune.progress import quiet_libraries
 
 __all__ = ["main"]
@@ -29,31 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 if a group is unknown or a lane would have no core.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kit", description=__doc__)
-    parser.add_argument(
-        "what",
-        choices=["measure", "page"],
-        help="run what there are no rows of yet (hours for all; run nothing else meanwhile); write the page only",
-    )
-    parser.add_argument("groups", nargs="*", help=f"all unless given: {', '.join(GROUPS)}")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument(
-        "--lanes", type=int, default=1, help="number of runs at a time, each on its own cores"
-    )
+    parser = measuring_parser("python -m benchmarks.kit", __doc__, GROUPS, "hours for all", RESULTS, PAGE)
     parser.add_argument("--again", action="store_true", help="run also what there are rows of")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of all rows")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     options = parser.parse_intermixed_args(arguments)
-    if unknown := [name for name in options.groups if name not in GROUPS]:
-        print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(GROUPS)}.", file=sys.stderr)
-        return 2
-    if problem := lanes_problem(options.lanes):
+    if problem := options_problem(options, GROUPS):
         print(problem, file=sys.stderr)
         return 2
     results = current(read_results(options.results))
     if options.what == "measure":
         known = Results() if options.again else results
-        names = options.groups or list(GROUPS)
+        names = options.names or list(GROUPS)
         with tempfile.TemporaryDirectory(prefix="benchmarks-kit-") as scratch:
             for effect, cost in measured(names, options.seeds, options.lanes, Path(scratch), known):
                 results = results.having(effect, cost)

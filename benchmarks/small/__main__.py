@@ -1,15 +1,13 @@
 """The command line: ``python -m benchmarks.small measure|page [SETS...]``."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.inputs import ROOT
-from benchmarks.lanes import lanes_problem
+from benchmarks.options import measuring_parser, options_problem
 from benchmarks.small.measure import Row, measured, read_rows, write_rows
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS
@@ -27,25 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 if a set is unknown or a lane would have no core.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.small", description=__doc__)
-    parser.add_argument(
-        "what",
-        choices=["measure", "page"],
-        help="run what there are no rows of yet (an hour or more for all); write the page only",
+    parser = measuring_parser(
+        "python -m benchmarks.small", __doc__, SETS, "an hour or more for all", RESULTS, PAGE
     )
-    parser.add_argument("names", nargs="*", metavar="SETS", help=f"all unless given: {', '.join(SETS)}")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--setting", action="append", default=[], help="run this one only; can be repeated")
-    parser.add_argument(
-        "--lanes", type=int, default=1, help="number of runs at a time, each on its own cores"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of all rows")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     options = parser.parse_intermixed_args(arguments)
-    if unknown := [name for name in options.names if name not in SETS]:
-        print(f"Unknown: {', '.join(unknown)}. Known: {', '.join(SETS)}.", file=sys.stderr)
-        return 2
-    if problem := lanes_problem(options.lanes):
+    if problem := options_problem(options, SETS):
         print(problem, file=sys.stderr)
         return 2
     rows = read_rows(options.results)

@@ -104,12 +104,12 @@ class _Usual:
 def fill_depths(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
-    """Replace ``train: auto`` by the model's adapter, or where it has none by what the architecture is worth.
+    """Replace ``train: auto`` by the model's adapter, or where it has none by the depth of its architecture.
 
     Args:
         stages: Of a recipe.
-        layout: The model's parameters and layer groups.
-        defaults: Of the model's architecture.
+        layout: Of the model, which may have fewer layer groups than ``last:N`` counts.
+        defaults: Of its architecture.
 
     Returns:
         The stages, and a sentence on those that were changed.
