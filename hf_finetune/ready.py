@@ -22,8 +22,10 @@ from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, lo
 from hf_finetune.models.channels import check_channels
 from hf_finetune.models.compressing import stage_layouts
 from hf_finetune.models.defaults import find_defaults
+from hf_finetune.models.heads import set_head
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
+from hf_finetune.models.pooling import default_pooling, fill_pooling
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.plan.adapters import adapter_problems
@@ -41,6 +43,8 @@ from hf_finetune.ready_problems import (
     stage_problems,
 )
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe.fitting import chooses_pooling
+from hf_finetune.recipe.head import OF_CHECKPOINT
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 from hf_finetune.tasks.data import load_target
@@ -236,7 +240,7 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
 def written_out(
     recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """Write out what a recipe leaves to the model: stages of a strategy, how deep they train, fits of heads, rates.
+    """Write out what a recipe leaves to the model: stages of a strategy, their depth, fits of heads, rates, pooling.
 
     Args:
         recipe: As it was given.
@@ -249,8 +253,9 @@ def written_out(
         The recipe, in which every stage that takes steps has a rate; and sentences on what was filled in, and on given
         rates that are far from the defaults. Stages with a selector that matches nothing stay as they are.
     """
-    defaults = find_defaults(config, layout, TASKS[recipe.kind].modality)
-    place = ""
+    modality = TASKS[recipe.kind].modality
+    defaults = find_defaults(config, layout, modality)
+    place, strategy = "", recipe.strategy.name if recipe.strategy else None
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
@@ -260,8 +265,12 @@ def written_out(
     deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
     settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
     filled, rate_sentences = fill_rates(settled, layout, defaults)
-    notes = (*depth_sentences, *fit_sentences, *rate_sentences, *rate_notes(settled, layout, defaults, place))
-    return recipe.model_copy(update={"stages": filled}), notes
+    is_chosen = chooses_pooling(recipe.model, settled, strategy)
+    suits = default_pooling(config, modality, recipe.model.path, recipe.model.revision)
+    model, pooling_sentences = fill_pooling(recipe.model, suits, is_chosen=is_chosen)
+    far = rate_notes(settled, layout, defaults, place)
+    notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
+    return recipe.model_copy(update={"model": model, "stages": filled}), notes
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
@@ -484,10 +493,15 @@ def config_of(
         revision=spec.revision,
         dropout=spec.dropout,
         drop_path=spec.drop_path,
-        head=None if spec.head.is_plain else spec.head.fields(),
         trust_remote_code=trust_remote_code,
     )
-    if TASKS[recipe.kind].modality == "image":
+    modality = TASKS[recipe.kind].modality
+    head = spec.head
+    if head.pool == OF_CHECKPOINT:
+        pool = default_pooling(config, modality, spec.path, spec.revision).name
+        head = head.model_copy(update={"pool": pool})
+    set_head(config, None if head.is_plain else head.fields(), spec.dropout)
+    if modality == "image":
         check_channels(config, spec.path)
         return config
     try:

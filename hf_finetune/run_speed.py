@@ -22,6 +22,7 @@ from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compressing import in_shape_of
 from hf_finetune.models.heads import head_problem, pooling_of
 from hf_finetune.models.joining import join_tasks
+from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
 from hf_finetune.plan.domain import SAME_WAY, is_aligned
 from hf_finetune.plan.stages import StagePlan
 from hf_finetune.processes import first_ones
@@ -42,7 +43,7 @@ from hf_finetune.speed.cut import NoCutError
 from hf_finetune.speed.decoded import decode_once
 from hf_finetune.speed.forecast import Forecast, foresee
 from hf_finetune.speed.kept import cache_folder
-from hf_finetune.speed.pooled_texts import HEAD_POOLINGS, checkpoint_pooling, pool_texts, poolings_for
+from hf_finetune.speed.pooled_texts import pool_texts, poolings_for
 from hf_finetune.speed.prefix_cache import CacheSettings, TextVectors, choose_views, in_vain
 from hf_finetune.speed.ways import DTYPES, Way, on_bench
 from hf_finetune.staging.freezing import freeze_all_but, release
@@ -133,7 +134,7 @@ def text_poolings(ready: Ready) -> tuple[str, ...]:
     if ready.task.modality != "text":
         return ()
     spec = ready.recipe.model
-    return poolings_for(ready.config, checkpoint_pooling(spec.path, spec.revision))
+    return poolings_for(ready.config, declared_pooling(spec.path, spec.revision))
 
 
 def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, state: PartialState) -> Ready:

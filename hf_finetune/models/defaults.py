@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from hf_finetune.plan.layers import Layout
 from hf_finetune.plan.rates import Defaults
 
-__all__ = ["FALLBACKS", "TABLE", "find_defaults"]
+__all__ = ["FALLBACKS", "TABLE", "find_defaults", "find_row"]
 
 _AS_BERT = "convention: as BERT"
 
@@ -316,6 +316,17 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> De
         layout: Of its model.
         modality: ``image`` or ``text``.
     """
+    unknown = FALLBACKS["batch_norm" if modality == "image" and layout.batch_norms else modality]
+    return find_row(config, modality) or unknown
+
+
+def find_row(config: PreTrainedConfig, modality: str) -> Defaults | None:
+    """Return the row of a checkpoint's architecture; None if there is none.
+
+    Args:
+        config: Of the checkpoint.
+        modality: ``image`` or ``text``.
+    """
     model_type = config.model_type
     timm_name = str(getattr(config, "architecture", "")) if model_type == "timm_wrapper" else ""
     text_config: Any = config.get_text_config() if modality == "text" else config
@@ -324,4 +335,4 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> De
         fits = re.match(row.timm, timm_name) if timm_name and row.timm else model_type in row.model_types
         if fits and (row.widest is None or (isinstance(width, int) and width <= row.widest)):
             return row
-    return FALLBACKS["batch_norm" if modality == "image" and layout.batch_norms else modality]
+    return None

@@ -7,9 +7,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from hf_finetune.recipe.fields import Count, as_tuple
 from hf_finetune.recipe.part import Part
 
-__all__ = ["OWN", "POOLING_NAMES", "HeadSpec"]
+__all__ = ["OF_CHECKPOINT", "OWN", "POOLING_NAMES", "HeadSpec"]
 
 OWN = "own"
+OF_CHECKPOINT = "auto"
 POOLING_NAMES = {
     OWN: "the output that the architecture's own head reads",
     "cls": "the first token",
@@ -55,10 +56,11 @@ class HeadSpec(Part):
     dropout: float = Field(
         default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer of mlp."
     )
-    pool: Literal["own", "cls", "mean", "attention"] | None = Field(
+    pool: Literal["auto", "own", "cls", "mean", "attention"] | None = Field(
         default=None,
-        description="How tokens or places become one vector: as the architecture does (own), the class token, their "
-        "mean, or a mean with learnt weights; null = own, but features of texts choose it by cross-validation.",
+        description="How tokens or places become one vector: as suits the checkpoint (auto), as the architecture does "
+        "(own), the class token, their mean, or a mean with learnt weights; null = own, but features of texts choose "
+        "it by cross-validation.",
     )
 
     @property

@@ -1,11 +1,9 @@
 """Vectors of whole texts: every pooling of a frozen backbone's tokens, computed in one pass and kept."""
 
-import json
 import logging
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,12 @@ from torch import nn
 from torch.utils.data import Subset
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import cached_file
 
 from hf_finetune.models.classifier_head import ClassificationHead, Pooling
 from hf_finetune.models.head import head_names
 from hf_finetune.models.heads import pooling_of
-from hf_finetune.recipe.head import OWN, POOLING_NAMES
+from hf_finetune.models.pooling import HEAD_POOLINGS
+from hf_finetune.recipe.head import OWN
 from hf_finetune.speed.calls import evaluating
 from hf_finetune.speed.cut import Batch, Cut, NoCutError, OutputShape
 from hf_finetune.speed.passing import PrefixPass
@@ -32,12 +30,9 @@ from hf_finetune.speed.prefix_cache import (
 )
 from hf_finetune.speed.rows import Collate, RowMaker
 
-__all__ = ["HEAD_POOLINGS", "PooledTexts", "checkpoint_pooling", "pool_texts", "poolings_for", "share_texts"]
+__all__ = ["PooledTexts", "pool_texts", "poolings_for", "share_texts"]
 
 logger = logging.getLogger(__name__)
-
-HEAD_POOLINGS = ("cls", "mean")
-"""Poolings that a head of this package has."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +48,12 @@ class PooledTexts:
     key: str
 
 
-def checkpoint_pooling(path: str, revision: str | None = None) -> str | None:
-    """Return the pooling that a checkpoint of sentence-transformers declares in ``1_Pooling/config.json``.
-
-    Returns:
-        A name of ``POOLING_NAMES``; None if it declares none, or several at once.
-    """
-    try:
-        file = cached_file(
-            path, "1_Pooling/config.json", revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        content = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
-    except (OSError, ValueError):
-        return None
-    modes = {
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_max_tokens": "max",
-        "pooling_mode_weightedmean_tokens": "weightedmean",
-        "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    }
-    declared = [name for mode, name in modes.items() if isinstance(content, dict) and content.get(mode)]
-    return declared[0] if len(declared) == 1 and declared[0] in POOLING_NAMES else None
-
-
 def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
     """Return the poolings to compare for a text model, the one that needs no other head first.
 
     Args:
         config: Of a text classifier.
-        declared: Pooling that the checkpoint declares, see ``checkpoint_pooling``.
+        declared: Pooling that the checkpoint declares, see ``declared_pooling``.
     """
     # In a decoder the first token attends to itself only.
     attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -26,7 +26,8 @@ from hf_finetune.models.heads import CODE
 from hf_finetune.publishing.contents import collect
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.ready import plan
+from hf_finetune.recipe import load_recipe, parse_recipe
 
 OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}
 IMAGE_DATA = {"augment": {"transforms": [OF_TIMM], "erase": 0.3}}
@@ -195,3 +196,35 @@ def test_a_plain_run_has_no_code_and_its_card_no_word_of_it(image_run):
         not in (folder / "README.md").read_text(encoding="utf-8").split("## The recipe")[0]
     )
     assert "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def of_checkpoint(recipe):
+    """Leave the pooling to the checkpoint, which is a small BERT, or a model for images."""
+    content = recipe.model_dump(mode="json")
+    content["model"]["head"] = {"pool": "auto"}
+    return parse_recipe(content)
+
+
+def test_a_run_leaves_the_pooling_to_the_checkpoint(tmp_path, reviews, bert_checkpoint):
+    recipe = of_checkpoint(tiny_text_recipe(reviews, bert_checkpoint))
+    found = plan(recipe)
+    assert found.recipe.model.head.pool == "mean"
+    assert any(note.startswith("model.head.pool is mean: default of MiniLM") for note in found.notes)
+    interrupt(recipe, tmp_path / "run", Stop("all", 1, "ctrl-c"))
+    folder = quick_run(recipe, tmp_path / "run", resume=True).folder
+    assert load_recipe(folder / "recipe.yaml").model.head.pool == "mean"
+    assert (folder / "model" / CODE.name).is_file()
+
+
+def test_a_run_on_images_leaves_the_head_to_the_architecture(tmp_path, squares, timm_checkpoint):
+    recipe = of_checkpoint(tiny_image_recipe(squares, timm_checkpoint))
+    folder = quick_run(recipe, tmp_path / "run").folder
+    assert load_recipe(folder / "recipe.yaml").model.head.pool == "own"
+    assert not (folder / "model" / CODE.name).exists()
+
+
+def test_a_plan_says_which_pooling_would_suit_the_checkpoint(reviews, bert_checkpoint):
+    recipe = tiny_text_recipe(reviews, bert_checkpoint)
+    wanted = "would suit the checkpoint better"
+    assert sum(wanted in note for note in plan(recipe).notes) == 1
+    assert not any(wanted in note for note in plan(of_checkpoint(recipe)).notes)

@@ -185,7 +185,8 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     assert report.notes[0] == (
         "The data 'nobody/has-this' is not at hand: its labels are counted as 2, its steps are unknown."
     )
-    assert [note.split(",")[0] for note in report.notes[1:]] == [
+    assert report.notes[1].startswith("model.head.pool is own")
+    assert [note.split(",")[0] for note in report.notes[2:]] == [
         "stages[0].lr is 0.05",
         "stages[1].lr is 0.005",
     ]
@@ -194,6 +195,7 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
 def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recipe):
     content = text_recipe().model_dump(mode="json")
     content["data"]["path"] = "nobody/has-this"
+    content["model"]["head"] = {"pool": "auto"}
     content["stages"] = [
         {"train": "head", "fit": "auto", "epochs": 1},
         {"train": "head", "epochs": 1},
@@ -207,7 +209,10 @@ def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recip
         (row.train, "gradient", row.lr, row.layer_decay),
     ]
     assert parse_recipe(report.recipe.model_dump(mode="json")) == report.recipe
+    assert report.recipe.model.head.pool == row.pooling
     assert report.notes[1:] == (
+        f"model.head.pool is {row.pooling}: default of {row.family}. Plain transformers needs trust_remote_code=True "
+        "for this head.",
         f"stages[2].train is {row.train}: default of {row.family}.",
         "stages[0].fit is logistic_regression: the head is one linear layer.",
         f"stages[1].lr is {row.head_lr:g}: default of {row.family} for a stage that trains the head alone.",

@@ -1,13 +1,11 @@
-"""Texts pooled in several ways: values by hand, what a checkpoint declares, and that padding has no part in it."""
-
-import json
+"""Texts pooled in several ways: values by hand, what is compared, and that padding has no part in it."""
 
 import numpy as np
 import pytest
 import torch
 
 from hf_finetune.models.head import head_names
-from hf_finetune.speed.pooled_texts import checkpoint_pooling, pool_texts, poolings_for
+from hf_finetune.speed.pooled_texts import pool_texts, poolings_for
 from hf_finetune.speed.prefix_cache import CacheSettings
 
 EVERY = ("own", "cls", "mean", "max", "weightedmean", "mean_sqrt_len")
@@ -61,21 +59,9 @@ def test_each_pooling_is_that_of_the_text_without_its_padding(tmp_path, tiny_mod
     assert len(head_names(model)) == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
-        ({"pooling_mode_mean_tokens": True}, "mean"),
-        ({"pooling_mode_max_tokens": True}, "max"),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None),
-        ([], None),
-        (None, None),
-    ],
-)
-def test_what_a_checkpoint_declares(tmp_path, content, expected, tiny_model):
-    if content is not None:
-        (tmp_path / "1_Pooling").mkdir()
-        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    assert checkpoint_pooling(str(tmp_path)) == expected
-    names = poolings_for(tiny_model("bert").config, expected)
-    assert names[0] == "own" and set(names) == {"own", "cls", "mean", *filter(None, [expected])}
+@pytest.mark.parametrize("declared", ["cls", "mean", "max", None])
+def test_the_architectures_own_pooling_is_compared_with_those_of_a_head_and_the_declared_one(
+    declared, tiny_model
+):
+    names = poolings_for(tiny_model("bert").config, declared)
+    assert names[0] == "own" and set(names) == {"own", "cls", "mean", *filter(None, [declared])}
