@@ -77,7 +77,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
     if known is None:
         return _cut_without_hashes(run, recipe, prepared, split)
     if _same_inputs(prepared.hashes[split], known[split]):
-        return OwnSplit(dataset)
+        return OwnSplit(dataset, _told_of_labels(run, recipe, prepared, split))
     return _find_split(load_data(_uncut(recipe), modality), classifier, known, split)
 
 
@@ -143,6 +143,18 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
         )
     rule = f"must be that of the run, which has no {HASHES} to find its examples by"
     raise InputError(Problem("The data", rule, "other data", _REPAIR))
+
+
+def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
+    """Return a sentence where a split has the inputs that it had, but something else of the data has changed."""
+    before = _fingerprint(run)
+    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    if before in (None, prepared.fingerprint) or recipe.domain_adaptation is not None:
+        return None
+    return (
+        f"The data has changed since the run, but not the inputs of its {split} split, which is judged by the labels "
+        "of now."
+    )
 
 
 def _fingerprint(run: Path) -> str | None:

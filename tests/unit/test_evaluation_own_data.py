@@ -55,13 +55,17 @@ class Case:
         content = {"task": "text-classification", "model": "m", "data": {"path": str(self.path), **data}}
         stages = [{"name": "head", "train": "head", "epochs": 1, "lr": 0.1}]
         self.recipe = parse_recipe({**content, "stages": stages})
+        self.keep()
+        self.model = SimpleNamespace(
+            task="text-classification", target=self.data.target, label_names=self.data.label_names
+        )
+
+    def keep(self):
+        """Load the data, and write what a run keeps of it."""
         self.data = load_data(self.recipe, "text")
         write_hashes(self.run / "examples.npz", self.data.hashes)
         manifest = {"stages": [], "fingerprints": {"data": self.data.fingerprint}, "versions": {}, "seed": 0}
         (self.run / "manifest.json").write_text(json.dumps({**manifest, "changes": []}), encoding="utf-8")
-        self.model = SimpleNamespace(
-            task="text-classification", target=self.data.target, label_names=self.data.label_names
-        )
 
     def write(self, rows):
         self.path.write_text("\n".join([self.header, *rows]) + "\n", encoding="utf-8")
@@ -91,6 +95,21 @@ def test_unchanged_data_is_cut_as_before(tmp_path):
     for split in ("train", "validation", "test"):
         expected = labelled(getattr(case.data, split))
         assert case.found(ROWS, split) == (expected, None)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_that_were_corrected_are_told_and_used(tmp_path, split):
+    case = Case(tmp_path, ROWS, split={"validation": 0.2, "test": 0.2, "stratify": False})
+    text, label = labelled(getattr(case.data, split))[0]
+    other = {"good": "bad", "bad": "good"}[label]
+    found, changed = case.found(
+        [row if row != f"{text},{label}" else f"{text},{other}" for row in ROWS], split
+    )
+    assert dict(found) == dict(labelled(getattr(case.data, split))) | {text: other}
+    assert changed == (
+        f"The data has changed since the run, but not the inputs of its {split} split, which is judged by the labels "
+        "of now."
+    )
 
 
 def test_rows_that_a_limit_left_out_are_no_test_examples(tmp_path):
@@ -164,8 +183,7 @@ def test_a_split_file_may_grow_and_rows_may_move(tmp_path):
     write(train=ROWS[:30], test=ROWS[30:])
     case = Case(tmp_path, ROWS)
     case.recipe = parse_recipe({**case.recipe.model_dump(mode="json"), "data": {"path": str(folder)}})
-    case.data = load_data(case.recipe, "text")
-    write_hashes(case.run / "examples.npz", case.data.hashes)
+    case.keep()
     before = labelled(case.data.test)
     assert case.found(ROWS) == (before, None)
     write(train=[*ROWS[:30], ROWS[35]], test=[*ROWS[30:35], *ROWS[36:], "a new plot,good"])
