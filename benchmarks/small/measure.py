@@ -17,21 +17,25 @@ from benchmarks.small.sets import SETS, make
 __all__ = ["DEFAULTS", "SETTINGS", "Row", "measured", "read_rows", "write_rows"]
 
 DEFAULTS = "defaults"
+EVERYTHING = "stages.1.train=all"
+MEAN = "model.head={type: linear, pool: mean}"
 # What is changed of the recipe, for each checkpoint; its last stage is stages.1. A rate that is given stands beside the
 # layer decay that would be the default.
 SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
     LITE0: {
         DEFAULTS: (),
-        "lr: 3e-4": ("stages.1.lr=3e-4",),
-        "lr: 3e-3": ("stages.1.lr=3e-3",),
-        "train: last:6": ("stages.1.train=last:6",),
+        "train: all": (EVERYTHING,),
+        "train: all, lr: 3e-4": (EVERYTHING, "stages.1.lr=3e-4"),
+        "train: all, lr: 3e-3": (EVERYTHING, "stages.1.lr=3e-3"),
     },
     MINILM: {
         DEFAULTS: (),
         "lr: 3e-5": ("stages.1.lr=3e-5", "stages.1.layer_decay=0.9"),
-        "lr: 3e-4": ("stages.1.lr=3e-4", "stages.1.layer_decay=0.9"),
-        "train: last:2": ("stages.1.train=last:2",),
-        "pool: mean": ("model.head={type: linear, pool: mean}",),
+        "pool: mean": (MEAN,),
+        "train: all": (EVERYTHING,),
+        "train: all, lr: 3e-5": (EVERYTHING, "stages.1.lr=3e-5", "stages.1.layer_decay=0.9"),
+        "train: all, lr: 3e-4": (EVERYTHING, "stages.1.lr=3e-4", "stages.1.layer_decay=0.9"),
+        "train: all, pool: mean": (EVERYTHING, MEAN),
     },
 }
 

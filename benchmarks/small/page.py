@@ -29,10 +29,11 @@ chosen on these examples.
 """
 ON_VALIDATION = """## On the validation splits
 
-By what the last stage trains, and at which rate: the accuracy at its best epoch less that at its start, which is the
-fitted head. (A run keeps the better of both, so that nothing is lost where this is negative.) *loss* is the
-cross-entropy at that epoch less that at the start. Only seeds count with which a set has every setting; their number is
-in brackets. The last two columns are means over the sets.
+By what the last stage trains, at which rate, and how tokens are pooled: the accuracy at the stage's best epoch less
+that at its start, which is the fitted head. A run keeps the better of both, so that nothing is lost where this is
+negative; *kept* is the accuracy of that one. *loss* is the cross-entropy at the best epoch less that at the start,
+*time* that of a whole run as a multiple of the first row's (on one core, with another run beside it). Only seeds count
+with which a set has every setting; their number is in brackets. The last four columns are means over the sets.
 """
 
 
@@ -86,15 +87,20 @@ def _effect(row: Row, right: str) -> Effect:
 def _on_validation(rows: Sequence[Row], names: Sequence[str], settings: Sequence[str]) -> str:
     whole = {name: _whole_seeds(rows, name, settings) for name in names}
     titles = " | ".join(f"*{name}* ({len(seeds)})" for name, seeds in whole.items())
-    lines = [f"| setting | {titles} | all | loss, all |", f"|---|{'---:|' * (len(names) + 2)}"]
+    lines = [f"| setting | {titles} | all | kept | loss | time |", f"|---|{'---:|' * (len(names) + 4)}"]
+    seconds = {}
     for setting in settings:
         of_sets = [
             [row for row in rows if (row.name, row.setting) == (name, setting) and row.seed in seeds]
             for name, seeds in whole.items()
         ]
         gains = [mean(row.trained - row.start for row in of) for of in of_sets]
+        kept = mean(mean(max(row.start, row.trained) for row in of) for of in of_sets)
         loss = mean(mean(row.trained_loss - row.start_loss for row in of) for of in of_sets)
-        cells = [signed(value) for value in (*gains, mean(gains), loss)]
+        seconds[setting] = [mean(row.seconds for row in of) for of in of_sets]
+        pairs = zip(seconds[setting], seconds[settings[0]], strict=True)
+        time = mean(measured / first for measured, first in pairs)
+        cells = [*map(signed, (*gains, mean(gains))), f"{kept:.3f}", signed(loss), f"{time:.2f}"]
         lines.append(f"| {setting if setting == DEFAULTS else f'`{setting}`'} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
