@@ -43,7 +43,7 @@ from hf_finetune.ready_problems import (
     stage_problems,
 )
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
-from hf_finetune.recipe.fitting import chooses_pooling
+from hf_finetune.recipe.fitting import chooses_pooling, leaves_pooling
 from hf_finetune.recipe.head import OF_CHECKPOINT
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -256,18 +256,19 @@ def written_out(
     modality = TASKS[recipe.kind].modality
     defaults = find_defaults(config, layout, modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
+    alone = not isinstance(recipe, MultiTaskRecipe)
+    is_left = alone and leaves_pooling(recipe)
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
         stages = write_stages(recipe.strategy, layout.backbone_groups)
         recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
-    alone = not isinstance(recipe, MultiTaskRecipe)
     deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
     settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
     filled, rate_sentences = fill_rates(settled, layout, defaults)
     is_chosen = chooses_pooling(recipe.model, settled, strategy)
     suits = default_pooling(config, modality, recipe.model.path, recipe.model.revision)
-    model, pooling_sentences = fill_pooling(recipe.model, suits, is_chosen=is_chosen)
+    model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=is_left, is_chosen=is_chosen)
     far = rate_notes(settled, layout, defaults, place)
     notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
     return recipe.model_copy(update={"model": model, "stages": filled}), notes
@@ -497,7 +498,7 @@ def config_of(
     )
     modality = TASKS[recipe.kind].modality
     head = spec.head
-    if head.pool == OF_CHECKPOINT:
+    if head.pool == OF_CHECKPOINT or leaves_pooling(recipe):
         pool = default_pooling(config, modality, spec.path, spec.revision).name
         head = head.model_copy(update={"pool": pool})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)

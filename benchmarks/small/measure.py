@@ -18,9 +18,15 @@ __all__ = ["DEFAULTS", "SETTINGS", "Row", "measured", "read_rows", "write_rows"]
 
 DEFAULTS = "defaults"
 EVERYTHING = "stages.1.train=all"
-MEAN = "model.head={type: linear, pool: mean}"
+MEAN, OWN_HEAD = "model.head={pool: mean}", "model.head={pool: own}"
+
+
+def _rate(lr: str) -> tuple[str, str]:
+    return f"stages.1.lr={lr}", "stages.1.layer_decay=0.9"
+
+
 # What is changed of the recipe, for each checkpoint; its last stage is stages.1. A rate that is given stands beside the
-# layer decay that would be the default.
+# layer decay and the pooling that would be the default.
 SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
     LITE0: {
         DEFAULTS: (),
@@ -30,12 +36,13 @@ SETTINGS: Mapping[Path, Mapping[str, Sequence[str]]] = {
     },
     MINILM: {
         DEFAULTS: (),
-        "lr: 3e-5": ("stages.1.lr=3e-5", "stages.1.layer_decay=0.9"),
-        "pool: mean": (MEAN,),
-        "train: all": (EVERYTHING,),
-        "train: all, lr: 3e-5": (EVERYTHING, "stages.1.lr=3e-5", "stages.1.layer_decay=0.9"),
-        "train: all, lr: 3e-4": (EVERYTHING, "stages.1.lr=3e-4", "stages.1.layer_decay=0.9"),
-        "train: all, pool: mean": (EVERYTHING, MEAN),
+        "lr: 1e-4": (*_rate("1e-4"), MEAN),
+        "pool: own": (OWN_HEAD,),
+        "pool: own, lr: 1e-4": (OWN_HEAD, *_rate("1e-4")),
+        "train: all, lr: 1e-4": (EVERYTHING, *_rate("1e-4"), MEAN),
+        "train: all, pool: own": (EVERYTHING, OWN_HEAD),
+        "train: all, pool: own, lr: 1e-4": (EVERYTHING, OWN_HEAD, *_rate("1e-4")),
+        "train: all, pool: own, lr: 3e-4": (EVERYTHING, OWN_HEAD, *_rate("3e-4")),
     },
 }
 

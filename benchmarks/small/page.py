@@ -68,6 +68,8 @@ def _on_test(rows: Sequence[Row], names: Sequence[str]) -> str:
     ]
     for name in names:
         of = [row for row in rows if row.name == name and row.setting == DEFAULTS]
+        if not of:
+            continue
         found = compare(
             [_effect(row, row.right) for row in of], [_effect(row, row.features_right) for row in of]
         )

@@ -14,15 +14,28 @@ _AS_BERT = "convention: as BERT"
 
 TABLE: tuple[Defaults, ...] = (
     Defaults(
-        family="MiniLM and other small BERTs",
+        family="MiniLM",
         head_lr=1e-3,
-        lr=1e-4,
+        lr=3e-5,
         layer_decay=0.9,
         train="last:2",
         pooling="mean",
-        lr_source="measured here with all-MiniLM-L6-v2 (and 3e-5, 3e-4); Turc et al. 2019 search 3e-5 to 3e-4 for "
-        "BERTs of 128 to 768 features, in steps of 8 to 128 examples (google-research/bert, README.md)",
+        lr_source="measured here with all-MiniLM-L6-v2 (and 1e-4, 3e-4)",
         decay_source="measured here with all-MiniLM-L6-v2, together with the rate",
+        model_types=("bert",),
+        narrowest=384,
+        widest=384,
+    ),
+    Defaults(
+        family="small BERTs",
+        head_lr=1e-3,
+        lr=1e-4,
+        layer_decay=0.9,
+        train="all",
+        pooling="own",
+        lr_source="stated: Turc et al. 2019 search 3e-5 to 3e-4 for BERTs of 128 to 768 features, in steps of 8 to 128 "
+        "examples (google-research/bert, README.md)",
+        decay_source="convention: as MiniLM",
         model_types=("bert",),
         widest=512,
     ),
@@ -333,6 +346,12 @@ def find_row(config: PreTrainedConfig, modality: str) -> Defaults | None:
     width = getattr(text_config, "hidden_size", None)
     for row in TABLE:
         fits = re.match(row.timm, timm_name) if timm_name and row.timm else model_type in row.model_types
-        if fits and (row.widest is None or (isinstance(width, int) and width <= row.widest)):
+        if fits and _has_width(row, width):
             return row
     return None
+
+
+def _has_width(row: Defaults, width: Any) -> bool:
+    if row.narrowest is None and row.widest is None:
+        return True
+    return isinstance(width, int) and (row.narrowest or 0) <= width <= (row.widest or width)

@@ -80,21 +80,26 @@ def default_pooling(
 
 
 def fill_pooling(
-    spec: ModelSpec, default: DefaultPooling, *, is_chosen: bool
+    spec: ModelSpec, default: DefaultPooling, *, is_left: bool, is_chosen: bool
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    """Replace the pooling ``auto`` by the one that suits the checkpoint, or say that another suits it.
+    """Replace the pooling that is left to the checkpoint by the one that suits it, or say that another suits it.
 
     Args:
         spec: The checkpoint and its head, as in a recipe.
         default: The pooling that suits it.
-        is_chosen: Whether the run chooses it by cross-validation.
+        is_left: Whether the recipe states neither a pooling nor a rate.
+        is_chosen: Whether the run chooses the pooling by cross-validation.
 
     Returns:
         The checkpoint and its head, and a sentence for people where there is something to say.
     """
     needs_code = default.name != OWN
-    if spec.head.pool == OF_CHECKPOINT:
-        needs = " Plain transformers needs trust_remote_code=True for this head." if needs_code else ""
+    if spec.head.pool == OF_CHECKPOINT or (is_left and needs_code):
+        needs = (
+            " Plain transformers needs trust_remote_code=True for this head; own keeps the architecture's."
+            if needs_code
+            else ""
+        )
         head = spec.head.model_copy(update={"pool": default.name})
         note = f"model.head.pool is {default.name}: {default.whose}.{needs}"
         return spec.model_copy(update={"head": head}), (note,)

@@ -33,6 +33,7 @@ class Defaults:
         decay_source: The same of ``layer_decay``.
         model_types: ``model_type`` of transformers' configs.
         timm: Regular expression that timm's names match from their beginning; empty for none.
+        narrowest: Smallest hidden size for which the row holds; None for any.
         widest: Largest hidden size for which the row holds; None for any.
     """
 
@@ -46,6 +47,7 @@ class Defaults:
     decay_source: str
     model_types: tuple[str, ...] = ()
     timm: str = ""
+    narrowest: int | None = None
     widest: int | None = None
 
 

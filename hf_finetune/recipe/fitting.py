@@ -16,6 +16,7 @@ __all__ = [
     "chooses_pooling",
     "fit_problems",
     "fitted_by",
+    "leaves_pooling",
     "unfit_for",
 ]
 
@@ -52,6 +53,24 @@ def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> 
     is_open = model.head.pool is None and model.head.type == "linear" and model.adapter is None
     is_frozen = strategy == "features" or (len(stages) > 0 and all(fitted_by(stage) for stage in stages))
     return is_open and is_frozen
+
+
+def leaves_pooling(recipe: Any) -> bool:
+    """Return whether a recipe leaves it to the checkpoint how the head pools tokens: neither that nor a rate is stated.
+
+    Args:
+        recipe: Of one task; its stages as they were given.
+    """
+    is_open = recipe.model.head.pool is None and recipe.model.head.type == "linear"
+    takes_steps = any(stage.fit == GRADIENT for stage in recipe.stages)
+    states_rate = any(stage.lr is not None for stage in recipe.stages)
+    return (
+        is_open
+        and recipe.model.adapter is None
+        and recipe.strategy is None
+        and takes_steps
+        and not states_rate
+    )
 
 
 def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:

@@ -59,14 +59,18 @@ class HeadSpec(Part):
     pool: Literal["auto", "own", "cls", "mean", "attention"] | None = Field(
         default=None,
         description="How tokens or places become one vector: as suits the checkpoint (auto), as the architecture does "
-        "(own), the class token, their mean, or a mean with learnt weights; null = own, but features of texts choose "
-        "it by cross-validation.",
+        "(own), the class token, their mean, or a mean with learnt weights; null = auto where the stages leave out lr, "
+        "else own, but features of texts choose it by cross-validation.",
     )
 
     @property
     def is_plain(self) -> bool:
         """Whether it is the architecture's own head."""
         return self.type == "linear" and self.pool in (None, OWN)
+
+    def stated(self) -> "HeadSpec":
+        """Return the head with the architecture's own pooling where none is given."""
+        return self if self.pool is not None else self.model_copy(update={"pool": OWN})
 
     def fields(self) -> dict[str, Any]:
         """Give what a head is made of, as plain values; what a type has no use for is left out."""

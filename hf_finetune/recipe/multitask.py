@@ -170,6 +170,7 @@ class MultiTaskRecipe(Recipe):
         fields = {field: getattr(self, field) for field in Recipe.model_fields}
         fields |= {
             "task": spec.task,
+            "model": self.model.model_copy(update={"head": self.model.head.stated()}),
             "data": DataSpec(**own, **shared),
             "metrics": spec.metrics or self.metrics,
             "stages": tuple(stage.model_copy(update=kept) for stage in self.stages),

@@ -198,33 +198,67 @@ def test_a_plain_run_has_no_code_and_its_card_no_word_of_it(image_run):
     assert "auto_map" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-def of_checkpoint(recipe):
-    """Leave the pooling to the checkpoint, which is a small BERT, or a model for images."""
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory, bert_checkpoint):
+    """Return a checkpoint that declares how it pools its tokens."""
+    folder = tmp_path_factory.mktemp("encoder") / "bert"
+    shutil.copytree(bert_checkpoint, folder)
+    (folder / "1_Pooling").mkdir()
+    declared = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(declared), encoding="utf-8")
+    return folder
+
+
+def with_head(recipe, head):
     content = recipe.model_dump(mode="json")
-    content["model"]["head"] = {"pool": "auto"}
+    content["model"]["head"] = head
     return parse_recipe(content)
 
 
-def test_a_run_leaves_the_pooling_to_the_checkpoint(tmp_path, reviews, bert_checkpoint):
-    recipe = of_checkpoint(tiny_text_recipe(reviews, bert_checkpoint))
+def without_rates(recipe):
+    content = recipe.model_dump(mode="json")
+    for stage in content["stages"]:
+        stage["lr"] = stage["layer_decay"] = None
+    return parse_recipe(content)
+
+
+WHY = "the checkpoint's 1_Pooling/config.json has it"
+
+
+@pytest.mark.parametrize("asked", ["auto", "without rates"])
+def test_a_run_leaves_the_pooling_to_the_checkpoint(tmp_path, reviews, sentence_encoder, asked):
+    given = tiny_text_recipe(reviews, sentence_encoder)
+    recipe = with_head(given, {"pool": "auto"}) if asked == "auto" else without_rates(given)
     found = plan(recipe)
     assert found.recipe.model.head.pool == "mean"
-    assert any(note.startswith("model.head.pool is mean: default of MiniLM") for note in found.notes)
+    assert sum(note.startswith(f"model.head.pool is mean: {WHY}.") for note in found.notes) == 1
     interrupt(recipe, tmp_path / "run", Stop("all", 1, "ctrl-c"))
     folder = quick_run(recipe, tmp_path / "run", resume=True).folder
     assert load_recipe(folder / "recipe.yaml").model.head.pool == "mean"
     assert (folder / "model" / CODE.name).is_file()
 
 
+def test_where_a_rate_is_given_the_head_stays_plain_and_the_plan_says_what_would_suit(
+    tmp_path, reviews, sentence_encoder
+):
+    recipe = tiny_text_recipe(reviews, sentence_encoder)
+    wanted = f"The mean over tokens would suit the checkpoint better ({WHY})"
+    assert sum(wanted in note for note in plan(recipe).notes) == 1
+    for pool in ("own", "auto"):
+        assert not any(wanted in note for note in plan(with_head(recipe, {"pool": pool})).notes)
+    folder = quick_run(recipe, tmp_path / "run").folder
+    assert not (folder / "model" / CODE.name).exists()
+
+
 def test_a_run_on_images_leaves_the_head_to_the_architecture(tmp_path, squares, timm_checkpoint):
-    recipe = of_checkpoint(tiny_image_recipe(squares, timm_checkpoint))
+    recipe = with_head(tiny_image_recipe(squares, timm_checkpoint), {"pool": "auto"})
     folder = quick_run(recipe, tmp_path / "run").folder
     assert load_recipe(folder / "recipe.yaml").model.head.pool == "own"
     assert not (folder / "model" / CODE.name).exists()
 
 
-def test_a_plan_says_which_pooling_would_suit_the_checkpoint(reviews, bert_checkpoint):
-    recipe = tiny_text_recipe(reviews, bert_checkpoint)
-    wanted = "would suit the checkpoint better"
-    assert sum(wanted in note for note in plan(recipe).notes) == 1
-    assert not any(wanted in note for note in plan(of_checkpoint(recipe)).notes)
+def test_an_adapter_stays_on_the_architectures_own_head(reviews, sentence_encoder):
+    content = without_rates(tiny_text_recipe(reviews, sentence_encoder)).model_dump(mode="json")
+    content["model"]["adapter"] = "lora"
+    content["stages"][-1]["train"] = "lora"
+    assert plan(parse_recipe(content)).recipe.model.head.pool is None

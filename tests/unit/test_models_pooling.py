@@ -9,7 +9,7 @@ from hf_finetune.models.pooling import DefaultPooling, declared_pooling, default
 from hf_finetune.recipe.model import ModelSpec
 
 OWN = "what the architecture's own head reads"
-MEAN = DefaultPooling("mean", "default of MiniLM and other small BERTs")
+MEAN = DefaultPooling("mean", "default of MiniLM")
 
 
 def declare(folder, content):
@@ -38,6 +38,7 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected):
     ("model_type", "width", "declared", "expected"),
     [
         ("bert", 384, None, MEAN),
+        ("bert", 32, None, DefaultPooling("own", OWN)),
         ("bert", 384, "cls", DefaultPooling("cls", "the checkpoint's 1_Pooling/config.json has it")),
         ("bert", 384, "max", MEAN),
         ("bert", 768, None, DefaultPooling("own", OWN)),
@@ -64,37 +65,42 @@ def head(pool):
     return ModelSpec(path="x", head={"pool": pool})
 
 
-def test_auto_is_replaced_and_told():
-    spec, notes = fill_pooling(head("auto"), MEAN, is_chosen=False)
+NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keeps the architecture's."
+
+
+@pytest.mark.parametrize(("pool", "is_left"), [("auto", False), (None, True)])
+def test_a_pooling_that_is_left_to_the_checkpoint_is_filled_in_and_told(pool, is_left):
+    spec, notes = fill_pooling(head(pool), MEAN, is_left=is_left, is_chosen=False)
     assert spec == head("mean")
-    assert notes == (
-        "model.head.pool is mean: default of MiniLM and other small BERTs. "
-        "Plain transformers needs trust_remote_code=True for this head.",
-    )
-    spec, notes = fill_pooling(head("auto"), DefaultPooling("own", OWN), is_chosen=False)
-    assert spec == head("own")
-    assert notes == (f"model.head.pool is own: {OWN}.",)
+    assert notes == (f"model.head.pool is mean: default of MiniLM. {NEEDS}",)
 
 
-def test_a_head_that_is_left_out_stays_and_is_told_what_would_suit_it():
-    assert fill_pooling(head(None), MEAN, is_chosen=False) == (
+def test_the_architectures_own_pooling_is_told_where_it_was_asked_for():
+    own = DefaultPooling("own", OWN)
+    spec, notes = fill_pooling(head("auto"), own, is_left=False, is_chosen=False)
+    assert spec == head("own") and notes == (f"model.head.pool is own: {OWN}.",)
+    assert fill_pooling(head(None), own, is_left=True, is_chosen=False) == (head(None), ())
+
+
+def test_where_rates_are_given_the_head_stays_and_is_told_what_would_suit_it():
+    assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
         head(None),
         (
             "model.head.pool is own, the architecture's. The mean over tokens would suit the checkpoint better "
-            "(default of MiniLM and other small BERTs): auto takes it, and plain transformers then needs "
-            "trust_remote_code=True to load the model. own, written out, ends this note.",
+            "(default of MiniLM): auto takes it, and plain transformers then needs trust_remote_code=True to load the "
+            "model. own, written out, ends this note.",
         ),
     )
 
 
 @pytest.mark.parametrize(
-    ("pool", "suits", "is_chosen"),
+    ("pool", "suits", "is_left", "is_chosen"),
     [
-        ("own", MEAN, False),
-        ("cls", MEAN, False),
-        (None, MEAN, True),
-        (None, DefaultPooling("own", OWN), False),
+        ("own", MEAN, False, False),
+        ("cls", MEAN, False, False),
+        (None, MEAN, False, True),
+        (None, DefaultPooling("own", OWN), False, False),
     ],
 )
-def test_nothing_is_said_of_a_pooling_that_is_given_or_chosen_or_suits(pool, suits, is_chosen):
-    assert fill_pooling(head(pool), suits, is_chosen=is_chosen) == (head(pool), ())
+def test_nothing_is_said_of_a_pooling_that_is_given_or_chosen_or_suits(pool, suits, is_left, is_chosen):
+    assert fill_pooling(head(pool), suits, is_left=is_left, is_chosen=is_chosen) == (head(pool), ())

@@ -5,7 +5,7 @@ import pytest
 from hf_finetune.errors import InputError
 from hf_finetune.plan.strategies import write_stages
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.recipe.fitting import fitted_by, unfit_for
+from hf_finetune.recipe.fitting import fitted_by, leaves_pooling, unfit_for
 from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
 from hf_finetune.recipe.yaml_text import read_yaml
 
@@ -158,3 +158,30 @@ def test_auto_needs_a_length_and_the_head():
         complaint(stages=[{**AFTER, "fit": "auto"}])
         == "stages[0].train must be head when fit is auto. Got 'all'."
     )
+
+
+OPEN = {"train": "all", "epochs": 1}
+
+
+def model(**fields):
+    return {"model": {"path": "some/checkpoint", **fields}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"stages": [OPEN]}, True),
+        ({"stages": [FITTED, OPEN]}, True),
+        ({"stages": [{**OPEN, "train": "head", "fit": "auto"}, OPEN]}, True),
+        ({"stages": [AFTER]}, False),
+        ({"stages": [OPEN, AFTER]}, False),
+        ({"stages": [FITTED]}, False),  # its run compares the poolings
+        ({"strategy": "features"}, False),
+        ({"strategy": "gradual_unfreeze"}, False),
+        ({"stages": [OPEN], **model(head={"pool": "own"})}, False),
+        ({"stages": [OPEN], **model(head="mlp")}, False),
+        ({"stages": [OPEN], **model(adapter="lora")}, False),
+    ],
+)
+def test_the_pooling_is_left_to_the_checkpoint_where_neither_it_nor_a_rate_is_stated(changes, expected):
+    assert leaves_pooling(parse_recipe(recipe(**changes))) is expected
