@@ -25,7 +25,7 @@ from hf_finetune.models.defaults import find_defaults
 from hf_finetune.models.heads import set_head
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.models.pooling import default_pooling, fill_pooling
+from hf_finetune.models.pooling import default_pooling, fill_pooling, is_left
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.plan.adapters import adapter_problems
@@ -43,7 +43,7 @@ from hf_finetune.ready_problems import (
     stage_problems,
 )
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
-from hf_finetune.recipe.fitting import chooses_pooling, leaves_pooling
+from hf_finetune.recipe.fitting import chooses_pooling
 from hf_finetune.recipe.head import OF_CHECKPOINT
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
@@ -257,7 +257,8 @@ def written_out(
     defaults = find_defaults(config, layout, modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
     alone = not isinstance(recipe, MultiTaskRecipe)
-    is_left = alone and leaves_pooling(recipe)
+    suits = default_pooling(config, modality, recipe.model.path, recipe.model.revision)
+    leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == OF_CHECKPOINT
     if recipe.strategy is not None:
         place = "strategy.lr"
         fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
@@ -267,8 +268,7 @@ def written_out(
     settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
     filled, rate_sentences = fill_rates(settled, layout, defaults)
     is_chosen = chooses_pooling(recipe.model, settled, strategy)
-    suits = default_pooling(config, modality, recipe.model.path, recipe.model.revision)
-    model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=is_left, is_chosen=is_chosen)
+    model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=leaves, is_chosen=is_chosen)
     far = rate_notes(settled, layout, defaults, place)
     notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
     return recipe.model_copy(update={"model": model, "stages": filled}), notes
@@ -498,9 +498,9 @@ def config_of(
     )
     modality = TASKS[recipe.kind].modality
     head = spec.head
-    if head.pool == OF_CHECKPOINT or leaves_pooling(recipe):
-        pool = default_pooling(config, modality, spec.path, spec.revision).name
-        head = head.model_copy(update={"pool": pool})
+    suits = default_pooling(config, modality, spec.path, spec.revision)
+    if is_left(recipe, suits):
+        head = head.model_copy(update={"pool": suits.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)
     if modality == "image":
         check_channels(config, spec.path)

@@ -1,4 +1,4 @@
-"""Small real data sets that no recipe here was tuned on, out of packages of Debian and of the Python package index.
+"""Small real data sets out of packages of Debian and of the Python package index.
 
 Each is a folder with ``train`` and ``test``: class folders of pictures, or tables of texts and labels. A part of every
 class is held out as the test, by the digests of the content alone; whatever is chosen is chosen on the rest.

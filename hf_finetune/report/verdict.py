@@ -69,7 +69,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
         ends = found["interval"]
         surely = f", 95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
         if found["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
-            surely += f", but p is {found['p_value']:.3f}"
+            surely += f", but p is {found['p_value']:.4f}"
         apart = f"difference {found['difference']:+.3f}{surely}"
         clauses.append(f"{word} {_baseline(baseline, target or metrics.get('target'))} ({apart})")
     if not clauses:

@@ -18,6 +18,7 @@ from run_helpers import (
     tiny_text_recipe,
     weights_of,
 )
+from transformers import BertModel
 
 from hf_finetune.evaluation.again import evaluate_again
 from hf_finetune.evaluation.checkpoint import load_classifier
@@ -200,9 +201,10 @@ def test_a_plain_run_has_no_code_and_its_card_no_word_of_it(image_run):
 
 @pytest.fixture(scope="module")
 def sentence_encoder(tmp_path_factory, bert_checkpoint):
-    """Return a checkpoint that declares how it pools its tokens."""
+    """Return a checkpoint without a classifier, which declares how it pools its tokens."""
     folder = tmp_path_factory.mktemp("encoder") / "bert"
     shutil.copytree(bert_checkpoint, folder)
+    BertModel.from_pretrained(bert_checkpoint).save_pretrained(folder)
     (folder / "1_Pooling").mkdir()
     declared = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(declared), encoding="utf-8")
@@ -262,3 +264,30 @@ def test_an_adapter_stays_on_the_architectures_own_head(reviews, sentence_encode
     content["model"]["adapter"] = "lora"
     content["stages"][-1]["train"] = "lora"
     assert plan(parse_recipe(content)).recipe.model.head.pool is None
+
+
+@pytest.mark.parametrize("asked", ["rates", "without rates", "auto", "adapter"])
+def test_a_model_with_a_pooling_head_is_trained_further_under_that_head(
+    tmp_path, reviews, sentence_encoder, asked
+):
+    first = quick_run(without_rates(tiny_text_recipe(reviews, sentence_encoder)), tmp_path / "first").folder
+    recipe = tiny_text_recipe(reviews, first / "model")
+    if asked == "without rates":
+        recipe = without_rates(recipe)
+    elif asked == "auto":
+        recipe = with_head(recipe, {"pool": "auto"})
+    elif asked == "adapter":
+        content = recipe.model_dump(mode="json")
+        content["model"]["adapter"] = "lora"
+        content["stages"][-1] |= {"train": "lora", "layer_decay": 1.0}
+        recipe = parse_recipe(content)
+    folder = quick_run(recipe, tmp_path / "second").folder
+    assert load_recipe(folder / "recipe.yaml").model.head.pool == "mean"
+    assert (folder / "model" / CODE.name).is_file()
+
+
+def test_a_plain_classifier_keeps_its_own_head(tmp_path, reviews, sentence_encoder):
+    first = quick_run(tiny_text_recipe(reviews, sentence_encoder), tmp_path / "first").folder
+    shutil.copytree(sentence_encoder / "1_Pooling", first / "model" / "1_Pooling")
+    found = plan(without_rates(tiny_text_recipe(reviews, first / "model")))
+    assert found.recipe.model.head.pool is None

@@ -3,9 +3,19 @@
 import json
 
 import pytest
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hf_finetune.models.pooling import DefaultPooling, declared_pooling, default_pooling, fill_pooling
+from hf_finetune.models.heads import FIELD, head_problem, set_head, with_head
+from hf_finetune.models.pooling import (
+    POOLED,
+    DefaultPooling,
+    declared_pooling,
+    default_pooling,
+    fill_pooling,
+    is_left,
+)
+from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.model import ModelSpec
 
 OWN = "what the architecture's own head reads"
@@ -24,6 +34,11 @@ def declare(folder, content):
         ({"pooling_mode_mean_tokens": True}, "mean"),
         ({"pooling_mode_max_tokens": True}, "max"),
         ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, None),
+        ({"embedding_dimension": 384, "pooling_mode": "cls", "include_prompt": True}, "cls"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len"),
+        ({"pooling_mode": ["mean", "max"]}, None),
+        ({"pooling_mode": "lasttoken"}, None),
         ([], None),
         (None, None),
     ],
@@ -40,7 +55,8 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected):
         ("bert", 384, None, MEAN),
         ("bert", 32, None, DefaultPooling("own", OWN)),
         ("bert", 384, "cls", DefaultPooling("cls", "the checkpoint's 1_Pooling/config.json has it")),
-        ("bert", 384, "max", MEAN),
+        ("bert", 384, "max", DefaultPooling("own", OWN)),
+        ("squeezebert", 768, "mean", DefaultPooling("own", OWN)),  # a head of this package does not go on it
         ("bert", 768, None, DefaultPooling("own", OWN)),
         ("bert", 768, "mean", DefaultPooling("mean", "the checkpoint's 1_Pooling/config.json has it")),
         ("gpt2", None, None, DefaultPooling("own", OWN)),
@@ -61,6 +77,61 @@ def test_image_models_keep_what_their_own_head_reads(model_type):
     assert default_pooling(AutoConfig.for_model(model_type), "image", "nobody/has-this").name == "own"
 
 
+def saved(folder, **settings):
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", **settings}), encoding="utf-8")
+    config = AutoConfig.for_model("bert", hidden_size=384)
+    return default_pooling(config, "text", str(folder))
+
+
+def test_a_checkpoint_that_is_a_classifier_keeps_what_its_head_reads(tmp_path):
+    declare(tmp_path, {"pooling_mode_mean_tokens": True})
+    assert saved(tmp_path, architectures=["BertModel"]).name == "mean"
+    assert saved(tmp_path, architectures=["BertForSequenceClassification"]).name == "own"
+    of_this_package = {
+        "architectures": ["BertForSequenceClassification"],
+        FIELD: {"type": "linear", "pool": "cls"},
+    }
+    assert saved(tmp_path, **of_this_package) == DefaultPooling(
+        "cls", "the checkpoint's own head pools so", is_saved=True
+    )
+    assert saved(tmp_path, **{FIELD: {"type": "mlp"}}).name == "own"
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("model_type", POOLED)
+def test_a_head_of_this_package_goes_on_every_architecture_that_gets_one_unasked(model_type, pool):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    if model_type == "distilbert":
+        sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+    config = AutoConfig.for_model(model_type, vocab_size=20, num_labels=2, pad_token_id=0, **sizes)
+    config.__dict__.update(bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2)
+    set_head(config, {"type": "linear", "pool": pool})
+    model = with_head(config, AutoModelForSequenceClassification._model_mapping[type(config)])._from_config(
+        config
+    )
+    tokens = torch.tensor([[1, 5, 6, 2]])
+    assert head_problem(model, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}) == ""
+
+
+def recipe(**model):
+    content = {"task": "text-classification", "data": "reviews.csv", "model": {"path": "x", **model}}
+    return parse_recipe({**content, "stages": [{"train": "all", "epochs": 1, "lr": 1e-4}]})
+
+
+def test_a_saved_head_stays_whatever_the_rates_unless_an_adapter_is_saved_by_itself():
+    kept = DefaultPooling("mean", "the checkpoint's own head pools so", is_saved=True)
+    assert is_left(recipe(), kept) and not is_left(recipe(), MEAN)
+    assert is_left(recipe(adapter="lora"), kept)
+    assert not is_left(recipe(adapter={"type": "lora", "save": "both"}), kept)
+    assert not is_left(recipe(head={"pool": "own"}), kept)
+    spec, notes = fill_pooling(head(None), kept, is_left=True, is_chosen=False)
+    assert spec == head("mean")
+    assert notes == (
+        "model.head.pool is mean: the checkpoint's own head pools so. Plain transformers needs trust_remote_code=True "
+        "for this head.",
+    )
+
+
 def head(pool):
     return ModelSpec(path="x", head={"pool": pool})
 
@@ -68,16 +139,16 @@ def head(pool):
 NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keeps the architecture's."
 
 
-@pytest.mark.parametrize(("pool", "is_left"), [("auto", False), (None, True)])
-def test_a_pooling_that_is_left_to_the_checkpoint_is_filled_in_and_told(pool, is_left):
-    spec, notes = fill_pooling(head(pool), MEAN, is_left=is_left, is_chosen=False)
+@pytest.mark.parametrize("pool", ["auto", None])
+def test_a_pooling_that_is_left_to_the_checkpoint_is_filled_in_and_told(pool):
+    spec, notes = fill_pooling(head(pool), MEAN, is_left=True, is_chosen=False)
     assert spec == head("mean")
     assert notes == (f"model.head.pool is mean: default of MiniLM. {NEEDS}",)
 
 
 def test_the_architectures_own_pooling_is_told_where_it_was_asked_for():
     own = DefaultPooling("own", OWN)
-    spec, notes = fill_pooling(head("auto"), own, is_left=False, is_chosen=False)
+    spec, notes = fill_pooling(head("auto"), own, is_left=True, is_chosen=False)
     assert spec == head("own") and notes == (f"model.head.pool is own: {OWN}.",)
     assert fill_pooling(head(None), own, is_left=True, is_chosen=False) == (head(None), ())
 

@@ -221,7 +221,7 @@ def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
     assert "and not distinguishable from a logistic regression on the frozen checkpoint (diff" in alike
     assert "simpler" not in alike and "but p is" not in alike
     by_few = made_of(0.667, 0.771, "not distinguishable", -0.104)
-    assert "(difference -0.104, 95 % interval -0.154 to -0.054, but p is 0.010)." in by_few
+    assert "(difference -0.104, 95 % interval -0.154 to -0.054, but p is 0.0100)." in by_few
 
 
 def test_of_a_loss_above_is_worse():
