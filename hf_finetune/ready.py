@@ -257,7 +257,7 @@ def written_out(
     defaults = find_defaults(config, layout, modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
     alone = not isinstance(recipe, MultiTaskRecipe)
-    suits = default_pooling(config, modality, recipe.model.path, recipe.model.revision)
+    suits = default_pooling(config, recipe.model.path, recipe.model.revision)
     leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == OF_CHECKPOINT
     if recipe.strategy is not None:
         place = "strategy.lr"
@@ -498,7 +498,7 @@ def config_of(
     )
     modality = TASKS[recipe.kind].modality
     head = spec.head
-    suits = default_pooling(config, modality, spec.path, spec.revision)
+    suits = default_pooling(config, spec.path, spec.revision)
     if is_left(recipe, suits):
         head = head.model_copy(update={"pool": suits.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)

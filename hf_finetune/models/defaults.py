@@ -331,20 +331,14 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> De
         modality: ``image`` or ``text``.
     """
     unknown = FALLBACKS["batch_norm" if modality == "image" and layout.batch_norms else modality]
-    return find_row(config, modality) or unknown
+    return find_row(config) or unknown
 
 
-def find_row(config: PreTrainedConfig, modality: str) -> Defaults | None:
-    """Return the row of a checkpoint's architecture; None if there is none.
-
-    Args:
-        config: Of the checkpoint.
-        modality: ``image`` or ``text``.
-    """
+def find_row(config: PreTrainedConfig) -> Defaults | None:
+    """Return the row of a checkpoint's architecture; None if there is none."""
     model_type = config.model_type
     timm_name = str(getattr(config, "architecture", "")) if model_type == "timm_wrapper" else ""
-    text_config: Any = config.get_text_config() if modality == "text" else config
-    width = getattr(text_config, "hidden_size", None)
+    width = getattr(config.get_text_config(), "hidden_size", None)
     for row in TABLE:
         fits = re.match(row.timm, timm_name) if timm_name and row.timm else model_type in row.model_types
         if fits and _has_width(row, width):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
@@ -89,22 +89,19 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
     return declared[0] if len(declared) == 1 else None
 
 
-def default_pooling(
-    config: PreTrainedConfig, modality: Literal["image", "text"], path: str, revision: str | None = None
-) -> DefaultPooling:
+def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = None) -> DefaultPooling:
     """Return the pooling that suits a checkpoint.
 
-    A checkpoint that is a classifier already keeps what its head reads.
+    A checkpoint that is a classifier already keeps what its head reads. Where docs/rates.md has the mean over places,
+    the architecture's own head reads just that.
 
     Args:
         config: Of the checkpoint.
-        modality: What it takes. For images it is what the architecture's own head reads: where docs/rates.md has the
-            mean over places, the own head reads just that.
         path: Of the checkpoint: a Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
     """
     own = DefaultPooling(OWN, "what the architecture's own head reads")
-    if modality == "image" or config.model_type not in POOLED:
+    if config.model_type not in POOLED:
         return own
     saved = _settings(path, revision)
     if isinstance(head := saved.get(FIELD), Mapping):
@@ -116,7 +113,7 @@ def default_pooling(
     declared = declared_pooling(path, revision)
     if declared in HEAD_POOLINGS:
         return DefaultPooling(declared, "the checkpoint's 1_Pooling/config.json has it")
-    row = find_row(config, modality)
+    row = find_row(config)
     if declared is not None or row is None or row.pooling == OWN:
         return own
     return DefaultPooling(row.pooling, f"default of {row.family}")

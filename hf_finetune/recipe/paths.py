@@ -16,6 +16,8 @@ TIMM = "timm/"
 DATA_ENDINGS = (
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".gz", ".zip", ".arrow",
 )  # fmt: skip
+ALMOST = 0.8
+"""Similarity of two names, from 0 to 1, from which one is taken for the other, misspelt."""
 MADE_BY = {"assets": "Run `make assets` in the checkout of hf-finetune."}
 """Folders that a command makes, by their name."""
 
@@ -24,7 +26,8 @@ def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
     """Return whether a path can only mean a local file or folder, and so the Hub need not be asked.
 
     That holds for a path without the form of a Hub id (``NAME`` or ``OWNER/NAME``), one that no file can have, one that
-    ends like a data file, and one whose first folder is here or is made by a command of this project.
+    ends like a data file or is almost the name of one that is here, and one whose first folder is here or is made by a
+    command of this project.
 
     Args:
         path: As a recipe has it.
@@ -33,9 +36,21 @@ def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
     if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_ENDINGS):
         return True
     owner, slash, _ = path.partition("/")
-    if not slash or path.startswith(TIMM):
+    if not slash:
+        return _is_misspelt(path, folders)
+    if path.startswith(TIMM):
         return False
     return owner in MADE_BY or any((folder / owner).is_dir() for folder in (Path.cwd(), *folders))
+
+
+def _is_misspelt(name: str, folders: Sequence[Path]) -> bool:
+    """Return whether a name with an ending is almost that of a data file that is here."""
+    if "." not in name:
+        return False
+    here = [folder for folder in (Path.cwd(), *folders) if folder.is_dir()]
+    files = [entry.name for folder in here for entry in folder.iterdir()]
+    data = [file for file in files if file.lower().endswith(DATA_ENDINGS)]
+    return bool(get_close_matches(name, data, n=1, cutoff=ALMOST))
 
 
 def path_problems(content: Any, folders: Sequence[Path] = ()) -> list[Problem]:

@@ -69,18 +69,18 @@ def test_what_a_checkpoint_declares_goes_before_its_architecture(
         mode = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}[declared]
         declare(tmp_path, {f"pooling_mode_{mode}": True})
     config = AutoConfig.for_model(model_type, **({"hidden_size": width} if width else {}))
-    assert default_pooling(config, "text", str(tmp_path)) == expected
+    assert default_pooling(config, str(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("model_type", ["vit", "beit", "resnet"])
 def test_image_models_keep_what_their_own_head_reads(model_type):
-    assert default_pooling(AutoConfig.for_model(model_type), "image", "nobody/has-this").name == "own"
+    assert default_pooling(AutoConfig.for_model(model_type), "nobody/has-this").name == "own"
 
 
 def saved(folder, **settings):
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", **settings}), encoding="utf-8")
     config = AutoConfig.for_model("bert", hidden_size=384)
-    return default_pooling(config, "text", str(folder))
+    return default_pooling(config, str(folder))
 
 
 def test_a_checkpoint_that_is_a_classifier_keeps_what_its_head_reads(tmp_path):

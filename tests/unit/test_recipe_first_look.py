@@ -91,6 +91,25 @@ def test_which_paths_can_only_be_local(folder, path, local):
     assert is_local(path) == local
 
 
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("films.cvs", True),
+        ("film.jsonn", True),
+        ("films", False),
+        ("gpt2.5", False),
+        ("nobody/films.cvs", False),
+    ],
+)
+def test_a_name_like_that_of_a_data_file_that_is_here_is_no_hub_id(folder, name, local):
+    (folder / "films.csv").write_text("text,label\n", encoding="utf-8")
+    (folder / "film.json").write_text("[]", encoding="utf-8")
+    assert is_local(name) == local
+    found = missing_data(name)
+    assert (found is not None) == local
+    assert found is None or "Nearest: " in found.repair
+
+
 def test_a_missing_asset_names_the_command_that_makes_it(folder):
     assert str(missing_checkpoint("assets/nothing")) == (
         "model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got 'assets/nothing'. "
