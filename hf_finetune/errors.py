@@ -42,6 +42,14 @@ class InputError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class DataNotThere(InputError):
+    """There is nothing at ``data.path``, neither here nor on the Hub."""
+
+
+class HubUnreachable(DataNotThere):
+    """Data that is not here may be on the Hub, which gives no answer."""
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """Say which known word was probably meant: ``Nearest: 'epochs'.``, or list what there is when none is close.
 

@@ -78,7 +78,9 @@ def quiet_hub(console: Console) -> None:
     ours.handlers, ours.propagate = [_log_handler(console)], False
     ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
-    hub, handler = logging.getLogger("huggingface_hub"), _log_handler(console)
+    from huggingface_hub.utils.logging import get_logger
+
+    hub, handler = get_logger(), _log_handler(console)  # its own handler is there now, and is replaced
     handler.addFilter(_HubOnce())
     hub.handlers, hub.propagate = [handler], False
 

@@ -13,7 +13,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import HubUnreachable, InputError, Problem
 from hf_finetune.evaluation.defined import resolution_notes
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.registry import MetricSettings
@@ -45,7 +45,7 @@ from hf_finetune.ready_problems import (
 from hf_finetune.recipe import MultiTaskRecipe, Recipe
 from hf_finetune.recipe.fitting import chooses_pooling
 from hf_finetune.recipe.head import OF_CHECKPOINT
-from hf_finetune.recipe.paths import is_local
+from hf_finetune.recipe.paths import similar_here
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 from hf_finetune.tasks.data import load_target
 
@@ -275,16 +275,15 @@ def written_out(
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
-    """Load the recipe's data; None if it is on the Hub and cannot be read now: most of a plan does without.
+    """Load the recipe's data; None if it may be on a Hub that gives no answer: most of a plan does without.
 
     Raises:
-        InputError: If the data cannot be used, or is local and not there.
+        InputError: If the data cannot be used, is not there, or has almost the name of something that is here.
     """
     try:
         return load_data(recipe, TASKS[recipe.task].modality)
-    except InputError as error:
-        is_there = is_local(recipe.data.path) or Path(recipe.data.path).exists()
-        if is_there or not all(problem.place == "data.path" for problem in error.problems):
+    except HubUnreachable:
+        if similar_here(recipe.data.path):
             raise
         return None
 

@@ -20,7 +20,8 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.wording import listed, quoted
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem
+from hf_finetune.recipe.paths import similar_here
 
 __all__ = ["Source", "load_source"]
 
@@ -180,16 +181,17 @@ def _unlisted_in_saved(root: Path) -> list[str]:
 def _load_from_hub(
     path: str, config: str | None, revision: str | None
 ) -> tuple[dict[str, Dataset], list[str]]:
-    here = f"Nothing of that name is in {str(Path.cwd())!r} either."
+    here = similar_here(path) or f"Nothing of that name is in {str(Path.cwd())!r} either."
     try:
         loaded = load_dataset(path, name=config, revision=revision)
     except DatasetNotFoundError as error:
         repair = f"{here} Check the name and the revision, or log in with `hf auth login` if it is private."
-        raise InputError(Problem("data.path", "must be a dataset on the Hub", repr(path), repair)) from error
+        problem = Problem("data.path", "must be here or a dataset on the Hub", repr(path), repair)
+        raise DataNotThere(problem) from error
     except ConnectionError as error:
         repair = f"{here} Check the path, or connect and try again."
         problem = Problem("data.path", "must be local while the Hub cannot be reached", repr(path), repair)
-        raise InputError(problem) from error
+        raise HubUnreachable(problem) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         # A missing or unknown configuration is a ValueError whose text lists the configurations there are.
         repair = "Check data.config and data.revision."

@@ -16,7 +16,7 @@ from hf_finetune.data.split_folders import wrapped_folder
 from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
 from hf_finetune.data.wording import quoted
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.files import can_be_path
 from hf_finetune.recipe.paths import is_local, no_data
 
@@ -61,7 +61,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         InputError: If nothing is there, or if what is there has no layout that can be read.
     """
     if not can_be_path(path):
-        raise InputError(no_data(path))
+        raise DataNotThere(no_data(path))
     local = Path(path).expanduser().absolute()
     if local.is_dir():
         return _locate_folder(local, modality, labelling)
@@ -73,7 +73,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         return _locate_file(local)
     if not is_local(path) and path not in _PACKAGED_DATASETS_MODULES:
         return Location("hub")
-    raise InputError(no_data(path))
+    raise DataNotThere(no_data(path))
 
 
 def _locate_file(file: Path) -> Location:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,13 +22,12 @@ from transformers import (
 
 from hf_finetune.data.labels import Target, label_feature
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.ready import Ready, data_at_hand, load_pretrained, make_ready
 from hf_finetune.ready_forward import try_forward
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.recipe.multitask import refuse_several
-from hf_finetune.recipe.paths import missing_data
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -73,8 +73,9 @@ def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
     """
     refuse_several(recipe, "doctor")
     modality = TASKS[recipe.task].modality
-    found = None if missing_data(recipe.data.path) else data_at_hand(recipe)
-    remark = ""
+    found, remark = None, ""
+    with suppress(DataNotThere):
+        found = data_at_hand(recipe)
     if found is not None:
         target, names = found.target, found.label_names
     else:

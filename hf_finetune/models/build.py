@@ -105,7 +105,10 @@ def read_config(
     except LOADING_ERRORS as error:
         config = _timm_config(path)
         if config is None:
-            refused = None if trust_remote_code else code_refused("model.path", path, revision)
+            was_read = not isinstance(error, OSError)
+            refused = (
+                code_refused("model.path", path, revision) if was_read and not trust_remote_code else None
+            )
             raise (refused or InputError(no_checkpoint(path, error))) from error
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))

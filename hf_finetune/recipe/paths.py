@@ -9,7 +9,7 @@ from typing import Any
 from hf_finetune.errors import Problem
 from hf_finetune.files import can_be_path
 
-__all__ = ["is_local", "missing_checkpoint", "missing_data", "no_data", "path_problems"]
+__all__ = ["is_local", "missing_checkpoint", "missing_data", "no_data", "path_problems", "similar_here"]
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TIMM = "timm/"
@@ -112,6 +112,18 @@ def no_data(path: str) -> Problem:
     nearest = _nearest_path(Path(path).expanduser().absolute())
     repair = nearest if nearest.startswith("Nearest") else _made_by(path) or nearest
     return Problem("data.path", rule, repr(path), repair)
+
+
+def similar_here(path: str) -> str:
+    """Return a sentence with the entry whose name a path probably misspells; empty if there is none.
+
+    Args:
+        path: That of nothing here.
+    """
+    missing = Path(path).absolute()
+    here = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    close = get_close_matches(missing.name, here, n=1, cutoff=ALMOST)
+    return f"Nearest: '{missing.parent / close[0]}'." if close else ""
 
 
 def _nearest_path(missing: Path) -> str:

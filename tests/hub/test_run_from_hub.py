@@ -113,6 +113,26 @@ def test_names_that_the_hub_does_not_have(stocked, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_only_the_config_of_a_model_that_is_not_there_is_asked_for(stocked, tmp_path):
+    cli("plan", write_recipe(tmp_path / "r.yaml", "me/nothing"), check=False, cwd=tmp_path)
+    asked = [seen.path for seen in stocked.state.requests("HEAD") if "me/nothing" in seen.path]
+    assert asked and all(path.endswith("/config.json") for path in asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "repair"), [("reviewz", "Nearest: '{here}/reviews'."), ("me/gone", "Nothing of that name is in")]
+)
+def test_data_that_the_hub_does_not_have_is_told_with_the_other_problems(stocked, tmp_path, name, repair):
+    (tmp_path / "reviews").mkdir()
+    recipe = write_recipe(tmp_path / "r.yaml", data={"path": name})
+    for command in ("plan", "run"):
+        done = cli(command, recipe, "metrics=[acuracy]", check=False, cwd=tmp_path)
+        told = " ".join(done.stderr.split())
+        assert done.returncode == 2 and "2 problems" in told and "'acuracy'" in told
+        assert f"data.path must be here or a dataset on the Hub. Got '{name}'." in told
+        assert repair.format(here=tmp_path) in told
+
+
 # --- The field of the recipe ------------------------------------------------------------------------------------
 
 

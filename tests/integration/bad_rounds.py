@@ -77,6 +77,28 @@ CASES = [
         ),
     ),
     Case(
+        "a data file whose ending is misspelt, and a selector",
+        "plan text.yaml data.path=reviews.cvs stages.0.train=hed",
+        (
+            "Problem:\n"
+            "  data.path must be a folder, a data file or a Hub id. Got 'reviews.cvs'. Nearest: './reviews.csv'.\n"
+            "1 more problem:\n"
+            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
+            "last:N, layers[A:B], /regular expression/."
+        ),
+    ),
+    Case(
+        "a data folder whose name has the form of a Hub id, and a selector",
+        "plan recipe.yaml data.path=photoz stages.0.train=hed",
+        (
+            "2 problems:\n"
+            "  data.path must be local while the Hub cannot be reached. Got 'photoz'. Nearest: './photos'. "
+            "Check the path, or connect and try again.\n"
+            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
+            "last:N, layers[A:B], /regular expression/."
+        ),
+    ),
+    Case(
         "a model to predict with that can only be local",
         "predict assets/nothing text",
         "Problem:\n  assets/nothing must be a checkpoint folder, a run or a Hub id. Got a path where nothing is.",

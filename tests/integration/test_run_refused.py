@@ -12,6 +12,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from hf_finetune.errors import InputError
 from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
@@ -189,6 +190,20 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
         "stages[0].lr is 0.05",
         "stages[1].lr is 0.005",
     ]
+
+
+@pytest.mark.parametrize("name", ["photoz", "phots", "photo", "Photos"])
+def test_data_with_almost_the_name_of_a_folder_is_told_with_the_other_problems(
+    text_recipe, tmp_path, monkeypatch, name
+):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    content = text_recipe(metrics=["acuracy"]).model_dump(mode="json")
+    content["data"]["path"] = name
+    with pytest.raises(InputError) as found:
+        plan(parse_recipe(content))
+    assert {problem.place for problem in found.value.problems} == {"data.path", "metrics[0]"}
+    assert f"Got {name!r}. Nearest: '{tmp_path / 'photos'}'." in str(found.value)
 
 
 def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recipe):

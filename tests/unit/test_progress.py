@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +62,27 @@ def test_a_line_is_due_after_half_a_minute():
 )
 def test_durations(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_that_the_hub_does_not_answer_is_said_once():
+    code = """if True:
+        from rich.console import Console
+        from hf_finetune.progress import quiet_hub
+        quiet_hub(Console(stderr=True))
+        from huggingface_hub.utils import logging
+        log = logging.get_logger("huggingface_hub.utils._http")
+        for attempt in range(3):
+            log.warning("'no route' thrown while requesting HEAD https://hub/config.json")
+            log.warning(f"Retrying in {attempt}s [Retry {attempt}/5].")
+        log.error("a failure")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.splitlines() == [
+        "The Hugging Face Hub does not answer; trying for half a minute.",
+        "a failure",
+    ]
 
 
 @pytest.fixture
