@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 from accelerate.state import AcceleratorState, PartialState
 
-from hf_finetune import cli as command_line
+from hf_finetune.cli import app as command_line
 
 SECONDS = 300
 

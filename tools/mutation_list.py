@@ -36,11 +36,11 @@ from mutation_removals import (
 __all__ = ["MUTATIONS"]
 
 
-TRAINER = "hf_finetune.staging.trainer"
-STAGE = "hf_finetune.staging.stage"
-FREEZING = "hf_finetune.staging.freezing"
-CALLBACKS = "hf_finetune.staging.callbacks"
-THAWING = "hf_finetune.staging.thawing"
+TRAINER = "hf_finetune.training.trainer"
+STAGE = "hf_finetune.training.stage"
+FREEZING = "hf_finetune.training.freezing"
+CALLBACKS = "hf_finetune.training.callbacks"
+THAWING = "hf_finetune.training.freezing_callback"
 BUILD = "hf_finetune.models.build"
 LAYOUT = "hf_finetune.models.layout"
 UNIT = "tests/unit/"
@@ -51,7 +51,7 @@ TRAP = f"{UNIT}test_traps_freezing.py::test_trap_"
 TRAP_TRAINING = f"{UNIT}test_traps_training.py::test_trap_"
 TRAP_MODELS = f"{UNIT}test_traps_models.py::test_trap_"
 MODELS_BUILD = f"{UNIT}test_models_build.py::test_"
-STAGING = f"{UNIT}test_staging_callbacks.py::test_"
+STAGING = f"{UNIT}test_training_callbacks.py::test_"
 
 MUTATIONS = (
     Mutation(
@@ -61,7 +61,7 @@ MUTATIONS = (
         the_trainers("create_optimizer"),
         (
             f"{INVARIANT}[bert]",
-            f"{UNIT}test_staging_trainer.py::test_the_optimizer_holds_exactly_what_is_trained_as_planned"
+            f"{UNIT}test_training_trainer.py::test_the_optimizer_holds_exactly_what_is_trained_as_planned"
             "[bert-all-0.5]",
         ),
     ),
@@ -77,14 +77,14 @@ MUTATIONS = (
         f"{TRAINER}:StagedTrainer._save_checkpoint",
         "the Trainer's own",
         the_trainers("_save_checkpoint"),
-        (f"{UNIT}test_staging_trainer.py::test_the_checkpoints_of_the_trainer_are_sealed",),
+        (f"{UNIT}test_training_trainer.py::test_the_checkpoints_of_the_trainer_are_sealed",),
     ),
     Mutation(
         "Head and backbone follow schedules of their own",
         f"{TRAINER}:StagedTrainer.create_scheduler",
         "the Trainer's own",
         the_trainers("create_scheduler"),
-        (f"{UNIT}test_staging_trainer.py::test_each_group_has_its_schedule_behind_the_warmup_of_the_stage",),
+        (f"{UNIT}test_training_trainer.py::test_each_group_has_its_schedule_behind_the_warmup_of_the_stage",),
     ),
     Mutation(
         "A loss that is left to the model is averaged over the micro-batches",
@@ -95,7 +95,7 @@ MUTATIONS = (
     ),
     Mutation(
         "The loss is divided by the labels of the whole batch",
-        f"{TRAINER}:loss_for",
+        "hf_finetune.targets.losses:loss_for",
         "the mean over the micro-batch",
         mean_loss,
         (
@@ -108,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Labels that are shares of classes count as one label",
-        f"{TRAINER}:loss_for",
+        "hf_finetune.targets.losses:loss_for",
         "a label for each class",
         count_every_share,
         (f"{TRAP_TRAINING}13_mixed_labels_leave_the_kind_of_task_alone[vit]",),
@@ -157,14 +157,14 @@ MUTATIONS = (
         f"{FREEZING}:release",
         "nothing, when a stage calls it",
         not_ours(STAGE),
-        (f"{UNIT}test_staging_stage.py::test_a_model_follows_train_again_when_its_stage_is_over",),
+        (f"{UNIT}test_training_stage.py::test_a_model_follows_train_again_when_its_stage_is_over",),
     ),
     Mutation(
         "Pruned weights stay 0",
-        "hf_finetune.staging.zeros:keep_zeros",
+        "hf_finetune.methods.pruning_masks:keep_zeros",
         "nothing",
         nothing,
-        (f"{UNIT}test_staging_zeros.py::test_pruned_weights_stay_zero_and_the_others_move",),
+        (f"{UNIT}test_methods_pruning_masks.py::test_pruned_weights_stay_zero_and_the_others_move",),
     ),
     Mutation(
         "Freezing everything is an error",
@@ -255,38 +255,38 @@ MUTATIONS = (
     ),
     Mutation(
         "A half-written checkpoint is passed over",
-        "hf_finetune.staging.checkpoints:last_checkpoint",
+        "hf_finetune.training.checkpoints:last_checkpoint",
         "the highest number wins",
         newest_by_name,
-        (f"{UNIT}test_staging_checkpoints.py::test_a_checkpoint_without_its_seal_is_skipped_and_removed",),
+        (f"{UNIT}test_training_checkpoints.py::test_a_checkpoint_without_its_seal_is_skipped_and_removed",),
     ),
     Mutation(
         "A file is whole or not there",
         "hf_finetune.files:replacing",
         "the file is written in its place",
         write_in_place,
-        (f"{UNIT}test_staging_stage.py::test_weights_that_cannot_be_written_leave_the_old_ones",),
+        (f"{UNIT}test_training_stage.py::test_weights_that_cannot_be_written_leave_the_old_ones",),
     ),
     Mutation(
         "The order of the examples follows from the stage's seed",
         f"{STAGE}:TrainingArguments",
         "one seed for all",
         same_seed,
-        (f"{UNIT}test_staging_stage.py::test_the_order_of_the_examples_follows_from_the_seed",),
+        (f"{UNIT}test_training_stage.py::test_the_order_of_the_examples_follows_from_the_seed",),
     ),
     Mutation(
         "Augmentation follows from seed, epoch and example",
-        "hf_finetune.data.seeded:SeededExamples.__getitem__",
+        "hf_finetune.data.seeded_augmentation:SeededExamples.__getitem__",
         "the global generator goes on",
         unseeded,
         (
-            f"{UNIT}test_data_seeded.py::test_an_example_is_the_same_in_any_order_and_at_any_time",
+            f"{UNIT}test_data_seeded_augmentation.py::test_an_example_is_the_same_in_any_order_and_at_any_time",
             f"{TRAP_MODELS}23_the_processor_of_a_timm_model_is_saved_and_never_augments",
         ),
     ),
     Mutation(
         "Weight decay spares norms and biases",
-        "hf_finetune.plan.layers:Parameter.decays",
+        "hf_finetune.planning.layers:Parameter.decays",
         "everything decays",
         lambda original: property(lambda self: True, lambda self, value: None),
         (f"{TRAP_MODELS}19_weight_decay_spares_what_timm_and_the_field_spare[timm/test_resnet]",),
@@ -300,14 +300,14 @@ MUTATIONS = (
     ),
     Mutation(
         "Rates fall towards the input",
-        "hf_finetune.plan.groups:plan_groups",
+        "hf_finetune.planning.groups:plan_groups",
         "one rate for all",
         one_rate,
         (f"{INVARIANT}[vit]",),
     ),
     Mutation(
         "The head of a timm model is found",
-        "hf_finetune.models.head:find_head",
+        "hf_finetune.models.find_head:find_head",
         "what the base model does not hold",
         beside_the_base_model,
         (f"{TRAP_MODELS}20_the_head_of_a_timm_model_is_found[timm/test_resnet]",),
@@ -360,10 +360,10 @@ MUTATIONS = (
     ),
     Mutation(
         "A run is judged by its own examples where its data has changed",
-        "hf_finetune.evaluation.own_data:_same_inputs",
+        "hf_finetune.evaluation.run_data:_same_inputs",
         "a split that is cut again counts as the run's own",
         always,
-        (f"{UNIT}test_evaluation_own_data.py::test_rows_that_a_limit_left_out_are_no_test_examples",),
+        (f"{UNIT}test_evaluation_run_data.py::test_rows_that_a_limit_left_out_are_no_test_examples",),
     ),
     *OF_KEPT,
     *OF_DOMAIN,

@@ -5,9 +5,9 @@ from mutation_removals import as_it_is, nothing
 
 __all__ = ["OF_DOMAIN"]
 
-ALIGNING = "hf_finetune.staging.aligning"
-ALIGNED = "tests/unit/test_staging_aligning.py::test_"
-PAIRED = "tests/unit/test_data_paired.py::test_"
+ALIGNING = "hf_finetune.methods.domain_alignment"
+ALIGNED = "tests/unit/test_methods_domain_alignment.py::test_"
+PAIRED = "tests/unit/test_data_paired_domains.py::test_"
 
 OF_DOMAIN = (
     Mutation(
@@ -36,7 +36,7 @@ OF_DOMAIN = (
     ),
     Mutation(
         "Each epoch sets other inputs of the other domain beside the examples",
-        "hf_finetune.data.paired:PairedExamples.set_epoch",
+        "hf_finetune.data.paired_domains:PairedExamples.set_epoch",
         "nothing",
         nothing,
         (
@@ -46,20 +46,22 @@ OF_DOMAIN = (
     ),
     Mutation(
         "Each epoch masks other parts",
-        "hf_finetune.data.masked:MaskedExamples.set_epoch",
+        "hf_finetune.data.masking:MaskedExamples.set_epoch",
         "nothing",
         nothing,
         (
-            "tests/unit/test_data_masked.py::test_masks_depend_on_seed_epoch_and_example_only",
-            "tests/unit/test_data_masked.py::"
+            "tests/unit/test_data_masking.py::test_masks_depend_on_seed_epoch_and_example_only",
+            "tests/unit/test_data_masking.py::"
             "test_so_many_patches_are_masked_others_in_each_epoch_and_the_image_varies_too",
         ),
     ),
     Mutation(
         "The classifier takes over what was learned on masked inputs",
-        "hf_finetune.models.masked:load_backbone",
+        "hf_finetune.models.masked_models:load_backbone",
         "nothing",
         nothing,
-        ("tests/unit/test_models_masked.py::test_an_image_classifier_takes_over_all_but_its_head[vit]",),
+        (
+            "tests/unit/test_models_masked_models.py::test_an_image_classifier_takes_over_all_but_its_head[vit]",
+        ),
     ),
 )

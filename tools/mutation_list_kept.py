@@ -13,19 +13,19 @@ from mutation_removals import (
 
 __all__ = ["OF_KEPT"]
 
-TRAINER = "hf_finetune.staging.trainer"
+TRAINER = "hf_finetune.training.trainer"
 UNIT = "tests/unit/"
 CHANGES = "tests/integration/test_allow_changes.py::test_"
 RESUMED = "tests/integration/test_run_resumed.py::test_"
 CACHE = "tests/integration/test_prefix_cache.py::test_"
 START = "tests/integration/test_stage_start.py::test_"
 HEADS = "tests/integration/test_other_heads.py::test_"
-CUT = f"{UNIT}test_speed_cut.py::test_"
+CUT = f"{UNIT}test_cache_cut_point.py::test_"
 
 OF_KEPT = (
     Mutation(
         "A run goes on with the recipe, data and checkpoint that it began with",
-        "hf_finetune.run_changes:find_changes",
+        "hf_finetune.runs.changes:find_changes",
         "whatever it is given",
         no_changes,
         (
@@ -63,19 +63,19 @@ OF_KEPT = (
         "the Trainer's own",
         the_trainers("_determine_best_metric"),
         (
-            f"{UNIT}test_staging_best.py::test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides",
+            f"{UNIT}test_planning_best_epoch.py::test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides",
         ),
     ),
     Mutation(
         "Early stopping counts on behind a resume",
-        "hf_finetune.staging.resuming:ResumableEarlyStopping.check_metric_value",
+        "hf_finetune.training.resume:ResumableEarlyStopping.check_metric_value",
         "the stock callback's",
         early_stopping_begins_anew,
         (f"{RESUMED}early_stopping_counts_on_after_an_interruption[stop0]",),
     ),
     Mutation(
         "The best checkpoint of a run that was moved is found",
-        "hf_finetune.staging.resuming:MovedCheckpoint.on_train_begin",
+        "hf_finetune.training.resume:MovedCheckpoint.on_train_begin",
         "nothing",
         nothing,
         (f"{RESUMED}a_run_that_was_moved_goes_on_where_it_is",),
@@ -85,21 +85,25 @@ OF_KEPT = (
         f"{TRAINER}:StagedTrainer._get_train_sampler",
         "the Trainer's own",
         the_trainers("_get_train_sampler"),
-        (f"{UNIT}test_staging_sharing.py::test_a_trainer_with_lengths_makes_batches_of_about_one_length",),
+        (
+            f"{UNIT}test_data_distributed_sampling.py::test_a_trainer_with_lengths_makes_batches_of_about_one_length",
+        ),
     ),
     Mutation(
         "A resumed stage computes in the way in which it began",
-        "hf_finetune.staging.faster:_read",
+        "hf_finetune.training.execution:_read",
         "nothing",
         nothing,
-        (f"{UNIT}test_staging_faster.py::test_a_resumed_stage_computes_as_it_began",),
+        (f"{UNIT}test_training_execution.py::test_a_resumed_stage_computes_as_it_began",),
     ),
     Mutation(
         "A fast way whose numbers are others is not taken",
-        "hf_finetune.speed.auto:_objection",
+        "hf_finetune.performance.autotune:_objection",
         "no objection",
         no_objection,
-        (f"{UNIT}test_speed_auto.py::test_a_model_that_bf16_ruins_is_not_computed_in_bf16[10000.0-True]",),
+        (
+            f"{UNIT}test_performance_autotune.py::test_a_model_that_bf16_ruins_is_not_computed_in_bf16[10000.0-True]",
+        ),
     ),
     Mutation(
         "What a frozen prefix gave is put in its place",
@@ -110,7 +114,7 @@ OF_KEPT = (
     ),
     Mutation(
         "A prefix is left out only where that is proved to change nothing",
-        "hf_finetune.speed.passing:prove",
+        "hf_finetune.cache.replay:prove",
         "nothing",
         nothing,
         (
@@ -121,28 +125,28 @@ OF_KEPT = (
     ),
     Mutation(
         "What was kept is read only as it was written",
-        "hf_finetune.speed.store:_is_whole",
+        "hf_finetune.cache.store:_is_whole",
         "no sums are compared",
         always,
         (
             f"{CACHE}what_is_kept_is_read_again_and_what_is_damaged_is_made_anew",
-            f"{UNIT}test_speed_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
+            f"{UNIT}test_cache_store.py::test_a_damaged_file_is_seen[changed-0.bin]",
         ),
     ),
     Mutation(
         "The tokens of a varied text are those that its kept rows were made of",
-        "hf_finetune.speed.examples:CachedExamples.set_epoch",
+        "hf_finetune.cache.cached_examples:CachedExamples.set_epoch",
         "the first version's",
         keep_the_tokens,
         (f"{HEADS}as_many_versions_of_texts_as_epochs_give_the_same_results_as_no_cache",),
     ),
     Mutation(
         "A head that an architecture has no place for is refused",
-        "hf_finetune.models.heads:head_problem",
+        "hf_finetune.models.head_spec:head_problem",
         "nothing",
         nothing,
         (
-            f"{UNIT}test_models_heads.py::test_what_an_architecture_has_no_place_for_is_refused_with_the_reason"
+            f"{UNIT}test_models_head_spec.py::test_what_an_architecture_has_no_place_for_is_refused_with_the_reason"
             "[convnext-mean]",
         ),
     ),

@@ -5,17 +5,17 @@ from mutation_removals import as_it_is, mean_loss, nothing, the_trainers, withou
 
 __all__ = ["OF_PROCESSES"]
 
-TRAINER = "hf_finetune.staging.trainer:StagedTrainer"
+TRAINER = "hf_finetune.training.trainer:StagedTrainer"
 PROCESSES = "tests/distributed/test_processes.py::test_"
 INTERRUPTED = "tests/distributed/test_interrupted.py::test_"
 SHARDED = "tests/distributed/test_fsdp.py::test_"
 
-BALANCING = "tests/unit/test_staging_balancing.py::test_"
+BALANCING = "tests/unit/test_methods_class_balance.py::test_"
 
 OF_PROCESSES = (
     Mutation(
         "The loss with weights is a sum over the labels of the whole batch",
-        "hf_finetune.staging.balancing:balanced_loss",
+        "hf_finetune.methods.class_balance:balanced_loss",
         "a mean over the forward pass",
         mean_loss,
         (
@@ -25,7 +25,7 @@ OF_PROCESSES = (
     ),
     Mutation(
         "Each epoch draws other examples of each class",
-        "hf_finetune.staging.balancing:BalancedSampler.set_epoch",
+        "hf_finetune.methods.class_balance:BalancedSampler.set_epoch",
         "nothing",
         nothing,
         (
@@ -35,7 +35,7 @@ OF_PROCESSES = (
     ),
     Mutation(
         "The rest of an epoch that was interrupted is drawn as it was",
-        "hf_finetune.staging.trainer:tell_epochs",
+        "hf_finetune.training.trainer:tell_epochs",
         "nothing",
         nothing,
         (
@@ -59,7 +59,7 @@ OF_PROCESSES = (
         f"{TRAINER}._get_num_items_in_batch",
         "the Trainer's own",
         the_trainers("_get_num_items_in_batch"),
-        ("tests/unit/test_staging_sharing.py::test_the_trainer_counts_amounts_exactly",),
+        ("tests/unit/test_data_distributed_sampling.py::test_the_trainer_counts_amounts_exactly",),
     ),
     Mutation(
         "FSDP divides the model on the CPU too",
@@ -70,28 +70,28 @@ OF_PROCESSES = (
     ),
     Mutation(
         "All processes evaluate with the BatchNorm statistics that are saved",
-        "hf_finetune.staging.sharing:SharedBuffers.on_epoch_end",
+        "hf_finetune.data.distributed_sampling:SharedBuffers.on_epoch_end",
         "nothing",
         nothing,
         (f"{PROCESSES}every_process_evaluates_with_the_same_statistics",),
     ),
     Mutation(
         "The validation loss counts each example once",
-        "hf_finetune.staging.stage:with_loss",
+        "hf_finetune.training.stage:with_loss",
         "the Trainer's own, the mean of the batches' means",
         as_it_is,
         (f"{PROCESSES}validation_judges_the_weights_that_are_saved",),
     ),
     Mutation(
         "A process that has lost another says so in plain words",
-        "hf_finetune.processes:naming_lost_processes",
+        "hf_finetune.distributed:naming_lost_processes",
         "what gloo says",
         without_a_context,
         (f"{INTERRUPTED}a_process_that_dies_ends_the_others_and_they_say_so",),
     ),
     Mutation(
         "A step sees as many examples on another number of processes",
-        "hf_finetune.run_changes:spread_recipe",
+        "hf_finetune.runs.changes:spread_recipe",
         "each process takes the recipe's batches",
         as_it_is,
         (f"{INTERRUPTED}two_processes_go_on_where_one_was",),

@@ -10,14 +10,14 @@ from mutation_removals import mean_loss, nothing, the_trainers
 
 __all__ = ["OF_REGULAR"]
 
-PROXIMAL = "hf_finetune.staging.proximal"
-AVERAGING = "hf_finetune.staging.averaging"
-TRAINER = "hf_finetune.staging.trainer:StagedTrainer"
+PROXIMAL = "hf_finetune.methods.proximal"
+AVERAGING = "hf_finetune.methods.ema"
+TRAINER = "hf_finetune.training.trainer:StagedTrainer"
 UNIT = "tests/unit/"
-OF_PROXIMAL = f"{UNIT}test_staging_proximal.py::test_"
-OF_AVERAGING = f"{UNIT}test_staging_averaging.py::test_"
-OF_MIXING = f"{UNIT}test_staging_mixing.py::test_"
-OF_TWICE = f"{UNIT}test_staging_twice.py::test_"
+OF_PROXIMAL = f"{UNIT}test_methods_proximal.py::test_"
+OF_AVERAGING = f"{UNIT}test_methods_ema.py::test_"
+OF_MIXING = f"{UNIT}test_methods_mixup.py::test_"
+OF_TWICE = f"{UNIT}test_methods_r_drop.py::test_"
 RESUMED = "tests/integration/test_regularize_resumed.py::test_"
 
 
@@ -108,7 +108,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "What is mixed depends on seed, step, batch and process alone",
-        "hf_finetune.staging.mixing:Mixing.mix",
+        "hf_finetune.methods.mixup:Mixing.mix",
         "torch's own generator",
         global_draws,
         (f"{OF_MIXING}what_is_drawn_depends_on_seed_step_batch_and_process_alone",),
@@ -122,7 +122,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "The disagreement of two passes is a sum over the labels of the whole batch",
-        "hf_finetune.staging.twice:loss_twice",
+        "hf_finetune.methods.r_drop:loss_twice",
         "a mean over the forward pass",
         mean_loss,
         (
@@ -149,7 +149,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "The average has the BatchNorm statistics that belong to it",
-        "hf_finetune.staging.regularizing:_moving",
+        "hf_finetune.methods.regularizers:_moving",
         "the parameters only",
         without_statistics,
         (f"{OF_AVERAGING}without_validation_the_average_goes_on_and_nothing_frozen_moves[timm/test_resnet]",),

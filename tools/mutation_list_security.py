@@ -11,14 +11,14 @@ FILES = "tests/unit/test_security_files.py::test_"
 OF_SECURITY = (
     Mutation(
         "A recipe declares that it needs code and grants nothing",
-        "hf_finetune.ready:check_declared",
+        "hf_finetune.runs.prepare:check_declared",
         "nothing",
         nothing,
         (f"{CODE}a_recipe_declares_that_it_needs_code_and_grants_nothing",),
     ),
     Mutation(
         "A run directory does not grant itself the permission to run code",
-        "hf_finetune.evaluation.again:check_declared",
+        "hf_finetune.evaluation.evaluate_run:check_declared",
         "nothing",
         nothing,
         (f"{CODE}a_run_cannot_grant_itself_the_permission",),

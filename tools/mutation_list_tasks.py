@@ -5,7 +5,7 @@ from mutation_removals import counts_numbers, nothing
 
 __all__ = ["OF_TASKS"]
 
-MIXING = "hf_finetune.staging.task_mixing"
+MIXING = "hf_finetune.methods.task_mixing"
 TASKS = "tests/unit/test_several_tasks.py::test_"
 
 OF_TASKS = (
@@ -18,7 +18,7 @@ OF_TASKS = (
     ),
     Mutation(
         "A step of several tasks is divided by its examples",
-        f"{MIXING}:MixedTrainer._get_num_items_in_batch",
+        "hf_finetune.training.mixed_trainer:MixedTrainer._get_num_items_in_batch",
         "the numbers that their labels are made of",
         counts_numbers,
         (f"{TASKS}a_step_counts_examples_however_many_numbers_a_label_is_made_of",),
@@ -32,7 +32,7 @@ OF_TASKS = (
     ),
     Mutation(
         "Every task's examples are varied by the epoch",
-        "hf_finetune.data.mixed:MixedExamples.set_epoch",
+        "hf_finetune.data.joint_tasks:MixedExamples.set_epoch",
         "nothing",
         nothing,
         (f"{TASKS}the_epoch_reaches_the_examples_of_every_task",),

@@ -47,7 +47,7 @@ def nothing(original: Any) -> Any:
 
 def counts_numbers(original: Any) -> Any:
     """Count as where each example has one label."""
-    from hf_finetune.staging.trainer import StagedTrainer
+    from hf_finetune.training.trainer import StagedTrainer
 
     return StagedTrainer._get_num_items_in_batch
 
@@ -106,7 +106,7 @@ def without_a_context(original: Any) -> Any:
 
 
 def no_changes(original: Any) -> Any:
-    from hf_finetune.run_changes import Changes
+    from hf_finetune.runs.changes import Changes
 
     return lambda *arguments: Changes({}, data=False, checkpoint=False)
 
@@ -173,7 +173,7 @@ def remember_the_phase(original: Any) -> Any:
 
 def swallow_divergence(original: Any) -> Any:
     def instead(self: Any, *arguments: Any, **options: Any) -> None:
-        from hf_finetune.staging.callbacks import DivergedError
+        from hf_finetune.training.callbacks import DivergedError
 
         try:
             original(self, *arguments, **options)

@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 
 from benchmarks.watch import peak_bytes
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 __all__ = ["measure"]
 

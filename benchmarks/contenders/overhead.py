@@ -19,7 +19,7 @@ from transformers import (
 
 from benchmarks.contenders.stage import collate, run_stage
 from benchmarks.watch import peak_bytes
-from hf_finetune.speed.allocator import keep_freed_memory
+from hf_finetune.performance.allocator import keep_freed_memory
 
 __all__ = ["StepTimes", "measure"]
 

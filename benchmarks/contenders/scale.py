@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification, TrainerCallback, set_s
 
 from benchmarks.contenders.stage import run_stage
 from benchmarks.watch import peak_bytes
-from hf_finetune.processes import start_processes
+from hf_finetune.distributed import start_processes
 
 __all__ = ["Repeated", "measure"]
 

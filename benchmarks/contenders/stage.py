@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from hf_finetune.cache.cache_dir import cache_folder
+from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.distributed import start_processes
 from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.stages import build_plan
-from hf_finetune.processes import start_processes
+from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
-from hf_finetune.speed.kept import cache_folder
-from hf_finetune.speed.prefix_cache import CacheSettings
-from hf_finetune.staging.given import Judging, StageData
-from hf_finetune.staging.stage import StageResult, train_stage
+from hf_finetune.training.stage import StageResult, train_stage
+from hf_finetune.training.stage_inputs import Judging, StageData
 
 __all__ = ["collate", "run_stage"]
 

@@ -14,7 +14,7 @@ from benchmarks.kit.measure import current, measured
 from benchmarks.kit.page import render
 from benchmarks.kit.results import Cost, Effect, Results, read_results, write_results
 from benchmarks.options import measuring_parser, options_problem
-from hf_finetune.progress import quiet_libraries
+from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
 

@@ -59,7 +59,7 @@ PROOFS = (
             "weights": ("King & Zeng 2001", "own_weights_are_taken_as_they_are"),
             "logit_adjustment": ("Menon et al. 2021", "logit_adjustment_by_hand"),
         },
-        *("balance: *", UNIT + "staging_balancing.py", KIT),
+        *("balance: *", UNIT + "methods_class_balance.py", KIT),
     ),
     *_of(
         {
@@ -67,22 +67,22 @@ PROOFS = (
             "l2_sp": ("Li, Grandvalet & Davoine 2018", "the_pull_back_by_hand"),
             "gradient_noise": ("Neelakantan et al. 2015", "the_noise_of_a_stage_by_hand"),
         },
-        *("regularize: {*}", UNIT + "staging_proximal.py", REGULAR),
+        *("regularize: {*}", UNIT + "methods_proximal.py", REGULAR),
     ),
     *_of(
         {"r_drop": ("Liang et al. 2021", "the_disagreement_is_that_of_the_authors_code")},
-        *("regularize: {*}", UNIT + "staging_twice.py", REGULAR),
+        *("regularize: {*}", UNIT + "methods_r_drop.py", REGULAR),
     ),
     *_of(
         {"ema": ("Polyak & Juditsky 1992; torch's averaged model", "the_average_is_torchs")},
-        *("regularize: {*}", UNIT + "staging_averaging.py", REGULAR),
+        *("regularize: {*}", UNIT + "methods_ema.py", REGULAR),
     ),
     *_of(
         {
             "mixup": ("Zhang et al. 2018", "mixup_blends_images_and_labels_in_one_share"),
             "cutmix": ("Yun et al. 2019", "cutmix_covers_a_part_and_gives_the_label_its_share"),
         },
-        *("regularize: {*}", UNIT + "staging_mixing.py", REGULAR),
+        *("regularize: {*}", UNIT + "methods_mixup.py", REGULAR),
     ),
     *_of(
         {
@@ -95,7 +95,7 @@ PROOFS = (
                 "the_loss_of_classes_is_cross_entropy",
             ),
         },
-        *("*", UNIT + "staging_trainer.py", REGULAR),
+        *("*", UNIT + "training_trainer.py", REGULAR),
     ),
     *_of(
         {
@@ -114,7 +114,7 @@ PROOFS = (
                 "evaluations_without_improvement_are_counted_as_transformers_does",
             )
         },
-        *("*", UNIT + "staging_resuming.py", STOPPING),
+        *("*", UNIT + "training_resume.py", STOPPING),
     ),
     *_of(
         {
@@ -128,7 +128,7 @@ PROOFS = (
             "constant": ("transformers", "the_factors_are_those_of_transformers"),
             "cosine": ("Loshchilov & Hutter 2017", "the_factors_are_those_of_transformers"),
         },
-        *("schedule: *", UNIT + "plan_schedules.py", KIT),
+        *("schedule: *", UNIT + "planning_schedules.py", KIT),
     ),
     *_of(
         {
@@ -182,7 +182,7 @@ PROOFS = (
             ),
             "ridge": ("Hoerl & Kennard 1970; scikit-learn", "a_ridge_regression_by_hand"),
         },
-        *("fit: *", UNIT + "staging_linear_fit.py", FITTED),
+        *("fit: *", UNIT + "training_linear_fit.py", FITTED),
     ),
     *_of(
         {
@@ -199,12 +199,12 @@ PROOFS = (
             "coral": ("Sun & Saenko 2016", "coral_of_two_by_two_features_by_hand"),
             "dann": ("Ganin et al. 2016", "a_reversed_gradient_is_that_of_autograd_with_another_sign"),
         },
-        *("domain_adaptation: *", UNIT + "staging_aligning.py", DOMAIN),
+        *("domain_adaptation: *", UNIT + "methods_domain_alignment.py", DOMAIN),
     ),
     Proof(
         "domain_adaptation: continue_pretraining",
         "Devlin et al. 2019 and Gururangan et al. 2020; Xie et al. 2022, SimMIM",
-        "unit/test_data_masked.py::test_the_loss_of_pixels_is_that_of_simmim",
+        "unit/test_data_masking.py::test_the_loss_of_pixels_is_that_of_simmim",
         DOMAIN,
         "continue_pretraining",
     ),

@@ -11,7 +11,7 @@ from benchmarks.options import measuring_parser, options_problem
 from benchmarks.small.measure import Row, measured, read_rows, write_rows
 from benchmarks.small.page import render
 from benchmarks.small.sets import SETS
-from hf_finetune.progress import quiet_libraries
+from hf_finetune.cli.display import quiet_libraries
 
 __all__ = ["main"]
 

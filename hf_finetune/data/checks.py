@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.column_types import is_number
+from hf_finetune.data.formatting import MOST_SHOWN, listed, quoted
+from hf_finetune.data.image_checks import check_pictures
+from hf_finetune.data.image_notes import PictureNotes
 from hf_finetune.data.labels import Target
-from hf_finetune.data.picture_checks import check_pictures
-from hf_finetune.data.picture_notes import PictureNotes
 from hf_finetune.data.tables import Table
-from hf_finetune.data.wording import MOST_SHOWN, listed, quoted
 from hf_finetune.errors import Problem
 
 __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", "drop_unusable"]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from hf_finetune.data.folder_tree import Folder
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.image_formats import unreadable_problems
 from hf_finetune.data.label_patterns import labels_from_names, suggested_pattern
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import find_split_folders
 from hf_finetune.data.split_names import split_name
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["ARCHIVES", "FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
+from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.labels import Target
-from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import Problem
 
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]

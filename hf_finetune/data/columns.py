@@ -6,9 +6,9 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Image, Value
 
+from hf_finetune.data.formatting import MOST_SHOWN, quoted
 from hf_finetune.data.label_form import LabelForm, read_form
 from hf_finetune.data.locate import Modality
-from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem, nearest
 
 __all__ = ["IMAGE_NAMES", "Columns", "find_columns", "find_inputs", "pair_partners", "resolved_columns"]

@@ -10,8 +10,8 @@ import numpy as np
 from datasets import concatenate_datasets
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from hf_finetune.data.divide import cut_rows
 from hf_finetune.data.split import strata_of
+from hf_finetune.data.split_tables import cut_rows
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import InputError, Problem
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value
 
+from hf_finetune.data.formatting import quoted, shortened
+from hf_finetune.data.image_files import PictureFeature
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.picture_paths import (
+from hf_finetune.data.image_paths import (
     PictureFinder,
     check_paths,
     files_below,
     is_file,
 )
-from hf_finetune.data.pictures import PictureFeature
-from hf_finetune.data.wording import quoted, shortened
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import can_be_path
 

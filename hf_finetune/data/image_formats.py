@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.formatting import quoted
 from hf_finetune.errors import Problem
 
 __all__ = [

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.columns import pair_partners
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.label_form import read_form
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem, nearest
 
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]

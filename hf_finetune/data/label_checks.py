@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.labels import label_text
 from hf_finetune.data.tables import Table
-from hf_finetune.data.wording import listed, quoted
 
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.data.wording import quoted
+from hf_finetune.data.formatting import quoted
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.patterns import PatternError, matching
 

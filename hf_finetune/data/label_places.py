@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.labels import Target
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem
 
 __all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]

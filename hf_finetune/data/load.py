@@ -11,15 +11,15 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from hf_finetune.data.class_folders import Labelling
 from hf_finetune.data.column_types import settle_numbers
+from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.load_folders import check_tables, load_pictures, load_texts
 from hf_finetune.data.locate import Location, Modality, locate
-from hf_finetune.data.saved import check_saved_folder
+from hf_finetune.data.saved_datasets import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem
 from hf_finetune.recipe.paths import similar_here
 

@@ -11,13 +11,13 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from pyarrow import parquet
 
 from hf_finetune.data.class_folders import FolderExamples, LabelledFile
+from hf_finetune.data.formatting import MOST_SHOWN, quoted
+from hf_finetune.data.image_paths import PictureFinder
 from hf_finetune.data.labels import class_order
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
-from hf_finetune.data.picture_paths import PictureFinder
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["LoadedFolders", "check_tables", "load_pictures", "load_texts"]

@@ -9,13 +9,13 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
 from hf_finetune.data.class_folders import ARCHIVES, FolderExamples, Labelling, find_folder_examples
 from hf_finetune.data.folder_tree import Folder, saved_link_target
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.locate_files import names_split, split_files, usable_files
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import wrapped_folder
 from hf_finetune.data.split_names import SPLITS, split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.files import can_be_path
 from hf_finetune.recipe.paths import is_local, no_data

@@ -11,10 +11,10 @@ from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.table import InMemoryTable
 from pyarrow import parquet
 
-from hf_finetune.data.picture_paths import PictureFinder, check_paths
+from hf_finetune.data.formatting import MOST_SHOWN, quoted
+from hf_finetune.data.image_paths import PictureFinder, check_paths
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
-from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]

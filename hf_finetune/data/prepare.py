@@ -19,8 +19,8 @@ from hf_finetune.data.checks import (
 )
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
-from hf_finetune.data.divide import cut_tables, limit_tables, note_cut
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
+from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.image_column import holds_paths, note_unlisted
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import read_form
@@ -29,10 +29,10 @@ from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.slices import value_problems
+from hf_finetune.data.split_tables import cut_tables, limit_tables, note_cut
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
-from hf_finetune.data.wording import listed, quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = ["LabelledData", "Pool", "prepare_data"]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
+from hf_finetune.data.formatting import MOST_SHOWN, quoted
 from hf_finetune.data.locate import SPLITS
-from hf_finetune.data.wording import MOST_SHOWN, quoted
 from hf_finetune.errors import Problem
 
 __all__ = [

@@ -14,7 +14,9 @@ from datasets import Dataset, Features, Image, List, Value
 
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import IMAGE_NAMES, Columns, find_columns
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.image_column import as_images
+from hf_finetune.data.image_files import NoImageError, source_of
 from hf_finetune.data.label_places import holds_places
 from hf_finetune.data.labels import (
     TRAINING_LABEL,
@@ -26,9 +28,7 @@ from hf_finetune.data.labels import (
 )
 from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
-from hf_finetune.data.pictures import NoImageError, source_of
 from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import InputError, Problem
 
 __all__ = [

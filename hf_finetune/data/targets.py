@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hf_finetune.data.formatting import quoted
 from hf_finetune.data.labels import Target, class_order, label_text
-from hf_finetune.data.wording import quoted
 from hf_finetune.errors import Problem, nearest
 
 __all__ = ["Targets", "encode_known", "find_unknown_classes", "resolve_targets"]

@@ -8,8 +8,8 @@ import timm
 import torch
 from transformers import TimmWrapperConfig
 
+from hf_finetune.doctor.check_target import Subject
 from hf_finetune.doctor.result import CheckResult
-from hf_finetune.doctor.subject import Subject
 from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
 from hf_finetune.models.build import AUTO_MODELS
 from hf_finetune.models.classifier_head import is_given

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from hf_finetune.distributed import start_processes
+from hf_finetune.doctor.check_target import Subject
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult, counted, some
 from hf_finetune.doctor.steps import shorten, take_steps
-from hf_finetune.doctor.subject import Subject
-from hf_finetune.processes import start_processes
 
 __all__ = ["check_determinism"]
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from hf_finetune.distributed import start_processes
+from hf_finetune.doctor.check_target import Subject
 from hf_finetune.doctor.result import CheckResult, counted
 from hf_finetune.doctor.steps import (
     FirstGradient,
@@ -11,8 +13,6 @@ from hf_finetune.doctor.steps import (
     shorten,
     take_steps,
 )
-from hf_finetune.doctor.subject import Subject
-from hf_finetune.processes import start_processes
 
 __all__ = ["TOLERANCE", "check_loss_scaling", "widest_stage"]
 

@@ -5,13 +5,20 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_finetune.distributed import start_processes
+from hf_finetune.doctor.check_target import Subject, made_up_data
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
-from hf_finetune.doctor.subject import Subject, made_up_data
-from hf_finetune.processes import start_processes
-from hf_finetune.speed.ways import MemoryFormat, Precision, Way, milliseconds, on_bench, time_in_turn
-from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.trainer import loss_for
+from hf_finetune.performance.execution_modes import (
+    MemoryFormat,
+    Precision,
+    Way,
+    milliseconds,
+    on_bench,
+    time_in_turn,
+)
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training.freezing import freeze_all_but
 
 __all__ = ["Timing", "check_precision", "judge"]
 

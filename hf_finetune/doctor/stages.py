@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_finetune.doctor.check_target import Subject
 from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
-from hf_finetune.doctor.subject import Subject
-from hf_finetune.plan.stages import StagePlan
+from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec
 
 __all__ = ["check_stage", "stage_title"]

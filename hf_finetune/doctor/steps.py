@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.plan.stages import StagePlan
+from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
-from hf_finetune.staging.given import Judging, StageData
-from hf_finetune.staging.stage import train_stage
+from hf_finetune.training.stage import train_stage
+from hf_finetune.training.stage_inputs import Judging, StageData
 
 __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_finetune.doctor.examine import Examination, describe_machine, run_check
+from hf_finetune.doctor.check_suite import Examination, describe_machine, run_check
 from hf_finetune.doctor.result import CheckResult
 
 __all__ = ["print_examinations", "print_result"]

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from hf_finetune.doctor.check_target import Subject
 from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
-from hf_finetune.doctor.subject import Subject
 from hf_finetune.doctor.worker import JOB, digests_file, gradient_file
 
 __all__ = ["check_two_processes"]

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
+from hf_finetune.data.formatting import listed
 from hf_finetune.data.labels import Target
-from hf_finetune.data.wording import listed
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
@@ -21,7 +21,7 @@ from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric, needs_all_scores
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
 from hf_finetune.evaluation.top_scores import TOP, TopScores
-from hf_finetune.evaluation.unknown import fill_unknown
+from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.files import can_be_path
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]

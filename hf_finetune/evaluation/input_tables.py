@@ -14,14 +14,14 @@ from pyarrow import parquet
 
 from hf_finetune.data.csv_files import open_rows
 from hf_finetune.data.image_formats import PICTURE_SUFFIXES
+from hf_finetune.data.image_paths import PictureFinder, is_encoded, is_url
 from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
 from hf_finetune.data.json_files import is_lines, iterate_lines
-from hf_finetune.data.picture_paths import PictureFinder, is_encoded, is_url
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.items import Inputs, Item, no_file, open_stored_image, open_text
-from hf_finetune.evaluation.wording import cause_of
+from hf_finetune.evaluation.error_text import cause_of
+from hf_finetune.evaluation.example_reading import Inputs, Item, no_file, open_stored_image, open_text
 from hf_finetune.files import can_be_path
 
 __all__ = ["open_table"]

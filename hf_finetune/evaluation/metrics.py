@@ -16,6 +16,7 @@ from scipy.special import expit, softmax
 
 from hf_finetune.data.labels import UNKNOWN, Target, encode_labels
 from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.registry import (
     ALIASES,
     COST_METRICS,
@@ -28,7 +29,6 @@ from hf_finetune.evaluation.registry import (
     split_class_metric,
 )
 from hf_finetune.evaluation.top_scores import Scores, TopScores
-from hf_finetune.evaluation.wording import cause_of
 from hf_finetune.models.remote_code import FLAG
 
 __all__ = [

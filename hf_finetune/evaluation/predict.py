@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hf_finetune.data.picture_notes import PictureNotes
+from hf_finetune.data.image_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.truncation import CutTexts
-from hf_finetune.evaluation.again import load_finished, training_columns
-from hf_finetune.evaluation.checkpoint import Classifier, Task, logit_batches
-from hf_finetune.evaluation.inputs import open_inputs
-from hf_finetune.evaluation.items import Inputs, Item
+from hf_finetune.evaluation.evaluate_run import load_finished, training_columns
+from hf_finetune.evaluation.example_reading import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
+from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictions import label_text
+from hf_finetune.evaluation.predictor import Classifier, Task, logit_batches
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 
 __all__ = ["Prediction", "PredictionStream", "predict"]

@@ -22,7 +22,7 @@ from hf_finetune.evaluation.registry import (
     top_k,
 )
 from hf_finetune.evaluation.top_scores import Scores, TopScores, label_ranks
-from hf_finetune.evaluation.unknown import fill_unknown, has_unknown, is_known
+from hf_finetune.evaluation.unknown_labels import fill_unknown, has_unknown, is_known
 
 __all__ = ["Statistic", "example_values", "is_fast", "is_fraction", "statistic", "surprise"]
 

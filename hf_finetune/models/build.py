@@ -26,11 +26,11 @@ from transformers import (
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
 from hf_finetune.models.classifier_head import HeadError, is_given
-from hf_finetune.models.dropping import set_drop_path, set_dropout
-from hf_finetune.models.finite import refuse_not_finite
-from hf_finetune.models.heads import load_config, refuse_head, set_head, unsuited, with_head
+from hf_finetune.models.dropout import set_drop_path, set_dropout
+from hf_finetune.models.finite_weights import refuse_not_finite
+from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited, with_head
 from hf_finetune.models.layout import head_names
-from hf_finetune.models.leftovers import classifier_config, pretraining_weights, untrained_norms
+from hf_finetune.models.pretraining_weights import classifier_config, pretraining_weights, untrained_norms
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hf_finetune.plan.layers import Layout
-from hf_finetune.plan.rates import Defaults
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.rates import Defaults
 
 __all__ = ["FALLBACKS", "TABLE", "find_defaults", "find_row"]
 

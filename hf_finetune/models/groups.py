@@ -9,9 +9,9 @@ from torch import nn
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.groups import plan_groups
-from hf_finetune.plan.selectors import select
-from hf_finetune.recipe.problems import problems_of
+from hf_finetune.planning.groups import plan_groups
+from hf_finetune.planning.selectors import select
+from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.schema import RatesSpec
 
 __all__ = ["parameter_groups"]

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.models.head import head_names
+from hf_finetune.models.find_head import head_names
 from hf_finetune.models.task_heads import TaskHeads
 
 __all__ = ["join_tasks", "task_heads", "weights_of_task"]

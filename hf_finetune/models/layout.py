@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from hf_finetune.models.adapters import adapter_kind, adapter_names, bare_names
-from hf_finetune.models.head import find_head, head_names, timm_part
-from hf_finetune.plan.layers import HEAD, Layout, Parameter, assign_groups
+from hf_finetune.models.find_head import find_head, head_names, timm_part
+from hf_finetune.planning.layers import HEAD, Layout, Parameter, assign_groups
 
 __all__ = ["head_names", "read_layout"]
 

@@ -10,10 +10,10 @@ from transformers import PreTrainedConfig
 from transformers.utils import cached_file
 
 from hf_finetune.models.defaults import find_row
-from hf_finetune.models.heads import FIELD
+from hf_finetune.models.head_spec import FIELD
 from hf_finetune.recipe import Recipe
-from hf_finetune.recipe.fitting import leaves_pooling
 from hf_finetune.recipe.head import OF_CHECKPOINT, OWN, POOLING_NAMES
+from hf_finetune.recipe.head_fit import leaves_pooling
 from hf_finetune.recipe.model import ModelSpec
 
 __all__ = [

@@ -17,7 +17,7 @@ from torch.nn.utils.prune import L1Unstructured
 from transformers import PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 from transformers.pytorch_utils import Conv1D
 
-from hf_finetune.models.head import head_names
+from hf_finetune.models.find_head import head_names
 
 __all__ = ["NotNarrowedError", "narrow_config", "narrow_model", "narrow_weights", "zero_smallest", "zeros_of"]
 

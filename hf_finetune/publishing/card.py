@@ -11,15 +11,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from yaml import YAMLError
 
 from hf_finetune.files import replacing
-from hf_finetune.models.heads import CODE
-from hf_finetune.publishing.contents import THIS_MODEL
-from hf_finetune.publishing.portable import is_local, portable_recipe, published_recipe, run_recipe
+from hf_finetune.models.head_spec import CODE
+from hf_finetune.publishing.portable_recipe import is_local, portable_recipe, published_recipe, run_recipe
+from hf_finetune.publishing.upload_plan import THIS_MODEL
 from hf_finetune.recipe import ModelSpec, Recipe, dump_recipe
-from hf_finetune.report.domain import domain_sentence
-from hf_finetune.report.record import RunRecord, read_run
-from hf_finetune.report.rows import class_rows
-from hf_finetune.report.sizes import size_tables
+from hf_finetune.report.compression import size_tables
+from hf_finetune.report.domain_adaptation import domain_sentence
+from hf_finetune.report.run_record import RunRecord, read_run
 from hf_finetune.report.slices import slices_verdict
+from hf_finetune.report.tables import class_rows
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
 
 __all__ = ["render_card", "write_card"]

@@ -13,13 +13,19 @@ from PIL import Image
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import load_finished, load_labelled, recipe_of, run_of, training_columns
-from hf_finetune.evaluation.checkpoint import Classifier, resolve_model_dir
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.items import Inputs, Item, open_image, open_text
-from hf_finetune.evaluation.outputs import open_output
+from hf_finetune.evaluation.evaluate_run import (
+    load_finished,
+    load_labelled,
+    recipe_of,
+    run_of,
+    training_columns,
+)
+from hf_finetune.evaluation.example_reading import Inputs, Item, open_image, open_text
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
-from hf_finetune.publishing.extras import need_extra
+from hf_finetune.evaluation.prediction_writers import open_output
+from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
+from hf_finetune.publishing.optional_packages import need_extra
 
 __all__ = ["Page", "build_page", "prepare_page", "serve"]
 

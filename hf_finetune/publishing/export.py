@@ -13,13 +13,20 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.evaluation.again import load_finished, load_labelled, run_of
-from hf_finetune.evaluation.checkpoint import Classifier, resolve_model_dir
+from hf_finetune.evaluation.evaluate_run import load_finished, load_labelled, run_of
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
+from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
-from hf_finetune.publishing.extras import need_extra
-from hf_finetune.publishing.graph import (
+from hf_finetune.publishing.exported_pipeline import (
+    ExportedPipeline,
+    Forward,
+    describe,
+    example_inputs,
+    model_inputs,
+    processor_of,
+)
+from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
     PROGRAM_FILE,
     onnx_classifier,
@@ -28,6 +35,7 @@ from hf_finetune.publishing.graph import (
     write_onnx,
     write_program,
 )
+from hf_finetune.publishing.optional_packages import need_extra
 from hf_finetune.publishing.parity import (
     Parity,
     compare_models,
@@ -35,16 +43,8 @@ from hf_finetune.publishing.parity import (
     model_examples,
     weight_bytes,
 )
-from hf_finetune.publishing.pipes import (
-    ExportedPipeline,
-    Forward,
-    describe,
-    example_inputs,
-    model_inputs,
-    processor_of,
-)
 from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
-from hf_finetune.staging.manifest import write_json
+from hf_finetune.training.manifest import write_json
 
 __all__ = ["FORMATS", "QUANTIZATIONS", "REPORT_FILE", "ExportResult", "ParityError", "export"]
 

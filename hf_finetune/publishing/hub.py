@@ -12,8 +12,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.publishing.contents import Upload, check_finished, check_private, collect, is_allowed
-from hf_finetune.publishing.telling import no_token, patiently, telling
+from hf_finetune.publishing.hub_errors import no_token, patiently, telling
+from hf_finetune.publishing.upload_plan import Upload, check_finished, check_private, collect, is_allowed
 from hf_finetune.recipe.publish import check_repository
 
 __all__ = ["Publication", "Published", "plan_publication", "publish"]

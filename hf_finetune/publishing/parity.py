@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.evaluation.checkpoint import Classifier, compute_logits
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
+from hf_finetune.evaluation.predictor import Classifier, compute_logits
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 

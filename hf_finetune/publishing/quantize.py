@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hf_finetune.evaluation.checkpoint import Task
+from hf_finetune.evaluation.predictor import Task
 
 __all__ = ["CALIBRATION_EXAMPLES", "quantize_int8"]
 

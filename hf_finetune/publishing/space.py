@@ -11,12 +11,12 @@ from transformers import TimmWrapperConfig
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.again import recipe_of, run_of, training_columns
-from hf_finetune.evaluation.checkpoint import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.evaluate_run import recipe_of, run_of, training_columns
+from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
-from hf_finetune.models.heads import CODE
-from hf_finetune.publishing.pipes import processor_of
+from hf_finetune.models.head_spec import CODE
+from hf_finetune.publishing.exported_pipeline import processor_of
 
 __all__ = ["write_space"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from hf_finetune.recipe.fields import Argument, Text, as_tuple
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["AugmentSpec", "TransformSpec"]
 

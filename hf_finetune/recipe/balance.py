@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import OF_BALANCE, shown
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["BalanceSpec"]
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.fields import Count, Encoding, FoldText, Location, Separator, Text, Workers
 from hf_finetune.recipe.label_column import LabelColumnSpec
-from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import HELD_OUT
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["ColumnsSpec", "DataSpec", "LabelColumnSpec", "SplitSpec"]
 

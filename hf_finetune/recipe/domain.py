@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from hf_finetune.recipe.fields import Count, Location, Texts
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["DomainSpec"]
 

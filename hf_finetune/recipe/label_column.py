@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from hf_finetune.recipe.fields import NameOrNames, Pattern, Text, as_tuple
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["LabelColumnSpec"]
 

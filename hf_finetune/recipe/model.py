@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hf_finetune.recipe.fields import Count, Location, Patterns, Text, Texts
 from hf_finetune.recipe.head import HeadSpec
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["AdapterSpec", "ModelSpec"]
 

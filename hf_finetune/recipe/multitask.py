@@ -11,10 +11,10 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.fields import Count, Encoding, Location, Separator, Text, Texts, Workers
-from hf_finetune.recipe.part import Part
-from hf_finetune.recipe.raw import mapping
+from hf_finetune.recipe.raw_content import mapping
 from hf_finetune.recipe.rules import rule_problems, shown
 from hf_finetune.recipe.schema import BestSpec, Recipe
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = [
     "MULTI_TASK",

@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.fields import Text
-from hf_finetune.recipe.part import Part
 from hf_finetune.recipe.rules import shown
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["PublishSpec", "check_repository"]
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hf_finetune.errors import Problem
-from hf_finetune.recipe.part import Part
-from hf_finetune.recipe.raw import mapping
+from hf_finetune.recipe.raw_content import mapping
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.domain_rules import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
-from hf_finetune.recipe.raw import mapping
+from hf_finetune.recipe.raw_content import mapping
 from hf_finetune.recipe.regularize import regularize_problems
 
 __all__ = [

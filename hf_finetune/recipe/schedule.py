@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
 
 from hf_finetune.recipe.fields import Count, Warmup
-from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.rules import OF_SCHEDULES
+from hf_finetune.recipe.strict_model import PER_GROUP, PLAIN, Part, form_of
 
 __all__ = ["ScheduleName", "ScheduleSpec", "Schedules", "SchedulesSpec"]
 

@@ -25,14 +25,14 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
-from hf_finetune.recipe.fitting import Classifier, Fit, fit_problems, fitted_by
+from hf_finetune.recipe.head_fit import Classifier, Fit, fit_problems, fitted_by
 from hf_finetune.recipe.model import AdapterSpec, ModelSpec
-from hf_finetune.recipe.part import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 from hf_finetune.recipe.schedule import Schedules, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
+from hf_finetune.recipe.strict_model import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.teacher import TeacherSpec
 
 __all__ = [

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.fields import Count, Views
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["PrefixCacheSpec", "SpeedSpec"]
 

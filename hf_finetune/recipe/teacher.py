@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from hf_finetune.recipe.fields import Location
-from hf_finetune.recipe.part import Part
+from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["TeacherSpec"]
 

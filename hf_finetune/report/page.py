@@ -16,7 +16,8 @@ from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
 from hf_finetune.recipe.head import POOLING_NAMES
 from hf_finetune.recipe.yaml_text import write_yaml
-from hf_finetune.report.domain import domain_sentence
+from hf_finetune.report.compression import size_tables
+from hf_finetune.report.domain_adaptation import domain_sentence
 from hf_finetune.report.figures import (
     COLOURS,
     Picture,
@@ -26,8 +27,9 @@ from hf_finetune.report.figures import (
     learning_curves,
     reliability_curve,
 )
-from hf_finetune.report.record import RunRecord, read_run
-from hf_finetune.report.rows import (
+from hf_finetune.report.run_record import RunRecord, read_run
+from hf_finetune.report.slices import slice_tables, slices_verdict
+from hf_finetune.report.tables import (
     ClassRow,
     class_rows,
     confusion_rows,
@@ -35,8 +37,6 @@ from hf_finetune.report.rows import (
     metric_rows,
     stage_rows,
 )
-from hf_finetune.report.sizes import size_tables
-from hf_finetune.report.slices import slice_tables, slices_verdict
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
 
 __all__ = ["figures_of", "render_report", "write_report"]

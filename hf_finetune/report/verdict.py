@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_finetune.evaluation.intervals import FEW_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
-from hf_finetune.report.record import RunRecord
+from hf_finetune.report.run_record import RunRecord
 
 __all__ = [
     "BASELINES",

@@ -17,7 +17,7 @@ from hf_finetune.data.images import (
 )
 from hf_finetune.data.labels import class_count
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.models.export import set_image_size
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedConfig
 
-from hf_finetune.data.mixed import MixedExamples, TaskColumns
+from hf_finetune.data.joint_tasks import MixedExamples, TaskColumns
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs, Task

@@ -8,9 +8,9 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedConfig
 
-from hf_finetune.data.extremes import text_lengths
+from hf_finetune.data.extreme_examples import text_lengths
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.data.text_augment import AugmentedTexts, text_noise
 from hf_finetune.data.texts import (
     CUT,
@@ -22,7 +22,7 @@ from hf_finetune.data.texts import (
 )
 from hf_finetune.data.truncation import Truncation
 from hf_finetune.models.build import build_skeleton
-from hf_finetune.models.positions import position_limit
+from hf_finetune.models.max_tokens import position_limit
 from hf_finetune.recipe.schema import DataSpec
 from hf_finetune.tasks.base import Inputs
 

@@ -14,7 +14,7 @@ from serving import served
 
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.publishing.space import write_space
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 ROOT = Path(__file__).parents[2]
 PHONE = {"width": 390, "height": 844}

@@ -8,7 +8,7 @@ from launching import spread
 from safetensors.torch import load_file
 from test_processes import log_of, values
 
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 __all__ = ["assert_logged_alike", "assert_trained_alike", "each_on_two", "run_alone", "run_on_two"]
 

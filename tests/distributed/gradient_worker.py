@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainerCallback
 
-from hf_finetune.processes import ending_processes, start_processes
+from hf_finetune.distributed import ending_processes, start_processes
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 

@@ -11,9 +11,9 @@ from launching import launch
 from safetensors.torch import load_file
 from test_interrupted import assert_learns_alike, recipe_with_best, same, stage_weights
 
-from hf_finetune.processes import GATHERS
-from hf_finetune.ready import plan
-from hf_finetune.run import run
+from hf_finetune.distributed import GATHERS
+from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.run import run
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune import FreezingCallback, parameter_groups
-from hf_finetune.processes import start_processes
+from hf_finetune.distributed import start_processes
 
 way, folder = sys.argv[1], Path(sys.argv[2])
 PHASES = {0: "head", 1: "last:1", 2: "all"}

@@ -11,9 +11,9 @@ from test_processes import image_recipe, log_of, values
 from transformers import AutoModelForSequenceClassification
 
 from hf_finetune.errors import InputError
-from hf_finetune.ready import plan
-from hf_finetune.run import run
-from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.run import run
+from hf_finetune.training.checkpoints import last_checkpoint
 
 STAGES = ("01-head", "02-all")
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 STAGES = ("01-head", "02-all")
 # torchelastic looks every 0.1 seconds, tells the others to end, and kills them after 30 seconds; the rest is start-up.
@@ -202,8 +202,8 @@ def test_a_batch_that_does_not_divide_is_refused(ended, tmp_path, reviews, bert_
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     manifest["processes"] = 1
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    from hf_finetune.run_changes import spread_recipe
-    from hf_finetune.staging.manifest import read_manifest
+    from hf_finetune.runs.changes import spread_recipe
+    from hf_finetune.training.manifest import read_manifest
 
     before = read_manifest(tmp_path / "run" / "manifest.json")
     recipe = recipe_with_best(reviews, bert_checkpoint, 3)

@@ -13,11 +13,11 @@ import torch
 from launching import fork_script
 from safetensors.torch import load_file
 
-from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 LAUNCH = [
     *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from hf_finetune.recipe import load_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 class Keep(TrainerCallback):

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from test_launch import recipe, same  # noqa: F401 (the recipe is a fixture)
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 def test_two_processes_train_an_adapter_as_one_does(tmp_path, recipe):  # noqa: F811

@@ -7,7 +7,7 @@ from launching import spread
 from test_interrupted import same, stage_weights
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from multitask_data import texts_by_length
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 @pytest.fixture(scope="module")

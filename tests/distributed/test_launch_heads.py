@@ -6,7 +6,7 @@ from test_interrupted import close, same, stage_weights
 from test_processes import STAGES, text_recipe
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 HEADS = {
     "cosine, attention": {"type": "cosine", "pool": "attention"},

@@ -13,7 +13,7 @@ from test_interrupted import close, same
 from test_processes import log_of, values
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 NAMES = ("kit", "fit", "own-mlp", "coral", "dann", "continue_pretraining", "tasks")
 

@@ -10,7 +10,7 @@ from test_interrupted import close, same, stage_weights
 from test_processes import STAGES
 from varied_images import VARIED, varied_recipe
 
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 @pytest.fixture(scope="module")

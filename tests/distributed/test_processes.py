@@ -8,12 +8,12 @@ import torch
 from launching import spread
 from safetensors.torch import load_file
 
+from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.processes import start_processes
-from hf_finetune.ready import get_ready, load_pretrained, plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import run
-from hf_finetune.staging.weights import load_weights
+from hf_finetune.runs.prepare import get_ready, load_pretrained, plan
+from hf_finetune.runs.run import run
+from hf_finetune.training.stage_weights import load_weights
 
 STAGES = ("01-head", "02-all")
 

@@ -14,7 +14,7 @@ from stage_helpers import Examples, collate
 from torch.nn import functional
 
 from hf_finetune.models.layout import head_names
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.training.freezing import freeze_all_but
 
 HERE = Path(__file__).parent
 

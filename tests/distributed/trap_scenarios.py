@@ -15,10 +15,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn import functional
 
+from hf_finetune.distributed import start_processes
 from hf_finetune.models.layout import head_names
-from hf_finetune.processes import start_processes
-from hf_finetune.staging.callbacks import FreezingCallback
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.training.callbacks import FreezingCallback
+from hf_finetune.training.freezing import freeze_all_but
 
 FOLDER = Path(sys.argv[1])
 STEPS = {"per_device_train_batch_size": 2, "num_train_epochs": 2}

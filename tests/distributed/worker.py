@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_finetune.processes import ending_processes
+from hf_finetune.distributed import ending_processes
 from hf_finetune.recipe import load_recipe
 from hf_finetune.report import page
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 

@@ -11,10 +11,10 @@ import pytest
 from forked_cli import forked_cli
 from launching import fork
 
-from hf_finetune import cli as command_line
+from hf_finetune.cli import app as command_line
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.staging.manifest import Manifest, StageRecord
+from hf_finetune.training.manifest import Manifest, StageRecord
 
 STAGE = {"name": "head", "train": "head", "lr": 0.05, "epochs": 1.0, "batch_size": 8}
 CARD = """\

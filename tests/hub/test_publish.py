@@ -8,8 +8,8 @@ import pytest
 from hub_helpers import cli, python, received, refused, set_state
 from hub_server import TOKEN
 
-from hf_finetune.publishing.contents import THIS_MODEL
 from hf_finetune.publishing.hub import plan_publication, publish
+from hf_finetune.publishing.upload_plan import THIS_MODEL
 
 PUBLISHED = {
     ".gitattributes",

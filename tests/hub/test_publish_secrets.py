@@ -8,8 +8,8 @@ import pytest
 from hub_helpers import received, refused
 from safetensors.numpy import save_file
 
-from hf_finetune.publishing.contents import Upload, check_private, is_allowed
 from hf_finetune.publishing.hub import plan_publication, publish
+from hf_finetune.publishing.upload_plan import Upload, check_private, is_allowed
 
 SECRET = "s3cr3t-value-of-a-key"
 SAYS = "Take it out and publish again; nothing was sent."

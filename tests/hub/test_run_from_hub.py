@@ -8,7 +8,7 @@ from hub_helpers import STAGE, cli, on_two_processes, python, recipe_of, set_sta
 from safetensors.numpy import load_file
 
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run_folds import _of_fold
+from hf_finetune.runs.cross_validation import _of_fold
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def test_folds_are_not_published():
 
 
 def test_where_to_may_change_while_a_run_is_interrupted(finished):
-    from hf_finetune.run_changes import find_changes
-    from hf_finetune.staging.manifest import read_manifest
+    from hf_finetune.runs.changes import find_changes
+    from hf_finetune.training.manifest import read_manifest
 
     prints = {"data": "same", "checkpoint": "same"}
     set_state(finished, fingerprints=prints)

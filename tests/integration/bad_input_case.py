@@ -18,7 +18,7 @@ from evaluation_helpers import save_bert, save_vit
 from PIL import Image
 from rich.console import Console
 
-from hf_finetune import cli
+from hf_finetune.cli import app as cli
 
 __all__ = ["Case", "Outcome", "Room", "nothing"]
 

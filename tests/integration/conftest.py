@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 from run_helpers import tiny_image_recipe, tiny_text_recipe
 
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from transformers import TrainerCallback
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.report import page
-from hf_finetune.run import run
-from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.runs.run import run
+from hf_finetune.training.checkpoints import last_checkpoint
 
 # What a run may take a different time for.
 TIMES = ("runtime", "per_second", "seconds")

@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from hf_finetune.doctor.checkpoint import own_memory
-from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import plan
-from hf_finetune.staging.weights import load_weights
+from hf_finetune.runs.run import plan
+from hf_finetune.training.stage_weights import load_weights
 
 MODELS = ["bert", "vit", "timm/test_vit", "timm/test_resnet", "timm/test_convnext"]
 KINDS = ["lora", "dora", "ia3"]

@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 from run_helpers import changed, weights_of
 
 from hf_finetune.publishing.card import write_card
-from hf_finetune.publishing.portable import portable_recipe
+from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.run import run
+from hf_finetune.runs.run import run
 
 
 @pytest.fixture(params=["image", "text"])

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from run_helpers import quick_run, tiny_text_recipe
 
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.space import write_space

@@ -26,11 +26,11 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.models.pruning import narrow_model, zeros_of
-from hf_finetune.ready import plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.report.sizes import size_tables
+from hf_finetune.report.compression import size_tables
+from hf_finetune.runs.prepare import plan
 
 HALF = {"prune": 0.5, "method": "unstructured"}
 MEASURED = {"metrics", "parameters", "nonzero_parameters", "macs", "bytes", "milliseconds"}

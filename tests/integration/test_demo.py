@@ -6,7 +6,7 @@ from pathlib import Path
 from forked_cli import forked_cli
 from PIL import Image
 
-from hf_finetune.evaluation.again import load_labelled
+from hf_finetune.evaluation.evaluate_run import load_labelled
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.demo import EXAMPLES, prepare_page
 

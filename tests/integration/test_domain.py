@@ -22,12 +22,12 @@ from run_helpers import (
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_finetune.processes import start_processes
-from hf_finetune.publishing.portable import portable_recipe
-from hf_finetune.ready import get_ready, plan
+from hf_finetune.distributed import start_processes
+from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
-from hf_finetune.run_speed import frozen_work
+from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.prepare import get_ready, plan
 
 METHODS = {
     "coral": {"method": "coral", "weight": 5.0},

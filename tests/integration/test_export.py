@@ -10,13 +10,13 @@ import pytest
 from forked_cli import forked_cli
 from run_helpers import refusal
 
-from hf_finetune.evaluation.again import load_labelled
-from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
+from hf_finetune.evaluation.evaluate_run import load_labelled
 from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.publishing import export as room
 from hf_finetune.publishing.export import ParityError, export
-from hf_finetune.publishing.graph import onnx_classifier, program_classifier
+from hf_finetune.publishing.graph_export import onnx_classifier, program_classifier
 from hf_finetune.publishing.parity import Parity
 
 

@@ -24,16 +24,16 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
 from typer.testing import CliRunner
 
-from hf_finetune.cli import app
+from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cli.app import app
+from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.processes import start_processes
 from hf_finetune.publishing.card import write_card
-from hf_finetune.ready import load_pretrained, make_ready, plan
-from hf_finetune.ready_multitask import get_ready
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.run_speed import choose_pooling
-from hf_finetune.speed.kept import list_kept
+from hf_finetune.runs.caching import choose_pooling
+from hf_finetune.runs.prepare import load_pretrained, make_ready, plan
+from hf_finetune.runs.prepare_tasks import get_ready
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -226,7 +226,7 @@ def test_a_run_that_is_interrupted_during_the_fit_ends_the_same(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(f"hf_finetune.staging.fitting.{place}", interrupt)
+        patched.setattr(f"hf_finetune.training.head_fit.{place}", interrupt)
         quick_run(recipes[kind], tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
     assert [stage["state"] for stage in manifest["stages"]] == ["running"]
@@ -242,7 +242,7 @@ def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, do
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("hf_finetune.run._stage_entry", killed)
+        patched.setattr("hf_finetune.runs.run._stage_entry", killed)
         quick_run(recipes["text"], tmp_path / "run")
     assert (tmp_path / "run" / "stages" / "01-head" / "model.safetensors").is_file()
     quick_run(recipes["text"], tmp_path / "run", resume=True)
@@ -257,7 +257,7 @@ def test_a_run_that_is_interrupted_in_the_stage_behind_it_does_not_fit_again(
     whole = quick_run(recipe, tmp_path / "whole").folder
     with pytest.raises(KeyboardInterrupt):
         quick_run(recipe, tmp_path / "run", callbacks=[Stop(*stop)])
-    monkeypatch.delattr("hf_finetune.staging.fitting.fit_linear")
+    monkeypatch.delattr("hf_finetune.training.head_fit.fit_linear")
     quick_run(recipe, tmp_path / "run", resume=True)
     same_results(whole, tmp_path / "run")
     assert log_of(whole, "02-all") == log_of(tmp_path / "run", "02-all")
@@ -357,7 +357,7 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(
 
 
 def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch):
-    monkeypatch.setattr("hf_finetune.ready_forward.not_linear", lambda *args: "classifier takes tokens")
+    monkeypatch.setattr("hf_finetune.runs.forward_check.not_linear", lambda *args: "classifier takes tokens")
     assert refusal(lambda: quick_run(recipes["text"], tmp_path / "run")) == (
         "stages[0].fit must be gradient unless the head is one linear layer. Got 'logistic_regression'. Here "
         "classifier takes tokens."
@@ -412,7 +412,7 @@ def test_the_pooling_of_texts_is_chosen_by_cross_validation(tmp_path, recipes, u
     # a run that is resumed goes on with what it chose, by the recipe as it was given
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_finetune.run.finish_model", interrupt)
+        patch.setattr("hf_finetune.runs.run.finish_model", interrupt)
         quick_run(recipe, stopped)
     quick_run(recipe, stopped, resume=True)
     assert changed(weights_of(folder), weights_of(stopped)) == set()

@@ -5,9 +5,9 @@ import re
 import pytest
 from run_helpers import with_stages
 
-from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run_speed import frozen_work
+from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.prepare import plan
 
 
 def said(recipe, epochs=2.0, **speed):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from run_helpers import quick_run, tiny_text_recipe
 
-from hf_finetune.cli import app
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.cli.app import app
 from hf_finetune.evaluation.compare import compare_runs
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
 

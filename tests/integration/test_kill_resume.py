@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.staging.checkpoints import is_whole, last_checkpoint
+from hf_finetune.training.checkpoints import is_whole, last_checkpoint
 
 TIMES = ("runtime", "per_second", "seconds")
 STAGES = ("01-head", "02-all")
@@ -329,9 +329,9 @@ def half_of(original, where):
 
 def moments():
     import hf_finetune.run as running
-    import hf_finetune.run_results as results
-    import hf_finetune.run_weights as weights
-    from hf_finetune.staging import stage, trainer
+    import hf_finetune.runs.results as results
+    import hf_finetune.runs.weights as weights
+    from hf_finetune.training import stage, trainer
 
     checkpoint = "checkpoint {}, half of {}"
     parts = {

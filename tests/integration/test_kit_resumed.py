@@ -8,8 +8,8 @@ from kit_stages import BALANCES, kit_stages, skewed_reviews
 from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
-from hf_finetune.plan.schedules import rate_factor
-from hf_finetune.ready import plan
+from hf_finetune.planning.schedules import rate_factor
+from hf_finetune.runs.prepare import plan
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
 

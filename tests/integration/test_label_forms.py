@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from run_helpers import Stop, assert_equal_runs, interrupt, quick_run
 
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.recipe import parse_recipe
 

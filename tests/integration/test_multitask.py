@@ -24,15 +24,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
-from hf_finetune.cli import app
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.cli.app import app
 from hf_finetune.evaluation.compare import compare_runs
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
-from hf_finetune.publishing.contents import check_finished, collect
 from hf_finetune.publishing.export import export
-from hf_finetune.ready_multitask import plan
+from hf_finetune.publishing.upload_plan import check_finished, collect
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
+from hf_finetune.runs.prepare_tasks import plan
 
 ALONE = """
 import json, sys

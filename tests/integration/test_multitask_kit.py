@@ -8,7 +8,7 @@ from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by
 from run_helpers import NO_PROBE, Stop, changed, interrupt, log_of, quick_run, without_times
 from safetensors.torch import load_file
 
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 
 STRENGTHS = {"l1": 0.5, "l2_sp": 1.0, "ema": 0.9, "gradient_noise": 1e-4}
 STYLES = ("flat", "round")

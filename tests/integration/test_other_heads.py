@@ -20,15 +20,15 @@ from run_helpers import (
 )
 from transformers import BertModel
 
-from hf_finetune.evaluation.again import evaluate_again
-from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predict import predict
-from hf_finetune.models.heads import CODE
-from hf_finetune.publishing.contents import collect
+from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.space import write_space
-from hf_finetune.ready import plan
+from hf_finetune.publishing.upload_plan import collect
 from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.runs.prepare import plan
 
 OF_TIMM = {"name": "rand_augment_transform", "args": {"config_str": "rand-m9-mstd0.5"}}
 IMAGE_DATA = {"augment": {"transforms": [OF_TIMM], "erase": 0.3}}

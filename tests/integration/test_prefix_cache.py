@@ -9,9 +9,9 @@ from run_helpers import Stop, changed, interrupt, log_of, quick_run, weights_of,
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from hf_finetune.cli import main
+from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cli.app import main
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.speed.kept import list_kept
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from run_helpers import Stop, log_of, quick_run, refusal, tiny_image_recipe, wei
 from safetensors.torch import load_file
 from test_prefix_cache import assert_same, cached, reports
 
-from hf_finetune.ready import plan
+from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run_speed import frozen_work
-from hf_finetune.tables import print_plan
+from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.prepare import plan
 
 
 @pytest.fixture(autouse=True)

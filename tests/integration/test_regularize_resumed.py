@@ -10,7 +10,7 @@ from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tin
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.staging.checkpoints import last_checkpoint
+from hf_finetune.training.checkpoints import last_checkpoint
 
 NAMES = {"text": list(OF_TEXTS), "image": list(OF_IMAGES)}
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
 from hf_finetune.report.page import write_report
 

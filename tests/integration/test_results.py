@@ -94,7 +94,7 @@ def test_thresholds_are_chosen_on_validation_and_heeded_by_predict(tmp_path, ber
 
 def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, monkeypatch):
     """Other test labels change the test metrics, and nothing that was trained, chosen or fitted."""
-    from hf_finetune import run as run_module
+    from hf_finetune.runs import run as run_module
 
     real = run_module.get_ready
 

@@ -13,14 +13,14 @@ from transformers import (
 )
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.ready import plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run import plan as full_plan
-from hf_finetune.run import run
-from hf_finetune.staging.callbacks import DivergedError
+from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.run import plan as full_plan
+from hf_finetune.runs.run import run
+from hf_finetune.training.callbacks import DivergedError
 
 # --- What is refused, and leaves nothing behind -----------------------------------------------------------------
 

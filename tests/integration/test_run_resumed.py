@@ -16,8 +16,8 @@ from run_helpers import (
 )
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_finetune.ready import plan
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.runs.prepare import plan
 
 STOPS = [
     ("head", 6, "save"),  # after the first epoch's checkpoint
@@ -146,7 +146,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, quick_text):
 
 
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeypatch):
-    monkeypatch.setattr("hf_finetune.staging.trainer.is_better", first_epoch_is_best)
+    monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
     recipe = with_stages(text_recipe(), *[{"lr": 1e-5}] * 2)
     quick_run(recipe, tmp_path / "whole")
     interrupt(recipe, tmp_path / "old", Stop("all", 8, "save"))
@@ -171,7 +171,7 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_finetune.run_results.evaluate_model", killed)
+        patch.setattr("hf_finetune.runs.results.evaluate_model", killed)
         with pytest.raises(KeyboardInterrupt):
             quick_run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()

@@ -8,7 +8,7 @@ import torch
 from run_helpers import Stop, interrupt, quick_run, refusal, tiny_text_recipe
 from security_helpers import Canary
 
-from hf_finetune.staging.checkpoints import last_checkpoint, seal_checkpoint
+from hf_finetune.training.checkpoints import last_checkpoint, seal_checkpoint
 
 
 @pytest.fixture(scope="module")

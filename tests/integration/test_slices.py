@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe, without_times
 
-from hf_finetune.evaluation.again import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate_again
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
 

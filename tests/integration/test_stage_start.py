@@ -10,8 +10,8 @@ from run_helpers import Stop, changed, quick_run, tiny_text_recipe, weights_of, 
 from safetensors.torch import load_file
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.staging import fitting
-from hf_finetune.staging.checkpoints import seal_checkpoint
+from hf_finetune.training import head_fit
+from hf_finetune.training.checkpoints import seal_checkpoint
 
 HARMFUL = {"name": "all", "train": "all", "lr": 1.0, "epochs": 2.0, "batch_size": 4, "clip": None}
 FIRST = {"name": "head", "train": "head", "lr": 0.05, "epochs": 2.0, "batch_size": 4, "best": None}
@@ -122,8 +122,8 @@ def test_a_stage_begun_by_an_older_version_goes_on_without_its_start(tmp_path, r
 
 def test_a_fitted_head_that_is_worse_than_the_one_before_is_not_taken(tmp_path, recipe, monkeypatch):
     """The fit is spoiled: its labels are turned round."""
-    fit = fitting.fit_linear
-    monkeypatch.setattr(fitting, "fit_linear", lambda x, y, *args, **kwargs: fit(x, 1 - y, *args, **kwargs))
+    fit = head_fit.fit_linear
+    monkeypatch.setattr(head_fit, "fit_linear", lambda x, y, *args, **kwargs: fit(x, 1 - y, *args, **kwargs))
     content = recipe.model_dump(mode="json")
     refit = {"name": "refit", "train": "head", "fit": "logistic_regression"}
     longer = {**FIRST, "train": "all", "lr": 0.01, "epochs": 4.0}

@@ -21,10 +21,10 @@ from run_helpers import (
 from transformers import TrainerCallback
 
 from hf_finetune import load_recipe, plan
+from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
-from hf_finetune.run_speed import frozen_work
-from hf_finetune.tables import print_plan
+from hf_finetune.runs.caching import frozen_work
 
 COMMON = {"best": None, "epochs": 2.0, "batch_size": 4, "accumulation": 2}
 
@@ -163,7 +163,7 @@ def stages(content, *changes):
 def test_the_moments_are_those_of_the_weights_that_go_on(tmp_path, content, best, monkeypatch):
     """Also where an earlier checkpoint was the best, whose weights alone the Trainer restores."""
     if best == "earlier":
-        monkeypatch.setattr("hf_finetune.staging.trainer.is_better", first_epoch_is_best)
+        monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
     first = {"best": "accuracy"} if best == "earlier" else {"best": None}
     recipe, watch = stages(content, first, {"carry_optimizer": True}), Moments()
     result = quick_run(recipe, tmp_path / "run", callbacks=[watch])

@@ -2,7 +2,7 @@
 
 import os
 
-from hf_finetune.doctor.subject import read_subject
+from hf_finetune.doctor.check_target import read_subject
 from hf_finetune.recipe import parse_recipe
 
 STAGES = [

@@ -8,7 +8,7 @@ from hf_finetune.evaluation.calibration import calibration_error, reliability
 from hf_finetune.evaluation.metrics import compute_metrics, decide, default_metrics, probabilities
 from hf_finetune.evaluation.predictions import Predictions, label_text
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.report.record import RunRecord, StageLog
+from hf_finetune.report.run_record import RunRecord, StageLog
 
 STEPS = 60
 

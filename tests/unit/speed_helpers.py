@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from hf_finetune.speed.ways import Way
-from hf_finetune.staging.trainer import loss_for
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.targets.losses import loss_for
 
 __all__ = [
     "BF16",

@@ -7,10 +7,10 @@ from torch.nn import functional
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.stages import build_plan
+from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
-from hf_finetune.staging.given import Judging, StageData
-from hf_finetune.staging.stage import stage_folder, train_stage
+from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.stage_inputs import Judging, StageData
 
 __all__ = [
     "Examples",

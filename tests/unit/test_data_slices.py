@@ -8,8 +8,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from PIL import Image
 from pyarrow import parquet
 
+from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.data.folds import Fold
-from hf_finetune.data.for_evaluation import load_for_evaluation
 from hf_finetune.data.locate import locate
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError

@@ -6,7 +6,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_finetune.data.columns import Columns
-from hf_finetune.data.pictures import NoImageError, source_of
+from hf_finetune.data.image_files import NoImageError, source_of
 from hf_finetune.data.tables import hash_rows, map_images, read_table
 from hf_finetune.errors import InputError
 

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.data.text_augment import WORDS, AugmentedTexts, TextNoise, text_noise
 from hf_finetune.data.texts import tokenize
 from hf_finetune.errors import InputError

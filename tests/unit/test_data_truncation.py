@@ -9,10 +9,10 @@ from test_data_texts import texts, tokenizer
 
 from hf_finetune.data.texts import CUT, tokenize
 from hf_finetune.data.truncation import CutTexts, Truncation, cut_examples
-from hf_finetune.evaluation.checkpoint import compute_logits, load_classifier, logit_batches
 from hf_finetune.evaluation.evaluate import evaluate_model
+from hf_finetune.evaluation.predictor import compute_logits, load_classifier, logit_batches
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.run import plan, run
+from hf_finetune.runs.run import plan, run
 
 
 class PythonTokenizer:

@@ -8,10 +8,10 @@ import torch
 from doctor_helpers import make_recipe, make_subject
 from safetensors.torch import load_file, save_file
 
+from hf_finetune.doctor.check_suite import run_check
+from hf_finetune.doctor.check_target import made_up_data, read_subject, tiny_recipes
 from hf_finetune.doctor.checkpoint import LIBRARIES, check_round_trip, check_weights
-from hf_finetune.doctor.examine import run_check
 from hf_finetune.doctor.result import Check, CheckResult
-from hf_finetune.doctor.subject import made_up_data, read_subject, tiny_recipes
 from hf_finetune.errors import InputError
 from hf_finetune.models.export import export_model
 

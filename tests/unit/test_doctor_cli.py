@@ -8,9 +8,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from hf_finetune import cli
-from hf_finetune.doctor import examine, table
-from hf_finetune.doctor.examine import Examination, examinations, run_check
+from hf_finetune.cli import app as cli
+from hf_finetune.doctor import check_suite, table
+from hf_finetune.doctor.check_suite import Examination, examinations, run_check
 from hf_finetune.doctor.result import Check, CheckResult, sentence, some
 from hf_finetune.doctor.table import print_examinations
 from hf_finetune.errors import InputError
@@ -134,7 +134,9 @@ def test_what_a_check_writes_is_gone_afterwards(tmp_path, end):
 
 @pytest.mark.parametrize(("results", "code"), [((GOOD, LEFT_OUT), 0), ((GOOD, BAD), 1)])
 def test_the_exit_code_says_whether_a_check_failed(monkeypatch, capsys, results, code):
-    monkeypatch.setattr(examine, "examinations", lambda recipe, folder, **options: [examination(*results)])
+    monkeypatch.setattr(
+        check_suite, "examinations", lambda recipe, folder, **options: [examination(*results)]
+    )
     assert run("doctor") == code
 
 
@@ -158,7 +160,7 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     stopped = Examination("mine", "", (Check("determinism", stop),))
-    monkeypatch.setattr(examine, "examinations", lambda recipe, folder, **options: [stopped])
+    monkeypatch.setattr(check_suite, "examinations", lambda recipe, folder, **options: [stopped])
     assert run("doctor") == 130
 
 
@@ -182,7 +184,7 @@ def test_it_is_refused_among_several_processes(monkeypatch, tmp_path):
 def test_the_help_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['hf-finetune', 'doctor', '--help']\n"
-        "from hf_finetune.cli import main\n"
+        "from hf_finetune.cli.app import main\n"
         "try:\n    main()\nfinally:\n    sys.exit(3 if 'torch' in sys.modules else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

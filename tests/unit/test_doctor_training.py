@@ -12,7 +12,8 @@ from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.stages import check_stage
 from hf_finetune.doctor.steps import difference
 from hf_finetune.models.layout import head_names
-from hf_finetune.staging.trainer import StagedTrainer, loss_for
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training.trainer import StagedTrainer
 
 KINDS = ("image", "text")
 
@@ -71,7 +72,7 @@ def test_the_models_that_are_examined_are_not_changed(tmp_path, subject):
 
 def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
     """Trap 7: the statistics of a frozen BatchNorm move when it follows ``model.train()``."""
-    monkeypatch.setattr("hf_finetune.staging.freezing.frozen_modules", lambda model: [])
+    monkeypatch.setattr("hf_finetune.training.freezing.frozen_modules", lambda model: [])
     found = check_stage(image, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", stages.OTHERS_MOVED)
     assert found.measured.startswith("Not planned, and changed: timm_model.bn1.num_batches_tracked, ")
@@ -80,7 +81,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
 
 def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     """Trap 1 the other way round: the stock optimiser takes all that requires a gradient."""
-    monkeypatch.setattr("hf_finetune.staging.stage.freeze_all_but", lambda model, names: None)
+    monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", lambda model, names: None)
     monkeypatch.setattr(StagedTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
     found = check_stage(subject, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
@@ -121,14 +122,14 @@ def test_an_optimizer_with_another_rate_fails(tmp_path, subject, change_first_gr
 
 
 def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypatch):
-    from hf_finetune.staging.stage import freeze_all_but
+    from hf_finetune.training.stage import freeze_all_but
 
     name = next(name for name, _ in subject.model.named_parameters())
 
     def too_much(model, names):
         freeze_all_but(model, set(names) - {name})
 
-    monkeypatch.setattr("hf_finetune.staging.stage.freeze_all_but", too_much)
+    monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", too_much)
     found = check_stage(subject, 1, tmp_path)
     assert (found.state, found.repair) == ("fail", stages.NOT_MOVED)
     assert found.measured == f"Planned, and not changed: {name}."
@@ -140,7 +141,7 @@ def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(t
     from dataclasses import replace
 
     from hf_finetune.models.layout import read_layout
-    from hf_finetune.plan.stages import build_plan
+    from hf_finetune.planning.stages import build_plan
 
     plan = build_plan(read_layout(subject.model), subject.ready.recipe.stages, 8)
     subject = replace(subject, ready=replace(subject.ready, plan=plan))
@@ -170,7 +171,7 @@ def test_a_loss_that_is_the_mean_of_each_micro_batch_fails(tmp_path, subject, mo
         exact = loss_for(target, smoothing)
         return lambda outputs, labels, num_items_in_batch=None: exact(outputs, labels)
 
-    monkeypatch.setattr("hf_finetune.staging.balancing.loss_for", mean_loss)
+    monkeypatch.setattr("hf_finetune.methods.class_balance.loss_for", mean_loss)
     assert check_loss_scaling(subject, tmp_path) == CheckResult(
         "loss scaling",
         "fail",

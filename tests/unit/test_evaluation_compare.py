@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import McNemar, compare_runs, paired_difference

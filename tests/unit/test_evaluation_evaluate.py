@@ -10,9 +10,9 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hf_finetune.data.images import processor_transform
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
+from hf_finetune.evaluation.predictor import load_classifier
 
 NAMES = {
     "single_label": ("soup", "cake", "tea"),

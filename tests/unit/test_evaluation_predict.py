@@ -19,11 +19,11 @@ from PIL import Image
 
 from hf_finetune.data.input_columns import parse_columns
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.inputs import open_inputs
-from hf_finetune.evaluation.outputs import json_line, open_output
 from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.prediction_inputs import open_inputs
+from hf_finetune.evaluation.prediction_writers import json_line, open_output
+from hf_finetune.evaluation.predictor import load_classifier
 
 
 @pytest.fixture(scope="module")

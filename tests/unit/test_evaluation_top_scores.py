@@ -20,14 +20,14 @@ from sklearn.metrics import (
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate
 from hf_finetune.evaluation.calibration import reliability
-from hf_finetune.evaluation.checkpoint import load_classifier
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, probabilities
-from hf_finetune.evaluation.outputs import open_output
 from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.resampling import statistic
 from hf_finetune.evaluation.top_scores import (
@@ -42,8 +42,8 @@ from hf_finetune.evaluation.top_scores import (
     unpack_top,
 )
 from hf_finetune.report.figures import confused_classes, confusion_matrix
-from hf_finetune.staging.objective import of_logits, reduce_logits, with_loss
-from hf_finetune.staging.trainer import loss_for
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training.loss import of_logits, reduce_logits, with_loss
 
 CLASSES, EXAMPLES = 300, 60
 SCORES = {"precision": precision_score, "recall": recall_score, "f1": f1_score}

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_finetune.models.layout import read_layout
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.training.freezing import freeze_all_but
 
 ARCHITECTURES = [
     *("timm/test_resnet", "timm/vgg11_bn", "timm/inception_v3", "timm/test_efficientnet"),

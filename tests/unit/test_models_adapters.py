@@ -23,8 +23,8 @@ from hf_finetune.models.adapters import (
 )
 from hf_finetune.models.export import export_adapter
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.plan.selectors import select
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.planning.selectors import select
+from hf_finetune.training.freezing import freeze_all_but
 
 KINDS = ["lora", "dora", "ia3"]
 TEXTS = ["bert", "roberta", "electra", "albert", "deberta-v2", "distilbert", "modernbert", "gpt2"]

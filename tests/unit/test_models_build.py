@@ -320,7 +320,7 @@ def test_dropout_that_a_timm_architecture_does_not_take_is_an_error(tmp_path, ti
     def create_model(name, **arguments):
         raise TypeError("got an unexpected keyword argument 'drop_rate'")
 
-    monkeypatch.setattr("hf_finetune.models.dropping.timm.create_model", create_model)
+    monkeypatch.setattr("hf_finetune.models.dropout.timm.create_model", create_model)
     with pytest.raises(InputError) as caught:
         read_config(str(tmp_path), NAMES, "single_label", dropout=0.35)
     assert str(caught.value) == (

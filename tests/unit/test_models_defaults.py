@@ -12,9 +12,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from hf_finetune.models.defaults import FALLBACKS, TABLE, find_defaults
-from hf_finetune.plan.layers import Layout
-from hf_finetune.plan.rates import RATES_OF_PARTS
-from hf_finetune.plan.selectors import LAST
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.rates import RATES_OF_PARTS
+from hf_finetune.planning.selectors import LAST
 
 PAGE = Path(__file__).parents[2] / "docs" / "rates.md"
 ROWS = (*TABLE, *FALLBACKS.values())

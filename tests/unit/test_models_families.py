@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton
-from hf_finetune.models.head import find_head
+from hf_finetune.models.find_head import find_head
 from hf_finetune.models.layout import read_layout
 
 LABELS = 1019  # a size that no layer has for another reason

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from hf_finetune.models.layout import head_names, read_layout
-from hf_finetune.plan.groups import plan_groups
-from hf_finetune.plan.selectors import select
-from hf_finetune.plan.stages import build_plan
+from hf_finetune.planning.groups import plan_groups
+from hf_finetune.planning.selectors import select
+from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
 
 CLASSIFIER = ["classifier.weight", "classifier.bias"]

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
-from hf_finetune.models.channels import check_channels
-from hf_finetune.models.positions import position_limit
+from hf_finetune.models.input_channels import check_channels
+from hf_finetune.models.max_tokens import position_limit
 from hf_finetune.models.vocabulary import fit_vocabulary
 
 NAMES = ["cake", "soup", "tea"]

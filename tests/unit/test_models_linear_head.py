@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from hf_finetune.errors import InputError
-from hf_finetune.models.head import head_names
+from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.linear_head import not_linear, set_linear, taking_inputs
-from hf_finetune.plan.stages import build_plan
+from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
 
 LINEAR = ["bert", "albert", "vit", "deit", "dinov2", "swin", "resnet", "convnext", "timm/test_resnet"]

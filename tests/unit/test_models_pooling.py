@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hf_finetune.models.heads import FIELD, head_problem, set_head, with_head
+from hf_finetune.models.head_spec import FIELD, head_problem, set_head, with_head
 from hf_finetune.models.pooling import (
     POOLED,
     DefaultPooling,

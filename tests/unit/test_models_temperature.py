@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_finetune.models.head import head_names
+from hf_finetune.models.find_head import head_names
 from hf_finetune.models.temperature import divide_head
 
 IMAGES, TEXTS = (

@@ -38,7 +38,7 @@ def test_the_page_is_that_of_the_list():
 def test_every_override_of_the_trainer_is_on_the_list():
     from transformers import Trainer
 
-    from hf_finetune.staging.trainer import StagedTrainer
+    from hf_finetune.training.trainer import StagedTrainer
 
     own = {name for name, value in vars(StagedTrainer).items() if callable(value) and hasattr(Trainer, name)}
     listed = {mutation.target.rpartition("StagedTrainer.")[2] for mutation in mutations.MUTATIONS}
@@ -46,7 +46,7 @@ def test_every_override_of_the_trainer_is_on_the_list():
 
 
 def test_a_defence_is_taken_away_wherever_it_has_a_name(monkeypatch):
-    from hf_finetune.staging import freezing, stage
+    from hf_finetune.training import freezing, stage
 
     original = freezing.release
     (mutation,) = [

@@ -34,7 +34,9 @@ def test_a_recipe_with_any_characters_is_shown_whole(tmp_path, place):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_is_piped_in_is_read_as_utf8(place):
-    code = "from hf_finetune.progress import use_utf8; use_utf8(); import sys; print(ascii(sys.stdin.read()))"
+    code = (
+        "from hf_finetune.cli.display import use_utf8; use_utf8(); import sys; print(ascii(sys.stdin.read()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         input="寿司".encode(),
@@ -46,7 +48,7 @@ def test_what_is_piped_in_is_read_as_utf8(place):
 
 
 def test_a_terminal_gets_escapes_for_characters_that_it_lacks():
-    code = "from hf_finetune.progress import use_utf8; use_utf8(); print('寿')"
+    code = "from hf_finetune.cli.display import use_utf8; use_utf8(); print('寿')"
     ours, theirs = pty.openpty()
     subprocess.run(
         [sys.executable, "-c", code], stdout=theirs, env=environment("cp1252"), timeout=60, check=True

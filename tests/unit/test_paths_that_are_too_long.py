@@ -6,12 +6,12 @@ import pytest
 from evaluation_helpers import save_bert
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.checkpoint import resolve_model_dir
 from hf_finetune.evaluation.compare import compare_runs
+from hf_finetune.evaluation.predictor import resolve_model_dir
 from hf_finetune.recipe import load_recipe
-from hf_finetune.report.record import read_run
-from hf_finetune.run import plan
-from hf_finetune.run_folder import check_folder
+from hf_finetune.report.run_record import read_run
+from hf_finetune.runs.folder import check_folder
+from hf_finetune.runs.run import plan
 
 LONG = ["x" * 300, "x" * 300 + ".csv", "a/" + "x" * 300, "x/" * 3000, "a\0b"]
 

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
-from hf_finetune.preview import Row, contact_sheet, preview, spread_over_classes, text_page
 from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.runs.preview import Row, contact_sheet, preview, spread_over_classes, text_page
 
 
 def recipe(task, model, data, **augment):

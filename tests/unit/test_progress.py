@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from hf_finetune.data.wording import format_seconds
-from hf_finetune.plan.groups import ParameterGroup
-from hf_finetune.progress import LINE_SECONDS, RunDisplay, StageClock
-from hf_finetune.tables import _group_rows
+from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock
+from hf_finetune.cli.tables import _group_rows
+from hf_finetune.data.formatting import format_seconds
+from hf_finetune.planning.groups import ParameterGroup
 
 
 class Time:
@@ -67,7 +67,7 @@ def test_durations(seconds, text):
 def test_that_the_hub_does_not_answer_is_said_once():
     code = """if True:
         from rich.console import Console
-        from hf_finetune.progress import quiet_hub
+        from hf_finetune.cli.display import quiet_hub
         quiet_hub(Console(stderr=True))
         from huggingface_hub.utils import logging
         log = logging.get_logger("huggingface_hub.utils._http")
@@ -87,7 +87,7 @@ def test_that_the_hub_does_not_answer_is_said_once():
 
 @pytest.fixture
 def display(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_finetune.progress.quiet_libraries", lambda console: None)
+    monkeypatch.setattr("hf_finetune.cli.display.quiet_libraries", lambda console: None)
     with RunDisplay(Console(file=io.StringIO()), tmp_path) as shown:
         yield shown
 
@@ -124,7 +124,7 @@ def test_with_a_validation_split_its_line_is_the_only_one_of_an_epoch(display, c
 
 
 def test_a_long_epoch_has_a_line_every_half_minute(display, caplog, monkeypatch):
-    monkeypatch.setattr("hf_finetune.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("hf_finetune.cli.display.LINE_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "hf_finetune"):
         steps(display.callback, evaluates=True)
     lines = [record.getMessage().partition(",")[0] for record in caplog.records]

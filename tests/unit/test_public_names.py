@@ -1,4 +1,4 @@
-"""The public names, in whichever order they are imported: two of them are names of rooms as well."""
+"""The public names, in whichever order they are imported."""
 
 import os
 import subprocess
@@ -8,21 +8,21 @@ import traceback
 import pytest
 
 import hf_finetune
-import hf_finetune.run  # with all that it needs, which forks then have too
+import hf_finetune.runs.run  # with all that it needs, which forks then have too
 
 CHECK = """
 import inspect
-import hf_finetune.ready, hf_finetune.run as room
+import hf_finetune.runs.prepare, hf_finetune.runs.run as module
 assert callable(plan) and callable(run)
-assert inspect.signature(plan) == inspect.signature(hf_finetune.ready.plan)
-assert inspect.signature(run) == inspect.signature(room.run)
+assert inspect.signature(plan) == inspect.signature(hf_finetune.runs.prepare.plan)
+assert inspect.signature(run) == inspect.signature(module.run)
 for call in (plan, run):
     try:
         call("no recipe")
     except AttributeError as error:
         assert "'str' object has no attribute" in str(error), error
-from hf_finetune.plan.stages import build_plan as same
-import hf_finetune.plan.stages as stages
+from hf_finetune.planning.stages import build_plan as same
+import hf_finetune.planning.stages as stages
 assert same is stages.build_plan is hf_finetune.build_plan
 """
 
@@ -32,7 +32,7 @@ assert same is stages.build_plan is hf_finetune.build_plan
     [
         "from hf_finetune import plan, run",
         "from hf_finetune import run, build_plan, plan",
-        "import hf_finetune.plan.stages, hf_finetune.run\nfrom hf_finetune import plan, run",
+        "import hf_finetune.planning.stages, hf_finetune.runs.run\nfrom hf_finetune import plan, run",
         "import hf_finetune\nplan, run = hf_finetune.plan, hf_finetune.run",
     ],
 )

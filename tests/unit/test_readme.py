@@ -10,7 +10,7 @@ import yaml
 
 import hf_finetune
 from hf_finetune import load_recipe
-from hf_finetune.cli import app
+from hf_finetune.cli.app import app
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.recipe.yaml_text import read_yaml

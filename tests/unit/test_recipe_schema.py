@@ -20,8 +20,8 @@ from hf_finetune.recipe import (
     StrategySpec,
 )
 from hf_finetune.recipe.balance import BalanceSpec
-from hf_finetune.recipe.part import parts
 from hf_finetune.recipe.rules import OF_BALANCE, OF_SCHEDULES
+from hf_finetune.recipe.strict_model import parts
 
 UNITS = (
     "examples",

@@ -14,7 +14,7 @@ from report_helpers import make_record
 
 from hf_finetune.report.figures import class_balance, confused_classes, confusion_matrix
 from hf_finetune.report.page import NONE, figures_of, render_report
-from hf_finetune.report.rows import class_rows, confusion_rows, headline_bars, stage_rows
+from hf_finetune.report.tables import class_rows, confusion_rows, headline_bars, stage_rows
 from hf_finetune.report.verdict import verdict
 
 SCRIPT = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'

@@ -21,27 +21,27 @@ from security_helpers import (
 )
 from transformers import BertTokenizerFast
 
-from hf_finetune.doctor.subject import read_subject
+from hf_finetune.distributed import start_processes
+from hf_finetune.doctor.check_target import read_subject
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.again import evaluate_again, load_finished
-from hf_finetune.evaluation.checkpoint import load_classifier
+from hf_finetune.evaluation.evaluate_run import evaluate_again, load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
 from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
-from hf_finetune.models.heads import CODE
-from hf_finetune.models.masked import build_masked_text_model
-from hf_finetune.preview import preview
-from hf_finetune.processes import start_processes
+from hf_finetune.models.head_spec import CODE
+from hf_finetune.models.masked_models import build_masked_text_model
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.export import export
-from hf_finetune.publishing.graph import PROGRAM_FILE, program_classifier, write_program
-from hf_finetune.publishing.pipes import describe, example_inputs, model_inputs, processor_of
+from hf_finetune.publishing.exported_pipeline import describe, example_inputs, model_inputs, processor_of
+from hf_finetune.publishing.graph_export import PROGRAM_FILE, program_classifier, write_program
 from hf_finetune.publishing.space import write_space
-from hf_finetune.ready_multitask import get_ready, plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.run import run
-from hf_finetune.run_teachers import load_teachers
+from hf_finetune.runs.prepare_tasks import get_ready, plan
+from hf_finetune.runs.preview import preview
+from hf_finetune.runs.run import run
+from hf_finetune.runs.teachers import load_teachers
 
 UNLESS = "unless --trust-remote-code is given"
 

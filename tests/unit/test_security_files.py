@@ -22,15 +22,15 @@ from report_helpers import make_record
 from security_helpers import Canary, change_json, refused
 
 from hf_finetune.data.load import load_source
-from hf_finetune.evaluation.checkpoint import load_classifier
-from hf_finetune.evaluation.items import open_image
-from hf_finetune.evaluation.outputs import open_output, safe_cell
+from hf_finetune.evaluation.example_reading import open_image
 from hf_finetune.evaluation.predict import Prediction
+from hf_finetune.evaluation.prediction_writers import open_output, safe_cell
+from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.publishing.card import render_card
-from hf_finetune.publishing.contents import collect
-from hf_finetune.publishing.pipes import METADATA, exported_classifier
+from hf_finetune.publishing.exported_pipeline import METADATA, exported_classifier
 from hf_finetune.publishing.space import write_space
+from hf_finetune.publishing.upload_plan import collect
 from hf_finetune.recipe import parse_recipe
 
 SCRIPT = '</script><script>alert(1)</script>"); import os; os.system("x'

@@ -11,10 +11,10 @@ from security_helpers import Canary, text_recipe
 from hf_finetune.data.label_patterns import labels_from_names
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, read_config
-from hf_finetune.ready_multitask import plan
 from hf_finetune.recipe import load_recipe
 from hf_finetune.recipe.patterns import PatternError, check_pattern, matching
 from hf_finetune.recipe.yaml_text import MOST_BYTES, MOST_VALUES
+from hf_finetune.runs.prepare_tasks import plan
 
 RECIPE = """\
 task: text-classification

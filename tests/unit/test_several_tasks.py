@@ -8,18 +8,19 @@ import torch
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.data.mixed import MixedExamples, task_columns
-from hf_finetune.data.seeded import set_epoch
-from hf_finetune.models.head import head_names
+from hf_finetune.data.distributed_sampling import WithFillers
+from hf_finetune.data.joint_tasks import MixedExamples, task_columns
+from hf_finetune.data.seeded_augmentation import set_epoch
+from hf_finetune.methods.class_balance import balanced_loss
+from hf_finetune.methods.task_mixing import RestingHeads, TaskSampler, mixed_loss
+from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
-from hf_finetune.plan.mixing import epoch_counts
+from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.multitask import task_problems
-from hf_finetune.staging.balancing import balanced_loss
-from hf_finetune.staging.sharing import WithFillers
-from hf_finetune.staging.task_mixing import MixedTrainer, RestingHeads, TaskSampler, mixed_loss
+from hf_finetune.training.mixed_trainer import MixedTrainer
 
 COLUMNS = task_columns({"type": ("single_label", 3), "tags": ("multi_label", 2), "price": ("regression", 1)})
 NAN = math.nan

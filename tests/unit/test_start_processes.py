@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 from accelerate.utils.deepspeed import DummyOptim
-from test_staging_trainer import make_trainer
+from test_training_trainer import make_trainer
 from transformers.integrations import deepspeed
 
-from hf_finetune import processes
+from hf_finetune import distributed as processes
+from hf_finetune.distributed import LostProcessError, layer_classes, naming_lost_processes, start_processes
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import BuiltModel
-from hf_finetune.processes import LostProcessError, layer_classes, naming_lost_processes, start_processes
-from hf_finetune.ready import load_pretrained
-from hf_finetune.staging.callbacks import InterruptCallback
+from hf_finetune.runs.prepare import load_pretrained
+from hf_finetune.training.callbacks import InterruptCallback
 
 
 def refusal():
@@ -88,7 +88,7 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
         seen.append(deepspeed.is_deepspeed_zero3_enabled())
         return BuiltModel(None, ())
 
-    monkeypatch.setattr("hf_finetune.ready.build_model", build_model)
+    monkeypatch.setattr("hf_finetune.runs.prepare.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     ready = SimpleNamespace(
         recipe=SimpleNamespace(model=spec, seed=0),

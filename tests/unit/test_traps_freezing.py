@@ -21,8 +21,8 @@ from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import head_names
-from hf_finetune.staging.callbacks import FreezingCallback
-from hf_finetune.staging.freezing import freeze_all_but
+from hf_finetune.training.callbacks import FreezingCallback
+from hf_finetune.training.freezing import freeze_all_but
 
 RESNET = "timm/test_resnet"
 HEAD = {"timm_model.fc.weight", "timm_model.fc.bias"}

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from hf_finetune.data.images import ImageTransform, train_transform
-from hf_finetune.data.seeded import SeededExamples
+from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model, set_image_size

@@ -27,14 +27,15 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_finetune.models.layout import read_layout
-from hf_finetune.plan.groups import plan_groups
-from hf_finetune.plan.selectors import select
+from hf_finetune.planning.groups import plan_groups
+from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.schema import SpeedSpec
-from hf_finetune.staging import arguments
-from hf_finetune.staging.callbacks import FreezingCallback
-from hf_finetune.staging.freezing import freeze_all_but
-from hf_finetune.staging.stage import last_checkpoint
-from hf_finetune.staging.trainer import StagedTrainer, loss_for
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training import arguments
+from hf_finetune.training.callbacks import FreezingCallback
+from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.stage import last_checkpoint
+from hf_finetune.training.trainer import StagedTrainer
 
 RESNET = "timm/test_resnet"
 ONE_STEP = {"num_train_epochs": 1, "learning_rate": 1e-9}

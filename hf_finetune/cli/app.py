@@ -1,0 +1,499 @@
+"""The command line: parse, call, print."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from hf_finetune import __version__
+from hf_finetune.cli.errors import tell_failure, tell_input_error, tell_unpublished
+from hf_finetune.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from hf_finetune.recipe import Recipe
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fine-tune image and text classifiers in stages: what a stage says is trained is trained, and nothing else.",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that ship with the package.")
+app.add_typer(recipes_app, name="recipes")
+cache_app = typer.Typer(
+    no_args_is_help=True, help="What is kept of frozen layers, so that it is computed once."
+)
+app.add_typer(cache_app, name="cache")
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the name of a shipped one.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: stages.0.lr=0.02")
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL_OR_RUN", help="A run directory, a checkpoint folder or a Hub id.")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let code that comes with a checkpoint or a metric run; without it nothing of theirs is executed.",
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 2 the input is wrong, 130 interrupted, 1 anything else."""
+    # Before any library is imported: no usage counts are sent, and no start-up chatter is printed.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from hf_finetune.cli.display import use_utf8
+
+    use_utf8()
+    try:
+        code = app(standalone_mode=False, prog_name="hf-finetune")
+    except InputError as error:
+        code = tell_input_error(err, error)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        code = tell_failure(err, error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = False) -> "Recipe":
+    """Load a recipe that is to be used on this machine.
+
+    A wrong field or path is printed at once. What is left is then checked further, which takes the import of torch, so
+    that everything that is wrong is told in one round.
+    """
+    from hf_finetune.recipe.first_look import first_look
+
+    loaded, problems = first_look(source, overrides or ())
+    if loaded is not None and not problems:
+        return loaded
+    code = tell_input_error(err, InputError(problems))
+    if loaded is not None:
+        from hf_finetune.cli.display import quiet_libraries
+
+        quiet_libraries(err)
+        from hf_finetune.runs.run import plan
+
+        told = {(problem.place, problem.rule) for problem in problems}
+        try:
+            plan(loaded, trust_remote_code=trust_remote_code)
+        except InputError as error:
+            others = [problem for problem in error.problems if (problem.place, problem.rule) not in told]
+            if others:
+                tell_input_error(err, InputError(others), before=len(problems))
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="The run directory; it must be empty or not exist.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes", help="Resume although recipe, data or checkpoint have changed; say what has."
+        ),
+    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Fine-tune, evaluate and save."""
+    from hf_finetune.cli.display import RunDisplay, default_run_folder
+
+    loaded = _load(recipe, overrides, trust_remote_code)
+    folder = output_dir or default_run_folder(recipe, resume)
+    with RunDisplay(err, folder) as display:
+        from hf_finetune.distributed import ending_processes
+        from hf_finetune.runs.run import run
+
+        with ending_processes():
+            result = run(
+                loaded,
+                folder,
+                resume=resume,
+                allow_changes=allow_changes,
+                callbacks=[display.callback],
+                progress=display.evaluated,
+                trust_remote_code=trust_remote_code,
+            )
+    if display.is_main:
+        display.print_result(out, result)
+    if result.unpublished:
+        if display.is_main:
+            tell_unpublished(err, result.unpublished, result.publish_later)
+        raise typer.Exit(1)
+
+
+@app.command("plan")
+def plan_command(
+    recipe: RecipeArgument, overrides: Overrides = None, trust_remote_code: TrustRemoteCode = False
+) -> None:
+    """Print what each stage would train, at which rates. Trains nothing."""
+    from hf_finetune.cli.display import quiet_libraries
+    from hf_finetune.cli.tables import print_plan
+
+    loaded = _load(recipe, overrides, trust_remote_code)
+    quiet_libraries(err)
+    from hf_finetune.runs.caching import frozen_work
+    from hf_finetune.runs.run import plan
+
+    report = plan(loaded, trust_remote_code=trust_remote_code)
+    strategy = loaded.strategy.name if loaded.strategy else None
+    print_plan(out, loaded, report, frozen_work(report, strategy))
+
+
+@app.command("preview")
+def preview_command(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="A .png file, for texts a .html file.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Show what augmentation makes of some training examples. Trains nothing."""
+    from hf_finetune.cli.display import quiet_libraries
+
+    loaded = _load(recipe, overrides, trust_remote_code)
+    quiet_libraries(err)
+    from hf_finetune.runs.preview import preview
+
+    written = preview(loaded, output, trust_remote_code=trust_remote_code)
+    out.print(f"Written: {written}", markup=False, soft_wrap=True)
+
+
+@app.command("doctor")
+def doctor_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="Whose checkpoint and stages to check; without one, tiny models."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Check by numbers that this machine, these libraries and a recipe's checkpoint train what they should."""
+    from hf_finetune.cli.display import quiet_libraries
+    from hf_finetune.recipe import load_recipe
+
+    loaded = None if recipe is None else load_recipe(recipe, overrides or ())
+    quiet_libraries(err)
+    from hf_finetune.doctor.check_suite import examinations
+    from hf_finetune.doctor.table import print_examinations
+
+    with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
+        subjects = examinations(loaded, Path(folder), trust_remote_code=trust_remote_code)
+        healthy = print_examinations(out, subjects, Path(folder))
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: ModelArgument,
+    data: Annotated[str | None, typer.Option(help="Labelled data; without it, that of the run.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME", help="Column of --data: image, text, text_pair, label; may be given again."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Evaluate a finished model on labelled data, through the pipeline that others use."""
+    from hf_finetune.cli.display import counting_bar, quiet_libraries
+    from hf_finetune.cli.tables import grouping, print_metrics, print_seen, print_slices
+
+    quiet_libraries(err)
+    from hf_finetune.data.input_columns import parse_columns
+    from hf_finetune.evaluation.evaluate_run import evaluate_again
+    from hf_finetune.evaluation.undefined_metrics import undefined_notes
+
+    with counting_bar(err, "Evaluating") as advance:
+        result = evaluate_again(
+            model,
+            data=data,
+            split=split,
+            columns=parse_columns(column or (), ("image", "text", "text_pair", "label")),
+            batch_size=batch_size,
+            progress=advance,
+            trust_remote_code=trust_remote_code,
+        )
+    grouped = grouping(len(set(result.groups or ())) or None, result.group_column)
+    caption = f"{len(result.ids):,} examples{grouped}"
+    print_metrics(out, result.metrics, result.intervals, caption, undefined_notes(result))
+    for note in result.notes:
+        out.print(note, markup=False)
+    print_seen(out, result.seen, len(result.ids))
+    print_slices(out, result.slices)
+
+
+@app.command("predict")
+def predict_command(
+    model: ModelArgument,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, tables, texts, or - for stdin.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file; without it, JSON lines on stdout.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME", help="Column of tables: image, text, text_pair, id; may be given again."
+        ),
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Carry all columns of tables to the output.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Predict with a finished model. Inputs that cannot be read are named, and the rest goes on."""
+    from hf_finetune.cli.display import counting_bar, quiet_libraries
+
+    quiet_libraries(err)
+    from hf_finetune.data.input_columns import parse_columns
+    from hf_finetune.evaluation.evaluate_run import run_options
+    from hf_finetune.evaluation.predict import predict
+    from hf_finetune.evaluation.prediction_writers import json_line, open_output
+
+    stream = predict(
+        model,
+        inputs,
+        batch_size=batch_size,
+        columns=parse_columns(column or ()),
+        keep=keep,
+        trust_remote_code=trust_remote_code,
+        options=run_options(model),
+    )
+    with counting_bar(err, "Predicting", stream.total) as advance:
+        if output is None:
+            for prediction in stream:
+                sys.stdout.write(json_line(prediction) + "\n")
+                advance(stream.done)
+        else:
+            model_of = stream.classifier
+            with open_output(output, model_of.target, model_of.label_names, stream.columns) as write:
+                for prediction in stream:
+                    write(prediction)
+                    advance(stream.done)
+    sys.stdout.flush()
+    for note in (*stream.pictures.sentences(), *stream.cut.sentences()):
+        err.print(note, markup=False)
+    if output is not None:
+        err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
+    if stream.failed:
+        unread = "1 input" if stream.failed == 1 else f"{stream.failed:,} inputs"
+        err.print(f"{unread} could not be read; the error stands in its place:")
+        for name, reason in stream.first_failures:
+            err.print(f"  {name}: {reason}", markup=False)
+        raise typer.Exit(2)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Run directories, or files of predictions.")
+    ],
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; may be given again.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+) -> None:
+    """Compare runs with the first one on their common test examples, and say which differences are no luck."""
+    from hf_finetune.cli.tables import print_comparisons
+    from hf_finetune.evaluation.compare import compare_runs
+
+    print_comparisons(out, runs[0], compare_runs(runs, metric or (), seed=seed))
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run that is done.")],
+) -> None:
+    """Write the report of a run anew: RUN/report.html, and its figures in RUN/figures."""
+    from hf_finetune.report.page import write_report
+
+    out.print(f"{write_report(run)}", markup=False, soft_wrap=True)
+
+
+@app.command("publish")
+def publish_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    to: Annotated[str, typer.Option(help="The repository on the Hub: NAMESPACE/NAME.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository; without either, only you."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch; without it, the main one.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A new tag for what is published.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Publish a finished run's model on the Hub, in one commit, after showing what goes there."""
+    from hf_finetune.cli.display import quiet_hub
+    from hf_finetune.cli.tables import print_publication
+
+    if not yes and not sys.stdin.isatty():
+        raise InputError(Problem("--yes", "must be given where nobody can answer the question"))
+    quiet_hub(err)
+    from hf_finetune.publishing.hub import plan_publication, publish
+
+    planned = plan_publication(run, to, private=private, revision=revision, tag=tag)
+    print_publication(out, planned)
+    if planned.is_nothing:
+        return
+    if not yes and not typer.confirm("Publish this?"):
+        out.print("Nothing was sent.")
+        raise typer.Exit(1)
+    published = publish(planned)
+    out.print(f"Published as {published.url}, commit {published.commit[:12]}.", markup=False)
+
+
+@app.command("export")
+def export_command(
+    model: ModelArgument,
+    format: Annotated[
+        str, typer.Option(help="onnx, or torch_export for a program of torch.export.")
+    ] = "onnx",
+    quantize: Annotated[str | None, typer.Option(help="int8: weights of 8 bits, for onnx.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder; without it, one of the run, named after the format.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data to compare on; without it, the run's test split.")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Write a finished model for programs without transformers, and check that it still says the same."""
+    from hf_finetune.cli.display import quiet_libraries
+    from hf_finetune.cli.tables import print_export
+
+    quiet_libraries(err)
+    from hf_finetune.publishing.export import export
+
+    result = export(
+        model,
+        format=format,
+        quantize=quantize,
+        output=output,
+        data=data,
+        trust_remote_code=trust_remote_code,
+    )
+    print_export(out, result)
+
+
+@app.command("demo")
+def demo_command(
+    model: ModelArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 7860,
+    space: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder that runs as a Space of the Hub, and show nothing here."),
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Try a finished model on a page in the browser, which only this machine can open."""
+    from hf_finetune.cli.display import quiet_libraries
+
+    quiet_libraries(err)
+    if space is not None:
+        from hf_finetune.publishing.space import write_space
+
+        write_space(model, space)
+        out.print(f"{space} runs as a Space, and here: python app.py in it.", markup=False)
+        return
+    from hf_finetune.publishing.demo import serve
+
+    serve(
+        model,
+        port=port,
+        opened=lambda address: out.print(f"{address}  Ctrl-C ends it.", markup=False),
+        trust_remote_code=trust_remote_code,
+    )
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """List the shipped recipes."""
+    from hf_finetune.recipe import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        out.print(f"{name:28} {title}", markup=False)
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="As in `recipes list`.")]) -> None:
+    """Print a shipped recipe."""
+    from hf_finetune.recipe.load import find_recipe
+
+    sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(help="As in `recipes list`.")],
+    dest: Annotated[Path, typer.Argument(help="File or folder; nothing is overwritten.")],
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from hf_finetune.recipe.load import copy_recipe
+
+    out.print(f"Copied to {copy_recipe(name, dest)}.")
+
+
+@recipes_app.command("schema")
+def recipes_schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from hf_finetune.recipe import json_schema
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """List what is kept, the least recently used first."""
+    from hf_finetune.cache.cache_dir import cache_folder, list_kept
+    from hf_finetune.cli.tables import print_kept
+
+    print_kept(out, cache_folder(), list_kept(cache_folder()))
+
+
+@cache_app.command("prune")
+def cache_prune(
+    max_size: Annotated[str, typer.Option(help="What may stay, such as 500MB or 2GB.")] = "0",
+) -> None:
+    """Remove what was least recently used; without --max-size, all."""
+    from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_kept
+
+    removed = prune_kept(cache_folder(), parse_size(max_size))
+    out.print(f"Removed {len(removed)} from {cache_folder()}: {sum(kept.bytes for kept in removed):,} bytes.")

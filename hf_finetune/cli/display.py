@@ -1,0 +1,342 @@
+"""What the command line shows while it works: bars, stages, metrics, tables."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from io import TextIOWrapper
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from hf_finetune.data.formatting import format_seconds
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from hf_finetune.runs.run import RunResult
+
+__all__ = [
+    "RunDisplay",
+    "StageClock",
+    "counting_bar",
+    "default_run_folder",
+    "quiet_hub",
+    "quiet_libraries",
+    "use_utf8",
+]
+
+LINE_SECONDS = 30.0
+"""Time (seconds) after which a stage writes a line although its epoch goes on."""
+
+
+def use_utf8() -> None:
+    """Write UTF-8 to files and pipes, and read it from them, whatever the locale.
+
+    A terminal keeps its encoding; a character that it lacks is written as an escape, so no output is lost.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if not isinstance(stream, TextIOWrapper):
+            continue
+        if not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
+        if stream is not sys.stdin:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def quiet_libraries(console: Console) -> None:
+    """Show this package's own log lines, and of the libraries only errors."""
+    quiet_hub(console)
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    # It logs what it raises as well.
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)
+    datasets.disable_progress_bars()
+
+
+def quiet_hub(console: Console) -> None:
+    """Show this package's own log lines, and of the Hub's client one that says that there is no answer."""
+    ours = logging.getLogger("hf_finetune")
+    ours.handlers, ours.propagate = [_log_handler(console)], False
+    ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.ERROR)
+    from huggingface_hub.utils.logging import get_logger
+
+    hub, handler = get_logger(), _log_handler(console)  # its own handler is there now, and is replaced
+    handler.addFilter(_HubOnce())
+    hub.handlers, hub.propagate = [handler], False
+
+
+class _HubOnce(logging.Filter):
+    """Say once that the Hub does not answer, where huggingface_hub tells of every attempt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return True
+        if self.said or "Retrying" not in record.getMessage():
+            return False
+        self.said = True
+        record.msg, record.args = "The Hugging Face Hub does not answer; trying for half a minute.", ()
+        return True
+
+
+def _log_handler(console: Console) -> logging.Handler:
+    """Write above the bars on a terminal; anywhere else (a file, a job's log) plain lines, however long."""
+    if console.is_terminal:
+        return RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
+    return _PlainHandler(console)
+
+
+class _PlainHandler(logging.Handler):
+    """Print through the console, and so to whatever it writes to at that moment."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), markup=False)
+
+
+def default_run_folder(recipe: str, resume: bool) -> Path | None:
+    """Name a new run's folder, ``runs/RECIPE-DATE``; to resume, find the newest one. None if there is none.
+
+    On several processes the launcher's start names it, so that all of them agree.
+    """
+    stem = Path(recipe).stem
+    if resume:
+        found = sorted(Path("runs").glob(f"{stem}-????????-??????"))
+        return found[-1] if found else None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+class RunDisplay:
+    """The bar and the log lines of a run. Silent on all processes but the first.
+
+    Args:
+        console: Where to.
+        folder: The run directory, for the line after Ctrl-C.
+    """
+
+    def __init__(self, console: Console, folder: Path | None):
+        self.console, self.folder, self.is_main = console, folder, _rank() == 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (self.is_main and console.is_terminal),
+        )
+        self.evaluation: Any = None
+
+    def __enter__(self) -> "RunDisplay":
+        with self.console.status("Loading libraries") if self.console.is_terminal else _nothing():
+            quiet_libraries(self.console)
+        self.bar.start()
+        self.callback = _make_callback(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self.bar.stop()
+        if kind is None or not issubclass(kind, KeyboardInterrupt) or not self.is_main:
+            return
+        if self.folder is None or not (self.folder / "manifest.json").is_file():
+            self.console.print("[bold]Stopped[/] before anything was written.")
+        else:
+            self.console.print(
+                "[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" "
+            )
+            self.console.print(f"--output-dir {self.folder} --resume", markup=False)
+
+    def evaluated(self, done: int) -> None:
+        """Show how many test examples are done."""
+        if self.evaluation is None:
+            self.evaluation = self.bar.add_task("test", total=None, metrics="")
+        self.bar.update(self.evaluation, completed=done)
+
+    def print_result(self, console: Console, result: "RunResult") -> None:
+        """Print the last lines: how good it is, and where everything is."""
+        test, baselines = result.metrics["test"], result.metrics["baselines"]
+        if test:
+            shown = {name: test.get(name) for name in result.headline}
+            beside = [f"without the input: {_line(baselines['majority'])}"]
+            if "linear_probe" in baselines:
+                beside.append(f"on frozen features: {_line(baselines['linear_probe'])}")
+            console.print(f"Test: {_line(shown)}   ({'; '.join(beside)})", markup=False)
+            for sentence in _beside_baselines(result):
+                console.print(sentence, markup=False)
+        else:
+            console.print("There is no test split: nothing says how good the model is on new data.")
+        for name, spread in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
+            if name in result.headline and spread["mean"] is not None:
+                folds = result.metrics["cross_validation"]["folds"]
+                deviation = f", standard deviation {spread['std']:.4f}" if spread["std"] is not None else ""
+                console.print(
+                    f"Cross-validation, {folds} folds: {name} {spread['mean']:.4f}{deviation}", markup=False
+                )
+        trusted = ", trust_remote_code=True" if any((result.folder / "model").glob("*.py")) else ""
+        what, how = (
+            "Model",
+            f"load it with pipeline({result.metrics['task']!r}, model='{result.folder}/model'{trusted})",
+        )
+        if tasks := result.metrics.get("tasks"):
+            how = " and ".join(
+                f"pipeline({found['task']!r}, model='{result.folder}/model/{name}')"
+                for name, found in tasks.items()
+            )
+            what, how = "Models", f"load them with {how}"
+        if not (result.folder / "model").exists():
+            what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"
+        console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
+        console.print(f"Report: {result.folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a bar that is told how many examples are done."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+class StageClock:
+    """Writes the lines that follow a stage where no bar can: mean loss, learning rate and time left.
+
+    Args:
+        stage: The stage's name.
+        steps: Its number of optimizer steps.
+        done: Steps that were done before an interruption.
+        now: Returns the time in seconds.
+    """
+
+    def __init__(self, stage: str, steps: int, done: int = 0, now: Callable[[], float] = perf_counter):
+        self.stage, self.steps, self.begun_at, self.now = stage, steps, done, now
+        self.started = self.last_line = now()
+        self.losses: list[float] = []
+
+    def line(self, epoch: float, epochs: float, step: int, rate: float | None) -> str:
+        """Return the line of this moment; the mean loss of the next line begins anew."""
+        loss = f"loss {fmean(self.losses):.4f}" if self.losses else ""
+        rates = f"learning rate {rate:.2g}" if rate is not None else ""
+        self.losses, self.last_line = [], self.now()
+        parts = [f"epoch {epoch:.4g} of {epochs:.4g}", loss, rates, self._left(step)]
+        return f"Stage {self.stage}: {', '.join(filter(None, parts))}."
+
+    def is_due(self) -> bool:
+        """Return whether the last line is so old that a reader may think that nothing happens."""
+        return self.now() - self.last_line >= LINE_SECONDS
+
+    def _left(self, step: int) -> str:
+        done = step - self.begun_at
+        seconds = (self.now() - self.started) / done * (self.steps - step) if done else 0.0
+        return f"about {format_seconds(seconds)} left" if step < self.steps and done else ""
+
+
+def _make_callback(display: RunDisplay) -> "TrainerCallback":
+    from transformers import TrainerCallback
+
+    log = logging.getLogger("hf_finetune")
+
+    class ProgressCallback(TrainerCallback):
+        """Move the bar at every step, and write the loss and metrics of each epoch."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            folder = Path(args.output_dir).name
+            self.clock = StageClock(folder.partition("-")[2] or folder, state.max_steps, state.global_step)
+            self.task = display.bar.add_task(
+                folder, total=state.max_steps, completed=state.global_step, metrics=""
+            )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            display.bar.update(self.task, completed=state.global_step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" not in logs:
+                return
+            self.clock.losses.append(logs["loss"])
+            display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
+            ends = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
+            told_with_validation = ends and args.eval_strategy != "no"
+            if told_with_validation or not (
+                ends or (self.clock.is_due() and not display.console.is_terminal)
+            ):
+                return
+            rate = logs.get("learning_rate")
+            log.info(self.clock.line(state.epoch, state.num_train_epochs, state.global_step, rate))
+
+        def on_evaluate(
+            self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+        ) -> None:
+            skipped = ("runtime", "samples_per_second", "steps_per_second")
+            shown = {k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_")}
+            line = _line({k: v for k, v in shown.items() if k not in skipped})
+            log.info("Epoch %g: validation %s", round(state.epoch or 0.0, 2), line)
+            self.clock.losses, self.clock.last_line = [], self.clock.now()
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            display.bar.remove_task(self.task)
+
+    return ProgressCallback()
+
+
+def _line(metrics: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'undefined' if value is None else f'{value:.4f}'}" for name, value in metrics.items()
+    )
+
+
+def _beside_baselines(result: "RunResult") -> list[str]:
+    """Return a sentence on whether the model is above its baselines; one for each of several tasks."""
+    from hf_finetune.report.verdict import baseline_verdict, leading_metric
+
+    tasks = result.metrics.get("tasks")
+    if not tasks:
+        return [sentence] if (sentence := baseline_verdict(result.metrics, result.headline[0])) else []
+    found = {name: baseline_verdict(task, leading_metric(task) or "") for name, task in tasks.items()}
+    return [f"{name}: {sentence}" for name, sentence in found.items() if sentence]
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

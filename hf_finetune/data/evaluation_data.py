@@ -1,0 +1,157 @@
+"""Labelled data for a model that is already trained."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from hf_finetune.data.checks import drop_unusable
+from hf_finetune.data.formatting import quoted
+from hf_finetune.data.input_columns import choose_columns, label_columns
+from hf_finetune.data.label_form import read_form
+from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
+from hf_finetune.data.labels import Target
+from hf_finetune.data.load import load_source
+from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.tables import agree_on_columns, is_unlabelled, read_table
+from hf_finetune.data.targets import encode_known, find_unknown_classes
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["load_for_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_for_evaluation(
+    path: str,
+    *,
+    modality: Modality,
+    target: Target,
+    label_names: Sequence[str],
+    columns: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    on_error: Literal["fail", "skip"] = "fail",
+    slices: Sequence[str] = (),
+    nested: Literal["join", "top"] | None = None,
+    options: TableOptions = NO_OPTIONS,
+    group: str | None = None,
+    named: Mapping[str, str] | None = None,
+    memory: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
+
+    Args:
+        path: As for ``prepare_data``.
+        modality: What an example is.
+        target: What the model's labels are.
+        label_names: The model's classes in the order of their indices.
+        columns: As for ``prepare_data``.
+        split: train, validation or test. None takes test if it is labelled, else validation, else train.
+        config: As for ``prepare_data``.
+        revision: As for ``prepare_data``.
+        on_error: Whether examples that cannot be used are reported or left out.
+        slices: Columns that are carried to judge by, those of them that the data has.
+        nested: As for ``prepare_data``.
+        options: How text files are to be read.
+        group: Column of groups that belong together, which is carried if the data has it.
+        named: Columns of this data that the user named: image, text, text_pair, label. They come before all others.
+        memory: The columns of training by what they hold, which are taken where the data has them; None if they are
+            not known.
+
+    Returns:
+        The columns of ``LabelledData``, the labels encoded as the model's.
+
+    Raises:
+        InputError: If the data cannot be used, or if it has labels that the model does not know.
+    """
+    source = load_source(
+        path,
+        modality=modality,
+        config=config,
+        revision=revision,
+        metadata=bool(slices or group),
+        columns=columns,
+        nested=nested,
+        options=options,
+        values=slices,
+    )
+    if split is not None and split not in source.splits:
+        repair = f"Known: {quoted(source.splits)}."
+        raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
+    there = [name for name in slices if all(name in each.column_names for each in source.splits.values())]
+    columns, memory_notes = _as_in_training(
+        *(path, source.splits[min(source.splits, key=SPLITS.index)].column_names, modality),
+        *(columns or {}, named or {}, memory),
+    )
+    grouped = group if group and all(group in each.column_names for each in source.splits.values()) else None
+    used, column_notes = agree_on_columns(source, modality, columns, grouped, there)
+    order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
+    for name in order:
+        table = read_table(source.splits[name], used, name, source.root, source.files.get(name))
+        if not is_unlabelled(table) or name == order[-1]:
+            break
+    form = read_form(columns.get("label"))
+    read, label_notes, problems = settle_tables(
+        {name: table},
+        form,
+        source.of_text,
+        target,
+        decimal=options.decimal,
+        skip=on_error == "skip",
+        known=label_names,
+    )
+    if not problems:
+        read, more_notes, problems = read_tables(read, form, used, target, label_names)
+        label_notes += more_notes
+    if on_error == "skip":
+        read, missing_notes = drop_unlabelled(read)
+        label_notes += missing_notes
+    table = read[name]
+    if not problems:
+        labels, problems = encode_known(name, table.labels, table.ids, target, label_names)
+        problems += find_unknown_classes(table.unknown, table.ids, label_names)
+    if not problems:
+        table = table.with_labels(labels, target, label_names)
+    usable, dropped_notes, unusable = drop_unusable({name: table}, on_error == "skip")
+    problems += unusable
+    if not problems and len(usable[name]) == 0:
+        problems = [Problem(f"The {name} split", "must hold at least one example")]
+    if problems:
+        raise InputError(problems)
+    logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
+    if absent := [name for name in slices if name not in there]:
+        logger.info("The data has no column %s, so it is not judged by that.", quoted(absent))
+    for note in (*source.notes, *memory_notes, *column_notes, *table.notes, *label_notes, *dropped_notes):
+        logger.info("%s", note)
+    return usable[name].dataset
+
+
+def _as_in_training(
+    path: str,
+    present: Sequence[str],
+    modality: Modality,
+    columns: Mapping[str, Any],
+    named: Mapping[str, str],
+    memory: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the columns to read, those of training where the data has them, and notes on what is read instead."""
+    found = {key: name for key, name in columns.items() if key != "group"}
+    notes: list[str] = []
+    if memory is not None:
+        there = all(name in present for name in label_columns(memory))
+        found["label"] = memory.get("label") if there else None
+        if modality == "image":
+            found["image"] = memory.get("image") if memory.get("image") in present else None
+        else:
+            inputs = {key: name for key, name in named.items() if key != "label"}
+            used, notes = choose_columns(path, present, False, inputs, memory)
+            found |= {"text": used["text"], "text_pair": used.get("text_pair")}
+    return {**found, **(named if memory is None or modality == "image" else _only(named, "label"))}, notes
+
+
+def _only(named: Mapping[str, str], key: str) -> dict[str, str]:
+    return {key: named[key]} if key in named else {}

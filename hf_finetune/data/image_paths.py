@@ -1,0 +1,173 @@
+"""Paths of pictures as tables write them: from other systems, without an ending, or starting from another folder."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from hf_finetune.data.formatting import MOST_SHOWN, quoted, shortened
+from hf_finetune.data.split_names import split_name
+from hf_finetune.errors import InputError, Problem
+
+__all__ = ["PictureFinder", "check_paths", "files_below", "is_encoded", "is_file", "is_url"]
+
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_DATA_URI = re.compile(r"\s*data:\w+/", re.IGNORECASE)
+_BASE64 = re.compile(r"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk[\w+/-]{60})[\w+/-]{40}[\w+/\s=-]*")
+"""Base64 of a file that begins like PNG, JPEG, GIF, WebP, TIFF or BMP; it has no points, as names of files do."""
+
+
+def is_url(value: str) -> bool:
+    """Return whether a path is a URL, such as ``https://...``."""
+    return _URL.match(value) is not None
+
+
+def is_encoded(value: str) -> bool:
+    """Return whether a path is a picture as text: base64, or a URI such as ``data:image/png;base64,...``."""
+    return _DATA_URI.match(value) is not None or _BASE64.fullmatch(value) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path that may be any text leads to a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a path, or with a NUL in it
+        return False
+
+
+def check_paths(values: Sequence[str | None], place: str) -> None:
+    """Check that no path is a URL, or a picture written as text.
+
+    Raises:
+        InputError: If one is.
+    """
+    encoded = [shortened(value) for value in values if value and is_encoded(value)]
+    if encoded:
+        rule = "must hold paths of files, not the pictures themselves as base64 or data URIs"
+        repair = (
+            "Write each picture to a file and its path into the table, or the bytes of the pictures into a column of "
+            "a parquet file."
+        )
+        raise InputError(Problem(place, rule, quoted(encoded, most=4), repair))
+    urls = [shortened(value) for value in values if value and is_url(value)]
+    if urls:
+        repair = "Download the pictures first, and put the paths of the files in their place."
+        raise InputError(Problem(place, "must hold paths of files, not URLs", quoted(urls), repair))
+
+
+class PictureFinder:
+    """Finds the file that a path in a table stands for.
+
+    A path that exists is taken as it is, from the root or absolute. Else backslashes count as slashes, and the path may
+    differ from the file's in the case of its letters, leave out the ending, and start from any folder below the root:
+    the only picture that fits is taken; of several the only one in the split's own folder.
+
+    Args:
+        root: The folder that relative paths start from.
+        suffixes: Endings of pictures, in lower case.
+        split: The split whose table it is; None if that does not matter.
+    """
+
+    def __init__(self, root: Path, suffixes: frozenset[str], split: str | None = None):
+        self.root, self.suffixes, self.split = root, suffixes, split
+        self.completed: dict[str, Path] = {}
+        self.problems: list[Problem] = []
+
+    def find(self, value: str) -> Path:
+        """Return the file, or the path as it is written if there is no such file."""
+        written = self.root / _at_home(value)
+        if is_file(written):
+            return written
+        plain = value.strip().replace("\\", "/")
+        path = self.root / _at_home(plain)
+        if not is_file(path):
+            fitting = self._fitting(plain)
+            if len(fitting) > 1:
+                shown = quoted(found.relative_to(self.root).as_posix() for found in fitting)
+                repair = "Write the path from the table's folder, with its ending."
+                self.problems.append(
+                    Problem(repr(shortened(value)), "must stand for one picture", shown, repair)
+                )
+            if len(fitting) != 1:
+                return written
+            path = fitting[0]
+        self.completed[value] = path
+        return path
+
+    def notes(self) -> list[str]:
+        """Return what was completed, a sentence."""
+        if not self.completed:
+            return []
+        value, path = next(iter(self.completed.items()))
+        shown = Path(os.path.relpath(path, self.root)).as_posix()
+        return [
+            f"Paths of {len(self.completed)} pictures were completed, for example {value!r} to {shown!r}."
+        ]
+
+    def raise_problems(self) -> None:
+        """Raise the paths that stand for several files.
+
+        Raises:
+            InputError: If there are such paths.
+        """
+        if self.problems:
+            raise InputError(self.problems[:MOST_SHOWN])
+
+    def _fitting(self, value: str) -> list[Path]:
+        """Return the pictures below the root whose path ends like a path, but for case and ending."""
+        parts = [part for part in PurePosixPath(_alike(os.path.normpath(value))).parts if part != "."]
+        if not parts or ".." in parts or value.startswith("/"):
+            return []
+        found = [
+            path
+            for relative, path in self._pictures.get(parts[-1], ())
+            if list(relative.parts[-len(parts) : -1]) == parts[:-1]
+        ]
+        if len(found) > 1:
+            at_root = [path for path in found if len(path.relative_to(self.root).parts) == len(parts)]
+            own = [path for path in found if split_name(path.relative_to(self.root).parts[0]) == self.split]
+            found = at_root or (own if self.split is not None and own else found)
+        return found
+
+    @cached_property
+    def _pictures(self) -> dict[str, list[tuple[PurePosixPath, Path]]]:
+        """Pictures below the root, by their names in lower case, with and without the ending."""
+        found: dict[str, list[tuple[PurePosixPath, Path]]] = {}
+        for path in files_below(self.root, lambda path: path.suffix.lower() in self.suffixes):
+            relative = PurePosixPath(_alike(path.relative_to(self.root).as_posix()))
+            for key in {_alike(path.name), _alike(path.stem)}:
+                found.setdefault(key, []).append((relative, path))
+        return found
+
+
+def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield the files below a folder, also through links, each folder once; hidden ones are passed over.
+
+    Args:
+        root: The folder.
+        is_wanted: Whether a file of this name is yielded. Links that lead nowhere are, too.
+    """
+    seen: set[str] = set()  # links may lead in circles
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            # No pipes and sockets, which would wait for ever to be read.
+            if not name.startswith(".") and is_wanted(path) and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _at_home(value: str) -> Path:
+    """Replace ``~/`` only: ``~1.png`` is the name of a file."""
+    return Path(value).expanduser() if value.startswith("~/") else Path(value)
+
+
+def _alike(path: str) -> str:
+    """Return a path as it is compared: in one case and one Unicode form, for systems write them differently."""
+    return unicodedata.normalize("NFC", path).casefold()

@@ -1,0 +1,133 @@
+"""Put the checks together, and run each so that its failure is a row and not the end."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hf_finetune.distributed import start_processes
+from hf_finetune.doctor.check_target import Subject, read_subject, tiny_recipes
+from hf_finetune.doctor.checkpoint import ROUND_TRIP, WEIGHTS, check_round_trip, check_weights
+from hf_finetune.doctor.determinism import DETERMINISM, check_determinism
+from hf_finetune.doctor.gradients import LOSS_SCALING, check_loss_scaling
+from hf_finetune.doctor.precision import PRECISION, check_precision
+from hf_finetune.doctor.result import Check, CheckResult, counted
+from hf_finetune.doctor.stages import check_stage, stage_title
+from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe import Recipe
+from hf_finetune.training.manifest import library_versions
+
+__all__ = ["Examination", "describe_machine", "examinations", "run_check"]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A model, and the checks that it is to go through.
+
+    Attributes:
+        title: Which model it is.
+        remark: What the person should know before; may be empty.
+        checks: In the order they are run.
+    """
+
+    title: str
+    remark: str
+    checks: tuple[Check, ...]
+
+
+def examinations(
+    recipe: Recipe | None, folder: Path, *, trust_remote_code: bool = False
+) -> Iterator[Examination]:
+    """Give what is to be examined: the recipe's checkpoint; without a recipe, a tiny model of each kind of input.
+
+    Args:
+        recipe: Whose checkpoint and stages to examine.
+        folder: Where the tiny models are written.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+    Raises:
+        InputError: If the recipe or its checkpoint cannot be used, or several processes were started.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        repair = "It starts two of its own; leave accelerate launch away."
+        raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
+    if recipe is not None:
+        subject = read_subject(recipe, trust_remote_code=trust_remote_code)
+        yield Examination(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
+        return
+    for tiny in tiny_recipes(folder):
+        subject = read_subject(tiny)
+        name = f"A tiny {Path(tiny.model.path).name.removeprefix('tiny-')} with random weights"
+        yield Examination(_title(subject, name), "", _checks(subject, speed=False))
+
+
+def run_check(check: Check, folder: Path) -> CheckResult:
+    """Run a check. If it breaks off, that is its result; with ``HF_FINETUNE_TRACEBACK`` set the error is raised.
+
+    Args:
+        check: What to do.
+        folder: Where it gets a folder of its own, which is removed behind it.
+    """
+    own = folder / "check"
+    own.mkdir()
+    try:
+        return check.run(own)
+    except Exception as error:
+        if os.environ.get("HF_FINETUNE_TRACEBACK"):
+            raise
+        first = next(iter(str(error).strip().splitlines()), "")
+        measured = f"The check broke off. {type(error).__name__}: {first}".rstrip(": ")
+        return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see where.")
+    finally:
+        shutil.rmtree(own)
+
+
+def describe_machine() -> str:
+    """Name the device and the libraries that the results are of."""
+    device = start_processes().device
+    if device.type == "cuda":
+        what = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        what = f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
+    else:
+        what = device.type
+    versions = library_versions()
+    return ", ".join(
+        [what, *(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "timm"))]
+    )
+
+
+def _checks(subject: Subject, speed: bool = True) -> tuple[Check, ...]:
+    checks = [
+        Check(WEIGHTS, lambda folder: check_weights(subject)),
+        Check(ROUND_TRIP, partial(check_round_trip, subject)),
+    ]
+    for index in range(len(subject.ready.recipe.stages)):
+        checks.append(Check(stage_title(subject, index), partial(check_stage, subject, index)))
+    checks += [
+        Check(LOSS_SCALING, partial(check_loss_scaling, subject)),
+        Check(DETERMINISM, partial(check_determinism, subject)),
+        Check(TWO_PROCESSES, partial(check_two_processes, subject)),
+    ]
+    if speed:
+        checks.append(Check(PRECISION, lambda folder: check_precision(subject)))
+    else:
+        reason = "The fastest precision depends on the model: name a recipe."
+        checks.append(Check(PRECISION, lambda folder: CheckResult(PRECISION, "skipped", reason)))
+    return tuple(checks)
+
+
+def _title(subject: Subject, name: str) -> str:
+    return f"{name}: {subject.ready.recipe.task}, {subject.ready.plan.layout.size:,} parameters"
+
+
+def _short(path: str) -> str:
+    """Write a path as it is seen from here."""
+    if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path

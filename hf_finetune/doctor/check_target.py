@@ -1,0 +1,201 @@
+"""What is examined: a recipe's own checkpoint under its own head, with made-up inputs; or two tiny models."""
+
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Pixels
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    PreTrainedModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+)
+
+from hf_finetune.data.labels import Target, label_feature
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.errors import DataNotThere, InputError, Problem
+from hf_finetune.models.build import BuiltModel
+from hf_finetune.recipe import Recipe, parse_recipe
+from hf_finetune.recipe.multitask import refuse_several
+from hf_finetune.runs.forward_check import try_forward
+from hf_finetune.runs.prepare import Ready, data_at_hand, load_pretrained, make_ready
+from hf_finetune.tasks import TASKS, Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
+
+__all__ = ["Subject", "made_up_data", "read_subject", "tiny_recipes"]
+
+EXAMPLES = 8
+PIXELS = 64
+WORDS = ("good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is examined. The checks copy the model before they train it.
+
+    Attributes:
+        ready: The recipe, its processor, its plan, and data that was made up.
+        model: The checkpoint's, under the head of the recipe's labels; on the CPU, in fp32.
+        inputs: The made-up examples as the recipe prepares them.
+        examples: The same, drawn once: equal at every look.
+        notes: What was found of the weights, a sentence each.
+        unaccounted: What is wrong with them.
+        remark: What the person should know before the checks; may be empty.
+    """
+
+    ready: Ready
+    model: PreTrainedModel
+    inputs: Inputs
+    examples: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+    unaccounted: tuple[Problem, ...] = ()
+    remark: str = ""
+
+
+def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
+    """Load a recipe's checkpoint, and make up inputs. Of the recipe's data only the labels' names are used.
+
+    Args:
+        recipe: Whose checkpoint to load.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Raises:
+        InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
+    """
+    refuse_several(recipe, "doctor")
+    modality = TASKS[recipe.task].modality
+    found, remark = None, ""
+    with suppress(DataNotThere):
+        found = data_at_hand(recipe)
+    if found is not None:
+        target, names = found.target, found.label_names
+    else:
+        target = "single_label" if recipe.data.target == "auto" else recipe.data.target
+        names = ("label",) if target == "regression" else ("0", "1")
+        remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
+    pair = recipe.data.columns.text_pair is not None
+    examples_of_noise = made_up_data(modality, target, names, pair=pair)
+    ready = make_ready(_without_metrics(recipe), examples_of_noise, trust_remote_code=trust_remote_code)
+    built, unaccounted = _load(ready)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
+    try_forward(built.model, ready, inputs)
+    examples = tuple(inputs.train[index] for index in range(EXAMPLES))
+    return Subject(ready, built.model, inputs, examples, built.notes, unaccounted, remark)
+
+
+def made_up_data(
+    modality: Literal["image", "text"],
+    target: Target,
+    names: Sequence[str],
+    *,
+    words: int = 16,
+    pair: bool = False,
+) -> LabelledData:
+    """Make up labelled examples: noise images, or texts of common words; the same at every call.
+
+    Args:
+        modality: What an example is.
+        target: What a label is.
+        names: The classes; one name for regression.
+        words: Number of words of the longest text; the shortest has a fourth of them.
+        pair: Whether a text has a second part.
+    """
+    chance = random.Random(0)
+    columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)]}
+    features: dict[str, Any] = {"id": Value("string")}
+    if modality == "image":
+        size = (PIXELS, PIXELS)
+        columns["image"] = [
+            Pixels.frombytes("RGB", size, chance.randbytes(3 * PIXELS * PIXELS)) for _ in range(EXAMPLES)
+        ]
+        features["image"] = Image()
+    for column in ("text", "text_pair") if modality == "text" else ():
+        if column == "text" or pair:
+            lengths = [words, *(chance.randint(max(words // 4, 1), words) for _ in range(EXAMPLES - 1))]
+            columns[column] = [" ".join(chance.choices(WORDS, k=length)) for length in lengths]
+            features[column] = Value("string")
+    label: Any = chance.random if target == "regression" else lambda: chance.randrange(len(names))
+    columns["label"] = [[label()] if target == "multi_label" else label() for _ in range(EXAMPLES)]
+    features["label"] = label_feature(target, names)
+    dataset = Dataset.from_dict(columns, Features(features))
+    return LabelledData(dataset, None, None, target, tuple(names), (), "made up")
+
+
+def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
+    """Write two tiny checkpoints with random weights, one for images and one for texts, and recipes for them.
+
+    Args:
+        folder: Where to.
+    """
+    torch.manual_seed(0)
+    _tiny_image_model().save_pretrained(folder / "tiny-resnet")
+    _tiny_text_model().save_pretrained(folder / "tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    tokens = {word: index for index, word in enumerate(vocabulary)}
+    BertTokenizerFast(vocab=tokens, model_max_length=32).save_pretrained(folder / "tiny-bert")
+    stages = [
+        {"name": "head", "train": "head", "epochs": 1, "lr": 1e-2},
+        {"name": "all", "train": "all", "epochs": 1, "lr": 1e-3, "layer_decay": 0.9},
+    ]
+    tasks = {"image-classification": "tiny-resnet", "text-classification": "tiny-bert"}
+    return tuple(
+        parse_recipe(
+            {"task": task, "model": str(folder / name), "data": str(folder / "none"), "stages": stages}
+        )
+        for task, name in tasks.items()
+    )
+
+
+def _load(ready: Ready) -> tuple[BuiltModel, tuple[Problem, ...]]:
+    """Load the weights; where some are missing or left over, load the rest, and say so."""
+    try:
+        return load_pretrained(ready), ()
+    except InputError as error:
+        spec = ready.recipe.model.model_copy(update={"allow_missing": (".*",)})
+        lenient = replace(ready, recipe=ready.recipe.model_copy(update={"model": spec}))
+        return load_pretrained(lenient), error.problems
+
+
+def _without_metrics(recipe: Recipe) -> Recipe:
+    """Leave out what only the real data can be asked for, and pruning: the checkpoint is examined as it is."""
+    unasked = {"best": None, "early_stopping": None, "compress": None}
+    stages = tuple(stage.model_copy(update=unasked) for stage in recipe.stages)
+    return recipe.model_copy(update={"metrics": (), "stages": stages})
+
+
+def _tiny_image_model() -> PreTrainedModel:
+    known = timm.get_pretrained_cfg("test_resnet").to_dict()
+    fields = {key: known[key] for key in ("mean", "std", "interpolation", "crop_pct")}
+    fields["input_size"] = [3, 32, 32]
+    config = TimmWrapperConfig(architecture="test_resnet", pretrained_cfg=fields, num_labels=2, model_args={})
+    model = TimmWrapperForImageClassification(config)
+    for (
+        module
+    ) in model.modules():  # timm's own draw gives features, and so gradients, of the size of rounding
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.eval()
+
+
+def _tiny_text_model() -> PreTrainedModel:
+    config = BertConfig(
+        vocab_size=len(WORDS) + 5,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        num_labels=2,
+    )
+    return BertForSequenceClassification(config).eval()

@@ -1,0 +1,247 @@
+"""Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_finetune.data.content_hashes import HASHES, count_known, read_hashes, short_hashes
+from hf_finetune.data.evaluation_data import load_for_evaluation
+from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.tables import content_keys
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
+from hf_finetune.evaluation.predictor import Classifier, Task, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.evaluation.run_data import OwnSplit, load_own_split
+from hf_finetune.evaluation.slices import judge_slices, sliced
+from hf_finetune.models.library_logging import quiet_libraries
+from hf_finetune.models.remote_code import check_declared, foreign_code
+from hf_finetune.recipe import Recipe, load_recipe
+from hf_finetune.tasks import table_options
+
+__all__ = [
+    "count_seen",
+    "evaluate_again",
+    "load_finished",
+    "load_labelled",
+    "recipe_of",
+    "run_of",
+    "run_options",
+    "training_columns",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@quiet_libraries()
+def evaluate_again(
+    model_or_run: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+    trust_remote_code: bool = False,
+) -> EvaluationResult:
+    """Evaluate a finished model.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
+            changed since, the run's examples are found in it by their contents, and the others are left out.
+        split: Which split; None is the test split.
+        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
+        batch_size: Examples per forward pass.
+        progress: Called with the number of examples done.
+        trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
+    Raises:
+        InputError: If there is no such model, data or split, or the data has labels that the model does not know.
+    """
+    recipe = recipe_of(model_or_run)
+    classifier = load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
+    metrics = recipe.metrics if recipe else ()
+    costs = recipe.evaluation.costs if recipe else None
+    settings = MetricSettings(classifier.label_names, costs or {})
+    check_metric_names(metrics, classifier.target, settings=settings, trust_remote_code=trust_remote_code)
+    judged = _load(model_or_run, classifier, data=data, split=split, columns=columns)
+    dataset = judged.dataset
+    found = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
+    names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
+    seed = recipe.seed if recipe else 0
+    ends = intervals(
+        *(names, found.target, found.scores, found.labels),
+        seed=seed,
+        thresholds=found.thresholds,
+        groups=found.groups,
+        settings=found.settings,
+    )
+    training = _training_slices(model_or_run)
+    slices = judge_slices(found, sliced(dataset, training), training, names, seed)
+    seen = count_seen(model_or_run, dataset) if data is not None else None
+    return replace(found, intervals=ends, slices=slices, seen=seen, changed=judged.changed)
+
+
+def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
+    """Count the examples of other data that a run has seen, by split; None if that is not known.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        dataset: The examples, with the columns of ``LabelledData``.
+    """
+    run = run_of(model_or_run)
+    known = read_hashes(run / HASHES) if run is not None else None
+    if known is None:
+        return None
+    hashes = short_hashes(content_keys(dataset))
+    return {split: count_known(hashes, numbers) for split, numbers in known.items()}
+
+
+def load_finished(
+    model_or_run: str | Path,
+    *,
+    task: Task | None = None,
+    batch_size: int = 64,
+    trust_remote_code: bool = False,
+) -> Classifier:
+    """Load a finished model as ``load_classifier`` does, and heed what its run's recipe declares.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        task: The task that is expected. None takes what the model is made for.
+        batch_size: Examples per forward pass.
+        trust_remote_code: Whether code that lies beside the weights may run.
+
+    Raises:
+        InputError: If there is no such model, or if the run was made with code beside its weights that may not run.
+    """
+    recipe, source = recipe_of(model_or_run), resolve_model_dir(model_or_run)
+    if recipe is not None and foreign_code(source):
+        check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
+    return load_classifier(
+        model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
+    )
+
+
+def load_labelled(
+    model_or_run: str | Path,
+    classifier: Classifier,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Load examples to judge a finished model by.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        classifier: What ``load_classifier`` made of it.
+        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
+            changed since, the run's examples are found in it by their contents, and the others are left out.
+        split: Which split; None is the test split.
+        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
+
+    Returns:
+        As ``evaluate_model`` takes it.
+
+    Raises:
+        InputError: If there is no such data or split, or the data has labels that the model does not know.
+    """
+    return _load(model_or_run, classifier, data=data, split=split, columns=columns).dataset
+
+
+def _load(
+    model_or_run: str | Path,
+    classifier: Classifier,
+    *,
+    data: str | None,
+    split: str | None,
+    columns: Mapping[str, str] | None,
+) -> OwnSplit:
+    """Load examples as ``load_labelled``, and say whether the run's own data has changed."""
+    recipe = recipe_of(model_or_run)
+    if data is not None:
+        dataset = load_for_evaluation(
+            data,
+            modality="image" if classifier.task == "image-classification" else "text",
+            target=classifier.target,
+            label_names=classifier.label_names,
+            columns=recipe.data.columns.model_dump() if recipe else {},
+            named=columns or {},
+            memory=training_columns(model_or_run, classifier),
+            split=split,
+            slices=recipe.evaluation.slices if recipe else (),
+            nested=recipe.data.nested if recipe else None,
+            options=run_options(model_or_run),
+            group=(recipe.data.split.group or recipe.data.columns.group) if recipe else None,
+        )
+        return OwnSplit(dataset)
+    run = run_of(model_or_run)
+    if recipe is None or run is None:
+        repair = "A checkpoint knows no data; name some with --data."
+        raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
+    found = load_own_split(run, recipe, classifier, split or "test")
+    if found.changed is not None:
+        logger.warning("%s", found.changed)
+    return found
+
+
+def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
+    """Read which slices a run was trained on; nothing for a model that is not a run's."""
+    run = run_of(model_or_run)
+    if run is None or not (run / "metrics.json").is_file():
+        return {}
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
+    return found
+
+
+def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[str, Any] | None:
+    """Return the columns of the data that a model was trained on, by what they hold; None if they are not known.
+
+    A model that was saved before they were kept in it has those that its run's recipe names, if that names the
+    inputs.
+
+    Args:
+        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        classifier: What ``load_classifier`` made of it.
+    """
+    if classifier.columns is not None:
+        return dict(classifier.columns)
+    recipe = recipe_of(model_or_run)
+    if recipe is None:
+        return None
+    named = recipe.data.columns.model_dump(mode="json")
+    keys = ("image",) if classifier.task == "image-classification" else ("text", "text_pair")
+    return {key: named[key] for key in (*keys, "label")} if named[keys[0]] is not None else None
+
+
+def run_options(model_or_run: str | Path) -> TableOptions:
+    """Return how a run read its text files; nothing is known for a model that is not a run's."""
+    recipe = recipe_of(model_or_run)
+    return table_options(recipe) if recipe else NO_OPTIONS
+
+
+def recipe_of(model_or_run: str | Path) -> Recipe | None:
+    """Read the recipe of a run; None for a model that is not a run's."""
+    run = run_of(model_or_run)
+    return load_recipe(run / "recipe.yaml") if run is not None else None
+
+
+def run_of(model_or_run: str | Path) -> Path | None:
+    """Find the run directory that a model belongs to; None for a model that is not a run's."""
+    found = resolve_model_dir(model_or_run)
+    run = Path(found).parent
+    if (run.parent / "tasks" / Path(found).name / "manifest.json").is_file() and run.name == "model":
+        run = run.parent / "tasks" / Path(found).name  # of several tasks: RUN/model/NAME is of RUN/tasks/NAME
+    # A checkpoint may lie beside any recipe; only in a run does a manifest lie there too.
+    is_run = isinstance(found, Path) and all(
+        (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
+    )
+    return run if is_run else None

@@ -1,0 +1,243 @@
+"""The examples of a run's own splits, also after the data has changed."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from hf_finetune.data.content_hashes import HASHES, read_hashes, short_hash
+from hf_finetune.data.formatting import quoted
+from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, label_feature
+from hf_finetune.data.locate import Modality
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.tables import content_keys
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.predictor import Classifier
+from hf_finetune.recipe import Recipe
+from hf_finetune.tasks import load_data
+
+__all__ = ["OwnSplit", "load_own_split", "match_rows"]
+
+_REPAIR = "Put the data of the run back, or judge by other data with --data."
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """The examples of a split of a run.
+
+    Attributes:
+        dataset: The examples, with the columns of ``LabelledData``.
+        changed: How they were found in data that has changed since, and what was left out, or that it is not known
+            whether they are the run's. None where they surely are, as the splits were cut.
+    """
+
+    dataset: Dataset
+    changed: str | None = None
+
+
+def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str) -> OwnSplit:
+    """Load the examples that a run had in a split.
+
+    The split is cut again as the recipe says. Where that gives other examples than the run had, those of the run are
+    looked for in all of the data, by the hashes in ``RUN/examples.npz``.
+
+    Args:
+        run: The run directory.
+        recipe: The run's recipe.
+        classifier: The run's model.
+        split: train, validation or test.
+
+    Raises:
+        InputError: If the data cannot be used, if the run has no such split, or if none of its examples are found.
+    """
+    known = read_hashes(run / HASHES)
+    modality: Modality = "image" if classifier.task == "image-classification" else "text"
+    try:
+        prepared = load_data(recipe, modality)
+    except InputError as error:
+        # What was added or removed may be why it cannot be cut again: one example of a new class is enough.
+        if known is None or split not in known:
+            raise
+        try:
+            whole = load_data(_uncut(recipe), modality)
+        except InputError:
+            raise error from None
+        return _find_split(whole, classifier, known, split)
+    dataset = _splits(prepared).get(split)
+    if dataset is None or (known is not None and split not in known):
+        names = [name for name in _splits(prepared) if known is None or name in known]
+        raise InputError(
+            Problem("--split", "must be one of the run's", repr(split), f"Known: {quoted(names)}.")
+        )
+    if known is None:
+        return _cut_without_hashes(run, recipe, prepared, split)
+    if _same_inputs(prepared.hashes[split], known[split]):
+        return OwnSplit(dataset, _told_of_labels(run, recipe, prepared, split))
+    return _find_split(load_data(_uncut(recipe), modality), classifier, known, split)
+
+
+def match_rows(
+    keys: Sequence[str | None], known: Mapping[str, np.ndarray], split: str
+) -> tuple[list[int], int]:
+    """Find the examples of a split by their contents. Copies are counted: there are no more of them than there were.
+
+    Args:
+        keys: SHA-256 of each input as hexadecimal text; None for an input that has none.
+        known: Of each split, the hashes of its inputs.
+        split: The split whose examples are looked for.
+
+    Returns:
+        The rows of those that are there, in their order; and how many rows are in none of the splits.
+    """
+    hashes = [None if key is None else short_hash(key) for key in keys]
+    wanted = Counter(known[split].tolist())
+    left = Counter(number for numbers in known.values() for number in numbers.tolist())
+    rows, new = [], 0
+    for row, number in enumerate(hashes):
+        if number is not None and wanted[number] > 0:
+            wanted[number] -= 1
+            rows.append(row)
+        if number is not None and left[number] > 0:
+            left[number] -= 1
+        else:
+            new += 1
+    return rows, new
+
+
+def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:
+    """Return whether a split has the inputs that it had; both are sorted."""
+    return np.array_equal(hashes, known)
+
+
+def _splits(data: LabelledData) -> dict[str, Dataset]:
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {name: dataset for name, dataset in splits.items() if dataset is not None}
+
+
+def _uncut(recipe: Recipe) -> Recipe:
+    """Return the recipe of all examples, in the splits that the data itself has."""
+    split = recipe.data.split.model_copy(update={"validation": 0.0, "test": 0.0, "fold": None})
+    data = recipe.data.model_copy(update={"split": split, "limit": None})
+    return recipe.model_copy(update={"data": data})
+
+
+def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> OwnSplit:
+    """Take a split as it is cut now, of a run whose examples cannot be told from others.
+
+    Raises:
+        InputError: If the run's fingerprint says that the data is not the same.
+    """
+    dataset, fingerprint = _splits(prepared)[split], _fingerprint(run)
+    if fingerprint == prepared.fingerprint:
+        return OwnSplit(dataset)
+    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    if fingerprint is None or recipe.domain_adaptation is not None:
+        return OwnSplit(
+            dataset,
+            f"The run has no {HASHES}, so it is not known whether its {split} split has the examples that it had.",
+        )
+    rule = f"must be that of the run, which has no {HASHES} to find its examples by"
+    raise InputError(Problem("The data", rule, "other data", _REPAIR))
+
+
+def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
+    """Return a sentence where a split has the inputs that it had, but something else of the data has changed."""
+    before = _fingerprint(run)
+    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    if before in (None, prepared.fingerprint) or recipe.domain_adaptation is not None:
+        return None
+    return (
+        f"The data has changed since the run, but not the inputs of its {split} split, which is judged by the labels "
+        "of now."
+    )
+
+
+def _fingerprint(run: Path) -> str | None:
+    """Return the fingerprint of the data that a run was made with; None if the run does not have it."""
+    try:
+        content = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        return str(content["fingerprints"]["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _find_split(
+    whole: LabelledData, classifier: Classifier, known: Mapping[str, np.ndarray], split: str
+) -> OwnSplit:
+    """Find the examples of a split in data that has changed."""
+    splits = _splits(whole)
+    keys = [key for dataset in splits.values() for key in content_keys(dataset)]
+    rows, new = match_rows(keys, known, split)
+    total = len(known[split])
+    if not rows:
+        rule = f"must hold examples of the run's {split} split"
+        raise InputError(Problem("The data", rule, f"none of its {total:,}", _REPAIR))
+    parts, start = [], 0
+    for dataset in splits.values():
+        chosen = [row - start for row in rows if start <= row < start + len(dataset)]
+        start += len(dataset)
+        if chosen:
+            parts.append(_in_classes(dataset.select(chosen), whole, classifier))
+    return OwnSplit(
+        parts[0] if len(parts) == 1 else concatenate_datasets(parts), _told(split, len(rows), total, new)
+    )
+
+
+def _told(split: str, found: int, total: int, new: int) -> str:
+    count = f"all {total:,} of them" if found == total else f"{found:,} of {total:,}"
+    gone = "" if found == total else "; the others are gone or were edited"
+    sentence = (
+        f"The data has changed since the run, so its {split} split is not cut again: its examples are found by their "
+        f"contents, {count}{gone}."
+    )
+    if new == 1:
+        sentence += " 1 example that the run did not have is left out; --data judges by it."
+    elif new:
+        sentence += f" {new:,} examples that the run did not have are left out; --data judges by them."
+    return sentence
+
+
+def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -> Dataset:
+    """Number the labels as the model does, where the data has other classes by now.
+
+    Raises:
+        InputError: If the labels are of another kind, or of a class that the model does not know.
+    """
+    if whole.target != classifier.target:
+        rule = f"must be {classifier.target}, as the model's"
+        raise InputError(Problem("The labels", rule, whole.target, _REPAIR))
+    if TRAINING_LABEL in dataset.column_names:  # only training looks at it
+        dataset = dataset.remove_columns(TRAINING_LABEL)
+    if whole.target == "regression" or whole.label_names == classifier.label_names:
+        return dataset
+    places = {name: index for index, name in enumerate(classifier.label_names)}
+    numbers = [places.get(name) for name in whole.label_names]
+    labels = dataset["label"][:]
+    if strange := sorted({index for label in labels for index in _indices(label) if numbers[index] is None}):
+        rule = "must be of classes that the model knows"
+        names = quoted(whole.label_names[index] for index in strange)
+        raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
+    feature = label_feature(whole.target, classifier.label_names)
+    columns: dict[str, list[Any]] = {
+        "label": [
+            sorted(numbers[index] for index in label) if isinstance(label, list) else numbers[label]
+            for label in labels
+        ]
+    }
+    if UNKNOWN in dataset.column_names:
+        columns[UNKNOWN] = [
+            sorted(number for index in row if (number := numbers[index]) is not None)
+            for row in dataset[UNKNOWN][:]
+        ]
+    for name, values in columns.items():
+        dataset = dataset.remove_columns(name).add_column(name, values, feature=feature)
+    return dataset
+
+
+def _indices(label: int | list[int]) -> list[int]:
+    return label if isinstance(label, list) else [label]

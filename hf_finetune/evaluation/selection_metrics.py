@@ -1,0 +1,106 @@
+"""Metrics that cannot choose a checkpoint, or not well, told before anything trains."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hf_finetune.data.formatting import quoted
+from hf_finetune.data.labels import UNKNOWN
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.slices import group_of
+from hf_finetune.errors import Problem
+from hf_finetune.evaluation.metrics import decide, defined_metrics, labels_of
+from hf_finetune.evaluation.registry import NO_SETTINGS, Metric, MetricSettings, find_metric
+from hf_finetune.evaluation.resolution import resolution_note
+from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.head_fit import fitted_by
+
+__all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
+
+TRIED = 3
+"""Made-up predictions that a metric is computed of."""
+
+
+def undefined_metric(
+    name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
+) -> Problem | None:
+    """Return what is wrong with choosing by a metric that is undefined on the validation split; None if nothing is.
+
+    Args:
+        name: Of the metric.
+        data: With its validation split.
+        place: Where the metric is named in the recipe.
+        settings: The classes and costs.
+    """
+    metric = find_metric(name, settings)
+    if data.validation is None or metric is None or data.target not in metric.targets:
+        return None
+    labels = labels_of(data.validation, data.target, len(data.label_names))
+    if any(np.isfinite(_of_chance(metric, data, labels, seed)) for seed in range(TRIED)):
+        return None
+    examples = f"{len(labels):,} example{'s' if len(labels) > 1 else ''}"
+    repair = (
+        "Name a metric that is defined there, or give validation more examples by data.split.validation; "
+        "with best: null a stage keeps its last epoch."
+    )
+    value = f"{name!r}, which no prediction can give a value: {examples}, {_labels_there(data, labels)}"
+    return Problem(place, "must be defined on the validation split", value, repair)
+
+
+def _of_chance(metric: Metric, data: LabelledData, labels: np.ndarray, seed: int) -> float:
+    """Compute a metric of made-up predictions, which differ from example to example."""
+    rng = np.random.default_rng(seed)
+    if data.target == "regression":
+        scores = rng.normal(size=len(labels))
+    else:
+        scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
+        scores = scores / scores.sum(axis=1, keepdims=True) if data.target == "single_label" else scores
+    return float(metric.compute(labels, decide(scores, data.target), scores))
+
+
+def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
+    if data.target == "regression":
+        return f"labels from {labels.min():g} to {labels.max():g}"
+    if data.target == "single_label":
+        return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
+    held = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
+    return f"with the classes {quoted(held)}" if held else "without any class"
+
+
+def resolution_notes(
+    stages: Sequence[StageSpec], leading: str, data: LabelledData, task: str = ""
+) -> tuple[str, ...]:
+    """Return what is to be said of a validation split that is too small to choose an epoch by; empty if it is not.
+
+    Args:
+        stages: Of the recipe; those without ``best`` choose no epoch, and neither do those that are fitted.
+        leading: Metric by which a stage chooses that names none.
+        data: The splits.
+        task: Name of the task whose data this is, where there are several: stages may choose by a metric of another.
+    """
+    chosen = [stage.best.metric or leading for stage in stages if stage.best and not fitted_by(stage)]
+    if task:
+        chosen = [name.removeprefix(f"{task}/") for name in chosen]
+        chosen = [name for name in chosen if "/" not in name]
+    if data.validation is None or not chosen:
+        return ()
+    group = group_of(data.validation)
+    note = resolution_note(chosen[0], len(data.validation), len(set(group[1])) if group else None)
+    return () if note is None else (note,)
+
+
+def unknown_label_problem(
+    name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
+) -> Problem | None:
+    """Refuse a metric of ``evaluate`` for labels of which some are unknown: it cannot leave them out.
+
+    Args:
+        name: Of the metric.
+        data: The splits.
+        place: Where the metric is named in the recipe.
+        settings: The classes and costs.
+    """
+    if name == "loss" or UNKNOWN not in data.train.column_names or find_metric(name, settings):
+        return None
+    rule = "must be a metric of this package where some labels are unknown"
+    return Problem(place, rule, repr(name), f"Known: {quoted(defined_metrics(data.target, settings))}.")

@@ -1,0 +1,67 @@
+"""Why a metric has no value on some examples, or one that says nothing of the model."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hf_finetune.evaluation.evaluate import EvaluationResult
+from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.evaluation.top_scores import TopScores
+from hf_finetune.evaluation.unknown_labels import is_known
+
+__all__ = ["undefined_notes"]
+
+_PRECISION = "mean_average_precision"
+_NOTHING_TO_RANK = "no class holds for some examples and not for others"
+
+
+def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
+    """Return a sentence for each reason why metrics are undefined, and one on a precision that is always 1.
+
+    Args:
+        found: The metrics, with the labels and scores of which they were computed.
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, value in found.metrics.items():
+        if np.isnan(value):
+            reasons.setdefault(_reason(name, found), []).append(name)
+    notes = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} undefined: {reason}."
+        for reason, names in reasons.items()
+    ]
+    if np.isfinite(found.metrics.get(_PRECISION, np.nan)) and (reason := _not_ranked(found)):
+        notes.append(f"{_PRECISION} is 1 whatever the model predicts: {reason}.")
+    return tuple(notes)
+
+
+def _reason(name: str, found: EvaluationResult) -> str:
+    """Return why a metric has no value."""
+    if isinstance(found.scores, TopScores) and needs_all_scores(name, found.target):
+        return "of each example the highest probabilities alone are kept"
+    if found.target == "multi_label" and name == _PRECISION:
+        return "no class holds for any example"
+    reason = _alike(found) if found.target == "regression" else _not_ranked(found)
+    return reason or "it has no value on these examples"
+
+
+def _alike(found: EvaluationResult) -> str:
+    """Return what all amounts have in common; empty if nothing."""
+    if len(found.labels) == 1:
+        return "there is one example"
+    if np.ptp(found.labels) == 0:
+        return "all labels are alike"
+    return "all predictions are alike" if np.ptp(found.scores) == 0 else ""
+
+
+def _not_ranked(found: EvaluationResult) -> str:
+    """Return why no class has both examples and others that it could be ranked against; empty if one has."""
+    if found.target == "multi_label":
+        return _NOTHING_TO_RANK if all(len(values) < 2 for values in _known_values(found)) else ""
+    classes = np.unique(found.labels)
+    return f"every example is of the class {found.label_names[classes[0]]!r}" if len(classes) == 1 else ""
+
+
+def _known_values(found: EvaluationResult) -> Iterator[np.ndarray]:
+    """Return of each class the different labels that are known."""
+    for column in found.labels.T:
+        yield np.unique(column[is_known(column)])

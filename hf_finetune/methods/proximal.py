@@ -1,0 +1,168 @@
+"""What moves weights behind a step of the optimizer, and noise on the gradient before it.
+
+l1 and l2_sp are penalties on the weights. Here they are no part of the loss: an optimizer that divides by the size of
+the gradient, as Adam does, would divide them too, and clipping would count them. Instead each is a proximal step
+behind the optimizer's, of the length rate x strength: so a strength means the same under every optimizer, zeros are
+exact, and no strength overshoots. For plain SGD and a small rate it is the step of the penalty's gradient.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_finetune.data.seeded_augmentation import seed_of
+from hf_finetune.planning.groups import ParameterGroup
+
+__all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pull_back", "soft_threshold"]
+
+logger = logging.getLogger(__name__)
+
+FADING = 0.55
+"""Exponent by which the noise on the gradient fades."""
+
+
+def soft_threshold(weight: torch.Tensor, by: float) -> None:
+    """Move each element towards 0, in place, and no further: sign(w) x max(|w| - by, 0).
+
+    Args:
+        weight: Of any shape.
+        by: At most how far, 0 or more.
+    Source: the proximal step of ``by * |w|``, as in ISTA (Daubechies et al. 2004; Beck & Teboulle 2009).
+    """
+    weight.sub_(weight.clamp(-by, by))
+
+
+def pull_back(weight: torch.Tensor, start: torch.Tensor, by: float) -> None:
+    """Move a weight towards where it started, in place: to start + (weight - start) / (1 + by).
+
+    Args:
+        weight: Of any shape.
+        start: Of the same shape, on the same device.
+        by: How strongly, 0 or more.
+    Source: the proximal step of ``by / 2 * |w - start|^2``, the L2-SP penalty of Li, Grandvalet & Davoine 2018,
+        Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
+    """
+    weight.lerp_(start, by / (1 + by))
+
+
+class ProximalSteps(TrainerCallback):
+    """Behind each step of the optimizer, shrink weights (l1) and pull them to the checkpoint's (l2_sp).
+
+    It goes over what the optimizer holds, so nothing frozen is reached, and passes over what got no gradient, as the
+    optimizer does. A step that fp16's scaler leaves out is left out here.
+
+    Args:
+        groups: The planned groups of the optimizer, in its order.
+        l1: Strength of the pull to 0.
+        shrunk: Names of the parameters to which ``l1`` applies.
+        l2_sp: Strength of the pull to the checkpoint's weights.
+        pretrained: Those weights, by name; parameters that are not among them are not pulled.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ParameterGroup],
+        *,
+        l1: float = 0.0,
+        shrunk: Collection[str] = (),
+        l2_sp: float = 0.0,
+        pretrained: Mapping[str, torch.Tensor] | None = None,
+    ):
+        self.groups, self.l1, self.shrunk, self.l2_sp = tuple(groups), l1, set(shrunk) if l1 else set(), l2_sp
+        self.starts = dict(pretrained or {}) if l2_sp else {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the checkpoint's weights of what is trained to its device."""
+        held = _held(kwargs["optimizer"], self.groups)
+        self.starts = {
+            name: self.starts[name].to(weight.device) for name, weight, _ in held if name in self.starts
+        }
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the weights, at the rates of this step."""
+        optimizer = kwargs["optimizer"]
+        if optimizer.step_was_skipped:
+            return
+        with torch.no_grad():
+            for name, weight, rate in _held(optimizer, self.groups):
+                if weight.grad is None:
+                    continue
+                if name in self.starts:
+                    pull_back(weight, self.starts[name], rate * self.l2_sp)
+                if name in self.shrunk:
+                    soft_threshold(weight, rate * self.l1)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say how many zeros there are now."""
+        held = [weight for name, weight, _ in _held(kwargs["optimizer"], self.groups) if name in self.shrunk]
+        if held and state.is_world_process_zero:
+            zeros = sum(int(weight.eq(0).sum()) for weight in held)
+            size = sum(weight.numel() for weight in held)
+            logger.info("Behind l1 %s of %s trained weights are exactly 0.", f"{zeros:,}", f"{size:,}")
+
+
+def noise_variance(eta: float, step: int) -> float:
+    """Give the variance of the noise on the gradient: eta / (1 + step)^0.55.
+
+    Args:
+        eta: Variance at step 0.
+        step: Number of steps before this one.
+    Source: Neelakantan et al. 2015, Adding Gradient Noise Improves Learning for Very Deep Networks.
+    """
+    return eta / (1 + step) ** FADING
+
+
+def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> None:
+    """Add normal noise to gradients, in place; equal seeds draw alike on devices of one kind.
+
+    Args:
+        gradients: In an order that all processes share.
+        variance: Of the noise.
+        seed: Of the draws.
+    """
+    generators: dict[torch.device, torch.Generator] = {}
+    for gradient in gradients:
+        device = gradient.device
+        if device not in generators:
+            generators[device] = torch.Generator(device).manual_seed(seed)
+        drawn = torch.randn(gradient.shape, generator=generators[device], device=device, dtype=gradient.dtype)
+        gradient.add_(drawn, alpha=variance**0.5)
+
+
+class GradientNoise(TrainerCallback):
+    """Put noise on the gradient of each step, behind clipping: the same on every process and after a resume.
+
+    Args:
+        groups: The planned groups of the optimizer, in its order.
+        eta: Variance at the first step.
+        seed: Of the stage.
+    """
+
+    def __init__(self, groups: Sequence[ParameterGroup], eta: float, seed: int):
+        self.groups, self.eta, self.seed = tuple(groups), eta, seed
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the noise. transformers 5.23 has taken fp16's scale off the gradient by now, clipping or not."""
+        step = state.global_step
+        held = [weight.grad for _, weight, _ in _held(kwargs["optimizer"], self.groups)]
+        seed = seed_of(self.seed, step)
+        add_noise([grad for grad in held if grad is not None], noise_variance(self.eta, step), seed)
+
+
+def _held(optimizer: Any, groups: Sequence[ParameterGroup]) -> Iterator[tuple[str, nn.Parameter, float]]:
+    """Go over what the optimizer holds: name, parameter, and rate of this step."""
+    for planned, group in zip(groups, optimizer.param_groups, strict=True):
+        for name, weight in zip(planned.parameters, group["params"], strict=True):
+            yield name, weight, float(group["lr"])

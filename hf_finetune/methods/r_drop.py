@@ -1,0 +1,84 @@
+"""R-Drop: see each text twice under other dropout, and ask both answers to agree."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from hf_finetune.targets.losses import label_weights
+
+__all__ = ["disagreement", "doubled", "loss_twice"]
+
+logger = logging.getLogger(__name__)
+
+Loss = Callable[..., torch.Tensor]
+
+
+def doubled(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a batch with each input twice, the second time behind all of the first; each label stays once.
+
+    Args:
+        inputs: Tensors [batch, ...], or tuples of such.
+    """
+    return {name: value if name == "labels" else _twice(value) for name, value in inputs.items()}
+
+
+def _twice(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.cat([value, value])
+    return tuple(_twice(each) for each in value)
+
+
+def disagreement(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
+    """Say how far two answers are apart: the mean of both Kullback-Leibler divergences.
+
+    Args:
+        one: Logits [batch, classes].
+        other: Logits of the same examples.
+        target: ``single_label`` (softmax) or ``multi_label`` (sigmoid, each class by itself).
+
+    Returns:
+        [batch], or [batch, classes] for multi-label data.
+    Source: Liang et al. 2021, R-Drop: Regularized Dropout for Neural Networks.
+    """
+    if target == "multi_label":
+        return (one.sigmoid() - other.sigmoid()) * (one - other) / 2
+    first, second = functional.log_softmax(one, dim=-1), functional.log_softmax(other, dim=-1)
+    return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1) / 2
+
+
+def loss_twice(loss: Loss, factor: float, target: str) -> Loss:
+    """Add to the mean loss of two passes how far they are apart, as a sum divided by the labels of the whole batch.
+
+    Args:
+        loss: What ``loss_for`` gives.
+        factor: On the disagreement, the alpha of the paper's published code.
+        target: ``single_label`` or ``multi_label``.
+
+    Logits of one pass, as of an evaluation, give the loss alone.
+    """
+    told = False
+
+    def both(
+        outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        nonlocal told
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        if len(logits) == len(labels):
+            return loss(outputs, labels, num_items_in_batch)
+        one, other = logits.float().chunk(2)
+        mean = (loss((one,), labels, num_items_in_batch) + loss((other,), labels, num_items_in_batch)) / 2
+        weights = label_weights(labels, target)
+        apart = (disagreement(one, other, target) * weights).sum()
+        if not told and not apart.any():
+            logger.warning(
+                "R-Drop sees no difference between two passes: nothing that is trained has dropout."
+            )
+        told = True
+        return mean + factor * apart / (
+            num_items_in_batch if num_items_in_batch is not None else weights.sum()
+        )
+
+    return both

@@ -1,0 +1,1 @@
+"""How fast a step computes: execution modes, their measurement, and memory."""

@@ -1,0 +1,96 @@
+"""Which stages of a plan adapt to another domain, and what each of them says of it."""
+
+from collections.abc import Sequence
+
+from hf_finetune.errors import Problem, nearest
+from hf_finetune.planning.stages import Plan, StagePlan
+from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.schema import Recipe, StageSpec
+
+__all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
+
+PRETRAINING = "pretraining"
+"""Name of what is trained before the first stage."""
+SAME_WAY = "the other domain's inputs go the same way"
+"""Why a stage that aligns keeps nothing of its frozen layers."""
+OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")
+"""Regularisers that mix or repeat a batch, half of which is of the other domain and has no labels."""
+
+
+def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) -> bool:
+    """Say whether a stage makes the features of the other domain like those of its own."""
+    if spec is None or spec.method == "continue_pretraining":
+        return False
+    return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
+
+
+def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
+    """Refuse an alignment that could change nothing, or does not go together with a stage's other fields."""
+    spec, problems = recipe.domain_adaptation, []
+    if spec is None or spec.method == "continue_pretraining":
+        return []
+    place, known = "domain_adaptation.stages", [stage.name for stage in made.stages]
+    below = [stage.name for stage in made.stages if _trains_below_the_head(stage)]
+    rule = "must name stages that train something below the head"
+    for index, name in enumerate(spec.stages):
+        if name not in known:
+            where = f"{place}[{index}]"
+            problems.append(Problem(where, "must be the name of a stage", repr(name), nearest(name, known)))
+        elif name not in below:
+            repair = "The head alone cannot change its own input."
+            problems.append(Problem(f"{place}[{index}]", rule, repr(name), repair))
+    if not spec.stages and not below:
+        repair = "Add a stage, train: last:1 for example: the head alone cannot change its own input."
+        problems.append(
+            Problem("stages", f"must train something below the head for {spec.method}", "", repair)
+        )
+    for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
+        if not is_aligned(spec, stage, planned):
+            continue
+        others = {"teacher": stage.teacher is not None}
+        others |= {f"regularize.{name}": getattr(stage.regularize, name) for name in OF_WHOLE_BATCHES}
+        rule = f"must be left out in a stage that {spec.method} is added to"
+        repair = "Name the other stages in domain_adaptation.stages."
+        problems += [
+            Problem(f"stages[{index}].{field}", rule, "", repair) for field, given in others.items() if given
+        ]
+    return problems
+
+
+def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | None) -> list[str]:
+    """Say in sentences what is done with the inputs of the other domain.
+
+    Args:
+        recipe: Its stages written out.
+        stages: What they train.
+        examples: Number of inputs of the other domain; None if they are not at hand.
+    """
+    spec = recipe.domain_adaptation
+    if spec is None:
+        return []
+    inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
+    if spec.method == "continue_pretraining":
+        long = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
+        masked = "tokens" if recipe.task == "text-classification" else "patches"
+        more = " and of the training split" if spec.source else ""
+        return [
+            f"Before stage 1, as stage 0, {PRETRAINING}: everything below the head learns to fill in masked "
+            f"{masked} in {inputs} {spec.target}{more}, for {long} at lr {spec.lr:g}."
+        ]
+    notes = []
+    for stage, planned in zip(recipe.stages, stages, strict=True):
+        if is_aligned(spec, stage, planned):
+            notes.append(
+                f"Stage {stage.name} makes the head's input alike for {inputs} {spec.target}: {spec.method}, "
+                f"weight {spec.weight:g}."
+            )
+        else:
+            why = "it is not named" if spec.stages else "it trains the head only"
+            notes.append(f"Stage {stage.name} leaves the other domain aside: {why}.")
+    return notes
+
+
+def _trains_below_the_head(planned: StagePlan) -> bool:
+    head = planned.layout.backbone_groups
+    groups = {parameter.name: parameter.group for parameter in planned.layout.parameters}
+    return any(groups[name] < head for name in planned.trainable)

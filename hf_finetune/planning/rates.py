@@ -1,0 +1,234 @@
+"""What a recipe leaves to the architecture: how deep a stage trains, at which rates; and given rates far from these."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf_finetune.errors import InputError
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.selectors import AUTO, LAST, select
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.rules import is_adamw
+from hf_finetune.recipe.schema import RatesSpec, StageSpec
+
+__all__ = ["FAR", "RATES_OF_PARTS", "Defaults", "fill_depths", "fill_rates", "rate_notes"]
+
+FAR = 10.0
+"""Factor between a given rate and the default above which the given one is pointed out."""
+ROUNDING = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How checkpoints of an architecture are fine-tuned with AdamW, in steps of about 32 examples.
+
+    Attributes:
+        family: Name of the architectures, for people.
+        head_lr: Peak learning rate of a stage that trains the head alone.
+        lr: Peak learning rate of a stage that trains layers of the backbone.
+        layer_decay: Factor on that rate per layer group from the head towards the input, in (0, 1].
+        train: Selector of a stage with ``train: auto``: how much of the backbone is worth training; ``all`` or
+            ``last:N``.
+        pooling: How tokens or places become the vector that the head reads.
+        lr_source: Where ``lr`` comes from: measured here, stated by a source, scaled from one, or a convention.
+        decay_source: The same of ``layer_decay``.
+        model_types: ``model_type`` of transformers' configs.
+        timm: Regular expression that timm's names match from their beginning; empty for none.
+        narrowest: Smallest hidden size for which the row holds; None for any.
+        widest: Largest hidden size for which the row holds; None for any.
+    """
+
+    family: str
+    head_lr: float
+    lr: float
+    layer_decay: float
+    train: str
+    pooling: str
+    lr_source: str
+    decay_source: str
+    model_types: tuple[str, ...] = ()
+    timm: str = ""
+    narrowest: int | None = None
+    widest: int | None = None
+
+
+@dataclass(frozen=True)
+class PartRate:
+    """Peak learning rate of a stage that trains a few parameters of the backbone, whatever the architecture.
+
+    Attributes:
+        part: What is trained next to the head.
+        lr: Peak learning rate, with AdamW.
+        source: Where it comes from.
+    """
+
+    part: str
+    lr: float
+    source: str
+
+
+RATES_OF_PARTS = {
+    "lora": PartRate(
+        "a LoRA adapter",
+        5e-4,
+        "stated: Hu et al. 2022, table 9 (RoBERTa-base: 4e-4 or 5e-4, in steps of 16 or 32 examples)",
+    ),
+    "dora": PartRate(
+        "a DoRA adapter",
+        3e-4,
+        "scaled: two thirds of LoRA's rate, as the authors have for LLaMA-7B (Liu et al. 2024; NVlabs/DoRA, "
+        "commonsense_reasoning/README.md: 2e-4 where LoRA has 3e-4)",
+    ),
+    "ia3": PartRate(
+        "an IA3 adapter",
+        3e-3,
+        "stated for Adafactor: Liu et al. 2022, T-Few (r-three/t-few, configs/ia3.json and src/utils/Config.py); "
+        "with AdamW: convention",
+    ),
+    "small": PartRate(
+        "norms or biases",
+        1e-3,
+        "stated for biases, in steps of 8 examples: Ben Zaken et al. 2022, BitFit (benzakenelad/BitFit, run_glue.py); "
+        "for norms: convention",
+    ),
+}
+"""By kind of adapter; ``small`` is for norms and biases."""
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """The default rates of one stage: of its head, of the layers below it, and whom they belong to."""
+
+    lr: float
+    layer_decay: float
+    words: str
+
+
+def fill_depths(
+    stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
+) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
+    """Replace ``train: auto`` by the model's adapter, or where it has none by the depth of its architecture.
+
+    Args:
+        stages: Of a recipe.
+        layout: Of the model, which may have fewer layer groups than ``last:N`` counts.
+        defaults: Of its architecture.
+
+    Returns:
+        The stages, and a sentence on those that were changed.
+    """
+    open_ones = [index for index, stage in enumerate(stages) if stage.train == AUTO]
+    if not open_ones:
+        return tuple(stages), ()
+    selector, whose = layout.adapter, "the model's adapter"
+    if not selector:
+        last = LAST.fullmatch(defaults.train)
+        is_all = last is not None and int(last[1]) >= layout.backbone_groups
+        selector, whose = "all" if is_all else defaults.train, f"default of {defaults.family}"
+    filled = tuple(
+        stage.model_copy(update={"train": selector}) if stage.train == AUTO else stage for stage in stages
+    )
+    return filled, (f"stages[{', '.join(map(str, open_ones))}].train is {selector}: {whose}.",)
+
+
+def fill_rates(
+    stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
+) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
+    """Give every stage a rate and a layer decay: the recipe's, or where it has none, the architecture's.
+
+    Args:
+        stages: Of a recipe.
+        layout: The model's parameters and layer groups.
+        defaults: Of the model's architecture.
+
+    Returns:
+        The stages, and a sentence for each rate that was filled in, with the stages that have it. A stage whose
+        selector matches nothing, which the plan refuses, stays as it is.
+    """
+    filled: list[StageSpec] = []
+    places: dict[str, list[int]] = {}
+    for index, stage in enumerate(stages):
+        changes: dict[str, float] = {} if stage.layer_decay is not None else {"layer_decay": 1.0}
+        if stage.lr is None and not fitted_by(stage):
+            usual = _usual(stage, layout, defaults)
+            if usual is None:
+                filled.append(stage)
+                continue
+            changes["lr"] = usual.lr
+            and_decay = ""
+            if stage.layer_decay is None:
+                changes["layer_decay"] = usual.layer_decay
+                and_decay = f", layer_decay {usual.layer_decay:g}" if usual.layer_decay != 1 else ""
+            places.setdefault(f"{usual.lr:g}{and_decay}: default {usual.words}", []).append(index)
+        filled.append(stage.model_copy(update=changes) if changes else stage)
+    notes = (f"stages[{', '.join(map(str, at))}].lr is {said}." for said, at in places.items())
+    return tuple(filled), tuple(notes)
+
+
+def rate_notes(
+    stages: Sequence[StageSpec], layout: Layout, defaults: Defaults, place: str = ""
+) -> tuple[str, ...]:
+    """Return a sentence for each given rate that is more than ``FAR`` times the default, or less than a ``FAR``-th.
+
+    Only rates of AdamW are compared: those of other optimizers have another scale.
+
+    Args:
+        stages: With their rates.
+        layout: The model's parameters and layer groups.
+        defaults: Of the model's architecture.
+        place: Where the rates were given; empty for each stage's own place.
+    """
+    notes = []
+    for index, stage in enumerate(stages):
+        if stage.lr is None or fitted_by(stage) or not is_adamw(stage.optimizer.name):
+            continue
+        usual = _usual(stage, layout, defaults)
+        if usual is None:
+            continue
+        where = place or f"stages[{index}].lr"
+        if isinstance(stage.lr, RatesSpec):
+            backbone = stage.lr.backbone
+            top = backbone[1] if isinstance(backbone, tuple) else backbone
+            of_head = _Usual(defaults.head_lr, 1.0, f"of {defaults.family} for the head")
+            notes += [_far(f"{where}.head", stage.lr.head, of_head), _far(f"{where}.backbone", top, usual)]
+        else:
+            notes.append(_far(where, stage.lr, usual))
+    return tuple(dict.fromkeys(filter(None, notes)))
+
+
+def _far(place: str, rate: float, usual: _Usual) -> str:
+    """Return a sentence on a rate that is far from the default; empty for one that is not."""
+    factor = rate / usual.lr
+    if factor * ROUNDING >= 1 / FAR and factor <= FAR * ROUNDING:
+        return ""
+    times = f"{_written(factor)} times" if factor > 1 else f"1/{_written(1 / factor)} of"
+    return (
+        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave lr out, or set it nearer to "
+        f"{usual.lr:g}, unless it is meant."
+    )
+
+
+def _written(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
+
+
+def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | None:
+    """Return the default rates of a stage, by what it trains; None if that is nothing."""
+    try:
+        chosen = set(select(layout, stage.train))
+    except InputError:
+        return None
+    below = [
+        parameter
+        for parameter in layout.parameters
+        if parameter.name in chosen and (parameter.is_adapter or parameter.group < layout.backbone_groups)
+    ]
+    of_family = f"of {defaults.family} for a stage that trains"
+    if not below:
+        return _Usual(defaults.head_lr, 1.0, f"{of_family} the head alone")
+    if all(parameter.is_adapter for parameter in below):
+        part = RATES_OF_PARTS[layout.adapter]
+        return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")
+    if all(parameter.is_norm or parameter.is_bias for parameter in below):
+        part = RATES_OF_PARTS["small"]
+        return _Usual(part.lr, 1.0, f"for a stage that trains {part.part}")
+    return _Usual(defaults.lr, defaults.layer_decay, f"{of_family} the backbone")

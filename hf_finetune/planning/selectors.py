@@ -1,0 +1,167 @@
+"""Selectors: the words of ``train:`` in a stage, turned into parameter names."""
+
+import re
+from collections.abc import Sequence
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.planning.layers import Layout
+from hf_finetune.recipe.patterns import PatternError, matching
+from hf_finetune.recipe.rules import shown
+
+__all__ = ["AUTO", "LAST", "form_problems", "select"]
+
+AUTO = "auto"
+"""Alone: what is worth training of the checkpoint's architecture. A plan puts another selector in its place."""
+WORDS = ("head", "all", "norms", "biases")
+ADAPTERS = ("adapter", "lora", "dora", "ia3")
+FORMS = ("last:N", "layers[A:B]", "/regular expression/")
+LAST = re.compile(r"last:(\d+)")
+LAYERS = re.compile(r"layers\[(-?\d+)?(:)?(-?\d+)?\]")
+
+
+def select(layout: Layout, selector: str | Sequence[str], place: str = "train") -> tuple[str, ...]:
+    """Give the names of the parameters that a selector means, in the model's order.
+
+    Args:
+        layout: The model's parameters and layer groups.
+        selector: ``head``; ``all``; ``last:3`` (the head and the last three layer groups); ``layers[8:]`` (layer
+            groups by index or slice, 0 = nearest the input, the head not among them); ``norms``; ``biases``;
+            ``lora``, ``dora``, ``ia3`` or ``adapter`` (the model's adapter and the head);
+            ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
+            An adapter's weights are in ``all``, and where a word or regular expression names them; not in layer groups.
+        place: Where the selector stands, for the error.
+    Raises:
+        InputError: If a selector is malformed or matches no parameter.
+    """
+    parts = [selector] if isinstance(selector, str) else list(selector)
+    if not parts:
+        raise InputError(Problem(place, "must name something to train", "[]", _forms(layout.adapter)))
+    problems: list[Problem] = []
+    chosen: set[str] = set()
+    for part in parts:
+        try:
+            matched = _match(layout, part, place)
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        if not matched:
+            problems.append(_no_match(layout, part, place))
+        chosen.update(matched)
+    if problems:
+        raise InputError(problems)
+    return tuple(name for name in layout.names() if name in chosen)
+
+
+def _match(layout: Layout, part: str, place: str) -> set[str]:
+    head = layout.backbone_groups
+    if part == "all":
+        return set(layout.names())
+    if part == "head":
+        return _in_groups(layout, {head})
+    if part in ADAPTERS:
+        return _adapter(layout, part, place)
+    if part == "norms":
+        return {parameter.name for parameter in layout.parameters if parameter.is_norm}
+    if part == "biases":
+        return {parameter.name for parameter in layout.parameters if parameter.is_bias}
+    if last := LAST.fullmatch(part):
+        return _in_groups(layout, _last(int(last[1]), head, part, place))
+    if layers := LAYERS.fullmatch(part):
+        return _in_groups(layout, _slice(layers, head, part, place))
+    if len(part) > 2 and part.startswith("/") and part.endswith("/"):
+        bare_names = [parameter.bare_name for parameter in layout.parameters]
+        try:
+            matched = matching(part[1:-1], bare_names)
+        except PatternError as error:
+            raise InputError(Problem(place, str(error), shown(part))) from error
+        return {parameter.name for parameter in layout.parameters if parameter.bare_name in matched}
+    raise InputError(_no_selector(part, place, layout.adapter))
+
+
+def form_problems(selector: str | Sequence[str], place: str, adapter: str | None = None) -> list[Problem]:
+    """Return a problem for each part of a selector that is one for no model whatsoever.
+
+    Args:
+        selector: As for ``select``.
+        place: Where the selector stands.
+        adapter: Kind of the model's adapter, if it gets one.
+    """
+    if selector == AUTO:
+        return []
+    parts = [selector] if isinstance(selector, str) else list(selector)
+    return [_no_selector(part, place, adapter) for part in parts if not _has_form(part)]
+
+
+def _has_form(part: str) -> bool:
+    is_pattern = len(part) > 2 and part.startswith("/") and part.endswith("/")
+    return part in (*WORDS, *ADAPTERS) or is_pattern or bool(LAST.fullmatch(part) or LAYERS.fullmatch(part))
+
+
+def _no_selector(part: str, place: str, adapter: str | None) -> Problem:
+    if part == AUTO:
+        return Problem(place, "must be a selector", repr(part), "Write auto alone, not in a list.")
+    words = (*WORDS, adapter) if adapter else WORDS
+    return Problem(place, "must be a selector", repr(part), f"{nearest(part, words)} {_forms(adapter)}")
+
+
+def _forms(adapter: str | None) -> str:
+    words = (*WORDS, adapter) if adapter else WORDS
+    return f"Forms: {', '.join((*words, *FORMS))}."
+
+
+def _adapter(layout: Layout, part: str, place: str) -> set[str]:
+    """Name the adapter's weights and the head: a new task needs both, as peft's ``modules_to_save`` says."""
+    if not layout.adapter or part not in ("adapter", layout.adapter):
+        kind = "lora" if part == "adapter" else part
+        repair = f"It has {layout.adapter!r}." if layout.adapter else f"Give it one: model.adapter={kind}."
+        raise InputError(Problem(place, "must name an adapter that the model has", repr(part), repair))
+    own = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
+    return own | _in_groups(layout, {layout.backbone_groups})
+
+
+def _last(count: int, head: int, part: str, place: str) -> set[int]:
+    if not 1 <= count <= head:
+        rule = f"must count between 1 and {head} layer groups, as many as this model has"
+        raise InputError(Problem(place, rule, repr(part), "Write 'head' or 'all' for the two ends."))
+    return set(range(head - count, head + 1))
+
+
+def _slice(match: re.Match[str], head: int, part: str, place: str) -> set[int]:
+    start, colon, stop = match.groups()
+    if not colon:
+        if start is None or not -head <= int(start) < head:
+            rule = f"must index one of the {head} layer groups, 0 to {head - 1}"
+            raise InputError(Problem(place, rule, repr(part)))
+        return {int(start) % head}
+    bounds = slice(int(start) if start else None, int(stop) if stop else None)
+    return set(range(head)[bounds])
+
+
+def _in_groups(layout: Layout, groups: set[int]) -> set[str]:
+    return {
+        parameter.name
+        for parameter in layout.parameters
+        if parameter.group in groups and not parameter.is_adapter
+    }
+
+
+def _no_match(layout: Layout, part: str, place: str) -> Problem:
+    if part.startswith("/"):
+        names = [parameter.bare_name for parameter in layout.parameters]
+        repair = nearest(part[1:-1], _name_parts(layout))
+        if not repair.startswith("Nearest"):
+            repair = f"This model's {len(names)} parameters run from {names[0]!r} to {names[-1]!r}."
+        return Problem(place, "must match at least one parameter", repr(part), repair)
+    count = f"This model has {layout.backbone_groups} layer groups and {len(layout.parameters)} parameters."
+    return Problem(place, "must match at least one parameter", repr(part), count)
+
+
+def _name_parts(layout: Layout) -> list[str]:
+    """List the dotted prefixes of the parameter names, outermost first, to find the nearest one to a typing error."""
+    prefixes: dict[str, None] = {}
+    for parameter in layout.parameters:
+        words = parameter.bare_name.split(".")
+        for end in range(1, len(words) + 1):
+            prefixes[".".join(words[:end])] = None
+            prefixes[words[end - 1]] = None
+    return list(prefixes)

@@ -1,0 +1,190 @@
+"""The plan: for each stage, exactly what is trained, at which rates and for how many steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.planning.groups import ParameterGroup, plan_groups
+from hf_finetune.planning.head_fit import check_fitted
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.selectors import select
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.schema import StageSpec
+
+__all__ = ["Plan", "StagePlan", "build_plan", "steps_per_epoch"]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage does.
+
+    Attributes:
+        name: The stage's name.
+        train: Its selector, as written.
+        trainable: Names of the trained parameters, in the model's order.
+        groups: The optimiser's parameter groups, with peak rates.
+        trainable_size: Number of trained elements.
+        frozen_batch_norms: BatchNorm layers whose statistics do not move: their parameters are frozen.
+        epochs: Passes over the training split, possibly a fraction of one.
+        steps: Optimiser steps; None if the number of training examples is not known.
+        warmup_steps: Optimiser steps of the linear warmup; None if `steps` is needed and not known.
+        layout: The model in this stage: one that was pruned has the same parameters in smaller shapes.
+        carried: Names of the parameters whose optimiser state goes on from the stage before.
+    """
+
+    name: str
+    train: str
+    trainable: tuple[str, ...]
+    groups: tuple[ParameterGroup, ...]
+    trainable_size: int
+    frozen_batch_norms: tuple[str, ...]
+    epochs: float | None
+    steps: int | None
+    warmup_steps: int | None
+    layout: Layout
+    carried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run, for one model.
+
+    Attributes:
+        layout: The parameters and layer groups of the checkpoint's model.
+        stages: In the order they run.
+    """
+
+    layout: Layout
+    stages: tuple[StagePlan, ...]
+
+
+def build_plan(
+    layout: Layout,
+    stages: Sequence[StageSpec],
+    examples: int | None = None,
+    processes: int = 1,
+    layouts: Sequence[Layout] | None = None,
+) -> Plan:
+    """Say what each stage trains.
+
+    Args:
+        layout: The model's parameters and layer groups.
+        stages: The stages of a recipe.
+        examples: Number of training examples; None if not known, then the steps are not either.
+        processes: Number of processes that share each epoch.
+        layouts: Of the model in each stage, where stages prune it; None is ``layout`` for all.
+    Raises:
+        InputError: If a selector matches nothing, a stage repeats the one before it, or one has nothing to carry
+            on with. Every problem is listed.
+    """
+    problems: list[Problem] = []
+    planned: list[StagePlan] = []
+    previous: StageSpec | None = None
+    before: StagePlan | None = None
+    each = layouts if layouts is not None else [layout] * len(stages)
+    for index, (stage, in_stage) in enumerate(zip(stages, each, strict=True)):
+        if previous is not None and _settings(stage) == _settings(previous):
+            repair = "Raise the epochs of the earlier stage, or change this one."
+            problems.append(
+                Problem(f"stages[{index}]", "must differ from the stage before it", repr(stage.train), repair)
+            )
+        previous = stage
+        try:
+            made = _plan_stage(in_stage, stage, f"stages[{index}]", examples, processes)
+            if stage.carry_optimizer and before is not None:
+                made = _carrying_on(made, before, f"stages[{index}]")
+            planned.append(made)
+            before = made
+        except InputError as error:
+            problems.extend(error.problems)
+            before = None
+    if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
+        rule, repair = "must be trained by a stage", f"Add one, or change one: train: {layout.adapter}."
+        problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
+    if problems:
+        raise InputError(problems)
+    return Plan(layout, tuple(planned))
+
+
+def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:
+    chosen = set(stage.trainable)
+    return any(parameter.is_adapter and parameter.name in chosen for parameter in layout.parameters)
+
+
+def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, processes: int = 1) -> int:
+    """Count the optimiser steps of one epoch, as the Trainer does; the last ones may be smaller.
+
+    Args:
+        examples: Number of training examples.
+        batch_size: Examples per process and forward pass.
+        accumulation: Forward passes per optimiser step.
+        processes: Number of processes that share the epoch.
+    """
+    batches = ceil(ceil(examples / batch_size) / processes)
+    return max(ceil(batches / accumulation), 1)
+
+
+def _plan_stage(
+    layout: Layout, stage: StageSpec, place: str, examples: int | None, processes: int
+) -> StagePlan:
+    trainable = select(layout, stage.train, f"{place}.train")
+    if fitted_by(stage):
+        check_fitted(layout, f"{place}.fit", stage.fit)
+    chosen = set(trainable)
+    moving = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
+    per_epoch = (
+        None
+        if examples is None
+        else steps_per_epoch(examples, stage.batch_size, stage.accumulation, processes)
+    )
+    steps = 0 if fitted_by(stage) else stage.max_steps
+    if steps is None and per_epoch is not None and stage.epochs is not None:
+        steps = ceil(stage.epochs * per_epoch)
+    return StagePlan(
+        name=stage.name or f"stage-{place}",
+        train=stage.train if isinstance(stage.train, str) else ", ".join(stage.train),
+        trainable=trainable,
+        groups=plan_groups(
+            layout,
+            trainable,
+            stage.lr or 0.0,
+            stage.weight_decay,
+            1.0 if stage.layer_decay is None else stage.layer_decay,
+            stage.schedule,
+            stage.regularize.l2_sp > 0,
+        ),
+        trainable_size=sum(parameter.size for parameter in layout.parameters if parameter.name in chosen),
+        frozen_batch_norms=tuple(
+            name
+            for name, _ in layout.batch_norms
+            if not any(other.startswith(f"{name}.") for other in moving)
+        ),
+        epochs=stage.epochs
+        if stage.epochs is not None
+        else (steps / per_epoch if steps and per_epoch else None),
+        steps=steps,
+        warmup_steps=_warmup_steps(stage.warmup, steps),
+        layout=layout,
+    )
+
+
+def _carrying_on(planned: StagePlan, before: StagePlan, place: str) -> StagePlan:
+    chosen = set(before.trainable)
+    carried = tuple(name for name in planned.trainable if name in chosen)
+    if not carried:
+        rule = "must be left out unless the stage goes on training something of the stage before it"
+        raise InputError(
+            Problem(f"{place}.carry_optimizer", rule, f"{before.train!r} and then {planned.train!r}")
+        )
+    return replace(planned, carried=carried)
+
+
+def _warmup_steps(warmup: int | float, steps: int | None) -> int | None:
+    if isinstance(warmup, int):
+        return warmup
+    return None if steps is None else ceil(warmup * steps)
+
+
+def _settings(stage: StageSpec) -> dict:
+    return stage.model_dump(exclude={"name"})

@@ -1,0 +1,108 @@
+"""pydantic's errors, said as place, rule, value and repair."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.recipe.fields import FILLED, STAGE_NAME
+from hf_finetune.recipe.rules import shown
+from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
+from hf_finetune.recipe.strict_model import Part
+
+__all__ = ["problems_of"]
+
+RULES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_type": "must be a whole number",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be a mapping of fields",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+}
+"""Rule of each type of error that the schema can give; the braces are filled from the error's context."""
+
+PATTERNS = {
+    FILLED: "must not be empty",
+    STAGE_NAME: "must start with a letter or digit and hold only letters, digits, '.', '_' and '-'",
+}
+
+
+def problems_of(error: ValidationError, root: type[Part] = Recipe) -> list[Problem]:
+    """Turn every error in a recipe into a problem, in pydantic's order.
+
+    Args:
+        error: The errors.
+        root: The schema: ``Recipe``, or that of several tasks.
+    """
+    return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, root)]
+
+
+def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
+    kind, location, value = detail["type"], detail["loc"], detail["input"]
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    place = place_of(location)
+    cause = context.get("error")
+    if isinstance(cause, InputError):
+        for problem in cause.problems:
+            yield Problem(problem.place or place, problem.rule, problem.value, problem.repair)
+    elif kind == "missing":
+        yield Problem(place, "must be given", repair=meaning(location, root))
+    elif kind == "extra_forbidden":
+        yield Problem(
+            place,
+            "must be a known field",
+            shown(location[-1]),
+            nearest(str(location[-1]), known_fields(location[:-1], root)),
+        )
+    elif kind == "invalid_key":
+        yield Problem(
+            place_of(location[:-1]), "must have text as keys", shown(value), "Put the key in quotes."
+        )
+    elif kind == "string_pattern_mismatch" and context["pattern"] in PATTERNS:
+        yield Problem(place, PATTERNS[context["pattern"]], shown(value))
+    elif kind == "too_short" and value:
+        return  # pydantic counts valid entries only; what is wrong with the others is said of each
+    elif kind in RULES:
+        rule = RULES[kind].format_map({name: _short_number(bound) for name, bound in context.items()})
+        yield Problem(place, rule, shown(value), _repair(kind, value, context))
+    else:
+        yield Problem(place, _fallback(detail["msg"]), shown(value))
+
+
+def _repair(kind: str, value: Any, context: Mapping[str, Any]) -> str:
+    if kind == "string_type" and not isinstance(value, list | tuple | dict | None):
+        return "Put it in quotes."
+    if (
+        kind in ("int_type", "float_type")
+        and isinstance(value, str)
+        and re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*", value)
+    ):
+        return "Leave out the quotes."
+    if kind == "literal_error" and isinstance(value, str):
+        close = nearest(value, re.findall(r"'([^']*)'", context["expected"]))
+        return close if close.startswith("Nearest") else ""
+    return ""
+
+
+def _short_number(bound: Any) -> Any:
+    """Write 0.0 as 0: pydantic gives the bounds of a float field as floats."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
+def _fallback(message: str) -> str:
+    """Make a clause of a message of a pydantic version that has types of errors this table lacks."""
+    return re.sub(r"^.*?\bshould\b", "must", message) if "should" in message else f"must be valid ({message})"

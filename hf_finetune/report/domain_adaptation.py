@@ -1,0 +1,28 @@
+"""What a report and a card say of another domain that a model was adapted to."""
+
+from hf_finetune.report.run_record import RunRecord
+
+__all__ = ["domain_sentence"]
+
+ALIGNMENTS = {
+    "coral": "the covariances of the head's input were drawn together (Deep CORAL)",
+    "dann": "a classifier of domains was worked against (domain-adversarial training)",
+}
+
+
+def domain_sentence(record: RunRecord) -> str:
+    """Say in a sentence how a run was adapted to another domain; empty if it was not."""
+    spec = record.recipe.get("domain_adaptation")
+    if spec is None:
+        return ""
+    done = record.metrics.get("pretraining")
+    if done is not None:
+        whose = "this domain and another one" if spec.get("source") else "another domain"
+        epochs = f"{done['epochs']:g} {'epoch' if done['epochs'] == 1 else 'epochs'}"
+        return (
+            f"Before the first stage all below the head learned for {epochs} to fill in what was masked in "
+            f"{done['examples']:,} unlabelled inputs of {whose}."
+        )
+    stages = spec.get("stages") or ()
+    where = f"In {' and '.join(stages)}" if stages else "In each stage that trains more than the head"
+    return f"{where}, {ALIGNMENTS[spec['method']]}, with unlabelled inputs of another domain."

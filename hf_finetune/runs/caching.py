@@ -1,0 +1,427 @@
+"""What a run computes only once: for each stage, and for the images of all of them."""
+
+import copy
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from math import ceil
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from hf_finetune.data.joint_tasks import MixedExamples
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.metrics import labels_of
+from hf_finetune.models.build import build_skeleton, load_processor
+from hf_finetune.models.compression import in_shape_of
+from hf_finetune.models.head_spec import head_problem, pooling_of
+from hf_finetune.models.joining import join_tasks
+from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
+from hf_finetune.planning.domain_adaptation import SAME_WAY, is_aligned
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.distributed import first_ones
+from hf_finetune.runs.prepare import (
+    PlanReport,
+    PoolingChoice,
+    Ready,
+    add_recipe_adapter,
+    load_pretrained,
+    make_ready,
+)
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
+from hf_finetune.recipe.augment import AugmentSpec
+from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
+from hf_finetune.recipe.head import OWN, POOLING_NAMES
+from hf_finetune.recipe.schema import PrefixCacheSpec
+from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.tasks.decoded_images import decode_once
+from hf_finetune.cache.estimate import Forecast, foresee
+from hf_finetune.cache.cache_dir import cache_folder
+from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
+from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, in_vain
+from hf_finetune.performance.execution_modes import DTYPES, Way, on_bench
+from hf_finetune.training.freezing import freeze_all_but, release
+from hf_finetune.training.linear_fit import assign_folds, fit_best
+from hf_finetune.training.manifest import Manifest
+from hf_finetune.tasks import TASKS, Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
+
+__all__ = [
+    "cache_settings",
+    "choose_pooling",
+    "decode_images",
+    "estimate_seconds",
+    "frozen_work",
+    "has_baseline",
+    "probe_settings",
+    "text_poolings",
+    "without_augmentation",
+]
+
+logger = logging.getLogger(__name__)
+
+MIXES = "mixup and cutmix mix whole images"
+TIMED_EXAMPLES, TIMED_STEPS = 8, 2
+"""Examples in a step, and steps, by which the time of a stage is estimated."""
+FITTED_VIEWS = 2
+"""Versions of each augmented example that a head is fitted on."""
+
+POOLING_IS_OPEN = (
+    "pooling of the tokens: chosen by cross-validation when the run begins. Any but the architecture's own needs "
+    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the own one"
+)
+
+Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
+
+
+def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
+    """Say where and how much is kept of what a stage's frozen layers give; None if nothing is to be."""
+    recipe = ready.recipe
+    spec = recipe.speed.prefix_cache
+    if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
+        return None
+    if is_aligned(recipe.domain_adaptation, stage, planned):  # the other domain's inputs go the same way
+        return None
+    source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
+    unsound = MIXES if stage.regularize.mixes else ""
+    views = _views(recipe, spec, stage, planned)
+    return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(ready))
+
+
+def _shared_texts(ready: Ready) -> TextVectors | None:
+    """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs beside a stage."""
+    if ready.parts or _is_augmented(ready.recipe) or not (ready.pooling or has_baseline(ready)):
+        return None
+    poolings = text_poolings(ready.pooling.before if ready.pooling else ready)
+    reads = pooling_of(ready.config) or OWN
+    if reads not in poolings:
+        return None
+    return TextVectors(poolings, reads, ready.pooling.key if ready.pooling and reads != OWN else "")
+
+
+def has_baseline(ready: Ready) -> bool:
+    """Return whether a logistic regression on frozen features is wanted beside the model on the test split."""
+    most = ready.recipe.evaluation.linear_probe
+    return most is not None and len(ready.data.train) <= most and ready.data.test is not None
+
+
+def probe_settings(ready: Ready) -> CacheSettings:
+    """Return where the features of unaugmented examples are kept.
+
+    A stage that trains the head of the same recipe without augmentation keeps its features there too.
+
+    Args:
+        ready: From ``without_augmentation``.
+    """
+    spec = ready.recipe.speed.prefix_cache or PrefixCacheSpec()
+    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(ready, None))
+
+
+def without_augmentation(ready: Ready) -> Ready:
+    """Return a run whose training examples are prepared as inference prepares them."""
+    data = ready.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
+    return replace(ready, recipe=ready.recipe.model_copy(update={"data": data}))
+
+
+def text_poolings(ready: Ready) -> tuple[str, ...]:
+    """Return the poolings of texts that are compared for a run; none for images."""
+    if ready.task.modality != "text":
+        return ()
+    spec = ready.recipe.model
+    return poolings_for(ready.config, declared_pooling(spec.path, spec.revision))
+
+
+def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, state: PartialState) -> Ready:
+    """Choose by cross-validation how the head of frozen texts pools their tokens, where the recipe leaves it open.
+
+    The poolings are those that a head can have: the architecture's own, the first token, and the mean. Any but the own
+    one needs the head of this package; the recipe of the run then names it, as if it had been written there. Nothing
+    is chosen for images, for several tasks, with an adapter or another head, and where a stage trains the backbone.
+
+    Args:
+        ready: The run.
+        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+        before: The run that is resumed, whose pooling stays; None if it begins.
+        state: The processes; all of them call this.
+
+    Returns:
+        The run with its pooling, and with the loss of each one that was compared.
+    """
+    is_open = chooses_pooling(ready.recipe.model, ready.recipe.stages, strategy)
+    if ready.task.modality != "text" or ready.parts or not is_open:
+        return ready
+    compared: tuple[dict[str, float], str] | str = first_ones(
+        state, lambda: _compare_poolings(ready, state.device)
+    )
+    if isinstance(compared, str):
+        logger.info("The head reads what the architecture gives it: %s.", compared)
+        return ready
+    losses, key = compared
+    order = sorted(losses, key=losses.__getitem__)
+    if before is not None:
+        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
+    chosen = next(filter(None, (_with_pooling(ready, name, state) for name in order)), ready)
+    pool = chosen.recipe.model.head.pool or OWN
+    others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
+    needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
+    logger.info(
+        f"The head reads {POOLING_NAMES[pool]}, by the cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
+    )
+    return replace(chosen, pooling=PoolingChoice(losses, ready, key))
+
+
+def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, float], str] | str:
+    """Return the cross-validated loss of each pooling on the training split, and the name of the vectors that are kept.
+
+    Returns:
+        Why they cannot be computed, where that is so.
+    """
+    plain, data, target = without_augmentation(ready), ready.data, ready.data.target
+    recipe, model = plain.recipe, load_pretrained(ready).model
+    inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
+    splits = {"train": inputs.train, "validation": inputs.validation}
+    try:
+        found = pool_texts(
+            model,
+            {name: examples for name, examples in splits.items() if examples is not None},
+            inputs.collate,
+            probe_settings(plain),
+            text_poolings(ready),
+            batch_size=recipe.stages[0].batch_size,
+            device=device,
+            autocast=DTYPES.get(recipe.speed.precision),
+        )
+    except NoCutError as error:
+        return str(error)
+    labels = data.train["label"][:]
+    folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
+    classes = len(data.label_names)
+    answers = labels_of(data.train, target, classes)
+    own_or_head = [name for name in found.vectors if name in (OWN, *HEAD_POOLINGS)]
+    vectors = {name: found.vectors[name]["train"] for name in own_or_head}
+    return fit_best(vectors, answers, target, classes, folds)[2], found.key
+
+
+def _with_pooling(ready: Ready, name: str, state: PartialState) -> Ready | None:
+    """Return a run whose head pools tokens by name; None if the architecture cannot have that head."""
+    if name == OWN:
+        return ready
+    head = ready.recipe.model.head.model_copy(update={"pool": name})
+    model = ready.recipe.model.model_copy(update={"head": head})
+    recipe = ready.recipe.model_copy(update={"model": model})
+    try:
+        pooled = make_ready(
+            recipe, ready.data, (), state.num_processes, trust_remote_code=ready.trust_remote_code
+        )
+        if head_problem(load_pretrained(pooled).model, ready.task.dummy(ready.processor)):
+            return None
+    except InputError:
+        return None
+    asked = ready.asked.model_copy(update={"model": model})
+    return replace(ready, recipe=recipe, asked=asked, config=pooled.config, plan=pooled.plan)
+
+
+def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
+    """Return for each stage of a plan a sentence on how often its frozen layers will be computed, and what is kept.
+
+    Args:
+        report: The plan.
+        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+    """
+    subject = cache(lambda: _subject(report))
+    stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
+    sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
+    reads_texts = TASKS[report.recipe.kind].modality == "text"
+    if reads_texts and chooses_pooling(report.recipe.model, report.recipe.stages, strategy):
+        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
+    return sentences
+
+
+def _frozen_work(
+    report: PlanReport, index: int, stage: StageSpec, planned: StagePlan, subject: Callable[[], Subject]
+) -> str:
+    recipe, spec = report.recipe, report.recipe.speed.prefix_cache
+    if planned.trainable_size == planned.layout.size:
+        return ""
+    if spec is None:
+        return "frozen layers: computed in every epoch, as the recipe says"
+    if stage.teacher is not None:
+        return "frozen layers: computed in every epoch; the teacher looks at whole examples"
+    if is_aligned(recipe.domain_adaptation, stage, planned):
+        return f"frozen layers: computed in every epoch; {SAME_WAY}"
+    if stage.regularize.mixes:
+        return f"frozen layers: computed in every epoch; {MIXES}"
+    views, epochs = _views(recipe, spec, stage, planned)
+    if reason := in_vain(views, epochs):
+        return f"frozen layers: computed in every epoch; {reason}"
+    try:
+        skeleton, example = subject()
+    except InputError:
+        return ""  # without the processor nobody knows what an example looks like
+    found = foresee(in_shape_of(skeleton, recipe.stages[: index + 1]), planned.trainable, example)
+    if found.reason:
+        return f"frozen layers: computed in every epoch; {found.reason}"
+    return _forecast(found, views, report.examples)
+
+
+def _subject(report: PlanReport) -> Subject:
+    """Build the model without weights, and the inputs of one example."""
+    recipe, model = report.recipe, report.recipe.model
+    task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
+    processor = load_processor(
+        model.path, task.modality, revision=model.revision, trust_remote_code=report.trust_remote_code
+    )
+    task.configure(processor, config, recipe.data)
+    skeleton = build_skeleton(config, task.modality)
+    if isinstance(recipe, MultiTaskRecipe):
+        each = {name: build_skeleton(one, task.modality) for name, one in report.configs.items()}
+        skeleton = join_tasks(each, learns_weights=recipe.weighting == "uncertainty")
+    add_recipe_adapter(skeleton, recipe)
+    return skeleton, task.dummy(processor)
+
+
+def _forecast(found: Forecast, views: int, examples: int | None) -> str:
+    size = " and ".join(
+        f"{number:,} bytes for each {what}"
+        for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
+        if number
+    )
+    if examples is not None and not found.token_bytes:
+        size = f"{views * examples * found.example_bytes:,} bytes"
+    versions = f"{views} {'version' if views == 1 else 'versions'} of each example"
+    return f"frozen layers: computed once, up to {found.boundary}, where that saves time; {versions}, {size}"
+
+
+def _views(
+    recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
+) -> tuple[int, float | None]:
+    """Give the number of versions, and the epochs for which keeping them must pay; None where that is no question."""
+    epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
+    if fitted_by(stage):
+        views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
+        return views if augmented else 1, None
+    views = choose_views(epochs, augmented=augmented)
+    if isinstance(spec.views, int):
+        return spec.views if augmented else views, None
+    only_head = all(group.layers == "head" for group in planned.groups)
+    # The baseline reads what the frozen layers give for the examples as they are: one pass more.
+    return views, epochs + (only_head and not augmented and recipe.evaluation.linear_probe is not None)
+
+
+def estimate_seconds(
+    model: PreTrainedModel, stages: Sequence[StagePlan], recipe: Recipe, inputs: Inputs
+) -> tuple[float, ...]:
+    """Return an upper bound of each stage's training time on this machine, in seconds.
+
+    A few steps are timed on a few examples, in fp32 and without what a run computes only once; evaluation is not
+    counted. The model's weights stay as they are; which of them are frozen changes.
+
+    Args:
+        model: The pretrained model under its new head.
+        stages: What each stage trains.
+        recipe: The recipe, its stages written out.
+        inputs: The examples as the model takes them.
+    """
+    count = min(TIMED_EXAMPLES, len(inputs.train))
+    begun = perf_counter()
+    batch = inputs.collate([inputs.train[index] for index in range(count)])
+    prepared = (perf_counter() - begun) / count
+    seconds = []
+    for stage, planned in zip(recipe.stages, stages, strict=True):
+        fits = bool(fitted_by(stage))
+        freeze_all_but(model, planned.trainable)
+        with on_bench(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
+            bench.step(Way())  # the first use of each kernel is slower
+            step = min(bench.step(Way()) for _ in range(TIMED_STEPS))
+        release(model)
+        examples = (planned.epochs or 0.0) * len(inputs.train)
+        if planned.steps is not None and not fits:
+            examples = float(planned.steps * stage.batch_size * stage.accumulation)
+        seconds.append((examples or len(inputs.train)) * (step / count + prepared))
+    return tuple(seconds)
+
+
+def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Return a loss of the logits whose gradient costs what that of any loss does."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    return logits.float().square().mean()
+
+
+def _is_augmented(recipe: Recipe) -> bool:
+    return recipe.data.augment.varies(TASKS[recipe.kind].modality)
+
+
+def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:
+    """Let images be decoded once, where the recipe wants that and it is cheaper.
+
+    Args:
+        inputs: The examples, as the task prepares them.
+        ready: The run.
+        settings: Of each stage, what is kept of its frozen layers.
+    """
+    speed = ready.recipe.speed
+    if speed.decode_once is False or ready.task.modality != "image":
+        return inputs
+    train = validation = 0
+    for planned, each in zip(ready.plan.stages, settings, strict=True):
+        passes = ceil(planned.epochs or 1.0)
+        if each is None or each.objection or planned.trainable_size == planned.layout.size:
+            train, validation = train + passes, validation + passes
+        else:
+            train, validation = train + each.views, validation + 1
+    limit = (speed.prefix_cache or PrefixCacheSpec()).size_limit
+    size = 0
+
+    def decode(examples: Inputs, source: str) -> Inputs:
+        nonlocal size
+        made, report = decode_once(
+            examples,
+            train_passes=train,
+            validation_passes=validation,
+            folder=cache_folder(),
+            size_limit=limit - size,
+            source=source,
+            always=speed.decode_once is True,
+        )
+        size += report.bytes
+        return made
+
+    made = _each_task(inputs, _digest(ready, None), decode)
+    if size:
+        logger.info("Images are decoded once: %s bytes are kept.", f"{size:,}")
+    return made
+
+
+def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
+    """Decode the images of each of several tasks by themselves, or those of the only one."""
+    train, validation = inputs.train, inputs.validation
+    if not isinstance(train, MixedExamples):
+        return decode(inputs, source)
+    decoded = [
+        decode(replace(inputs, train=part, validation=None), f"{source}-{own.name}").train
+        for part, own in zip(train.parts, train.columns, strict=True)
+    ]
+    if validation is not None:
+        held = [
+            decode(replace(inputs, train=(), validation=part), f"{source}-{own.name}").validation
+            for part, own in zip(validation.parts, validation.columns, strict=True)
+        ]
+        validation = validation.over(held)
+    return replace(inputs, train=train.over(decoded), validation=validation)
+
+
+def _digest(ready: Ready, seed: int | None) -> str:
+    """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
+    unseen = {"path", "workers", "on_error", "split"}  # the fingerprint knows what came of them
+    if not _is_augmented(ready.recipe):
+        unseen |= {"augment"}  # however that is written
+    spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude=unseen)
+    data = ready.data if ready.data.pool is None else ready.data.pool
+    source = [data.fingerprint, spec, str(ready.processor), seed]
+    return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()

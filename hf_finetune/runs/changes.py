@@ -1,0 +1,282 @@
+"""What has changed since a run began, and what of the run goes on with it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.planning.batch_split import spread_batch
+from hf_finetune.planning.stages import build_plan
+from hf_finetune.runs.prepare import Ready
+from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.rules import shown
+from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint
+from hf_finetune.training.manifest import Manifest
+from hf_finetune.training.stage import stage_folder
+
+__all__ = [
+    "Changes",
+    "Position",
+    "begins_anew",
+    "find_changes",
+    "find_position",
+    "refusals",
+    "spread_recipe",
+    "uncarried",
+]
+
+# Fields with which a stage can go on in its middle; all others make it begin anew. A path beside data or model that
+# leads to the same contents changes nothing, which the fingerprints tell.
+SAME_CONTENTS = (
+    r"data\.(path|config|revision|columns|split|target|on_error|limit|workers)\b|"
+    r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\.|domain_adaptation\.target\b"
+)
+IN_THE_STAGE = (
+    r"lr|weight_decay|layer_decay|schedule|warmup|epochs|max_steps|clip|label_smoothing|early_stopping|"
+    r"batch_size|accumulation"
+)
+NOTHING = object()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is not as it was when a run began.
+
+    Attributes:
+        recipe: The recipe's fields by dotted path, each with its value before and now.
+        data: Whether the data is other data.
+        checkpoint: Whether the checkpoint is another one.
+    """
+
+    recipe: Mapping[str, tuple[Any, Any]]
+    data: bool
+    checkpoint: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.recipe) or self.data or self.checkpoint
+
+    def sentence(self) -> str:
+        """Name every change: ``stages.0.lr: 0.02 where it was 0.05; other data``."""
+        fields = [
+            f"{path}: {_value(now)} where it was {_value(before)}"
+            for path, (before, now) in self.recipe.items()
+        ]
+        others = {"other data": self.data, "another checkpoint": self.checkpoint}
+        return "; ".join([*fields, *(words for words, is_so in others.items() if is_so)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as plain values, for the manifest."""
+        fields = {path: [_plain(value) for value in pair] for path, pair in self.recipe.items()}
+        return {**asdict(self), "recipe": fields}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run was interrupted.
+
+    Attributes:
+        stage: Index of the first stage that is not done; the number of stages if all are.
+        step: Optimiser step of that stage's last checkpoint; 0 if it has none.
+        anew: Whether that stage has to begin anew, because what changed does not go with its checkpoint.
+    """
+
+    stage: int
+    step: int
+    anew: bool = False
+
+
+def find_changes(manifest: Manifest, recipe: Recipe, fingerprints: Mapping[str, str]) -> Changes:
+    """Compare a run with what it is to be resumed with."""
+    fields = dict(_compare(_trained(manifest.recipe), _trained(recipe.model_dump(mode="json")), ""))
+    other = {name: manifest.fingerprints.get(name) != fingerprints[name] for name in ("data", "checkpoint")}
+    return Changes(fields, **other)
+
+
+def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what has no say in the training: where the model goes afterwards."""
+    return {field: value for field, value in recipe.items() if field != "publish"}
+
+
+def find_position(folder: Path, manifest: Manifest) -> Position:
+    """Find where a run was interrupted."""
+    for index, record in enumerate(manifest.stages):
+        if record.state != "done":
+            last = last_checkpoint(stage_folder(folder, index, record.name))
+            return Position(index, checkpoint_step(last) if last and record.state == "running" else 0)
+    return Position(len(manifest.stages), 0)
+
+
+def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
+    """Refuse to go on with something else, as long as nobody says that it is meant.
+
+    Args:
+        folder: The run directory.
+        changes: What has changed.
+        possible: Whether the run could go on with it.
+    """
+    allow = "add --allow-changes to go on with it, " if possible else ""
+    problems = []
+    if changes.recipe:
+        sentence = Changes(changes.recipe, False, False).sentence()
+        rule = "must go on with the recipe that the run began with"
+        repair = f"Resume with {folder / 'recipe.yaml'}, {allow}or begin a new run."
+        problems.append(Problem("--resume", rule, sentence, repair))
+    repair = f"{allow}or begin a new run.".removeprefix("or ")
+    for name in ("data", "checkpoint"):
+        if getattr(changes, name):
+            rule = f"must go on with the {name} that the run began with"
+            problems.append(Problem("--resume", rule, "", repair[0].upper() + repair[1:]))
+    return problems
+
+
+def uncarried(
+    manifest: Manifest, ready: Ready, fingerprints: Mapping[str, str], position: Position
+) -> list[Problem]:
+    """Say what a run cannot go on with, whoever allows it."""
+    problems = []
+    asked = ready.asked.model_dump(mode="json")
+    names = [stage.name for stage in ready.recipe.stages]
+    for index, record in enumerate(manifest.stages):
+        if record.state == "done" and names[index : index + 1] != [record.name]:
+            found = repr(names[index]) if index < len(names) else "nothing"
+            repair = "What is done keeps its number, order and names; begin a new run."
+            rule = f"must be {record.name!r}, which is done"
+            problems.append(Problem(f"stages[{index}].name", rule, found, repair))
+        elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(asked, index):
+            rule = "must stay as it was in a stage that is done"
+            repair = "Its weights have the shape and the zeros that this gave them; begin a new run."
+            problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
+    problems += _pretraining_problems(manifest, asked, fingerprints)
+    trained = position.stage > 0 or position.step > 0
+    if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
+        rule = "must have the classes that the run began with"
+        problems.append(Problem("The data", rule, "", "Begin a new run."))
+    elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
+        rule = "must have the architecture that the run began with"
+        repair = "The weights that are trained are those of the other one; begin a new run."
+        problems.append(Problem("model.path", rule, repr(ready.recipe.model.path), repair))
+    if not problems and position.step and not position.anew and position.stage < len(names):
+        steps = ready.plan.stages[position.stage].steps or position.step
+        if steps < position.step:
+            field = "epochs" if ready.recipe.stages[position.stage].epochs is not None else "max_steps"
+            rule = f"must be enough for the {position.step} steps that are done"
+            problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
+    return problems
+
+
+def _pretraining_problems(
+    manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> list[Problem]:
+    """Refuse another pretraining behind one that has begun, and other inputs in the middle of it."""
+    now, before = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
+    if manifest.pretraining and now != before:
+        rule = "must stay as it was once the pretraining has begun"
+        return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
+    goes_on = manifest.pretraining.get("state") == "running"
+    if goes_on and manifest.fingerprints.get("data") != fingerprints["data"]:
+        return [
+            Problem("The data", "must stay as it was until the pretraining is done", "", "Begin a new run.")
+        ]
+    begun = any(record.state != "pending" for record in manifest.stages)
+    if begun and not manifest.pretraining and (now or {}).get("method") == "continue_pretraining":
+        rule = "must not be continue_pretraining once the first stage has begun"
+        return [Problem("domain_adaptation.method", rule, "", "Begin a new run.")]
+    return []
+
+
+def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
+    return recipe["stages"][index].get("compress")
+
+
+def begins_anew(manifest: Manifest, changes: Changes, ready: Ready, position: Position) -> bool:
+    """Tell whether the stage that was interrupted has to begin anew with what has changed."""
+    if changes.data:
+        return True
+    if position.stage >= len(ready.recipe.stages) or not position.step:
+        return False
+    own, stage = f"stages.{position.stage}", ready.recipe.stages[position.stage]
+    carried = re.compile(rf"{SAME_CONTENTS}|{own}\.({IN_THE_STAGE})\b|stages\.(?!{position.stage}\b)")
+    chosen_by_first = stage.best is not None and stage.best.metric is None
+    for path in changes.recipe:
+        if path.startswith("metrics"):
+            leading = path in ("metrics", "metrics.0")
+            if leading and chosen_by_first:
+                return True
+        elif not carried.match(path):
+            return True
+    return not _same_groups(manifest, ready, position)
+
+
+def _same_groups(manifest: Manifest, ready: Ready, position: Position) -> bool:
+    """Whether the optimiser would hold the same parameters in the same groups, and take steps of as many examples."""
+    now = ready.asked.stages[position.stage]
+    try:
+        before = StageSpec.model_validate(manifest.recipe["stages"][position.stage])
+        planned = build_plan(ready.plan.layout, [before]).stages[0]
+    except (ValidationError, InputError, KeyError, IndexError):
+        return False
+    groups = ready.plan.stages[position.stage].groups
+    return before.batch_size * before.accumulation == now.batch_size * now.accumulation and [
+        group.parameters for group in planned.groups
+    ] == [group.parameters for group in groups]
+
+
+def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
+    """Spread the batches of a run over another number of processes, so that each step sees the examples it would have.
+
+    Raises:
+        InputError: If a stage's batches do not divide over them.
+    """
+    if processes == manifest.processes:
+        return recipe
+    problems, stages = [], []
+    done = {record.name for record in manifest.stages if record.state == "done"}
+    for index, stage in enumerate(recipe.stages):
+        spread = spread_batch(stage.batch_size, stage.accumulation, manifest.processes, processes)
+        if spread is None and stage.name not in done:
+            examples = stage.batch_size * stage.accumulation * manifest.processes
+            fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]
+            repair = f"Resume on one of these numbers of processes: {', '.join(fitting)}."
+            rule = f"must divide over {processes} processes, as the run began on {manifest.processes}"
+            problems.append(Problem(f"stages[{index}]", rule, f"steps of {examples} examples", repair))
+        size, passes = spread or (stage.batch_size, stage.accumulation)
+        stages.append(stage.model_copy(update={"batch_size": size, "accumulation": passes}))
+    if problems:
+        raise InputError(problems)
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def _compare(before: Any, now: Any, path: str) -> list[tuple[str, tuple[Any, Any]]]:
+    """List the fields that differ, by dotted path."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = [*before, *(key for key in now if key not in before)]
+    elif _holds_parts(before) and _holds_parts(now):
+        keys = list(range(max(len(before), len(now))))
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    else:
+        return [] if _plain(before) == _plain(now) else [(path, (before, now))]
+    return [
+        found
+        for key in keys
+        for found in _compare(
+            before.get(key, NOTHING), now.get(key, NOTHING), f"{path}.{key}".removeprefix(".")
+        )
+    ]
+
+
+def _holds_parts(value: Any) -> bool:
+    return isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value)
+
+
+def _plain(value: Any) -> Any:
+    return None if value is NOTHING else value
+
+
+def _value(value: Any) -> str:
+    if value is NOTHING or value is None:
+        return "null" if value is None else "nothing"
+    return repr(value["name"]) if isinstance(value, Mapping) and "name" in value else shown(value)

@@ -1,0 +1,317 @@
+"""Another domain in a run: what is trained on it before the first stage, and what is added to the stages."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, TrainerCallback
+
+from hf_finetune.data.masking import (
+    OF_IMAGES,
+    OF_TOKENS,
+    MaskedExamples,
+    MaskedPixels,
+    PatchMask,
+    masked_texts,
+    token_collate,
+)
+from hf_finetune.data.seeded_augmentation import set_epoch
+from hf_finetune.data.texts import count_tokens, tokenize
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.files import replacing
+from hf_finetune.models.find_head import head_names
+from hf_finetune.models.layout import read_layout
+from hf_finetune.models.masked_models import (
+    MaskedImageModel,
+    backbone_weights,
+    build_masked_text_model,
+    recount_statistics,
+)
+from hf_finetune.models.vocabulary import embedding_rows
+from hf_finetune.planning.domain_adaptation import PRETRAINING, is_aligned
+from hf_finetune.planning.groups import plan_groups
+from hf_finetune.planning.stages import StagePlan, steps_per_epoch
+from hf_finetune.distributed import count_workers, wait_for_all
+from hf_finetune.runs.prepare import Ready
+from hf_finetune.recipe import DomainSpec, StageSpec
+from hf_finetune.runs.folder import write_manifest
+from hf_finetune.runs.weights import BACKBONE, pretraining_folder
+from hf_finetune.methods.domain_alignment import AlignTo
+from hf_finetune.training.stage_inputs import Beside, Judging, StageData
+from hf_finetune.training.manifest import Manifest
+from hf_finetune.methods.masked_inputs import masked_loss
+from hf_finetune.training.stage_result import StageResult
+from hf_finetune.training.stage import train_stage
+from hf_finetune.tasks import Inputs
+
+__all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]
+
+logger = logging.getLogger(__name__)
+
+WARMUP = 0.06
+"""Share of the steps over which the rate rises. Source: Gururangan et al. 2020, Don't Stop Pretraining, table 13."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is trained before the first stage, and on what.
+
+    Attributes:
+        model: Fills in what is masked.
+        stage: Its settings.
+        planned: What it trains.
+        train: The masked examples.
+        collate: Makes a batch of them.
+        lengths: Number of tokens of each; None for images.
+        plain: Gives batches of the inputs as they are, for the statistics of norms; nothing for texts.
+        notes: What the person should know.
+    """
+
+    model: PreTrainedModel
+    stage: StageSpec
+    planned: StagePlan
+    train: Any
+    collate: Callable[[list[dict[str, Any]]], Any]
+    lengths: Sequence[int] | None
+    plain: Callable[[], Iterator[Any]]
+    notes: tuple[str, ...]
+
+
+def load_alignments(ready: Ready) -> list[AlignTo | None]:
+    """Prepare the inputs of the other domain as the training examples are; None for a stage without them."""
+    spec, target = ready.recipe.domain_adaptation, ready.target
+    stages = list(zip(ready.recipe.stages, ready.plan.stages, strict=True))
+    if spec is None or target is None or spec.method == "continue_pretraining":
+        return [None] * len(stages)
+    examples = _prepared(ready, target.dataset).train
+    found = AlignTo(examples, spec.method, spec.weight)
+    return [found if is_aligned(spec, stage, planned) else None for stage, planned in stages]
+
+
+def prepare_pretraining(
+    ready: Ready, classifier: PreTrainedModel, before: Manifest | None, state: PartialState
+) -> Pretraining | None:
+    """Build what is trained before the first stage; None if there is nothing, or it is done.
+
+    Args:
+        ready: The run.
+        classifier: The checkpoint under its new head; for images it is changed in place later.
+        before: What the run was, if it is resumed.
+        state: The processes.
+
+    Raises:
+        InputError: If the checkpoint cannot be trained in this way.
+    """
+    spec, target = ready.recipe.domain_adaptation, ready.target
+    if spec is None or target is None or spec.method != "continue_pretraining":
+        return None
+    if before is not None and before.pretraining.get("state") == "done":
+        return None
+    if before is not None and before.pretraining and before.processes != state.num_processes:
+        rule = f"must go on with {before.processes} processes until the pretraining is done"
+        raise InputError(Problem("--resume", rule, str(state.num_processes)))
+    dataset = _inputs_of(ready, target.dataset, spec)
+    seed = ready.recipe.seed
+    notes: list[str] = []
+    if ready.task.modality == "text":
+        mask = masked_texts(ready.processor, spec.mask or OF_TOKENS)
+        data = ready.recipe.data
+        tokens = tokenize(dataset, ready.processor, data.max_length, data.truncation_side)
+        lengths: list[int] | None = count_tokens(tokens) if data.group_by_length else None
+        train: Any = MaskedExamples(tokens, mask, seed)
+        collate: Any = token_collate(ready.processor)
+        spec_of_model = ready.recipe.model
+        model, notes = build_masked_text_model(
+            spec_of_model.path,
+            revision=spec_of_model.revision,
+            dropout=spec_of_model.dropout,
+            seed=seed,
+            trust_remote_code=ready.trust_remote_code,
+            rows=embedding_rows(ready.config),
+        )
+        plain: Callable[[], Iterator[Any]] = partial(iter, ())
+    else:
+        inputs = _prepared(ready, dataset)
+        lengths, collate = None, MaskedPixels(inputs.collate)
+        train = MaskedExamples(inputs.train, PatchMask(spec.mask or OF_IMAGES), seed)
+        image = inputs.collate([inputs.train[0]])["pixel_values"]
+        model = MaskedImageModel(classifier, image, seed)
+        plain = partial(_batches, inputs, spec.batch_size)
+    stage = _stage_of(spec)
+    planned = _plan_of(model, stage, len(train), state.num_processes)
+    return Pretraining(model, stage, planned, train, collate, lengths, plain, tuple(notes))
+
+
+def pretrain(
+    found: Pretraining | None,
+    ready: Ready,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+) -> Manifest:
+    """Train on masked inputs, or go on with it, and leave in its folder what the classifier takes over.
+
+    Args:
+        found: What is trained; None does nothing.
+        ready: The run.
+        manifest: Of the run.
+        folder: Its directory.
+        state: The processes.
+        callbacks: Further callbacks.
+    """
+    if found is None:
+        return manifest
+    for note in found.notes:
+        logger.info(note)
+    place, resumes = pretraining_folder(folder), bool(manifest.pretraining)
+    spent = manifest.pretraining.get("seconds", 0.0)
+    manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
+    verb = "goes on" if resumes else "begins"
+    logger.info(
+        f"Stage 0, {PRETRAINING}, {verb}: {len(found.train)} inputs, {found.planned.steps} steps, "
+        f"lr {found.stage.lr:.2g}."
+    )
+    begun = perf_counter()
+    try:
+        result = _train(found, ready, place, state, callbacks, resumes)
+        if state.is_main_process:
+            _leave_backbone(found, ready, place)
+        wait_for_all(state)
+    finally:
+        spent = round(spent + perf_counter() - begun, 3)
+        manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
+    entry = {"state": "done", "seconds": spent, "result": _entry(found, result, ready, spent)}
+    return _written(manifest, folder, state, entry)
+
+
+def _train(
+    found: Pretraining,
+    ready: Ready,
+    place: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+    resumes: bool,
+) -> StageResult:
+    recipe = ready.recipe
+    workers = count_workers(recipe.data.workers, state)
+    data = StageData("", found.train, found.collate, lengths=found.lengths, workers=workers)
+    return train_stage(
+        found.model,
+        found.stage,
+        found.planned,
+        data,
+        folder=place,
+        judging=Judging(recipe.evaluation.batch_size),
+        beside=Beside(loss=masked_loss(ready.task.modality)),
+        speed=recipe.speed,
+        seed=(recipe.seed - 1) % 2**32,
+        resume=resumes,
+        callbacks=callbacks,
+        track=recipe.track,
+    )
+
+
+def _inputs_of(ready: Ready, target: Dataset, spec: DomainSpec) -> Dataset:
+    """Give the inputs that are masked: of the other domain, and of the training split where that is wanted."""
+    columns = [name for name in ("image", "text", "text_pair") if name in ready.data.train.column_names]
+    target = target.select_columns(columns)
+    if not spec.source:
+        return target
+    source = ready.data.train.select_columns(columns)
+    return concatenate_datasets([target, source.cast(target.features)])
+
+
+def _prepared(ready: Ready, dataset: Dataset) -> Inputs:
+    """Prepare inputs without labels as the training split is prepared, augmentation included."""
+    data = replace(ready.data, train=dataset, validation=None, test=None, pool=None)
+    return ready.task.prepare(data, ready.processor, ready.recipe.data, ready.recipe.seed)
+
+
+def _stage_of(spec: DomainSpec) -> StageSpec:
+    epochs = spec.epochs if spec.max_steps is None else None
+    return StageSpec(
+        name=PRETRAINING,
+        train="all",
+        epochs=epochs if epochs is not None or spec.max_steps is not None else 1.0,
+        max_steps=spec.max_steps,
+        lr=spec.lr,
+        batch_size=spec.batch_size,
+        warmup=WARMUP,
+        best=None,
+    )
+
+
+def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes: int) -> StagePlan:
+    """Plan to train all but the head of the classifier, which no masked input reaches."""
+    layout = read_layout(model)
+    unused = set()
+    if isinstance(model, MaskedImageModel):
+        unused = {f"classifier.{name}" for name in head_names(model.classifier)}
+    trainable = tuple(name for name in layout.names() if name not in unused)
+    per_epoch = steps_per_epoch(examples, stage.batch_size, 1, processes)
+    steps = stage.max_steps or max(round((stage.epochs or 1.0) * per_epoch + 0.499999), 1)
+    sizes = {parameter.name: parameter.size for parameter in layout.parameters}
+    return StagePlan(
+        name=PRETRAINING,
+        train="all",
+        trainable=trainable,
+        groups=plan_groups(layout, trainable, stage.lr or 0.0, stage.weight_decay, 1.0, stage.schedule),
+        trainable_size=sum(sizes[name] for name in trainable),
+        frozen_batch_norms=(),
+        epochs=stage.epochs or steps / per_epoch,
+        steps=steps,
+        warmup_steps=round(WARMUP * steps),
+        layout=layout,
+    )
+
+
+def _leave_backbone(found: Pretraining, ready: Ready, place: Path) -> None:
+    """Write what the classifier takes over, the statistics of its norms counted over whole inputs."""
+    model = found.model
+    if isinstance(model, MaskedImageModel):
+        model.classifier.to(memory_format=torch.contiguous_format)
+        recount_statistics(model.classifier, found.plain())
+        head = set(head_names(model.classifier))
+        names = [name for name in model.classifier.state_dict() if name not in head]
+    else:
+        layout = ready.plan.layout
+        names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
+    weights = backbone_weights(model, names)
+    with replacing(place / BACKBONE) as temporary:
+        save_file({name: value.clone() for name, value in weights.items()}, temporary)
+
+
+def _batches(inputs: Inputs, size: int) -> Iterator[Any]:
+    set_epoch(inputs.train, 0)
+    for start in range(0, len(inputs.train), size):
+        rows = range(start, min(start + size, len(inputs.train)))
+        if len(rows) > 1 or start == 0:
+            yield inputs.collate([inputs.train[row] for row in rows])
+
+
+def _written(manifest: Manifest, folder: Path, state: PartialState, entry: dict[str, Any]) -> Manifest:
+    manifest = replace(manifest, pretraining=entry)
+    write_manifest(manifest, folder, state)
+    return manifest
+
+
+def _entry(found: Pretraining, result: StageResult, ready: Ready, seconds: float) -> dict[str, Any]:
+    return {
+        "name": PRETRAINING,
+        "examples": len(found.train),
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "train_seconds": seconds,
+        "trainable_parameters": found.planned.trainable_size,
+        "total_parameters": found.planned.layout.size,
+        "speed": asdict(result.way),
+    }

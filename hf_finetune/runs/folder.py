@@ -1,0 +1,306 @@
+"""The run directory: which folder, whether it may be used, and of what the run in it was made."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedConfig
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.predictor import resolve_model_dir
+from hf_finetune.files import can_be_path, replacing
+from hf_finetune.distributed import first_ones, first_process_first
+from hf_finetune.runs.prepare import Ready
+from hf_finetune.recipe import Recipe, dump_recipe
+from hf_finetune.runs.changes import (
+    Changes,
+    Position,
+    begins_anew,
+    find_changes,
+    find_position,
+    refusals,
+    uncarried,
+)
+from hf_finetune.runs.weights import pretraining_folder
+from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
+from hf_finetune.training.run_lock import LOCK, RunLock
+from hf_finetune.training.stage import stage_folder
+
+__all__ = ["acquire_lock", "begin_run", "check_folder", "choose_folder", "resume_run", "write_manifest"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
+    """Give the folder that was named, or name one on which all processes agree.
+
+    Raises:
+        InputError: If a run is to be resumed and none was named.
+    """
+    if output_dir is not None:
+        return Path(output_dir).expanduser()
+    if resume:
+        raise InputError(Problem("--resume", "must come with the run's folder", "", "Add --output-dir RUN."))
+    names = [f"runs/{recipe.task}-{datetime.now():%Y%m%d-%H%M%S}"]
+    if state.num_processes > 1:
+        broadcast_object_list(names)
+    return Path(names[0])
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something, or cannot be made.
+
+    Raises:
+        InputError: If the folder cannot be used.
+    """
+    if not can_be_path(folder):
+        raise InputError(Problem("--output-dir", "must be a name that a folder can have", str(folder)))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
+    if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+        repair = "Name another folder."
+        if (folder / "manifest.json").is_file():
+            repair = "Name another folder, or add --resume to go on with the run in it."
+        raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        rule = "must be in a folder that can be written to"
+        raise InputError(Problem("--output-dir", rule, str(existing)))
+
+
+def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
+    """Let the first process lock the run directory; every process learns if it cannot.
+
+    Args:
+        lock: The directory's.
+        state: The processes.
+        make: The directory, if it is to be made, and must be empty; None if it is there.
+
+    Raises:
+        InputError: If another run writes to the directory, or it cannot be made.
+    """
+
+    def acquire() -> tuple[Problem, ...]:
+        try:
+            if make is not None:
+                _make_folder(make)
+            lock.acquire()
+            if make is not None:
+                check_folder(make)  # another run may have begun and ended since the first look
+        except InputError as error:
+            lock.release()
+            return error.problems
+        return ()
+
+    if problems := first_ones(state, acquire):
+        raise InputError(problems)
+
+
+def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
+    """Write the first files of a run directory.
+
+    Args:
+        folder: The directory, locked.
+        ready: The recipe and what was made of it.
+        state: The processes.
+    """
+    text = dump_recipe(ready.asked)
+    manifest = Manifest(
+        stages=tuple(StageRecord(stage.name) for stage in ready.asked.stages),
+        fingerprints=_fingerprints(ready),
+        versions=library_versions(),
+        seed=ready.asked.seed,
+        recipe=ready.asked.model_dump(mode="json"),
+        processes=state.num_processes,
+        determinism=_determinism(ready, state),
+    )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        try:
+            _write_recipe(folder, text)
+            write_manifest(manifest, folder, state)
+        except BaseException:
+            (folder / "recipe.yaml").unlink(missing_ok=True)
+            raise
+    state.wait_for_everyone()
+    return manifest
+
+
+def resume_run(
+    folder: Path, ready: Ready, before: Manifest, state: PartialState, *, allow_changes: bool
+) -> Manifest:
+    """Make sure that a run goes on with the recipe, data and checkpoint that it began with, or with allowed changes.
+
+    Args:
+        folder: The run directory.
+        ready: The recipe and what was made of it for this number of processes.
+        before: The run.
+        state: The processes.
+        allow_changes: Whether the run goes on with what has changed, if that is possible.
+
+    Raises:
+        InputError: If something has changed, and it is not allowed or not possible.
+    """
+    recipe, fingerprints = ready.asked, _fingerprints(ready)
+    changes = find_changes(before, recipe, fingerprints)
+    if changes:
+        with first_process_first(state):
+            position = find_position(folder, before)
+        position = replace(position, anew=begins_anew(before, changes, ready, position))
+        problems = uncarried(before, ready, fingerprints, position)
+        if not allow_changes:
+            raise InputError(refusals(folder, changes, possible=not problems))
+        if problems:
+            raise InputError(problems)
+        logger.info(_announcement(before, changes, position))
+    manifest = replace(
+        before, fingerprints=fingerprints, seed=recipe.seed, recipe=recipe.model_dump(mode="json")
+    )
+    if before.determinism.get("bit_for_bit", True):
+        manifest = replace(manifest, determinism=_determinism(ready, state))
+    if changes:
+        manifest = _changed(manifest, changes, position, recipe)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _tidy(folder, manifest)
+        write_manifest(manifest, folder, state)
+        _write_recipe(folder, dump_recipe(recipe))
+    state.wait_for_everyone()
+    return manifest
+
+
+def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: Recipe) -> Manifest:
+    """Keep of the stages what goes on, and write down what has changed."""
+    records = {record.name: record for record in manifest.stages[: position.stage]}
+    if position.stage < len(manifest.stages) and not position.anew:
+        records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
+    names = [stage.name for stage in recipe.stages]
+    stages = tuple(
+        records[name] if name in records and index <= position.stage else StageRecord(name)
+        for index, name in enumerate(names)
+    )
+    at = names[position.stage] if position.stage < len(names) else None
+    entry = {"stage": at, "step": position.step, "anew": position.anew, **changes.as_json()}
+    return replace(manifest, stages=stages, changes=(*manifest.changes, entry), state="running")
+
+
+def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
+    """Say in one line what has changed, and what becomes of it."""
+    stages = [record.name for record in manifest.stages]
+    where = "behind the last stage"
+    if position.stage < len(stages):
+        where = f"at step {position.step} of stage {stages[position.stage]}"
+    words = [f"Goes on with changes, {where}: {changes.sentence()}."]
+    done = [name for index, name in enumerate(stages[: position.stage]) if _touches(changes, index)]
+    if done:
+        words.append(f"They come too late for {', '.join(done)}.")
+    if position.anew and position.step:
+        words.append(f"Stage {stages[position.stage]} begins anew with them.")
+    if changes.data and (position.stage or position.step):
+        words.append("Examples that were trained on may now be in the test split.")
+    return " ".join(words)
+
+
+def _touches(changes: Changes, index: int) -> bool:
+    return any(path.startswith(f"stages.{index}.") for path in changes.recipe)
+
+
+def _tidy(folder: Path, manifest: Manifest) -> None:
+    """Remove what a kill left half-written, and the folders of stages that are to begin anew."""
+    for path in [*folder.glob(".*.part"), *folder.glob("stages/*/.*.part")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    begun = {
+        stage_folder(folder, index, record.name)
+        for index, record in enumerate(manifest.stages)
+        if record.state != "pending"
+    }
+    if manifest.pretraining:
+        begun.add(pretraining_folder(folder))
+    for stale in set(folder.glob("stages/*")) - begun:
+        shutil.rmtree(stale)
+
+
+def _write_recipe(folder: Path, text: str) -> None:
+    with replacing(folder / "recipe.yaml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _determinism(ready: Ready, state: PartialState) -> dict[str, Any]:
+    speed, device = ready.asked.speed, state.device.type
+    machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    fields = {"precision": speed.precision, "memory_format": speed.memory_format, "compile": speed.compile}
+    measured = [f"speed.{name}" for name, value in fields.items() if value == "auto"]
+    precision = "fp32" if speed.precision == "auto" else speed.precision
+    found = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
+    if speed.prefix_cache is not None and speed.prefix_cache.views == "auto":
+        found["provided"]["prefix_cache"] = "used for the same stages, which metrics.json tells"
+    return found
+
+
+def _fingerprints(ready: Ready) -> dict[str, str]:
+    layout = [[parameter.name, parameter.size] for parameter in ready.plan.layout.parameters]
+    return {
+        "recipe": _sha256(dump_recipe(ready.asked)),
+        "data": _data_fingerprint(ready),
+        "classes": _sha256(json.dumps([ready.data.target, ready.data.label_names])),
+        "checkpoint": _checkpoints_fingerprint(ready),
+        "architecture": _sha256(json.dumps(layout)),
+    }
+
+
+def _data_fingerprint(ready: Ready) -> str:
+    """Tell whether all examples are the same, those of another domain included."""
+    own = ready.data.fingerprint
+    return own if ready.target is None else _sha256(json.dumps([own, ready.target.fingerprint]))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        rule = "must be a folder that can be made"
+        raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
+
+
+def _checkpoints_fingerprint(ready: Ready) -> str:
+    """Tell whether what is fine-tuned, and what stages learn from, is the same."""
+    found = _checkpoint_fingerprint(ready.asked.model.path, ready.config)
+    teachers = [resolve_model_dir(each.teacher.path) for each in ready.asked.stages if each.teacher]
+    each = [_checkpoint_fingerprint(str(teacher), None) for teacher in teachers]
+    return _sha256(json.dumps([found, *each])) if each else found
+
+
+def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
+    digest = hashlib.sha256()
+    folder = Path(path)
+    if folder.is_dir():
+        for file in (
+            sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")) + [folder / "config.json"]
+        ):
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    else:
+        digest.update(f"{path}@{getattr(config, '_commit_hash', None)}".encode())
+    return digest.hexdigest()
+
+
+def write_manifest(manifest: Manifest, folder: Path, state: PartialState) -> None:
+    """Write down how far the run is; only the first process does."""
+    if state.is_main_process:
+        manifest.write(folder / "manifest.json")

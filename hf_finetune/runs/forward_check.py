@@ -1,0 +1,158 @@
+"""Try a model on a few examples, before anything is written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_finetune.data.extreme_examples import extreme_images, text_lengths
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.models.adapters import uncalled_layers
+from hf_finetune.models.find_head import head_names
+from hf_finetune.models.head_spec import head_problem, unsuited
+from hf_finetune.models.linear_head import not_linear
+from hf_finetune.runs.prepare import Ready
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.tasks import Inputs
+
+__all__ = ["padding_notes", "try_forward"]
+
+LARGEST_CHANGE = 1e-3
+"""Of the largest logit: what rounding in single precision stays far below."""
+
+
+def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
+    """Try the first, the longest and the largest examples, so that what does not fit is told before anything trains.
+
+    Raises:
+        InputError: If the model cannot take what inference or training will give it.
+    """
+    if reason := head_problem(model, ready.task.dummy(ready.processor)):
+        raise unsuited(model.config, reason)
+    first = _first(inputs, ready)
+    with uncalled_layers(model) as uncalled:
+        _try(model, ready, [ready.task.dummy(ready.processor)])
+        _try(model, ready, [_collated(inputs, ready, [first])])
+        _try(
+            model,
+            ready,
+            [_collated(inputs, ready, [first, *extreme]) for extreme in _extremes(inputs, ready)],
+        )
+    fitted = [(index, stage) for index, stage in enumerate(ready.recipe.stages) if fitted_by(stage)]
+    if fitted and (reason := not_linear(model, head_names(model), ready.task.dummy(ready.processor))):
+        rule = "must be gradient unless the head is one linear layer"
+        repair = f"Here {reason}."
+        index, stage = fitted[0]
+        raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
+    if uncalled:
+        rule, names = "must name layers that the model calls", sorted(uncalled)
+        value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        repair = "The model reads their weights without calling them, past any adapter: name others."
+        raise InputError(Problem("model.adapter.target", rule, value, repair))
+
+
+def padding_notes(model: PreTrainedModel, ready: Ready) -> list[str]:
+    """Return a sentence if the logits of a short text change where it is padded beside a longer one.
+
+    Args:
+        model: The classifier, on the CPU.
+        ready: The run, of images or texts.
+    """
+    if ready.task.modality == "image":
+        return []
+    processor = ready.processor
+    beside = processor(
+        ["a", "a " * 16],
+        padding=True,
+        truncation=True,
+        max_length=processor.model_max_length,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        alone = model.eval()(**ready.task.dummy(processor)).logits[0].float()
+        padded = model(**beside).logits[0].float()
+    largest = alone.abs().max()
+    change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
+    if change <= LARGEST_CHANGE:
+        return []
+    return [
+        "The answers of this model depend on padding: the logits of a short text change by "
+        f"{100 * change:.2g} % of the largest beside a longer one. Set evaluation.batch_size: 1, and give evaluate and "
+        "predict --batch-size 1, or take a checkpoint that masks padding."
+    ]
+
+
+def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+    """Compute logits, and of the last batch a gradient of the trained weight nearest the input."""
+    trained = {name for stage in ready.plan.stages for name in stage.trainable}
+    size = ready.recipe.data.image_size
+    for batch in batches:
+        weight = next((value for name, value in model.named_parameters() if name in trained), None)
+        try:
+            with torch.set_grad_enabled(batch is batches[-1]):
+                logits = model.eval()(**batch).logits
+                if logits.requires_grad and weight is not None and weight.requires_grad:
+                    torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
+        except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+            path = repr(ready.recipe.model.path)
+            place, value = ("data.image_size", str(size)) if size else ("model.path", path)
+            shapes = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
+            repair = _complaint(error) + (
+                f"; it was given {shapes}." if isinstance(error, IndexError) else ""
+            )
+            raise InputError(Problem(place, "must suit the checkpoint", value, repair)) from error
+
+
+def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> Mapping[str, torch.Tensor]:
+    # labels of training examples may have another form than those of validation, and the model takes none
+    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in examples]
+    try:
+        batch = dict(inputs.collate(unlabelled))
+    except (RuntimeError, ValueError) as error:
+        shapes = sorted(
+            {tuple(each.shape) for one in examples for each in one.values() if hasattr(each, "shape")}
+        )
+        rule = "must make all images alike in size, for a batch holds several"
+        value = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        repair = "Its image processor keeps the shape of an image: set data.image_size, or let it crop."
+        raise InputError(Problem("model.path", rule, value, repair)) from error
+    return batch
+
+
+def _extremes(inputs: Inputs, ready: Ready) -> list[list[dict[str, Any]]]:
+    """Return examples that are tried with the first: of each split the longest text or extreme images."""
+    splits = [
+        ("train", ready.data.train, inputs.train),
+        ("validation", ready.data.validation, inputs.validation),
+    ]
+    found = []
+    for name, raw, prepared in splits:
+        if raw is None or prepared is None or len(raw) != len(prepared):
+            continue
+        if ready.task.modality == "image":
+            rows = extreme_images(raw)
+        else:
+            lengths = inputs.lengths if name == "train" else None
+            rows = [int(np.argmax(lengths if lengths is not None else text_lengths(raw)))]
+        found.append([prepared[row] for row in rows])
+    return found
+
+
+def _first(inputs: Inputs, ready: Ready) -> dict[str, Any]:
+    named = ready.recipe.data.augment.transforms
+    try:
+        return inputs.train[0]
+    except (RuntimeError, ValueError, TypeError) as error:
+        if not named:
+            raise
+        names = ", ".join(repr(each.name) for each in named)
+        repair = f"They say: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        problem = Problem("data.augment.transforms", "must take the first training image", names, repair)
+        raise InputError(problem) from error
+
+
+def _complaint(error: Exception) -> str:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "The model cannot compute with it." if "INTERNAL ASSERT" in first else f"The model says: {first}"

@@ -1,0 +1,143 @@
+"""What is wrong with a recipe that only its data, or the installed libraries, can tell."""
+
+from collections.abc import Sequence
+
+from transformers.integrations import get_available_reporting_integrations
+
+from hf_finetune.data.augment import check_transforms
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.errors import Problem
+from hf_finetune.evaluation.costs import cost_problems
+from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_label_problem
+from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
+from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.models.compression import has_zeros
+from hf_finetune.planning.selectors import form_problems
+from hf_finetune.distributed import is_sharded, uses_deepspeed
+from hf_finetune.recipe import Recipe, StageSettings
+from hf_finetune.recipe.head_fit import fitted_by, unfit_for
+from hf_finetune.methods import regularizers
+from hf_finetune.methods.class_balance import label_problems
+from hf_finetune.training.optimizers import check_optimizer
+
+__all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
+
+
+def stage_problems(recipe: Recipe) -> list[Problem]:
+    """Find what neither data nor checkpoint is needed for, but the libraries are."""
+    problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
+    for place, stage in _settings(recipe):
+        if stage.optimizer is not None:
+            problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+        if stage.carry_optimizer and is_sharded():
+            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
+            problems.append(Problem(f"{place}.carry_optimizer", rule))
+        problems += regularizers.sharding_problems(stage, place) if is_sharded() else []
+    if has_zeros(recipe.stages) and is_sharded():
+        rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
+        index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
+        problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
+    if recipe.domain_adaptation is not None and is_sharded():
+        rule = (
+            "must be left out under FSDP and DeepSpeed, which divide the model whose features are looked at"
+        )
+        problems.append(Problem("domain_adaptation", rule))
+    if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
+        rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
+        problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
+    return problems
+
+
+def selector_problems(recipe: Recipe) -> list[Problem]:
+    """Find selectors that are none for any model, where the model is not known."""
+    adapter = recipe.model.adapter.type if recipe.model.adapter else None
+    return [
+        problem
+        for index, stage in enumerate(recipe.stages)
+        for problem in form_problems(stage.train, f"stages[{index}].train", adapter)
+    ]
+
+
+def metric_name_problems(recipe: Recipe) -> list[Problem]:
+    """Find misspelled metrics, where the labels are not known."""
+    named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
+    named += [
+        (stage.best.metric, f"{place}.best.metric")
+        for place, stage in _settings(recipe)
+        if stage.best and stage.best.metric not in (None, "loss")
+    ]
+    return [problem for name, place in named if (problem := misspelled_metric(str(name), place))]
+
+
+def recipe_problems(
+    recipe: Recipe, data: LabelledData, headline: Sequence[str], trust_remote_code: bool = False
+) -> list[Problem]:
+    """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
+    problems = _evaluation_problems(recipe, data)
+    settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
+    for index, name in enumerate(headline):
+        place = f"metrics[{index}]"
+        problem = unknown_label_problem(name, data, place, settings) or metric_problem(
+            name, data.target, place, settings, trust_remote_code=trust_remote_code
+        )
+        problems += [problem] if problem else []
+    chosen_by: dict[str, str] = {}
+    for place, stage in _settings(recipe):
+        metric = stage.best.metric if stage.best else None
+        if stage.best is not None and not fitted_by(stage):
+            where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
+            chosen_by.setdefault(str(metric or headline[0]), where)
+        if metric not in (None, "loss"):
+            problem = metric_problem(
+                *(str(metric), data.target, f"{place}.best.metric", settings),
+                trust_remote_code=trust_remote_code,
+            )
+            problems += [problem] if problem else []
+        if data.validation is None and (metric is not None or stage.early_stopping is not None):
+            field = "early_stopping" if stage.early_stopping is not None else "best.metric"
+            repair = "Set data.split.validation above 0, or leave it out."
+            problems.append(
+                Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
+            )
+        problems += label_problems(stage, place, data.target, data.label_names)
+        problems += regularizers.label_problems(stage, place, data.target)
+        field = "classifier" if place == "strategy" else "fit"
+        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
+    undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
+    return [*problems, *filter(None, undefined)]
+
+
+def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
+    """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
+    asked = recipe.evaluation
+    problems = cost_problems(asked.costs or {}, data.target, data.label_names)
+    for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
+        if wanted and data.validation is None:
+            repair = "Set data.split.validation above 0, or leave it out."
+            problems.append(
+                Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
+            )
+    if asked.slices and data.test is None:
+        repair = "Set data.split.test above 0, or leave it out."
+        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
+    if asked.thresholds and data.target != "multi_label":
+        problems.append(
+            Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
+        )
+    if asked.calibrate and data.target == "regression":
+        problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
+    known = get_available_reporting_integrations()
+    for index, name in enumerate(recipe.track):
+        if name not in known:
+            repair = f"Here are: {', '.join(known) or 'none'}. Or install it: python -m pip install {name}."
+            problems.append(
+                Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
+            )
+    return problems
+
+
+def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
+    """List what holds for stages, with its place: that of a strategy holds for all of them, and is said once."""
+    if recipe.strategy is not None:
+        return [("strategy", recipe.strategy)]
+    return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]

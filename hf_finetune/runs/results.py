@@ -1,0 +1,364 @@
+"""What a run leaves when its stages are done: the model as others load it, and how good it is."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hf_finetune.data.content_hashes import HASHES, write_hashes
+from hf_finetune.data.labels import UNKNOWN
+from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
+from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
+from hf_finetune.evaluation.compare import paired_difference
+from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
+from hf_finetune.evaluation.predictions import Predictions, write_predictions
+from hf_finetune.evaluation.linear_probe import Probe, linear_probe
+from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
+from hf_finetune.evaluation.thresholds import fit_thresholds
+from hf_finetune.evaluation.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
+from hf_finetune.evaluation.unknown_labels import is_known
+from hf_finetune.files import replacing_folder
+from hf_finetune.models.adapters import merge_adapter
+from hf_finetune.models.export import export_adapter, export_model
+from hf_finetune.models.find_head import head_names
+from hf_finetune.models.temperature import divide_head
+from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.report.confident_errors import describe_data, find_mistakes
+from hf_finetune.report.run_record import DATA, MISTAKES
+from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
+from hf_finetune.performance.allocator import keep_freed_memory
+from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.performance.execution_modes import DTYPES, Way
+from hf_finetune.training.manifest import write_json
+from hf_finetune.tasks import Inputs
+
+__all__ = ["evaluate_run", "finish_model", "measure_baseline", "write_data"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+BASELINE_FOLDER = "baselines"
+MOST_PROBE_CELLS = 4_000_000
+"""Training examples times classes up to which a logistic regression on frozen features is fitted."""
+SURE = 1e-12
+"""Least probability whose logarithm is taken for a logit."""
+
+
+def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str, Any]:
+    """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it.
+
+    What is fitted on the validation split, the temperature and the thresholds, goes into the model where the recipe
+    wants that.
+
+    Returns:
+        ``calibration`` and ``thresholds`` of ``metrics.json``, those of them that there are.
+    """
+    spec = ready.recipe.model
+    model.cpu()
+    if spec.adapter is not None:
+        if ready.saves != "merged":
+            with replacing_folder(folder / "adapter") as partial:
+                export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
+        change = merge_adapter(model, ready.task.dummy(ready.processor))
+        logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
+    setattr(model.config, COLUMNS, dict(ready.data.columns))
+    _export(model, ready, folder)
+    if ready.data.validation is None or ready.data.target == "regression":
+        return {}
+    held_out = _some_of(ready.data.validation, len(ready.data.label_names))
+    found = _evaluate(ready, folder, held_out, keep_all=True)
+    content: dict[str, Any] = {}
+    scores, calibration = _calibrated(model, ready, found)
+    content["calibration"] = calibration
+    if ready.data.target == "multi_label" and ready.recipe.evaluation.thresholds:
+        thresholds = [round(each, 6) for each in fit_thresholds(scores, found.labels).tolist()]
+        setattr(model.config, THRESHOLDS, thresholds)
+        content["thresholds"] = dict(zip(found.label_names, thresholds, strict=True))
+    if ready.recipe.evaluation.calibrate or "thresholds" in content:
+        _export(model, ready, folder)
+    return content
+
+
+def _some_of(validation: Any, classes: int) -> Any:
+    """Return so many validation examples, evenly spaced, that all their probabilities can be held at once."""
+    most = max(1, MOST_CELLS // classes)
+    if classes <= MANY_CLASSES or len(validation) <= most:
+        return validation
+    logger.info(f"Calibration is fitted on {most:,} of the {len(validation):,} validation examples.")
+    return validation.select(np.linspace(0, len(validation) - 1, most).astype(int).tolist())
+
+
+def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
+    with replacing_folder(folder / "model") as partial:
+        export_model(model, ready.processor, partial)
+
+
+def _evaluate(
+    ready: Ready, folder: Path, dataset: Any, progress: Progress | None = None, *, keep_all: bool = False
+) -> EvaluationResult:
+    """Evaluate what was saved, as others will load it."""
+    classifier = load_classifier(
+        folder / "model",
+        batch_size=ready.recipe.evaluation.batch_size,
+        trust_remote_code=ready.trust_remote_code,
+    )
+    extra = [name for name in ready.headline if name != "loss"]
+    costs = ready.recipe.evaluation.costs
+    return evaluate_model(
+        *(classifier, dataset), metrics=extra, costs=costs, keep_all=keep_all, progress=progress
+    )
+
+
+def _calibrated(
+    model: PreTrainedModel, ready: Ready, found: EvaluationResult
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Fit the temperature, and divide the head by it where the recipe wants that; give the scores that come of it."""
+    target = found.target
+    logits = _logits(found.scores, target)
+    temperature = fit_temperature(logits, found.labels, target)
+    better = probabilities(logits / temperature, target)
+    said: dict[str, Any] = {
+        "temperature": temperature,
+        "applied": None,
+        "validation": {
+            "before": _how_sure(found.scores, found.labels, target),
+            "after": _how_sure(better, found.labels, target),
+        },
+    }
+    if not ready.recipe.evaluation.calibrate:
+        return found.scores, said
+    if divide_head(model, head_names(model), temperature, ready.task.dummy(ready.processor)):
+        said["applied"] = "head"
+        logger.info(
+            f"The head is divided by the temperature {temperature:.3g}: everyone gets its probabilities."
+        )
+    else:
+        setattr(model.config, TEMPERATURE, temperature)
+        said["applied"] = "predict"
+        logger.info(
+            f"The temperature {temperature:.3g} is in the config: predict and evaluate heed it, "
+            "plain transformers does not, for the head has no last linear layer."
+        )
+    return better, said
+
+
+def _logits(scores: np.ndarray, target: str) -> np.ndarray:
+    """Give logits that make these scores; a number that all classes of an example share is lost, and has no effect."""
+    sure = np.clip(scores, SURE, 1.0)
+    if target == "single_label":
+        return np.log(sure)
+    return np.log(sure) - np.log(np.clip(1 - scores, SURE, 1.0))
+
+
+def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, float]:
+    loss = compute_metrics(["log_loss"], target, scores, labels)["log_loss"]  # type: ignore[arg-type]
+    return {"ece": calibration_error(scores, labels), "log_loss": loss}
+
+
+def evaluate_run(
+    ready: Ready,
+    inputs: Inputs,
+    folder: Path,
+    ways: list[Way],
+    device: torch.device,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Judge what was saved on the test split, once, and write ``predictions.parquet``.
+
+    Args:
+        ready: The run.
+        inputs: What its stages were trained on.
+        folder: Its directory.
+        ways: How each stage was computed.
+        device: Where to compute what a baseline needs.
+        progress: Called with the number of test examples done.
+
+    Returns:
+        ``test``, ``test_interval``, ``target``, ``baselines``, ``baseline_differences`` and perhaps ``test_groups``,
+        ``baseline_fit``, ``slices`` and ``test_calibration`` of ``metrics.json``.
+    """
+    if ready.data.test is None:
+        return {"test": {}, "test_interval": {}, "baselines": {}}
+    kept = ready.recipe.evaluation.probabilities
+    found = _evaluate(ready, folder, ready.data.test, progress, keep_all=kept == "all")
+    for note in found.notes:
+        logger.info(f"Test split: {note}")
+    training = training_slices(ready.data.train)
+    slices = sliced(ready.data.test, training)
+    write_predictions(
+        folder / "predictions.parquet",
+        *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
+        slices=slices,
+        groups=found.groups,
+        group_column=found.group_column,
+        probabilities=kept,
+    )
+    write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
+    headline = [name for name in ready.headline if name != "loss"]
+    ends = intervals(
+        *(headline, found.target, found.scores, found.labels),
+        seed=ready.recipe.seed,
+        thresholds=found.thresholds,
+        groups=found.groups,
+        settings=found.settings,
+    )
+    content: dict[str, Any] = {
+        "test": without_nan(found.metrics),
+        "test_interval": {name: list(each) if each else None for name, each in ends.items()},
+        "target": found.target,
+    }
+    if found.groups is not None:
+        content["test_groups"] = {"column": found.group_column, "groups": len(set(found.groups))}
+    if slices:
+        content["slices"] = judge_slices(found, slices, training, headline, ready.recipe.seed)
+    baselines = {"majority": _majority(ready, found)}
+    probe = measure_baseline(ready, ways, device)
+    if probe is not None:
+        baselines["linear_probe"] = probe.scores
+        content["baseline_fit"] = probe.about
+    content |= _beside_baselines(ready, found, baselines, folder)
+    if found.target != "regression":
+        bins = [asdict(each) for each in reliability(found.scores, found.labels)]
+        ece = calibration_error(found.scores, found.labels)
+        content["test_calibration"] = {"ece": ece, "bins": bins}
+    return content
+
+
+def _beside_baselines(
+    ready: Ready, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
+) -> dict[str, Any]:
+    """Score the baselines, test the model against each on the same examples, and keep their predictions.
+
+    Args:
+        ready: The run.
+        found: What the model said.
+        baselines: Scores of each baseline.
+        folder: The run directory; the predictions are kept in ``RUN/baselines``.
+
+    Returns:
+        ``baselines`` and ``baseline_differences`` of ``metrics.json``: of each baseline the headline metrics, and how
+        far the model is from them.
+    """
+    content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
+    (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
+    headline = [name for name in ready.headline if name != "loss"]
+    for baseline, scores in baselines.items():
+        write_predictions(
+            folder / BASELINE_FOLDER / f"{baseline}.parquet",
+            *(found.ids, found.labels, scores, found.target, found.label_names),
+            groups=found.groups,
+            group_column=found.group_column,
+            probabilities=ready.recipe.evaluation.probabilities,
+        )
+        content["baselines"][baseline] = without_nan(
+            compute_metrics(headline, found.target, scores, found.labels, settings=found.settings)
+        )
+        content["baseline_differences"][baseline] = {
+            name: _difference(name, found, scores, ready.recipe.seed) for name in headline
+        }
+    return content
+
+
+def _difference(name: str, found: EvaluationResult, baseline: Scores, seed: int) -> dict[str, Any]:
+    difference = paired_difference(
+        *(name, found.target, found.labels, baseline, found.scores),
+        seed=seed,
+        thresholds=(None, found.thresholds),
+        groups=found.groups,
+        settings=found.settings,
+    )
+    apart = difference.value - difference.first
+    return {
+        "difference": apart if np.isfinite(apart) else None,
+        "interval": list(difference.interval) if difference.interval else None,
+        "p_value": difference.p_value,
+        "verdict": difference.verdict,
+    }
+
+
+def _predictions(found: EvaluationResult) -> Predictions:
+    return Predictions(found.ids, found.labels, found.scores, found.target, found.label_names)
+
+
+def write_data(ready: Ready, folder: Path) -> None:
+    """Write what is to be known of the data later: ``data.json``, and the hashes of its inputs in ``examples.npz``.
+
+    ``data.json`` has the number of examples and of each class of each split, the columns, and what was noticed.
+    """
+    data = ready.data
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    content = describe_data(splits, data.label_names, data.notes)
+    more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
+    write_json(folder / DATA, {**content, **more})
+    write_hashes(folder / HASHES, data.hashes)
+
+
+def _majority(ready: Ready, found: EvaluationResult) -> Scores:
+    """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
+    train = labels_of(ready.data.train, ready.data.target, len(ready.data.label_names))
+    if ready.data.target == "single_label":
+        answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
+    else:
+        known = is_known(train)
+        answer = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    if isinstance(found.scores, TopScores):
+        return constant_scores(answer, found.labels)
+    return np.broadcast_to(answer, found.scores.shape)
+
+
+@keep_freed_memory()
+def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Probe | None:
+    """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
+
+    Its training examples are not augmented: they are prepared as the test examples are.
+
+    Args:
+        ready: The run.
+        ways: How each stage was computed; the features are computed as in the first one.
+        device: Where to compute them.
+
+    Returns:
+        Its scores on the test split and how it was fitted; None where the recipe wants none, or it cannot be fitted.
+    """
+    if not has_baseline(ready):
+        return None
+    cells = len(ready.data.train) * len(ready.data.label_names)
+    if ready.data.target != "regression" and cells > MOST_PROBE_CELLS:
+        logger.info(
+            "There is no baseline on frozen features: a logistic regression of "
+            f"{len(ready.data.label_names):,} classes on {len(ready.data.train):,} examples would take too long."
+        )
+        return None
+    ready = ready.pooling.before if ready.pooling else ready
+    model, plain = load_pretrained(ready).model, without_augmentation(ready)
+    recipe, data = plain.recipe, replace(ready.data, validation=ready.data.test, pool=None)
+    inputs = ready.task.prepare(data, ready.processor, recipe.data, recipe.seed)
+    try:
+        return linear_probe(
+            model,
+            frozenset(head_names(model)),
+            inputs.train,
+            inputs.validation,
+            inputs.collate,
+            probe_settings(plain),
+            poolings=text_poolings(ready),
+            labels=data.train["label"][:],
+            unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
+            target=data.target,
+            classes=len(data.label_names),
+            groups=data.train_groups,
+            seed=recipe.seed,
+            device=device,
+            batch_size=recipe.stages[0].batch_size,
+            autocast=DTYPES[ways[0].precision],
+        )
+    except NoCutError as error:
+        logger.info("There is no baseline on frozen features: %s.", error)
+        return None

@@ -1,0 +1,524 @@
+"""From a recipe to a saved, evaluated classifier: the one place where the rooms meet."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.metrics import (
+    compute_metrics,
+    decide,
+    greater_is_better,
+    probabilities,
+    without_nan,
+)
+from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
+from hf_finetune.models.build import BuiltModel
+from hf_finetune.models.compression import compress, has_zeros
+from hf_finetune.models.pruning import zeros_of
+from hf_finetune.models.library_logging import quiet_libraries
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.distributed import (
+    count_workers,
+    first_process_first,
+    naming_lost_processes,
+    start_processes,
+    wait_for_all,
+)
+from hf_finetune.publishing.publish_after_run import publish_run
+from hf_finetune.publishing.card import write_card
+from hf_finetune.runs.prepare import PlanReport, Ready, collected, load_pretrained, with_input_notes
+from hf_finetune.runs.forward_check import padding_notes, try_forward
+from hf_finetune.runs.prepare_tasks import get_ready
+from hf_finetune.runs.prepare_tasks import plan as plan_stages
+from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.head import OWN
+from hf_finetune.report.page import write_report
+from hf_finetune.runs.changes import spread_recipe
+from hf_finetune.runs.compression import compare_sizes
+from hf_finetune.runs.domain_adaptation import Pretraining, load_alignments, prepare_pretraining, pretrain
+from hf_finetune.runs.folder import (
+    acquire_lock,
+    begin_run,
+    check_folder,
+    choose_folder,
+    resume_run,
+    write_manifest,
+)
+from hf_finetune.runs.cross_validation import check_folds, cross_validate, recipe_for_folds
+from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
+from hf_finetune.runs.results import evaluate_run, finish_model, write_data
+from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
+from hf_finetune.runs.teachers import load_teachers
+from hf_finetune.runs.weights import load_left
+from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.methods.domain_alignment import AlignTo
+from hf_finetune.methods.class_balance import Balance, balance_of
+from hf_finetune.methods.distillation import Teacher
+from hf_finetune.training.head_fit import FITS
+from hf_finetune.training.stage_inputs import Beside, Judging, StageData
+from hf_finetune.training.manifest import Manifest, read_manifest, write_json
+from hf_finetune.training.loss import finite_logits
+from hf_finetune.methods.regularizers import pretrained_weights
+from hf_finetune.training.stage_result import StageResult, result_lines
+from hf_finetune.training.run_lock import RunLock
+from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.methods.pruning_masks import KeepZeros
+from hf_finetune.tasks import Inputs
+from hf_finetune.tasks.inputs import prepare_inputs
+
+__all__ = ["RunResult", "plan", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: The run directory.
+        metrics: The content of ``metrics.json``.
+        headline: Names of the metrics that the recipe asks for, the leading one first.
+        unpublished: Why the model is not published although the recipe wants that.
+        publish_later: The command that publishes it, in that case.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    headline: tuple[str, ...]
+    unpublished: tuple[Problem, ...] = ()
+    publish_later: str = ""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a run begins with, every part checked against the others.
+
+    Attributes:
+        built: The pretrained model under its new head.
+        inputs: The examples as the model takes them.
+        teachers: The teacher of each stage, or None.
+        alignments: The other domain's inputs for each stage, or None.
+        pretraining: What is trained before the first stage, or None.
+    """
+
+    built: BuiltModel
+    inputs: Inputs
+    teachers: list[Teacher | None]
+    alignments: list[AlignTo | None]
+    pretraining: Pretraining | None
+
+
+@quiet_libraries()
+def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
+    """Plan what each stage of a recipe trains, and check everything that ``run`` checks before it writes.
+
+    Trains nothing and writes nothing. Loads the checkpoint and tries a batch, as ``run`` does. For data on the Hub that
+    cannot be reached, the number of labels and steps stays unknown and the data is not checked.
+
+    Args:
+        recipe: What would be run.
+        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: If ``run`` would refuse the recipe.
+    """
+    report = plan_stages(recipe, trust_remote_code=trust_remote_code)
+    if report.ready is None:
+        return report
+    start = _prepare(report.ready, None, start_processes())
+    seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
+    # what was noted of the data stands first: only now is known what becomes of the examples
+    cut = with_input_notes(report.ready, start.inputs).data.notes[len(report.ready.data.notes) :]
+    return replace(report, notes=(*report.notes, *cut, *start.built.notes), seconds=seconds)
+
+
+def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Start:
+    """Load what a run begins with and try it.
+
+    Args:
+        ready: The recipe and what was made of it.
+        before: What the run was, if it is resumed.
+        state: The processes.
+
+    Raises:
+        InputError: With the problems of all parts together.
+    """
+    recipe, problems = ready.recipe, list[Problem]()
+    teachers, alignments, pretraining = list[Teacher | None](), list[AlignTo | None](), None
+    built = load_pretrained(ready)
+    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
+    with collected(problems):
+        try_forward(built.model, ready, inputs)
+        built = replace(built, notes=(*built.notes, *padding_notes(built.model, ready)))
+    with collected(problems):
+        teachers = load_teachers(ready)
+    with collected(problems):
+        alignments = load_alignments(ready)
+    with collected(problems):
+        pretraining = prepare_pretraining(ready, built.model, before, state)
+    with collected(problems), first_process_first(state):
+        check_folds(recipe)
+    if problems:
+        raise InputError(problems)
+    return _Start(built, inputs, teachers, alignments, pretraining)
+
+
+def run(
+    recipe: Recipe,
+    output_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    allow_changes: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    progress: Callable[[int], None] | None = None,
+    trust_remote_code: bool = False,
+) -> RunResult:
+    """Fine-tune stage by stage, evaluate on the test split, and save.
+
+    Under ``accelerate launch`` every process calls this; the first one writes.
+
+    Args:
+        recipe: What to do.
+        output_dir: The run directory; it must be empty or not exist, unless the run is resumed. None makes
+            ``runs/TASK-DATE``.
+        resume: Go on with the run in ``output_dir`` at the last checkpoint of the stage it was in.
+        allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest says what has.
+        callbacks: Further callbacks for the Trainer of each stage.
+        progress: Called with the number of test examples done.
+        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
+    Raises:
+        InputError: If recipe, data, checkpoint or run directory cannot be used; nothing is written then.
+        DivergedError: If a stage's loss is no longer a number.
+        LostProcessError: If another process of the launch is gone.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
+    """
+    state = start_processes()
+    with naming_lost_processes(state), quiet_libraries():
+        result = _run(
+            *(recipe, output_dir, resume, allow_changes, callbacks, progress, state),
+            trust_remote_code=trust_remote_code,
+        )
+    if recipe.publish is None or not state.is_main_process:
+        return result
+    problems, command = publish_run(recipe.publish, result.folder)
+    return replace(result, unpublished=problems, publish_later=command)
+
+
+def _run(
+    recipe: Recipe,
+    output_dir: str | Path | None,
+    resume: bool,
+    allow_changes: bool,
+    callbacks: Sequence[TrainerCallback],
+    progress: Callable[[int], None] | None,
+    state: PartialState,
+    *,
+    trust_remote_code: bool = False,
+) -> RunResult:
+    started = perf_counter()
+    if allow_changes and not resume:
+        raise InputError(Problem("--allow-changes", "must come with --resume"))
+    folder = choose_folder(output_dir, recipe, resume, state)
+    lock = RunLock(folder)
+    try:
+        return _run_locked(
+            *(recipe, folder, lock, resume, allow_changes, callbacks, progress, state, started),
+            trust_remote_code=trust_remote_code,
+        )
+    finally:
+        lock.release()
+
+
+def _run_locked(
+    recipe: Recipe,
+    folder: Path,
+    lock: RunLock,
+    resume: bool,
+    allow_changes: bool,
+    callbacks: Sequence[TrainerCallback],
+    progress: Callable[[int], None] | None,
+    state: PartialState,
+    started: float,
+    *,
+    trust_remote_code: bool,
+) -> RunResult:
+    """Run as ``run`` does; the caller releases the lock."""
+    if resume and folder.is_dir():
+        acquire_lock(lock, state)
+    before = read_manifest(folder / "manifest.json") if resume else None
+    if before is None:
+        check_folder(folder)
+    spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
+    ready = get_ready(recipe, state, spread, trust_remote_code=trust_remote_code)
+    ready = choose_pooling(ready, recipe.strategy.name if recipe.strategy else None, before, state)
+    recipe = ready.recipe
+    start = _prepare(ready, before, state)
+    built, inputs = start.built, start.inputs
+    ready = with_input_notes(ready, inputs)
+    settings = [
+        cache_settings(ready, stage, planned)
+        for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
+    ]
+    if before is None:
+        acquire_lock(lock, state, make=folder)
+        manifest = begin_run(folder, ready, state)
+    else:
+        manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
+    for note in (*ready.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
+        logger.info(note)
+    inputs = decode_images(inputs, ready, settings)
+    model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
+    manifest = pretrain(start.pretraining, ready, manifest, folder, state, callbacks)
+    teachers, alignments = start.teachers, start.alignments
+    del start  # the model of its pretraining need not stay in memory
+    for index, stage in enumerate(recipe.stages):
+        if manifest.stages[index].state == "done":
+            logger.info("Stage %s is done already.", stage.name)
+            continue
+        if index > 0 or ready.pretrains:
+            model = load_left(ready, folder, index)
+        model = compress(model, stage)
+        beside = Beside(
+            teachers[index], alignments[index], pretrained, _balance(ready, stage), mix_of(ready, stage)
+        )
+        cache = settings[index]
+        manifest = _run_stage(model, index, ready, inputs, cache, beside, manifest, folder, state, callbacks)
+    metrics: dict[str, Any] = {}
+    if state.is_main_process:
+        model = load_left(
+            ready, folder, len(recipe.stages)
+        )  # that of the last stage may be divided, or compiled
+        metrics = _results(model, ready, inputs, manifest, folder, state, progress)
+    wait_for_all(state)
+    if recipe.evaluation.folds is not None:
+
+        def train(fold: Recipe, place: Path, resumes: bool) -> RunResult:
+            return _run(
+                *(fold, place, resumes, allow_changes, callbacks, None, state),
+                trust_remote_code=trust_remote_code,
+            )
+
+        metrics["cross_validation"] = cross_validate(recipe_for_folds(ready), folder, train, state)
+    if state.is_main_process:
+        metrics["wall_seconds"] = round(perf_counter() - started, 3)
+        write_json(folder / "metrics.json", metrics)
+        if ready.saves == "adapter":
+            shutil.rmtree(folder / "model")
+        write_manifest(replace(manifest, state="done"), folder, state)
+        write_report(folder)
+        if ready.saves != "adapter" and not ready.parts:
+            write_card(folder)
+    wait_for_all(state)
+    return RunResult(folder, metrics, ready.headline)
+
+
+def _balance(ready: Ready, stage: StageSpec) -> Balance | None:
+    """Say how scarce classes get their share; of several tasks each has its own in its loss."""
+    data = ready.data
+    if ready.parts:
+        return None
+    return balance_of(stage.balance, data.target, data.train["label"], data.label_names)
+
+
+def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
+    return StageData(
+        ready.data.target,
+        inputs.train,
+        inputs.collate,
+        inputs.validation,
+        inputs.lengths,
+        count_workers(ready.recipe.data.workers, state),
+        ready.data.train_groups,
+    )
+
+
+def _judging(ready: Ready, best: str | None) -> Judging:
+    return Judging(
+        ready.recipe.evaluation.batch_size,
+        score_tasks(ready) if ready.parts else _trainer_metrics(ready),
+        best,
+        best is not None and _greater_is_better(best),
+        _keep_top if _reduces(ready) else None,
+    )
+
+
+def _run_stage(
+    model: PreTrainedModel,
+    index: int,
+    ready: Ready,
+    inputs: Inputs,
+    cache: CacheSettings | None,
+    beside: Beside,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+) -> Manifest:
+    """Train one stage, or go on with it, and write down how far it is."""
+    recipe, stage, planned = ready.recipe, ready.recipe.stages[index], ready.plan.stages[index]
+    resumes = manifest.stages[index].state == "running"
+    manifest = manifest.with_stage(index, state="running")
+    write_manifest(manifest, folder, state)
+    logger.info(_first_line(index, stage, planned, ready, resumes))
+    best = _best_metric(stage, ready)
+    carries = stage.carry_optimizer
+    following = recipe.stages[index + 1 : index + 2]
+    zeros = [KeepZeros(zeros_of(model))] if has_zeros(recipe.stages[: index + 1]) else []
+    begun = perf_counter()
+    try:
+        result = train_stage(
+            model,
+            stage,
+            planned,
+            _stage_data(ready, inputs, state),
+            folder=stage_folder(folder, index, stage.name),
+            judging=_judging(ready, best),
+            beside=beside,
+            speed=recipe.speed,
+            seed=(recipe.seed + index) % 2**32,
+            resume=resumes,
+            callbacks=[*callbacks, *zeros],
+            carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
+            keep_optimizer=any(other.carry_optimizer for other in following),
+            cache=cache,
+            track=recipe.track,
+        )
+    finally:
+        spent = manifest.stages[index].seconds + perf_counter() - begun
+        manifest = manifest.with_stage(index, seconds=round(spent, 3))
+        write_manifest(manifest, folder, state)
+    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
+    write_manifest(manifest, folder, state)
+    leading = best or ready.headline[0]
+    lines = result_lines(
+        stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
+    )
+    for line in lines:
+        logger.info(line)
+    return manifest
+
+
+def _results(
+    model: PreTrainedModel,
+    ready: Ready,
+    inputs: Inputs,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
+    if ready.parts:
+        return finish_tasks(model, ready, manifest, folder, state.device, progress)
+    stages = [record.result for record in manifest.stages]
+    metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
+    if manifest.pretraining:
+        metrics["pretraining"] = manifest.pretraining["result"]
+    write_data(ready, folder)
+    metrics |= finish_model(model, ready, folder)
+    ways = [Way(**stage["speed"]) for stage in stages]
+    metrics |= evaluate_run(ready, inputs, folder, ways, state.device, progress)
+    metrics |= compare_sizes(ready, inputs, folder, metrics["test"])
+    return metrics
+
+
+def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
+    if stage.best is None or ready.data.validation is None:
+        return None
+    return stage.best.metric or ready.headline[0]
+
+
+def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
+    target, settings, names = ready.data.target, ready.metric_settings, _stage_metrics(ready)
+    reduces, classes = _reduces(ready), len(ready.data.label_names)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = finite_logits(prediction)
+        scores: Scores = unpack_top(logits, classes) if reduces else probabilities(logits, target)
+        return compute_metrics(names, target, scores, np.asarray(prediction.label_ids), settings=settings)
+
+    return compute
+
+
+def _stage_metrics(ready: Ready) -> list[str]:
+    """Return the metrics that stages compute besides the loss."""
+    wanted = [*ready.headline, *(s.best.metric for s in ready.recipe.stages if s.best and s.best.metric)]
+    return [name for name in dict.fromkeys(wanted) if name != "loss"]
+
+
+def _reduces(ready: Ready) -> bool:
+    """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
+    data = ready.data
+    return (
+        not ready.parts
+        and data.target == "single_label"
+        and data.validation is not None
+        and reduced(len(data.validation), len(data.label_names))
+        and not any(needs_all_scores(name, data.target) for name in _stage_metrics(ready))
+    )
+
+
+def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
+    scores, indices = probabilities(logits.float().cpu().numpy(), "single_label"), labels.cpu().numpy()
+    kept = keep_top(scores, indices, decide(scores, "single_label"))
+    return torch.as_tensor(pack_top(kept), device=logits.device)
+
+
+def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, resumes: bool) -> str:
+    rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
+    share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
+    verb = "goes on" if resumes else "begins"
+    if how := fitted_by(stage):
+        verb = "begins anew" if resumes else "begins"
+        return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
+    return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
+
+
+def _pooling(ready: Ready) -> dict[str, Any]:
+    """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
+    if ready.pooling is None:
+        return {}
+    return {"pool": ready.recipe.model.head.pool or OWN, "pooling": dict(ready.pooling.losses)}
+
+
+def _greater_is_better(metric: str) -> bool:
+    """Return whether a better model has the greater value of a validation metric; of several tasks ``TASK/METRIC``."""
+    return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
+
+
+def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready: Ready) -> dict[str, Any]:
+    return {
+        "name": planned.name,
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "train_seconds": round(seconds, 3),
+        "trainable_parameters": planned.trainable_size,
+        "total_parameters": planned.layout.size,
+        "speed": asdict(result.way),
+        "prefix_cache": asdict(result.cache),
+        **({} if result.averaged is None else {"averaged": result.averaged}),
+        "validation": without_nan(result.validation),
+        "start": without_nan(result.start),
+        **({"trained": without_nan(result.trained)} if result.trained else {}),
+        **({"fit": {**result.fit, **_pooling(ready)}} if result.fit else {}),
+    }

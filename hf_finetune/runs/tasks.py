@@ -1,0 +1,242 @@
+"""What a run of several tasks does otherwise than a run of one: what its stages train on, and what it leaves."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, PreTrainedModel
+
+from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
+from hf_finetune.files import replacing, replacing_folder
+from hf_finetune.models.joining import weights_of_task
+from hf_finetune.publishing.card import write_card
+from hf_finetune.publishing.portable_recipe import JOINT
+from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.runs.prepare_tasks import MEAN, columns_of, counts_of
+from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
+from hf_finetune.report.page import write_report
+from hf_finetune.report.run_record import DATA
+from hf_finetune.runs.results import evaluate_run, finish_model, write_data
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.methods.class_balance import balance_of, balanced_loss
+from hf_finetune.training.manifest import Manifest, write_json
+from hf_finetune.training.loss import finite_logits
+from hf_finetune.methods.task_mixing import Mix, mixed_loss
+from hf_finetune.tasks.inputs import prepare_inputs
+
+__all__ = ["finish_tasks", "mix_of", "score_tasks"]
+
+TASKS_FOLDER = "tasks"
+PER_TASK = ("test", "test_interval")
+
+
+def mix_of(ready: Ready, stage: StageSpec) -> Mix | None:
+    """Give what a stage needs to train several tasks; None for one.
+
+    Smoothed labels are of single-label tasks, and what ``balance`` says is worked out for each task by itself.
+    """
+    recipe = ready.recipe
+    if not isinstance(recipe, MultiTaskRecipe):
+        return None
+    losses = []
+    for part in ready.parts.values():
+        data = part.data
+        balance = balance_of(stage.balance, data.target, data.train["label"], data.label_names)
+        losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
+    columns = columns_of(ready.parts)
+    learnt = recipe.weighting == "uncertainty"
+    weights = None if learnt else [task.weight for task in recipe.tasks.values()]
+    sizes = tuple(len(part.data.train) for part in ready.parts.values())
+    return Mix(columns, sizes, counts_of(recipe, ready), mixed_loss(columns, losses, weights))
+
+
+def score_tasks(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Give what computes ``TASK/METRIC`` of each task on the validation split, and the mean of the first ones."""
+    columns = columns_of(ready.parts)
+    asked = [stage.best.metric for stage in ready.recipe.stages if stage.best and stage.best.metric]
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = finite_logits(prediction)
+        labels = np.asarray(prediction.label_ids)
+        found: dict[str, dict[str, float]] = {}
+        for task in columns:
+            part, rows = ready.parts[task.name], ~np.isnan(labels[:, task.labels[0]])
+            if not rows.any():
+                continue
+            own = task.labels_of(labels[rows])
+            own = own if task.target == "multi_label" else own[:, 0]
+            scores = probabilities(task.logits_of(logits[rows]), task.target)
+            prefix = f"{task.name}/"
+            names = [*part.headline, *(name[len(prefix) :] for name in asked if name.startswith(prefix))]
+            names = [name for name in dict.fromkeys(names) if name != "loss"]
+            wanted = own.astype(np.float64 if task.target == "regression" else np.int64)
+            found[task.name] = compute_metrics(
+                *(names, task.target, scores, wanted), settings=part.metric_settings
+            )
+        return {**_flat(found), MEAN: _mean(found, ready.parts)}
+
+    return compute
+
+
+def _flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{task}/{name}": value for task, values in found.items() for name, value in values.items()}
+
+
+def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Ready]) -> float:
+    """Give the mean over the tasks of their first metric, errors counted below 0; nan where one is undefined."""
+    values = []
+    for task, metrics in found.items():
+        first = next(name for name in parts[task].headline if name != "loss")
+        value = metrics.get(first)
+        signed = float("nan") if value is None else value if greater_is_better(first) else -value
+        values.append(signed)
+    return float(np.mean(values)) if values else float("nan")
+
+
+def finish_tasks(
+    model: PreTrainedModel,
+    ready: Ready,
+    manifest: Manifest,
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Save the model of each task, evaluate it as others will load it, and give the metrics of all.
+
+    ``RUN/tasks/NAME`` is then a finished run of that task, and ``RUN/model/NAME`` is its model.
+
+    Args:
+        model: Of all tasks.
+        ready: The run.
+        manifest: Of the run, whose stages are done.
+        folder: The run directory.
+        device: Where to compute what a baseline needs.
+        progress: Called with the number of test examples done.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
+    stages = [record.result for record in manifest.stages]
+    tasks: dict[str, dict[str, Any]] = {}
+    descriptions = {}
+    for name, part in ready.parts.items():
+        place = folder / TASKS_FOLDER / name
+        place.mkdir(parents=True, exist_ok=True)
+        write_data(part, place)
+        metrics = {
+            "task": part.recipe.task,
+            "wall_seconds": 0.0,
+            "stages": [_seen_by(name, one) for one in stages],
+        }
+        metrics |= _finish_task(model, name, part, place, stages, device, progress)
+        write_json(place / "metrics.json", metrics)
+        _write_run(place, part, ready, manifest)
+        write_report(place)
+        write_card(place)
+        _link(place / "model", folder / "model" / name)
+        descriptions[name] = _described(place)
+        tasks[name] = {key: value for key, value in metrics.items() if key not in ("stages", "wall_seconds")}
+    write_json(folder / DATA, _all_data(descriptions, ready))
+    return _joint_metrics(tasks, stages, ready)
+
+
+def _finish_task(
+    model: PreTrainedModel,
+    name: str,
+    part: Ready,
+    place: Path,
+    stages: list[Any],
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    alone = load_pretrained(part).model
+    alone.load_state_dict(weights_of_task(model, name))
+    inputs = prepare_inputs(part.task, part.data, part.processor, part.recipe.data, part.recipe.seed)
+    ways = [Way(**stage["speed"]) for stage in stages]
+    return finish_model(alone, part, place) | evaluate_run(part, inputs, place, ways, device, progress)
+
+
+def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a stage came to as one task sees it: its own metrics on the validation split."""
+    prefix = f"{task}/"
+    judged = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
+    own = {
+        name: {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
+        for name, values in judged.items()
+    }
+    return {**stage, **own}
+
+
+def _write_run(place: Path, part: Ready, ready: Ready, manifest: Manifest) -> None:
+    """Write what makes a folder a finished run of one task, and beside it the recipe of all tasks."""
+    for file, recipe in (("recipe.yaml", part.asked), (JOINT, ready.asked)):
+        with replacing(place / file) as partial:
+            partial.write_text(dump_recipe(recipe), encoding="utf-8")
+    own = replace(
+        manifest,
+        recipe=part.asked.model_dump(mode="json"),
+        fingerprints={**manifest.fingerprints, "data": part.data.fingerprint},
+        state="done",
+    )
+    own.write(place / "manifest.json")
+
+
+def _link(source: Path, place: Path) -> None:
+    """Put a folder in a second place, without a second copy of its files where the disk can do that."""
+    place.parent.mkdir(exist_ok=True)
+    with replacing_folder(place) as partial:
+        partial.mkdir()
+        for file in source.iterdir():
+            try:
+                os.link(file, partial / file.name)
+            except OSError:
+                shutil.copy2(file, partial / file.name)
+
+
+def _described(place: Path) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = json.loads((place / DATA).read_text(encoding="utf-8"))
+    return content
+
+
+def _all_data(descriptions: Mapping[str, Mapping[str, Any]], ready: Ready) -> dict[str, Any]:
+    splits = {
+        f"{name}, {split}": found
+        for name, content in descriptions.items()
+        for split, found in content["splits"].items()
+    }
+    return {"splits": splits, "notes": list(ready.data.notes)}
+
+
+def _joint_metrics(tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], ready: Ready) -> dict[str, Any]:
+    """Put the metrics of all tasks side by side, as ``TASK/METRIC``."""
+    judged = {name: found for name, found in tasks.items() if found["test"]}
+    content: dict[str, Any] = {
+        "task": ready.recipe.task,
+        "wall_seconds": 0.0,
+        "stages": stages,
+        "headline": [name for name in ready.headline if not name.endswith("/loss")],
+        "tasks": tasks,
+    }
+    for key in PER_TASK:
+        content[key] = _flat({name: found[key] for name, found in judged.items()})
+    content["baselines"] = {}
+    for baseline in ("majority", "linear_probe"):
+        found = {
+            name: each["baselines"][baseline]
+            for name, each in judged.items()
+            if baseline in each["baselines"]
+        }
+        if found:
+            content["baselines"][baseline] = _flat(found)
+            if len(found) == len(judged):
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, ready.parts)})
+    if judged:
+        mean = _mean({name: found["test"] for name, found in judged.items()}, ready.parts)
+        content["test"] = without_nan({MEAN: mean}) | content["test"]
+    return content

@@ -1,0 +1,40 @@
+"""The model as the stages of a run have left it."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from hf_finetune.models.compression import in_shape_of
+from hf_finetune.models.masked_models import load_backbone
+from hf_finetune.planning.domain_adaptation import PRETRAINING
+from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.training.stage import stage_folder
+from hf_finetune.training.stage_weights import WEIGHTS, load_weights
+
+__all__ = ["BACKBONE", "load_left", "pretraining_folder"]
+
+BACKBONE = "backbone.safetensors"
+"""What training on masked inputs leaves for the classifier, in its folder."""
+
+
+def pretraining_folder(run: Path) -> Path:
+    """Name the folder of what is trained before the first stage: ``RUN/stages/00-pretraining``."""
+    return stage_folder(run, -1, PRETRAINING)
+
+
+def load_left(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
+    """Load the model that the first stages of a run left.
+
+    Args:
+        ready: The run.
+        folder: Its directory.
+        count: How many stages; 0 for the checkpoint under its new head, or what training on masked inputs made of it.
+    """
+    stages = ready.recipe.stages[:count]
+    model = in_shape_of(load_pretrained(ready).model, stages)
+    if stages:
+        load_weights(model, stage_folder(folder, count - 1, stages[-1].name) / WEIGHTS)
+    elif ready.pretrains:
+        load_backbone(model, load_file(pretraining_folder(folder) / BACKBONE))
+    return model

@@ -1,0 +1,1 @@
+"""The kinds of labels, and what depends on them."""

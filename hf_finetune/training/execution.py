@@ -1,0 +1,216 @@
+"""How a stage computes: in which way, what of it only once. Decided once; a stage that is resumed goes on with that."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import PreTrainedModel
+
+from hf_finetune.cache.cache_dir import cache_folder
+from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.cache.micro_batches import in_pieces
+from hf_finetune.cache.pooled_texts import share_texts
+from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
+from hf_finetune.distributed import first_ones, is_sharded
+from hf_finetune.files import replacing
+from hf_finetune.performance.autotune import Choice, choose_way
+from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, Way, list_ways
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+
+__all__ = ["Faster", "make_faster"]
+
+logger = logging.getLogger(__name__)
+
+RECORD = "speed.json"
+NOTES = "speed.json"
+"""In the folder of all caches: what was measured in earlier runs."""
+
+
+@dataclass(frozen=True)
+class Faster:
+    """What was decided for a stage.
+
+    Attributes:
+        way: Precision, memory layout and compilation.
+        cache: The examples behind the frozen prefix; None if it is computed in every epoch.
+        report: What came of the cache.
+        views: Number of versions of the training examples that epochs cycle through; None if each has its own.
+    """
+
+    way: Way
+    cache: PrefixCache | None
+    report: CacheReport
+    views: int | None
+
+
+def make_faster(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    *,
+    folder: Path,
+    train: Any,
+    validation: Any,
+    collate: Any,
+    loss: Callable[..., torch.Tensor],
+    speed: SpeedSpec,
+    workers: int,
+    settings: CacheSettings | None,
+    resume: bool,
+) -> Faster:
+    """Choose how a stage computes, and compute its frozen prefix. The model is laid out so.
+
+    Args:
+        model: Frozen but for what the stage trains.
+        stage: The stage of the recipe.
+        planned: What it trains.
+        folder: The stage's folder, in which the decision is kept.
+        train: Training examples.
+        validation: Validation examples, or None.
+        collate: Makes a batch.
+        loss: Gives the loss from outputs and labels.
+        speed: What the recipe says of it.
+        workers: Data loader processes.
+        settings: Where to keep what the prefix gives; None computes it in every epoch.
+        resume: Whether to go on as decided before.
+    """
+    state = PartialState()
+    work = _Work(model, stage, planned, train, validation, collate, state)
+    asked = speed.model_dump(mode="json")
+    decided = first_ones(state, lambda: _read(folder / RECORD, asked) if resume else None)
+    report = CacheReport(False, "it is switched off")
+    if len(planned.trainable) == sum(1 for _ in model.parameters()):
+        settings, report = None, CacheReport(False, "nothing is frozen")
+    views = None
+    if decided is not None:
+        way, views = Way(**decided["way"]), decided["views"]
+        report = CacheReport(False, decided["reason"])
+        settings = replace(settings, views=views, epochs=None) if settings and views else None
+    else:
+        way = _choose(work, speed, settings, loss)
+    model.to(memory_format=LAYOUTS[way.memory_format])
+    cache = None
+    if settings is not None:
+        cache, report = _cached(work, way, settings, workers)
+        views = report.views if cache is not None else views
+    if decided is None and state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / RECORD) as partial:
+            content = {"asked": asked, "way": asdict(way), "views": views, "reason": report.reason}
+            partial.write_text(json.dumps(content), encoding="utf-8")
+    return Faster(way, cache, report, views)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a stage trains on what, as ``make_faster`` takes it; and the processes."""
+
+    model: PreTrainedModel
+    stage: StageSpec
+    planned: StagePlan
+    train: Any
+    validation: Any
+    collate: Any
+    state: PartialState
+
+
+def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what was decided, unless the recipe asks for something else by now."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("asked") == asked else None
+
+
+def _choose(
+    work: _Work, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
+) -> Way:
+    """Give the way that the recipe sets, or the fastest one."""
+    if not speed.is_measured:
+        return Way(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
+    device, size = work.state.device, work.stage.batch_size
+    cached = settings is not None and not settings.objection
+    only_head = cached and all(group.layers == "head" for group in work.planned.groups)
+    steps = work.planned.steps or 0
+    if only_head and settings is not None:
+        held = len(work.validation) if work.validation is not None else 0
+        steps = ceil((settings.views * len(work.train) + held) / size)
+
+    def choose() -> Choice:
+        begun = perf_counter()
+        batch = work.collate([work.train[index] for index in range(min(size, len(work.train)))])
+        beside = perf_counter() - begun
+        batch = {name: value.to(device) for name, value in batch.items()}
+        pieces = 1
+        if only_head:  # the frozen layers will be computed so
+            whole, batch = len(batch["labels"]), next(in_pieces(batch, device))
+            pieces = ceil(whole / len(batch["labels"]))
+        candidates = list_ways(
+            work.model,
+            batch,
+            device,
+            precision=speed.precision,
+            memory_format=speed.memory_format,
+            compile=False if speed.compile == "auto" and cached else speed.compile,
+        )
+        if is_sharded():
+            return Choice(candidates[0], f"{candidates[0].title}: a model that is divided is not measured")
+        work.model.to(device)
+        return choose_way(
+            work.model,
+            batch,
+            loss,
+            work.planned.trainable,
+            candidates,
+            steps=steps * pieces,
+            forward_only=only_head,
+            beside=beside / pieces,
+            notes_file=cache_folder() / NOTES,
+        )
+
+    choice: Choice = first_ones(work.state, choose)
+    logger.info("Stage %s computes in %s.", work.stage.name, choice.reason)
+    return choice.way
+
+
+def _cached(
+    work: _Work, way: Way, settings: CacheSettings, workers: int
+) -> tuple[PrefixCache | None, CacheReport]:
+    """Compute the frozen prefix once, if that is possible and pays; say which it is."""
+    name = work.stage.name
+    try:
+        if way.compile or is_sharded():
+            raise NoCutError("a model that is compiled or divided is computed as a whole")
+        if settings.objection:
+            raise NoCutError(settings.objection)
+        made = cache_prefix(
+            work.model,
+            work.planned.trainable,
+            work.train,
+            work.validation,
+            work.collate,
+            settings,
+            batch_size=work.stage.batch_size,
+            state=work.state,
+            workers=workers,
+            autocast=DTYPES[way.precision],
+            shared=share_texts(work.model, work.planned.trainable, settings, DTYPES[way.precision]),
+        )
+    except NoCutError as error:
+        logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)
+        return None, CacheReport(False, str(error))
+    versions = "version" if made.report.views == 1 else "versions"
+    logger.info(
+        "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
+        *(name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
+    )
+    return made, made.report

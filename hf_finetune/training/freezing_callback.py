@@ -1,0 +1,163 @@
+"""The callback that freezes and thaws on any ``Trainer``, and tells where that could not work."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import extract_model_from_parallel
+from safetensors import safe_open
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.planning.selectors import select
+from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.gradient_sync import disagreeing
+
+__all__ = ["FreezingCallback"]
+
+Selector = str | Sequence[str]
+
+
+class FreezingCallback(TrainerCallback):
+    """Train only what a selector names. Works on any ``Trainer``.
+
+    ``FreezingCallback("head")`` freezes the rest once, before the optimizer exists, which then holds exactly the
+    trained parameters: one stage, one Trainer.
+
+    ``FreezingCallback({0: "head", 2: "last:3", 4: "all"})`` changes what is trained at the start of these epochs,
+    inside one ``train()``. The optimizer then holds every parameter that any phase trains, and leaves those alone
+    that have no gradient at the moment. Which phase it is follows from ``state.epoch``, so a resumed run goes on
+    as it should. On several processes pass ``ddp_find_unused_parameters=True``.
+
+    An optimizer of one's own needs all of these parameters too: ``parameter_groups`` gives them.
+
+    Args:
+        phases: A selector, as in a recipe's ``train:``; or one for each epoch (from 0) at which it takes over.
+    Raises:
+        ValueError: If the phases do not begin at epoch 0. When training begins, if the optimizer lacks what a phase
+            trains, or the model was wrapped for several processes while that was frozen.
+        InputError: When training begins, if a selector matches nothing in the model.
+        RuntimeError: If the Trainer resumed with other weights than it saved, or the processes disagree.
+    """
+
+    def __init__(self, phases: Selector | Mapping[int, Selector]):
+        self.once = not isinstance(phases, Mapping)
+        self.phases: dict[int, Selector] = {0: phases} if not isinstance(phases, Mapping) else dict(phases)
+        if wrong := [epoch for epoch in self.phases if type(epoch) is not int or epoch < 0]:
+            raise ValueError(f"phases must have epochs as keys, whole numbers from 0. Got {wrong[0]!r}.")
+        if 0 not in self.phases:
+            raise ValueError(f"phases must begin at epoch 0. Got {sorted(self.phases)}.")
+        self._frozen: nn.Module | None = None  # the model that this callback has frozen for a phase
+        self._phase: int | None = None
+        self._unchecked = False
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze what no phase trains, before the optimizer and the wrapper for several processes exist."""
+        model = _unwrapped(kwargs["model"])
+        names = self._names(model)
+        freeze_all_but(model, {name for phase in names.values() for name in phase})
+        self._frozen = self._phase = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Check that optimizer, wrapper and weights allow for every phase, and freeze for the one that is due."""
+        model = _unwrapped(kwargs["model"])
+        names = self._names(model)
+        if state.global_step > 0:
+            _check_resumed(model, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if kwargs.get("optimizer") is not None:
+            _check_optimizer(model, kwargs["optimizer"], names)
+        if args.world_size > 1 and self._frozen is not model:
+            _check_wrapped(model, names)
+        self._phase = None
+        self._enter(model, state)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Change over to the phase of this epoch."""
+        self._enter(_unwrapped(kwargs["model"]), state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """At the first step of a phase on several processes, check that they have the same gradients."""
+        if not self._unchecked:
+            return
+        self._unchecked = False
+        if args.world_size > 1 and (names := disagreeing(_unwrapped(kwargs["model"]))):
+            raise RuntimeError(
+                f"The processes must have the same gradients. From epoch {self._phase} on they differ in "
+                f"{len(names)} parameters, the first is {names[0]!r}: the model was wrapped for several processes "
+                "while these were frozen. Make a new Trainer with this callback among its callbacks."
+            )
+
+    def _enter(self, model: nn.Module, state: TrainerState) -> None:
+        epoch = math.floor((state.epoch or 0.0) + 1e-6)
+        phase = max(at for at in self.phases if at <= epoch)
+        if phase != self._phase:
+            freeze_all_but(model, self._names(model)[phase])
+            self._frozen, self._phase, self._unchecked = model, phase, True
+
+    def _names(self, model: nn.Module) -> dict[int, tuple[str, ...]]:
+        layout = read_layout(model)
+        return {
+            epoch: select(layout, selector, "train" if self.once else f"phases[{epoch}]")
+            for epoch, selector in self.phases.items()
+        }
+
+
+def _check_optimizer(model: nn.Module, optimizer: Any, names: Mapping[int, Sequence[str]]) -> None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parameters = dict(model.named_parameters())
+    for epoch, wanted in names.items():
+        if lacking := [name for name in wanted if id(parameters[name]) not in held]:
+            raise ValueError(
+                f"The optimizer must hold every parameter that the callback trains from epoch {epoch}. "
+                f"It lacks {len(lacking)}, the first is {lacking[0]!r}. Pass the callback when the Trainer is "
+                "made, so that the Trainer makes the optimizer after it; or give your own optimizer all of them."
+            )
+
+
+def _check_wrapped(model: nn.Module, names: Mapping[int, Sequence[str]]) -> None:
+    """Refuse a model that has just been wrapped for several processes while a phase's parameters were frozen.
+
+    ``DistributedDataParallel`` averages the gradients of those parameters that require one when it is made, and of no
+    others: each process would go its own way with the rest.
+    """
+    parameters = dict(model.named_parameters())
+    for epoch, wanted in names.items():
+        if frozen := [name for name in wanted if not parameters[name].requires_grad]:
+            raise ValueError(
+                f"The model must be wrapped for several processes while every parameter that the callback trains from "
+                f"epoch {epoch} requires a gradient. {len(frozen)} did not, the first is {frozen[0]!r}. Pass the "
+                "callback when a new Trainer is made, and freeze nothing that it trains."
+            )
+
+
+def _check_resumed(model: nn.Module, checkpoint: Path) -> None:
+    """Refuse to go on with weights that are not those of the checkpoint.
+
+    transformers 5.23 saves ViT, DeiT, DINOv2, Swin and others under other names than it reloads them by, and passes
+    over every name that it does not find.
+    """
+    if not (checkpoint / "model.safetensors").is_file():
+        return
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as file:
+        unknown = sorted(set(file.keys()) - model.state_dict().keys())
+    if unknown:
+        raise RuntimeError(
+            f"The Trainer must resume with the weights that it saved. {checkpoint} holds {len(unknown)} under names "
+            f"that it does not reload {type(model).__name__} by, the first is {unknown[0]!r}. In a new run let the "
+            "Trainer's _save call model.save_pretrained(output_dir, save_original_format=False)."
+        )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    inner: nn.Module = extract_model_from_parallel(model, keep_torch_compile=False)
+    return inner

@@ -1,0 +1,35 @@
+"""Whether the processes of a run still train the same model."""
+
+import torch
+from torch import distributed, nn
+
+from hf_finetune.distributed import is_sharded
+
+__all__ = ["disagreeing"]
+
+
+def disagreeing(model: nn.Module) -> list[str]:
+    """Name the trained parameters whose gradients differ between the processes, behind their averaging.
+
+    Empty on one process, and where each process holds a part of the model only.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() < 2 or is_sharded():
+        return []
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    sums = [_sums(parameter) for parameter in trained.values()]
+    if not sums:
+        return []
+    lowest = torch.stack(sums)
+    highest = lowest.clone()
+    distributed.all_reduce(lowest, distributed.ReduceOp.MIN)
+    distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+    differ = (lowest != highest).any(dim=1).tolist()
+    return [name for name, different in zip(trained, differ, strict=True) if different]
+
+
+def _sums(parameter: nn.Parameter) -> torch.Tensor:
+    """Give two numbers that are equal for equal gradients; nan would not be equal to itself."""
+    if parameter.grad is None:
+        return torch.zeros(2, dtype=torch.float32, device=parameter.device)
+    gradient = parameter.grad.float()
+    return torch.stack([gradient.sum(), gradient.abs().sum()]).nan_to_num()

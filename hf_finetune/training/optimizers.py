@@ -1,0 +1,68 @@
+"""Optimizers and schedules by the names of a recipe, as the Trainer knows them."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from hf_finetune.distributed import backend
+from hf_finetune.errors import Problem, nearest
+from hf_finetune.recipe.schedule import ScheduleSpec
+
+__all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
+
+# What a recipe calls them, as the Trainer does.
+ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
+# These replace the parameter groups by their own, or need the whole model.
+WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")
+
+
+def optimizer_name(name: str) -> str:
+    """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
+    return ALIASES.get(name, name)
+
+
+def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
+    """Name a schedule as ``TrainingArguments`` do; None if the Trainer does not have it, or not at these terms."""
+    if schedule is None:
+        return {}
+    if schedule.name == "polynomial":
+        options = {"lr_end": 0.0, "power": schedule.power}
+        return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": options}
+    if schedule.name == "cosine_with_restarts":
+        options = {"num_cycles": schedule.cycles}
+        return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
+    names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+    return {"lr_scheduler_type": names[schedule.name]} if schedule.name in names else None
+
+
+def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list[Problem]:
+    """Say what is wrong with an optimiser's name or arguments, if anything is, by making one."""
+    known = [*ALIASES, *(member.value for member in OptimizerNames)]
+    usable = [other for other in known if not any(word in other for word in WITHOUT_GROUPS)]
+    if name not in usable:
+        if name in known:
+            repair = "It replaces the parameter groups of a stage by its own."
+            return [Problem(place, "must take parameter groups", repr(name), repair)]
+        return [
+            Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))
+        ]
+    try:
+        options = TrainingArguments(
+            output_dir="unused", optim=optimizer_name(name), report_to="none", ddp_backend=backend()
+        )
+        optimizer_class, defaults = Trainer.get_optimizer_cls_and_kwargs(options)
+        accepted = set(inspect.signature(optimizer_class).parameters) - {"params", "lr", "weight_decay"}
+        if unknown := [word for word in arguments if word not in accepted]:
+            rule = f"must be an argument of {optimizer_class.__name__}"
+            return [
+                Problem(f"{place}.args.{word}", rule, repr(arguments[word]), nearest(word, sorted(accepted)))
+                for word in unknown
+            ]
+        optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})
+    except (ImportError, ValueError, TypeError) as error:
+        return [Problem(place, "must be an optimizer that can be made here", repr(name), f"It says: {error}")]
+    return []

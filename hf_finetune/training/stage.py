@@ -1,0 +1,359 @@
+"""Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings
+from hf_finetune.data.distributed_sampling import SharedBuffers
+from hf_finetune.data.seeded_augmentation import cycle, set_epoch
+from hf_finetune.distributed import first_process_first, naming_lost_processes
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.methods.class_balance import Balance, BalancedSampler, balanced_loss
+from hf_finetune.methods.domain_alignment import Alignment
+from hf_finetune.methods.regularizers import Regular, regular_of
+from hf_finetune.methods.task_mixing import RestingHeads
+from hf_finetune.performance.allocator import keep_freed_memory
+from hf_finetune.planning.domain_adaptation import SAME_WAY
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.training.arguments import training_arguments
+from hf_finetune.training.callbacks import InterruptCallback, LogCallback
+from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_checkpoint
+from hf_finetune.training.execution import Faster, make_faster
+from hf_finetune.training.freezing import freeze_all_but, release
+from hf_finetune.training.head_fit import fit_head
+from hf_finetune.training.loss import of_logits, reduce_logits, training_loss, with_loss
+from hf_finetune.training.mixed_trainer import MixedTrainer
+from hf_finetune.training.optimizer_state import load_state, optimizer_state, save_state
+from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
+from hf_finetune.training.stage_inputs import NOTHING, Beside, Judging, StageData
+from hf_finetune.training.stage_result import StageResult, stage_result
+from hf_finetune.training.stage_weights import WEIGHTS, save_weights
+from hf_finetune.training.trainer import StagedTrainer
+
+__all__ = ["stage_folder", "train_stage"]
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZER = "optimizer.pt"
+
+
+def stage_folder(run: Path, index: int, name: str) -> Path:
+    """Name a stage's folder: ``RUN/stages/01-head``."""
+    return run / "stages" / f"{index + 1:02d}-{name}"
+
+
+@keep_freed_memory()
+def train_stage(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    data: StageData,
+    *,
+    folder: Path,
+    judging: Judging,
+    speed: SpeedSpec,
+    seed: int,
+    beside: Beside = NOTHING,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    carry_from: Path | None = None,
+    keep_optimizer: bool = False,
+    cache: CacheSettings | None = None,
+    track: Sequence[str] = (),
+) -> StageResult:
+    """Train a stage and leave its best weights in ``folder``, under in-memory names.
+
+    Args:
+        model: As the stage before left it. It is changed in place.
+        stage: The stage of the recipe.
+        planned: What it trains.
+        data: Its examples.
+        folder: The stage's folder.
+        judging: How it is judged, and by what its checkpoint is chosen.
+        speed: Precision, memory layout and compilation.
+        seed: Seed of this stage.
+        beside: What it goes by beside its examples.
+        resume: Whether to go on at the last checkpoint in ``folder``.
+        callbacks: Further callbacks.
+        carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
+        keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
+        cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
+        track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
+    Raises:
+        InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
+        DivergedError: If the loss is no longer a number.
+        KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
+    """
+    freeze_all_but(model, planned.trainable)
+    loss = _loss(stage, data, beside)
+    if beside.align is not None and speed.compile == "auto":
+        speed = speed.model_copy(update={"compile": False})  # features are read inside the model
+    fast = make_faster(
+        model,
+        stage,
+        planned,
+        folder=folder,
+        train=data.train,
+        validation=data.validation,
+        collate=data.collate,
+        loss=loss,
+        speed=speed,
+        workers=data.workers,
+        settings=cache,
+        resume=resume,
+    )
+    data = _behind(fast, data)
+    preprocess = reduce_logits(judging.reduce, loss)
+    compute = with_loss(judging.compute_metrics, loss, reduced=preprocess is not None)
+    judging = replace(judging, compute_metrics=compute)
+    if fitted_by(stage):
+        judging = replace(judging, compute_metrics=of_logits(compute, preprocess))
+        return _fit(model, stage, planned, data, judging, fast, folder, seed, beside.balance)
+    if fast.way.compile:
+        # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
+        # class) computes uncompiled, with no more than a warning.
+        torch.compiler.reset()
+    alignment = None
+    if beside.align is not None:
+        train, collate, alignment = beside.align.join(model, data.train, data.collate, seed)
+        data = replace(data, train=train, collate=collate)
+        if len(planned.trainable) < sum(1 for _ in model.parameters()):
+            fast = replace(fast, report=CacheReport(False, SAME_WAY))
+    folder.mkdir(parents=True, exist_ok=True)
+    regular = regular_of(
+        stage,
+        planned,
+        classes=model.config.num_labels,
+        seed=seed,
+        pretrained=beside.pretrained,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
+    )
+    arguments = training_arguments(
+        stage,
+        planned,
+        fast.way,
+        folder=folder,
+        evaluates=data.validation is not None,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
+        evaluation_batch_size=judging.batch_size,
+        workers=data.workers,
+        seed=seed,
+        track=track,
+    )
+    stopping = _early_stopping(stage, judging.best_metric)
+    interrupt = InterruptCallback()
+    resting = [RestingHeads()] if beside.mix is not None else []  # before what moves weights: it spares them
+    trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
+        groups=planned.groups,
+        optimizer_args=stage.optimizer.args,
+        loss=training_loss(loss, data.target, beside.teacher, regular, alignment),
+        target=data.target,
+        alignment=alignment,
+        lengths=data.lengths,
+        sampler=_sampler(beside, stage, data.lengths, seed),
+        prefix=fast.cache.entry if fast.cache is not None else None,
+        teacher=beside.teacher,
+        regular=regular,
+        carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=data.collate,
+        compute_metrics=judging.compute_metrics,
+        preprocess_logits_for_metrics=preprocess,
+        callbacks=[
+            *filter(None, [stopping, alignment]),
+            LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
+            _EpochCallback(data.train),
+            *resting,
+            *regular.callbacks,
+            *callbacks,
+            SharedBuffers(),
+            interrupt,
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = _go_on(trainer, folder, stopping, regular, alignment) if resume else None
+    try:
+        passing = fast.cache.entry.passing() if fast.cache is not None else nullcontext()
+        reading = alignment.watching() if alignment is not None else nullcontext()
+        with naming_lost_processes(PartialState()), passing, reading:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
+        raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
+    finally:
+        interrupt.restore()
+    interrupt.stop_if_asked(arguments)
+    release(model)
+    if keep_optimizer:
+        _keep_optimizer(trainer, folder, judging.best_metric)
+    _leave(trainer, model, folder)
+    averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
+    return stage_result(trainer.state, judging, fast, averaged)
+
+
+def _loss(stage: StageSpec, data: StageData, beside: Beside) -> Callable[..., torch.Tensor]:
+    if beside.loss is not None:
+        return beside.loss
+    if beside.mix is not None:
+        return beside.mix.loss
+    return balanced_loss(data.target, beside.balance, stage.label_smoothing)
+
+
+def _behind(fast: Faster, data: StageData) -> StageData:
+    """Give the examples behind the frozen prefix, where that is kept."""
+    if fast.cache is not None:
+        kept = fast.cache
+        return replace(data, train=kept.train, validation=kept.validation, collate=kept.collate)
+    if fast.views is not None:
+        # it began with a cache that cannot be kept any more
+        return replace(data, train=cycle(data.train, fast.views))
+    return data
+
+
+def _leave(trainer: StagedTrainer, model: PreTrainedModel, folder: Path) -> None:
+    """Write the weights that go on."""
+    weights = trainer.whole_weights()
+    if trainer.is_world_process_zero():
+        save_weights(model, folder / WEIGHTS, weights)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _fit(
+    model: PreTrainedModel,
+    stage: StageSpec,
+    planned: StagePlan,
+    data: StageData,
+    judging: Judging,
+    fast: Faster,
+    folder: Path,
+    seed: int,
+    balance: Balance | None,
+) -> StageResult:
+    """Find the head at once, and leave the weights as ``train_stage`` does."""
+    fitted = fit_head(
+        model,
+        planned.trainable,
+        fast,
+        target=data.target,
+        train=data.train,
+        validation=data.validation,
+        collate=data.collate,
+        compute_metrics=judging.compute_metrics,
+        batch_size=stage.batch_size,
+        evaluation_batch_size=judging.batch_size,
+        workers=data.workers,
+        seed=seed,
+        best_metric=judging.best_metric,
+        greater_is_better=judging.greater_is_better,
+        balance=balance,
+        groups=data.groups,
+    )
+    release(model)
+    if PartialState().is_main_process:
+        save_weights(model, folder / WEIGHTS)
+    PartialState().wait_for_everyone()
+    epochs = float(fitted.versions)
+    best, kept, trained = None, fitted.validation, {}
+    if fitted.keeps_start:
+        best, kept, trained = 0, fitted.start, {**fitted.validation, "step": 0}
+    return StageResult(
+        epochs, 0, best, kept, fast.way, fast.report, fit=fitted.about, start=fitted.start, trained=trained
+    )
+
+
+def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarlyStopping | None:
+    if stage.early_stopping is None or best_metric is None:
+        return None
+    return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
+
+
+def _go_on(
+    trainer: StagedTrainer,
+    folder: Path,
+    stopping: ResumableEarlyStopping | None,
+    regular: Regular,
+    alignment: Alignment | None,
+) -> Path | None:
+    """Find the checkpoint to go on from, if there is one, and prepare what the Trainer itself does not restore."""
+    with first_process_first(PartialState()):
+        checkpoint = last_checkpoint(folder)
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+        if state is not None:
+            rotate(folder, state.best_global_step)  # a kill after the last one was sealed left older ones
+    if checkpoint is None or state is None:
+        return None
+    _check_sharding(checkpoint, trainer.is_fsdp_enabled)
+    trainer.add_callback(MovedCheckpoint(folder))
+    if alignment is not None:
+        alignment.load(checkpoint)
+    if regular.average is not None:
+        regular.average.checkpoint = checkpoint
+    if stopping is not None and stopping.had_stopped(state, trainer.args):
+        trainer.args.max_steps = state.global_step  # it was interrupted behind its end
+    return checkpoint
+
+
+def _sampler(
+    beside: Beside, stage: StageSpec, lengths: Sequence[int] | None, seed: int
+) -> Sampler[int] | None:
+    """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
+    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
+    if beside.mix is not None:
+        return beside.mix.sampler(seed, lengths, examples_per_step)
+    if beside.balance is None or beside.balance.classes is None:
+        return None
+    return BalancedSampler(beside.balance.classes, seed, lengths, examples_per_step)
+
+
+def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:
+    """Write the optimizer state that belongs to the weights that go on: the best checkpoint's, or the last."""
+    best = trainer.state.best_global_step if best_metric is not None else None
+    if best is not None and best != trainer.state.global_step:
+        # the Trainer restores the weights of the best checkpoint, and nothing else of it
+        trainer._load_optimizer_and_scheduler(str(folder / f"checkpoint-{best}"))
+    if trainer.is_world_process_zero():
+        save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
+
+
+def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
+    """Refuse a checkpoint of FSDP without it, and one of another kind with it: the Trainer reads only its own."""
+    if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
+        way = "without" if fsdp else "with"
+        rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
+        raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
+
+
+class _EpochCallback(TrainerCallback):
+    """Tell the training examples which epoch it is: it decides how they are augmented."""
+
+    def __init__(self, train: Dataset):
+        self.train = train
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        set_epoch(self.train, int((state.epoch or 0.0) + 1e-6))

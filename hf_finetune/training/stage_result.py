@@ -1,0 +1,157 @@
+"""Result of a stage, and the log lines on its end: which weights go on, compared with those at its start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerState
+
+from hf_finetune.cache.prefix_cache import CacheReport
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.planning.best_epoch import best_entry, evaluations, is_better
+from hf_finetune.training.execution import Faster
+from hf_finetune.training.head_fit import fit_line
+from hf_finetune.training.stage_inputs import Judging
+
+__all__ = ["StageResult", "result_lines", "stage_result"]
+
+TIMINGS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Result of a stage.
+
+    Attributes:
+        epochs: Epochs that were trained; early stopping may end a stage.
+        steps: Optimizer steps.
+        best_step: Step of the checkpoint that goes on, 0 for the weights with which the stage began; None if it is the
+            last.
+        validation: Metrics of that checkpoint on the validation split; empty without one.
+        way: How it was computed.
+        cache: What was kept of the frozen prefix.
+        averaged: Whether the running average of the weights goes on, and not they; None without one.
+        fit: How the head was fitted; None if it was trained in steps.
+        start: Validation metrics of the weights with which the stage began; empty where they were not evaluated.
+        trained: Validation metrics of the best weights that training led to, with their ``step``; empty unless the
+            start goes on.
+    """
+
+    epochs: float
+    steps: int
+    best_step: int | None
+    validation: dict[str, float]
+    way: Way
+    cache: CacheReport
+    averaged: bool | None = None
+    fit: dict[str, Any] | None = None
+    start: dict[str, float] = field(default_factory=dict)
+    trained: dict[str, float] = field(default_factory=dict)
+
+
+def stage_result(state: TrainerState, judging: Judging, fast: Faster, averaged: bool | None) -> StageResult:
+    """Return the result of a stage from the state of its Trainer.
+
+    Args:
+        state: At the end of the stage.
+        judging: By which metric its checkpoint was chosen.
+        fast: How it was computed.
+        averaged: See ``StageResult``.
+    """
+    metric = judging.best_metric
+    best = state.best_global_step if metric is not None else None
+    entries = evaluations(state.log_history)
+    metrics = {entry["step"]: _metrics(entry) for entry in entries}
+    trained: dict[str, float] = {}
+    if metric is not None and best == 0:
+        later = [entry for entry in entries if entry["step"] > 0]
+        entry = best_entry(later, metric, greater_is_better=judging.greater_is_better)
+        trained = {} if entry is None else {**_metrics(entry), "step": entry["step"]}
+    return StageResult(
+        epochs=round(state.epoch or 0.0, 4),
+        steps=state.global_step,
+        best_step=best,
+        validation=metrics.get(best if best is not None else state.global_step, {}),
+        way=fast.way,
+        cache=fast.report,
+        averaged=averaged,
+        start=metrics.get(0, {}),
+        trained=trained,
+    )
+
+
+def result_lines(
+    stage: str, result: StageResult, metric: str | None, *, leading: str, greater_is_better: bool
+) -> list[str]:
+    """Return the log lines on the end of a stage.
+
+    Args:
+        stage: Name of the stage.
+        result: Its result.
+        metric: Metric that chose the checkpoint; None if the last weights go on in any case.
+        leading: Metric by which the end of such a stage is compared with its start.
+        greater_is_better: Whether a better model has the greater value of it.
+    """
+    lines = []
+    kept_start = result.best_step == 0
+    if result.fit is not None:
+        fitted = result.trained if kept_start else result.validation
+        lines.append(
+            fit_line(stage, result.fit, {key: value for key, value in fitted.items() if key != "step"})
+        )
+    if kept_start:
+        lines.append(
+            f"Stage {stage} made the model no better: the weights with which it began are restored "
+            f"({_values(result.start, metric)}; best of the stage: {_values(result.trained, metric)}{_when(result)})."
+        )
+    elif result.best_step is not None:
+        lines.append(_best_line(stage, result, metric))
+    elif result.averaged:
+        lines.append(f"Stage {stage} keeps the average of its weights.")
+    if metric is None and _is_worse(result, leading, greater_is_better):
+        lines.append(
+            f"Stage {stage} made the model worse: {_values(result.start, leading)} at its start, "
+            f"{_values(result.validation, leading)} at its end. best: null keeps the last weights all the same."
+        )
+    return lines
+
+
+def _best_line(stage: str, result: StageResult, metric: str | None) -> str:
+    value = result.validation.get(str(metric))
+    shown = f", the best {metric}: {value:.4f}" if value is not None else ""
+    which = {None: "", True: ", the average of its weights", False: ", the weights and not their average"}
+    epoch = _epoch(result, result.best_step or 0)
+    return f"Stage {stage} keeps epoch {epoch} of {result.epochs:g}{which[result.averaged]}{shown}."
+
+
+def _is_worse(result: StageResult, metric: str, greater_is_better: bool) -> bool:
+    """Return whether a stage ends with worse weights than it began with; not if either was not evaluated."""
+    start, end = (
+        {f"eval_{name}": value for name, value in metrics.items()}
+        for metrics in (result.start, result.validation)
+    )
+    return bool(start and end) and is_better(start, end, metric, greater_is_better=greater_is_better)
+
+
+def _values(metrics: Mapping[str, float], metric: str | None) -> str:
+    """Return the leading metric and the loss as text."""
+    names = [name for name in dict.fromkeys([metric, "loss"]) if name in metrics]
+    return ", ".join(f"{name} {metrics[str(name)]:.4f}" for name in names)
+
+
+def _when(result: StageResult) -> str:
+    step = int(result.trained.get("step", 0))
+    return f" in epoch {_epoch(result, step)} of {result.epochs:g}" if step else ""
+
+
+def _epoch(result: StageResult, step: int) -> str:
+    return f"{round(result.epochs * step / result.steps, 2):g}"
+
+
+def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of an evaluation's log entry, by name."""
+    return {
+        key.removeprefix("eval_"): value
+        for key, value in sorted(entry.items())  # a log that was read back is sorted
+        if key.startswith("eval_") and key not in TIMINGS
+    }

@@ -1,0 +1,347 @@
+"""The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.deepspeed import DummyOptim
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_optimizer import is_optimizer_factory
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.training_args import OptimizerNames
+
+from hf_finetune.cache.replay import PrefixPass
+from hf_finetune.data.distributed_sampling import (
+    DealtBatches,
+    LengthGroupedSampler,
+    WithFillers,
+    count_labels,
+    tell_epochs,
+)
+from hf_finetune.distributed import prepare_sharding
+from hf_finetune.methods.distillation import Teacher
+from hf_finetune.methods.domain_alignment import Alignment
+from hf_finetune.methods.r_drop import doubled
+from hf_finetune.methods.regularizers import Regular
+from hf_finetune.models.layout import read_layout
+from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
+from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.planning.schedules import rate_factor
+from hf_finetune.recipe.schedule import ScheduleSpec
+from hf_finetune.training.checkpoints import rotate, seal_checkpoint
+from hf_finetune.training.optimizer_state import carry_state, refusing_broken_state
+from hf_finetune.training.optimizers import trainer_schedule
+
+__all__ = ["StagedTrainer"]
+
+logger = logging.getLogger(__name__)
+
+MOMENTUM = 0.9
+
+
+class StagedTrainer(Trainer):
+    """A ``Trainer`` that trains planned parameter groups.
+
+    Args:
+        groups: The parameter groups of the stage; their names are those of the model's parameters.
+        optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
+        loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
+        target: What a label is, by which the labels of a step are counted.
+        prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
+        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
+        sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
+        teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
+        regular: Mixes batches, doubles them and averages the weights; its callbacks are among ``callbacks``.
+        alignment: Has a state of its own, which checkpoints hold; ``loss`` then takes it, see ``aligned_loss``.
+        carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
+            is resumed replaces it.
+        kwargs: As for ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        groups: Sequence[ParameterGroup],
+        optimizer_args: dict[str, Any] | None = None,
+        loss: Callable[..., torch.Tensor] | None = None,
+        target: str = "",
+        carried: Mapping[str, Mapping[str, Any]] | None = None,
+        prefix: PrefixPass | None = None,
+        lengths: Sequence[int] | None = None,
+        sampler: Sampler[int] | None = None,
+        teacher: Teacher | None = None,
+        regular: Regular | None = None,
+        alignment: Alignment | None = None,
+        **kwargs: Any,
+    ):
+        self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
+        self.regular, self.alignment = regular or Regular(), alignment
+        self.carried, self.target = dict(carried or {}), target
+        self.planned_groups = tuple(groups)
+        self.optimizer_args = dict(optimizer_args or {})
+        super().__init__(compute_loss_func=loss, **kwargs)
+        # Many heads take **kwargs and drop num_items_in_batch, so the Trainer would take their mean over the
+        # micro-batch for one over the whole batch: the gradient then grows with the accumulation.
+        self.model_accepts_loss_kwargs = False
+        self._spare_the_frozen_prefix()
+
+    def _spare_the_frozen_prefix(self) -> None:
+        """Switch activation checkpointing off where nothing of the first layer group is trained.
+
+        transformers 5.23 would make the embeddings' output require a gradient, and every frozen layer behind them
+        would be computed twice and backpropagated through.
+        """
+        if not self.args.gradient_checkpointing or not isinstance(self.model, PreTrainedModel):
+            return
+        first = {parameter.name for parameter in read_layout(self.model).parameters if parameter.group == 0}
+        if not first & {name for group in self.planned_groups for name in group.parameters}:
+            logger.info(
+                "Activation checkpointing is off: the first layers are frozen and keep no activations."
+            )
+            self.args.activation_checkpointing = self.args.gradient_checkpointing = False
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let FSDP divide any model, on the CPU too."""
+        prepare_sharding(self.model)
+        super().create_accelerator_and_postprocess()
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Deal the examples to the processes so that each counts once; alone, as the stock Trainer does."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        sampler: Any = self._get_train_sampler()
+        dealt = DealtBatches(sampler, self.args.per_device_train_batch_size, self.args.world_size)
+        loader = DataLoader(
+            WithFillers(self.train_dataset),
+            batch_sampler=dealt,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        prepared: DataLoader = self.accelerator.prepare(loader)
+        tell_epochs(prepared, sampler)
+        return prepared
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Put examples of about one length together, where lengths are given, or leave it to a sampler."""
+        if self.sampler is not None:
+            return self.sampler
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedSampler(self.lengths, together, seed)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
+        """Mix the images of each batch, where the stage wants that: before labels are counted, as they change."""
+        if self.regular.mixing is not None:
+            step, process = self.state.global_step, self.accelerator.process_index
+            epoch_iterator = self.regular.mixing.over(epoch_iterator, step, process)
+        batches: tuple[list, Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count the labels of an optimiser step exactly.
+
+        transformers 5.23 leaves out every label that is -100, an amount too, and counts examples twice that complete
+        the last round of several processes.
+        """
+        if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return count_labels(
+            batch_samples, lambda number: self.accelerator.gather(number.to(device)), self.target
+        )
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Put what the frozen prefix gave in its place, where batches hold it, and ask the teacher, if there is one."""
+        if self.teacher is not None and model.training:
+            self.teacher.see(inputs)
+        elif self.teacher is not None:
+            self.teacher.forget()
+        if self.regular.r_drop and model.training:
+            inputs = doubled(inputs)
+        if self.prefix is not None:
+            self.prefix.take(inputs)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate; where weights are averaged, them and their average, for what the better one gives."""
+        average = self.regular.average
+        evaluation = partial(super().evaluation_loop, *args, **kwargs)
+        if average is None or self.state.global_step == 0:  # before the first step they are the same
+            return evaluation()
+        return average.evaluate(evaluation)
+
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        """Evaluate; before the first step, save the weights with which the stage begins as its best checkpoint so far.
+
+        The Trainer (5.23) passes ``skip_scheduler`` for ``eval_on_start`` only, also where a stage is resumed: that
+        has the evaluation of its start in its log. The random state is as if there had been no such evaluation.
+        """
+        if not skip_scheduler:
+            return super()._evaluate(trial, ignore_keys_for_eval)
+        if self.state.global_step > 0:
+            return {}
+        with torch.random.fork_rng(
+            devices=()
+        ):  # the loader draws from the CPU's generator, and nothing else does
+            metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+        if self.args.metric_for_best_model is not None:
+            self._determine_best_metric(metrics, trial)
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / "checkpoint-0")
+            had_no_state = self.is_fsdp_enabled and not self.optimizer.state
+            self._save_checkpoint(self.model, trial)
+            if had_no_state:
+                # To save an empty state, FSDP (torch 2.15) fills it by a step at rate 0, which Adam would count.
+                self.optimizer.state.clear()
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether an evaluation is better than the best one so far, see ``is_better``, and record it if so.
+
+        The Trainer (5.23) keeps the earlier of two equal ones whatever their loss, and once the metric was nan it
+        finds none better.
+        """
+        name = self.args.metric_for_best_model
+        if name is None:
+            return False
+        step, best = self.state.best_global_step, None
+        if step is not None:
+            best = next(entry for entry in evaluations(self.state.log_history) if entry["step"] == step)
+        elif is_undefined(metrics, name):
+            logger.warning(
+                "The %s is undefined on the validation split: as long as it is, the lowest validation loss chooses the "
+                "checkpoint.",
+                name,
+            )
+        if not is_better(metrics, best, name, greater_is_better=bool(self.args.greater_is_better)):
+            return False
+        self.state.best_metric = metrics[f"eval_{name}"]
+        self.state.best_global_step = self.state.global_step
+        return True
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""
+        trained = model if model is not None else self.model
+        if self.optimizer is not None:  # type: ignore[has-type]
+            if isinstance(self.optimizer, DummyOptim):  # type: ignore[has-type]
+                self.optimizer.params = self._parameter_groups(trained)  # type: ignore[has-type]
+            return self.optimizer  # type: ignore[has-type]
+        optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        if is_optimizer_factory(optimizer_class):
+            raise ValueError(f"{self.args.optim} takes no parameter groups.")
+        if self.args.optim == OptimizerNames.SGD:
+            arguments = {**arguments, "momentum": MOMENTUM}
+        groups = self._parameter_groups(trained)
+        made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        if self.carried:
+            carry_state(made, self.planned_groups, self.carried)
+        self.optimizer = made
+        return made
+
+    def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        parameters = {
+            name.replace("_orig_mod.", "").removeprefix("module."): value
+            for name, value in model.named_parameters()
+        }
+        return [
+            {
+                "params": [parameters[name] for name in group.parameters],
+                "lr": group.lr,
+                "weight_decay": group.weight_decay,
+            }
+            for group in self.planned_groups
+        ]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take the moments from the checkpoint, and the rates from the plan: they may have been changed since."""
+        with refusing_broken_state(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_deepspeed_enabled:
+            return
+        scheduler: Any = self.lr_scheduler
+        scheduler.base_lrs = [group.lr for group in self.planned_groups]
+        for group, planned, shape in zip(
+            self.optimizer.param_groups, self.planned_groups, scheduler.lr_lambdas, strict=True
+        ):
+            group["initial_lr"], group["weight_decay"] = planned.lr, planned.weight_decay
+            group["lr"] = planned.lr * shape(scheduler.last_epoch)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with refusing_broken_state(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Give each group its own schedule, where the plan has several; one for all is the Trainer's, if it has it."""
+        schedules = [group.schedule for group in self.planned_groups]
+        one_of_the_trainers = len(set(schedules)) == 1 and trainer_schedule(schedules[0]) is not None
+        if self.lr_scheduler is not None or one_of_the_trainers:  # type: ignore[has-type]
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        made = LambdaLR(
+            optimizer or self.optimizer,
+            [
+                partial(
+                    rate_factor,
+                    schedule=schedule or ScheduleSpec(),
+                    steps=num_training_steps,
+                    warmup_steps=warmup,
+                )
+                for schedule in schedules
+            ],
+        )
+        self.lr_scheduler, self._created_lr_scheduler = made, True
+        return made
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the weights under the names that the Trainer reloads them by.
+
+        transformers 5.23 would write hub names for ViT, DeiT, DINOv2, Swin and others, which the Trainer reloads
+        with ``strict=False``: it then keeps the wrong weights in silence.
+        """
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not isinstance(model, PreTrainedModel):
+            raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
+        model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+        torch.save(self.args, folder / "training_args.bin")
+        if self.regular.average is not None:
+            self.regular.average.save(folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Seal the checkpoint once every process has written its part, and only then remove older ones.
+
+        transformers 5.23 writes the files one after the other and rotates behind that: a kill leaves checkpoints
+        which look whole by their ``trainer_state.json``.
+        """
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir)
+            if self.alignment is not None:
+                self.alignment.save(folder / f"checkpoint-{self.state.global_step}")
+            seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
+            rotate(folder, self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
+        """Gather the weights that FSDP or ZeRO-3 has divided; every process calls this. None if they are whole."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+        return weights

@@ -1,0 +1,221 @@
+"""What is kept of a frozen prefix: how many versions, in which parts, by whom, and when it pays."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import PartialState
+from stage_helpers import Examples, collate
+from torch.utils.data import Subset
+
+from hf_finetune.cache import prefix_cache, writer
+from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cache.cut_point import NoCutError, find_cut
+from hf_finetune.cache.prefix_cache import (
+    CacheSettings,
+    SharedRows,
+    cache_prefix,
+    choose_views,
+    saved_seconds,
+)
+from hf_finetune.cache.replay import PREFIX, PrefixPass
+from hf_finetune.cache.writer import RowCost, RowMaker, Version, part_ranges
+from hf_finetune.models.layout import read_layout
+from hf_finetune.planning.selectors import select
+from hf_finetune.training.freezing import freeze_all_but
+
+COST = RowCost(compute=0.010, write=0.001, read=0.0005, bytes=100)
+
+
+class Versions(Examples):
+    """Examples that differ from epoch to epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        return {**example, "pixel_values": example["pixel_values"] + self.epoch}
+
+
+@pytest.fixture
+def model(tiny_model):
+    made = tiny_model("timm/test_resnet")
+    freeze_all_but(made, select(read_layout(made), "head"))
+    return made.train()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return CacheSettings(tmp_path / "cache", views=2, epochs=None, size_limit=10**9, source="tests")
+
+
+def keep(model, train, settings, validation=None, batch_size=4, shared=None):
+    return cache_prefix(
+        model,
+        select(read_layout(model), "head"),
+        train,
+        validation,
+        collate,
+        settings,
+        batch_size=batch_size,
+        state=PartialState(cpu=True),
+        shared=shared,
+    )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "augmented", "views"),
+    [
+        (1, True, 1),
+        (1.5, True, 2),
+        (2, True, 2),
+        (10, True, 2),
+        (11, True, 3),
+        (100, True, 3),
+        (100, False, 1),
+    ],
+)
+def test_the_number_of_versions(epochs, augmented, views):
+    assert choose_views(epochs, augmented=augmented) == views
+
+
+def test_what_keeping_saves():
+    assert saved_seconds(COST, epochs=5, views=2) == pytest.approx(5 * 0.0095 - 2 * 0.011)
+    assert saved_seconds(COST, epochs=2, views=2) < 0
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 31, 32, 33, 679, 100_000])
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_parts_hold_whole_batches_and_every_example_once(count, batch_size):
+    parts = part_ranges(count, batch_size)
+    assert [index for part in parts for index in part] == list(range(count))
+    assert all(part.start % batch_size == 0 for part in parts)
+    assert 1 <= len(parts) <= 16
+    assert len(parts) == 1 or all(len(part) > 7 * batch_size for part in parts)
+
+
+def test_processes_share_the_parts_and_give_the_rows_of_one(tmp_path, model, monkeypatch):
+    examples, trainable = Versions(model, 40), select(read_layout(model), "head")
+    monkeypatch.setattr("hf_finetune.cache.writer.BATCHES", 2)  # small parts of few examples
+    probes = [collate([examples[index] for index in range(count)]) for count in (2, 3)]
+    for probe in probes:
+        probe.pop("labels")
+    entry = PrefixPass(model, find_cut(model, trainable, (probes[0], probes[1])))
+    alone, shared = (
+        RowMaker(entry, collate, 4, 0, torch.device("cpu"), tmp_path / name, 10**9) for name in ("one", "two")
+    )
+    versions = [Version(examples, f"rows-{view}", view) for view in range(2)]
+    alone.make(versions)
+    shared.make(versions, 0, 2)
+    first = {path.name for path in (tmp_path / "two").iterdir() if path.is_dir()}
+    assert shared.missing(versions) == versions
+    shared.make(versions, 1, 2)
+    assert shared.missing(versions) == []
+    assert (
+        len(first) == 5 and len({path.name for path in (tmp_path / "two").iterdir() if path.is_dir()}) == 10
+    )
+    for version in versions:
+        one, other = alone.read(version), shared.read(version)
+        assert len(one) == len(other) == 40
+        for index in range(40):
+            assert all(torch.equal(a, b) for a, b in zip(one[index], other[index], strict=True))
+
+
+def test_rows_kept_with_one_batch_size_are_right_for_another(model, settings, monkeypatch):
+    """Parts hold whole batches, so that they begin at other examples: one must not pass for another."""
+    monkeypatch.setattr("hf_finetune.cache.writer.BATCHES", 2)
+    examples = Versions(model, 40)
+    labels = [int(examples[index]["labels"]) for index in range(40)]
+    for batch_size in (16, 4, 3, 1):
+        kept = keep(model, examples, settings, batch_size=batch_size)
+        assert len(kept.train.versions[0]) == 40
+        assert [int(kept.train[index]["labels"]) for index in range(40)] == labels
+
+
+def test_epochs_cycle_through_the_versions(model, settings):
+    kept = keep(model, Versions(model, 9), settings)
+    seen = []
+    for epoch in range(4):
+        kept.train.set_epoch(epoch)
+        seen.append(kept.train[5][PREFIX][0])
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_subsets_of_the_same_examples_share_their_rows(model, settings):
+    examples = Versions(model, 12)
+    folds = [Subset(examples, [0, 3, 5, 7, 8, 11]), Subset(examples, [1, 3, 9, 4, 2])]
+    first = keep(model, folds[0], settings)
+    written = {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.bin")}
+    second = keep(model, folds[1], settings)
+    assert {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.bin")} == written
+    assert len(first.train) == 6 and len(second.train) == 5
+    for one, other in ((first.train[1], second.train[1]),):
+        assert torch.equal(one[PREFIX][0], other[PREFIX][0]) and one["labels"] == other["labels"]
+    whole = keep(model, examples, settings)
+    assert [int(second.train[row]["labels"]) for row in range(5)] == [
+        int(whole.train[index]["labels"]) for index in (1, 3, 9, 4, 2)
+    ]
+
+
+class Wrong(PrefixPass):
+    """Computes something else than what the prefix gives."""
+
+    def collect(self, batch):
+        return tuple(value + 1 for value in super().collect(batch))
+
+
+def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, settings):
+    examples, settings = Versions(model, 9), replace(settings, views=1)
+    expected = [keep(model, examples, settings).train[index][PREFIX][0] for index in range(9)]
+    cut = keep(model, examples, settings).entry.cut
+    for name, entry in (("right", PrefixPass(model, cut)), ("wrong", Wrong(model, cut)), ("missing", None)):
+        kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
+        assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name
+    (shared,) = (
+        each for each in list_kept(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
+    )
+    assert shared.name == "right-train-0"
+    read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.versions[0].stores[0]
+    assert read.folder.name.startswith("right-train-0")
+    (read.folder / "0.bin").write_bytes(b"damaged")
+    again = keep(model, examples, settings, shared=SharedRows(None, "right", 0))
+    assert torch.equal(again.train[3][PREFIX][0], expected[3])
+    assert not again.train.versions[0].stores[0].folder.name.startswith("right"), (
+        "another model's rows are not made"
+    )
+
+
+def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
+    monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
+    with pytest.raises(NoCutError, match="to keep what it gives would save less than 2 s"):
+        keep(model, Versions(model, 9), replace(settings, epochs=5))
+    assert list_kept(settings.folder) == []
+    keep(model, Versions(model, 9), replace(settings, epochs=5_000))
+    assert len(list_kept(settings.folder)) == 2
+
+
+def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, monkeypatch):
+    """A batch takes 0.004 s, but for one that takes 30; to write and to read takes no time."""
+    clock = iter([0.0, 0.004, 30.004, 30.008])
+    monkeypatch.setattr(writer, "perf_counter", lambda: next(clock, 30.008))
+    with pytest.raises(NoCutError, match="to keep what it gives would save less than 2 s"):
+        keep(model, Versions(model, 12), replace(settings, epochs=5))
+
+
+def test_what_is_kept_already_is_used_however_little_it_saves(model, settings):
+    keep(model, Versions(model, 9), settings)
+    assert keep(model, Versions(model, 9), replace(settings, epochs=3)).report.used
+
+
+def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monkeypatch):
+    monkeypatch.setattr(prefix_cache, "GAIN_SECONDS", -1.0)
+    monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
+    many = replace(settings, views=3, epochs=20)
+    kept = keep(model, Versions(model, 9), replace(many, size_limit=100 * (5 + 2 * 9)), Examples(model, 5))
+    assert kept.report.views == 2
+    with pytest.raises(NoCutError, match=r"takes about 1,400 bytes, and the size limit is 1,399"):
+        keep(model, Versions(model, 9), replace(many, source="other", size_limit=1399), Examples(model, 5))

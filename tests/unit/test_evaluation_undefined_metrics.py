@@ -1,0 +1,92 @@
+"""Metrics without a value, or with one that says nothing: why that is so."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hf_finetune.cli.app import app
+from hf_finetune.evaluation import evaluate_run
+from hf_finetune.evaluation.evaluate import EvaluationResult
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics
+from hf_finetune.evaluation.top_scores import TopScores
+from hf_finetune.evaluation.undefined_metrics import undefined_notes
+
+NAMES = ("n", "p")
+
+
+def judged(target, scores, labels, names=NAMES, metrics=()):
+    scores, labels = np.array(scores, dtype=float), np.array(labels)
+    wanted = [*all_metrics(target, len(names)), *metrics]
+    metrics = compute_metrics(wanted, target, scores, labels)
+    ids = tuple(map(str, range(len(labels))))
+    return EvaluationResult(metrics, ids, labels, scores, target, names, 1.0)
+
+
+def test_one_class_alone_leaves_some_metrics_undefined():
+    found = judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 1])
+    assert math.isnan(found.metrics["roc_auc"]) and found.metrics["mean_average_precision"] == 1
+    assert undefined_notes(found) == (
+        "roc_auc is undefined: every example is of the class 'p'.",
+        "mean_average_precision is 1 whatever the model predicts: every example is of the class 'p'.",
+    )
+    found = judged("single_label", [[0.2, 0.8], [0.4, 0.6]], [1, 1])
+    assert (
+        undefined_notes(found)[0] == "cohen_kappa, roc_auc are undefined: every example is of the class 'p'."
+    )
+
+
+def test_what_is_defined_needs_no_words():
+    assert undefined_notes(judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 0])) == ()
+    assert undefined_notes(judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, 0], [0, 0]])) == ()
+    assert undefined_notes(judged("regression", [1, 2, 4], [1.0, 2.5, 2.0], ("label",))) == ()
+
+
+def test_lists_without_a_class_to_tell_apart():
+    never = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[0, 0], [0, 0]])
+    assert undefined_notes(never) == (
+        "roc_auc is undefined: no class holds for some examples and not for others.",
+        "mean_average_precision is undefined: no class holds for any example.",
+    )
+    always = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, 0], [1, 0]])
+    assert undefined_notes(always) == (
+        "roc_auc is undefined: no class holds for some examples and not for others.",
+        "mean_average_precision is 1 whatever the model predicts: no class holds for some examples and not for others.",
+    )
+    unknown = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, math.nan], [math.nan, 0]])
+    assert undefined_notes(unknown) == undefined_notes(always)
+
+
+def test_amounts_that_are_all_alike():
+    alone = judged("regression", [1], [2.0], ("label",))
+    assert undefined_notes(alone) == ("r2, spearman are undefined: there is one example.",)
+    same = judged("regression", [1, 1], [1.0, 2.0], ("label",))
+    assert undefined_notes(same) == ("spearman is undefined: all predictions are alike.",)
+    labels = judged("regression", [1, 2], [2.0, 2.0], ("label",))
+    assert undefined_notes(labels)[-1] == "spearman is undefined: all labels are alike."
+
+
+def test_what_needs_all_probabilities_has_no_value_by_the_highest():
+    top = object.__new__(TopScores)
+    found = SimpleNamespace(
+        metrics={"roc_auc": math.nan, "other": math.nan},
+        target="single_label", scores=top, labels=np.array([0, 1]), label_names=NAMES,
+    )  # fmt: skip
+    assert undefined_notes(found) == (
+        "roc_auc is undefined: of each example the highest probabilities alone are kept.",
+        "other is undefined: it has no value on these examples.",
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_command_says_why(monkeypatch, capsys):
+    found = judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 1])
+    monkeypatch.setattr(evaluate_run, "evaluate_again", lambda *_, **__: found)
+    app(["evaluate", "run"], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "roc_auc undefined " in said and " nan" not in said
+    assert (
+        "2 examples roc_auc is undefined: every example is of the class 'p'. mean_average_precision is 1"
+        in said
+    )

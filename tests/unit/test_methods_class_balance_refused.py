@@ -1,0 +1,43 @@
+"""Ways to balance classes that labels cannot give: told before anything is trained."""
+
+import pytest
+
+from hf_finetune.methods.class_balance import label_problems
+from hf_finetune.recipe.schema import StageSpec
+
+NAMES = ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("fields", "target", "expected"),
+    [
+        ({"balance": "focal"}, "single_label", []),
+        ({"balance": "class_weights"}, "multi_label", []),
+        (
+            {"balance": "focal"},
+            "regression",
+            ["stages[0].balance must be none where labels are amounts. Got 'focal'."],
+        ),
+        (
+            {"balance": "sampler"},
+            "multi_label",
+            [
+                "stages[0].balance must not be sampler where an example has several labels. Who draws a scarce class "
+                "draws the other classes of its examples too. Take class_weights."
+            ],
+        ),
+        (
+            {"balance": {"method": "class_weights", "weights": {"a": 2.0, "bb": 2.0}}},
+            "single_label",
+            ["stages[0].balance.weights must name classes of the data. Got 'bb'. Nearest: 'b'."],
+        ),
+        (
+            {"label_smoothing": 0.1},
+            "multi_label",
+            ["stages[0].label_smoothing must be 0 unless each example has one label. Got 0.1."],
+        ),
+    ],
+)
+def test_what_labels_cannot_give_is_refused(fields, target, expected):
+    stage = StageSpec(train="head", epochs=1, lr=0.1, **fields)
+    assert [str(problem) for problem in label_problems(stage, "stages[0]", target, NAMES)] == expected

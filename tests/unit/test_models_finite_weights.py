@@ -1,0 +1,86 @@
+"""Weights of a checkpoint that are no numbers are named before anything trains."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_finetune.errors import InputError
+from hf_finetune.models.build import build_model, read_config
+from hf_finetune.models.finite_weights import refuse_not_finite
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+REPAIR = "Fetch or copy it again, or take another checkpoint: training cannot mend it."
+
+
+def build(folder):
+    return build_model(str(folder), read_config(str(folder), ["a", "b"], "single_label"), modality="text")
+
+
+def spoil(model, name, value):
+    with torch.no_grad():
+        dict([*model.named_parameters(), *model.named_buffers()])[name].view(-1)[5] = value
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf"), (float("-inf"), "inf")]
+)
+def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
+    model = tiny_model("bert").bert  # whose names lack what the classifier puts before them
+    spoil(model, QUERY.removeprefix("bert."), value)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError) as error:
+        build(tmp_path)
+    assert str(error.value) == (
+        f"model.path must hold weights that are finite numbers. Got {word} in {QUERY} of model.safetensors. {REPAIR}"
+    )
+
+
+def test_of_several_files_the_right_one_is_named(tmp_path, tiny_model):
+    model = tiny_model("bert").bert
+    spoil(model, QUERY.removeprefix("bert."), float("nan"))
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    (file,) = [
+        file.name
+        for file in tmp_path.glob("*.safetensors")
+        if any(torch.isnan(tensor).any() for tensor in load_file(file).values())
+    ]
+    with pytest.raises(InputError) as error:
+        build(tmp_path)
+    assert f"Got nan in {QUERY} of {file}. " in str(error.value)
+
+
+def test_several_tensors_are_counted(tiny_model):
+    model = tiny_model("bert")
+    for name in (QUERY, "bert.embeddings.LayerNorm.bias"):
+        spoil(model, name, float("nan"))
+    with pytest.raises(InputError) as error:
+        refuse_not_finite("some/model", model)
+    assert str(error.value) == (
+        "model.path must hold weights that are finite numbers. Got nan in bert.embeddings.LayerNorm.bias, and such "
+        f"values in 1 more. {REPAIR}"
+    )
+
+
+def test_statistics_of_batches_count_and_masks_do_not(tiny_model):
+    model = tiny_model("resnet")
+    name = next(name for name, _ in model.named_buffers() if name.endswith("running_mean"))
+    spoil(model, name, float("-inf"))
+    refuse_not_finite("some/model", model)
+    spoil(model, name, float("nan"))
+    with pytest.raises(InputError, match=f"nan in {name}"):
+        refuse_not_finite("some/model", model)
+
+
+def test_a_head_that_is_replaced_may_be_broken(tmp_path, tiny_model):
+    tiny_model("bert").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["classifier.weight"][:] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert build(tmp_path).model.classifier.weight.isfinite().all()
+
+
+def test_enormous_finite_weights_are_no_fault(tiny_model):
+    model = tiny_model("bert")
+    with torch.no_grad():
+        model.get_parameter(QUERY).fill_(3e38)
+    refuse_not_finite("some/model", model)

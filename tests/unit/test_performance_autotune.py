@@ -1,0 +1,353 @@
+"""The way to compute is chosen by measuring: here durations are made up, so that they decide, not the machine."""
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+
+import pytest
+import torch
+from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, text_batch
+from torch import nn
+
+from hf_finetune.performance.autotune import Choice, choose_way, decide, measure
+from hf_finetune.performance.autotune_history import Measured
+from hf_finetune.performance.execution_modes import Numbers, Way, time_in_turn
+
+TODAY = date.today().isoformat()
+
+
+class MadeUpBench:
+    """Takes made-up times, and computes made-up numbers. Times of compiled ways are those of later steps."""
+
+    device = CPU
+
+    def __init__(self, seconds, logits=None, compile_seconds=50.0, fails=()):
+        self.seconds, self.logits, self.compile_seconds = seconds, logits or {}, compile_seconds
+        self.fails, self.time, self.steps, self.compiled = fails, 0.0, [], 0
+
+    def now(self):
+        return self.time
+
+    def clear(self):
+        pass
+
+    @contextmanager
+    def compiling(self):
+        self.compiled += 1
+        yield
+
+    def step(self, way):
+        self.time += self.seconds[way.title]
+        self.steps.append(way.title)
+        return self.seconds[way.title]
+
+    def numbers(self, way, *, training=True):
+        if way.title in self.fails:
+            raise RuntimeError("no C++ compiler\nand more")
+        spent = 2 * self.seconds[way.title] + (self.compile_seconds if way.compile else 0)
+        self.time += spent
+        value = torch.tensor([self.logits.get(way.title, 1.0)])
+        return Numbers(1.0, value, (value,), spent)
+
+
+def chosen(bench, candidates=WAYS, allowed=1000.0, compiles=False):
+    found = measure(bench, candidates, allowed, 8)
+    return decide(candidates, found, size=8, compiles=compiles)
+
+
+def test_the_fastest_way_is_chosen():
+    bench = MadeUpBench({"fp32": 0.25, "fp32 channels_last": 0.14, "bf16": 0.11, "bf16 channels_last": 0.076})
+    found = chosen(bench)
+    assert (found.way, found.seconds) == (BF16_LAST, bench.seconds)
+    assert found.reason == f"bf16 channels_last: 76 ms a step, fp32 250 ms (measured in {bench.time:.1f} s)"
+
+
+def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
+    bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.4, "bf16": 0.7})
+    found = time_in_turn(bench, [FP32, LAST, BF16], 3)
+    assert bench.steps == ["fp32", "fp32 channels_last", "bf16"] + 2 * ["fp32 channels_last", "bf16"]
+    assert found == {FP32: [1.0], LAST: 3 * [0.4], BF16: 3 * [0.7]}
+
+
+def test_the_fastest_step_of_each_way_counts_and_unsteady_times_are_told():
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
+    times = iter([1.0, 1.0, 0.9, 0.7, 1.4, 0.7, 0.6, 0.8, 0.7, 0.9, 0.7])
+    bench.step = lambda way: next(times)
+    found = measure(bench, [FP32, BF16], 1000, 8)
+    assert found.seconds == {"fp32": 0.7, "bf16": 0.6}
+    assert not found.steady
+    reason = decide([FP32, BF16], found, size=8, compiles=False).reason
+    assert reason.endswith("s, on a busy machine: the next run measures again)")
+
+
+def test_rounds_end_with_the_time_but_there_are_two():
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.8})
+    time_in_turn(bench, [FP32, BF16], 5, until=0.0)
+    assert len(bench.steps) == 4
+    time_in_turn(bench, [FP32, BF16], 5, until=bench.time + 6.0)
+    assert len(bench.steps) == 4 + 6
+
+
+def test_a_way_that_is_far_slower_from_the_first_is_not_timed():
+    bench = MadeUpBench({"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 1.1, "bf16 channels_last": 0.9})
+    found = chosen(bench)
+    assert found.way == LAST
+    assert (bench.steps.count("bf16"), bench.steps.count("bf16 channels_last")) == (0, 5)
+    assert found.reason.endswith("; bf16: far slower)")
+
+
+def test_noise_changes_nothing():
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.95})
+    found = chosen(bench, [FP32, BF16])
+    assert found.way == FP32
+    assert found.reason.startswith("fp32: 1.00 s a step, and no other way is much faster (measured in")
+
+
+@pytest.mark.parametrize("logits", [1.2, 0.0, -1.0, float("nan"), float("inf")])
+def test_a_faster_way_with_other_numbers_is_left_out(logits):
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.5}, {"bf16": logits})
+    found = chosen(bench, [FP32, BF16])
+    assert (found.way, list(found.seconds)) == (FP32, ["fp32"])
+    assert "; bf16: its logits are " in found.reason
+
+
+def test_a_way_that_fails_is_left_out():
+    found = chosen(MadeUpBench({"fp32": 1.0, "bf16": 0.5}, fails=["bf16"]), [FP32, BF16])
+    assert found.way == FP32
+    assert found.reason.endswith("; bf16: it cannot be computed here: no C++ compiler)")
+
+
+@pytest.mark.parametrize("allowed", [10, 14, 20, 40, 200])
+def test_measuring_keeps_to_its_time(allowed):
+    bench = MadeUpBench(dict.fromkeys((way.title for way in WAYS), 1.0))
+    found = measure(bench, WAYS, allowed, 8)
+    assert bench.time <= allowed
+    assert set(found.left_out.values()) <= {"no time was left for it"}
+    assert len(found.seconds) + len(found.left_out) == len(WAYS)
+
+
+def test_compilation_is_tried_on_the_fastest_way_if_the_run_is_long():
+    times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
+    bench = MadeUpBench({**times, "fp32 channels_last compiled": 0.3})
+    found = chosen(bench, WAYS + COMPILED, allowed=200, compiles=True)
+    assert (found.way, bench.compiled) == (Way("fp32", "channels_last", compile=True), 1)
+    assert found.reason.startswith("fp32 channels_last compiled: 300 ms a step, fp32 1.00 s (measured in")
+
+
+def test_compilation_is_not_tried_in_a_short_run():
+    times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
+    bench = MadeUpBench(times)
+    found = chosen(bench, WAYS + COMPILED, allowed=70)
+    assert (found.way, bench.compiled) == (LAST, 0)
+    assert "compiled" not in found.reason
+
+
+def test_compilation_that_fails_is_left_out():
+    times = {"fp32": 1.0, "fp32 compiled": 0.5}
+    bench = MadeUpBench(times, fails=["fp32 compiled"])
+    found = chosen(bench, [FP32, Way(compile=True)], allowed=200, compiles=True)
+    assert found.way == FP32
+    assert found.reason.endswith("; fp32 compiled: it cannot be computed here: no C++ compiler)")
+
+
+def test_compilation_set_by_hand_is_kept_and_ways_are_compared_without_it():
+    times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
+    bench = MadeUpBench(times)
+    found = chosen(bench, COMPILED)
+    assert (found.way, bench.compiled) == (Way("fp32", "channels_last", compile=True), 0)
+
+
+def test_a_reference_set_by_hand_is_compared_with_fp32():
+    bench = MadeUpBench({"fp32": 1.0, "bf16": 0.6, "bf16 channels_last": 0.4}, {"bf16 channels_last": 2.0})
+    found = chosen(bench, [BF16, BF16_LAST])
+    assert found.way == BF16
+
+
+class Cancelling(nn.Module):
+    """Subtracts nearly equal big numbers, of which bf16 keeps nothing; or does so in the gradient only."""
+
+    def __init__(self, big=1e4):
+        super().__init__()
+        self.first, self.last, self.big = nn.Linear(12, 16), nn.Linear(16, 3), big
+
+    def forward(self, pixel_values):
+        hidden = self.first(pixel_values) + self.big - self.big
+        return {"logits": self.last(hidden)}
+
+
+@pytest.mark.parametrize(("big", "left_out"), [(0.0, False), (1e4, True)])
+def test_a_model_that_bf16_ruins_is_not_computed_in_bf16(big, left_out):
+    torch.manual_seed(0)
+    model = Cancelling(big)
+    batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
+    found = choose_way(
+        model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
+    )
+    assert ("bf16: its logits are " in found.reason) == left_out
+    assert ("bf16" in found.seconds) != left_out
+    assert not left_out or found.way == FP32
+
+
+class WrongBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        ctx.half = value.dtype != torch.float32
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 0 if ctx.half else gradient
+
+
+class WrongGradient(Cancelling):
+    def forward(self, pixel_values):
+        return {"logits": self.last(WrongBackward.apply(self.first(pixel_values)))}
+
+
+def test_a_gradient_that_bf16_ruins_is_found():
+    model = WrongGradient()
+    batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
+    found = choose_way(
+        model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
+    )
+    assert found.way == FP32
+    assert "; bf16: its gradient is 100% off" in found.reason
+
+
+class MadeUpClock:
+    """Tells a time that only forward passes move: a long way in fp32, a short one under autocast."""
+
+    def __init__(self, model, fp32=1.0, bf16=0.5):
+        self.time, self.passes = 0.0, []
+        self.fp32, self.bf16 = fp32, bf16
+        model.register_forward_pre_hook(self.move, with_kwargs=True)
+
+    def move(self, model, args, kwargs):
+        self.time += self.bf16 if torch.is_autocast_enabled("cpu") else self.fp32
+        self.passes.append(next(len(value) for value in kwargs.values()))
+
+    def __call__(self):
+        return self.time
+
+
+@pytest.fixture
+def subject(tiny_model):
+    """Give what a choice is made of: a model whose bf16 takes half the time of fp32, by its own clock."""
+    model = tiny_model("bert")
+    return {
+        "model": model,
+        "batch": text_batch(32),
+        "loss": LOSS,
+        "trainable": ["classifier.weight"],
+        "candidates": [FP32, BF16],
+        "clock": MadeUpClock(model),
+    }
+
+
+def test_the_choice_is_by_the_clock(subject):
+    found = choose_way(**subject, steps=1000)
+    assert (found.way, found.seconds) == (BF16, {"fp32": 1.0, "bf16": 0.5})
+    assert set(subject["clock"].passes) == {32}
+    slow = {**subject, "clock": MadeUpClock(subject["model"], 0.5, 10.0)}
+    assert choose_way(**slow, steps=1000, forward_only=True).way == FP32
+
+
+@pytest.mark.parametrize(("steps", "examples"), [(200, 32), (199, 16), (100, 16), (99, 8), (50, 8), (49, 0)])
+def test_a_short_run_is_measured_with_fewer_examples_or_not_at_all(subject, steps, examples):
+    found = choose_way(**subject, steps=steps)
+    assert set(subject["clock"].passes) == ({examples} if examples else set())
+    if not examples:
+        assert found == Choice(FP32, "fp32: the stage is too short for it to pay to measure other modes")
+    elif examples < 32:
+        assert found.reason.startswith(
+            f"bf16: 500 ms a step of {examples} examples, fp32 1.00 s (measured in"
+        )
+
+
+def test_what_is_set_by_hand_is_not_measured(subject):
+    found = choose_way(**{**subject, "candidates": [BF16]}, steps=1000)
+    assert found == Choice(BF16, "bf16: there is no other to choose")
+    assert subject["clock"].passes == []
+
+
+def test_what_was_measured_is_remembered(subject, tmp_path):
+    notes = tmp_path / "cache" / "speed.json"
+    first = choose_way(**subject, steps=1000, notes_file=notes)
+    subject["clock"].passes.clear()
+    second = choose_way(**subject, steps=10, notes_file=notes)
+    assert subject["clock"].passes == []
+    assert second == replace(
+        first,
+        reason=f"bf16: 500 ms a step, fp32 1.00 s (remembered from {TODAY})",
+        remembered=True,
+    )
+    assert [path.name for path in sorted(notes.parent.iterdir())] in (
+        ["speed.json"],
+        ["speed.json", "speed.json.lock"],
+    )
+
+
+def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path):
+    clock = subject["clock"]
+    busy = {**subject, "clock": lambda: clock() ** 2}  # ever slower
+    found = choose_way(**busy, steps=1000, notes_file=tmp_path / "speed.json")
+    assert "on a busy machine" in found.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trainable": ["classifier.weight", "classifier.bias"]},
+        {"forward_only": True},
+        {"candidates": [FP32, BF16, LAST]},
+        {"batch": text_batch(16)},
+    ],
+)
+def test_what_the_speed_depends_on_is_measured_anew(subject, tmp_path, change):
+    notes = tmp_path / "speed.json"
+    choose_way(**subject, steps=1000, notes_file=notes)
+    assert not choose_way(**{**subject, **change}, steps=1000, notes_file=notes).remembered
+    assert len(json.loads(notes.read_text())) == 2
+    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+
+
+def test_names_of_labels_do_not_matter(subject, tmp_path):
+    notes = tmp_path / "speed.json"
+    choose_way(**subject, steps=1000, notes_file=notes)
+    subject["model"].config.id2label = {0: "x", 1: "y", 2: "z"}
+    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"KEY": 1}', '{"KEY": {"seconds": {}}}', "\0\xff"])
+def test_a_damaged_file_is_written_anew(subject, tmp_path, damage):
+    notes = tmp_path / "speed.json"
+    choose_way(**subject, steps=1000, notes_file=notes)
+    key = next(iter(json.loads(notes.read_text())))
+    notes.write_bytes(damage.replace("KEY", key).encode("latin-1"))
+    assert not choose_way(**subject, steps=1000, notes_file=notes).remembered
+    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+
+
+def test_a_folder_that_cannot_be_written_to_stops_nothing(subject, tmp_path):
+    (tmp_path / "file").write_text("")
+    found = choose_way(**subject, steps=1000, notes_file=tmp_path / "file" / "speed.json")
+    assert found.way == BF16
+
+
+def test_a_longer_run_measures_what_a_shorter_one_had_no_time_for(subject, tmp_path):
+    notes = tmp_path / "speed.json"
+    three = {**subject, "candidates": [FP32, Way("fp32", "channels_last"), BF16]}
+    short = choose_way(**three, steps=55, notes_file=notes)
+    assert short.way == FP32 and "bf16: no time was left for it" in short.reason
+    assert choose_way(**three, steps=56, notes_file=notes).remembered
+    long = choose_way(**three, steps=1000, notes_file=notes)
+    assert (long.way, long.remembered) == (BF16, False)
+
+
+def test_a_compiled_way_is_remembered_for_long_runs_only():
+    seconds = {"fp32": 1.0, "fp32 channels_last": 0.6, "fp32 channels_last compiled": 0.4}
+    found = Measured(seconds, {}, 8, 70.0, True, TODAY)
+    assert decide(WAYS + COMPILED, found, size=8, compiles=True).way == COMPILED[1]
+    assert decide(WAYS + COMPILED, found, size=8, compiles=False).way == LAST

@@ -1,0 +1,96 @@
+"""Which stages adapt to another domain, and which rules hold between the fields."""
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems, is_aligned
+from hf_finetune.planning.layers import Layout, Parameter
+from hf_finetune.planning.stages import build_plan
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.domain_rules import OF_DOMAIN
+
+LAYOUT = Layout(
+    tuple(Parameter(f"{group}.weight", 1, index) for index, group in enumerate(("low", "high", "head"))),
+    ("low", "high", "head"),
+)
+
+
+def recipe(trains=("head", "last:1"), **domain):
+    stages = [
+        {"name": f"s{index}", "train": train, "epochs": index + 1, "lr": 0.1}
+        for index, train in enumerate(trains)
+    ]
+    content = {"task": "text-classification", "model": "m", "data": "d", "stages": stages}
+    return parse_recipe({**content, "domain_adaptation": {"target": "t", **domain}} if domain else content)
+
+
+def aligned(made):
+    stages = build_plan(LAYOUT, made.stages, 10).stages
+    pairs = zip(made.stages, stages, strict=True)
+    return [is_aligned(made.domain_adaptation, stage, planned) for stage, planned in pairs]
+
+
+def told(made):
+    return [str(each) for each in domain_problems(made, build_plan(LAYOUT, made.stages, 10))]
+
+
+def refusal(**domain):
+    with pytest.raises(InputError) as caught:
+        recipe(**domain)
+    return str(caught.value)
+
+
+def test_every_stage_that_trains_below_the_head_aligns_unless_some_are_named():
+    assert aligned(recipe(("head", "last:1", "all"), method="coral")) == [False, True, True]
+    assert aligned(recipe(("head", "last:1", "all"), method="dann", stages=["s2"])) == [False, False, True]
+    assert aligned(recipe(("all",), method="continue_pretraining")) == [False]
+    assert aligned(recipe(("all",))) == [False]
+
+
+def test_a_stage_that_trains_the_head_alone_cannot_align():
+    assert told(recipe(method="coral", stages=["s0", "s1", "s3"])) == [
+        "domain_adaptation.stages[0] must name stages that train something below the head. Got 's0'. "
+        "The head alone cannot change its own input.",
+        "domain_adaptation.stages[2] must be the name of a stage. Got 's3'. Known: 's0', 's1'.",
+    ]
+    assert told(recipe(("head",), method="dann")) == [
+        "stages must train something below the head for dann. "
+        "Add a stage, train: last:1 for example: the head alone cannot change its own input."
+    ]
+    assert told(recipe(("head",), method="continue_pretraining")) == told(recipe(("head",))) == []
+
+
+def test_fields_of_other_methods_must_be_left_out():
+    values = {"weight": 2.0, "stages": ["s1"], "epochs": 2.0, "max_steps": 3, "lr": 1e-3, "batch_size": 8}
+    values |= {"mask": 0.3, "source": True}
+    assert values.keys() == OF_DOMAIN.keys() == DomainSpec.model_fields.keys() - {"target", "method"}
+    for field, value in values.items():
+        owners, default = OF_DOMAIN[field]
+        assert DomainSpec.model_fields[field].default == default
+        method = "coral" if owners == ("continue_pretraining",) else "continue_pretraining"
+        assert refusal(method=method, **{field: value}) == (
+            f"domain_adaptation.{field} must be left out unless method is {' or '.join(owners)}. "
+            f"Got {value!r}."
+        )
+        assert recipe(method=owners[0], **{field: value})
+
+
+def test_epochs_and_steps_are_not_both_given():
+    assert refusal(method="continue_pretraining", epochs=1.0, max_steps=4) == (
+        "domain_adaptation must have either epochs (passes over its inputs) or max_steps (optimiser steps). "
+        "Got epochs 1.0 and max_steps 4."
+    )
+
+
+def test_a_recipe_without_another_domain_has_nothing_to_say():
+    made = recipe()
+    assert domain_notes(made, build_plan(LAYOUT, made.stages, 10).stages, None) == []
+
+
+def test_steps_are_told_where_they_are_given():
+    made = recipe(method="continue_pretraining", max_steps=70)
+    assert domain_notes(made, (), 9) == [
+        "Before stage 1, as stage 0, pretraining: everything below the head learns to fill in masked tokens in the 9 "
+        "inputs of t, for 70 steps at lr 5e-05."
+    ]

@@ -1,0 +1,148 @@
+"""Graphs of classifiers give the logits of the pipeline, for any number of examples and texts of any length."""
+
+import json
+import shutil
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+from evaluation_helpers import save_bert, save_timm, save_vit
+from PIL import Image
+
+from hf_finetune.evaluation.predictor import compute_logits, load_classifier
+from hf_finetune.publishing.exported_pipeline import (
+    METADATA,
+    describe,
+    example_inputs,
+    model_inputs,
+    processor_of,
+)
+from hf_finetune.publishing.graph_export import (
+    ONNX_FILE,
+    PROGRAM_FILE,
+    GraphError,
+    onnx_classifier,
+    program_classifier,
+    write_metadata,
+    write_onnx,
+    write_program,
+)
+from hf_finetune.publishing.quantize import quantize_int8
+
+IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 60 * each, np.uint8)) for each in range(5)]
+TEXTS = ["good", "a very boring film", "not bad " * 100, "great plot", "the film"]
+
+
+def save_reviews(folder):
+    """Save a classifier of texts, one of whose labels is not ASCII."""
+    return save_bert(folder, ("dull", "süß"))
+
+
+CASES = [(save_vit, IMAGES), (save_timm, IMAGES), (save_reviews, TEXTS)]
+
+
+def needs_onnx():
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module)
+
+
+def written(folder, kind):
+    """Write a graph into the model's own folder, which holds the processor that is needed beside it."""
+    classifier = load_classifier(folder)
+    task, model = classifier.task, classifier.pipe.model.eval()
+    batch = example_inputs(task, model_inputs(task, processor_of(classifier)))
+    if kind == "program":
+        write_program(model, task, batch, folder / PROGRAM_FILE, describe(classifier))
+    else:
+        write_onnx(model, task, batch, folder / ONNX_FILE)
+        write_metadata(folder / ONNX_FILE, describe(classifier))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copy_onnx(tmp_path_factory):
+    """Return what copies a model with its ONNX file, which takes seconds to write and is written once for each."""
+    needs_onnx()
+
+    @cache
+    def original(save):
+        return written(save(tmp_path_factory.mktemp("onnx") / "model"), "onnx")
+
+    return lambda save, folder: shutil.copytree(original(save), folder)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "program"])
+@pytest.mark.parametrize(("save", "examples"), CASES)
+def test_logits_are_the_pipelines(tmp_path, request, save, examples, kind):
+    folder = tmp_path / "model"
+    if kind == "onnx":
+        load = onnx_classifier
+        request.getfixturevalue("copy_onnx")(save, folder)
+    else:
+        load = partial(program_classifier, trust_remote_code=True)
+        written(save(folder), kind)
+    expected = np.stack(list(compute_logits(load_classifier(folder), examples)))
+    (folder / "model.safetensors").unlink()  # the graph holds the weights itself
+    for batch_size in (1, 3, 5):
+        found = np.stack(list(compute_logits(load(folder, batch_size=batch_size), examples)))
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_an_onnx_file_says_what_its_logits_mean(tmp_path, copy_onnx):
+    import onnx
+
+    folder = copy_onnx(save_reviews, tmp_path / "model")
+    model = onnx.load(str(folder / ONNX_FILE))
+    onnx.checker.check_model(model)
+    said = {each.key: json.loads(each.value) for each in model.metadata_props}
+    assert {name: said[name] for name in ("task", "target", "labels")} == {
+        "task": "text-classification",
+        "target": "single_label",
+        "labels": ["dull", "süß"],
+    }
+    assert set(METADATA) <= set(said)
+    axes = [[each.dim_param for each in one.type.tensor_type.shape.dim] for one in model.graph.input]
+    assert [one.name for one in model.graph.input] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert axes == [["batch", "tokens"]] * 3
+    assert [one.name for one in model.graph.output] == ["logits"]
+
+
+@pytest.mark.parametrize(("save", "examples"), CASES)
+def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, save, examples):
+    import onnx
+
+    folder = copy_onnx(save, tmp_path / "model")
+    classifier = load_classifier(folder)
+    expected = np.stack(list(compute_logits(classifier, examples)))
+    prepare = model_inputs(classifier.task, processor_of(classifier))
+    path = folder / ONNX_FILE
+    whole = path.rename(folder / "whole.onnx")
+    quantize_int8(whole, classifier.task, path, [prepare([each]) for each in examples])
+    write_metadata(path, describe(classifier))
+    kinds = {each.data_type for each in onnx.load(str(path)).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    found = np.stack(list(compute_logits(onnx_classifier(folder, batch_size=2), examples)))
+    assert not np.array_equal(found, expected)
+    assert np.abs(found - expected).max() < 0.3 * np.abs(expected).max()
+
+
+class Chooses(torch.nn.Module):
+    """Take a way that depends on the values, which no graph can."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.config, self.model = model.config, model
+
+    def forward(self, **inputs):
+        if inputs["input_ids"].sum() > 3:
+            return self.model(**inputs)
+        return self.model(input_ids=inputs["input_ids"])
+
+
+def test_an_architecture_without_a_graph_is_told(tmp_path):
+    classifier = load_classifier(save_bert(tmp_path / "model"))
+    batch = example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+    with pytest.raises(GraphError, match=r"torch\.export cannot write Chooses\."):
+        write_program(Chooses(classifier.pipe.model), classifier.task, batch, tmp_path / PROGRAM_FILE, {})
+    assert not (tmp_path / PROGRAM_FILE).exists()

@@ -1,0 +1,26 @@
+"""A missing package of an extra is told before anything is computed, with the command that installs it."""
+
+import sys
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.publishing.optional_packages import EXTRAS, need_extra
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_missing_packages_are_told_with_the_command(monkeypatch, extra):
+    for module in EXTRAS[extra]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError) as caught:
+        need_extra(extra, "--format onnx")
+    missing = ", ".join(map(repr, EXTRAS[extra]))
+    assert str(caught.value) == (
+        f"--format onnx must have its packages. Got no {missing}. "
+        f"Install what is missing: pip install 'hf-finetune[{extra}]'."
+    )
+
+
+def test_packages_that_are_there_are_not_told(monkeypatch):
+    monkeypatch.setitem(EXTRAS, "onnx", ("json", "csv"))
+    need_extra("onnx", "--format onnx")

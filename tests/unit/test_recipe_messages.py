@@ -1,0 +1,258 @@
+"""What is said about recipes that are wrong: whole texts, all errors at once, no wording of pydantic's."""
+
+# ruff: noqa: E501 (error texts are tested whole)
+
+import re
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from hf_finetune.errors import InputError
+from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.messages import RULES, problems_of
+
+STAGE = {"train": "head", "epochs": 1, "lr": 0.1}
+STRATEGY = {"name": "gradual_unfreeze"}
+EITHER = "must have either epochs (passes over the training split) or max_steps (optimiser steps)."
+
+
+def image(**changes):
+    fields = {
+        "task": "image-classification",
+        "model": "resnet",
+        "data": {"path": "photos"},
+        "stages": [STAGE],
+    }
+    return {**fields, **changes}
+
+
+def text(**changes):
+    return image(task="text-classification", **changes)
+
+
+def stage(**changes):
+    """A recipe whose second stage is wrong; None takes a field away."""
+    fields = {**STAGE, "train": "all", **changes}
+    return image(stages=[STAGE, {name: value for name, value in fields.items() if value is not None}])
+
+
+def said(recipe, overrides=()):
+    with pytest.raises(InputError) as caught:
+        parse_recipe(recipe, overrides)
+    return str(caught.value).splitlines()
+
+
+SINGLE = [
+    (image(task="image_classification"), "task must be 'image-classification' or 'text-classification'. Got 'image_classification'. Nearest: 'image-classification'."),
+    (image(task=3), "task must be 'image-classification' or 'text-classification'. Got 3."),
+    (image(model=None), "model must be a mapping of fields. Got None."),
+    (image(model=5), "model.path must be text. Got 5. Put it in quotes."),
+    (image(model=" "), "model.path must not be empty. Got ' '."),
+    (image(model={"path": "x", "dropout": 1}), "model.dropout must be below 1. Got 1."),
+    (image(model={"path": "x", "dropout": -0.5}), "model.dropout must be at least 0. Got -0.5."),
+    (image(model={"path": "x", "adapter": "lore"}), "model.adapter.type must be 'lora', 'dora' or 'ia3'. Got 'lore'. Nearest: 'lora'."),
+    (image(model={"path": "x", "adapter": {"r": 4}}), "model.adapter.type must be given. Kind of adapter: lora and dora (products of two matrices), or ia3 (factors)."),
+    (image(model={"path": "x", "adapter": {"type": "lora", "r": 0}}), "model.adapter.r must be at least 1. Got 0."),
+    (image(model={"path": "x", "adapter": {"type": "lora", "rank": 4}}), "model.adapter.rank must be a known field. Got 'rank'. Known: 'type', 'r', 'alpha', 'dropout', 'target', 'save'."),
+    (image(model={"path": "x", "adapter": {"type": "lora", "save": "merge"}}), "model.adapter.save must be 'merged', 'adapter' or 'both'. Got 'merge'. Nearest: 'merged'."),
+    (image(model={"path": "x", "adapter": {"type": "ia3", "alpha": 8}}), "model.adapter.alpha must be left out for ia3. Got 8. It has no matrices of low rank, only factors."),
+    (image(model={"path": "x", "adapter": {"type": "lora", "save": "both"}, "allow_missing": "pooler"}), "model.adapter.save must be merged when model.allow_missing is given. Got 'both'. A weight that the checkpoint lacks is in no adapter."),
+    (stage(compress=0), "stages[1].compress.prune must be above 0. Got 0."),
+    (stage(compress=1.0), "stages[1].compress.prune must be below 1. Got 1.0."),
+    (stage(compress={"method": "structured"}), "stages[1].compress.prune must be given. Fraction that goes: of the neurons of each feed-forward layer, or of single weights."),
+    (stage(compress={"prune": 0.3, "method": "channels"}), "stages[1].compress.method must be 'structured' or 'unstructured'. Got 'channels'."),
+    (stage(compress={"prun": 0.3, "prune": 0.3}), "stages[1].compress.prun must be a known field. Got 'prun'. Nearest: 'prune'."),
+    (stage(compress=0.3, carry_optimizer=True), "stages[1].carry_optimizer must be left out when compress makes the model narrower. Got True. The state of the optimizer has the shapes of before."),
+    (image(model={"path": "x", "adapter": "lora"}, stages=[{**STAGE, "train": "lora", "compress": 0.3}]), "stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter fits the checkpoint as it is: prune the merged model in a run of its own."),
+    (image(stages=[{**STAGE, "compress": {"prune": 0.5, "method": "unstructured"}}, {**STAGE, "train": "all", "compress": {"prune": 0.5, "method": "unstructured"}}]), "stages[1].compress.prune must be above 0.5, the fraction of the weights that are 0 already. Got 0.5."),
+    (image(model={"path": "x", "allow_missing": ["head", "("]}), "model.allow_missing[1] must hold a valid regular expression (missing ), unterminated subpattern at position 0). Got '('."),
+    (image(model={"path": "x", "trust_remote_code": "yes"}), "model.trust_remote_code must be true or false. Got 'yes'."),
+    (image(model={"pth": "x", "path": "x"}), "model.pth must be a known field. Got 'pth'. Nearest: 'path'."),
+    (image(data={"path": "x", "encoding": "utf-99"}), "data.encoding must be the name of an encoding that Python knows. Got 'utf-99'. For example utf-8, cp1252, gbk."),
+    (image(data={"path": "x", "encoding": "rot13"}), "data.encoding must be the name of an encoding that Python knows. Got 'rot13'. For example utf-8, cp1252, gbk."),
+    (image(data={"path": "x", "separator": ", "}), "data.separator must be one character, or comma, semicolon, tab or pipe. Got ', '."),
+    (image(data={"path": "x", "separator": "\n"}), "data.separator must be one character, or comma, semicolon, tab or pipe. Got '\\n'."),
+    (image(data={"path": "x", "decimal": "'"}), "data.decimal must be '.' or ','. Got \"'\"."),
+    (image(data={}), "data.path must be given. Hub id, folder of class folders, csv, tsv, json, jsonl, parquet or xlsx file, or saved dataset."),
+    (image(data={"path": "x", "columns": {"label": True}}), "data.columns.label.name must be the name of a column or a list of names. Got True."),
+    (image(data={"path": "x", "columns": ["label"]}), "data.columns must be a mapping of fields. Got ['label']."),
+    (image(data={"path": "x", "image_size": 22.5}), "data.image_size must be a whole number. Got 22.5."),
+    (image(data={"path": "x", "limit": "100"}), "data.limit must be a whole number. Got '100'. Leave out the quotes."),
+    (image(data={"path": "x", "split": {"validation": 1}}), "data.split.validation must be below 1. Got 1."),
+    (image(data={"path": "x", "split": {"test": 0.95}}), "data.split must have validation + test below 1. Got 0.1 + 0.95. What they leave of 1 is trained on."),
+    (image(data={"path": "x", "split": {"group": "a"}, "columns": {"group": "b"}}), "data.split.group must not differ from data.columns.group 'b'. Got 'a'. Both name the column whose equal values stay in one split: give one of them."),
+    (image(data={"path": "x", "columns": {"text": "review"}}), "data.columns.text must be left out when the task is image-classification. Got 'review'."),
+    (image(data={"path": "x", "columns": {"text_pair": "b"}}), "data.columns.text_pair must be left out when the task is image-classification. Got 'b'."),
+    (image(data={"path": "x", "max_length": 128}), "data.max_length must be left out when the task is image-classification. Got 128."),
+    (image(data={"path": "x", "truncation_side": "left"}), "data.truncation_side must be left out when the task is image-classification. Got 'left'."),
+    (text(data={"path": "x", "image_size": 224}), "data.image_size must be left out when the task is text-classification. Got 224."),
+    (text(data={"path": "x", "columns": {"image": "photo"}}), "data.columns.image must be left out when the task is text-classification. Got 'photo'."),
+    (text(data={"path": "x", "augment": "strong"}), "data.augment must be left out when the task is text-classification. Got 'strong'. It is for images; texts have mask and drop."),
+    (text(data={"path": "x", "augment": "standard"}), "data.augment must be left out when the task is text-classification. Got 'standard'. It is for images; texts have mask and drop."),
+    (text(data={"path": "x", "augment": {"erase": 0.1}}), "data.augment.erase must be left out when the task is text-classification. Got 0.1. It is for images; texts have mask and drop."),
+    (text(data={"path": "x", "augment": {"transforms": ["Resize"]}}), "data.augment.transforms must be left out when the task is text-classification. Got ['Resize']. It is for images; texts have mask and drop."),
+    (text(data={"path": "x", "augment": {"mask": 1}}), "data.augment.mask must be below 1. Got 1."),
+    (image(data={"path": "x", "augment": {"mask": 0.1}}), "data.augment.mask must be left out when the task is image-classification. Got 0.1. It is for texts; images have a preset, erase and transforms."),
+    (image(data={"path": "x", "augment": {"drop": 0.1}}), "data.augment.drop must be left out when the task is image-classification. Got 0.1. It is for texts; images have a preset, erase and transforms."),
+    (image(data={"path": "x", "augment": "strongest"}), "data.augment.preset must be 'none', 'light', 'standard', 'strong', 'seeds', 'trivial' or 'randaugment'. Got 'strongest'. Nearest: 'strong'."),
+    (image(data={"path": "x", "augment": {"preset": "light", "transforms": ["Resize"]}}), "data.augment.preset must be left out when transforms are given. Got 'light'. They take its place: give one of them."),
+    (image(data={"path": "x", "augment": {"preset": "none", "erase": 0.1}}), "data.augment.erase must be left out when the preset is none. Got 0.1. Another preset, light for example, varies images."),
+    (image(data={"path": "x", "augment": {"transforms": [{"args": {}}]}}), "data.augment.transforms[0].name must be given. Name in torchvision.transforms.v2 or in timm.data, such as RandomRotation."),
+    (image(model={"path": "x", "head": "mpl"}), "model.head.type must be 'linear', 'mlp' or 'cosine'. Got 'mpl'. Nearest: 'mlp'."),
+    (image(model={"path": "x", "head": {"hidden": [8]}}), "model.head.hidden must be left out for linear. Got [8]. Only mlp has hidden layers."),
+    (image(model={"path": "x", "head": {"type": "cosine", "dropout": 0.5}}), "model.head.dropout must be left out for cosine. Got 0.5. Only mlp has hidden layers."),
+    (image(model={"path": "x", "head": {"type": "mlp", "hidden": []}}), "model.head.hidden must not be empty. Got []."),
+    (image(model={"path": "x", "head": {"type": "mlp", "hidden": [0]}}), "model.head.hidden[0] must be at least 1. Got 0."),
+    (image(model={"path": "x", "head": {"pool": "max"}}), "model.head.pool must be 'auto', 'own', 'cls', 'mean' or 'attention'. Got 'max'."),
+    (image(model={"path": "x", "head": "mlp", "adapter": {"type": "lora", "save": "both"}}), "model.adapter.save must be merged unless the head is linear. Got 'both'. peft would put the adapter on a checkpoint with the architecture's own head."),
+    (text(speed={"memory_format": "channels_last"}), "speed.memory_format must be left out when the task is text-classification. Got 'channels_last'. It is an order of image dimensions."),
+    (image(stages=[]), "stages must not be empty. Got []."),
+    (image(stages=STAGE), "stages must be a list. Got {'epochs': 1, 'lr': 0.1, 'train': 'head'}."),
+    (image(stages=[STAGE, "all"]), "stages[1] must be a mapping of fields. Got 'all'."),
+    (stage(train=[]), "stages[1].train must be a selector or a list of selectors. Got []. For example head, last:3, all."),
+    (stage(train=["head", 3]), "stages[1].train must be a selector or a list of selectors. Got ['head', 3]. For example head, last:3, all."),
+    (stage(name="-head"), "stages[1].name must start with a letter or digit and hold only letters, digits, '.', '_' and '-'. Got '-head'."),
+    (stage(name="a" * 101), f"stages[1].name must have at most 100 characters. Got '{'a' * 47}...{'a' * 48}'."),
+    (stage(lr=None, optimizer="sgd"), "stages[1].lr must be given when the optimizer is sgd. The default rates of docs/rates.md are for adamw."),
+    (stage(lr=0), "stages[1].lr must be above 0. Got 0."),
+    (stage(lr="1e-3"), "stages[1].lr must be a number. Got '1e-3'. Leave out the quotes."),
+    (stage(lr="fast"), "stages[1].lr must be a number. Got 'fast'."),
+    (stage(lr=True), "stages[1].lr must be a number. Got True."),
+    (stage(lr=float("nan")), "stages[1].lr must be a finite number. Got nan."),
+    (stage(lr={}), "stages[1].lr.head must be given. Peak learning rate of the head (per optimiser step).\nstages[1].lr.backbone must be given. Peak learning rate of the layer groups; of two, the first is nearest the input, the second nearest the head, and equal factors lie between."),
+    (stage(lr={"head": 0.1, "backbon": 0.1}), "stages[1].lr.backbone must be given. Peak learning rate of the layer groups; of two, the first is nearest the input, the second nearest the head, and equal factors lie between.\nstages[1].lr.backbon must be a known field. Got 'backbon'. Nearest: 'backbone'."),
+    (stage(lr={"head": 0, "backbone": 0.1}), "stages[1].lr.head must be above 0. Got 0."),
+    (stage(lr={"head": 1, "backbone": "1e-5"}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got '1e-5'. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": [1e-5, 0]}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got [1e-05, 0]. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": [1e-5]}), "stages[1].lr.backbone must be a rate above 0, or a list of two: nearest the input, nearest the head. Got [1e-05]. For example 1e-5, or [1e-6, 1e-5]."),
+    (stage(lr={"head": 1, "backbone": 0.1}, layer_decay=0.9), "stages[1].layer_decay must be left out when lr has a rate for the backbone. Got 0.9. lr.backbone says how the rates fall: give [nearest the input, nearest the head]."),
+    (stage(epochs=None), f"stages[1] {EITHER} Got neither."),
+    (stage(max_steps=10), f"stages[1] {EITHER} Got epochs 1 and max_steps 10."),
+    (stage(warmup=1.0), "stages[1].warmup must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got 1.0."),
+    (stage(warmup=-1), "stages[1].warmup must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got -1."),
+    (stage(layer_decay=1.5), "stages[1].layer_decay must be at most 1. Got 1.5."),
+    (stage(optimizer={"args": {"momentum": {"a": 1}}}), "stages[1].optimizer.args.momentum must be a finite number, true, false, text, or a list of finite numbers. Got {'a': 1}."),
+    (stage(optimizer={"args": {"betas": [0.9, "x"]}}), "stages[1].optimizer.args.betas must be a finite number, true, false, text, or a list of finite numbers. Got [0.9, 'x']."),
+    (stage(optimizer={"args": {"eps": float("inf")}}), "stages[1].optimizer.args.eps must be a finite number, true, false, text, or a list of finite numbers. Got inf."),
+    (stage(optimizer={"args": [0.9]}), "stages[1].optimizer.args must be a mapping. Got [0.9]."),
+    (stage(optimizer={"args": {"lr": 0.1}}), "stages[1].optimizer.args.lr must be left out. Got 0.1. It is the stage's lr."),
+    (stage(schedule="cosin"), "stages[1].schedule.name must be 'linear', 'cosine', 'constant', 'polynomial', 'exponential', 'step', 'cosine_with_restarts', 'one_cycle', 'warmup_stable_decay' or 'slanted_triangular'. Got 'cosin'. Nearest: 'cosine'."),
+    (stage(schedule={"power": 2}), "stages[1].schedule.power must be left out. Got 2. Only the polynomial schedule has a power."),
+    (stage(schedule={"hed": "linear"}), "stages[1].schedule.hed must be a known field. Got 'hed'. Nearest: 'head'."),
+    (stage(schedule={"head": "linear"}), "stages[1].schedule.backbone must be given. Shape of the learning rate of every other layer group."),
+    (stage(schedule={"head": "linea", "backbone": "linear"}), "stages[1].schedule.head.name must be 'linear', 'cosine', 'constant', 'polynomial', 'exponential', 'step', 'cosine_with_restarts', 'one_cycle', 'warmup_stable_decay' or 'slanted_triangular'. Got 'linea'. Nearest: 'linear'."),
+    (stage(schedule={"head": "linear", "backbone": {"name": "cosine", "power": 2}}), "stages[1].schedule.backbone.power must be left out. Got 2. Only the polynomial schedule has a power."),
+    (stage(schedule={"name": "step", "factor": 2}), "stages[1].schedule.factor must be at most 1. Got 2."),
+    (stage(schedule={"name": "step", "every": 1.5}), "stages[1].schedule.every must be a whole number of steps, or a fraction of the stage's steps that is below 1. Got 1.5."),
+    (stage(schedule={"name": "linear", "cycles": 3}), "stages[1].schedule.cycles must be left out. Got 3. Only the cosine_with_restarts schedule has cycles."),
+    (stage(schedule={"name": "one_cycle", "cut_frac": 0.3}), "stages[1].schedule.cut_frac must be left out. Got 0.3. Only the slanted_triangular schedule has a cut_frac."),
+    (stage(schedule="one_cycle", warmup=10), "stages[1].warmup must be left out with the one_cycle schedule. Got 10. It rises by itself: give schedule.pct_start."),
+    (stage(schedule={"head": "linear", "backbone": "slanted_triangular"}, warmup=0.1), "stages[1].warmup must be left out with the slanted_triangular schedule. Got 0.1. It rises by itself: give schedule.backbone.cut_frac."),
+    (stage(balance="class_weight"), "stages[1].balance.method must be 'none', 'class_weights', 'effective_number', 'sampler', 'focal' or 'logit_adjustment'. Got 'class_weight'. Nearest: 'class_weights'."),
+    (stage(balance={"method": "focal", "gama": 2}), "stages[1].balance.gama must be a known field. Got 'gama'. Nearest: 'gamma'."),
+    (stage(balance={"method": "focal", "tau": 2}), "stages[1].balance.tau must be left out unless method is logit_adjustment. Got 2."),
+    (stage(balance={"method": "sampler", "weights": {"a": 2}}), "stages[1].balance.weights must be left out unless method is class_weights or focal. Got {'a': 2}."),
+    (stage(balance={"method": "class_weights", "weights": {"a": 0}}), "stages[1].balance.weights.a must be above 0. Got 0."),
+    (stage(balance={"method": "class_weights", "weights": {True: 2.0}}), "stages[1].balance.weights must have names of classes as keys. Got True. Put the key in quotes."),
+    (stage(balance={"method": "effective_number", "beta": 1}), "stages[1].balance.beta must be below 1. Got 1."),
+    (stage(balance="focal", label_smoothing=0.1), "stages[1].label_smoothing must be 0 when balance is focal. Got 0.1. The focal loss is defined for the probability of one right class."),
+    (stage(regularize={"l1": -1}), "stages[1].regularize.l1 must be at least 0. Got -1."),
+    (stage(regularize={"ema": 1}), "stages[1].regularize.ema must be below 1. Got 1."),
+    (stage(regularize={"ema": 0.0}), "stages[1].regularize.ema must be above 0. Got 0.0."),
+    (stage(regularize={"l2": 0.1}), "stages[1].regularize.l2 must be a known field. Got 'l2'. Known: 'l1', 'l2_sp', 'r_drop', 'ema', 'mixup', 'cutmix', 'gradient_noise'."),
+    (stage(regularize={"r_drop": 1.0}), "stages[1].regularize.r_drop must be left out when the task is image-classification. Got 1.0. It is for texts; images have mixup and cutmix."),
+    (text(stages=[{**STAGE, "regularize": {"mixup": 0.2}}]), "stages[0].regularize.mixup must be left out when the task is text-classification. Got 0.2. It is for images; texts have r_drop."),
+    (text(stages=[{**STAGE, "regularize": {"cutmix": 1}}]), "stages[0].regularize.cutmix must be left out when the task is text-classification. Got 1. It is for images; texts have r_drop."),
+    (stage(regularize={"cutmix": 1.0}, batch_size=1), "stages[1].regularize.cutmix must be left out when batch_size is 1. Got 1.0. Images are mixed with others of their batch."),
+    (stage(regularize={"l2_sp": 0.1}, compress=0.3), "stages[1].regularize.l2_sp must be left out once compress makes the model narrower. Got 0.1. The checkpoint's weights are of other shapes."),
+    (image(model={"path": "x", "adapter": "lora"}, stages=[{**STAGE, "train": "lora", "regularize": {"l2_sp": 0.1}}]), "stages[0].regularize.l2_sp must be left out when model.adapter is given. Got 0.1. The checkpoint's weights stay where they are; weight_decay pulls the adapter to no change."),
+    (image(stages=None, strategy={**STRATEGY, "regularize": {"r_drop": 1.0}}), "strategy.regularize.r_drop must be left out when the task is image-classification. Got 1.0. It is for texts; images have mixup and cutmix."),
+    (stage(carry_optimizer=1), "stages[1].carry_optimizer must be true or false. Got 1."),
+    (stage(carry_optimizer=True, optimizer="sgd"), "stages[1].optimizer must be, arguments included, that of the stage before it when carry_optimizer is true. Got 'sgd'. The state of one optimizer means nothing to another."),
+    (stage(carry_optimizer=True, optimizer={"args": {"amsgrad": True}}), "stages[1].optimizer must be, arguments included, that of the stage before it when carry_optimizer is true. Got {'args': {'amsgrad': True}}. The state of one optimizer means nothing to another."),
+    (image(stages=[{**STAGE, "carry_optimizer": True}]), "stages[0].carry_optimizer must be left out in the first stage. Got True. No stage before it has an optimizer to carry on with."),
+    (image(stages=None), "stages must be given. A list of stages; or give strategy: gradual_unfreeze or features, which writes it."),
+    (image(strategy="gradual_unfreeze"), "strategy must be left out when stages are given. Got 'gradual_unfreeze'. A strategy writes the stages. To use it, set stages to null."),
+    (image(stages=None, strategy="gradual_unfreze"), "strategy.name must be 'gradual_unfreeze' or 'features'. Got 'gradual_unfreze'. Nearest: 'gradual_unfreeze'."),
+    (image(stages=None, strategy={"epochs": 1}), "strategy.name must be given. gradual_unfreeze: the head, then ever more layer groups below it, then everything; features: the head alone, on what the frozen layers give."),
+    (image(stages=None, strategy={**STRATEGY, "epochs": 1, "max_steps": 2}), f"strategy {EITHER} Got epochs 1 and max_steps 2."),
+    (image(stages=None, strategy={**STRATEGY, "groups_per_stage": 0}), "strategy.groups_per_stage must be at least 1. Got 0."),
+    (image(stages=None, strategy={**STRATEGY, "train": "all"}), "strategy.train must be a known field. Got 'train'. Known: 'name', 'groups_per_stage', 'classifier', 'epochs', 'max_steps', 'lr', 'optimizer', 'schedule', 'warmup', 'weight_decay', 'layer_decay', 'batch_size', 'accumulation', 'clip', 'label_smoothing', 'balance', 'regularize', 'early_stopping', 'best', 'carry_optimizer', 'teacher'."),
+    (image(stages=None, strategy={**STRATEGY, "lr": {"head": 1, "backbone": 0.1}, "layer_decay": 0.9}), "strategy.layer_decay must be left out when lr has a rate for the backbone. Got 0.9. lr.backbone says how the rates fall: give [nearest the input, nearest the head]."),
+    (stage(early_stopping=0), "stages[1].early_stopping.patience must be at least 1. Got 0."),
+    (image(stages=[{**STAGE, "early_stopping": 2, "best": None}]), "stages[0].best must not be null when early_stopping is given. Early stopping watches the metric of best: leave best out, or name its metric."),
+    (image(stages=[{**STAGE, "name": "a"}, {**STAGE, "train": "all", "name": "a"}]), "stages[1].name must be unique. Got 'a'. stages[0] has it already."),
+    (image(stages=[STAGE, {**STAGE, "name": "again"}]), "stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the earlier stage, or change this one."),
+    (image(metrics=5), "metrics must be a list. Got 5."),
+    (image(evaluation={"batch_size": 0}), "evaluation.batch_size must be at least 1. Got 0."),
+    (image(seed=2**32), "seed must be at most 4294967295. Got 4294967296."),
+    (image(sed=1), "sed must be a known field. Got 'sed'. Nearest: 'seed'."),
+    (image(colour=1), "colour must be a known field. Got 'colour'. Known: 'task', 'model', 'data', 'stages', 'strategy', 'domain_adaptation', 'metrics', 'evaluation', 'speed', 'track', 'seed', 'publish'."),
+    ({**image(), 1: 2}, "recipe must have text as keys. Got 1. Put the key in quotes."),
+    ([1], "recipe must hold a mapping of fields. Got [1]. Begin with task, model, data, stages."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "expected"), SINGLE, ids=[expected[:50] for _, expected in SINGLE])
+def test_what_is_said_of_one_mistake(recipe, expected):
+    assert said(recipe) == expected.splitlines()
+
+
+def test_every_mistake_is_said_at_once():
+    recipe = {
+        "task": "text-classification",
+        "model": {"dropout": 2, "pth": "x"},
+        "data": {"path": "x", "limit": 0, "image_size": 224, "split": {"validation": 0.5, "test": 0.6}},
+        "stages": [
+            {"name": "a", "train": "head", "epochs": 1, "lr": -1},
+            {"name": "a", "train": "all", "lr": 1, "early_stoping": 2},
+        ],
+    }
+    assert said(recipe, ["sead=1", "seed=-1"]) == [
+        "sead=1 must name a known field. Got 'sead'. Nearest: 'seed'.",
+        "model.path must be given. Checkpoint: a Hub id (timm/... for timm's) or a local folder.",
+        "model.dropout must be below 1. Got 2.",
+        "model.pth must be a known field. Got 'pth'. Nearest: 'path'.",
+        "data.limit must be at least 1. Got 0.",
+        "stages[0].lr must be above 0. Got -1.",
+        "stages[1].early_stoping must be a known field. Got 'early_stoping'. Nearest: 'early_stopping'.",
+        "seed must be at least 0. Got -1.",
+        "data.image_size must be left out when the task is text-classification. Got 224.",
+        "data.split must have validation + test below 1. Got 0.5 + 0.6. What they leave of 1 is trained on.",
+        f"stages[1] {EITHER} Got neither.",
+        "stages[1].name must be unique. Got 'a'. stages[0] has it already.",
+    ]
+
+
+def test_nothing_given_names_everything_that_is_needed():
+    assert [line.partition(" ")[0] for line in said({})] == ["task", "model", "data", "stages"]
+
+
+def test_stages_that_are_all_wrong_are_not_called_missing():
+    assert said(image(stages=[{**STAGE, "lr": 0}])) == ["stages[0].lr must be above 0. Got 0."]
+
+
+def test_long_and_circular_values_are_cut_short():
+    circle: list = []
+    circle.append(circle)
+    assert said(image(task=circle)) == [
+        "task must be 'image-classification' or 'text-classification'. Got [[[[...]]]]."
+    ]
+    assert len(said(image(model={"path": list(range(10_000))}))[0]) < 100
+
+
+def test_an_error_that_has_no_wording_of_ours_is_still_a_clause():
+    class Dated(BaseModel):
+        seed: bytes
+
+    assert "bytes_type" not in RULES, "take a type that the table lacks"
+    with pytest.raises(ValidationError) as caught:
+        Dated(seed=5)
+    assert [str(problem) for problem in problems_of(caught.value)] == ["seed must be a valid bytes. Got 5."]
+
+
+def test_no_wording_of_pydantic_shows():
+    texts = [line for recipe, _ in SINGLE for line in said(recipe)]
+    assert not [
+        line for line in texts if re.search(r"Input should|Value error|valid (string|integer)|pydantic", line)
+    ]

@@ -1,0 +1,42 @@
+"""What the Trainer is told of a stage."""
+
+from transformers import TrainingArguments
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.planning.stages import build_plan
+from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.training import arguments
+
+
+class TwoGPUs(TrainingArguments):
+    """As on a machine with two GPUs, started without a launcher."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._n_gpu = 2
+
+
+def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch, caplog):
+    """The Trainer of transformers 5.23 would wrap the model in DataParallel, unasked, and multiply its loss."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(arguments, "TrainingArguments", TwoGPUs)
+    stage = StageSpec.model_validate(
+        {"name": "head", "train": "head", "epochs": 1, "lr": 0.1, "batch_size": 4}
+    )
+    planned = build_plan(read_layout(tiny_model("bert")), (stage,), 8).stages[0]
+    made = arguments.training_arguments(
+        stage,
+        planned,
+        Way(),
+        folder=tmp_path,
+        evaluates=False,
+        best_metric=None,
+        greater_is_better=False,
+        evaluation_batch_size=4,
+        workers=0,
+        seed=0,
+        track=(),
+    )
+    assert (made.n_gpu, made.train_batch_size) == (1, 4)
+    assert caplog.messages == ["One of 2 GPUs is used: accelerate launch uses all of them."]

@@ -1,0 +1,121 @@
+"""How a stage computes: what is set, what is measured, and that a resumed stage goes on as it began."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from stage_helpers import Examples, collate, state_of, train_stages
+from transformers import TrainerCallback
+
+from hf_finetune.models.layout import read_layout
+from hf_finetune.performance.autotune import Choice
+from hf_finetune.performance.execution_modes import Way
+from hf_finetune.planning.stages import build_plan
+from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training import execution
+from hf_finetune.training.execution import make_faster
+from hf_finetune.training.freezing import freeze_all_but
+
+AUTO = SpeedSpec.model_validate("auto")
+NAME = "timm/test_resnet"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_FINETUNE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let measuring give a way, and count how often it is asked for."""
+    seen = SimpleNamespace(way=Way("bf16", "channels_last"), calls=[])
+
+    def choose(model, batch, loss, trainable, candidates, **options):
+        seen.calls.append((candidates, options))
+        return Choice(seen.way, seen.way.title)
+
+    monkeypatch.setattr(execution, "choose_way", choose)
+    return seen
+
+
+def decide(model, folder, speed, train="last:1", resume=False):
+    stage = StageSpec(train=train, epochs=4, lr=0.1, batch_size=4)
+    (planned,) = build_plan(read_layout(model), [stage], 12).stages
+    freeze_all_but(model, planned.trainable)
+    return make_faster(
+        model,
+        stage,
+        planned,
+        folder=folder,
+        train=Examples(model, 12),
+        validation=None,
+        collate=collate,
+        loss=loss_for("single_label"),
+        speed=speed,
+        workers=0,
+        settings=None,
+        resume=resume,
+    )
+
+
+def test_what_the_recipe_sets_is_not_measured(tmp_path, tiny_model, measured):
+    speed = SpeedSpec(precision="bf16", memory_format="channels_last")
+    assert decide(tiny_model(NAME), tmp_path, speed).way == Way("bf16", "channels_last", False)
+    assert measured.calls == []
+
+
+def test_what_is_set_stays_while_the_rest_is_measured(tmp_path, tiny_model, measured):
+    decide(tiny_model(NAME), tmp_path, AUTO.model_copy(update={"precision": "fp32"}))
+    ((candidates, options),) = measured.calls
+    assert {way.precision for way in candidates} == {"fp32"}
+    assert {way.memory_format for way in candidates} == {"contiguous", "channels_last"}
+    assert options["steps"] == 12 and not options["forward_only"]
+
+
+def test_a_resumed_stage_computes_as_it_began(tmp_path, tiny_model, measured):
+    model = tiny_model(NAME)
+    assert decide(model, tmp_path, AUTO).way == measured.way
+    measured.way = Way()
+    assert decide(model, tmp_path, AUTO, resume=True).way == Way("bf16", "channels_last")
+    assert len(measured.calls) == 1
+    assert decide(model, tmp_path, AUTO).way == Way()
+
+
+def test_a_resumed_stage_that_is_to_compute_otherwise_is_decided_anew(tmp_path, tiny_model, measured):
+    model = tiny_model(NAME)
+    decide(model, tmp_path, AUTO)
+    speed = AUTO.model_copy(update={"precision": "fp32"})
+    measured.way = Way()
+    assert decide(model, tmp_path, speed, resume=True).way == Way()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"asked": null}'])
+def test_a_damaged_record_is_decided_anew(tmp_path, tiny_model, measured, content):
+    model = tiny_model(NAME)
+    decide(model, tmp_path, AUTO)
+    (tmp_path / execution.RECORD).write_text(content)
+    assert decide(model, tmp_path, AUTO, resume=True).way == measured.way
+    assert json.loads((tmp_path / execution.RECORD).read_text())["way"]["precision"] == "bf16"
+
+
+def test_the_model_is_laid_out_so(tmp_path, tiny_model, measured):
+    model = tiny_model(NAME)
+    before = state_of(model)
+    decide(model, tmp_path, AUTO)
+    assert all(torch.equal(before[name], value) for name, value in state_of(model).items())
+    weights = [weight for weight in model.parameters() if weight.ndim == 4 and weight.shape[1] > 1]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_a_stage_is_trained_in_the_way_that_was_measured(tmp_path, tiny_model, measured):
+    measured.way = Way("bf16")
+    seen = []
+
+    class See(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            seen.append((args.bf16, args.fp16, args.torch_compile))
+
+    train_stages(tiny_model(NAME), tmp_path, ["last:1"], speed=AUTO, callbacks=[See()])
+    assert seen == [(True, False, False)]
