@@ -19,16 +19,16 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = [
     "LostProcessError",
+    "all_gather_objects",
     "backend",
+    "broadcast_from_main",
     "computes_on_cpu",
     "count_workers",
+    "detect_lost_process",
     "ending_processes",
-    "first_ones",
-    "first_process_first",
     "is_sharded",
     "local_processes",
-    "naming_lost_processes",
-    "of_all",
+    "main_process_first",
     "start_processes",
     "uses_deepspeed",
     "wait_for_all",
@@ -218,7 +218,7 @@ def wait_for_all(state: PartialState) -> None:
         distributed.barrier(group=_patient_group)
 
 
-def first_ones(state: PartialState, find: Callable[[], Any]) -> Any:
+def broadcast_from_main(state: PartialState, find: Callable[[], Any]) -> Any:
     """Give every process what the first one finds, however long it takes."""
     found = [find() if state.is_main_process else None]
     if state.num_processes > 1:
@@ -226,7 +226,7 @@ def first_ones(state: PartialState, find: Callable[[], Any]) -> Any:
     return found[0]
 
 
-def of_all(state: PartialState, value: Any) -> list[Any]:
+def all_gather_objects(state: PartialState, value: Any) -> list[Any]:
     """Give every process the values of all of them, once the last one is here."""
     values = [value]
     if state.num_processes > 1:
@@ -243,7 +243,7 @@ def local_processes(state: PartialState) -> int:
 
 
 @contextmanager
-def first_process_first(state: PartialState) -> Iterator[None]:
+def main_process_first(state: PartialState) -> Iterator[None]:
     """Let the first process do something, and then the others, who find it done. An error does not keep them."""
     if not state.is_main_process:
         wait_for_all(state)
@@ -255,7 +255,7 @@ def first_process_first(state: PartialState) -> Iterator[None]:
 
 
 @contextmanager
-def naming_lost_processes(state: PartialState) -> Iterator[None]:
+def detect_lost_process(state: PartialState) -> Iterator[None]:
     """Say in plain words that another process is gone, where gloo and NCCL tell of sockets.
 
     The launcher asks the rest to end at once (SIGTERM); from here on this one ends by its error, which is then read.

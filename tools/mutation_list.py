@@ -161,7 +161,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Pruned weights stay 0",
-        "hf_finetune.methods.pruning_masks:keep_zeros",
+        "hf_finetune.methods.pruning_masks:apply_pruning_masks",
         "nothing",
         nothing,
         (f"{UNIT}test_methods_pruning_masks.py::test_pruned_weights_stay_zero_and_the_others_move",),

@@ -114,7 +114,7 @@ OF_KEPT = (
     ),
     Mutation(
         "A prefix is left out only where that is proved to change nothing",
-        "hf_finetune.cache.replay:prove",
+        "hf_finetune.cache.replay:verify",
         "nothing",
         nothing,
         (

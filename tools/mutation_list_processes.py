@@ -84,7 +84,7 @@ OF_PROCESSES = (
     ),
     Mutation(
         "A process that has lost another says so in plain words",
-        "hf_finetune.distributed:naming_lost_processes",
+        "hf_finetune.distributed:detect_lost_process",
         "what gloo says",
         without_a_context,
         (f"{INTERRUPTED}a_process_that_dies_ends_the_others_and_they_say_so",),

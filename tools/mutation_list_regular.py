@@ -108,7 +108,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "What is mixed depends on seed, step, batch and process alone",
-        "hf_finetune.methods.mixup:Mixing.mix",
+        "hf_finetune.methods.mixup:BatchMixer.mix",
         "torch's own generator",
         global_draws,
         (f"{OF_MIXING}what_is_drawn_depends_on_seed_step_batch_and_process_alone",),
@@ -122,7 +122,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "The disagreement of two passes is a sum over the labels of the whole batch",
-        "hf_finetune.methods.r_drop:loss_twice",
+        "hf_finetune.methods.r_drop:r_drop_loss",
         "a mean over the forward pass",
         mean_loss,
         (

@@ -11,7 +11,7 @@ TASKS = "tests/unit/test_several_tasks.py::test_"
 OF_TASKS = (
     Mutation(
         "A step without examples of a task leaves its head alone",
-        f"{MIXING}:RestingHeads.on_pre_optimizer_step",
+        f"{MIXING}:FreezeIdleHeads.on_pre_optimizer_step",
         "nothing",
         nothing,
         (f"{TASKS}a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_decay_and_momentum",),

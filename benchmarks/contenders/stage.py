@@ -14,7 +14,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.training.stage import StageResult, train_stage
-from hf_finetune.training.stage_inputs import Judging, StageData
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
 __all__ = ["collate", "run_stage"]
 
@@ -58,7 +58,7 @@ def run_stage(
         planned,
         StageData("single_label", train, collate, workers=workers),
         folder=Path(folder) / "stage",
-        judging=Judging(64),
+        judging=StageEvaluation(64),
         speed=settings,
         seed=seed,
         callbacks=callbacks,

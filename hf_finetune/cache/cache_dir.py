@@ -14,7 +14,7 @@ from huggingface_hub.constants import HF_HOME
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["Kept", "cache_folder", "list_kept", "parse_size", "prune_kept"]
+__all__ = ["CacheEntry", "cache_folder", "list_cache", "parse_size", "prune_cache"]
 
 PART = re.compile(r"(\.\d+-\d+|-\d\d)$")
 """End of the name of a part: its range of examples; older versions wrote its number."""
@@ -22,7 +22,7 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """What is kept of one version of some examples.
 
     Attributes:
@@ -48,9 +48,9 @@ def cache_folder() -> Path:
     return Path(named).expanduser() if named else Path(HF_HOME) / "hf-finetune"
 
 
-def list_kept(folder: Path) -> list[Kept]:
+def list_cache(folder: Path) -> list[CacheEntry]:
     """List what is kept, the least recently used first. What is half-written, and other files, are passed over."""
-    found: dict[str, Kept] = {}
+    found: dict[str, CacheEntry] = {}
     for meta in sorted(folder.glob("*/meta.json")):
         try:
             content = json.loads(meta.read_text(encoding="utf-8"))
@@ -58,8 +58,8 @@ def list_kept(folder: Path) -> list[Kept]:
             used = datetime.fromtimestamp(meta.parent.stat().st_mtime)
             about, examples = content.get("about", "an older version"), content["examples"]
             name = PART.sub("", meta.parent.name)
-            before = found.get(name, Kept(name, (), about, 0, 0, used))
-            found[name] = Kept(
+            before = found.get(name, CacheEntry(name, (), about, 0, 0, used))
+            found[name] = CacheEntry(
                 name,
                 (*before.folders, meta.parent),
                 about,
@@ -72,7 +72,7 @@ def list_kept(folder: Path) -> list[Kept]:
     return sorted(found.values(), key=lambda kept: kept.used)
 
 
-def prune_kept(folder: Path, limit: int, spared: Collection[str] = ()) -> list[Kept]:
+def prune_cache(folder: Path, limit: int, spared: Collection[str] = ()) -> list[CacheEntry]:
     """Remove what was least recently used until the rest takes no more than so many bytes. Give what was removed.
 
     A run that trains on what is removed here goes on: it holds the files open.
@@ -83,7 +83,7 @@ def prune_kept(folder: Path, limit: int, spared: Collection[str] = ()) -> list[K
         spared: Names of what is not removed.
     """
     _remove_half_written(folder)
-    kept = [each for each in list_kept(folder) if each.name not in spared]
+    kept = [each for each in list_cache(folder) if each.name not in spared]
     total, removed = sum(each.bytes for each in kept), []
     for each in kept:
         if total <= limit:

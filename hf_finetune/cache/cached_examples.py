@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from hf_finetune.cache.cut_point import Cut
+from hf_finetune.cache.cut_point import CutPoint
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.cache.writer import VersionRows, varies
 from hf_finetune.data.seeded_augmentation import set_epoch
@@ -52,7 +52,7 @@ class CachedCollate:
         cut: Where the prefix ends.
     """
 
-    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]], cut: Cut):
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]], cut: CutPoint):
         self.collate, self.cut = collate, cut
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

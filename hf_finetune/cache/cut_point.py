@@ -20,13 +20,13 @@ from hf_finetune.cache.call_recording import (
     record_calls,
 )
 
-__all__ = ["Cut", "NoCutError", "OutputShape", "PassedModule", "find_cut"]
+__all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "PassedModule", "find_cut"]
 
 Batch = Mapping[str, torch.Tensor]
 PLAIN = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
 
 
-class NoCutError(ValueError):
+class CacheUnavailableError(ValueError):
     """A model's frozen prefix cannot be left out; the message says why."""
 
 
@@ -62,7 +62,7 @@ class PassedModule:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPoint:
     """Where a model can be entered behind its frozen prefix.
 
     Attributes:
@@ -85,7 +85,7 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
     return {"examples": len(first), "tokens": tokens}
 
 
-def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> Cut:
+def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
     """Find the cut before the first module that is trained; of several the one with the smallest input.
 
     Args:
@@ -94,7 +94,7 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         probes: Two batches without labels, of different numbers of examples and of tokens.
 
     Raises:
-        NoCutError: If there is no such place, or nothing is saved by it.
+        CacheUnavailableError: If there is no such place, or nothing is saved by it.
     """
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
@@ -104,25 +104,27 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         IndexError,
     ) as error:  # BART wants its end token, which a shortened text lacks
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NoCutError(f"the model cannot compute a shortened text ({first.rstrip('.')})") from error
+        raise CacheUnavailableError(
+            f"the model cannot compute a shortened text ({first.rstrip('.')})"
+        ) from error
     reasons = []
     outer, inner = _boundaries(model, trainable, calls[0])
     for boundary in outer:
         try:
             cut = _cut_at(model, boundary, trainable, calls, probes)
             break
-        except NoCutError as error:
+        except CacheUnavailableError as error:
             reasons.append(str(error))
     else:
-        raise NoCutError(reasons[0])
+        raise CacheUnavailableError(reasons[0])
     for boundary in inner:
         if _gains(model, calls[0], cut, boundary):
-            with suppress(NoCutError):
+            with suppress(CacheUnavailableError):
                 cut = _cut_at(model, boundary, trainable, calls, probes)
     return cut
 
 
-def _gains(model: nn.Module, calls: Calls, cut: Cut, inner: str) -> bool:
+def _gains(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
     """Return whether the input of a module inside the boundary of a cut is smaller: what lies between pools tokens.
 
     A dropout in between acts while the stage trains, and must compute anew for each batch.
@@ -175,7 +177,7 @@ def _cut_at(
     trainable: Collection[str],
     calls: Sequence[Calls],
     probes: Sequence[Batch],
-) -> Cut:
+) -> CutPoint:
     first, second = calls
     passed = [
         name
@@ -183,9 +185,9 @@ def _cut_at(
         if not first.called_behind(name, boundary) and _gives_numbers(first.outputs[name])
     ]
     if any(other.startswith(f"{name}.") for name in passed for other in trainable):
-        raise NoCutError(f"something before {boundary} is trained")
+        raise CacheUnavailableError(f"something before {boundary} is trained")
     if not passed:
-        raise NoCutError("the first layers are trained")
+        raise CacheUnavailableError("the first layers are trained")
     keys: tuple[Key, ...] = ()
     while passed:
         needed, keys = _needed_elsewhere(model, boundary, passed, probes[0])
@@ -194,11 +196,11 @@ def _cut_at(
         passed = [name for name in passed if name not in needed]
     spared = [parameter for name in passed for parameter in model.get_submodule(name).parameters()]
     if not spared or not keys:
-        raise NoCutError(f"what comes before {boundary} is needed behind it too")
+        raise CacheUnavailableError(f"what comes before {boundary} is needed behind it too")
     sizes = [batch_sizes(probe) for probe in probes]
     shapes = tuple(_for_any(first.inputs[boundary][key], second.inputs[boundary][key], sizes) for key in keys)
     if any(shape.sizes[:1] != ("examples",) for shape in shapes):
-        raise NoCutError(f"the input of {boundary} has no dimension for the examples")
+        raise CacheUnavailableError(f"the input of {boundary} has no dimension for the examples")
     modules = tuple(
         PassedModule(
             name,
@@ -209,7 +211,7 @@ def _cut_at(
         )
         for name in passed
     )
-    return Cut(boundary, keys, shapes, modules)
+    return CutPoint(boundary, keys, shapes, modules)
 
 
 def _gives_numbers(outputs: Sequence[Any]) -> bool:
@@ -287,7 +289,7 @@ def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
         return None  # such as a cache of keys and values: if the model needs it, the proof fails
     if one == other:
         return one
-    raise NoCutError("a frozen module gives what depends on the batch in an unknown way")
+    raise CacheUnavailableError("a frozen module gives what depends on the batch in an unknown way")
 
 
 def _size(pair: tuple[int, int], sizes: Sequence[Mapping[str, int]]) -> int | str:
@@ -296,4 +298,4 @@ def _size(pair: tuple[int, int], sizes: Sequence[Mapping[str, int]]) -> int | st
     for name in ("examples", "tokens"):
         if pair == tuple(each[name] for each in sizes):
             return name
-    raise NoCutError("a frozen module gives a shape that depends on the batch in an unknown way")
+    raise CacheUnavailableError("a frozen module gives a shape that depends on the batch in an unknown way")

@@ -7,16 +7,16 @@ from math import prod
 import torch
 from torch import nn
 
-from hf_finetune.cache.cut_point import NoCutError, find_cut
+from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
 
-__all__ = ["Forecast", "foresee"]
+__all__ = ["CacheEstimate", "estimate_cache_size"]
 
 EXAMPLES = (2, 3)
 TOKENS = (6, 7)
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CacheEstimate:
     """What will be kept of a stage's frozen layers, as far as can be told.
 
     Attributes:
@@ -32,7 +32,9 @@ class Forecast:
     token_bytes: int = 0
 
 
-def foresee(skeleton: nn.Module, trainable: Collection[str], example: Mapping[str, torch.Tensor]) -> Forecast:
+def estimate_cache_size(
+    skeleton: nn.Module, trainable: Collection[str], example: Mapping[str, torch.Tensor]
+) -> CacheEstimate:
     """Find where a model's frozen prefix ends, and how much it gives for an example.
 
     Args:
@@ -49,8 +51,8 @@ def foresee(skeleton: nn.Module, trainable: Collection[str], example: Mapping[st
     probes = [_probe(example, count, tokens, device) for count, tokens in zip(EXAMPLES, TOKENS, strict=True)]
     try:
         cut = find_cut(skeleton, trainable, (probes[0], probes[1]))
-    except NoCutError as error:
-        return Forecast(reason=str(error))
+    except CacheUnavailableError as error:
+        return CacheEstimate(reason=str(error))
     sizes = [
         (
             "tokens" in shape.sizes,
@@ -59,7 +61,7 @@ def foresee(skeleton: nn.Module, trainable: Collection[str], example: Mapping[st
         for shape in cut.shapes
     ]
     by_token = sum(size for varies, size in sizes if varies)
-    return Forecast(cut.boundary, "", sum(size for varies, size in sizes if not varies), by_token)
+    return CacheEstimate(cut.boundary, "", sum(size for varies, size in sizes if not varies), by_token)
 
 
 def _probe(

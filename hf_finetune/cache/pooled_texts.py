@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_finetune.cache.call_recording import evaluating
-from hf_finetune.cache.cut_point import Batch, Cut, NoCutError, OutputShape
+from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
 from hf_finetune.cache.prefix_cache import (
     CacheSettings,
     SharedRows,
@@ -97,7 +97,7 @@ class PooledPass(PrefixPass):
     def __init__(self, model: PreTrainedModel, poolings: tuple[str, ...]):
         shape = OutputShape(("examples", "features"), torch.float32)
         super().__init__(
-            model, Cut(f"texts pooled by {', '.join(poolings)}", (), (shape,) * len(poolings), ())
+            model, CutPoint(f"texts pooled by {', '.join(poolings)}", (), (shape,) * len(poolings), ())
         )
         self.poolings = poolings
 
@@ -146,7 +146,7 @@ def pool_texts(
         autocast: Half precision of the forward passes, if any.
 
     Raises:
-        NoCutError: If they cannot be computed by this architecture, or not be kept.
+        CacheUnavailableError: If they cannot be computed by this architecture, or not be kept.
     """
     model.to(device).eval()
     entry = PooledPass(model, poolings)
@@ -178,13 +178,13 @@ def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.dev
     """Return the size of the vectors, once it is sure that the model gives one vector for each token.
 
     Raises:
-        NoCutError: If it does not.
+        CacheUnavailableError: If it does not.
     """
     batch = {key: value.to(device) for key, value in collate([examples[0]]).items() if key != "labels"}
     try:
         vectors = entry.collect(batch)
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:
-        raise NoCutError(f"its tokens cannot be pooled ({error})") from error
+        raise CacheUnavailableError(f"its tokens cannot be pooled ({error})") from error
     return max(vector.shape[1] for vector in vectors)
 
 

@@ -18,10 +18,10 @@ from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
-from hf_finetune.cache.cut_point import Batch, Cut, NoCutError, find_cut
-from hf_finetune.cache.replay import PrefixPass, prove
+from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
+from hf_finetune.cache.replay import PrefixPass, verify
 from hf_finetune.cache.writer import Collate, RowCost, RowMaker, Version, VersionRows, varies
-from hf_finetune.distributed import first_ones, local_processes, of_all
+from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
 
@@ -35,7 +35,7 @@ __all__ = [
     "cache_prefix",
     "choose_views",
     "held_out_version",
-    "in_vain",
+    "not_worth_caching",
     "saved_seconds",
     "train_version",
 ]
@@ -106,7 +106,7 @@ class CacheSettings:
     @property
     def objection(self) -> str:
         """Why nothing is kept, or why that cannot pay, whatever it costs; empty if it may, or need not."""
-        return self.unsound or in_vain(self.views, self.epochs)
+        return self.unsound or not_worth_caching(self.views, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def cache_prefix(
         shared: Rows that hold what the prefix gives, and that other parts of a run need, too.
 
     Raises:
-        NoCutError: If the prefix cannot be left out, or not be kept, or if that would not pay. All processes raise it.
+        CacheUnavailableError: If the prefix cannot be left out, or not be kept, or if that would not pay. All
+            processes raise it.
     """
     model.to(state.device).train()
     with torch.autocast(state.device.type, autocast) if autocast else nullcontext():
@@ -190,16 +191,16 @@ def cache_prefix(
         )
         key = cache_key(model, trainable, entry.cut, settings.source, autocast)
         column = None
-        if shared is not None and first_ones(
+        if shared is not None and broadcast_from_main(
             state, lambda: _serves(shared, maker, train, validation, held_out)
         ):
             key, column = shared.key, shared.column
             maker = replace(maker, entry=shared.entry or entry)
         plain = [held_out_version(key, validation, held_out)] if validation is not None else []
         wanted = [train_version(key, train, view) for view in range(settings.views)]
-        views = first_ones(state, lambda: _affordable(maker, wanted, plain, settings))
+        views = broadcast_from_main(state, lambda: _affordable(maker, wanted, plain, settings))
         if isinstance(views, str):
-            raise NoCutError(views)
+            raise CacheUnavailableError(views)
         _make_together(maker, [*wanted[:views], *plain], state)
         rows = [VersionRows(maker.read(each).stores, column) for each in wanted[:views]]
         once = [VersionRows(maker.read(each).stores, column) for each in plain]
@@ -262,7 +263,7 @@ def choose_views(epochs: float, *, augmented: bool) -> int:
     return min(2 if epochs <= SHORT else 3, max(1, ceil(epochs)))
 
 
-def in_vain(views: int, epochs: float | None) -> str:
+def not_worth_caching(views: int, epochs: float | None) -> str:
     """Say why it cannot pay to keep so many versions for so many epochs; nothing if it may, or need not (None)."""
     return "" if epochs is None or views < epochs else "each of its versions would be used once"
 
@@ -292,7 +293,7 @@ def _affordable(
         versions = [*wanted[:views], *plain]
         count = sum(len(each.examples) for each in maker.missing(versions))
         maker.make_room(cost.bytes * count, versions)
-    except NoCutError as error:
+    except CacheUnavailableError as error:
         return str(error)
     examples = len(wanted[0].examples) + sum(len(each.examples) for each in plain)
     again = f", {count:,} augmented versions of them in all" if count > examples else ""
@@ -308,10 +309,10 @@ def _make_together(maker: RowMaker, versions: Sequence[Version], state: PartialS
     reason = ""
     try:
         maker.make(versions, state.local_process_index, local_processes(state))
-    except NoCutError as error:
+    except CacheUnavailableError as error:
         reason = str(error)
-    if reasons := [each for each in of_all(state, reason) if each]:
-        raise NoCutError(reasons[0])
+    if reasons := [each for each in all_gather_objects(state, reason) if each]:
+        raise CacheUnavailableError(reasons[0])
 
 
 def _prove_cut(
@@ -320,7 +321,7 @@ def _prove_cut(
     probes = _probes(train, collate, device)
     cut = find_cut(model, trainable, probes)
     for probe in probes:
-        prove(model, cut, probe)
+        verify(model, cut, probe)
     _check_shapes(cut)
     image = tuple(probes[0]["pixel_values"].shape[1:]) if "pixel_values" in probes[0] else None
     return PrefixPass(model, cut, image)
@@ -334,16 +335,16 @@ def _rows_of(examples: Any) -> Sequence[int] | None:
     return examples.indices if isinstance(examples, Subset) else None
 
 
-def _check_shapes(cut: Cut) -> None:
+def _check_shapes(cut: CutPoint) -> None:
     for shape in cut.shapes:
         if varies(shape) and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
-            raise NoCutError(f"the input of {cut.boundary} is not one row for each token")
+            raise CacheUnavailableError(f"the input of {cut.boundary} is not one row for each token")
 
 
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
     """Make two batches of different numbers of examples, and of tokens."""
     if len(examples) < sum(PROBES):
-        raise NoCutError("there are too few examples to look for it")
+        raise CacheUnavailableError("there are too few examples to look for it")
     found, start = [], 0
     for count in PROBES:
         batch = collate([examples[index] for index in range(start, start + count)])
@@ -352,13 +353,13 @@ def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batc
     one, other = found
     if "input_ids" in one and one["input_ids"].shape[1] == other["input_ids"].shape[1]:
         if one["input_ids"].shape[1] < 3:
-            raise NoCutError("the texts are too short to look for it")
+            raise CacheUnavailableError("the texts are too short to look for it")
         one = {key: value[:, :-1] if value.ndim == 2 else value for key, value in one.items()}
     return one, other
 
 
 def cache_key(
-    model: nn.Module, trainable: Collection[str], cut: Cut, source: str, autocast: torch.dtype | None
+    model: nn.Module, trainable: Collection[str], cut: CutPoint, source: str, autocast: torch.dtype | None
 ) -> str:
     """Return the name of what is kept, made of all that it depends on."""
     digest = hashlib.sha256()

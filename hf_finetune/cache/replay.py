@@ -9,9 +9,9 @@ from accelerate.utils import recursively_apply
 from torch import nn
 
 from hf_finetune.cache.call_recording import arguments, evaluating, output_of
-from hf_finetune.cache.cut_point import Batch, Cut, NoCutError, OutputShape
+from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, OutputShape
 
-__all__ = ["PREFIX", "PrefixPass", "prove"]
+__all__ = ["PREFIX", "PrefixPass", "verify"]
 
 PREFIX = "prefix"
 """Under which a batch holds what the prefix gave."""
@@ -33,7 +33,7 @@ class PrefixPass:
         values: What is put in at the boundary at the next forward pass, each [examples, ...].
     """
 
-    def __init__(self, model: nn.Module, cut: Cut, image: tuple[int, ...] | None = None):
+    def __init__(self, model: nn.Module, cut: CutPoint, image: tuple[int, ...] | None = None):
         self.model, self.cut, self.image = model, cut, image
         self.values: tuple[torch.Tensor, ...] | None = None
         self.entered = False
@@ -128,7 +128,7 @@ class _Stub:
         return torch.zeros((), dtype=shape.dtype, device=device).expand(shape.at(self.batch))
 
 
-def prove(model: nn.Module, cut: Cut, batch: Batch) -> None:
+def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
     """Compare a model with itself entered behind its prefix: logits and gradients, bit for bit.
 
     Args:
@@ -137,12 +137,12 @@ def prove(model: nn.Module, cut: Cut, batch: Batch) -> None:
         batch: Without labels.
 
     Raises:
-        NoCutError: If they differ, or if what the prefix gives is drawn at random.
+        CacheUnavailableError: If they differ, or if what the prefix gives is drawn at random.
     """
     entry = PrefixPass(model, cut)
     drawn = [entry.collect(batch) for _ in range(2)]
     if not all(torch.equal(one, other) for one, other in zip(*drawn, strict=True)):
-        raise NoCutError("something in the frozen prefix is drawn at random")
+        raise CacheUnavailableError("something in the frozen prefix is drawn at random")
     with evaluating(model):
         expected = _logits_and_gradients(model, batch)
         values = entry.collect(batch)
@@ -151,9 +151,9 @@ def prove(model: nn.Module, cut: Cut, batch: Batch) -> None:
                 entry.values = values
                 found = _logits_and_gradients(model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise NoCutError(f"the model does not compute without its prefix: {error}") from error
+            raise CacheUnavailableError(f"the model does not compute without its prefix: {error}") from error
     if found.keys() != expected.keys() or any(not torch.equal(found[name], expected[name]) for name in found):
-        raise NoCutError("the model gives other results without its prefix")
+        raise CacheUnavailableError("the model gives other results without its prefix")
 
 
 def _logits_and_gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

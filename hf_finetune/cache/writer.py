@@ -18,8 +18,8 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Subset
 
-from hf_finetune.cache.cache_dir import prune_kept
-from hf_finetune.cache.cut_point import NoCutError, OutputShape
+from hf_finetune.cache.cache_dir import prune_cache
+from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.replay import PrefixPass
 from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
@@ -144,7 +144,7 @@ class RowMaker:
         Of the batches the median counts, so that a machine that pauses once does not pass for a slow model.
 
         Raises:
-            NoCutError: If nothing can be written.
+            CacheUnavailableError: If nothing can be written.
         """
         first = Subset(examples, range(min(TRIAL * self.batch_size, len(examples))))
         next(self._batches(first, 0))  # the first use of each kernel is slow
@@ -176,19 +176,21 @@ class RowMaker:
         """Remove what was least recently used of others, so that these versions fit.
 
         Raises:
-            NoCutError: If they do not fit into the size limit, or on the disk.
+            CacheUnavailableError: If they do not fit into the size limit, or on the disk.
         """
         if needed > self.size_limit:
-            raise NoCutError(
+            raise CacheUnavailableError(
                 f"what it gives takes about {needed:,} bytes, and the size limit is {self.size_limit:,}"
             )
         spared = {version.name for version in versions}
-        for removed in prune_kept(self.folder, self.size_limit - needed, spared):
+        for removed in prune_cache(self.folder, self.size_limit - needed, spared):
             logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
         with _refusing():
             free = shutil.disk_usage(self._existing_folder()).free
         if needed > free:
-            raise NoCutError(f"what it gives takes about {needed:,} bytes, and the disk has {free:,}")
+            raise CacheUnavailableError(
+                f"what it gives takes about {needed:,} bytes, and the disk has {free:,}"
+            )
 
     def make(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
         """Compute a share of the parts that are not kept.
@@ -199,7 +201,7 @@ class RowMaker:
             shares: Number of processes that compute side by side.
 
         Raises:
-            NoCutError: If they cannot be kept.
+            CacheUnavailableError: If they cannot be kept.
         """
         parts = [(version, *part) for version in versions for part in self._parts(version)][share::shares]
         begun = told = perf_counter()
@@ -294,7 +296,7 @@ def _refusing() -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_BE_KEPT:
             raise
-        raise NoCutError(f"what it gives cannot be kept: {error.strerror}") from error
+        raise CacheUnavailableError(f"what it gives cannot be kept: {error.strerror}") from error
 
 
 def varies(shape: OutputShape) -> bool:

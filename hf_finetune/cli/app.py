@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from hf_finetune import __version__
-from hf_finetune.cli.errors import tell_failure, tell_input_error, tell_unpublished
+from hf_finetune.cli.errors import print_failure, print_input_error, tell_unpublished
 from hf_finetune.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def main() -> None:
     try:
         code = app(standalone_mode=False, prog_name="hf-finetune")
     except InputError as error:
-        code = tell_input_error(err, error)
+        code = print_input_error(err, error)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = tell_failure(err, error)
+        code = print_failure(err, error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -85,7 +85,7 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
     loaded, problems = first_look(source, overrides or ())
     if loaded is not None and not problems:
         return loaded
-    code = tell_input_error(err, InputError(problems))
+    code = print_input_error(err, InputError(problems))
     if loaded is not None:
         from hf_finetune.cli.display import quiet_libraries
 
@@ -98,7 +98,7 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
         except InputError as error:
             others = [problem for problem in error.problems if (problem.place, problem.rule) not in told]
             if others:
-                tell_input_error(err, InputError(others), before=len(problems))
+                print_input_error(err, InputError(others), before=len(problems))
     raise typer.Exit(code)
 
 
@@ -207,11 +207,11 @@ def doctor_command(
 
     loaded = None if recipe is None else load_recipe(recipe, overrides or ())
     quiet_libraries(err)
-    from hf_finetune.doctor.check_suite import examinations
+    from hf_finetune.doctor.check_suite import check_suites
     from hf_finetune.doctor.table import print_examinations
 
     with tempfile.TemporaryDirectory(prefix="hf-finetune-doctor-") as folder:
-        subjects = examinations(loaded, Path(folder), trust_remote_code=trust_remote_code)
+        subjects = check_suites(loaded, Path(folder), trust_remote_code=trust_remote_code)
         healthy = print_examinations(out, subjects, Path(folder))
     if not healthy:
         raise typer.Exit(1)
@@ -482,10 +482,10 @@ def recipes_schema() -> None:
 @cache_app.command("list")
 def cache_list() -> None:
     """List what is kept, the least recently used first."""
-    from hf_finetune.cache.cache_dir import cache_folder, list_kept
+    from hf_finetune.cache.cache_dir import cache_folder, list_cache
     from hf_finetune.cli.tables import print_kept
 
-    print_kept(out, cache_folder(), list_kept(cache_folder()))
+    print_kept(out, cache_folder(), list_cache(cache_folder()))
 
 
 @cache_app.command("prune")
@@ -493,7 +493,7 @@ def cache_prune(
     max_size: Annotated[str, typer.Option(help="What may stay, such as 500MB or 2GB.")] = "0",
 ) -> None:
     """Remove what was least recently used; without --max-size, all."""
-    from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_kept
+    from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_cache
 
-    removed = prune_kept(cache_folder(), parse_size(max_size))
+    removed = prune_cache(cache_folder(), parse_size(max_size))
     out.print(f"Removed {len(removed)} from {cache_folder()}: {sum(kept.bytes for kept in removed):,} bytes.")

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["tell_failure", "tell_input_error", "tell_unpublished"]
+__all__ = ["print_failure", "print_input_error", "tell_unpublished"]
 
 MOST_PROBLEMS = 20
 """Problems of one input that are printed."""
@@ -17,7 +17,7 @@ MOST_PROBLEMS = 20
 USAGE_ERROR = typer.BadParameter.__mro__[2]
 
 
-def tell_input_error(console: Console, error: InputError, before: int = 0) -> int:
+def print_input_error(console: Console, error: InputError, before: int = 0) -> int:
     """Print each problem and return the exit code; of several processes the first one prints.
 
     Args:
@@ -45,7 +45,7 @@ def tell_unpublished(console: Console, problems: Sequence[Problem], command: str
     console.print(f"To publish it later: {command}", markup=False)
 
 
-def tell_failure(console: Console, error: Exception) -> int:
+def print_failure(console: Console, error: Exception) -> int:
     """Print any other error in one line, and give the exit code."""
     if isinstance(error, typer.Exit):
         return error.exit_code

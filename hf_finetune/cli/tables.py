@@ -16,7 +16,7 @@ from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
-    from hf_finetune.cache.cache_dir import Kept
+    from hf_finetune.cache.cache_dir import CacheEntry
     from hf_finetune.evaluation.compare import Comparison
     from hf_finetune.evaluation.intervals import Interval
     from hf_finetune.planning.layers import Layout
@@ -160,7 +160,7 @@ def print_export(console: Console, result: "ExportResult") -> None:
     console.print(f"The model, its labels and its preprocessing are in {result.folder}.", markup=False)
 
 
-def print_kept(console: Console, folder: Path, kept: "Sequence[Kept]") -> None:
+def print_kept(console: Console, folder: Path, kept: "Sequence[CacheEntry]") -> None:
     """Print what is kept in the cache folder: when it was last used, its bytes, its examples, what it is of."""
     for each in kept:
         line = (

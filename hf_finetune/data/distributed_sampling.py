@@ -13,17 +13,19 @@ from hf_finetune.data.sampling import generator_of
 from hf_finetune.targets.losses import IGNORED, label_weights
 
 __all__ = [
-    "DealtBatches",
+    "DistributedBatchSampler",
     "LengthGroupedSampler",
+    "PaddedDataset",
     "SharedBuffers",
-    "WithFillers",
     "count_labels",
-    "deal",
+    "split_into_batches",
     "tell_epochs",
 ]
 
 
-def deal(order: Iterable[int], size: int, batch_size: int, processes: int) -> Iterator[list[int]]:
+def split_into_batches(
+    order: Iterable[int], size: int, batch_size: int, processes: int
+) -> Iterator[list[int]]:
     """Deal the examples of an epoch: in each round one batch to every process, and each example once.
 
     The last round is dealt as evenly as it comes out. A process for which nothing is left gets a filler, an example
@@ -75,7 +77,7 @@ class LengthGroupedSampler(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.group, generator=generator))
 
 
-class DealtBatches:
+class DistributedBatchSampler:
     """The batches of all processes in turn, for a ``DataLoader`` that accelerate divides among them.
 
     accelerate 1.15 by itself completes the last round with examples from the beginning of the epoch, which then
@@ -91,7 +93,7 @@ class DealtBatches:
         self.sampler, self.examples_per_process, self.processes = sampler, batch_size, processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        return deal(self.sampler, len(self.sampler), self.examples_per_process, self.processes)  # type: ignore[arg-type]
+        return split_into_batches(self.sampler, len(self.sampler), self.examples_per_process, self.processes)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         rounds = ceil(len(self.sampler) / (self.examples_per_process * self.processes))  # type: ignore[arg-type]
@@ -105,14 +107,14 @@ def tell_epochs(loader: Any, sampler: Any) -> None:
     drawn as that of the first one.
 
     Args:
-        loader: What accelerate made of one with ``DealtBatches``.
+        loader: What accelerate made of one with ``DistributedBatchSampler``.
         sampler: The sampler that these have.
     """
     if hasattr(sampler, "set_epoch"):
         loader.set_sampler(sampler)
 
 
-class WithFillers(Dataset):
+class PaddedDataset(Dataset):
     """Examples, and beyond their end the same ones again with labels that do not count.
 
     Args:

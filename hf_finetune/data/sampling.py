@@ -7,7 +7,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_finetune.data.seeded_augmentation import seed_of
 
-__all__ = ["draw", "generator_of", "in_order"]
+__all__ = ["generator_of", "sample_with_cycling", "shuffle_by_length"]
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
@@ -15,7 +15,7 @@ def generator_of(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, epoch))
 
 
-def draw(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+def sample_with_cycling(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw some examples of a group, each again only when all of it have been drawn.
 
     Args:
@@ -28,7 +28,7 @@ def draw(members: torch.Tensor, count: int, generator: torch.Generator) -> torch
     return torch.cat(orders)[:count] if orders else members[:0]
 
 
-def in_order(
+def shuffle_by_length(
     drawn: torch.Tensor, lengths: Sequence[int] | None, group: int, generator: torch.Generator
 ) -> Iterator[int]:
     """Put what was drawn into an order of chance, or one in which examples of about one length are together.

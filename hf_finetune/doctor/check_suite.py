@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import Subject, read_subject, tiny_recipes
+from hf_finetune.doctor.check_target import CheckTarget, load_check_target, tiny_recipes
 from hf_finetune.doctor.checkpoint import ROUND_TRIP, WEIGHTS, check_round_trip, check_weights
 from hf_finetune.doctor.determinism import DETERMINISM, check_determinism
 from hf_finetune.doctor.gradients import LOSS_SCALING, check_loss_scaling
@@ -23,11 +23,11 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.training.manifest import library_versions
 
-__all__ = ["Examination", "describe_machine", "examinations", "run_check"]
+__all__ = ["CheckSuite", "check_suites", "describe_machine", "run_check"]
 
 
 @dataclass(frozen=True)
-class Examination:
+class CheckSuite:
     """A model, and the checks that it is to go through.
 
     Attributes:
@@ -41,9 +41,9 @@ class Examination:
     checks: tuple[Check, ...]
 
 
-def examinations(
+def check_suites(
     recipe: Recipe | None, folder: Path, *, trust_remote_code: bool = False
-) -> Iterator[Examination]:
+) -> Iterator[CheckSuite]:
     """Give what is to be examined: the recipe's checkpoint; without a recipe, a tiny model of each kind of input.
 
     Args:
@@ -57,13 +57,13 @@ def examinations(
         repair = "It starts two of its own; leave accelerate launch away."
         raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
     if recipe is not None:
-        subject = read_subject(recipe, trust_remote_code=trust_remote_code)
-        yield Examination(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
+        subject = load_check_target(recipe, trust_remote_code=trust_remote_code)
+        yield CheckSuite(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
         return
     for tiny in tiny_recipes(folder):
-        subject = read_subject(tiny)
+        subject = load_check_target(tiny)
         name = f"A tiny {Path(tiny.model.path).name.removeprefix('tiny-')} with random weights"
-        yield Examination(_title(subject, name), "", _checks(subject, speed=False))
+        yield CheckSuite(_title(subject, name), "", _checks(subject, speed=False))
 
 
 def run_check(check: Check, folder: Path) -> CheckResult:
@@ -102,7 +102,7 @@ def describe_machine() -> str:
     )
 
 
-def _checks(subject: Subject, speed: bool = True) -> tuple[Check, ...]:
+def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
     checks = [
         Check(WEIGHTS, lambda folder: check_weights(subject)),
         Check(ROUND_TRIP, partial(check_round_trip, subject)),
@@ -122,7 +122,7 @@ def _checks(subject: Subject, speed: bool = True) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _title(subject: Subject, name: str) -> str:
+def _title(subject: CheckTarget, name: str) -> str:
     return f"{name}: {subject.ready.recipe.task}, {subject.ready.plan.layout.size:,} parameters"
 
 

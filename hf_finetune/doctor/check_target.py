@@ -31,7 +31,7 @@ from hf_finetune.runs.prepare import Ready, data_at_hand, load_pretrained, make_
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
-__all__ = ["Subject", "made_up_data", "read_subject", "tiny_recipes"]
+__all__ = ["CheckTarget", "load_check_target", "made_up_data", "tiny_recipes"]
 
 EXAMPLES = 8
 PIXELS = 64
@@ -39,7 +39,7 @@ WORDS = ("good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", 
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckTarget:
     """What is examined. The checks copy the model before they train it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Subject:
     remark: str = ""
 
 
-def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
+def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> CheckTarget:
     """Load a recipe's checkpoint, and make up inputs. Of the recipe's data only the labels' names are used.
 
     Args:
@@ -89,7 +89,7 @@ def read_subject(recipe: Recipe, *, trust_remote_code: bool = False) -> Subject:
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
     examples = tuple(inputs.train[index] for index in range(EXAMPLES))
-    return Subject(ready, built.model, inputs, examples, built.notes, unaccounted, remark)
+    return CheckTarget(ready, built.model, inputs, examples, built.notes, unaccounted, remark)
 
 
 def made_up_data(

@@ -8,7 +8,7 @@ import timm
 import torch
 from transformers import TimmWrapperConfig
 
-from hf_finetune.doctor.check_target import Subject
+from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
 from hf_finetune.models.build import AUTO_MODELS
@@ -28,7 +28,7 @@ LIBRARIES = (
 )
 
 
-def check_weights(subject: Subject) -> CheckResult:
+def check_weights(subject: CheckTarget) -> CheckResult:
     """Check that the checkpoint holds the architecture's weights, no fewer and no more, but for the head's."""
     if subject.unaccounted:
         repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
@@ -40,7 +40,7 @@ def check_weights(subject: Subject) -> CheckResult:
     return CheckResult(WEIGHTS, "pass", measured)
 
 
-def check_round_trip(subject: Subject, folder: Path) -> CheckResult:
+def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
     """Check that the saved model, loaded by transformers and where it can by timm, gives the same logits.
 
     An adapter is filled with noise first, and merged, as it is at the end of a run.

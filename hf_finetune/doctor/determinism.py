@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import Subject
+from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult, counted, some
 from hf_finetune.doctor.steps import shorten, take_steps
@@ -19,7 +19,7 @@ REPAIR = (
 )
 
 
-def check_determinism(subject: Subject, folder: Path) -> CheckResult:
+def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
     """Check that two runs of two steps, with the recipe's augmentation, dropout and precision, end equal.
 
     Off the CPU nobody promises it, so a difference there is told and is no failure.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import Subject
+from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult, counted
 from hf_finetune.doctor.steps import (
     FirstGradient,
@@ -26,7 +26,7 @@ REPAIR = (
 )
 
 
-def check_loss_scaling(subject: Subject, folder: Path) -> CheckResult:
+def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
     """Check that 1 batch of 8 and 4 of 2 give one optimiser step the gradient that plain torch gives for the 8."""
     index = widest_stage(subject)
     stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
@@ -74,7 +74,7 @@ def check_loss_scaling(subject: Subject, folder: Path) -> CheckResult:
     return CheckResult(LOSS_SCALING, "pass", measured)
 
 
-def widest_stage(subject: Subject) -> int:
+def widest_stage(subject: CheckTarget) -> int:
     """Give the index of the stage that trains most; of equals the last."""
     sizes = [stage.trainable_size for stage in subject.ready.plan.stages]
     return max(range(len(sizes)), key=lambda index: (sizes[index], index))

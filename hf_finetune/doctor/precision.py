@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import Subject, made_up_data
+from hf_finetune.doctor.check_target import CheckTarget, made_up_data
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.performance.execution_modes import (
+    ExecutionMode,
     MemoryFormat,
     Precision,
-    Way,
+    benchmark_steps,
     milliseconds,
-    on_bench,
     time_in_turn,
 )
 from hf_finetune.targets.losses import loss_for
@@ -50,10 +50,10 @@ class Timing:
     @property
     def title(self) -> str:
         """Name it."""
-        return Way(self.precision, self.memory_format).title
+        return ExecutionMode(self.precision, self.memory_format).title
 
 
-def check_precision(subject: Subject) -> CheckResult:
+def check_precision(subject: CheckTarget) -> CheckResult:
     """Time a step of the widest stage in each precision and memory layout, and compare the losses."""
     ready, index = subject.ready, widest_stage(subject)
     device = start_processes().device
@@ -78,8 +78,8 @@ def check_precision(subject: Subject) -> CheckResult:
     model = copy.deepcopy(subject.model).to(device)
     trainable = ready.plan.stages[index].trainable
     freeze_all_but(model, trainable)
-    ways = [Way(precision, layout) for precision in _precisions(device) for layout in layouts]
-    with on_bench(model, batch, loss_for(ready.data.target), trainable) as bench:
+    ways = [ExecutionMode(precision, layout) for precision in _precisions(device) for layout in layouts]
+    with benchmark_steps(model, batch, loss_for(ready.data.target), trainable) as bench:
         losses = [bench.numbers(way).loss for way in ways]  # also the first, slow, use of each kernel
         seconds = time_in_turn(bench, ways, STEPS)
     timings = [

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.doctor.check_target import Subject
+from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
 from hf_finetune.planning.stages import StagePlan
@@ -30,12 +30,12 @@ NOT_MOVED = (
 )
 
 
-def stage_title(subject: Subject, index: int) -> str:
+def stage_title(subject: CheckTarget, index: int) -> str:
     """Name the row of a stage."""
     return f"stage {subject.ready.recipe.stages[index].name}"
 
 
-def check_stage(subject: Subject, index: int, folder: Path) -> CheckResult:
+def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     """Train a stage for two steps, and look at what moved, what the optimiser held, and which modules trained.
 
     Rates below 1e-3 are raised to it, so that two steps are enough to see.
@@ -150,7 +150,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in named}
 
 
-def _moving_buffers(subject: Subject, planned: StagePlan) -> set[str]:
+def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
     """Name the statistics of the BatchNorms that are trained; every other buffer must stand."""
     moving = [
         name for name, _ in subject.ready.plan.layout.batch_norms if name not in planned.frozen_batch_norms
@@ -159,7 +159,7 @@ def _moving_buffers(subject: Subject, planned: StagePlan) -> set[str]:
 
 
 def _held_back(
-    subject: Subject, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
+    subject: CheckTarget, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
 ) -> set[str]:
     """Of the parameters that did not move, name those that could not: the step is lost in rounding, or there is none.
 
@@ -186,7 +186,7 @@ def _held_back(
     }
 
 
-def _summary(subject: Subject, planned: StagePlan, still: list[str], frozen: int) -> str:
+def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen: int) -> str:
     total = len(subject.ready.plan.layout.parameters)
     buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
     kept = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
 from hf_finetune.training.stage import train_stage
-from hf_finetune.training.stage_inputs import Judging, StageData
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
 __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
 
@@ -95,7 +95,7 @@ def take_steps(
         planned,
         StageData(target, examples, collate),
         folder=folder,
-        judging=Judging(stage.batch_size),
+        judging=StageEvaluation(stage.batch_size),
         speed=speed or SpeedSpec(),
         seed=0,
         callbacks=[*callbacks, _NoCheckpoints()],

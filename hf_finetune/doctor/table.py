@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_finetune.doctor.check_suite import Examination, describe_machine, run_check
+from hf_finetune.doctor.check_suite import CheckSuite, describe_machine, run_check
 from hf_finetune.doctor.result import CheckResult
 
 __all__ = ["print_examinations", "print_result"]
@@ -17,7 +17,7 @@ STYLES = {"pass": "green", "fail": "bold red", "skipped": "yellow"}
 NAME_WIDTH, STATE_WIDTH = 24, 7
 
 
-def print_examinations(console: Console, found: Iterable[Examination], folder: Path) -> bool:
+def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Path) -> bool:
     """Run the checks and print each result as it comes. Returns whether none failed.
 
     Args:

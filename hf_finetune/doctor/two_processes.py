@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from hf_finetune.doctor.check_target import Subject
+from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, counted, sentence, some
 from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
@@ -32,7 +32,7 @@ NOT_STARTED = (
 )
 
 
-def check_two_processes(subject: Subject, folder: Path) -> CheckResult:
+def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     """Check that two gloo processes end two steps of every stage with equal weights, and share out the gradient.
 
     They compute on the CPU with batches of half the size, so that the global batch is that of one process.

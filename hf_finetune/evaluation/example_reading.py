@@ -8,7 +8,7 @@ from typing import Any
 from hf_finetune.data.formatting import shortened
 from hf_finetune.data.image_files import PictureError, PictureFacts, read_picture
 from hf_finetune.data.image_paths import is_encoded
-from hf_finetune.evaluation.error_text import told
+from hf_finetune.evaluation.error_text import format_error
 from hf_finetune.files import can_be_path
 
 __all__ = ["Inputs", "Item", "no_file", "open_image", "open_stored_image", "open_text"]
@@ -66,7 +66,7 @@ def open_image(name: str, source: Path | bytes) -> Item:
     except PictureError as error:
         return Item(name, error=f"The image cannot be read. It is {error}.")
     except Exception as error:  # Pillow's decoders let errors of any type through.
-        return Item(name, error=f"The image cannot be read. {told(error)}.")
+        return Item(name, error=f"The image cannot be read. {format_error(error)}.")
     return Item(name, image, picture=facts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.pooled_texts import pool_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
@@ -90,7 +90,7 @@ def linear_probe(
         autocast: Half precision of the forward passes, if any.
 
     Raises:
-        NoCutError: If the model cannot be cut before its head, or the fit would take too long.
+        CacheUnavailableError: If the model cannot be cut before its head, or the fit would take too long.
     """
     how: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
     settings = replace(settings, views=1, epochs=None)
@@ -99,14 +99,14 @@ def linear_probe(
         try:
             splits = {"train": train, "test": test}
             features = pool_texts(model, splits, collate, settings, poolings, device=device, **how).vectors
-        except NoCutError as error:
+        except CacheUnavailableError as error:
             logger.info("Texts are not pooled in several ways for the baseline: %s.", error)
     if not features:
         features = {"": _head_inputs(model, head, train, test, collate, settings, device, how)}
     fitted_to = {name: vectors["train"] for name, vectors in features.items()}
     examples, size = next(iter(fitted_to.values())).shape
     if examples * size * classes > MOST_WORK:
-        raise NoCutError(
+        raise CacheUnavailableError(
             f"{examples:,} examples x {size:,} features x {classes:,} classes take too long to fit"
         )
     folds = assign_folds(labels, target, 1, seed, groups=groups)

@@ -24,7 +24,7 @@ from hf_finetune.evaluation.registry import (
 from hf_finetune.evaluation.top_scores import Scores, TopScores, label_ranks
 from hf_finetune.evaluation.unknown_labels import fill_unknown, has_unknown, is_known
 
-__all__ = ["Statistic", "example_values", "is_fast", "is_fraction", "statistic", "surprise"]
+__all__ = ["Statistic", "cross_entropy_per_example", "example_values", "is_fast", "is_fraction", "statistic"]
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Returns the metric [resamples] of counts [resamples, examples]."""
@@ -71,7 +71,7 @@ def statistic(
     """
     if name == "log_loss" and has_unknown(labels):
         known = is_known(labels).sum(axis=1)
-        return partial(_weighted_mean, surprise(labels, scores), known)
+        return partial(_weighted_mean, cross_entropy_per_example(labels, scores), known)
     given, (labels, decisions) = labels, fill_unknown(labels, decide(scores, target, thresholds))
     if (values := _per_example(name, target, labels, decisions, scores, settings)) is not None:
         return partial(_mean, values, root=name == "rmse")
@@ -249,7 +249,7 @@ def _among_likeliest(labels: np.ndarray, scores: Scores, k: int) -> np.ndarray:
     return (ranks < k).astype(np.float64)
 
 
-def surprise(labels: np.ndarray, scores: Scores) -> np.ndarray:
+def cross_entropy_per_example(labels: np.ndarray, scores: Scores) -> np.ndarray:
     """Return the cross-entropy of each example, in nats; for multi-label data the mean over its known classes.
 
     Args:
@@ -267,7 +267,7 @@ def surprise(labels: np.ndarray, scores: Scores) -> np.ndarray:
 _MEANS: dict[str, PerExample] = {
     "accuracy": _right,
     "exact_match": _right,
-    "log_loss": lambda labels, decisions, scores: surprise(labels, scores),
+    "log_loss": lambda labels, decisions, scores: cross_entropy_per_example(labels, scores),
     "mae": lambda labels, decisions, scores: np.abs(labels - scores),
     "mse": lambda labels, decisions, scores: (labels - scores) ** 2,
 }

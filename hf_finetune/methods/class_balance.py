@@ -15,17 +15,17 @@ import torch
 from torch.nn import functional
 from torch.utils.data import Sampler
 
-from hf_finetune.data.sampling import draw, generator_of, in_order
+from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.schema import StageSettings
-from hf_finetune.targets.losses import counted, label_weights, loss_for, weighted_cross_entropy
+from hf_finetune.targets.losses import label_weights, loss_for, valid_labels, weighted_cross_entropy
 
 __all__ = [
-    "Balance",
     "BalancedSampler",
-    "balance_of",
+    "ClassBalance",
     "balanced_loss",
+    "build_class_balance",
     "class_weights",
     "effective_numbers",
     "label_problems",
@@ -33,7 +33,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Balance:
+class ClassBalance:
     """How scarce classes get their share, for one set of training examples.
 
     Attributes:
@@ -49,9 +49,9 @@ class Balance:
     classes: tuple[int, ...] | None = None
 
 
-def balance_of(
+def build_class_balance(
     spec: BalanceSpec, target: str, labels: Iterable[Any], label_names: Sequence[str]
-) -> Balance | None:
+) -> ClassBalance | None:
     """Work out what a recipe's ``balance`` means for some training examples; None if nothing is to be done.
 
     Args:
@@ -63,19 +63,19 @@ def balance_of(
     if spec.method == "none":
         return None
     if spec.method == "sampler":
-        return Balance(classes=tuple(labels))
+        return ClassBalance(classes=tuple(labels))
     given = spec.weights
     factors = None if given is None else tuple(given.get(name, 1.0) for name in label_names)
     if spec.method == "focal":
-        return Balance(factors=factors, gamma=spec.gamma)
+        return ClassBalance(factors=factors, gamma=spec.gamma)
     if factors is not None:
-        return Balance(factors=factors)
+        return ClassBalance(factors=factors)
     labels = list(labels)
     members, examples = _count(labels, target, len(label_names)), len(labels)
     if spec.method == "logit_adjustment":
-        return Balance(shifts=_log_shares(members, examples, target, spec.tau))
+        return ClassBalance(shifts=_log_shares(members, examples, target, spec.tau))
     beta = spec.beta if spec.method == "effective_number" else None
-    return Balance(factors=class_weights(members, examples, target, beta))
+    return ClassBalance(factors=class_weights(members, examples, target, beta))
 
 
 def class_weights(
@@ -136,13 +136,13 @@ def _count(labels: Sequence[Any], target: str, classes: int) -> list[int]:
 
 
 def balanced_loss(
-    target: str, balance: Balance | None, label_smoothing: float = 0.0
+    target: str, balance: ClassBalance | None, label_smoothing: float = 0.0
 ) -> Callable[..., torch.Tensor]:
     """Give the loss of a stage, see ``loss_for``, with what a balance changes of it.
 
     Args:
         target: ``single_label`` or ``multi_label``; without a balance ``regression`` too.
-        balance: From ``balance_of``.
+        balance: From ``build_class_balance``.
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With weights, the
             whole loss of an example gets that of its class. torch gives what is spread the weight of the class that
             it goes to, by which a scarce class wins the examples of the others where weights are far apart.
@@ -158,7 +158,7 @@ def balanced_loss(
         if balance.shifts is not None:
             return plain((logits + logits.new_tensor(balance.shifts),), labels, num_items_in_batch)
         factors = None if balance.factors is None else logits.new_tensor(balance.factors)
-        known = counted(labels)
+        known = valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if target == "multi_label" or labels.ndim > 1:
             labels = labels.where(known, 0).to(logits)
@@ -268,11 +268,11 @@ class BalancedSampler(Sampler[int]):
         luckier = set(torch.randperm(len(self.members), generator=generator)[:left].tolist())
         drawn = torch.cat(
             [
-                draw(members, share + (number in luckier), generator)
+                sample_with_cycling(members, share + (number in luckier), generator)
                 for number, members in enumerate(self.members)
             ]
         )
-        return in_order(drawn, self.lengths, self.group, generator)
+        return shuffle_by_length(drawn, self.lengths, self.group, generator)
 
 
 def label_problems(

@@ -19,11 +19,11 @@ from hf_finetune.data.paired_domains import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
-from hf_finetune.targets.losses import counted
+from hf_finetune.targets.losses import valid_labels
 
 __all__ = [
-    "AlignTo",
-    "Alignment",
+    "AlignmentInputs",
+    "DomainAlignment",
     "HeadInput",
     "aligned_loss",
     "coral_loss",
@@ -162,7 +162,7 @@ class HeadInput:
 
 
 @dataclass(frozen=True)
-class AlignTo:
+class AlignmentInputs:
     """Inputs of another domain, and how features are made alike.
 
     Attributes:
@@ -177,7 +177,7 @@ class AlignTo:
 
     def join(
         self, model: PreTrainedModel, train: Any, collate: Callable[..., Any], seed: int
-    ) -> tuple[PairedExamples, PairedCollate, "Alignment"]:
+    ) -> tuple[PairedExamples, PairedCollate, "DomainAlignment"]:
         """Set an input beside each training example, and give what is added to the loss.
 
         Args:
@@ -187,11 +187,11 @@ class AlignTo:
             seed: Of the stage.
         """
         batch = dict(collate([self.examples[0], self.examples[len(self.examples) - 1]]))
-        alignment = Alignment(model, batch, self.method, self.weight, seed)
+        alignment = DomainAlignment(model, batch, self.method, self.weight, seed)
         return PairedExamples(train, self.examples, seed), PairedCollate(collate), alignment
 
 
-class Alignment(TrainerCallback):
+class DomainAlignment(TrainerCallback):
     """What is added to a stage's loss, and the classifier of domains that it needs.
 
     That classifier is no part of the model: it has an optimizer of its own, processes share its gradients, and its
@@ -327,7 +327,7 @@ class Alignment(TrainerCallback):
             self.features.remove()
 
 
-def aligned_loss(loss: Loss, alignment: Alignment) -> Loss:
+def aligned_loss(loss: Loss, alignment: DomainAlignment) -> Loss:
     """Add the alignment to a loss, for batches that hold inputs of the other domain behind the labelled ones.
 
     Over a step it is the mean of its micro-batches' values, each weighted with its share of the step's labels: for dann
@@ -346,7 +346,7 @@ def aligned_loss(loss: Loss, alignment: Alignment) -> Loss:
         features = alignment.features.take()
         if len(logits) == count:
             return loss(outputs, labels, num_items_in_batch)
-        known = counted(labels)
+        known = valid_labels(labels)
         real = known.view(count, -1).any(dim=1)  # a filler counts in neither domain
         added = alignment.value(features[:count][real], features[count:][real])
         share = known.sum() / (num_items_in_batch if num_items_in_batch is not None else known.sum())

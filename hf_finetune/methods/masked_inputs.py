@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional
 
-from hf_finetune.targets.losses import counted
+from hf_finetune.targets.losses import valid_labels
 
 __all__ = ["masked_loss"]
 
@@ -24,7 +24,7 @@ def masked_loss(modality: Literal["image", "text"]) -> Callable[..., torch.Tenso
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        known = counted(labels)
+        known = valid_labels(labels)
         if modality == "text":
             each = functional.cross_entropy(logits[known].float(), labels[known], reduction="sum")
         else:

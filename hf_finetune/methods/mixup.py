@@ -8,9 +8,9 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from hf_finetune.data.seeded_augmentation import seed_of
-from hf_finetune.targets.losses import counted
+from hf_finetune.targets.losses import valid_labels
 
-__all__ = ["Mixing", "label_shares"]
+__all__ = ["BatchMixer", "label_shares"]
 
 
 def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -23,10 +23,10 @@ def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
     if labels.ndim > 1:
         return labels.float()
     shares = functional.one_hot(labels.clamp(min=0), classes).float()
-    return shares.masked_fill(~counted(labels).unsqueeze(1), torch.nan)
+    return shares.masked_fill(~valid_labels(labels).unsqueeze(1), torch.nan)
 
 
-class Mixing:
+class BatchMixer:
     """Mix each image with the one before it in its batch; of two methods, one is drawn for each batch.
 
     What is drawn depends on the stage's seed, the optimizer step, the batch within it and the process, so that a

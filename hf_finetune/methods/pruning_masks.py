@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["KeepZeros", "keep_zeros"]
+__all__ = ["PruningMaskCallback", "apply_pruning_masks"]
 
 Masked = list[tuple[nn.Parameter, torch.Tensor]]
 
 
-def keep_zeros(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
+def apply_pruning_masks(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
     """Set weights to 0 where their masks are true.
 
     Args:
@@ -22,7 +22,7 @@ def keep_zeros(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
         weight.data.masked_fill_(zero, 0.0)
 
 
-class KeepZeros(TrainerCallback):
+class PruningMaskCallback(TrainerCallback):
     """Set pruned weights back to 0 behind each step of the optimizer.
 
     Args:
@@ -45,4 +45,4 @@ class KeepZeros(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Undo what the step did to them."""
-        keep_zeros(self.trained)
+        apply_pruning_masks(self.trained)

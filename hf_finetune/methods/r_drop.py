@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from hf_finetune.targets.losses import label_weights
 
-__all__ = ["disagreement", "doubled", "loss_twice"]
+__all__ = ["r_drop_loss", "repeat_batch", "symmetric_kl"]
 
 logger = logging.getLogger(__name__)
 
 Loss = Callable[..., torch.Tensor]
 
 
-def doubled(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def repeat_batch(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Give a batch with each input twice, the second time behind all of the first; each label stays once.
 
     Args:
@@ -31,7 +31,7 @@ def _twice(value: Any) -> Any:
     return tuple(_twice(each) for each in value)
 
 
-def disagreement(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
+def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
     """Say how far two answers are apart: the mean of both Kullback-Leibler divergences.
 
     Args:
@@ -49,7 +49,7 @@ def disagreement(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.T
     return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1) / 2
 
 
-def loss_twice(loss: Loss, factor: float, target: str) -> Loss:
+def r_drop_loss(loss: Loss, factor: float, target: str) -> Loss:
     """Add to the mean loss of two passes how far they are apart, as a sum divided by the labels of the whole batch.
 
     Args:
@@ -71,7 +71,7 @@ def loss_twice(loss: Loss, factor: float, target: str) -> Loss:
         one, other = logits.float().chunk(2)
         mean = (loss((one,), labels, num_items_in_batch) + loss((other,), labels, num_items_in_batch)) / 2
         weights = label_weights(labels, target)
-        apart = (disagreement(one, other, target) * weights).sum()
+        apart = (symmetric_kl(one, other, target) * weights).sum()
         if not told and not apart.any():
             logger.warning(
                 "R-Drop sees no difference between two passes: nothing that is trained has dropout."

@@ -8,16 +8,16 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from hf_finetune.errors import Problem
 from hf_finetune.methods.ema import AveragedWeights
-from hf_finetune.methods.mixup import Mixing
+from hf_finetune.methods.mixup import BatchMixer
 from hf_finetune.methods.proximal import GradientNoise, ProximalSteps
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.schema import StageSettings, StageSpec
 
 __all__ = [
-    "Regular",
+    "Regularizers",
+    "build_regularizers",
     "label_problems",
     "pretrained_weights",
-    "regular_of",
     "sharding_problems",
 ]
 
@@ -25,7 +25,7 @@ STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
-class Regular:
+class Regularizers:
     """How a stage is kept from learning its examples by heart.
 
     Attributes:
@@ -37,11 +37,11 @@ class Regular:
 
     callbacks: tuple[TrainerCallback, ...] = ()
     average: AveragedWeights | None = None
-    mixing: Mixing | None = None
+    mixing: BatchMixer | None = None
     r_drop: float = 0.0
 
 
-def regular_of(
+def build_regularizers(
     stage: StageSpec,
     planned: StagePlan,
     *,
@@ -50,7 +50,7 @@ def regular_of(
     pretrained: Mapping[str, torch.Tensor] | None = None,
     best_metric: str | None = None,
     greater_is_better: bool = False,
-) -> Regular:
+) -> Regularizers:
     """Work out what a recipe's ``regularize`` means for a stage.
 
     Args:
@@ -74,8 +74,8 @@ def regular_of(
     if spec.ema is not None:
         average = AveragedWeights(_moving(planned), spec.ema, best_metric, greater_is_better)
         callbacks.append(average)
-    mixing = Mixing(spec.mixup, spec.cutmix, classes, seed) if spec.mixes else None
-    return Regular(tuple(callbacks), average, mixing, spec.r_drop)
+    mixing = BatchMixer(spec.mixup, spec.cutmix, classes, seed) if spec.mixes else None
+    return Regularizers(tuple(callbacks), average, mixing, spec.r_drop)
 
 
 def _moving(planned: StagePlan) -> list[str]:

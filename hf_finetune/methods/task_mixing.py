@@ -9,10 +9,10 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.joint_tasks import TaskColumns
-from hf_finetune.data.sampling import draw, generator_of, in_order
+from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
 from hf_finetune.models.joining import task_heads
 
-__all__ = ["Mix", "RestingHeads", "TaskSampler", "mixed_loss"]
+__all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
 
 Loss = Callable[..., torch.Tensor]
 
@@ -74,9 +74,9 @@ class TaskSampler(Sampler[int]):
         generator = generator_of(self.seed, self.epoch)
         parts, start = [], 0
         for size, count in zip(self.sizes, self.counts, strict=True):
-            parts.append(draw(torch.arange(start, start + size), count, generator))
+            parts.append(sample_with_cycling(torch.arange(start, start + size), count, generator))
             start += size
-        return in_order(torch.cat(parts), self.lengths, self.group, generator)
+        return shuffle_by_length(torch.cat(parts), self.lengths, self.group, generator)
 
 
 def mixed_loss(
@@ -122,7 +122,7 @@ def mixed_loss(
     return loss
 
 
-class RestingHeads(TrainerCallback):
+class FreezeIdleHeads(TrainerCallback):
     """Let a step without any example of a task leave its head alone: no decay and no momentum moves it.
 
     Such a step gives the head, on all processes together, a gradient of exactly 0.

@@ -28,7 +28,7 @@ from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_p
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.finite_weights import refuse_not_finite
-from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited, with_head
+from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited_head, with_head
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.pretraining_weights import classifier_config, pretraining_weights, untrained_norms
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
@@ -137,7 +137,7 @@ def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedMo
         with torch.device("meta"):
             model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
     except HeadError as error:
-        raise unsuited(config, str(error)) from error
+        raise unsuited_head(config, str(error)) from error
     except InputError:
         raise
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:

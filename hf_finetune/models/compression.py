@@ -8,11 +8,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.build import Modality, build_skeleton
 from hf_finetune.models.layout import read_layout
-from hf_finetune.models.pruning import NotNarrowedError, narrow_model, zero_smallest, zeros_of
+from hf_finetune.models.pruning import NotNarrowedError, narrow_model, pruning_masks, zero_smallest
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.schema import StageSpec
 
-__all__ = ["compress", "has_zeros", "in_shape_of", "stage_layouts"]
+__all__ = ["apply_pruned_shapes", "compress", "is_sparse", "stage_layouts"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
         logger.info("Pruned: %s of %s parameters are left.", f"{model.num_parameters():,}", f"{before:,}")
     else:
         zero_smallest(model, spec.prune)
-        zeros = sum(int(mask.sum()) for _, mask in zeros_of(model))
+        zeros = sum(int(mask.sum()) for _, mask in pruning_masks(model))
         logger.info("Pruned: %s of %s parameters are 0 and stay so.", f"{zeros:,}", f"{before:,}")
     return model
 
 
-def in_shape_of(model: PreTrainedModel, stages: Iterable[StageSpec]) -> PreTrainedModel:
+def apply_pruned_shapes(model: PreTrainedModel, stages: Iterable[StageSpec]) -> PreTrainedModel:
     """Give a model the shape that it has behind some stages, to load weights of theirs into.
 
     Args:
@@ -53,7 +53,7 @@ def in_shape_of(model: PreTrainedModel, stages: Iterable[StageSpec]) -> PreTrain
     return model
 
 
-def has_zeros(stages: Iterable[StageSpec]) -> bool:
+def is_sparse(stages: Iterable[StageSpec]) -> bool:
     """Tell whether one of some stages sets single weights to 0."""
     return any(stage.compress is not None and stage.compress.method == "unstructured" for stage in stages)
 

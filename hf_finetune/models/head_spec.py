@@ -37,7 +37,7 @@ __all__ = [
     "pooling_of",
     "refuse_head",
     "set_head",
-    "unsuited",
+    "unsuited_head",
     "with_head",
 ]
 
@@ -175,12 +175,12 @@ def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> N
     if not pools or pools[0].kind != "cls":
         return
     if modality == "image" and not any(name.endswith("cls_token") for name, _ in model.named_parameters()):
-        raise unsuited(model.config, "it has no class token")
+        raise unsuited_head(model.config, "it has no class token")
     if modality == "text" and model.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        raise unsuited(model.config, "its first token does not see those behind it")
+        raise unsuited_head(model.config, "its first token does not see those behind it")
 
 
-def unsuited(config: PreTrainedConfig, reason: str) -> InputError:
+def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:
     """Say that an architecture cannot have the head of its config."""
     spec = getattr(config, FIELD)
     value = spec["type"] if not spec.get("pool") else f"{spec['type']}, pool: {spec['pool']}"

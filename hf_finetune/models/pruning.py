@@ -19,7 +19,14 @@ from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.models.find_head import head_names
 
-__all__ = ["NotNarrowedError", "narrow_config", "narrow_model", "narrow_weights", "zero_smallest", "zeros_of"]
+__all__ = [
+    "NotNarrowedError",
+    "narrow_config",
+    "narrow_model",
+    "narrow_weights",
+    "pruning_masks",
+    "zero_smallest",
+]
 
 WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "mlp_ratio")
 """What configs call the width of their feed-forward layers, in neurons or times the hidden size."""
@@ -221,7 +228,7 @@ def zero_smallest(model: nn.Module, fraction: float) -> None:
         weight.data.masked_fill_(kept.view_as(weight) == 0, 0.0)
 
 
-def zeros_of(model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
+def pruning_masks(model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Give each weight that ``zero_smallest`` looks at, with a mask that is true where it is 0."""
     return [(weight, weight.detach() == 0) for weight in _backbone_weights(model)]
 

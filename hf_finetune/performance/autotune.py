@@ -9,21 +9,21 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from hf_finetune.performance.autotune_history import Measured, recall, remember, speed_key
+from hf_finetune.performance.autotune_history import Measured, load_measurement, save_measurement, speed_key
 from hf_finetune.performance.execution_modes import (
     FAR_SLOWER,
-    Bench,
-    Numbers,
-    Way,
+    ExecutionMode,
+    StepBenchmark,
+    StepOutputs,
+    benchmark_steps,
     difference,
     milliseconds,
-    on_bench,
     time_in_turn,
 )
 
-__all__ = ["Choice", "choose_way", "decide", "measure"]
+__all__ = ["Choice", "choose_mode", "decide", "measure"]
 
-PLAIN = Way()
+PLAIN = ExecutionMode()
 TOO_SHORT = "the stage is too short for it to pay to measure other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
@@ -72,18 +72,18 @@ class Choice:
         remembered: Whether it was measured in an earlier run.
     """
 
-    way: Way
+    way: ExecutionMode
     reason: str
     seconds: dict[str, float] = field(default_factory=dict)
     remembered: bool = False
 
 
-def choose_way(
+def choose_mode(
     model: nn.Module,
     batch: Mapping[str, torch.Tensor],
     loss: Callable[..., torch.Tensor],
     trainable: Collection[str],
-    candidates: Sequence[Way],
+    candidates: Sequence[ExecutionMode],
     *,
     steps: int,
     forward_only: bool = False,
@@ -103,7 +103,7 @@ def choose_way(
         batch: A batch with labels, on the device, of the stage's size.
         loss: Gives the loss from the model's outputs and the labels.
         trainable: Names of the parameters that are trained.
-        candidates: The reference first, see ``list_ways``. If they are compiled by the person's wish, they are
+        candidates: The reference first, see ``candidate_modes``. If they are compiled by the person's wish, they are
             compared uncompiled.
         steps: Steps by whose time the share is counted; if ``forward_only``, forward passes.
         forward_only: Whether what costs is a forward pass without gradients, as that of a frozen prefix.
@@ -116,7 +116,7 @@ def choose_way(
     if len(candidates) == 1:
         return Choice(reference, f"{reference.title}: there is no other to choose")
     key = speed_key(model, batch, trainable, candidates, forward_only)
-    found = recall(notes_file, key, _measured_as(reference, reference))
+    found = load_measurement(notes_file, key, _measured_as(reference, reference))
     allowed = steps * budget_share
     if found is not None:
         time = allowed * _full_step(found, reference, size)
@@ -129,18 +129,22 @@ def choose_way(
         return Choice(reference, f"{reference.title}: {TOO_SHORT}")
     part = {name: value[:examples] for name, value in batch.items()}
     try:
-        with on_bench(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
+        with benchmark_steps(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
             found = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
     except torch.OutOfMemoryError:  # fp32 takes more of it than a half precision that the person set
         return Choice(reference, f"{reference.title}: there is too little memory to compare it with fp32")
     if notes_file is not None and found.steady:
-        remember(notes_file, key, found)
+        save_measurement(notes_file, key, found)
     compiles = allowed * _full_step(found, reference, size) >= _compile_seconds(device)
     return decide(candidates, found, size=size, compiles=compiles)
 
 
 def measure(
-    bench: Bench, candidates: Sequence[Way], allowed: float, examples: int, seconds: float = 0.0
+    bench: StepBenchmark,
+    candidates: Sequence[ExecutionMode],
+    allowed: float,
+    examples: int,
+    seconds: float = 0.0,
 ) -> Measured:
     """Time the candidates whose numbers agree with fp32.
 
@@ -194,7 +198,7 @@ def measure(
 
 
 def decide(
-    candidates: Sequence[Way], found: Measured, *, size: int, compiles: bool, again: bool = False
+    candidates: Sequence[ExecutionMode], found: Measured, *, size: int, compiles: bool, again: bool = False
 ) -> Choice:
     """Choose from what was measured.
 
@@ -230,7 +234,7 @@ def decide(
     return Choice(best, reason, dict(found.seconds), again)
 
 
-def _objection(found: Numbers, truth: Numbers) -> str:
+def _objection(found: StepOutputs, truth: StepOutputs) -> str:
     """Say in which respect numbers are not those of fp32; what is not finite is not."""
     apart = difference([found.logits], [truth.logits])
     if not apart <= LOGITS_AGREE:
@@ -239,7 +243,9 @@ def _objection(found: Numbers, truth: Numbers) -> str:
     return "" if apart <= GRADIENT_AGREES else f"its gradient is {apart:.0%} off"
 
 
-def _time_compiled(bench: Bench, way: Way, left_out: dict[str, str]) -> dict[Way, list[float]]:
+def _time_compiled(
+    bench: StepBenchmark, way: ExecutionMode, left_out: dict[str, str]
+) -> dict[ExecutionMode, list[float]]:
     truth = bench.numbers(PLAIN, training=False)
     with bench.compiling():
         if objection := _objection(bench.numbers(way, training=False), truth):
@@ -249,13 +255,13 @@ def _time_compiled(bench: Bench, way: Way, left_out: dict[str, str]) -> dict[Way
         return time_in_turn(bench, [way], ROUNDS, until=bench.now())
 
 
-def _cannot(bench: Bench, error: RuntimeError) -> str:
+def _cannot(bench: StepBenchmark, error: RuntimeError) -> str:
     bench.clear()
     said = str(error).strip().splitlines()
     return f"it cannot be computed here: {said[0] if said else type(error).__name__}"
 
 
-def _measured_as(way: Way, reference: Way) -> Way:
+def _measured_as(way: ExecutionMode, reference: ExecutionMode) -> ExecutionMode:
     """Compilation that the person set is not measured: it would take longer than all else."""
     return replace(way, compile=False) if reference.compile else way
 
@@ -264,7 +270,7 @@ def _compile_seconds(device: torch.device) -> float:
     return COMPILE_SECONDS.get(device.type, float("inf"))
 
 
-def _full_step(found: Measured, reference: Way, size: int) -> float:
+def _full_step(found: Measured, reference: ExecutionMode, size: int) -> float:
     """Give the seconds of a step of the reference with the stage's batch."""
     return found.seconds[_measured_as(reference, reference).title] * size / found.examples
 

@@ -14,9 +14,9 @@ from filelock import FileLock
 from torch import nn
 
 from hf_finetune.files import replacing
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 
-__all__ = ["Measured", "recall", "remember", "speed_key"]
+__all__ = ["Measured", "load_measurement", "save_measurement", "speed_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def speed_key(
     model: nn.Module,
     batch: Mapping[str, torch.Tensor],
     trainable: Collection[str],
-    candidates: Sequence[Way],
+    candidates: Sequence[ExecutionMode],
     forward_only: bool,
 ) -> str:
     """Name what is measured by all that its speed depends on."""
@@ -82,7 +82,7 @@ def _device_name(device: torch.device) -> str:
     return f"{named} {said} {torch.get_num_threads()} threads"
 
 
-def recall(notes_file: Path | None, key: str, reference: Way) -> Measured | None:
+def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode) -> Measured | None:
     """Give what was measured; None if it was not, or if it cannot be read."""
     if notes_file is None:
         return None
@@ -95,7 +95,7 @@ def recall(notes_file: Path | None, key: str, reference: Way) -> Measured | None
     return found if whole else None
 
 
-def remember(notes_file: Path, key: str, found: Measured) -> None:
+def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
     """Add what was measured to the file."""
     try:
         notes_file.parent.mkdir(parents=True, exist_ok=True)

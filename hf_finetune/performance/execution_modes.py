@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 __all__ = [
-    "Bench",
+    "ExecutionMode",
     "MemoryFormat",
-    "Numbers",
     "Precision",
-    "Way",
+    "StepBenchmark",
+    "StepOutputs",
+    "benchmark_steps",
+    "candidate_modes",
     "difference",
-    "list_ways",
     "milliseconds",
-    "on_bench",
     "time_in_turn",
 ]
 
@@ -35,7 +35,7 @@ SCALE = 1024.0
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionMode:
     """A way to compute.
 
     Attributes:
@@ -56,7 +56,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class StepOutputs:
     """What a way computes for one batch.
 
     Attributes:
@@ -72,7 +72,7 @@ class Numbers:
     seconds: float
 
 
-def list_ways(
+def candidate_modes(
     model: nn.Module,
     batch: Mapping[str, torch.Tensor],
     device: torch.device,
@@ -80,7 +80,7 @@ def list_ways(
     precision: Precision | Literal["auto"] = "auto",
     memory_format: MemoryFormat | Literal["auto"] = "auto",
     compile: bool | Literal["auto"] = "auto",
-) -> list[Way]:
+) -> list[ExecutionMode]:
     """List the ways that can be faster for a model, the reference first: in fp32, contiguous, not compiled.
 
     Behind it come those that promise most, since time may not suffice for all: half precision and channels_last
@@ -109,13 +109,13 @@ def list_ways(
     )
     compiled = (False, True) if images and known else (False,)
     reference, *others = [
-        Way(one, layout, compiling)
+        ExecutionMode(one, layout, compiling)
         for compiling in (compiled if compile == "auto" else (compile,))
         for one in (precisions if precision == "auto" else (precision,))
         for layout in (layouts if memory_format == "auto" else (memory_format,))
     ]
 
-    def promise(way: Way) -> tuple[bool, int]:
+    def promise(way: ExecutionMode) -> tuple[bool, int]:
         same = (way.precision == reference.precision) + (way.memory_format == reference.memory_format)
         return way.compile != reference.compile, same
 
@@ -129,8 +129,8 @@ def _halves(device: torch.device) -> tuple[Precision, ...]:
     return ("bf16",) if has else ()
 
 
-class Bench:
-    """Computes passes of a model in several ways. Made by ``on_bench``.
+class StepBenchmark:
+    """Computes passes of a model in several ways. Made by ``benchmark_steps``.
 
     Args:
         model: On its device, frozen but for what is trained.
@@ -180,7 +180,7 @@ class Bench:
             self.runner = self.model
             torch.compiler.reset()
 
-    def step(self, way: Way) -> float:
+    def step(self, way: ExecutionMode) -> float:
         """Give the seconds of one step: forward and backward, or only forward."""
         self._lay_out(way)
         self.model.train(not self.forward_only)  # a frozen prefix computes as in evaluation
@@ -194,7 +194,7 @@ class Bench:
         self.clear()
         return seconds
 
-    def numbers(self, way: Way, *, training: bool = True) -> Numbers:
+    def numbers(self, way: ExecutionMode, *, training: bool = True) -> StepOutputs:
         """Give what a way computes; equal calls draw the same dropout. No gradient where a step is a forward pass.
 
         Args:
@@ -209,7 +209,7 @@ class Bench:
         with torch.no_grad():
             loss, logits = self._loss(way)
         if self.forward_only:
-            return Numbers(loss.item(), logits.float(), (), self.now() - start)
+            return StepOutputs(loss.item(), logits.float(), (), self.now() - start)
         torch.manual_seed(0)
         self.model.train(training)
         scale = SCALE if way.precision == "fp16" else 1.0
@@ -219,7 +219,7 @@ class Bench:
             for weight in self.trained
         )
         self.clear()
-        return Numbers(loss.item(), logits.float(), gradient, self.now() - start)
+        return StepOutputs(loss.item(), logits.float(), gradient, self.now() - start)
 
     def now(self) -> float:
         """Tell the time, when all that was begun is done."""
@@ -237,23 +237,23 @@ class Bench:
         for weight in self.model.parameters():
             weight.grad = None
 
-    def _outputs(self, way: Way) -> Any:
+    def _outputs(self, way: ExecutionMode) -> Any:
         dtype = DTYPES[way.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             return self.runner(**self.inputs)
 
-    def _loss(self, way: Way) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(self, way: ExecutionMode) -> tuple[torch.Tensor, torch.Tensor]:
         outputs = self._outputs(way)
         return self.loss(outputs, self.labels), outputs["logits"] if isinstance(outputs, dict) else outputs[0]
 
-    def _lay_out(self, way: Way) -> None:
+    def _lay_out(self, way: ExecutionMode) -> None:
         self.model.to(memory_format=LAYOUTS[way.memory_format])
 
 
 @contextmanager
-def on_bench(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Bench]:
-    """Put a model on a ``Bench``, whose arguments these are; afterwards model and random numbers are as before."""
-    bench = Bench(model, *args, **kwargs)
+def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[StepBenchmark]:
+    """Yield a ``StepBenchmark`` of a model; afterwards the model and the random numbers are as before."""
+    bench = StepBenchmark(model, *args, **kwargs)
     weights = [(weight, weight.data, weight.grad) for weight in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     bench.clear()
@@ -270,8 +270,8 @@ def on_bench(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Bench]:
 
 
 def time_in_turn(
-    bench: Bench, ways: Sequence[Way], rounds: int, *, until: float = math.inf
-) -> dict[Way, list[float]]:
+    bench: StepBenchmark, ways: Sequence[ExecutionMode], rounds: int, *, until: float = math.inf
+) -> dict[ExecutionMode, list[float]]:
     """Time ways in turn, so that a busy moment of the machine meets all of them; give the seconds of each step.
 
     Args:
@@ -280,7 +280,7 @@ def time_in_turn(
         rounds: Steps of each way, at most; one that is far slower than the fastest is not repeated.
         until: Time of the bench's clock behind which no further round is begun, once there were two.
     """
-    seconds: dict[Way, list[float]] = {way: [] for way in ways}
+    seconds: dict[ExecutionMode, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         start = bench.now()
         for way in ways:

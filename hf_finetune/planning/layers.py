@@ -108,7 +108,7 @@ def assign_groups(
         else:
             before = [owner[other] for other in in_layers if at[other] < position]
             groups[name] = _between(before, [owner[other] for other in in_layers if at[other] > position])
-    return compact(groups, ("input", *layers, HEAD))
+    return renumber(groups, ("input", *layers, HEAD))
 
 
 def _between(before: Sequence[int], after: Sequence[int]) -> int:
@@ -119,7 +119,7 @@ def _between(before: Sequence[int], after: Sequence[int]) -> int:
     return (min(later) if later else max(before)) + 1
 
 
-def compact(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
+def renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
     """Drop groups that hold no parameter and number the rest anew. The head stays, even when it is empty."""
     used = sorted({*groups.values(), len(titles) - 1})
     renumbered = {old: new for new, old in enumerate(used)}

@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.publishing.hub_errors import no_token, patiently, telling
+from hf_finetune.publishing.hub_errors import hub_errors, no_token, with_retries
 from hf_finetune.publishing.upload_plan import Upload, check_finished, check_private, collect, is_allowed
 from hf_finetune.recipe.publish import check_repository
 
@@ -131,7 +131,7 @@ def plan_publication(
     check_private(uploads, folder)
     api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision
-    with telling(repository, api.endpoint):
+    with hub_errors(repository, api.endpoint):
         if token is None and get_token() is None:
             raise InputError(no_token())
         found = _look(api, repository, branch)
@@ -177,18 +177,18 @@ def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publ
 def _look(api: HfApi, repository: str, branch: str | None) -> _Found | None:
     """Read what is in a repository; None if it is not there."""
     try:
-        info = patiently(lambda: api.model_info(repository))
+        info = with_retries(lambda: api.model_info(repository))
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:
         return None
-    refs = patiently(lambda: api.list_repo_refs(repository))
+    refs = with_retries(lambda: api.list_repo_refs(repository))
     heads = {ref.name: ref.target_commit for ref in refs.branches}
     head = heads.get(branch or MAIN)
     base = head or heads.get(MAIN)
     entries: Iterable[Any] = []
     if base is not None:
-        entries = patiently(lambda: list(api.list_repo_tree(repository, revision=base)))
+        entries = with_retries(lambda: list(api.list_repo_tree(repository, revision=base)))
     files = {entry.path: entry for entry in entries if hasattr(entry, "blob_id")}
     tags = {ref.name: ref.target_commit for ref in refs.tags}
     return _Found(bool(info.private), head is not None, base, files, tags)
@@ -217,7 +217,7 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
         InputError: If the Hub refuses, or cannot be reached after several attempts.
     """
     api = HfApi(endpoint=planned.endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
-    with telling(planned.repository, planned.endpoint):
+    with hub_errors(planned.repository, planned.endpoint):
         head = planned.head if planned.exists else _create(api, planned)
         if planned.revision is not None and not planned.has_branch:
             _branch(api, planned)
@@ -231,14 +231,14 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
 def _create(api: HfApi, planned: Publication) -> str:
     """Make the repository, and give its first commit."""
     try:
-        patiently(lambda: api.create_repo(planned.repository, private=planned.private))
+        with_retries(lambda: api.create_repo(planned.repository, private=planned.private))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
         # there is something: the repository, if the answer to an earlier attempt was lost, or another of its name
         if not api.repo_exists(planned.repository):
             raise InputError(_taken(api, planned.repository)) from error
-    info = patiently(lambda: api.model_info(planned.repository))
+    info = with_retries(lambda: api.model_info(planned.repository))
     if bool(info.private) != planned.private:
         asked, is_so = ("private", "public") if planned.private else ("public", "private")
         rule = f"must be {asked}, as asked"
@@ -254,7 +254,7 @@ def _taken(api: HfApi, repository: str) -> Problem:
 
 
 def _branch(api: HfApi, planned: Publication) -> None:
-    patiently(lambda: api.create_branch(planned.repository, branch=str(planned.revision), exist_ok=True))
+    with_retries(lambda: api.create_branch(planned.repository, branch=str(planned.revision), exist_ok=True))
 
 
 def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
@@ -267,7 +267,7 @@ def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
     # the library tries this again by itself, and what it has uploaded is in no commit yet
     api.preupload_lfs_files(planned.repository, additions, revision=planned.revision, free_memory=False)
     try:
-        made = patiently(
+        made = with_retries(
             lambda: api.create_commit(
                 planned.repository,
                 [*additions, *removals],
@@ -304,8 +304,8 @@ def _landed(api: HfApi, planned: Publication) -> str | None:
 
 def _tag(api: HfApi, planned: Publication, commit: str) -> None:
     try:
-        with telling(planned.repository, planned.endpoint):
-            patiently(
+        with hub_errors(planned.repository, planned.endpoint):
+            with_retries(
                 lambda: api.create_tag(
                     planned.repository, tag=str(planned.tag), revision=commit, exist_ok=True
                 )

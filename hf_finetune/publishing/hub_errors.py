@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 
 from hf_finetune.errors import InputError, Problem
 
-__all__ = ["no_token", "patiently", "telling"]
+__all__ = ["hub_errors", "no_token", "with_retries"]
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -34,7 +34,7 @@ QUOTA = re.compile(r"storage|quota|billing|payment|subscri|upgrade|\blimit", re.
 TOO_LARGE = re.compile(r"LFS batch API returned errors|too large|exceeds", re.IGNORECASE)
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
+def with_retries(ask: Callable[[], Answer]) -> Answer:
     """Ask the Hub, and again while it is too busy, in trouble, or does not answer."""
     for wait in WAITS:
         try:
@@ -75,7 +75,7 @@ def _trouble(error: Exception) -> str:
 
 
 @contextmanager
-def telling(repository: str, endpoint: str) -> Iterator[None]:
+def hub_errors(repository: str, endpoint: str) -> Iterator[None]:
     """Turn what the Hub refuses within the block into an InputError.
 
     Args:

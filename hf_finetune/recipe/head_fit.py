@@ -16,8 +16,8 @@ __all__ = [
     "chooses_pooling",
     "fit_problems",
     "fitted_by",
+    "head_fit_problems",
     "leaves_pooling",
-    "unfit_for",
 ]
 
 Fit = Literal["gradient", "auto", "logistic_regression", "ridge"]
@@ -124,7 +124,7 @@ def _without_steps(part: Any, place: str, why: str) -> Iterator[Problem]:
         yield Problem(f"{place}.balance", rule, shown(part.balance.method), AT_ONCE)
 
 
-def unfit_for(how: str, target: str, place: str) -> list[Problem]:
+def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
     """Say that a way to fit is for other labels.
 
     Args:

@@ -19,13 +19,13 @@ from hf_finetune.data.joint_tasks import MixedExamples
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.build import build_skeleton, load_processor
-from hf_finetune.models.compression import in_shape_of
+from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.head_spec import head_problem, pooling_of
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
 from hf_finetune.planning.domain_adaptation import SAME_WAY, is_aligned
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.distributed import first_ones
+from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.runs.prepare import (
     PlanReport,
     PoolingChoice,
@@ -39,14 +39,14 @@ from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
 from hf_finetune.recipe.head import OWN, POOLING_NAMES
 from hf_finetune.recipe.schema import PrefixCacheSpec
-from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.tasks.decoded_images import decode_once
-from hf_finetune.cache.estimate import Forecast, foresee
+from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
-from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, in_vain
-from hf_finetune.performance.execution_modes import DTYPES, Way, on_bench
-from hf_finetune.training.freezing import freeze_all_but, release
+from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, not_worth_caching
+from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode, benchmark_steps
+from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.tasks import TASKS, Inputs
@@ -156,7 +156,7 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     is_open = chooses_pooling(ready.recipe.model, ready.recipe.stages, strategy)
     if ready.task.modality != "text" or ready.parts or not is_open:
         return ready
-    compared: tuple[dict[str, float], str] | str = first_ones(
+    compared: tuple[dict[str, float], str] | str = broadcast_from_main(
         state, lambda: _compare_poolings(ready, state.device)
     )
     if isinstance(compared, str):
@@ -197,7 +197,7 @@ def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, flo
             device=device,
             autocast=DTYPES.get(recipe.speed.precision),
         )
-    except NoCutError as error:
+    except CacheUnavailableError as error:
         return str(error)
     labels = data.train["label"][:]
     folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
@@ -258,13 +258,13 @@ def _frozen_work(
     if stage.regularize.mixes:
         return f"frozen layers: computed in every epoch; {MIXES}"
     views, epochs = _views(recipe, spec, stage, planned)
-    if reason := in_vain(views, epochs):
+    if reason := not_worth_caching(views, epochs):
         return f"frozen layers: computed in every epoch; {reason}"
     try:
         skeleton, example = subject()
     except InputError:
         return ""  # without the processor nobody knows what an example looks like
-    found = foresee(in_shape_of(skeleton, recipe.stages[: index + 1]), planned.trainable, example)
+    found = estimate_cache_size(apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example)
     if found.reason:
         return f"frozen layers: computed in every epoch; {found.reason}"
     return _forecast(found, views, report.examples)
@@ -286,7 +286,7 @@ def _subject(report: PlanReport) -> Subject:
     return skeleton, task.dummy(processor)
 
 
-def _forecast(found: Forecast, views: int, examples: int | None) -> str:
+def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
     size = " and ".join(
         f"{number:,} bytes for each {what}"
         for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
@@ -336,10 +336,10 @@ def estimate_seconds(
     for stage, planned in zip(recipe.stages, stages, strict=True):
         fits = bool(fitted_by(stage))
         freeze_all_but(model, planned.trainable)
-        with on_bench(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
-            bench.step(Way())  # the first use of each kernel is slower
-            step = min(bench.step(Way()) for _ in range(TIMED_STEPS))
-        release(model)
+        with benchmark_steps(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
+            bench.step(ExecutionMode())  # the first use of each kernel is slower
+            step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
+        unfreeze_modes(model)
         examples = (planned.epochs or 0.0) * len(inputs.train)
         if planned.steps is not None and not fits:
             examples = float(planned.steps * stage.batch_size * stage.accumulation)

@@ -26,7 +26,7 @@ __all__ = [
     "find_position",
     "refusals",
     "spread_recipe",
-    "uncarried",
+    "cannot_resume",
 ]
 
 # Fields with which a stage can go on in its middle; all others make it begin anew. A path beside data or model that
@@ -133,7 +133,7 @@ def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
     return problems
 
 
-def uncarried(
+def cannot_resume(
     manifest: Manifest, ready: Ready, fingerprints: Mapping[str, str], position: Position
 ) -> list[Problem]:
     """Say what a run cannot go on with, whoever allows it."""

@@ -15,7 +15,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.runs.prepare import Ready
-from hf_finetune.runs.weights import load_left
+from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs
 
 __all__ = ["compare_sizes", "measure_size"]
@@ -105,7 +105,7 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
 
 def _before(ready: Ready, folder: Path, index: int, example: Batch) -> dict[str, Any]:
     """Look at the model that a stage pruned. Of one whose head nothing had trained yet no metric means anything."""
-    model = load_left(ready, folder, index)
+    model = load_stage_weights(ready, folder, index)
     metrics = _plain(ready, folder, index) if index else {}
     return {"metrics": metrics, **measure_size(model, example)}
 
@@ -113,7 +113,7 @@ def _before(ready: Ready, folder: Path, index: int, example: Batch) -> dict[str,
 def _plain(ready: Ready, folder: Path, index: int) -> dict[str, float | None]:
     """Judge the model that the stages before one left, without temperature and thresholds."""
     with TemporaryDirectory(prefix="hf-finetune-") as scratch:
-        export_model(load_left(ready, folder, index), ready.processor, Path(scratch) / "model")
+        export_model(load_stage_weights(ready, folder, index), ready.processor, Path(scratch) / "model")
         return _judged(ready, _load(ready, Path(scratch) / "model"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from hf_finetune.distributed import first_ones
+from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import fitted_by
@@ -54,7 +54,7 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
     found = []
     for number in range(1, count + 1):
         place = folder / "folds" / f"{number}-of-{count}"
-        how = first_ones(state, partial(_state_of, place))
+        how = broadcast_from_main(state, partial(_state_of, place))
         if how != "done":
             logger.info("Fold %d of %d %s.", number, count, "goes on" if how == "running" else "begins")
             train(_of_fold(recipe, number, count), place, how == "running")

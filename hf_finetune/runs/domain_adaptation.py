@@ -44,8 +44,8 @@ from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
-from hf_finetune.methods.domain_alignment import AlignTo
-from hf_finetune.training.stage_inputs import Beside, Judging, StageData
+from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.training.stage_inputs import StageExtras, StageEvaluation, StageData
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.methods.masked_inputs import masked_loss
 from hf_finetune.training.stage_result import StageResult
@@ -85,14 +85,14 @@ class Pretraining:
     notes: tuple[str, ...]
 
 
-def load_alignments(ready: Ready) -> list[AlignTo | None]:
+def load_alignments(ready: Ready) -> list[AlignmentInputs | None]:
     """Prepare the inputs of the other domain as the training examples are; None for a stage without them."""
     spec, target = ready.recipe.domain_adaptation, ready.target
     stages = list(zip(ready.recipe.stages, ready.plan.stages, strict=True))
     if spec is None or target is None or spec.method == "continue_pretraining":
         return [None] * len(stages)
     examples = _prepared(ready, target.dataset).train
-    found = AlignTo(examples, spec.method, spec.weight)
+    found = AlignmentInputs(examples, spec.method, spec.weight)
     return [found if is_aligned(spec, stage, planned) else None for stage, planned in stages]
 
 
@@ -210,8 +210,8 @@ def _train(
         found.planned,
         data,
         folder=place,
-        judging=Judging(recipe.evaluation.batch_size),
-        beside=Beside(loss=masked_loss(ready.task.modality)),
+        judging=StageEvaluation(recipe.evaluation.batch_size),
+        beside=StageExtras(loss=masked_loss(ready.task.modality)),
         speed=recipe.speed,
         seed=(recipe.seed - 1) % 2**32,
         resume=resumes,

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import resolve_model_dir
 from hf_finetune.files import can_be_path, replacing
-from hf_finetune.distributed import first_ones, first_process_first
+from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (
@@ -29,7 +29,7 @@ from hf_finetune.runs.changes import (
     find_changes,
     find_position,
     refusals,
-    uncarried,
+    cannot_resume,
 )
 from hf_finetune.runs.weights import pretraining_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
@@ -102,7 +102,7 @@ def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -
             return error.problems
         return ()
 
-    if problems := first_ones(state, acquire):
+    if problems := broadcast_from_main(state, acquire):
         raise InputError(problems)
 
 
@@ -154,10 +154,10 @@ def resume_run(
     recipe, fingerprints = ready.asked, _fingerprints(ready)
     changes = find_changes(before, recipe, fingerprints)
     if changes:
-        with first_process_first(state):
+        with main_process_first(state):
             position = find_position(folder, before)
         position = replace(position, anew=begins_anew(before, changes, ready, position))
-        problems = uncarried(before, ready, fingerprints, position)
+        problems = cannot_resume(before, ready, fingerprints, position)
         if not allow_changes:
             raise InputError(refusals(folder, changes, possible=not problems))
         if problems:

@@ -11,7 +11,7 @@ from hf_finetune.data.extreme_examples import extreme_images, text_lengths
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
-from hf_finetune.models.head_spec import head_problem, unsuited
+from hf_finetune.models.head_spec import head_problem, unsuited_head
 from hf_finetune.models.linear_head import not_linear
 from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe.head_fit import fitted_by
@@ -30,7 +30,7 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
         InputError: If the model cannot take what inference or training will give it.
     """
     if reason := head_problem(model, ready.task.dummy(ready.processor)):
-        raise unsuited(model.config, reason)
+        raise unsuited_head(model.config, reason)
     first = _first(inputs, ready)
     with uncalled_layers(model) as uncalled:
         _try(model, ready, [ready.task.dummy(ready.processor)])

@@ -35,7 +35,7 @@ from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
 from hf_finetune.planning.stages import Plan, build_plan
 from hf_finetune.planning.strategies import write_stages
-from hf_finetune.distributed import first_process_first, start_processes
+from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.runs.problems import (
     metric_name_problems,
     recipe_problems,
@@ -61,7 +61,7 @@ __all__ = [
     "make_ready",
     "plan",
     "with_input_notes",
-    "written_out",
+    "expand_recipe",
 ]
 
 
@@ -224,7 +224,7 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
         problems += selector_problems(recipe)
     if layout is not None and config is not None:
         with collected(problems):
-            recipe, rate_sentences = written_out(recipe, layout, config, "single_label", None)
+            recipe, rate_sentences = expand_recipe(recipe, layout, config, "single_label", None)
             notes += rate_sentences
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             made = build_plan(layout, recipe.stages, None, start_processes().num_processes, layouts)
@@ -237,7 +237,7 @@ def _plan_without_data(recipe: Recipe, other: UnlabelledData | None, trust_remot
     return PlanReport(recipe, made, shown, None, config, trust_remote_code=trust_remote_code)
 
 
-def written_out(
+def expand_recipe(
     recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
 ) -> tuple[Recipe, tuple[str, ...]]:
     """Write out what a recipe leaves to the model: stages of a strategy, their depth, fits of heads, rates, pooling.
@@ -317,9 +317,9 @@ def get_ready(
     """
     problems: list[Problem] = []
     data, target = None, None
-    with collected(problems), first_process_first(state):
+    with collected(problems), main_process_first(state):
         data = load_data(recipe, TASKS[recipe.task].modality)
-    with collected(problems), first_process_first(state):
+    with collected(problems), main_process_first(state):
         target = load_target(recipe, TASKS[recipe.task].modality, data)
     ready = make_ready(
         recipe, data, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
@@ -378,7 +378,7 @@ def make_ready(
     if layout is not None and config is not None:
         with collected(problems):
             examples = len(data.train) if data else None
-            asked, stage_notes = written_out(recipe, layout, config, target, examples)
+            asked, stage_notes = expand_recipe(recipe, layout, config, target, examples)
             recipe = spread(asked) if spread else asked
             layouts = stage_layouts(layout, config, task.modality, recipe.stages)
             made = build_plan(layout, recipe.stages, examples, processes, layouts)

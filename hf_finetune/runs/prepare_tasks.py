@@ -22,7 +22,7 @@ from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.distributed import first_process_first, is_sharded, start_processes
+from hf_finetune.distributed import main_process_first, is_sharded, start_processes
 from hf_finetune.runs.prepare import (
     NOT_AT_HAND,
     PlanReport,
@@ -31,7 +31,7 @@ from hf_finetune.runs.prepare import (
     config_of,
     data_at_hand,
     make_ready,
-    written_out,
+    expand_recipe,
 )
 from hf_finetune.runs.prepare import get_ready as get_ready_for_one
 from hf_finetune.runs.prepare import plan as plan_one
@@ -104,7 +104,7 @@ def get_ready(
     if not isinstance(recipe, MultiTaskRecipe):
         return get_ready_for_one(recipe, state, spread, trust_remote_code=trust_remote_code)
     problems: list[Problem] = []
-    with first_process_first(state):
+    with main_process_first(state):
         datas = _of_each(recipe, problems, lambda alone: load_data(alone, TASKS[recipe.kind].modality))
     return make_ready_for_all(
         recipe, datas, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
@@ -151,7 +151,7 @@ def make_ready_for_all(
     first = next(iter(parts.values()))
     shares = {name: Share(part.data, part.recipe.data) for name, part in parts.items()}
     counts = epoch_counts(_sizes(parts), recipe.mixing.method, recipe.mixing.temperature)
-    asked, stage_notes = written_out(recipe, layout, first.config, first.data.target, sum(counts))
+    asked, stage_notes = expand_recipe(recipe, layout, first.config, first.data.target, sum(counts))
     now = spread(asked) if spread else asked
     data = _joined_data({name: part.data for name, part in parts.items()})
     columns = columns_of(parts)
@@ -231,7 +231,7 @@ def _plan_without_data(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code:
         configs = _configs(recipe, datas, trust_remote_code)
         layout = _joined_layout(recipe, configs)
         config = next(iter(configs.values()))
-        asked, stage_notes = written_out(recipe, layout, config, "single_label", None)
+        asked, stage_notes = expand_recipe(recipe, layout, config, "single_label", None)
         made = build_plan(layout, asked.stages, None, start_processes().num_processes)
     if problems:
         raise InputError(problems)

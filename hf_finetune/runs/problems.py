@@ -11,11 +11,11 @@ from hf_finetune.evaluation.costs import cost_problems
 from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_label_problem
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
 from hf_finetune.evaluation.registry import MetricSettings
-from hf_finetune.models.compression import has_zeros
+from hf_finetune.models.compression import is_sparse
 from hf_finetune.planning.selectors import form_problems
 from hf_finetune.distributed import is_sharded, uses_deepspeed
 from hf_finetune.recipe import Recipe, StageSettings
-from hf_finetune.recipe.head_fit import fitted_by, unfit_for
+from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
 from hf_finetune.methods import regularizers
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.training.optimizers import check_optimizer
@@ -33,9 +33,9 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
             rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
             problems.append(Problem(f"{place}.carry_optimizer", rule))
         problems += regularizers.sharding_problems(stage, place) if is_sharded() else []
-    if has_zeros(recipe.stages) and is_sharded():
+    if is_sparse(recipe.stages) and is_sharded():
         rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
-        index = next(number for number, stage in enumerate(recipe.stages) if has_zeros([stage]))
+        index = next(number for number, stage in enumerate(recipe.stages) if is_sparse([stage]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
     if recipe.domain_adaptation is not None and is_sharded():
         rule = (
@@ -102,7 +102,7 @@ def recipe_problems(
         problems += label_problems(stage, place, data.target, data.label_names)
         problems += regularizers.label_problems(stage, place, data.target)
         field = "classifier" if place == "strategy" else "fit"
-        problems += unfit_for(fitted_by(stage), data.target, f"{place}.{field}")
+        problems += head_fit_problems(fitted_by(stage), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
     return [*problems, *filter(None, undefined)]
 

@@ -34,8 +34,8 @@ from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA, MISTAKES
 from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
 from hf_finetune.performance.allocator import keep_freed_memory
-from hf_finetune.cache.cut_point import NoCutError
-from hf_finetune.performance.execution_modes import DTYPES, Way
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.training.manifest import write_json
 from hf_finetune.tasks import Inputs
 
@@ -166,7 +166,7 @@ def evaluate_run(
     ready: Ready,
     inputs: Inputs,
     folder: Path,
-    ways: list[Way],
+    ways: list[ExecutionMode],
     device: torch.device,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _majority(ready: Ready, found: EvaluationResult) -> Scores:
 
 
 @keep_freed_memory()
-def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Probe | None:
+def measure_baseline(ready: Ready, ways: list[ExecutionMode], device: torch.device) -> Probe | None:
     """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
 
     Its training examples are not augmented: they are prepared as the test examples are.
@@ -359,6 +359,6 @@ def measure_baseline(ready: Ready, ways: list[Way], device: torch.device) -> Pro
             batch_size=recipe.stages[0].batch_size,
             autocast=DTYPES[ways[0].precision],
         )
-    except NoCutError as error:
+    except CacheUnavailableError as error:
         logger.info("There is no baseline on frozen features: %s.", error)
         return None

@@ -25,14 +25,14 @@ from hf_finetune.evaluation.metrics import (
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
 from hf_finetune.models.build import BuiltModel
-from hf_finetune.models.compression import compress, has_zeros
-from hf_finetune.models.pruning import zeros_of
+from hf_finetune.models.compression import compress, is_sparse
+from hf_finetune.models.pruning import pruning_masks
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.distributed import (
     count_workers,
-    first_process_first,
-    naming_lost_processes,
+    main_process_first,
+    detect_lost_process,
     start_processes,
     wait_for_all,
 )
@@ -62,21 +62,21 @@ from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
 from hf_finetune.runs.teachers import load_teachers
-from hf_finetune.runs.weights import load_left
+from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.cache.prefix_cache import CacheSettings
-from hf_finetune.performance.execution_modes import Way
-from hf_finetune.methods.domain_alignment import AlignTo
-from hf_finetune.methods.class_balance import Balance, balance_of
+from hf_finetune.performance.execution_modes import ExecutionMode
+from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.methods.class_balance import ClassBalance, build_class_balance
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.training.head_fit import FITS
-from hf_finetune.training.stage_inputs import Beside, Judging, StageData
+from hf_finetune.training.stage_inputs import StageExtras, StageEvaluation, StageData
 from hf_finetune.training.manifest import Manifest, read_manifest, write_json
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.methods.regularizers import pretrained_weights
 from hf_finetune.training.stage_result import StageResult, result_lines
 from hf_finetune.training.run_lock import RunLock
 from hf_finetune.training.stage import stage_folder, train_stage
-from hf_finetune.methods.pruning_masks import KeepZeros
+from hf_finetune.methods.pruning_masks import PruningMaskCallback
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -119,7 +119,7 @@ class _Start:
     built: BuiltModel
     inputs: Inputs
     teachers: list[Teacher | None]
-    alignments: list[AlignTo | None]
+    alignments: list[AlignmentInputs | None]
     pretraining: Pretraining | None
 
 
@@ -162,7 +162,7 @@ def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Sta
         InputError: With the problems of all parts together.
     """
     recipe, problems = ready.recipe, list[Problem]()
-    teachers, alignments, pretraining = list[Teacher | None](), list[AlignTo | None](), None
+    teachers, alignments, pretraining = list[Teacher | None](), list[AlignmentInputs | None](), None
     built = load_pretrained(ready)
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     with collected(problems):
@@ -174,7 +174,7 @@ def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Sta
         alignments = load_alignments(ready)
     with collected(problems):
         pretraining = prepare_pretraining(ready, built.model, before, state)
-    with collected(problems), first_process_first(state):
+    with collected(problems), main_process_first(state):
         check_folds(recipe)
     if problems:
         raise InputError(problems)
@@ -211,7 +211,7 @@ def run(
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     state = start_processes()
-    with naming_lost_processes(state), quiet_libraries():
+    with detect_lost_process(state), quiet_libraries():
         result = _run(
             *(recipe, output_dir, resume, allow_changes, callbacks, progress, state),
             trust_remote_code=trust_remote_code,
@@ -294,16 +294,16 @@ def _run_locked(
             logger.info("Stage %s is done already.", stage.name)
             continue
         if index > 0 or ready.pretrains:
-            model = load_left(ready, folder, index)
+            model = load_stage_weights(ready, folder, index)
         model = compress(model, stage)
-        beside = Beside(
+        beside = StageExtras(
             teachers[index], alignments[index], pretrained, _balance(ready, stage), mix_of(ready, stage)
         )
         cache = settings[index]
         manifest = _run_stage(model, index, ready, inputs, cache, beside, manifest, folder, state, callbacks)
     metrics: dict[str, Any] = {}
     if state.is_main_process:
-        model = load_left(
+        model = load_stage_weights(
             ready, folder, len(recipe.stages)
         )  # that of the last stage may be divided, or compiled
         metrics = _results(model, ready, inputs, manifest, folder, state, progress)
@@ -330,12 +330,12 @@ def _run_locked(
     return RunResult(folder, metrics, ready.headline)
 
 
-def _balance(ready: Ready, stage: StageSpec) -> Balance | None:
+def _balance(ready: Ready, stage: StageSpec) -> ClassBalance | None:
     """Say how scarce classes get their share; of several tasks each has its own in its loss."""
     data = ready.data
     if ready.parts:
         return None
-    return balance_of(stage.balance, data.target, data.train["label"], data.label_names)
+    return build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
 
 
 def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
@@ -350,8 +350,8 @@ def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
     )
 
 
-def _judging(ready: Ready, best: str | None) -> Judging:
-    return Judging(
+def _judging(ready: Ready, best: str | None) -> StageEvaluation:
+    return StageEvaluation(
         ready.recipe.evaluation.batch_size,
         score_tasks(ready) if ready.parts else _trainer_metrics(ready),
         best,
@@ -366,7 +366,7 @@ def _run_stage(
     ready: Ready,
     inputs: Inputs,
     cache: CacheSettings | None,
-    beside: Beside,
+    beside: StageExtras,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -381,7 +381,7 @@ def _run_stage(
     best = _best_metric(stage, ready)
     carries = stage.carry_optimizer
     following = recipe.stages[index + 1 : index + 2]
-    zeros = [KeepZeros(zeros_of(model))] if has_zeros(recipe.stages[: index + 1]) else []
+    zeros = [PruningMaskCallback(pruning_masks(model))] if is_sparse(recipe.stages[: index + 1]) else []
     begun = perf_counter()
     try:
         result = train_stage(
@@ -434,7 +434,7 @@ def _results(
         metrics["pretraining"] = manifest.pretraining["result"]
     write_data(ready, folder)
     metrics |= finish_model(model, ready, folder)
-    ways = [Way(**stage["speed"]) for stage in stages]
+    ways = [ExecutionMode(**stage["speed"]) for stage in stages]
     metrics |= evaluate_run(ready, inputs, folder, ways, state.device, progress)
     metrics |= compare_sizes(ready, inputs, folder, metrics["test"])
     return metrics

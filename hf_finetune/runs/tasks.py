@@ -23,8 +23,8 @@ from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
-from hf_finetune.performance.execution_modes import Way
-from hf_finetune.methods.class_balance import balance_of, balanced_loss
+from hf_finetune.performance.execution_modes import ExecutionMode
+from hf_finetune.methods.class_balance import build_class_balance, balanced_loss
 from hf_finetune.training.manifest import Manifest, write_json
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.methods.task_mixing import Mix, mixed_loss
@@ -47,7 +47,7 @@ def mix_of(ready: Ready, stage: StageSpec) -> Mix | None:
     losses = []
     for part in ready.parts.values():
         data = part.data
-        balance = balance_of(stage.balance, data.target, data.train["label"], data.label_names)
+        balance = build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
         losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
     columns = columns_of(ready.parts)
     learnt = recipe.weighting == "uncertainty"
@@ -158,7 +158,7 @@ def _finish_task(
     alone = load_pretrained(part).model
     alone.load_state_dict(weights_of_task(model, name))
     inputs = prepare_inputs(part.task, part.data, part.processor, part.recipe.data, part.recipe.seed)
-    ways = [Way(**stage["speed"]) for stage in stages]
+    ways = [ExecutionMode(**stage["speed"]) for stage in stages]
     return finish_model(alone, part, place) | evaluate_run(part, inputs, place, ways, device, progress)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from hf_finetune.models.compression import in_shape_of
+from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.masked_models import load_backbone
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.runs.prepare import Ready, load_pretrained
 from hf_finetune.training.stage import stage_folder
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 
-__all__ = ["BACKBONE", "load_left", "pretraining_folder"]
+__all__ = ["BACKBONE", "load_stage_weights", "pretraining_folder"]
 
 BACKBONE = "backbone.safetensors"
 """What training on masked inputs leaves for the classifier, in its folder."""
@@ -23,7 +23,7 @@ def pretraining_folder(run: Path) -> Path:
     return stage_folder(run, -1, PRETRAINING)
 
 
-def load_left(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
+def load_stage_weights(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
     """Load the model that the first stages of a run left.
 
     Args:
@@ -32,7 +32,7 @@ def load_left(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
         count: How many stages; 0 for the checkpoint under its new head, or what training on masked inputs made of it.
     """
     stages = ready.recipe.stages[:count]
-    model = in_shape_of(load_pretrained(ready).model, stages)
+    model = apply_pruned_shapes(load_pretrained(ready).model, stages)
     if stages:
         load_weights(model, stage_folder(folder, count - 1, stages[-1].name) / WEIGHTS)
     elif ready.pretrains:

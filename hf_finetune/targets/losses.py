@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-__all__ = ["IGNORED", "counted", "label_weights", "loss_for", "weighted_cross_entropy"]
+__all__ = ["IGNORED", "label_weights", "loss_for", "valid_labels", "weighted_cross_entropy"]
 
 IGNORED = -100
 """The class that torch's cross-entropy passes over."""
 
 
-def counted(labels: torch.Tensor) -> torch.Tensor:
+def valid_labels(labels: torch.Tensor) -> torch.Tensor:
     """Tell which labels count: all but those of fillers. Amounts may well be -100."""
     return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
 
@@ -28,7 +28,7 @@ def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
     Returns:
         [batch], or [batch, classes] where each class of an example is a label of its own.
     """
-    known = counted(labels)
+    known = valid_labels(labels)
     if target == "single_label" and labels.ndim > 1:
         return labels.where(known, 0.0).sum(dim=-1)
     return known
@@ -54,7 +54,7 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
-        logits, known = logits.float(), counted(labels)
+        logits, known = logits.float(), valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
         if target == "single_label" and labels.ndim > 1:
             total = weighted_cross_entropy(logits, labels.where(known, 0).to(logits), label_smoothing).sum()

@@ -25,12 +25,12 @@ from filelock import FileLock
 from PIL import Image
 from torch.utils.data import Dataset, Subset
 
-from hf_finetune.cache.cache_dir import list_kept, prune_kept
+from hf_finetune.cache.cache_dir import list_cache, prune_cache
 from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
 from hf_finetune.data.images import ImageTransform, TransformedImages, one_thread
 from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.data.tables import map_images
-from hf_finetune.distributed import first_process_first
+from hf_finetune.distributed import main_process_first
 from hf_finetune.tasks.base import Inputs
 
 __all__ = ["DecodeReport", "decode_once", "worth_keeping"]
@@ -158,7 +158,7 @@ def _by_first_process(
     """Let the first process decide, and write; the others do as it did, and find the files on their disk or not."""
     state = PartialState()
     store, reason = None, ""
-    with first_process_first(state):
+    with main_process_first(state):
         if state.is_main_process:
             store, reason = keeper.keep(examples, images, split, passes, always=always)
     [reason] = broadcast_object_list([reason])
@@ -266,7 +266,7 @@ class _Keeper:
         decode_seconds, read_seconds, row_bytes = _measure(examples, images, folder)
         size = row_bytes * len(images)
         limit = self.size_limit - self.held
-        surplus = sum(each.bytes for each in list_kept(self.folder)) + size - self.size_limit
+        surplus = sum(each.bytes for each in list_cache(self.folder)) + size - self.size_limit
         free = shutil.disk_usage(self.folder).free + max(0, surplus)  # what is too much is removed
         if passes is None:
             reason = _too_large(size, free, limit)
@@ -274,7 +274,7 @@ class _Keeper:
             reason = worth_keeping(decode_seconds, read_seconds, passes, size, free, limit)
         if reason:
             raise _NotKeptError(reason)
-        for removed in prune_kept(self.folder, self.size_limit - size):
+        for removed in prune_cache(self.folder, self.size_limit - size):
             logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
         what = "prepared" if images.transform.fixed else "decoded"
         _write(images, folder, f"{len(images)} {what} images", limit)

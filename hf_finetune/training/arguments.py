@@ -8,7 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_finetune.distributed import backend, computes_on_cpu
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import RatesSpec, StageSpec
 from hf_finetune.training.optimizers import optimizer_name, trainer_schedule
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 def training_arguments(
     stage: StageSpec,
     planned: StagePlan,
-    way: Way,
+    way: ExecutionMode,
     *,
     folder: Path,
     evaluates: bool,

@@ -14,18 +14,18 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from hf_finetune.cache.cache_dir import cache_folder
-from hf_finetune.cache.cut_point import NoCutError
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.pooled_texts import share_texts
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings, PrefixCache, cache_prefix
-from hf_finetune.distributed import first_ones, is_sharded
+from hf_finetune.distributed import broadcast_from_main, is_sharded
 from hf_finetune.files import replacing
-from hf_finetune.performance.autotune import Choice, choose_way
-from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, Way, list_ways
+from hf_finetune.performance.autotune import Choice, choose_mode
+from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, ExecutionMode, candidate_modes
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 
-__all__ = ["Faster", "make_faster"]
+__all__ = ["StageExecution", "plan_execution"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ NOTES = "speed.json"
 
 
 @dataclass(frozen=True)
-class Faster:
+class StageExecution:
     """What was decided for a stage.
 
     Attributes:
@@ -45,13 +45,13 @@ class Faster:
         views: Number of versions of the training examples that epochs cycle through; None if each has its own.
     """
 
-    way: Way
+    way: ExecutionMode
     cache: PrefixCache | None
     report: CacheReport
     views: int | None
 
 
-def make_faster(
+def plan_execution(
     model: PreTrainedModel,
     stage: StageSpec,
     planned: StagePlan,
@@ -65,7 +65,7 @@ def make_faster(
     workers: int,
     settings: CacheSettings | None,
     resume: bool,
-) -> Faster:
+) -> StageExecution:
     """Choose how a stage computes, and compute its frozen prefix. The model is laid out so.
 
     Args:
@@ -85,13 +85,13 @@ def make_faster(
     state = PartialState()
     work = _Work(model, stage, planned, train, validation, collate, state)
     asked = speed.model_dump(mode="json")
-    decided = first_ones(state, lambda: _read(folder / RECORD, asked) if resume else None)
+    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, asked) if resume else None)
     report = CacheReport(False, "it is switched off")
     if len(planned.trainable) == sum(1 for _ in model.parameters()):
         settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
     if decided is not None:
-        way, views = Way(**decided["way"]), decided["views"]
+        way, views = ExecutionMode(**decided["way"]), decided["views"]
         report = CacheReport(False, decided["reason"])
         settings = replace(settings, views=views, epochs=None) if settings and views else None
     else:
@@ -106,12 +106,12 @@ def make_faster(
         with replacing(folder / RECORD) as partial:
             content = {"asked": asked, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
-    return Faster(way, cache, report, views)
+    return StageExecution(way, cache, report, views)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a stage trains on what, as ``make_faster`` takes it; and the processes."""
+    """What a stage trains on what, as ``plan_execution`` takes it; and the processes."""
 
     model: PreTrainedModel
     stage: StageSpec
@@ -133,10 +133,10 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _choose(
     work: _Work, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
-) -> Way:
+) -> ExecutionMode:
     """Give the way that the recipe sets, or the fastest one."""
     if not speed.is_measured:
-        return Way(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
+        return ExecutionMode(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
     device, size = work.state.device, work.stage.batch_size
     cached = settings is not None and not settings.objection
     only_head = cached and all(group.layers == "head" for group in work.planned.groups)
@@ -154,7 +154,7 @@ def _choose(
         if only_head:  # the frozen layers will be computed so
             whole, batch = len(batch["labels"]), next(in_pieces(batch, device))
             pieces = ceil(whole / len(batch["labels"]))
-        candidates = list_ways(
+        candidates = candidate_modes(
             work.model,
             batch,
             device,
@@ -165,7 +165,7 @@ def _choose(
         if is_sharded():
             return Choice(candidates[0], f"{candidates[0].title}: a model that is divided is not measured")
         work.model.to(device)
-        return choose_way(
+        return choose_mode(
             work.model,
             batch,
             loss,
@@ -177,21 +177,21 @@ def _choose(
             notes_file=cache_folder() / NOTES,
         )
 
-    choice: Choice = first_ones(work.state, choose)
+    choice: Choice = broadcast_from_main(work.state, choose)
     logger.info("Stage %s computes in %s.", work.stage.name, choice.reason)
     return choice.way
 
 
 def _cached(
-    work: _Work, way: Way, settings: CacheSettings, workers: int
+    work: _Work, way: ExecutionMode, settings: CacheSettings, workers: int
 ) -> tuple[PrefixCache | None, CacheReport]:
     """Compute the frozen prefix once, if that is possible and pays; say which it is."""
     name = work.stage.name
     try:
         if way.compile or is_sharded():
-            raise NoCutError("a model that is compiled or divided is computed as a whole")
+            raise CacheUnavailableError("a model that is compiled or divided is computed as a whole")
         if settings.objection:
-            raise NoCutError(settings.objection)
+            raise CacheUnavailableError(settings.objection)
         made = cache_prefix(
             work.model,
             work.planned.trainable,
@@ -205,7 +205,7 @@ def _cached(
             autocast=DTYPES[way.precision],
             shared=share_texts(work.model, work.planned.trainable, settings, DTYPES[way.precision]),
         )
-    except NoCutError as error:
+    except CacheUnavailableError as error:
         logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)
         return None, CacheReport(False, str(error))
     versions = "version" if made.report.views == 1 else "versions"

@@ -6,7 +6,7 @@ from torch import nn
 
 from hf_finetune.models.adapters import adapter_dropouts
 
-__all__ = ["freeze_all_but", "frozen_modules", "release"]
+__all__ = ["freeze_all_but", "frozen_modules", "unfreeze_modes"]
 
 
 def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
@@ -27,7 +27,7 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
         raise ValueError("trainable must name at least one parameter.")
     if unknown := chosen - parameters.keys():
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(sorted(unknown))}.")
-    release(model)
+    unfreeze_modes(model)
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in chosen)
         if name not in chosen:
@@ -38,7 +38,7 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
         module.train = _StaysInEval(module)  # type: ignore[method-assign]
 
 
-def release(model: nn.Module) -> None:
+def unfreeze_modes(model: nn.Module) -> None:
     """Let every module follow ``model.train()`` again. What requires a gradient stays as it is."""
     for module in model.modules():
         if isinstance(module.__dict__.get("train"), _StaysInEval):

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.gradient_sync import disagreeing
+from hf_finetune.training.gradient_sync import unsynced_gradients
 
 __all__ = ["FreezingCallback"]
 
@@ -90,7 +90,7 @@ class FreezingCallback(TrainerCallback):
         if not self._unchecked:
             return
         self._unchecked = False
-        if args.world_size > 1 and (names := disagreeing(_unwrapped(kwargs["model"]))):
+        if args.world_size > 1 and (names := unsynced_gradients(_unwrapped(kwargs["model"]))):
             raise RuntimeError(
                 f"The processes must have the same gradients. From epoch {self._phase} on they differ in "
                 f"{len(names)} parameters, the first is {names[0]!r}: the model was wrapped for several processes "

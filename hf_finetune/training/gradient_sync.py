@@ -5,10 +5,10 @@ from torch import distributed, nn
 
 from hf_finetune.distributed import is_sharded
 
-__all__ = ["disagreeing"]
+__all__ = ["unsynced_gradients"]
 
 
-def disagreeing(model: nn.Module) -> list[str]:
+def unsynced_gradients(model: nn.Module) -> list[str]:
     """Name the trained parameters whose gradients differ between the processes, behind their averaging.
 
     Empty on one process, and where each process holds a part of the model only.

@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.data.seeded_augmentation import set_epoch
-from hf_finetune.distributed import first_ones
-from hf_finetune.methods.class_balance import Balance
+from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.methods.class_balance import ClassBalance
 from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.planning.best_epoch import is_better
-from hf_finetune.training.execution import Faster
+from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
 
 __all__ = ["FITS", "Fitted", "fit_head", "fit_line"]
@@ -57,7 +57,7 @@ class _Outputs:
 def fit_head(
     model: PreTrainedModel,
     head: Sequence[str],
-    fast: Faster,
+    fast: StageExecution,
     *,
     target: Any,
     train: Any,
@@ -70,7 +70,7 @@ def fit_head(
     seed: int,
     best_metric: str | None = None,
     greater_is_better: bool = False,
-    balance: Balance | None = None,
+    balance: ClassBalance | None = None,
     groups: Sequence[int] = (),
 ) -> Fitted:
     """Fit the head of a model, on every process alike.
@@ -137,13 +137,13 @@ def fit_head(
             made = replace(made, weight=before.weight, bias=before.bias)
         return made, metrics, start, keeps
 
-    made, metrics, start, keeps = first_ones(state, fit)
+    made, metrics, start, keeps = broadcast_from_main(state, fit)
     set_linear(layer, made.weight, made.bias)
     return Fitted(versions, metrics, about_fit(made, target), start, keeps)
 
 
 def _run_through(
-    model: PreTrainedModel, layer: torch.nn.Module, fast: Faster, loader: DataLoader
+    model: PreTrainedModel, layer: torch.nn.Module, fast: StageExecution, loader: DataLoader
 ) -> _Outputs:
     """Compute all examples in their order, behind what was kept where something was."""
     device, entry, dtype = model.device, fast.cache.entry if fast.cache else None, DTYPES[fast.way.precision]

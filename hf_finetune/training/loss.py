@@ -8,9 +8,9 @@ import torch
 from transformers import EvalPrediction
 
 from hf_finetune.methods.distillation import Teacher, loss_with_teacher
-from hf_finetune.methods.domain_alignment import Alignment, aligned_loss
-from hf_finetune.methods.r_drop import loss_twice
-from hf_finetune.methods.regularizers import Regular
+from hf_finetune.methods.domain_alignment import DomainAlignment, aligned_loss
+from hf_finetune.methods.r_drop import r_drop_loss
+from hf_finetune.methods.regularizers import Regularizers
 from hf_finetune.training.callbacks import DivergedError
 
 __all__ = ["finite_logits", "of_logits", "reduce_logits", "training_loss", "with_loss"]
@@ -22,15 +22,15 @@ def training_loss(
     loss: Callable[..., torch.Tensor],
     target: str,
     teacher: Teacher | None,
-    regular: Regular,
-    alignment: Alignment | None,
+    regular: Regularizers,
+    alignment: DomainAlignment | None,
 ) -> Callable[..., torch.Tensor]:
     """Add to the loss of the labels what a teacher says, and how far two domains, or two passes, are apart."""
     if teacher is not None:
         loss = loss_with_teacher(loss, teacher, target)
     if alignment is not None:
         return aligned_loss(loss, alignment)
-    return loss_twice(loss, regular.r_drop, target) if regular.r_drop else loss
+    return r_drop_loss(loss, regular.r_drop, target) if regular.r_drop else loss
 
 
 def finite_logits(prediction: Any) -> np.ndarray:
@@ -88,7 +88,7 @@ def reduce_logits(
     """Return the Trainer's ``preprocess_logits_for_metrics``: the reduced logits and the loss of each example.
 
     Args:
-        reduce: From ``Judging``; None leaves the logits as they are.
+        reduce: From ``StageEvaluation``; None leaves the logits as they are.
         loss: Gives the loss from outputs and labels.
     """
     if reduce is None:

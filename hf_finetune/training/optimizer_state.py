@@ -14,10 +14,10 @@ from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
 from hf_finetune.planning.groups import ParameterGroup
 
 __all__ = [
-    "carry_state",
     "load_state",
     "optimizer_state",
     "refusing_broken_state",
+    "restore_optimizer_state",
     "save_state",
 ]
 
@@ -35,7 +35,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[Parameter
     return {name: dict(state[index]) for index, name in enumerate(_names(groups)) if index in state}
 
 
-def carry_state(
+def restore_optimizer_state(
     optimizer: torch.optim.Optimizer,
     groups: Sequence[ParameterGroup],
     carried: Mapping[str, Mapping[str, Any]],

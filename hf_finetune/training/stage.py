@@ -24,12 +24,12 @@ from transformers import (
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.data.distributed_sampling import SharedBuffers
 from hf_finetune.data.seeded_augmentation import cycle, set_epoch
-from hf_finetune.distributed import first_process_first, naming_lost_processes
+from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.methods.class_balance import Balance, BalancedSampler, balanced_loss
-from hf_finetune.methods.domain_alignment import Alignment
-from hf_finetune.methods.regularizers import Regular, regular_of
-from hf_finetune.methods.task_mixing import RestingHeads
+from hf_finetune.methods.class_balance import BalancedSampler, ClassBalance, balanced_loss
+from hf_finetune.methods.domain_alignment import DomainAlignment
+from hf_finetune.methods.regularizers import Regularizers, build_regularizers
+from hf_finetune.methods.task_mixing import FreezeIdleHeads
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.domain_adaptation import SAME_WAY
 from hf_finetune.planning.stages import StagePlan
@@ -38,14 +38,14 @@ from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.training.arguments import training_arguments
 from hf_finetune.training.callbacks import InterruptCallback, LogCallback
 from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_checkpoint
-from hf_finetune.training.execution import Faster, make_faster
-from hf_finetune.training.freezing import freeze_all_but, release
+from hf_finetune.training.execution import StageExecution, plan_execution
+from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.head_fit import fit_head
 from hf_finetune.training.loss import of_logits, reduce_logits, training_loss, with_loss
 from hf_finetune.training.mixed_trainer import MixedTrainer
 from hf_finetune.training.optimizer_state import load_state, optimizer_state, save_state
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
-from hf_finetune.training.stage_inputs import NOTHING, Beside, Judging, StageData
+from hf_finetune.training.stage_inputs import NO_EXTRAS, StageData, StageEvaluation, StageExtras
 from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import StagedTrainer
@@ -70,10 +70,10 @@ def train_stage(
     data: StageData,
     *,
     folder: Path,
-    judging: Judging,
+    judging: StageEvaluation,
     speed: SpeedSpec,
     seed: int,
-    beside: Beside = NOTHING,
+    beside: StageExtras = NO_EXTRAS,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     carry_from: Path | None = None,
@@ -108,7 +108,7 @@ def train_stage(
     loss = _loss(stage, data, beside)
     if beside.align is not None and speed.compile == "auto":
         speed = speed.model_copy(update={"compile": False})  # features are read inside the model
-    fast = make_faster(
+    fast = plan_execution(
         model,
         stage,
         planned,
@@ -140,7 +140,7 @@ def train_stage(
         if len(planned.trainable) < sum(1 for _ in model.parameters()):
             fast = replace(fast, report=CacheReport(False, SAME_WAY))
     folder.mkdir(parents=True, exist_ok=True)
-    regular = regular_of(
+    regular = build_regularizers(
         stage,
         planned,
         classes=model.config.num_labels,
@@ -164,7 +164,9 @@ def train_stage(
     )
     stopping = _early_stopping(stage, judging.best_metric)
     interrupt = InterruptCallback()
-    resting = [RestingHeads()] if beside.mix is not None else []  # before what moves weights: it spares them
+    resting = (
+        [FreezeIdleHeads()] if beside.mix is not None else []
+    )  # before what moves weights: it spares them
     trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
@@ -200,14 +202,14 @@ def train_stage(
     try:
         passing = fast.cache.entry.passing() if fast.cache is not None else nullcontext()
         reading = alignment.watching() if alignment is not None else nullcontext()
-        with naming_lost_processes(PartialState()), passing, reading:
+        with detect_lost_process(PartialState()), passing, reading:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
         raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
     finally:
         interrupt.restore()
     interrupt.stop_if_asked(arguments)
-    release(model)
+    unfreeze_modes(model)
     if keep_optimizer:
         _keep_optimizer(trainer, folder, judging.best_metric)
     _leave(trainer, model, folder)
@@ -215,7 +217,7 @@ def train_stage(
     return stage_result(trainer.state, judging, fast, averaged)
 
 
-def _loss(stage: StageSpec, data: StageData, beside: Beside) -> Callable[..., torch.Tensor]:
+def _loss(stage: StageSpec, data: StageData, beside: StageExtras) -> Callable[..., torch.Tensor]:
     if beside.loss is not None:
         return beside.loss
     if beside.mix is not None:
@@ -223,7 +225,7 @@ def _loss(stage: StageSpec, data: StageData, beside: Beside) -> Callable[..., to
     return balanced_loss(data.target, beside.balance, stage.label_smoothing)
 
 
-def _behind(fast: Faster, data: StageData) -> StageData:
+def _behind(fast: StageExecution, data: StageData) -> StageData:
     """Give the examples behind the frozen prefix, where that is kept."""
     if fast.cache is not None:
         kept = fast.cache
@@ -247,11 +249,11 @@ def _fit(
     stage: StageSpec,
     planned: StagePlan,
     data: StageData,
-    judging: Judging,
-    fast: Faster,
+    judging: StageEvaluation,
+    fast: StageExecution,
     folder: Path,
     seed: int,
-    balance: Balance | None,
+    balance: ClassBalance | None,
 ) -> StageResult:
     """Find the head at once, and leave the weights as ``train_stage`` does."""
     fitted = fit_head(
@@ -272,7 +274,7 @@ def _fit(
         balance=balance,
         groups=data.groups,
     )
-    release(model)
+    unfreeze_modes(model)
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
@@ -295,11 +297,11 @@ def _go_on(
     trainer: StagedTrainer,
     folder: Path,
     stopping: ResumableEarlyStopping | None,
-    regular: Regular,
-    alignment: Alignment | None,
+    regular: Regularizers,
+    alignment: DomainAlignment | None,
 ) -> Path | None:
     """Find the checkpoint to go on from, if there is one, and prepare what the Trainer itself does not restore."""
-    with first_process_first(PartialState()):
+    with main_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
         if state is not None:
@@ -318,7 +320,7 @@ def _go_on(
 
 
 def _sampler(
-    beside: Beside, stage: StageSpec, lengths: Sequence[int] | None, seed: int
+    beside: StageExtras, stage: StageSpec, lengths: Sequence[int] | None, seed: int
 ) -> Sampler[int] | None:
     """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
     examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from hf_finetune.methods.class_balance import Balance
+from hf_finetune.methods.class_balance import ClassBalance
 from hf_finetune.methods.distillation import Teacher
-from hf_finetune.methods.domain_alignment import AlignTo
+from hf_finetune.methods.domain_alignment import AlignmentInputs
 from hf_finetune.methods.task_mixing import Mix
 
-__all__ = ["NOTHING", "Beside", "Judging", "StageData"]
+__all__ = ["NO_EXTRAS", "StageData", "StageEvaluation", "StageExtras"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _no_metrics(prediction: Any) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Judging:
+class StageEvaluation:
     """How a stage is judged on its validation examples.
 
     Attributes:
@@ -64,7 +64,7 @@ class Judging:
 
 
 @dataclass(frozen=True)
-class Beside:
+class StageExtras:
     """What a stage goes by beside its examples.
 
     Attributes:
@@ -77,11 +77,11 @@ class Beside:
     """
 
     teacher: Teacher | None = None
-    align: AlignTo | None = None
+    align: AlignmentInputs | None = None
     pretrained: Mapping[str, torch.Tensor] | None = None
-    balance: Balance | None = None
+    balance: ClassBalance | None = None
     mix: Mix | None = None
     loss: Callable[..., torch.Tensor] | None = None
 
 
-NOTHING = Beside()
+NO_EXTRAS = StageExtras()

@@ -7,11 +7,11 @@ from typing import Any
 from transformers import TrainerState
 
 from hf_finetune.cache.prefix_cache import CacheReport
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.best_epoch import best_entry, evaluations, is_better
-from hf_finetune.training.execution import Faster
+from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.head_fit import fit_line
-from hf_finetune.training.stage_inputs import Judging
+from hf_finetune.training.stage_inputs import StageEvaluation
 
 __all__ = ["StageResult", "result_lines", "stage_result"]
 
@@ -41,7 +41,7 @@ class StageResult:
     steps: int
     best_step: int | None
     validation: dict[str, float]
-    way: Way
+    way: ExecutionMode
     cache: CacheReport
     averaged: bool | None = None
     fit: dict[str, Any] | None = None
@@ -49,7 +49,9 @@ class StageResult:
     trained: dict[str, float] = field(default_factory=dict)
 
 
-def stage_result(state: TrainerState, judging: Judging, fast: Faster, averaged: bool | None) -> StageResult:
+def stage_result(
+    state: TrainerState, judging: StageEvaluation, fast: StageExecution, averaged: bool | None
+) -> StageResult:
     """Return the result of a stage from the state of its Trainer.
 
     Args:

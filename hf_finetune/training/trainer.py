@@ -18,24 +18,24 @@ from transformers.training_args import OptimizerNames
 
 from hf_finetune.cache.replay import PrefixPass
 from hf_finetune.data.distributed_sampling import (
-    DealtBatches,
+    DistributedBatchSampler,
     LengthGroupedSampler,
-    WithFillers,
+    PaddedDataset,
     count_labels,
     tell_epochs,
 )
 from hf_finetune.distributed import prepare_sharding
 from hf_finetune.methods.distillation import Teacher
-from hf_finetune.methods.domain_alignment import Alignment
-from hf_finetune.methods.r_drop import doubled
-from hf_finetune.methods.regularizers import Regular
+from hf_finetune.methods.domain_alignment import DomainAlignment
+from hf_finetune.methods.r_drop import repeat_batch
+from hf_finetune.methods.regularizers import Regularizers
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.schedules import rate_factor
 from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.training.checkpoints import rotate, seal_checkpoint
-from hf_finetune.training.optimizer_state import carry_state, refusing_broken_state
+from hf_finetune.training.optimizer_state import refusing_broken_state, restore_optimizer_state
 from hf_finetune.training.optimizers import trainer_schedule
 
 __all__ = ["StagedTrainer"]
@@ -76,12 +76,12 @@ class StagedTrainer(Trainer):
         lengths: Sequence[int] | None = None,
         sampler: Sampler[int] | None = None,
         teacher: Teacher | None = None,
-        regular: Regular | None = None,
-        alignment: Alignment | None = None,
+        regular: Regularizers | None = None,
+        alignment: DomainAlignment | None = None,
         **kwargs: Any,
     ):
         self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
-        self.regular, self.alignment = regular or Regular(), alignment
+        self.regular, self.alignment = regular or Regularizers(), alignment
         self.carried, self.target = dict(carried or {}), target
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -116,9 +116,9 @@ class StagedTrainer(Trainer):
         if self.args.world_size == 1:
             return super().get_train_dataloader()
         sampler: Any = self._get_train_sampler()
-        dealt = DealtBatches(sampler, self.args.per_device_train_batch_size, self.args.world_size)
+        dealt = DistributedBatchSampler(sampler, self.args.per_device_train_batch_size, self.args.world_size)
         loader = DataLoader(
-            WithFillers(self.train_dataset),
+            PaddedDataset(self.train_dataset),
             batch_sampler=dealt,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -167,7 +167,7 @@ class StagedTrainer(Trainer):
         elif self.teacher is not None:
             self.teacher.forget()
         if self.regular.r_drop and model.training:
-            inputs = doubled(inputs)
+            inputs = repeat_batch(inputs)
         if self.prefix is not None:
             self.prefix.take(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
@@ -245,7 +245,7 @@ class StagedTrainer(Trainer):
         groups = self._parameter_groups(trained)
         made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
         if self.carried:
-            carry_state(made, self.planned_groups, self.carried)
+            restore_optimizer_state(made, self.planned_groups, self.carried)
         self.optimizer = made
         return made
 

@@ -9,14 +9,14 @@ from feature_scales import MedianScaler
 from run_helpers import quick_run, tiny_image_recipe
 from sklearn.linear_model import LogisticRegression
 
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.prepare import load_pretrained, make_ready
 from hf_finetune.runs.results import measure_baseline
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.linear_fit import STRENGTHS
 
-PLAIN = [Way("fp32", "contiguous", False)]
+PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
 
 def ready_for(recipe):

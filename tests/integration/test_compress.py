@@ -27,7 +27,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
-from hf_finetune.models.pruning import narrow_model, zeros_of
+from hf_finetune.models.pruning import narrow_model, pruning_masks
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.report.compression import size_tables
 from hf_finetune.runs.prepare import plan
@@ -175,7 +175,7 @@ def test_frozen_layers_are_kept_as_they_are_behind_the_pruning(tmp_path, text_re
 def test_pruned_weights_are_zero_to_the_end_and_no_others(sparse_run, tmp_path):
     done, record = sparse_run
     model = AutoModelForSequenceClassification.from_pretrained(done.folder / "model")
-    masked = zeros_of(model)
+    masked = pruning_masks(model)
     assert sum(int(mask.sum()) for _, mask in masked) == round(0.5 * sum(mask.numel() for _, mask in masked))
     first, second, last = (stage_weights(done.folder, stage) for stage in ("01-head", "02-all", "03-last"))
     pruned = {name for name in first if (second[name] == 0).sum() > (first[name] == 0).sum()}

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, pipeline
 from typer.testing import CliRunner
 
-from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cli.app import app
 from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
@@ -453,7 +453,7 @@ def test_the_frozen_layers_compute_each_text_once(tmp_path, recipes, useless_poo
     folder = quick_run(recipe, tmp_path / "run").folder
     assert metrics_of(folder)["stages"][0]["prefix_cache"]["used"]
     assert metrics_of(folder)["baselines"]["linear_probe"]
-    kept = [each.examples for each in list_kept(tmp_path / "cache")]
+    kept = [each.examples for each in list_cache(tmp_path / "cache")]
     assert sorted(kept) == [6, 6, 28], "validation, test and training examples, each of them once"
 
 

@@ -350,7 +350,7 @@ def moments():
         yield f"checkpoint {number}, before older ones go", on_call(trainer, "rotate", number)
     yield "restoring the best weights", on_call(Trainer, "_load_best_model", 1)
     yield "writing the stage's weights", on_call(stage, "save_weights", 1)
-    yield "between the stages", on_call(running, "load_left", 1)
+    yield "between the stages", on_call(running, "load_stage_weights", 1)
     yield "loading the stage before", on_call(weights, "load_weights", 1)
     yield "loading the last stage", on_call(weights, "load_weights", 2)
     yield "exporting", on_call(results, "export_model", 1)

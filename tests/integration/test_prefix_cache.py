@@ -9,7 +9,7 @@ from run_helpers import Stop, changed, interrupt, log_of, quick_run, weights_of,
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cli.app import main
 from hf_finetune.recipe import dump_recipe, parse_recipe
 
@@ -150,11 +150,11 @@ def test_the_cache_is_listed_and_pruned(tmp_path, folder, image_recipe, capsys, 
 
 def test_older_rows_make_room_for_new_ones(tmp_path, folder, image_recipe):
     quick_run(cached(image_recipe(), 1), tmp_path / "first")
-    before = {kept.name for kept in list_kept(folder)}
-    size = sum(kept.bytes for kept in list_kept(folder))
+    before = {kept.name for kept in list_cache(folder)}
+    size = sum(kept.bytes for kept in list_cache(folder))
     quick_run(cached(image_recipe(seed=7), 1, size_limit=size), tmp_path / "second")
     assert all(report["used"] for report in reports(tmp_path / "second"))
-    assert not before <= {kept.name for kept in list_kept(folder)}
+    assert not before <= {kept.name for kept in list_cache(folder)}
 
 
 def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_versions(
@@ -195,7 +195,7 @@ def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, ima
         assert_same(image_run[1].folder, tmp_path / name)
     # two versions and the validation split of each stage, and for the baseline the unaugmented training examples and
     # the test split, once
-    names = [kept.name.partition("-")[2] for kept in list_kept(folder)]
+    names = [kept.name.partition("-")[2] for kept in list_cache(folder)]
     assert sorted(names) == [
         *("test", "train-0", "train-0", "train-0", "train-1", "train-1", "validation", "validation")
     ]

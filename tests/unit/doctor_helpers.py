@@ -2,7 +2,7 @@
 
 import os
 
-from hf_finetune.doctor.check_target import read_subject
+from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.recipe import parse_recipe
 
 STAGES = [
@@ -17,7 +17,7 @@ def make_recipe(task, checkpoint, **changes):
 
 
 def make_subject(task, checkpoint, **changes):
-    return read_subject(make_recipe(task, checkpoint, **changes))
+    return load_check_target(make_recipe(task, checkpoint, **changes))
 
 
 def drift_apart(module, inputs):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.targets.losses import loss_for
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "text_batch",
 ]
 
-FP32, LAST = Way(), Way("fp32", "channels_last")
-BF16, BF16_LAST = Way("bf16"), Way("bf16", "channels_last")
+FP32, LAST = ExecutionMode(), ExecutionMode("fp32", "channels_last")
+BF16, BF16_LAST = ExecutionMode("bf16"), ExecutionMode("bf16", "channels_last")
 WAYS = [FP32, LAST, BF16, BF16_LAST]
 COMPILED = [replace(way, compile=True) for way in WAYS]
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.training.stage import stage_folder, train_stage
-from hf_finetune.training.stage_inputs import Judging, StageData
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
 __all__ = [
     "Examples",
@@ -201,7 +201,7 @@ def train_stages(
             planned,
             StageData("single_label", data, collator, validation),
             folder=stage_folder(folder, index, stage.name),
-            judging=Judging(4, compute_metrics, best_metric, greater_is_better=True),
+            judging=StageEvaluation(4, compute_metrics, best_metric, greater_is_better=True),
             speed=speed or SpeedSpec(),
             seed=index,
             callbacks=[*(seen[-1:] if watched else ()), *callbacks],

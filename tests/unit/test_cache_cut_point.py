@@ -10,8 +10,8 @@ from test_invariants import ARCHITECTURES
 from torch import nn
 
 from hf_finetune.cache.call_recording import output_of
-from hf_finetune.cache.cut_point import NoCutError, OutputShape, PassedModule, find_cut
-from hf_finetune.cache.replay import PrefixPass, prove
+from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape, PassedModule, find_cut
+from hf_finetune.cache.replay import PrefixPass, verify
 from hf_finetune.models.head_spec import set_head, with_head
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
@@ -48,7 +48,7 @@ def test_the_prefix_passes_by_and_all_results_are_the_same(tiny_model, name, tra
     batches = probes(model)
     before, modes = state_of(model), [module.training for module in model.modules()]
     if (name, train) in WHOLE:
-        with pytest.raises(NoCutError):
+        with pytest.raises(CacheUnavailableError):
             find_cut(model, trainable, batches)
         return
     cut = find_cut(model, trainable, batches)
@@ -56,7 +56,7 @@ def test_the_prefix_passes_by_and_all_results_are_the_same(tiny_model, name, tra
     assert any(parameter.startswith(held[0]) for parameter in trainable)
     assert not any(parameter.startswith(prefix) for parameter in trainable for prefix in held[1:])
     for batch in batches:
-        prove(model, cut, batch)
+        verify(model, cut, batch)
     assert differing(before, state_of(model)) == set()
     assert modes == [module.training for module in model.modules()]
     assert not any("forward" in module.__dict__ for module in model.modules())
@@ -100,7 +100,7 @@ def test_values_are_put_in_and_used_once(tiny_model):
 
 def test_a_model_that_is_trained_from_the_first_layer_on_has_no_prefix(tiny_model):
     model, trainable = frozen(tiny_model("bert"), "all")
-    with pytest.raises(NoCutError, match="the first layers are trained"):
+    with pytest.raises(CacheUnavailableError, match="the first layers are trained"):
         find_cut(model, trainable, probes(model))
 
 
@@ -135,8 +135,8 @@ def test_a_prefix_that_cannot_be_left_out_is_refused_with_the_reason(way, reason
     freeze_all_but(model, trainable)
     model.train()
     batches = ({"pixel_values": torch.randn(2, 4)}, {"pixel_values": torch.randn(3, 4)})
-    with pytest.raises(NoCutError, match=reason):
-        prove(model, find_cut(model, trainable, batches), batches[0])
+    with pytest.raises(CacheUnavailableError, match=reason):
+        verify(model, find_cut(model, trainable, batches), batches[0])
 
 
 def test_a_cut_that_gives_something_else_is_refused(tiny_model):
@@ -146,10 +146,10 @@ def test_a_cut_that_gives_something_else_is_refused(tiny_model):
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.bert.encoder.layer[1].attention.self.query.weight.add_(0.1)
-    prove(other, cut, batches[0])  # what is trained may change; the prefix is the same
+    verify(other, cut, batches[0])  # what is trained may change; the prefix is the same
     beyond = PassedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
-    with pytest.raises(NoCutError, match="other results"):
-        prove(model, replace(cut, passed=(*cut.passed, beyond)), batches[0])
+    with pytest.raises(CacheUnavailableError, match="other results"):
+        verify(model, replace(cut, passed=(*cut.passed, beyond)), batches[0])
 
 
 def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
             raise ValueError("Each example must contain at least one <eos> token.")
 
     probes = ({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(1, 2)})
-    with pytest.raises(NoCutError, match="cannot compute a shortened text"):
+    with pytest.raises(CacheUnavailableError, match="cannot compute a shortened text"):
         find_cut(Refuses(), ["weight"], probes)
 
 
@@ -182,4 +182,4 @@ def test_the_cut_is_behind_a_pooling_that_has_no_weights(tiny_model, name, pool,
     cut = find_cut(model, trainable, batches)
     assert (cut.boundary, cut.shapes[0].sizes, len(cut.shapes)) == (boundary, sizes, 1)
     for batch in batches:
-        prove(model, cut, batch)
+        verify(model, cut, batch)

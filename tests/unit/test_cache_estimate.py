@@ -5,7 +5,7 @@ import torch
 from accelerate import PartialState
 from stage_helpers import Examples, collate
 
-from hf_finetune.cache.estimate import foresee
+from hf_finetune.cache.estimate import estimate_cache_size
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select
@@ -25,7 +25,7 @@ def test_the_bytes_are_those_that_are_kept(tmp_path, tiny_model, name, train):
     state = PartialState(cpu=True)
     kept = cache_prefix(model, trainable, examples, None, collate, settings, batch_size=5, state=state)
     inputs = {key: value for key, value in collate([examples[0]]).items() if key != "labels"}
-    found = foresee(skeleton_of(model), trainable, inputs)
+    found = estimate_cache_size(skeleton_of(model), trainable, inputs)
     labels = 10 * examples.labels.dtype.itemsize
     tokens = 7 if "input_ids" in inputs else 0
     assert found.boundary == kept.entry.cut.boundary
@@ -35,7 +35,7 @@ def test_the_bytes_are_those_that_are_kept(tmp_path, tiny_model, name, train):
 def test_where_nothing_is_frozen_in_front_the_reason_is_said(tiny_model):
     model = tiny_model("timm/test_resnet")
     inputs = {"pixel_values": torch.zeros(1, 3, 32, 32)}
-    found = foresee(skeleton_of(model), select(read_layout(model), "all"), inputs)
+    found = estimate_cache_size(skeleton_of(model), select(read_layout(model), "all"), inputs)
     assert (found.boundary, found.reason) == ("", "the first layers are trained")
 
 

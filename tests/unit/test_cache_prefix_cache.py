@@ -9,8 +9,8 @@ from stage_helpers import Examples, collate
 from torch.utils.data import Subset
 
 from hf_finetune.cache import prefix_cache, writer
-from hf_finetune.cache.cache_dir import list_kept
-from hf_finetune.cache.cut_point import NoCutError, find_cut
+from hf_finetune.cache.cache_dir import list_cache
+from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
 from hf_finetune.cache.prefix_cache import (
     CacheSettings,
     SharedRows,
@@ -176,7 +176,7 @@ def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, 
         kept = keep(model, examples, settings, shared=SharedRows(entry, name, 0))
         assert all(torch.equal(kept.train[index][PREFIX][0], expected[index]) for index in range(9)), name
     (shared,) = (
-        each for each in list_kept(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
+        each for each in list_cache(settings.folder) if each.name.startswith(("right", "wrong", "missing"))
     )
     assert shared.name == "right-train-0"
     read = keep(model, examples, settings, shared=SharedRows(None, "right", 0)).train.versions[0].stores[0]
@@ -191,18 +191,18 @@ def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, 
 
 def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
     monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
-    with pytest.raises(NoCutError, match="to keep what it gives would save less than 2 s"):
+    with pytest.raises(CacheUnavailableError, match="to keep what it gives would save less than 2 s"):
         keep(model, Versions(model, 9), replace(settings, epochs=5))
-    assert list_kept(settings.folder) == []
+    assert list_cache(settings.folder) == []
     keep(model, Versions(model, 9), replace(settings, epochs=5_000))
-    assert len(list_kept(settings.folder)) == 2
+    assert len(list_cache(settings.folder)) == 2
 
 
 def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, monkeypatch):
     """A batch takes 0.004 s, but for one that takes 30; to write and to read takes no time."""
     clock = iter([0.0, 0.004, 30.004, 30.008])
     monkeypatch.setattr(writer, "perf_counter", lambda: next(clock, 30.008))
-    with pytest.raises(NoCutError, match="to keep what it gives would save less than 2 s"):
+    with pytest.raises(CacheUnavailableError, match="to keep what it gives would save less than 2 s"):
         keep(model, Versions(model, 12), replace(settings, epochs=5))
 
 
@@ -217,5 +217,5 @@ def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monke
     many = replace(settings, views=3, epochs=20)
     kept = keep(model, Versions(model, 9), replace(many, size_limit=100 * (5 + 2 * 9)), Examples(model, 5))
     assert kept.report.views == 2
-    with pytest.raises(NoCutError, match=r"takes about 1,400 bytes, and the size limit is 1,399"):
+    with pytest.raises(CacheUnavailableError, match=r"takes about 1,400 bytes, and the size limit is 1,399"):
         keep(model, Versions(model, 9), replace(many, source="other", size_limit=1399), Examples(model, 5))

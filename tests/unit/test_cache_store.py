@@ -7,7 +7,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from hf_finetune.cache.cache_dir import list_kept, parse_size, prune_kept
+from hf_finetune.cache.cache_dir import list_cache, parse_size, prune_cache
 from hf_finetune.cache.store import RowFormat, RowStore, write_rows
 from hf_finetune.errors import InputError
 
@@ -53,7 +53,7 @@ def test_rows_can_be_read_when_they_have_been_removed(tmp_path):
     rows = rows_of(torch.float32)
     write(tmp_path / "rows", rows)
     store = RowStore(tmp_path / "rows")
-    assert len(prune_kept(tmp_path, 0)) == 1
+    assert len(prune_cache(tmp_path, 0)) == 1
     assert not (tmp_path / "rows").exists()
     assert torch.equal(store[5][0], rows[5][0])
 
@@ -89,11 +89,11 @@ def test_the_least_recently_used_is_removed_first(tmp_path):
         age = {"old": 3000, "middle": 2000, "new": 1000}[name]
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
         (tmp_path / f"{name}.lock").touch()
-    kept = list_kept(tmp_path)
+    kept = list_cache(tmp_path)
     assert [each.about for each in kept] == ["old", "middle", "new"]
     assert [each.examples for each in kept] == [7, 7, 7]
-    assert prune_kept(tmp_path, sum(each.bytes for each in kept)) == []
-    assert [each.about for each in prune_kept(tmp_path, 2 * kept[0].bytes - 1)] == ["old", "middle"]
+    assert prune_cache(tmp_path, sum(each.bytes for each in kept)) == []
+    assert [each.about for each in prune_cache(tmp_path, 2 * kept[0].bytes - 1)] == ["old", "middle"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "new.lock"]
 
 
@@ -102,8 +102,8 @@ def test_the_parts_of_a_version_are_listed_and_removed_together(tmp_path):
         write(tmp_path / name, rows_of(torch.float32), about=name[:3])
     os.utime(tmp_path / "one.0-7", (1e9, 1e9))
     os.utime(tmp_path / "two-00", (1.1e9, 1.1e9))
-    assert [(each.name, each.examples) for each in list_kept(tmp_path)] == [("two", 7), ("one", 14)]
-    assert [each.name for each in prune_kept(tmp_path, 0, {"two"})] == ["one"]
+    assert [(each.name, each.examples) for each in list_cache(tmp_path)] == [("two", 7), ("one", 14)]
+    assert [each.name for each in prune_cache(tmp_path, 0, {"two"})] == ["one"]
     assert [path.name for path in tmp_path.iterdir()] == ["two-00"]
 
 
@@ -111,7 +111,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(t
     for name in ("left", "busy"):
         (tmp_path / f".{name}.part").mkdir(parents=True)
     with FileLock(tmp_path / "busy.lock"):
-        prune_kept(tmp_path, 0)
+        prune_cache(tmp_path, 0)
     assert [path.name for path in tmp_path.glob(".*.part")] == [".busy.part"]
 
 

@@ -9,13 +9,13 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from transformers import TrainingArguments
 
 from hf_finetune.data.distributed_sampling import (
-    DealtBatches,
+    DistributedBatchSampler,
     LengthGroupedSampler,
-    WithFillers,
+    PaddedDataset,
     count_labels,
-    deal,
+    split_into_batches,
 )
-from hf_finetune.targets.losses import counted, loss_for
+from hf_finetune.targets.losses import loss_for, valid_labels
 from hf_finetune.training.trainer import StagedTrainer
 
 
@@ -24,9 +24,9 @@ from hf_finetune.training.trainer import StagedTrainer
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10, 24, 25])
 def test_each_example_is_dealt_once_and_each_process_gets_as_many_batches(size, batch_size, processes):
     order = [(7 * index + 3) % size for index in range(size)] if size % 7 else list(range(size))
-    batches = list(deal(order, size, batch_size, processes))
+    batches = list(split_into_batches(order, size, batch_size, processes))
     rounds = math.ceil(size / (batch_size * processes))
-    assert len(batches) == len(DealtBatches(SequentialSampler(order), batch_size, processes))
+    assert len(batches) == len(DistributedBatchSampler(SequentialSampler(order), batch_size, processes))
     assert len(batches) == rounds * processes
     assert [index for batch in batches for index in batch if index < size] == order
     assert all(1 <= len(batch) <= batch_size for batch in batches)
@@ -42,7 +42,7 @@ def test_a_step_holds_the_same_examples_on_any_number_of_processes():
     order = torch.randperm(29, generator=torch.Generator().manual_seed(0)).tolist()
 
     def steps(batch_size, accumulation, processes):
-        batches = list(deal(order, 29, batch_size, processes))
+        batches = list(split_into_batches(order, 29, batch_size, processes))
         at_once = accumulation * processes
         return [
             sorted(index for batch in batches[start : start + at_once] for index in batch if index < 29)
@@ -117,8 +117,8 @@ def loaders(labels, batch_size, processes, wrap=True):
     for process in range(processes):
         if wrap:
             sampler = RandomSampler(range(len(labels)))
-            batches = DealtBatches(sampler, batch_size, processes)
-            loader = DataLoader(WithFillers(Numbers(labels)), batch_sampler=batches)
+            batches = DistributedBatchSampler(sampler, batch_size, processes)
+            loader = DataLoader(PaddedDataset(Numbers(labels)), batch_sampler=batches)
         else:
             loader = DataLoader(Numbers(labels), batch_size=batch_size, shuffle=True)
         yield prepare_data_loader(
@@ -144,7 +144,7 @@ def test_accelerate_gives_each_process_its_own_batches_in_an_order_that_all_agre
 
 
 def test_accelerate_alone_still_counts_some_examples_twice():
-    """When this fails, accelerate deals uneven epochs exactly, and ``DealtBatches`` can go."""
+    """When this fails, accelerate deals uneven epochs exactly, and ``DistributedBatchSampler`` can go."""
     seen = [
         index for loader in loaders(range(7), 2, 2, wrap=False) for batch in loader for index in batch["x"]
     ]
@@ -162,7 +162,7 @@ def test_accelerate_alone_still_counts_some_examples_twice():
     ],
 )
 def test_beyond_the_end_examples_come_again_without_their_labels(labels, filler):
-    examples = WithFillers(Numbers(labels))
+    examples = PaddedDataset(Numbers(labels))
     assert len(examples) == 2
     assert examples[1] == {"x": 1, "labels": labels[1]}
     found = examples[2]
@@ -174,8 +174,8 @@ def test_beyond_the_end_examples_come_again_without_their_labels(labels, filler)
 
 def test_an_amount_of_minus_100_counts():
     """transformers 5.23 leaves it out of the number that the loss is divided by."""
-    assert counted(torch.tensor([-100.0, 3.0, math.nan])).tolist() == [True, True, False]
-    assert counted(torch.tensor([-100, 3])).tolist() == [False, True]
+    assert valid_labels(torch.tensor([-100.0, 3.0, math.nan])).tolist() == [True, True, False]
+    assert valid_labels(torch.tensor([-100, 3])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertTokenizerFast, GPT2TokenizerFast
 
-from hf_finetune.data.distributed_sampling import WithFillers, count_labels
+from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
 from hf_finetune.data.masking import (
     MaskedExamples,
     MaskedPixels,
@@ -81,7 +81,7 @@ def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path):
 
 
 def test_texts_are_padded_with_labels_that_do_not_count_and_so_are_fillers(tokenizer, texts):
-    masked = WithFillers(MaskedExamples(texts, masked_texts(tokenizer, 0.3), seed=0))
+    masked = PaddedDataset(MaskedExamples(texts, masked_texts(tokenizer, 0.3), seed=0))
     batch = token_collate(tokenizer)([masked[0], masked[3], masked[len(texts) + 1]])
     assert batch["input_ids"].shape == batch["labels"].shape == (3, 42)
     assert (batch["labels"][0, 12:] == -100).all() and (batch["labels"][2] == -100).all()

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 from torch.utils.data import Subset
 
-from hf_finetune.data.distributed_sampling import WithFillers
+from hf_finetune.data.distributed_sampling import PaddedDataset
 from hf_finetune.data.paired_domains import TARGET, PairedCollate, PairedExamples
 from hf_finetune.data.seeded_augmentation import SeededExamples, set_epoch
 
@@ -58,6 +58,6 @@ def test_a_batch_holds_the_labelled_examples_first_and_labels_of_them_only():
 
 
 def test_a_filler_has_an_input_beside_it_too_and_no_label_that_counts():
-    paired = WithFillers(PairedExamples(rows(3), rows(4, 100, labels=False), seed=0))
+    paired = PaddedDataset(PairedExamples(rows(3), rows(4, 100, labels=False), seed=0))
     filler = paired[4]
     assert filler["labels"] == -100 and filler[TARGET] == paired[1][TARGET]

@@ -9,7 +9,7 @@ from doctor_helpers import make_recipe, make_subject
 from safetensors.torch import load_file, save_file
 
 from hf_finetune.doctor.check_suite import run_check
-from hf_finetune.doctor.check_target import made_up_data, read_subject, tiny_recipes
+from hf_finetune.doctor.check_target import load_check_target, made_up_data, tiny_recipes
 from hf_finetune.doctor.checkpoint import LIBRARIES, check_round_trip, check_weights
 from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.errors import InputError
@@ -97,7 +97,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="must hold whole weight files"):
-        read_subject(make_recipe("image", tmp_path / "cut"))
+        load_check_target(make_recipe("image", tmp_path / "cut"))
 
 
 def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, text):
@@ -178,4 +178,4 @@ def test_the_tiny_models_are_recipes_like_any_other(tmp_path):
     recipes = tiny_recipes(tmp_path)
     assert [recipe.task for recipe in recipes] == ["image-classification", "text-classification"]
     for recipe in recipes:
-        assert check_weights(read_subject(recipe)).state == "pass"
+        assert check_weights(load_check_target(recipe)).state == "pass"

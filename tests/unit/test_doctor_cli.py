@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hf_finetune.cli import app as cli
 from hf_finetune.doctor import check_suite, table
-from hf_finetune.doctor.check_suite import Examination, examinations, run_check
+from hf_finetune.doctor.check_suite import CheckSuite, check_suites, run_check
 from hf_finetune.doctor.result import Check, CheckResult, sentence, some
 from hf_finetune.doctor.table import print_examinations
 from hf_finetune.errors import InputError
@@ -25,7 +25,7 @@ FAST = CheckResult(
 
 def examination(*results, remark=""):
     checks = tuple(Check(result.name, lambda folder, result=result: result) for result in results)
-    return Examination("models/mine: text-classification, 10 parameters", remark, checks)
+    return CheckSuite("models/mine: text-classification, 10 parameters", remark, checks)
 
 
 def printed(console, folder, *results, **options):
@@ -135,7 +135,7 @@ def test_what_a_check_writes_is_gone_afterwards(tmp_path, end):
 @pytest.mark.parametrize(("results", "code"), [((GOOD, LEFT_OUT), 0), ((GOOD, BAD), 1)])
 def test_the_exit_code_says_whether_a_check_failed(monkeypatch, capsys, results, code):
     monkeypatch.setattr(
-        check_suite, "examinations", lambda recipe, folder, **options: [examination(*results)]
+        check_suite, "check_suites", lambda recipe, folder, **options: [examination(*results)]
     )
     assert run("doctor") == code
 
@@ -159,8 +159,8 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
     def stop(folder):
         raise KeyboardInterrupt
 
-    stopped = Examination("mine", "", (Check("determinism", stop),))
-    monkeypatch.setattr(check_suite, "examinations", lambda recipe, folder, **options: [stopped])
+    stopped = CheckSuite("mine", "", (Check("determinism", stop),))
+    monkeypatch.setattr(check_suite, "check_suites", lambda recipe, folder, **options: [stopped])
     assert run("doctor") == 130
 
 
@@ -175,7 +175,7 @@ def run(*arguments):
 def test_it_is_refused_among_several_processes(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError) as caught:
-        next(examinations(None, tmp_path))
+        next(check_suites(None, tmp_path))
     assert str(caught.value) == (
         "doctor must run in one process. Got 2. It starts two of its own; leave accelerate launch away."
     )

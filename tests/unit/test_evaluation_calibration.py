@@ -5,7 +5,7 @@ import pytest
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.metrics import decide, probabilities
-from hf_finetune.evaluation.resampling import surprise
+from hf_finetune.evaluation.resampling import cross_entropy_per_example
 from hf_finetune.evaluation.thresholds import fit_thresholds
 
 
@@ -69,7 +69,7 @@ def test_the_temperature_of_many_classes_is_the_best_one(target):
         )
 
     def loss(temperature):
-        return surprise(labels, probabilities(logits / temperature, target)).mean()
+        return cross_entropy_per_example(labels, probabilities(logits / temperature, target)).mean()
 
     found = fit_temperature(logits, labels, target)
     assert loss(found) < min(loss(0.99 * found), loss(1.01 * found))

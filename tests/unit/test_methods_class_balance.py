@@ -14,10 +14,10 @@ from transformers import TrainerCallback, TrainingArguments
 
 from hf_finetune.data.distributed_sampling import count_labels
 from hf_finetune.methods.class_balance import (
-    Balance,
     BalancedSampler,
-    balance_of,
+    ClassBalance,
     balanced_loss,
+    build_class_balance,
     class_weights,
     effective_numbers,
 )
@@ -39,7 +39,7 @@ HOT = torch.tensor([[1.0, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1], [0, 0, 0], [0,
 
 
 def balance(method, labels=LABELS, target="single_label", **fields):
-    return balance_of(BalanceSpec(method=method, **fields), target, labels, NAMES)
+    return build_class_balance(BalanceSpec(method=method, **fields), target, labels, NAMES)
 
 
 # --- Weights ----------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_a_class_without_examples_breaks_nothing():
 
 def test_own_weights_are_taken_as_they_are():
     assert balance("class_weights", weights={"b": 3.0}).factors == (1.0, 3.0, 1.0)
-    assert balance("focal", weights={"c": 0.5}) == Balance(factors=(1.0, 1.0, 0.5), gamma=2.0)
+    assert balance("focal", weights={"c": 0.5}) == ClassBalance(factors=(1.0, 1.0, 0.5), gamma=2.0)
 
 
 def test_none_changes_nothing():
@@ -121,7 +121,7 @@ def test_of_smoothed_labels_the_whole_loss_of_an_example_has_the_weight_of_its_c
 
 def test_smoothed_labels_teach_the_right_class_however_far_apart_the_weights_are():
     """torch weighs what is spread by the class that it goes to: a scarce one then wins the examples of the others."""
-    loss = balanced_loss("single_label", Balance(factors=(0.505, 50.0)), 0.1)
+    loss = balanced_loss("single_label", ClassBalance(factors=(0.505, 50.0)), 0.1)
     logits = torch.zeros(1, 2, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=50)
 
@@ -136,14 +136,14 @@ def test_smoothed_labels_teach_the_right_class_however_far_apart_the_weights_are
 
 
 def test_the_weighted_loss_of_shares_is_torchs():
-    loss = balanced_loss("single_label", Balance(factors=(2.0, 1.0, 0.5)))
+    loss = balanced_loss("single_label", ClassBalance(factors=(2.0, 1.0, 0.5)))
     expected = functional.cross_entropy(LOGITS[:3], SHARES, torch.tensor([2.0, 1.0, 0.5]), reduction="sum")
     torch.testing.assert_close(loss((LOGITS[:3],), SHARES), expected / 3)
     torch.testing.assert_close(loss((LOGITS[:3],), SHARES, 6), expected / 6)
 
 
 def test_the_weights_of_several_labels_are_torchs_pos_weight():
-    loss = balanced_loss("multi_label", Balance(factors=(2.0, 1.0, 0.5)))
+    loss = balanced_loss("multi_label", ClassBalance(factors=(2.0, 1.0, 0.5)))
     expected = functional.binary_cross_entropy_with_logits(
         LOGITS, HOT, pos_weight=torch.tensor([2.0, 1.0, 0.5])
     )
@@ -153,36 +153,36 @@ def test_the_weights_of_several_labels_are_torchs_pos_weight():
 def test_the_focal_loss_by_hand():
     """p = 3/4 of what is right: (1/4)^2 x -log(3/4)."""
     logits = torch.tensor([[math.log(3.0), 0.0]])
-    loss = balanced_loss("single_label", Balance(gamma=2.0))
+    loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((logits,), torch.tensor([0])).item() == pytest.approx(-math.log(0.75) / 16, rel=1e-5)
-    loss = balanced_loss("single_label", Balance(factors=(5.0, 1.0), gamma=2.0))
+    loss = balanced_loss("single_label", ClassBalance(factors=(5.0, 1.0), gamma=2.0))
     assert loss((logits,), torch.tensor([0])).item() == pytest.approx(-5 * math.log(0.75) / 16, rel=1e-5)
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
 def test_a_focal_loss_without_an_exponent_is_the_usual_one(target):
     labels = CLASSES if target == "single_label" else HOT
-    found = balanced_loss(target, Balance(gamma=0.0))((LOGITS,), labels)
+    found = balanced_loss(target, ClassBalance(gamma=0.0))((LOGITS,), labels)
     torch.testing.assert_close(found, loss_for(target)((LOGITS,), labels))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0, 5.0])
 def test_the_focal_loss_of_several_labels_is_torchvisions(gamma):
-    found = balanced_loss("multi_label", Balance(gamma=gamma))((LOGITS,), HOT)
+    found = balanced_loss("multi_label", ClassBalance(gamma=gamma))((LOGITS,), HOT)
     torch.testing.assert_close(
         found, sigmoid_focal_loss(LOGITS, HOT, alpha=-1, gamma=gamma, reduction="mean")
     )
 
 
 def test_the_focal_loss_of_shares_is_the_share_of_each_class():
-    loss = balanced_loss("single_label", Balance(gamma=2.0))
+    loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     hot = functional.one_hot(CLASSES, 3).float()
     torch.testing.assert_close(loss((LOGITS,), hot), loss((LOGITS,), CLASSES))
 
 
 def test_the_focal_loss_of_no_example_is_nothing():
     """Of several tasks one may have no example in a batch."""
-    loss = balanced_loss("single_label", Balance(gamma=2.0))
+    loss = balanced_loss("single_label", ClassBalance(gamma=2.0))
     assert loss((torch.zeros(0, 3),), torch.zeros(0, dtype=torch.long), 4) == 0.0
 
 
@@ -191,7 +191,7 @@ def test_the_focal_loss_of_no_example_is_nothing():
 def test_the_focal_loss_of_what_is_certain_has_a_gradient(target, gamma):
     logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
     labels = torch.tensor([0, 0]) if target == "single_label" else torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    balanced_loss(target, Balance(gamma=gamma))((logits,), labels).backward()
+    balanced_loss(target, ClassBalance(gamma=gamma))((logits,), labels).backward()
     assert logits.grad.isfinite().all()
     assert logits.grad[1, 0] < 0
 
@@ -215,9 +215,9 @@ def test_logit_adjustment_of_several_labels_takes_the_odds_of_each():
 
 
 KINDS = {
-    "weights": Balance(factors=(2.0, 1.0, 0.5)),
-    "focal": Balance(factors=(2.0, 1.0, 0.5), gamma=2.0),
-    "logit adjustment": Balance(shifts=(-2.0, -1.0, -0.5)),
+    "weights": ClassBalance(factors=(2.0, 1.0, 0.5)),
+    "focal": ClassBalance(factors=(2.0, 1.0, 0.5), gamma=2.0),
+    "logit adjustment": ClassBalance(shifts=(-2.0, -1.0, -0.5)),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from stage_helpers import Examples, collate, train_stages
 from torch.nn import functional
 
-from hf_finetune.methods.mixup import Mixing, label_shares
+from hf_finetune.methods.mixup import BatchMixer, label_shares
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.tensor([0, 2, 1, 2])
@@ -24,7 +24,7 @@ def test_classes_become_shares_and_what_does_not_count_becomes_nan():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_mixup_blends_images_and_labels_in_one_share(seed):
-    made = Mixing(0.4, 0.0, 3, seed=1).mix(BATCH, seed)
+    made = BatchMixer(0.4, 0.0, 3, seed=1).mix(BATCH, seed)
     torch.manual_seed(seed)
     torch.randint(1, ())
     share = float(torch.distributions.Beta(torch.tensor([0.4]), torch.tensor([0.4])).sample())
@@ -36,7 +36,7 @@ def test_mixup_blends_images_and_labels_in_one_share(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_cutmix_covers_a_part_and_gives_the_label_its_share(seed):
-    made = Mixing(0.0, 1.0, 3, seed=1).mix(BATCH, seed)
+    made = BatchMixer(0.0, 1.0, 3, seed=1).mix(BATCH, seed)
     covered = (made["pixel_values"] != IMAGES).all(dim=1)
     assert torch.equal(covered, covered[:1].expand_as(covered))  # one box for the batch
     share = 1 - covered[0].float().mean()
@@ -46,7 +46,7 @@ def test_cutmix_covers_a_part_and_gives_the_label_its_share(seed):
 
 
 def test_of_both_each_batch_gets_one():
-    mixing = Mixing(1.0, 1.0, 3, seed=1)
+    mixing = BatchMixer(1.0, 1.0, 3, seed=1)
     kinds = {bool(torch.isin(mixing.mix(BATCH, seed)["pixel_values"], IMAGES).all()) for seed in range(8)}
     assert kinds == {True, False}
 
@@ -56,29 +56,31 @@ def drawn(mixing, step, process, count=2):
 
 
 def test_what_is_drawn_depends_on_seed_step_batch_and_process_alone():
-    first = drawn(Mixing(1.0, 0.0, 3, seed=7), 3, 0)
+    first = drawn(BatchMixer(1.0, 0.0, 3, seed=7), 3, 0)
     torch.randn(9)
     before = torch.get_rng_state()
-    again = drawn(Mixing(1.0, 0.0, 3, seed=7), 3, 0)
+    again = drawn(BatchMixer(1.0, 0.0, 3, seed=7), 3, 0)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
     others = [
-        drawn(Mixing(1.0, 0.0, 3, seed=8), 3, 0)[0],
-        drawn(Mixing(1.0, 0.0, 3, seed=7), 4, 0)[0],
-        drawn(Mixing(1.0, 0.0, 3, seed=7), 3, 1)[0],
+        drawn(BatchMixer(1.0, 0.0, 3, seed=8), 3, 0)[0],
+        drawn(BatchMixer(1.0, 0.0, 3, seed=7), 4, 0)[0],
+        drawn(BatchMixer(1.0, 0.0, 3, seed=7), 3, 1)[0],
         first[1],
     ]
     assert not any(torch.equal(first[0], other) for other in others)
 
 
 def test_a_filler_stays_one():
-    made = Mixing(1.0, 0.0, 3, seed=0).mix({"pixel_values": IMAGES[:1], "labels": torch.tensor([-100])}, 0)
+    made = BatchMixer(1.0, 0.0, 3, seed=0).mix(
+        {"pixel_values": IMAGES[:1], "labels": torch.tensor([-100])}, 0
+    )
     assert made["labels"].isnan().all() and made["labels"].shape == (1, 3)
 
 
 def test_the_batch_that_is_given_stays_as_it_is():
     copy = {name: value.clone() for name, value in BATCH.items()}
-    Mixing(1.0, 1.0, 3, seed=0).mix(BATCH, 0)
+    BatchMixer(1.0, 1.0, 3, seed=0).mix(BATCH, 0)
     assert all(torch.equal(BATCH[name], value) for name, value in copy.items())
 
 
@@ -102,7 +104,7 @@ def test_the_loss_of_a_stage_is_the_mean_over_its_mixed_examples(tmp_path, tiny_
         accumulation=2,
         regularize=regularize,
     )
-    mixing = Mixing(regularize.get("mixup", 0.0), regularize.get("cutmix", 0.0), 3, seed=0)
+    mixing = BatchMixer(regularize.get("mixup", 0.0), regularize.get("cutmix", 0.0), 3, seed=0)
     shares = torch.cat([each["labels"] for each in mixing.over(batches[-2:], 0, 0)])
     assert len(shares) == 7 and ((shares > 0) & (shares < 1)).any()
     expected = functional.cross_entropy(torch.cat(logits[-2:]), shares).item()

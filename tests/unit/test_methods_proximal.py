@@ -21,7 +21,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
-from hf_finetune.training.stage_inputs import Beside
+from hf_finetune.training.stage_inputs import StageExtras
 
 SGD = {"optimizer": {"name": "sgd"}, "layer_decay": 1.0, "schedule": "constant"}
 
@@ -133,7 +133,7 @@ def with_start(start):
     from hf_finetune.training.stage import train_stage
 
     def train(*arguments, **options):
-        return train_stage(*arguments, beside=Beside(pretrained=start), **options)
+        return train_stage(*arguments, beside=StageExtras(pretrained=start), **options)
 
     return train
 

@@ -6,9 +6,9 @@ import torch
 from stage_helpers import Examples, stock_trainer
 from torch import nn
 
-from hf_finetune.methods.pruning_masks import KeepZeros, keep_zeros
+from hf_finetune.methods.pruning_masks import PruningMaskCallback, apply_pruning_masks
 from hf_finetune.models.layout import read_layout
-from hf_finetune.models.pruning import zero_smallest, zeros_of
+from hf_finetune.models.pruning import pruning_masks, zero_smallest
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.targets.losses import loss_for
@@ -34,8 +34,8 @@ def trained(model, tmp_path, callbacks):
 def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
     model = tiny_model("bert")
     zero_smallest(model, 0.4)
-    masked = [(weight, mask.clone(), weight.detach().clone()) for weight, mask in zeros_of(model)]
-    trained(model, tmp_path, [KeepZeros((weight, mask) for weight, mask, _ in masked)])
+    masked = [(weight, mask.clone(), weight.detach().clone()) for weight, mask in pruning_masks(model)]
+    trained(model, tmp_path, [PruningMaskCallback((weight, mask) for weight, mask, _ in masked)])
     for weight, mask, before in masked:
         assert torch.equal(weight == 0, mask)
         assert (weight != before)[~mask].any()
@@ -44,12 +44,12 @@ def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
 def test_without_the_callback_they_would_move(tiny_model, tmp_path):
     model = tiny_model("bert")
     zero_smallest(model, 0.4)
-    masked = zeros_of(model)
+    masked = pruning_masks(model)
     trained(model, tmp_path, [])
     assert any((weight[mask] != 0).any() for weight, mask in masked)
 
 
 def test_zeros_are_set_where_the_mask_says():
     weight = nn.Parameter(torch.tensor([1.0, -2.0, float("nan")]))
-    keep_zeros([(weight, torch.tensor([False, True, True]))])
+    apply_pruning_masks([(weight, torch.tensor([False, True, True]))])
     assert weight.tolist() == [1.0, 0.0, 0.0]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from hf_finetune.methods.distillation import Teacher, loss_with_teacher
-from hf_finetune.methods.r_drop import disagreement, doubled, loss_twice
+from hf_finetune.methods.r_drop import r_drop_loss, repeat_batch, symmetric_kl
 from hf_finetune.targets.losses import loss_for
 
 ONE, OTHER = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0)).unbind()
@@ -30,13 +30,13 @@ def published(one, other):
 
 
 def test_the_disagreement_is_that_of_the_authors_code():
-    found = disagreement(ONE, OTHER, "single_label")
+    found = symmetric_kl(ONE, OTHER, "single_label")
     assert found.shape == (6,)
     torch.testing.assert_close(found.sum(), published(ONE, OTHER))
 
 
 def test_the_disagreement_of_several_labels_is_that_of_two_classes_each():
-    found = disagreement(ONE, OTHER, "multi_label")
+    found = symmetric_kl(ONE, OTHER, "multi_label")
     assert found.shape == ONE.shape
     pairs = [torch.stack([each.flatten(), torch.zeros(18)], dim=-1) for each in (ONE, OTHER)]
     torch.testing.assert_close(found.sum(), published(*pairs))
@@ -46,14 +46,14 @@ def test_the_disagreement_by_hand():
     """p = 3/4 and q = 1/2 of the first class: ((3/4 - 1/2) x log(3/2) + (1/4 - 1/2) x log(1/2)) / 2."""
     one, other = torch.tensor([[3.0, 1.0]]).log(), torch.zeros(1, 2)
     expected = (0.25 * torch.tensor(1.5).log() - 0.25 * torch.tensor(0.5).log()) / 2
-    torch.testing.assert_close(disagreement(one, other, "single_label"), expected.view(1))
+    torch.testing.assert_close(symmetric_kl(one, other, "single_label"), expected.view(1))
 
 
 @pytest.mark.parametrize(("target", "labels"), [("single_label", CLASSES), ("multi_label", MEMBERS)])
 def test_parts_of_a_batch_add_up_to_it(target, labels):
     """However it is cut, and without the labels of fillers."""
     loss, factor = loss_for(target), 2.5
-    twice = loss_twice(loss, factor, target)
+    twice = r_drop_loss(loss, factor, target)
     known = labels != -100 if target == "single_label" else ~labels.isnan()
     count = int(known.sum())
     whole = twice((torch.cat([ONE, OTHER]),), labels, count)
@@ -63,19 +63,19 @@ def test_parts_of_a_batch_add_up_to_it(target, labels):
     ]
     torch.testing.assert_close(sum(parts), whole)
     mean = (loss((ONE,), labels) + loss((OTHER,), labels)) / 2
-    apart = (disagreement(ONE, OTHER, target) * known).sum() / count
+    apart = (symmetric_kl(ONE, OTHER, target) * known).sum() / count
     torch.testing.assert_close(whole, mean + factor * apart)
     torch.testing.assert_close(twice((torch.cat([ONE, OTHER]),), labels), whole)
 
 
 def test_one_pass_gives_the_loss_alone():
-    twice = loss_twice(loss_for("single_label"), 3.0, "single_label")
+    twice = r_drop_loss(loss_for("single_label"), 3.0, "single_label")
     assert torch.equal(twice((ONE,), CLASSES), loss_for("single_label")((ONE,), CLASSES))
 
 
 def test_a_batch_is_doubled_but_for_its_labels():
     batch = {"input_ids": torch.arange(4).view(2, 2), "prefix": (torch.ones(2, 1),), "labels": CLASSES[:2]}
-    made = doubled(batch)
+    made = repeat_batch(batch)
     assert made["input_ids"].tolist() == [[0, 1], [2, 3], [0, 1], [2, 3]]
     assert made["prefix"][0].shape == (4, 1) and made["labels"] is batch["labels"]
 
@@ -146,7 +146,7 @@ def test_a_teacher_looks_at_each_text_once_and_is_compared_with_both_passes():
     teacher = Teacher(nn.Linear(1, 1), [0, 1, 2], temperature=2.0, weight=0.5)
     teacher.logits = OTHER.roll(1, 0)
     taught = loss_with_teacher(loss_for("single_label"), teacher, "single_label")
-    found = loss_twice(taught, 1.5, "single_label")((torch.cat([ONE, OTHER]),), CLASSES, 5)
-    apart = (disagreement(ONE, OTHER, "single_label") * (CLASSES != -100)).sum() / 5
+    found = r_drop_loss(taught, 1.5, "single_label")((torch.cat([ONE, OTHER]),), CLASSES, 5)
+    apart = (symmetric_kl(ONE, OTHER, "single_label") * (CLASSES != -100)).sum() / 5
     mean = (taught((ONE,), CLASSES, 5) + taught((OTHER,), CLASSES, 5)) / 2
     torch.testing.assert_close(found, mean + 1.5 * apart)

@@ -9,7 +9,7 @@ from head_helpers import HEADS, batch_of, built, export, logits_elsewhere, save
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_finetune.cache.cut_point import find_cut
-from hf_finetune.cache.replay import prove
+from hf_finetune.cache.replay import verify
 from hf_finetune.errors import InputError
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import build_model, build_skeleton, read_config
@@ -106,7 +106,7 @@ def test_the_backbone_below_it_can_be_left_out(models, pair):
         probes = ({name: value[:, :5] for name, value in probes[0].items()}, probes[1])
     cut = find_cut(model, head, probes)
     for probe in probes:
-        prove(model, cut, probe)
+        verify(model, cut, probe)
 
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair in REFUSED], ids="-".join)

@@ -15,8 +15,8 @@ from hf_finetune.models.pruning import (
     narrow_config,
     narrow_model,
     narrow_weights,
+    pruning_masks,
     zero_smallest,
-    zeros_of,
 )
 
 TEXTS = ("bert", "roberta", "electra", "albert", "deberta-v2", "distilbert", "modernbert", "gpt2")
@@ -215,18 +215,18 @@ def test_the_smallest_weights_of_all_layers_together_become_zero():
     assert model[1].weight.flatten().tolist() == [0.0, 8.0, 0.0, -4.0]
     assert model[2].weight.flatten().tolist() == pytest.approx([0.1] * 4)  # the head keeps its own
     assert all((layer.bias == 0.01).all() for layer in model)
-    assert [mask.flatten().tolist() for _, mask in zeros_of(model)] == [
+    assert [mask.flatten().tolist() for _, mask in pruning_masks(model)] == [
         [True, False, False, True],
         [True, False, True, False],
     ]
-    assert not any(torch.signbit(weight[mask]).any() for weight, mask in zeros_of(model))
+    assert not any(torch.signbit(weight[mask]).any() for weight, mask in pruning_masks(model))
 
 
 def test_what_is_zero_already_counts():
     model = three_layers()
     zero_smallest(model, 0.25)
     zero_smallest(model, 0.5)
-    assert sum(int(mask.sum()) for _, mask in zeros_of(model)) == 4
+    assert sum(int(mask.sum()) for _, mask in pruning_masks(model)) == 4
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "albert", "resnet", "timm/test_efficientnet"])
@@ -235,7 +235,7 @@ def test_a_share_of_the_backbones_matrices_becomes_zero(tiny_model, name):
     names = [parameter for parameter, _ in model.named_parameters()]
     head = {parameter: value.clone() for parameter, value in model.named_parameters()}
     zero_smallest(model, 0.3)
-    masked = zeros_of(model)
+    masked = pruning_masks(model)
     assert [parameter for parameter, _ in model.named_parameters()] == names
     zeros, whole = (sum(int(count(mask)) for _, mask in masked) for count in (torch.sum, torch.numel))
     assert zeros == round(0.3 * whole)

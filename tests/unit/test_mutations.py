@@ -48,11 +48,11 @@ def test_every_override_of_the_trainer_is_on_the_list():
 def test_a_defence_is_taken_away_wherever_it_has_a_name(monkeypatch):
     from hf_finetune.training import freezing, stage
 
-    original = freezing.release
+    original = freezing.unfreeze_modes
     (mutation,) = [
         each for each in mutations.MUTATIONS if each.target.endswith(":release") and each.removal == "nothing"
     ]
     mutations.apply(mutation, monkeypatch.setattr)
-    assert freezing.release is stage.release is not original
+    assert freezing.unfreeze_modes is stage.release is not original
     monkeypatch.undo()
-    assert freezing.release is stage.release is original
+    assert freezing.unfreeze_modes is stage.release is original

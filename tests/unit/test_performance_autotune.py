@@ -10,9 +10,9 @@ import torch
 from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, text_batch
 from torch import nn
 
-from hf_finetune.performance.autotune import Choice, choose_way, decide, measure
+from hf_finetune.performance.autotune import Choice, choose_mode, decide, measure
 from hf_finetune.performance.autotune_history import Measured
-from hf_finetune.performance.execution_modes import Numbers, Way, time_in_turn
+from hf_finetune.performance.execution_modes import ExecutionMode, StepOutputs, time_in_turn
 
 TODAY = date.today().isoformat()
 
@@ -48,7 +48,7 @@ class MadeUpBench:
         spent = 2 * self.seconds[way.title] + (self.compile_seconds if way.compile else 0)
         self.time += spent
         value = torch.tensor([self.logits.get(way.title, 1.0)])
-        return Numbers(1.0, value, (value,), spent)
+        return StepOutputs(1.0, value, (value,), spent)
 
 
 def chosen(bench, candidates=WAYS, allowed=1000.0, compiles=False):
@@ -131,7 +131,7 @@ def test_compilation_is_tried_on_the_fastest_way_if_the_run_is_long():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench({**times, "fp32 channels_last compiled": 0.3})
     found = chosen(bench, WAYS + COMPILED, allowed=200, compiles=True)
-    assert (found.way, bench.compiled) == (Way("fp32", "channels_last", compile=True), 1)
+    assert (found.way, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 1)
     assert found.reason.startswith("fp32 channels_last compiled: 300 ms a step, fp32 1.00 s (measured in")
 
 
@@ -146,7 +146,7 @@ def test_compilation_is_not_tried_in_a_short_run():
 def test_compilation_that_fails_is_left_out():
     times = {"fp32": 1.0, "fp32 compiled": 0.5}
     bench = MadeUpBench(times, fails=["fp32 compiled"])
-    found = chosen(bench, [FP32, Way(compile=True)], allowed=200, compiles=True)
+    found = chosen(bench, [FP32, ExecutionMode(compile=True)], allowed=200, compiles=True)
     assert found.way == FP32
     assert found.reason.endswith("; fp32 compiled: it cannot be computed here: no C++ compiler)")
 
@@ -155,7 +155,7 @@ def test_compilation_set_by_hand_is_kept_and_ways_are_compared_without_it():
     times = {"fp32": 1.0, "fp32 channels_last": 0.5, "bf16": 0.9, "bf16 channels_last": 0.6}
     bench = MadeUpBench(times)
     found = chosen(bench, COMPILED)
-    assert (found.way, bench.compiled) == (Way("fp32", "channels_last", compile=True), 0)
+    assert (found.way, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 0)
 
 
 def test_a_reference_set_by_hand_is_compared_with_fp32():
@@ -181,7 +181,7 @@ def test_a_model_that_bf16_ruins_is_not_computed_in_bf16(big, left_out):
     torch.manual_seed(0)
     model = Cancelling(big)
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
-    found = choose_way(
+    found = choose_mode(
         model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
     )
     assert ("bf16: its logits are " in found.reason) == left_out
@@ -208,7 +208,7 @@ class WrongGradient(Cancelling):
 def test_a_gradient_that_bf16_ruins_is_found():
     model = WrongGradient()
     batch = {"pixel_values": torch.randn(8, 12), "labels": torch.arange(8) % 3}
-    found = choose_way(
+    found = choose_mode(
         model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
     )
     assert found.way == FP32
@@ -246,16 +246,16 @@ def subject(tiny_model):
 
 
 def test_the_choice_is_by_the_clock(subject):
-    found = choose_way(**subject, steps=1000)
+    found = choose_mode(**subject, steps=1000)
     assert (found.way, found.seconds) == (BF16, {"fp32": 1.0, "bf16": 0.5})
     assert set(subject["clock"].passes) == {32}
     slow = {**subject, "clock": MadeUpClock(subject["model"], 0.5, 10.0)}
-    assert choose_way(**slow, steps=1000, forward_only=True).way == FP32
+    assert choose_mode(**slow, steps=1000, forward_only=True).way == FP32
 
 
 @pytest.mark.parametrize(("steps", "examples"), [(200, 32), (199, 16), (100, 16), (99, 8), (50, 8), (49, 0)])
 def test_a_short_run_is_measured_with_fewer_examples_or_not_at_all(subject, steps, examples):
-    found = choose_way(**subject, steps=steps)
+    found = choose_mode(**subject, steps=steps)
     assert set(subject["clock"].passes) == ({examples} if examples else set())
     if not examples:
         assert found == Choice(FP32, "fp32: the stage is too short for it to pay to measure other modes")
@@ -266,16 +266,16 @@ def test_a_short_run_is_measured_with_fewer_examples_or_not_at_all(subject, step
 
 
 def test_what_is_set_by_hand_is_not_measured(subject):
-    found = choose_way(**{**subject, "candidates": [BF16]}, steps=1000)
+    found = choose_mode(**{**subject, "candidates": [BF16]}, steps=1000)
     assert found == Choice(BF16, "bf16: there is no other to choose")
     assert subject["clock"].passes == []
 
 
 def test_what_was_measured_is_remembered(subject, tmp_path):
     notes = tmp_path / "cache" / "speed.json"
-    first = choose_way(**subject, steps=1000, notes_file=notes)
+    first = choose_mode(**subject, steps=1000, notes_file=notes)
     subject["clock"].passes.clear()
-    second = choose_way(**subject, steps=10, notes_file=notes)
+    second = choose_mode(**subject, steps=10, notes_file=notes)
     assert subject["clock"].passes == []
     assert second == replace(
         first,
@@ -291,7 +291,7 @@ def test_what_was_measured_is_remembered(subject, tmp_path):
 def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path):
     clock = subject["clock"]
     busy = {**subject, "clock": lambda: clock() ** 2}  # ever slower
-    found = choose_way(**busy, steps=1000, notes_file=tmp_path / "speed.json")
+    found = choose_mode(**busy, steps=1000, notes_file=tmp_path / "speed.json")
     assert "on a busy machine" in found.reason
     assert list(tmp_path.iterdir()) == []
 
@@ -307,42 +307,42 @@ def test_what_was_measured_on_a_busy_machine_is_not_remembered(subject, tmp_path
 )
 def test_what_the_speed_depends_on_is_measured_anew(subject, tmp_path, change):
     notes = tmp_path / "speed.json"
-    choose_way(**subject, steps=1000, notes_file=notes)
-    assert not choose_way(**{**subject, **change}, steps=1000, notes_file=notes).remembered
+    choose_mode(**subject, steps=1000, notes_file=notes)
+    assert not choose_mode(**{**subject, **change}, steps=1000, notes_file=notes).remembered
     assert len(json.loads(notes.read_text())) == 2
-    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+    assert choose_mode(**subject, steps=1000, notes_file=notes).remembered
 
 
 def test_names_of_labels_do_not_matter(subject, tmp_path):
     notes = tmp_path / "speed.json"
-    choose_way(**subject, steps=1000, notes_file=notes)
+    choose_mode(**subject, steps=1000, notes_file=notes)
     subject["model"].config.id2label = {0: "x", 1: "y", 2: "z"}
-    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+    assert choose_mode(**subject, steps=1000, notes_file=notes).remembered
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"KEY": 1}', '{"KEY": {"seconds": {}}}', "\0\xff"])
 def test_a_damaged_file_is_written_anew(subject, tmp_path, damage):
     notes = tmp_path / "speed.json"
-    choose_way(**subject, steps=1000, notes_file=notes)
+    choose_mode(**subject, steps=1000, notes_file=notes)
     key = next(iter(json.loads(notes.read_text())))
     notes.write_bytes(damage.replace("KEY", key).encode("latin-1"))
-    assert not choose_way(**subject, steps=1000, notes_file=notes).remembered
-    assert choose_way(**subject, steps=1000, notes_file=notes).remembered
+    assert not choose_mode(**subject, steps=1000, notes_file=notes).remembered
+    assert choose_mode(**subject, steps=1000, notes_file=notes).remembered
 
 
 def test_a_folder_that_cannot_be_written_to_stops_nothing(subject, tmp_path):
     (tmp_path / "file").write_text("")
-    found = choose_way(**subject, steps=1000, notes_file=tmp_path / "file" / "speed.json")
+    found = choose_mode(**subject, steps=1000, notes_file=tmp_path / "file" / "speed.json")
     assert found.way == BF16
 
 
 def test_a_longer_run_measures_what_a_shorter_one_had_no_time_for(subject, tmp_path):
     notes = tmp_path / "speed.json"
-    three = {**subject, "candidates": [FP32, Way("fp32", "channels_last"), BF16]}
-    short = choose_way(**three, steps=55, notes_file=notes)
+    three = {**subject, "candidates": [FP32, ExecutionMode("fp32", "channels_last"), BF16]}
+    short = choose_mode(**three, steps=55, notes_file=notes)
     assert short.way == FP32 and "bf16: no time was left for it" in short.reason
-    assert choose_way(**three, steps=56, notes_file=notes).remembered
-    long = choose_way(**three, steps=1000, notes_file=notes)
+    assert choose_mode(**three, steps=56, notes_file=notes).remembered
+    long = choose_mode(**three, steps=1000, notes_file=notes)
     assert (long.way, long.remembered) == (BF16, False)
 
 

@@ -6,8 +6,13 @@ import pytest
 import torch
 from speed_helpers import BF16, BF16_LAST, COMPILED, CPU, FP32, LAST, LOSS, WAYS, image_batch, text_batch
 
-from hf_finetune.performance.autotune import Choice, choose_way
-from hf_finetune.performance.execution_modes import Way, difference, list_ways, on_bench
+from hf_finetune.performance.autotune import Choice, choose_mode
+from hf_finetune.performance.execution_modes import (
+    ExecutionMode,
+    benchmark_steps,
+    candidate_modes,
+    difference,
+)
 from hf_finetune.training.freezing import freeze_all_but
 
 
@@ -17,13 +22,13 @@ def test_the_ways_that_suit_a_model_are_listed(tiny_model, monkeypatch):
     convolutions, patches, text = tiny_model("timm/test_resnet"), tiny_model("vit"), tiny_model("bert")
     listed = [FP32, BF16_LAST, LAST, BF16]
     compiled = [replace(way, compile=True) for way in (BF16_LAST, LAST, BF16, FP32)]
-    assert list_ways(convolutions, images, CPU) == listed + compiled
-    assert list_ways(patches, images, CPU, compile=False) == [FP32, BF16]
-    assert list_ways(text, texts, CPU) == [FP32, BF16]
-    assert list_ways(convolutions, images, CPU, precision="fp32", compile=False) == [FP32, LAST]
-    pinned = list_ways(convolutions, images, CPU, memory_format="channels_last", compile=True)
+    assert candidate_modes(convolutions, images, CPU) == listed + compiled
+    assert candidate_modes(patches, images, CPU, compile=False) == [FP32, BF16]
+    assert candidate_modes(text, texts, CPU) == [FP32, BF16]
+    assert candidate_modes(convolutions, images, CPU, precision="fp32", compile=False) == [FP32, LAST]
+    pinned = candidate_modes(convolutions, images, CPU, memory_format="channels_last", compile=True)
     assert pinned == [COMPILED[1], COMPILED[3]]
-    assert list_ways(text, texts, torch.device("mps")) == [FP32]
+    assert candidate_modes(text, texts, torch.device("mps")) == [FP32]
 
 
 def all_of(model):
@@ -66,7 +71,7 @@ def test_model_and_random_numbers_are_as_before(tiny_model, name, changes, only_
     before, chance = all_of(model), torch.get_rng_state()
     batch = image_batch() if "pixel_values" in model.main_input_name else text_batch()
     for forward_only in (False, True):
-        found = choose_way(model, batch, LOSS, trainable, WAYS, steps=1000, forward_only=forward_only)
+        found = choose_mode(model, batch, LOSS, trainable, WAYS, steps=1000, forward_only=forward_only)
         assert set(found.seconds) <= {way.title for way in WAYS}
         assert is_as_before(model, before)
         assert torch.equal(torch.get_rng_state(), chance)
@@ -80,7 +85,7 @@ def test_the_model_is_as_before_when_the_reference_fails(tiny_model):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], WAYS, steps=1000)
+        choose_mode(model, image_batch(), loss, ["timm_model.fc.weight"], WAYS, steps=1000)
     assert is_as_before(model, before)
 
 
@@ -91,7 +96,7 @@ def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
     def loss(outputs, labels):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    found = choose_way(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
+    found = choose_mode(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
     assert found == Choice(BF16, "bf16: there is too little memory to compare it with fp32")
     assert is_as_before(model, before)
 
@@ -99,10 +104,10 @@ def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
 def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
     model = tiny_model("bert", hidden_dropout_prob=0.5)
     names = [name for name, _ in model.named_parameters()]
-    with on_bench(model, text_batch(), LOSS, names) as bench:
+    with benchmark_steps(model, text_batch(), LOSS, names) as bench:
         one, other = bench.numbers(FP32), bench.numbers(FP32)
         still = bench.numbers(FP32, training=False)
-        half = bench.numbers(Way("fp16"))
+        half = bench.numbers(ExecutionMode("fp16"))
     assert one.loss == other.loss and difference(one.gradient, other.gradient) == 0
     assert difference(one.gradient, still.gradient) > 0.1  # without dropout it is another
     assert 0 < difference(half.gradient, one.gradient) < 0.05  # brought back to scale
@@ -110,7 +115,7 @@ def test_the_numbers_of_a_batch_are_the_same_at_every_call(tiny_model):
 
 def test_the_numbers_do_not_depend_on_the_steps_before(tiny_model):
     model = tiny_model("timm/test_resnet")  # with BatchNorm, whose statistics move in every step
-    with on_bench(model, image_batch(), LOSS, [name for name, _ in model.named_parameters()]) as bench:
+    with benchmark_steps(model, image_batch(), LOSS, [name for name, _ in model.named_parameters()]) as bench:
         one = bench.numbers(FP32)
         bench.step(BF16_LAST)
         other = bench.numbers(FP32)
@@ -129,6 +134,6 @@ def test_a_difference_is_a_share_of_the_norm():
 def test_a_pass_of_a_frozen_prefix_is_timed_in_evaluation_mode(tiny_model, forward_only):
     model, modes = tiny_model("timm/test_resnet"), []
     model.register_forward_pre_hook(lambda module, *_: modes.append(module.training))
-    with on_bench(model, image_batch(), LOSS, [], forward_only=forward_only) as bench:
+    with benchmark_steps(model, image_batch(), LOSS, [], forward_only=forward_only) as bench:
         bench.step(FP32)
     assert modes == [not forward_only]

@@ -5,7 +5,7 @@ import pytest
 from hf_finetune.errors import InputError
 from hf_finetune.planning.strategies import write_stages
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.recipe.head_fit import fitted_by, leaves_pooling, unfit_for
+from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems, leaves_pooling
 from hf_finetune.recipe.schema import OptimizerSpec, StageSpec, StrategySpec
 from hf_finetune.recipe.yaml_text import read_yaml
 
@@ -142,13 +142,13 @@ def test_what_is_said_of_a_strategy(strategy, expected):
 
 
 def test_the_way_must_suit_the_labels():
-    assert unfit_for("", "regression", "x") == unfit_for("ridge", "regression", "x") == []
-    assert unfit_for("logistic_regression", "multi_label", "x") == []
-    (one,) = unfit_for("logistic_regression", "regression", "strategy.classifier")
+    assert head_fit_problems("", "regression", "x") == head_fit_problems("ridge", "regression", "x") == []
+    assert head_fit_problems("logistic_regression", "multi_label", "x") == []
+    (one,) = head_fit_problems("logistic_regression", "regression", "strategy.classifier")
     assert (
         str(one) == "strategy.classifier must be ridge where labels are amounts. Got 'logistic_regression'."
     )
-    (other,) = unfit_for("ridge", "single_label", "stages[0].fit")
+    (other,) = head_fit_problems("ridge", "single_label", "stages[0].fit")
     assert str(other) == "stages[0].fit must be logistic_regression where labels are classes. Got 'ridge'."
 
 

@@ -22,7 +22,7 @@ from security_helpers import (
 from transformers import BertTokenizerFast
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import read_subject
+from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate_run import evaluate_again, load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
@@ -250,9 +250,9 @@ def test_the_code_of_a_head_is_this_packages_own(tmp_path, canary):
 
 def test_a_doctor_runs_no_code(tmp_path, reviews, canary):
     folder = save_own_tokenizer(tmp_path / "own", canary)
-    assert "It would run tokenization_own.py" in refused(read_subject, text_recipe(str(folder), reviews))
+    assert "It would run tokenization_own.py" in refused(load_check_target, text_recipe(str(folder), reviews))
     assert not canary.ran
-    read_subject(text_recipe(str(folder), reviews), trust_remote_code=True)
+    load_check_target(text_recipe(str(folder), reviews), trust_remote_code=True)
     assert canary.ran
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.data.distributed_sampling import WithFillers
+from hf_finetune.data.distributed_sampling import PaddedDataset
 from hf_finetune.data.joint_tasks import MixedExamples, task_columns
 from hf_finetune.data.seeded_augmentation import set_epoch
 from hf_finetune.methods.class_balance import balanced_loss
-from hf_finetune.methods.task_mixing import RestingHeads, TaskSampler, mixed_loss
+from hf_finetune.methods.task_mixing import FreezeIdleHeads, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
@@ -84,7 +84,7 @@ def test_a_label_has_numbers_in_the_columns_of_its_task_only():
     rows = torch.tensor([mixed[index]["labels"] for index in range(len(mixed))])
     expected = [[2, NAN, NAN, NAN], [NAN, 0, 1, NAN], [NAN, 1, 1, NAN], [NAN, NAN, NAN, -100]]
     torch.testing.assert_close(rows, torch.tensor(expected), equal_nan=True)
-    filler = torch.tensor(WithFillers(mixed)[len(mixed)]["labels"])
+    filler = torch.tensor(PaddedDataset(mixed)[len(mixed)]["labels"])
     assert filler.isnan().all()
 
 
@@ -184,7 +184,7 @@ def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_dec
     def step(labels):
         optimizer.zero_grad()
         loss((model(torch.randn(4, 3)),), torch.tensor(labels)).backward()
-        RestingHeads().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
+        FreezeIdleHeads().on_pre_optimizer_step(arguments, TrainerState(), TrainerControl(), model=model)
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
         optimizer.step()
         return {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}

@@ -11,7 +11,7 @@ from test_training_trainer import make_trainer
 from transformers.integrations import deepspeed
 
 from hf_finetune import distributed as processes
-from hf_finetune.distributed import LostProcessError, layer_classes, naming_lost_processes, start_processes
+from hf_finetune.distributed import LostProcessError, detect_lost_process, layer_classes, start_processes
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.runs.prepare import load_pretrained
@@ -125,7 +125,7 @@ def test_layers_are_divided_and_nothing_that_holds_the_word_embeddings(tiny_mode
 )
 def test_a_lost_process_is_named(message):
     state = SimpleNamespace(num_processes=3, process_index=1)
-    with pytest.raises(LostProcessError) as caught, naming_lost_processes(state):
+    with pytest.raises(LostProcessError) as caught, detect_lost_process(state):
         raise RuntimeError(message)
     assert str(caught.value) == (
         "Process 1 of 3 has lost another one, which ended or is stuck; what that one says is the cause. "
@@ -147,7 +147,7 @@ def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(termina
     interrupt = InterruptCallback()
     with pytest.raises(LostProcessError):
         try:
-            with naming_lost_processes(SimpleNamespace(num_processes=2, process_index=0)):
+            with detect_lost_process(SimpleNamespace(num_processes=2, process_index=0)):
                 interrupt.on_train_begin(None, None, None)
                 os.kill(os.getpid(), signal.SIGTERM)
                 raise RuntimeError("Connection closed by peer")
@@ -160,6 +160,6 @@ def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(termina
 def test_other_errors_stay_what_they_are():
     several, one = (SimpleNamespace(num_processes=number, process_index=0) for number in (2, 1))
     for state, message in ((several, "shapes do not match"), (one, "Connection closed by peer")):
-        with pytest.raises(RuntimeError, match=message) as caught, naming_lost_processes(state):
+        with pytest.raises(RuntimeError, match=message) as caught, detect_lost_process(state):
             raise RuntimeError(message)
         assert type(caught.value) is RuntimeError

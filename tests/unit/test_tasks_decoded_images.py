@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional
 from transformers import ViTImageProcessorPil
 
-from hf_finetune.cache.cache_dir import list_kept
+from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cache.store import RowFormat, RowStore, write_rows
 from hf_finetune.data.images import ImageTransform, TransformedImages, needed_edge, train_transform
 from hf_finetune.data.prepare import LabelledData
@@ -89,7 +89,7 @@ def test_augmented_dishes_are_the_same_in_each_epoch(tmp_path, dishes):
     kept, report = once(inputs, tmp_path)
     one, other = assert_same(kept, inputs)
     assert not torch.equal(one, other) and one.dtype == torch.uint8
-    assert sorted(each.about for each in list_kept(tmp_path)) == ["12 decoded images", "6 prepared images"]
+    assert sorted(each.about for each in list_cache(tmp_path)) == ["12 decoded images", "6 prepared images"]
     assert (report.used, report.reason) == (True, "")
     assert report.bytes == 12 * (128 * 128 * 3 + 16) + 6 * SIZE * SIZE * 3 * 4
 
@@ -100,7 +100,7 @@ def test_images_without_augmentation_are_kept_as_the_model_takes_them(tmp_path, 
     one, other = assert_same(kept, inputs)
     assert torch.equal(one, other) and one.dtype == torch.float32
     assert report.bytes == 6 * SIZE * SIZE * 3 * 4 and kept.validation is None
-    assert [each.about for each in list_kept(tmp_path)] == ["6 prepared images"]
+    assert [each.about for each in list_cache(tmp_path)] == ["6 prepared images"]
 
 
 @pytest.mark.parametrize("augment", ["strong", "none"])
@@ -166,7 +166,7 @@ def test_what_is_kept_is_found_again_even_for_one_pass(tmp_path, dishes):
 def test_what_is_damaged_is_made_anew(tmp_path, dishes, damage):
     inputs = inputs_of(dishes.select(range(5)))
     once(inputs, tmp_path)
-    (kept,) = list_kept(tmp_path)
+    (kept,) = list_cache(tmp_path)
     path = kept.folders[0] / "0.bin"
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -195,7 +195,7 @@ def test_a_limit_that_leaves_room_for_one_split(tmp_path, dishes):
     kept, report = once(inputs, tmp_path, size_limit=300_000)
     assert kept.validation is inputs.validation and report.used and report.bytes == 245_840
     assert report.reason == "validation: they take about 196,608 bytes, and the size limit leaves 54,160"
-    assert [each.about for each in list_kept(tmp_path)] == ["5 decoded images"]
+    assert [each.about for each in list_cache(tmp_path)] == ["5 decoded images"]
     assert_same(kept, inputs)
 
 
@@ -206,7 +206,7 @@ def test_what_is_oldest_makes_room(tmp_path, dishes):
     )
     _, report = once(inputs_of(dishes.select(range(5))), tmp_path, size_limit=300_000)
     assert report.used
-    assert [each.about for each in list_kept(tmp_path)] == ["5 decoded images"]
+    assert [each.about for each in list_cache(tmp_path)] == ["5 decoded images"]
 
 
 def test_images_that_take_more_than_those_that_were_measured(tmp_path, dishes, monkeypatch):
@@ -214,7 +214,7 @@ def test_images_that_take_more_than_those_that_were_measured(tmp_path, dishes, m
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, size_limit=100_000, always=False)
     assert report.reason == "train: they take more than the 100,000 bytes that the size limit leaves"
-    assert kept.train is inputs.train and list_kept(tmp_path) == []
+    assert kept.train is inputs.train and list_cache(tmp_path) == []
 
 
 def test_images_that_come_out_in_several_sizes(tmp_path):
@@ -286,7 +286,7 @@ def test_images_are_kept_where_that_is_cheaper(tmp_path, dishes, monkeypatch, pa
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path, train_passes=passes, always=False)
     assert report.used == used and (kept.train is not inputs.train) == used
-    assert len(list_kept(tmp_path)) == used
+    assert len(list_cache(tmp_path)) == used
 
 
 def test_measuring_leaves_nothing_behind_and_draws_no_chance(tmp_path, dishes):

@@ -3,7 +3,7 @@
 from transformers import TrainingArguments
 
 from hf_finetune.models.layout import read_layout
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.training import arguments
@@ -28,7 +28,7 @@ def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch,
     made = arguments.training_arguments(
         stage,
         planned,
-        Way(),
+        ExecutionMode(),
         folder=tmp_path,
         evaluates=False,
         best_metric=None,

@@ -10,12 +10,12 @@ from transformers import TrainerCallback
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.performance.autotune import Choice
-from hf_finetune.performance.execution_modes import Way
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training import execution
-from hf_finetune.training.execution import make_faster
+from hf_finetune.training.execution import plan_execution
 from hf_finetune.training.freezing import freeze_all_but
 
 AUTO = SpeedSpec.model_validate("auto")
@@ -30,13 +30,13 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """Let measuring give a way, and count how often it is asked for."""
-    seen = SimpleNamespace(way=Way("bf16", "channels_last"), calls=[])
+    seen = SimpleNamespace(way=ExecutionMode("bf16", "channels_last"), calls=[])
 
     def choose(model, batch, loss, trainable, candidates, **options):
         seen.calls.append((candidates, options))
         return Choice(seen.way, seen.way.title)
 
-    monkeypatch.setattr(execution, "choose_way", choose)
+    monkeypatch.setattr(execution, "choose_mode", choose)
     return seen
 
 
@@ -44,7 +44,7 @@ def decide(model, folder, speed, train="last:1", resume=False):
     stage = StageSpec(train=train, epochs=4, lr=0.1, batch_size=4)
     (planned,) = build_plan(read_layout(model), [stage], 12).stages
     freeze_all_but(model, planned.trainable)
-    return make_faster(
+    return plan_execution(
         model,
         stage,
         planned,
@@ -62,7 +62,7 @@ def decide(model, folder, speed, train="last:1", resume=False):
 
 def test_what_the_recipe_sets_is_not_measured(tmp_path, tiny_model, measured):
     speed = SpeedSpec(precision="bf16", memory_format="channels_last")
-    assert decide(tiny_model(NAME), tmp_path, speed).way == Way("bf16", "channels_last", False)
+    assert decide(tiny_model(NAME), tmp_path, speed).way == ExecutionMode("bf16", "channels_last", False)
     assert measured.calls == []
 
 
@@ -77,18 +77,18 @@ def test_what_is_set_stays_while_the_rest_is_measured(tmp_path, tiny_model, meas
 def test_a_resumed_stage_computes_as_it_began(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
     assert decide(model, tmp_path, AUTO).way == measured.way
-    measured.way = Way()
-    assert decide(model, tmp_path, AUTO, resume=True).way == Way("bf16", "channels_last")
+    measured.way = ExecutionMode()
+    assert decide(model, tmp_path, AUTO, resume=True).way == ExecutionMode("bf16", "channels_last")
     assert len(measured.calls) == 1
-    assert decide(model, tmp_path, AUTO).way == Way()
+    assert decide(model, tmp_path, AUTO).way == ExecutionMode()
 
 
 def test_a_resumed_stage_that_is_to_compute_otherwise_is_decided_anew(tmp_path, tiny_model, measured):
     model = tiny_model(NAME)
     decide(model, tmp_path, AUTO)
     speed = AUTO.model_copy(update={"precision": "fp32"})
-    measured.way = Way()
-    assert decide(model, tmp_path, speed, resume=True).way == Way()
+    measured.way = ExecutionMode()
+    assert decide(model, tmp_path, speed, resume=True).way == ExecutionMode()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"asked": null}'])
@@ -110,7 +110,7 @@ def test_the_model_is_laid_out_so(tmp_path, tiny_model, measured):
 
 
 def test_a_stage_is_trained_in_the_way_that_was_measured(tmp_path, tiny_model, measured):
-    measured.way = Way("bf16")
+    measured.way = ExecutionMode("bf16")
     seen = []
 
     class See(TrainerCallback):

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional
 
 from hf_finetune.data.distributed_sampling import count_labels
-from hf_finetune.methods.class_balance import Balance, balanced_loss
+from hf_finetune.methods.class_balance import ClassBalance, balanced_loss
 from hf_finetune.methods.distillation import distillation_loss, loss_with_teacher
-from hf_finetune.methods.r_drop import disagreement, loss_twice
+from hf_finetune.methods.r_drop import r_drop_loss, symmetric_kl
 from hf_finetune.targets.losses import label_weights, loss_for
 
 CLASSES = torch.tensor([0, 2, 1, 2, 0])
@@ -16,9 +16,9 @@ SHARES = functional.one_hot(CLASSES, 3) * WEIGHTS[:, None]
 LOSSES = {
     "plain": loss_for("single_label"),
     "smoothed": loss_for("single_label", 0.2),
-    "class weights": balanced_loss("single_label", Balance(factors=(1.0, 2.0, 4.0))),
-    "focal": balanced_loss("single_label", Balance(gamma=2.0)),
-    "logit adjustment": balanced_loss("single_label", Balance(shifts=(0.1, -0.4, 0.3)), 0.1),
+    "class weights": balanced_loss("single_label", ClassBalance(factors=(1.0, 2.0, 4.0))),
+    "focal": balanced_loss("single_label", ClassBalance(gamma=2.0)),
+    "logit adjustment": balanced_loss("single_label", ClassBalance(shifts=(0.1, -0.4, 0.3)), 0.1),
 }
 
 
@@ -77,9 +77,9 @@ def test_a_teacher_and_two_passes_weigh_each_example_alike():
     torch.testing.assert_close(taught((logits(),), SHARES), wanted)
 
     one, other = logits(seed=2), logits(seed=3)
-    apart = (WEIGHTS * disagreement(one, other, "single_label")).sum() / WEIGHTS.sum()
+    apart = (WEIGHTS * symmetric_kl(one, other, "single_label")).sum() / WEIGHTS.sum()
     mean = (hard((one,), SHARES) + hard((other,), SHARES)) / 2
-    twice = loss_twice(hard, 0.7, "single_label")
+    twice = r_drop_loss(hard, 0.7, "single_label")
     torch.testing.assert_close(twice((torch.cat([one, other]),), SHARES), mean + 0.7 * apart)
 
 
