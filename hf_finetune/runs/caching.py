@@ -15,7 +15,13 @@ import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
+from hf_finetune.cache.cache_dir import cache_folder
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
+from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
+from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, not_worth_caching
 from hf_finetune.data.joint_tasks import MixedExamples
+from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
 from hf_finetune.models.build import build_skeleton, load_processor
@@ -23,9 +29,14 @@ from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.head_spec import head_problem, pooling_of
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
+from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode, benchmark_steps
 from hf_finetune.planning.domain_adaptation import SAME_WAY, is_aligned
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
+from hf_finetune.recipe.augment import AugmentSpec
+from hf_finetune.recipe.head import OWN, POOLING_NAMES
+from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
+from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.runs.prepare import (
     PlanReport,
     PoolingChoice,
@@ -34,23 +45,12 @@ from hf_finetune.runs.prepare import (
     load_pretrained,
     make_ready,
 )
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
-from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
-from hf_finetune.recipe.head import OWN, POOLING_NAMES
-from hf_finetune.recipe.schema import PrefixCacheSpec
-from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.decoded_images import decode_once
-from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
-from hf_finetune.cache.cache_dir import cache_folder
-from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
-from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, not_worth_caching
-from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode, benchmark_steps
+from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.tasks import TASKS, Inputs
-from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = [
     "cache_settings",
@@ -264,7 +264,9 @@ def _frozen_work(
         skeleton, example = subject()
     except InputError:
         return ""  # without the processor nobody knows what an example looks like
-    found = estimate_cache_size(apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example)
+    found = estimate_cache_size(
+        apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
+    )
     if found.reason:
         return f"frozen layers: computed in every epoch; {found.reason}"
     return _forecast(found, views, report.examples)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.planning.batch_split import spread_batch
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.rules import shown
+from hf_finetune.runs.prepare import Ready
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import stage_folder
@@ -22,11 +22,11 @@ __all__ = [
     "Changes",
     "Position",
     "begins_anew",
+    "cannot_resume",
     "find_changes",
     "find_position",
     "refusals",
     "spread_recipe",
-    "cannot_resume",
 ]
 
 # Fields with which a stage can go on in its middle; all others make it begin anew. A path beside data or model that

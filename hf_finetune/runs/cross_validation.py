@@ -12,11 +12,11 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.training.manifest import read_manifest
+from hf_finetune.runs.prepare import Ready
 from hf_finetune.tasks import TASKS, load_data
+from hf_finetune.training.manifest import read_manifest
 
 __all__ = ["check_folds", "cross_validate", "recipe_for_folds"]
 

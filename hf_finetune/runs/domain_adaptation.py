@@ -25,8 +25,11 @@ from hf_finetune.data.masking import (
 )
 from hf_finetune.data.seeded_augmentation import set_epoch
 from hf_finetune.data.texts import count_tokens, tokenize
+from hf_finetune.distributed import count_workers, wait_for_all
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
+from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.methods.masked_inputs import masked_loss
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.masked_models import (
@@ -39,18 +42,15 @@ from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING, is_aligned
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.stages import StagePlan, steps_per_epoch
-from hf_finetune.distributed import count_workers, wait_for_all
-from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.runs.folder import write_manifest
+from hf_finetune.runs.prepare import Ready
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
-from hf_finetune.methods.domain_alignment import AlignmentInputs
-from hf_finetune.training.stage_inputs import StageExtras, StageEvaluation, StageData
-from hf_finetune.training.manifest import Manifest
-from hf_finetune.methods.masked_inputs import masked_loss
-from hf_finetune.training.stage_result import StageResult
-from hf_finetune.training.stage import train_stage
 from hf_finetune.tasks import Inputs
+from hf_finetune.training.manifest import Manifest
+from hf_finetune.training.stage import train_stage
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_result import StageResult
 
 __all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]
 

@@ -16,21 +16,21 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedConfig
 
+from hf_finetune.distributed import broadcast_from_main, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import resolve_model_dir
 from hf_finetune.files import can_be_path, replacing
-from hf_finetune.distributed import broadcast_from_main, main_process_first
-from hf_finetune.runs.prepare import Ready
 from hf_finetune.recipe import Recipe, dump_recipe
 from hf_finetune.runs.changes import (
     Changes,
     Position,
     begins_anew,
+    cannot_resume,
     find_changes,
     find_position,
     refusals,
-    cannot_resume,
 )
+from hf_finetune.runs.prepare import Ready
 from hf_finetune.runs.weights import pretraining_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
 from hf_finetune.training.run_lock import LOCK, RunLock

@@ -13,16 +13,17 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
+from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.errors import HubUnreachable, InputError, Problem
-from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.evaluation.metrics import default_metrics
 from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.models.adapters import add_adapter
 from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
-from hf_finetune.models.input_channels import check_channels
 from hf_finetune.models.compression import stage_layouts
 from hf_finetune.models.defaults import find_defaults
 from hf_finetune.models.head_spec import set_head
+from hf_finetune.models.input_channels import check_channels
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.pooling import default_pooling, fill_pooling, is_left
@@ -35,17 +36,16 @@ from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
 from hf_finetune.planning.stages import Plan, build_plan
 from hf_finetune.planning.strategies import write_stages
-from hf_finetune.distributed import main_process_first, start_processes
+from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe.head import OF_CHECKPOINT
+from hf_finetune.recipe.head_fit import chooses_pooling
+from hf_finetune.recipe.paths import similar_here
 from hf_finetune.runs.problems import (
     metric_name_problems,
     recipe_problems,
     selector_problems,
     stage_problems,
 )
-from hf_finetune.recipe import MultiTaskRecipe, Recipe
-from hf_finetune.recipe.head_fit import chooses_pooling
-from hf_finetune.recipe.head import OF_CHECKPOINT
-from hf_finetune.recipe.paths import similar_here
 from hf_finetune.tasks import TASKS, Inputs, Task, load_data
 from hf_finetune.tasks.data import load_target
 
@@ -56,12 +56,12 @@ __all__ = [
     "collected",
     "config_of",
     "data_at_hand",
+    "expand_recipe",
     "get_ready",
     "load_pretrained",
     "make_ready",
     "plan",
     "with_input_notes",
-    "expand_recipe",
 ]
 
 

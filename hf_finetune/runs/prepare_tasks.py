@@ -8,10 +8,11 @@ from typing import Any, cast
 from accelerate import PartialState
 from transformers import PreTrainedConfig
 
-from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, Target
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
+from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, Target
 from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.distributed import is_sharded, main_process_first, start_processes
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.evaluation.registry import MetricSettings
@@ -20,9 +21,10 @@ from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.planning.layers import Layout
-from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.distributed import main_process_first, is_sharded, start_processes
+from hf_finetune.planning.task_mixing import epoch_counts
+from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe.multitask import place_in_task
 from hf_finetune.runs.prepare import (
     NOT_AT_HAND,
     PlanReport,
@@ -30,14 +32,12 @@ from hf_finetune.runs.prepare import (
     collected,
     config_of,
     data_at_hand,
-    make_ready,
     expand_recipe,
+    make_ready,
 )
 from hf_finetune.runs.prepare import get_ready as get_ready_for_one
 from hf_finetune.runs.prepare import plan as plan_one
 from hf_finetune.runs.problems import stage_problems
-from hf_finetune.recipe import MultiTaskRecipe, Recipe
-from hf_finetune.recipe.multitask import place_in_task
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.multi_task import MultiTask, Share
 

@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_finetune.data.images import to_rgb
 from hf_finetune.data.seeded_augmentation import set_epoch
+from hf_finetune.distributed import start_processes
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import can_be_path, replacing
-from hf_finetune.distributed import start_processes
-from hf_finetune.runs.prepare import Ready, get_ready
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import refuse_several
+from hf_finetune.runs.prepare import Ready, get_ready
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["contact_sheet", "preview", "spread_over_classes", "text_page"]

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.content_hashes import HASHES, write_hashes
 from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
-from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
+from hf_finetune.evaluation.linear_probe import Probe, linear_probe
 from hf_finetune.evaluation.metrics import compute_metrics, labels_of, probabilities, without_nan
 from hf_finetune.evaluation.predictions import Predictions, write_predictions
-from hf_finetune.evaluation.linear_probe import Probe, linear_probe
+from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
@@ -29,15 +30,14 @@ from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.temperature import divide_head
-from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.performance.allocator import keep_freed_memory
+from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA, MISTAKES
 from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
-from hf_finetune.performance.allocator import keep_freed_memory
-from hf_finetune.cache.cut_point import CacheUnavailableError
-from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
-from hf_finetune.training.manifest import write_json
+from hf_finetune.runs.prepare import Ready, load_pretrained
 from hf_finetune.tasks import Inputs
+from hf_finetune.training.manifest import write_json
 
 __all__ = ["evaluate_run", "finish_model", "measure_baseline", "write_data"]
 

@@ -14,6 +14,14 @@ import torch
 from accelerate import PartialState
 from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
 
+from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.distributed import (
+    count_workers,
+    detect_lost_process,
+    main_process_first,
+    start_processes,
+    wait_for_all,
+)
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
@@ -24,30 +32,27 @@ from hf_finetune.evaluation.metrics import (
 )
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
+from hf_finetune.methods.class_balance import ClassBalance, build_class_balance
+from hf_finetune.methods.distillation import Teacher
+from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.methods.pruning_masks import PruningMaskCallback
+from hf_finetune.methods.regularizers import pretrained_weights
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.models.compression import compress, is_sparse
-from hf_finetune.models.pruning import pruning_masks
 from hf_finetune.models.library_logging import quiet_libraries
+from hf_finetune.models.pruning import pruning_masks
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.distributed import (
-    count_workers,
-    main_process_first,
-    detect_lost_process,
-    start_processes,
-    wait_for_all,
-)
-from hf_finetune.publishing.publish_after_run import publish_run
 from hf_finetune.publishing.card import write_card
-from hf_finetune.runs.prepare import PlanReport, Ready, collected, load_pretrained, with_input_notes
-from hf_finetune.runs.forward_check import padding_notes, try_forward
-from hf_finetune.runs.prepare_tasks import get_ready
-from hf_finetune.runs.prepare_tasks import plan as plan_stages
+from hf_finetune.publishing.publish_after_run import publish_run
 from hf_finetune.recipe import Recipe, StageSpec
-from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.head import OWN
+from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.report.page import write_report
+from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
 from hf_finetune.runs.changes import spread_recipe
 from hf_finetune.runs.compression import compare_sizes
+from hf_finetune.runs.cross_validation import check_folds, cross_validate, recipe_for_folds
 from hf_finetune.runs.domain_adaptation import Pretraining, load_alignments, prepare_pretraining, pretrain
 from hf_finetune.runs.folder import (
     acquire_lock,
@@ -57,28 +62,23 @@ from hf_finetune.runs.folder import (
     resume_run,
     write_manifest,
 )
-from hf_finetune.runs.cross_validation import check_folds, cross_validate, recipe_for_folds
-from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
+from hf_finetune.runs.forward_check import padding_notes, try_forward
+from hf_finetune.runs.prepare import PlanReport, Ready, collected, load_pretrained, with_input_notes
+from hf_finetune.runs.prepare_tasks import get_ready
+from hf_finetune.runs.prepare_tasks import plan as plan_stages
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
-from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
+from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
 from hf_finetune.runs.teachers import load_teachers
 from hf_finetune.runs.weights import load_stage_weights
-from hf_finetune.cache.prefix_cache import CacheSettings
-from hf_finetune.performance.execution_modes import ExecutionMode
-from hf_finetune.methods.domain_alignment import AlignmentInputs
-from hf_finetune.methods.class_balance import ClassBalance, build_class_balance
-from hf_finetune.methods.distillation import Teacher
-from hf_finetune.training.head_fit import FITS
-from hf_finetune.training.stage_inputs import StageExtras, StageEvaluation, StageData
-from hf_finetune.training.manifest import Manifest, read_manifest, write_json
-from hf_finetune.training.loss import finite_logits
-from hf_finetune.methods.regularizers import pretrained_weights
-from hf_finetune.training.stage_result import StageResult, result_lines
-from hf_finetune.training.run_lock import RunLock
-from hf_finetune.training.stage import stage_folder, train_stage
-from hf_finetune.methods.pruning_masks import PruningMaskCallback
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
+from hf_finetune.training.head_fit import FITS
+from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.manifest import Manifest, read_manifest, write_json
+from hf_finetune.training.run_lock import RunLock
+from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_result import StageResult, result_lines
 
 __all__ = ["RunResult", "plan", "run"]
 

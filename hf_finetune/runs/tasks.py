@@ -14,21 +14,21 @@ from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
 from hf_finetune.files import replacing, replacing_folder
+from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
+from hf_finetune.methods.task_mixing import Mix, mixed_loss
 from hf_finetune.models.joining import weights_of_task
+from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import JOINT
-from hf_finetune.runs.prepare import Ready, load_pretrained
-from hf_finetune.runs.prepare_tasks import MEAN, columns_of, counts_of
 from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
+from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.runs.prepare_tasks import MEAN, columns_of, counts_of
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
-from hf_finetune.performance.execution_modes import ExecutionMode
-from hf_finetune.methods.class_balance import build_class_balance, balanced_loss
-from hf_finetune.training.manifest import Manifest, write_json
-from hf_finetune.training.loss import finite_logits
-from hf_finetune.methods.task_mixing import Mix, mixed_loss
 from hf_finetune.tasks.inputs import prepare_inputs
+from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.manifest import Manifest, write_json
 
 __all__ = ["finish_tasks", "mix_of", "score_tasks"]
 

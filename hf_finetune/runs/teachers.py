@@ -6,9 +6,9 @@ import torch
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
-from hf_finetune.runs.prepare import Ready
-from hf_finetune.recipe import StageSpec
 from hf_finetune.methods.distillation import Teacher
+from hf_finetune.recipe import StageSpec
+from hf_finetune.runs.prepare import Ready
 
 __all__ = ["load_teachers"]
 
