@@ -186,7 +186,7 @@ def _load_from_hub(
         loaded = load_dataset(path, name=config, revision=revision)
     except DatasetNotFoundError as error:
         repair = f"{here} Check the name and the revision, or log in with `hf auth login` if it is private."
-        problem = Problem("data.path", "must be here or a dataset on the Hub", repr(path), repair)
+        problem = Problem("data.path", "must be a dataset on the Hub", repr(path), repair)
         raise DataNotThere(problem) from error
     except ConnectionError as error:
         repair = f"{here} Check the path, or connect and try again."

@@ -129,7 +129,7 @@ def test_data_that_the_hub_does_not_have_is_told_with_the_other_problems(stocked
         done = cli(command, recipe, "metrics=[acuracy]", check=False, cwd=tmp_path)
         told = " ".join(done.stderr.split())
         assert done.returncode == 2 and "2 problems" in told and "'acuracy'" in told
-        assert f"data.path must be here or a dataset on the Hub. Got '{name}'." in told
+        assert f"data.path must be a dataset on the Hub. Got '{name}'." in told
         assert repair.format(here=tmp_path) in told
 
 
