@@ -147,14 +147,14 @@ MUTATIONS = (
     ),
     Mutation(
         "A stage that trains what an earlier one froze puts it in training mode again",
-        f"{FREEZING}:release",
+        f"{FREEZING}:unfreeze_modes",
         "nothing",
         nothing,
         (f"{INVARIANT}[timm/test_resnet]",),
     ),
     Mutation(
         "A model follows `train()` again when its stage is over",
-        f"{FREEZING}:release",
+        f"{FREEZING}:unfreeze_modes",
         "nothing, when a stage calls it",
         not_ours(STAGE),
         (f"{UNIT}test_training_stage.py::test_a_model_follows_train_again_when_its_stage_is_over",),

@@ -22,14 +22,14 @@ OF_DOMAIN = (
     ),
     Mutation(
         "The domain classifier goes on from a checkpoint",
-        f"{ALIGNING}:Alignment.load",
+        f"{ALIGNING}:DomainAlignment.load",
         "nothing",
         nothing,
         (f"{ALIGNED}the_judge_goes_on_from_a_checkpoint_bit_for_bit",),
     ),
     Mutation(
         "In fp16 the domain classifier learns at its own scale",
-        f"{ALIGNING}:Alignment.on_pre_optimizer_step",
+        f"{ALIGNING}:DomainAlignment.on_pre_optimizer_step",
         "nothing",
         nothing,
         (f"{ALIGNED}in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does",),
