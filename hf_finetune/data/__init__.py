@@ -1,1 +1,1 @@
-"""Labelled images and texts: loaded, split, checked, and put in the form that a model takes."""
+"""Loading, splitting, validation and encoding of labeled images and texts."""

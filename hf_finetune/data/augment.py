@@ -1,4 +1,4 @@
-"""Training images varied by a preset, or by transforms of torchvision and timm that are named one by one."""
+"""Augmentation of training images by a preset or by a list of torchvision and timm transforms."""
 
 import inspect
 import math
@@ -64,27 +64,31 @@ TRANSFORMS: dict[str, Callable[..., Any]] = {
     **{name: getattr(v2, name) for name in OF_TORCHVISION},
     **OF_TIMM,
 }
-"""What a recipe can name. No other name is ever looked up."""
+"""Transforms that a recipe can use, by name. No other name is ever looked up."""
 
-# What would be no augmentation of one image, or takes what a recipe cannot write.
+# Parameters that a recipe cannot set: they do not augment a single image, or take objects that YAML cannot express.
 NOT_OURS = ("hparams", "inplace", "transforms")
 ON_TENSORS = ("RandomErasing",)
 ANY_SIZE = 224
-"""Stands for the model's input size where transforms are only checked."""
+"""Input size, in pixels, used in place of the model's while transforms are only checked."""
 
 SHIFTS = {"angle": 20.0, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
-"""The preset ``seeds``: degrees; shares of the image's edges; radians; shares of the image's size."""
+"""Ranges of the preset ``seeds``: angle in degrees, shift as a fraction of the edges, shear in radians, zoom as a
+fraction of the size."""
 LARGEST = 6.0
-"""Times the model's input: the shorter edge to which images are reduced before transforms that a recipe names. So
-even torchvision's smallest crop, 0.08 of the area, is not enlarged by much."""
+"""Factor of the model's input size to which the shorter edge of an image is reduced before the recipe's transforms.
+It is large enough that even torchvision's smallest crop, 0.08 of the area, is hardly enlarged."""
 
 
 def check_transforms(transforms: Named, place: str) -> list[Problem]:
-    """Say what is wrong with the names and arguments of transforms, by making each.
+    """Check the names and arguments of transforms by constructing each of them.
 
     Args:
-        transforms: Names and arguments, in their order.
-        place: Where they stand in the recipe.
+        transforms: Names and arguments of the transforms, in order of application.
+        place: Location of the list in the recipe, for the messages.
+
+    Returns:
+        One problem for each unknown name, unknown argument or rejected set of arguments.
     """
     problems = []
     for index, (name, arguments) in enumerate(transforms):
@@ -109,13 +113,13 @@ def check_transforms(transforms: Named, place: str) -> list[Problem]:
         try:
             _make(name, arguments, ANY_SIZE, (0.5, 0.5, 0.5))
         except (TypeError, ValueError, AssertionError, KeyError) as error:
-            said = " ".join(str(error).split()) or type(error).__name__
+            message = " ".join(str(error).split()) or type(error).__name__
             problems.append(
                 Problem(
                     here,
                     f"must be arguments that {name} takes",
                     _written(arguments),
-                    f"It says: {said.rstrip('.')}.",
+                    f"It says: {message.rstrip('.')}.",
                 )
             )
     return problems
@@ -130,51 +134,56 @@ def _parameters(name: str) -> list[str]:
 
 
 def _make(name: str, arguments: Mapping[str, Any], size: Size, mean: Sequence[float]) -> Any:
-    """Make a transform. Where it needs a size and none is given, it gets the model's."""
-    given = dict(arguments)
+    """Build a transform. A required ``size`` argument that is missing becomes the model's input size."""
+    resolved = dict(arguments)
     parameter = inspect.signature(TRANSFORMS[name]).parameters.get("size")
     if parameter is not None and parameter.default is inspect.Parameter.empty:
-        given.setdefault("size", edges(size))
-    if name in OF_TORCHVISION and isinstance(given.get("interpolation"), str):
-        given["interpolation"] = InterpolationMode(given["interpolation"])
-    given = {word: list(value) if isinstance(value, tuple) else value for word, value in given.items()}
+        resolved.setdefault("size", edges(size))
+    if name in OF_TORCHVISION and isinstance(resolved.get("interpolation"), str):
+        resolved["interpolation"] = InterpolationMode(resolved["interpolation"])
+    resolved = {word: list(value) if isinstance(value, tuple) else value for word, value in resolved.items()}
     if "hparams" in inspect.signature(TRANSFORMS[name]).parameters:
-        grey = tuple(round(255 * channel) for channel in mean)
-        given["hparams"] = {"translate_const": int(min(edges(size)) * 0.45), "img_mean": grey}
-    made = TRANSFORMS[name](**given)
-    return SeededByTorch(made) if name in OF_TIMM else made
+        gray = tuple(round(255 * channel) for channel in mean)
+        resolved["hparams"] = {"translate_const": int(min(edges(size)) * 0.45), "img_mean": gray}
+    transform = TRANSFORMS[name](**resolved)
+    return SeededByTorch(transform) if name in OF_TIMM else transform
 
 
 @dataclass(frozen=True)
 class SeededByTorch:
-    """A transform that draws from Python's and numpy's generators, made to depend on torch's alone.
+    """Wrapper that makes a transform reproducible from torch's global generator alone.
+
+    The transforms of timm draw from the global generators of Python and numpy.
 
     Attributes:
-        transform: Of timm.
+        transform: Transform of timm.
     """
 
     transform: Callable[[Image.Image], Image.Image]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Transform an image; both generators are left as they were."""
+        """Transform an image, and restore the state of both generators afterwards."""
         seed = int(torch.randint(2**31, ()))
-        before, of_numpy = random.getstate(), np.random.get_state()
+        python_state, numpy_state = random.getstate(), np.random.get_state()
         random.seed(seed)
         np.random.seed(seed)
         try:
             return self.transform(image)
         finally:
-            random.setstate(before)
-            np.random.set_state(of_numpy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int | None:
-    """Say to which shorter edge a training image is reduced first, in pixels; None leaves it as it is.
+    """Return the length, in pixels, to which a training image's shorter edge is reduced before augmentation.
 
     Args:
         preset: As in ``varying_transform``.
         transforms: As in ``varying_transform``.
         size: Height and width of the model's input, in pixels; one number for a square.
+
+    Returns:
+        Length of the shorter edge; None if the image is not reduced.
     """
     if transforms:
         return math.ceil(LARGEST * max(edges(size)))
@@ -184,7 +193,7 @@ def augmented_edge(preset: str | None, transforms: Named, size: Size) -> int | N
 
 
 def _base(preset: str | None) -> Any:
-    """Name the preset whose crops another one begins with."""
+    """Return the preset whose crop settings a preset uses."""
     return "standard" if preset in (None, "trivial", "randaugment") else preset
 
 
@@ -197,31 +206,31 @@ def varying_transform(
     std: Sequence[float],
     interpolation: str = "bicubic",
 ) -> Transform:
-    """Build the transform with chance for training, as a recipe names it. All its chance is torch's.
+    """Build the random training transform of a recipe. All randomness comes from torch's global generator.
 
     Args:
         preset: ``none``, ``light``, ``standard`` and ``strong`` as in ``train_transform``; ``seeds`` rotates, shifts,
-            shears, zooms and mirrors, see ``KerasAffine``; ``trivial`` and ``randaugment`` crop and mirror as
-            ``standard`` does, and then do what torchvision's TrivialAugmentWide and RandAugment do. None is
-            ``standard``, unless there are transforms.
-        erase: Probability that a part of the image is erased; None is the preset's own.
-        transforms: Names and arguments, in the place of a preset. An image that they leave in another size than the
-            model's is squeezed into it.
+            shears, zooms and flips (see ``KerasAffine``); ``trivial`` and ``randaugment`` crop and flip as ``standard``
+            does, then apply torchvision's TrivialAugmentWide or RandAugment. None is ``standard``, unless there are
+            transforms.
+        erase: Probability of random erasing; None is the preset's default.
+        transforms: Names and arguments of transforms that replace the preset. If the resulting image has another size
+            than the model's input, it is resized to it without keeping the aspect ratio.
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
 
     Returns:
-        A function of an image that gives a uint8 tensor [3, size, size], or a normalised one for ``none``.
+        A function from a PIL image to a uint8 tensor [3, height, width], or to a normalized float tensor for ``none``.
 
     Source: Mueller & Hutter 2021 (TrivialAugment), Cubuk et al. 2020 (RandAugment), Zhong et al. 2020 (erasing).
     """
     if preset in ("none", "light", "standard", "strong") or (preset is None and not transforms):
-        made = train_transform(_base(preset), size, mean, std, interpolation)
+        preset_transform = train_transform(_base(preset), size, mean, std, interpolation)
         if not erase and (preset != "strong" or erase is None):
-            return made
-        steps = [step for step in made.transforms if not isinstance(step, v2.RandomErasing)][:-1]  # type: ignore[attr-defined]
+            return preset_transform
+        steps = [step for step in preset_transform.transforms if not isinstance(step, v2.RandomErasing)][:-1]  # type: ignore[attr-defined]
     else:
         steps = [to_rgb, *_steps(preset, transforms, size, mean, InterpolationMode(interpolation))]
     if erase:
@@ -232,15 +241,15 @@ def varying_transform(
 def _steps(
     preset: str | None, transforms: Named, size: Size, mean: Sequence[float], mode: InterpolationMode
 ) -> list[Any]:
-    """List what makes a uint8 tensor of an RGB image."""
-    grey = [round(255 * channel) for channel in mean]
+    """Return the steps that turn an RGB image into a uint8 tensor [3, height, width]."""
+    gray = [round(255 * channel) for channel in mean]
     if preset == "seeds":
         squeeze = v2.Resize(edges(size), interpolation=mode)
         return [squeeze, v2.ToImage(), KerasAffine(**SHIFTS), v2.RandomHorizontalFlip()]
     if preset in ("trivial", "randaugment"):
         crop = v2.RandomResizedCrop(edges(size), scale=(0.5, 1.0), ratio=(0.8, 1.25), interpolation=mode)
-        many = {"trivial": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}[preset]
-        vary = many(fill=grey, interpolation=InterpolationMode.BILINEAR)
+        policy = {"trivial": v2.TrivialAugmentWide, "randaugment": v2.RandAugment}[preset]
+        vary = policy(fill=gray, interpolation=InterpolationMode.BILINEAR)
         return [crop, v2.RandomHorizontalFlip(), vary, v2.ToImage()]
     steps: list[Any] = []
     for name, arguments in transforms:
@@ -253,18 +262,18 @@ def _steps(
 
 @dataclass(frozen=True)
 class Fitted:
-    """Squeezes an image of another size into that of the model.
+    """Transform that resizes an image to the model's input size without keeping the aspect ratio.
 
     Attributes:
         size: Height and width, in pixels; one number for a square.
-        mode: How pixels are resampled.
+        mode: Interpolation mode.
     """
 
     size: Size
     mode: InterpolationMode
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Give the image in RGB and in this size."""
+        """Return the image in RGB and in this size."""
         image = image.convert("RGB")
         height, width = edges(self.size)
         if image.size == (width, height):
@@ -274,14 +283,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class KerasAffine:
-    """Rotates, shifts, shears and zooms by chance; what comes in from outside is the nearest pixel of the edge.
+    """Random rotation, shift, shear and zoom; pixels from outside the image repeat the nearest edge pixel.
 
     Attributes:
         angle: Largest rotation, in degrees.
-        shift: Largest shift down and to the right, as a share of the height and the width.
-        shear: Largest angle of shear, in radians, as Keras meant it when such numbers were written down; in newer
-            versions the number is of degrees, of which 0.2 cannot be seen.
-        zoom: Largest change of the size, as a share of it; height and width change each by themselves.
+        shift: Largest vertical and horizontal shift, as a fraction of the height and the width.
+        shear: Largest shear angle, in radians as in older versions of Keras, for which 0.2 was a common value. Newer
+            versions read the number as degrees, and a shear of 0.2 degrees is invisible.
+        zoom: Largest relative change of the size, drawn separately for height and width.
 
     Source: Keras' ``ImageDataGenerator(rotation_range=20, width_shift_range=0.2, height_shift_range=0.2,
         shear_range=0.2, zoom_range=0.2, fill_mode="nearest")``.
@@ -293,7 +302,7 @@ class KerasAffine:
     zoom: float
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Draw six numbers and apply them to a uint8 image [3, height, width]."""
+        """Transform a uint8 image [3, height, width] with six random numbers."""
         angle, down, right, shear, tall, wide = (2 * torch.rand(6) - 1).tolist()
         matrix = keras_matrix(
             angle * math.radians(self.angle),
@@ -307,21 +316,22 @@ class KerasAffine:
 def keras_matrix(
     angle: float, shift: tuple[float, float], shear: float, zoom: tuple[float, float]
 ) -> torch.Tensor:
-    """Say where each place of the new image was in the old one: rotated, shifted, sheared and zoomed, in this order.
+    """Compute the affine matrix from output to input coordinates: rotation, shift, shear and zoom, in this order.
 
     Args:
-        angle: Of the rotation, in radians.
-        shift: Down and to the right, as shares of height and width.
-        shear: Its angle, in radians.
-        zoom: Of height and width; below 1 enlarges what is seen.
+        angle: Rotation angle, in radians.
+        shift: Shift down and to the right, as fractions of height and width.
+        shear: Shear angle, in radians.
+        zoom: Zoom factors of height and width; values below 1 enlarge the content.
 
     Returns:
-        [2, 3], for rows and columns from the image's centre, of which half the height and the width are 1.
+        Matrix [2, 3] for (row, column, 1). Coordinates are measured from the image center in units of half the height
+        and half the width.
     """
     rotation = torch.tensor(
         [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]]
     )
-    # a share of the whole edge is twice that share of its half
+    # coordinates are in units of half an edge, so a fraction of the whole edge is doubled
     moved = torch.tensor([[1.0, 0.0, 2 * shift[0]], [0.0, 1.0, 2 * shift[1]], [0.0, 0.0, 1.0]])
     sheared = torch.tensor([[1.0, -math.sin(shear), 0.0], [0.0, math.cos(shear), 0.0], [0.0, 0.0, 1.0]])
     zoomed = torch.diag(torch.tensor([*zoom, 1.0]))
@@ -329,13 +339,16 @@ def keras_matrix(
 
 
 def warp(image: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Take each pixel from where a matrix says that it was, from outside the nearest of the edge.
+    """Warp an image by an affine matrix, with bilinear sampling and edge pixels repeated outside the image.
 
     Args:
-        image: uint8 [3, height, width]; square, for an angle is one only there.
-        matrix: From ``keras_matrix``.
+        image: Square uint8 image [3, size, size]: in relative coordinates, angles are preserved only for squares.
+        matrix: Matrix [2, 3] of ``keras_matrix``, from output to input coordinates.
+
+    Returns:
+        Image of the same shape and dtype.
     """
-    swapped = torch.stack([matrix[1, [1, 0, 2]], matrix[0, [1, 0, 2]]])  # columns come first in torch
+    swapped = torch.stack([matrix[1, [1, 0, 2]], matrix[0, [1, 0, 2]]])  # torch expects (x, y)
     grid = functional.affine_grid(swapped[None], [1, *image.shape], align_corners=False)
     pixels = image.as_subclass(torch.Tensor)[None].float()
     warped = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,4 +1,4 @@
-"""Checks of labelled data before anything trains, and what to leave out where the person allows it."""
+"""Checks of labeled data before training, and removal of invalid rows where the recipe allows it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,35 +18,39 @@ __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", 
 def drop_unusable(
     tables: Mapping[str, Table], skip: bool
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Find images that cannot be read, each fully decoded once, and empty texts.
+    """Find unreadable images and empty texts. Each image is fully decoded once.
 
     Args:
-        tables: The splits.
-        skip: Whether to leave such rows out, with a note, rather than to report them.
+        tables: Table of each split.
+        skip: Whether to drop such rows with a note instead of reporting them as problems.
 
     Returns:
-        The splits without those rows, notes on them and on how pictures are read, and problems.
+        The splits (without those rows if ``skip``), notes on dropped rows and on how images are read, and problems.
     """
-    kept, found = {}, []
+    usable, faulty_rows = {}, []
     pictures = PictureNotes()
     for split, table in tables.items():
         has_images = "image" in table.dataset.column_names
         faults = check_pictures(table, pictures) if has_images else _text_faults(table)
         good = [row for row, fault in enumerate(faults) if fault is None]
-        kept[split] = table if len(good) == len(table) else table.take(good)
-        found += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
-    what = "a readable image" if any("image" in t.dataset.column_names for t in tables.values()) else "text"
-    more = len(found) - MOST_SHOWN
+        usable[split] = table if len(good) == len(table) else table.take(good)
+        faulty_rows += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
+    content = (
+        "a readable image" if any("image" in t.dataset.column_names for t in tables.values()) else "text"
+    )
+    more = len(faulty_rows) - MOST_SHOWN
     if skip:
-        notes = [f"{row!r} was left out: {fault}." for row, fault in found[:MOST_SHOWN]]
+        notes = [f"{row!r} was left out: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
         notes += [f"{more} more were left out for such reasons."] if more > 0 else []
-        return kept, notes + pictures.sentences(), []
+        return usable, notes + pictures.sentences(), []
     repair = "Replace or remove it, or set data.on_error: skip to leave it out."
-    problems = [Problem(row, f"must hold {what}", fault, repair) for row, fault in found[:MOST_SHOWN]]
+    problems = [
+        Problem(row, f"must hold {content}", fault, repair) for row, fault in faulty_rows[:MOST_SHOWN]
+    ]
     if more > 0:
         repair = "Replace or remove them, or set data.on_error: skip to leave them out."
         value = f"{more} more rows that do not"
-        problems.append(Problem("The data", f"must hold {what} in every row", value, repair))
+        problems.append(Problem("The data", f"must hold {content} in every row", value, repair))
     return dict(tables), pictures.sentences(), problems
 
 
@@ -61,29 +65,29 @@ def _text_faults(table: Table) -> list[str | None]:
 
 
 def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Find examples that are in two splits, by their content.
+    """Find examples whose content is in more than one split (leakage between splits).
 
     Args:
-        tables: The splits, in the order train, validation, test.
-        skip: Whether to leave out the copy in the earlier split, with a note, rather than to report it.
+        tables: Table of each split, in the order train, validation, test.
+        skip: Whether to drop the copy in the earlier split with a note instead of reporting it as a problem.
 
     Returns:
-        The splits, without those copies if they were skipped, notes, and problems.
+        The splits (without those copies if ``skip``), notes, and problems.
     """
-    kept = dict(tables)
+    deduplicated = dict(tables)
     notes: list[str] = []
     problems: list[Problem] = []
     order = list(tables)
     for later in reversed(order):
         places = {key: tables[later].ids[row] for row, key in enumerate(tables[later].keys) if key}
         for earlier in order[: order.index(later)]:
-            table = kept[earlier]
+            table = deduplicated[earlier]
             copies = {row: key for row, key in enumerate(table.keys) if key and key in places}
             if not copies:
                 continue
             shown = listed(f"{table.ids[row]!r} = {places[key]!r}" for row, key in copies.items())
             if skip:
-                kept[earlier] = table.take([row for row in range(len(table)) if row not in copies])
+                deduplicated[earlier] = table.take([row for row in range(len(table)) if row not in copies])
                 notes.append(
                     f"Examples of {earlier} that are also in {later} were left out of {earlier}: {shown}."
                 )
@@ -91,15 +95,21 @@ def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Tabl
                 rule = f"must not hold the same example in {earlier} and {later}"
                 repair = f"Remove one of each, or set data.on_error: skip to leave them out of {earlier}."
                 problems.append(Problem("The data", rule, shown, repair))
-    return kept, notes, problems
+    return deduplicated, notes, problems
 
 
 def check_class_counts(
     table: Table, target: Target, label_names: Sequence[str], fractions: Mapping[str, float]
 ) -> list[Problem]:
-    """Check that each class has an example for train and for each split that is to be cut from it.
+    """Check that each class has enough examples for train and for each split that will be taken from it.
 
-    Copies of an example count once, for they stay together.
+    Duplicates of an example count once, because they are never separated.
+
+    Args:
+        table: Training split before it is divided.
+        target: Kind of labels.
+        label_names: Class names in the order of their indices.
+        fractions: Fraction of each split that will be taken from train, by split name.
     """
     examples: dict[int, set[Any]] = {}
     for row, label in enumerate(table.labels):
@@ -107,9 +117,9 @@ def check_class_counts(
             key = table.keys[row]
             examples.setdefault(index, set()).add(row if key is None else key)
     needed = 1 + len(fractions)
-    scarce = [f"{label_names[index]!r}: {len(examples[index])}" for index in sorted(examples)
+    rare_classes = [f"{label_names[index]!r}: {len(examples[index])}" for index in sorted(examples)
               if len(examples[index]) < needed]  # fmt: skip
-    if not scarce:
+    if not rare_classes:
         return []
     names = " and ".join(f"data.split.{name}" for name in fractions)
     parts = ", ".join(["train", *fractions])
@@ -120,14 +130,17 @@ def check_class_counts(
         Problem(
             "Each class",
             f"must have at least {needed} examples, one for each of {parts}",
-            listed(scarce),
+            listed(rare_classes),
             repair[:1].upper() + repair[1:],
         )
     ]
 
 
 def _ask_for_amounts(table: Table, label_names: Sequence[str]) -> str:
-    """Return the repair for amounts that were read as classes, if most names are numbers, and most are there once."""
+    """Return advice for continuous targets that were read as classes; empty if that is unlikely.
+
+    It is likely if most class names are numbers and most classes have a single example.
+    """
     counts = Counter(table.labels)
     once = sum(count == 1 for count in counts.values())
     numbers = sum(is_number(label_names[index]) for index in counts)
@@ -137,11 +150,11 @@ def _ask_for_amounts(table: Table, label_names: Sequence[str]) -> str:
 
 
 def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
-    """Check that every row has a group, none is in two splits, and train has enough to cut from.
+    """Check that every row has a group, no group is in two splits, and train has enough groups to be divided.
 
     Args:
-        tables: The splits as they were found.
-        needed: Number of splits to make of train, train itself included.
+        tables: Table of each split that exists in the data.
+        needed: Number of splits into which train will be divided, including train itself.
     """
     problems = []
     missing = [
@@ -154,34 +167,34 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
                 "The group column", "must hold a group in every row", f"none for {quoted(missing)}", repair
             )
         )
-    found = {
+    groups_of_split = {
         split: {str(group) for group in table.groups or () if group is not None}
         for split, table in tables.items()
     }
-    order = list(found)
+    order = list(groups_of_split)
     for later in order[1:]:
         for earlier in order[: order.index(later)]:
-            shared = sorted(found[earlier] & found[later])
+            shared = sorted(groups_of_split[earlier] & groups_of_split[later])
             if shared:
                 rule = f"must not have the same group in {earlier} and {later}"
                 repair = f"Remove those rows from {earlier}, or leave out data.split.group."
                 problems.append(Problem("The data", rule, quoted(shared), repair))
-    if len(found["train"]) < needed:
+    if len(groups_of_split["train"]) < needed:
         repair = "Lower the number of splits to make, or choose another column."
         rule = f"must have at least {needed} groups in train to make {needed} splits of it"
-        problems.append(Problem("data.split.group", rule, str(len(found["train"])), repair))
+        problems.append(Problem("data.split.group", rule, str(len(groups_of_split["train"])), repair))
     return problems
 
 
 def check_labels(
     tables: Mapping[str, Table], target: Target, label_names: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
-    """Check that no split is empty, that there are classes to tell apart, and that train has all of them.
+    """Check that no split is empty, and that train has at least two classes (or values) and all classes of the others.
 
     Args:
-        tables: The splits as they will be used.
-        target: What the labels are.
-        label_names: The classes in the order of their indices.
+        tables: Table of each final split.
+        target: Kind of labels.
+        label_names: Class names in the order of their indices.
 
     Returns:
         Notes and problems.
@@ -202,8 +215,8 @@ def check_labels(
     trained = classes["train"]
     least = 1 if target == "multi_label" else 2
     if len(trained) < least or len(label_names) < 2:
-        found = ", ".join(repr(label_names[index]) for index in sorted(trained)) or "none"
-        problems.append(Problem("The label column", "must hold at least two classes in train", found))
+        class_list = ", ".join(repr(label_names[index]) for index in sorted(trained)) or "none"
+        problems.append(Problem("The label column", "must hold at least two classes in train", class_list))
     notes = []
     for split, found_classes in classes.items():
         unseen = [repr(label_names[index]) for index in sorted(found_classes - trained)]

@@ -1,4 +1,4 @@
-"""Examples that are files of their own: in folders named after their class, or flat with labels from elsewhere."""
+"""Datasets with one file per example: in class folders, or flat with labels from file names or metadata files."""
 
 import os
 import re
@@ -20,19 +20,19 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["ARCHIVES", "FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
 
 _UNLABELLED = frozenset({"unsup", "unsupervised", "unlabelled", "unlabeled"})
-"""Names of folders whose examples have no class, next to class folders."""
+"""Names of folders next to class folders that hold unlabeled examples."""
 
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".rar", ".7z"})
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """Where the labels of files are.
+    """Source of the labels of files.
 
     Attributes:
-        nested: The class of a file in nested class folders: the names of all of them (``join``), or the first one's
-            (``top``). None refuses nested class folders.
-        pattern: The regular expression that finds the label in a file's name. None takes class folders.
+        nested: Class of a file in nested class folders: the joined names of all folders (``join``), or the name of the
+            outermost one (``top``). None rejects nested class folders.
+        pattern: Regular expression that extracts the label from a file name. None uses class folders.
         needed: Whether labels are read at all.
     """
 
@@ -43,7 +43,7 @@ class Labelling:
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """A file that is an example, and its label; None if a metadata file has it, or none is needed."""
+    """Example file and its label; the label is None if it is in a metadata file, or if no labels are needed."""
 
     path: Path
     label: str | None
@@ -51,14 +51,14 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class FolderExamples:
-    """The files of each split.
+    """Files of each split.
 
     Attributes:
-        folders: The folder of each split.
-        files: The examples of each split.
-        metadata: The metadata files that may name them, those of class folders last.
-        listed: The splits whose examples, and their labels, are those that metadata files list.
-        notes: What was left aside, and how names were understood.
+        folders: Folder of each split.
+        files: Example files of each split.
+        metadata: Metadata files that may list the examples of each split; those inside class folders come last.
+        listed: Splits whose examples and labels are taken from metadata files.
+        notes: Messages for the user about skipped files and about the interpretation of folder names.
     """
 
     folders: Mapping[str, Path]
@@ -71,20 +71,21 @@ class FolderExamples:
 def find_folder_examples(
     root: Folder, labelling: Labelling, *, plural: str, table_beside: bool = False
 ) -> FolderExamples | None:
-    """Find the examples below a folder and their labels.
+    """Find the example files below a folder and their labels.
 
     Args:
-        root: Holds class folders, or split folders that hold them, or that hold examples whose labels are in their
-            names or in a metadata file in the folder or in the root.
-        labelling: Where labels are.
+        root: Folder with class folders, or with split folders. A split folder contains class folders, or examples
+            whose labels are in their file names or in a metadata file in the split folder or in the root.
+        labelling: Source of the labels.
         plural: Name of the examples in messages: ``pictures`` or ``texts``.
-        table_beside: Whether examples without class folders may be those of a table in the root.
+        table_beside: Whether a table in the root may contain the labels of examples without class folders.
 
     Returns:
-        The examples; None if there are none, or if only a table can have their labels.
+        The examples; None if there are none, or if their labels can only be in a table.
 
     Raises:
-        InputError: If an example has no label, or several.
+        InputError: If an example has no label or several, if the folder layout is ambiguous, or if images are in
+            formats that cannot be read.
     """
     if not root.holds_examples:
         if not table_beside and (problems := _unreadable(root, root, plural)):
@@ -122,10 +123,10 @@ def find_folder_examples(
             files[split] = _label_by_name(folder, Labelling(needed=False))
             listed.add(split)
         elif any(inner.holds_examples for inner in folder.folders):
-            found = _read_class_folders(folder, root, labelling, plural)
-            files[split] = found.files
-            notes += found.notes
-            problems += found.problems
+            class_folders = _read_class_folders(folder, root, labelling, plural)
+            files[split] = class_folders.files
+            notes += class_folders.notes
+            problems += class_folders.problems
         elif table_beside or (plural == "texts" and folder is root and not _suggested(folder)):
             return None
         else:
@@ -149,18 +150,18 @@ def _has_metadata(folder: Folder, plural: str) -> bool:
 
 
 def _is_listed(folder: Folder, metadata: bool) -> bool:
-    """Return whether metadata files say what the examples of a split are, because its folders cannot be classes."""
+    """Return whether metadata files list the examples of a split, because its folders cannot be class folders."""
     holding = [inner for inner in folder.folders if inner.holds_examples]
     return metadata and (bool(folder.examples) or len(holding) == 1)
 
 
 def _metadata_of(folder: Folder, root: Folder) -> tuple[Path, ...]:
     above = [] if folder is root else [path for path in root.others if is_metadata(path)]
-    own = [path for path in folder.others if is_metadata(path)]
+    in_folder = [path for path in folder.others if is_metadata(path)]
     below = [
         path for inner in folder.walk() if inner is not folder for path in inner.others if is_metadata(path)
     ]
-    return (*own, *above, *below)
+    return (*in_folder, *above, *below)
 
 
 def _label_by_name(folder: Folder, labelling: Labelling) -> tuple[LabelledFile, ...]:
@@ -176,7 +177,7 @@ def _any_matches(folder: Folder, pattern: str) -> bool:
 
 
 def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plural: str) -> _ClassFolders:
-    """Label the files below a folder by the class folders that they lie in."""
+    """Label the files below a folder by their class folders."""
     files: list[LabelledFile] = []
     problems: list[Problem] = []
     empty: list[str] = []
@@ -233,7 +234,7 @@ def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, plural: s
 
 
 def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> list[Problem]:
-    """Report split folders that lie in class folders, which would become classes."""
+    """Return a problem if a class folder contains split folders, which would be read as classes."""
     below = [folder for folder in inner if folder is not class_folder]
     if len({split_name(folder.name) for folder in below} - {None}) < 2:
         return []
@@ -244,7 +245,7 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
 
 
 def _unreadable(folder: Folder, root: Folder, plural: str) -> list[Problem]:
-    """Report files at any depth that are pictures of formats which cannot be read."""
+    """Return problems for images below a folder, at any depth, whose formats cannot be read."""
     if plural != "pictures":
         return []
     return [
@@ -273,7 +274,7 @@ def _suggested(folder: Folder) -> str | None:
 
 
 def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]:
-    """Describe the files that were passed over, and links that lead elsewhere."""
+    """Return notes on skipped files and on links that lead out of the root or were saved as text files."""
     others: list[Path] = []
     hidden: list[Path] = []
     for part in parts:

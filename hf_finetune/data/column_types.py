@@ -1,4 +1,4 @@
-"""Types of columns whose file states none: decided once, over all rows of all splits, where a column is used."""
+"""Type inference for columns of untyped files, over all rows of all splits and only for columns that are used."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,37 +17,37 @@ from hf_finetune.errors import Problem
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
 
 _MINUS = "\u2212"
-"""The minus sign of Unicode, which spreadsheets and word processors write for a hyphen."""
+"""Unicode minus sign, which spreadsheets and word processors write instead of a hyphen."""
 _SIGN = f"[+{_MINUS}-]?"
 _WHOLE = f"0|[{_MINUS}-]?[1-9][0-9]*"
 _REAL = rf"{_SIGN}((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
-"""A number without leading zeros, which codes have."""
+"""Pattern of a number without leading zeros; values with leading zeros are codes."""
 _WHOLE_OR_POINT_ZERO = rf"({_WHOLE})(\.0*)?"
 _INFINITE = rf"{_SIGN}([iI]nf(inity)?|INF)"
 _DECIMAL_COMMA = rf"{_SIGN}(0|[1-9][0-9]*),[0-9]+"
 _THOUSANDS = rf"{_SIGN}[1-9][0-9]{{0,2}},[0-9]{{3}}"
 _LIKE_NUMBER = rf"{_SIGN}([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?"
-"""Values of columns that are no texts: numbers, and codes of digits."""
+"""Pattern of a number or a code of digits, either of which means that a column holds no text."""
 _LIKE_BOOLEAN = r"[tT]rue|[fF]alse|TRUE|FALSE"
 _WRITTEN_AMOUNT = (
     rf"[$€£¥₹]?\s?{_SIGN}(\d{{1,3}}([.,' \u00a0]\d{{3}})+|\d+)([.,]\d+)?\s?([%$€£¥₹]|[A-Z]{{3}})?"
 )
-"""A number as it is written in texts: with a currency or percent, with separators of thousands."""
+"""Pattern of a number formatted for reading: with a currency or percent sign, or with thousands separators."""
 _MISSING = frozenset({"na", "n/a", "#n/a", "null", "none", "nan", "-", "--", "?", ".", "missing"})
-"""Words for a missing number."""
+"""Placeholders for a missing number, in lower case."""
 _MOST_CLASSES = 50
 _FEW = 0.1
-"""Share of the rows up to which values that are no numbers are taken for mistakes among numbers."""
+"""Largest fraction of non-numeric rows that are treated as errors in an otherwise numeric column."""
 
 
 @dataclass(frozen=True)
 class LabelTypes:
-    """Labels of known types.
+    """Labels after type inference.
 
     Attributes:
-        values: The labels of each split.
-        notes: What was decided, a sentence each.
-        problems: Rows whose label is of no use, and what cannot be decided.
+        values: Labels of each split.
+        notes: Sentences for the user about the decisions.
+        problems: Rows with unusable labels, and ambiguities that the user must resolve.
     """
 
     values: Mapping[str, Sequence[Any]]
@@ -61,16 +61,19 @@ def is_number(text: str) -> bool:
 
 
 def all_numbers(column: pa.ChunkedArray) -> bool:
-    """Return whether all values that are there are numbers without leading zeros."""
+    """Return whether all non-null values are numbers without leading zeros."""
     return _all_match(column, _REAL)
 
 
 def guess_features(splits: Mapping[str, Dataset], of_text: Collection[str]) -> Features:
-    """Return the columns of the first split, with the types that their values in all splits look like.
+    """Infer the types of the first split's columns from their values in all splits.
 
     Args:
-        splits: The splits, the one whose columns count first.
-        of_text: Names of the splits whose files state no types.
+        splits: Splits by name; the columns of the first one are returned.
+        of_text: Names of the splits whose files are untyped.
+
+    Returns:
+        Columns of the first split with the inferred types, or with its declared types if its files are typed.
     """
     first = next(iter(splits))
     features = Features(splits[first].features)
@@ -89,12 +92,15 @@ def guess_features(splits: Mapping[str, Dataset], of_text: Collection[str]) -> F
 
 
 def _strings(dataset: Dataset, names: Iterable[str]) -> pa.Table:
-    """Return those of some columns that hold strings, all at once: each step copies the types of the whole table."""
+    """Return the columns among ``names`` that hold strings.
+
+    They are selected in one step, because each step copies the types of the whole table.
+    """
     types = dataset.features.arrow_schema
-    found = [
+    string_columns = [
         name for name in names if name in dataset.column_names and pa.types.is_string(types.field(name).type)
     ]
-    return dataset.select_columns(found).with_format("arrow")[:] if found else pa.table({})
+    return dataset.select_columns(string_columns).with_format("arrow")[:] if string_columns else pa.table({})
 
 
 def _guess(columns: Sequence[pa.ChunkedArray]) -> str:
@@ -107,7 +113,7 @@ def _guess(columns: Sequence[pa.ChunkedArray]) -> str:
 
 
 def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
-    """Return whether all values that are there match."""
+    """Return whether all non-null values match a pattern."""
     head = column.slice(0, 100)
     return all(
         pc.all(pc.match_substring_regex(part, rf"^\s*({pattern})\s*$")).as_py() is not False
@@ -118,13 +124,16 @@ def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
 def settle_numbers(
     splits: Mapping[str, Dataset], of_text: Collection[str], names: Iterable[str], decimal: str | None
 ) -> dict[str, Dataset]:
-    """Make numbers of the columns that hold nothing else in any split.
+    """Convert text columns that contain only numbers or only booleans in all splits.
 
     Args:
-        splits: The splits.
-        of_text: Names of those whose files state no types.
-        names: The columns that are used by their values.
-        decimal: Decimal mark, if it is known.
+        splits: Splits by name.
+        of_text: Names of the splits whose files are untyped.
+        names: Columns to convert.
+        decimal: Decimal mark; None infers it.
+
+    Returns:
+        All splits, with the converted columns as numbers or booleans.
     """
     settled, names = dict(splits), list(names)
     tables = {split: _strings(splits[split], names) for split in of_text}
@@ -144,13 +153,13 @@ def settle_numbers(
 
 
 def _typed(values: Collection[str], decimal: str | None) -> dict[str, float | bool]:
-    """Return the number or the truth value that each text stands for; nothing if some are neither."""
+    """Return the number or boolean of each text; an empty mapping if some texts are neither."""
     if all(re.fullmatch(_LIKE_BOOLEAN, value) for value in values):
         return {value: value.lower() == "true" for value in values}
     mark, problem = (decimal, None) if decimal else _decimal_mark(values, certain=False)
     numbers = {value: _number(value, mark or ".") for value in values}
-    found = {value: number for value, number in numbers.items() if number is not None}
-    return dict(found) if problem is None and len(found) == len(values) else {}
+    known_numbers = {value: number for value, number in numbers.items() if number is not None}
+    return dict(known_numbers) if problem is None and len(known_numbers) == len(values) else {}
 
 
 def _is_text(feature: Any) -> bool:
@@ -167,19 +176,19 @@ def settle_labels(
     skip: bool = False,
     known: Sequence[str] = (),
 ) -> LabelTypes:
-    """Decide whether labels that are texts are numbers.
+    """Infer whether text labels are numbers.
 
-    They are numbers if every one of them is a number without leading zeros. Class names stay as they are written;
-    only ``1.0`` is class ``1`` where all labels are numbers.
+    They are numbers if every one of them is a number without leading zeros. Class names stay as written, except
+    that ``1.0`` and ``1`` are one class where all labels are numbers.
 
     Args:
-        labels: The labels of each split; None is missing.
-        ids: The name of each example.
-        of_text: Names of the splits whose files state no types.
-        requested: What the labels are to be read as.
-        decimal: Decimal mark, if it is known.
-        skip: Whether a label that is no number among numbers is missing, instead of a problem.
-        known: Classes of the model that is to be evaluated.
+        labels: Labels of each split; None is a missing label.
+        ids: Example ids of each split.
+        of_text: Names of the splits whose files are untyped.
+        requested: Kind of labels to read; ``auto`` infers it.
+        decimal: Decimal mark; None infers it.
+        skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
+        known: Classes of the model that will be evaluated; empty before training.
     """
     splits = labels if requested == "regression" else [split for split in labels if split in of_text]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
@@ -216,9 +225,10 @@ def settle_labels(
 
 
 def _class_names(texts: Collection[str], known: Collection[str]) -> dict[str, Any]:
-    """Return numbers for whole numbers, of which ``1.0`` and ``1`` are one, and names of the model for old spellings.
+    """Return the class of each text that is renamed: numbers for whole numbers, and the model's spelling of booleans.
 
-    Models whose csv was read as truth values have the classes True and False however the file writes them.
+    ``1.0`` and ``1`` are one class. A model whose csv labels were read as booleans has the classes ``True`` and
+    ``False``, however the file spells them.
     """
     if all(re.fullmatch(_WHOLE_OR_POINT_ZERO, text) for text in texts) and not set(texts) <= set(known):
         plain = {text: text.replace(_MINUS, "-") for text in texts}
@@ -251,14 +261,15 @@ def _number(text: str, mark: str) -> float | None:
 
 
 def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Problem | None]:
-    """Recognize decimal commas.
+    """Detect decimal commas.
 
     Args:
-        texts: The different values.
-        certain: Whether they are known to be numbers, and not lists such as ``1,3``.
+        texts: Distinct values.
+        certain: Whether the values are known to be numbers, and not lists such as ``1,3``.
 
     Returns:
-        The mark, None if there is nothing to recognize, or the problem that it cannot be told.
+        ``,`` or None if no decimal comma is detected; and a problem if the meaning of the commas is ambiguous, else
+        None.
     """
     plain = {text.strip() for text in texts if text.strip().casefold() not in _MISSING}
     commas = {text for text in plain if re.fullmatch(_DECIMAL_COMMA, text)}
@@ -285,7 +296,7 @@ def _are_mistakes(
     splits: Collection[str],
     requested: str,
 ) -> bool:
-    """Return whether values that are no numbers stand among labels that are amounts."""
+    """Return whether non-numeric values are errors in labels that are continuous targets."""
     if requested == "regression":
         return bool(real)
     if not fractions:
@@ -297,11 +308,11 @@ def _are_mistakes(
 
 
 def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bool:
-    """Return whether all texts are amounts, and those that are no numbers have signs or separators of thousands.
+    """Return whether all texts are formatted numbers, with a currency, a percent sign or thousands separators.
 
     Args:
-        texts: The different labels.
-        strange: Those that are no numbers. Codes such as ``007`` have neither.
+        texts: Distinct labels.
+        strange: Labels that are not plain numbers. Digits alone, such as the code ``007``, are not formatted numbers.
     """
     plain = any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in strange)
     return bool(strange) and not plain and all(re.fullmatch(_WRITTEN_AMOUNT, text.strip()) for text in texts)

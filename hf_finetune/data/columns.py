@@ -1,4 +1,4 @@
-"""Which columns hold the example, its label and its group: named, or told by their type and name."""
+"""Selection of the input, label and group columns: named by the user, or inferred from type and name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,17 +29,25 @@ _PAIR_NAMES = (
 )  # fmt: skip
 _LABEL_NAMES = ("label", "labels", "target", "targets", "class", "category", "sentiment", "score", "rating")
 _CHOSEN_BY_SOURCE = "split"
-"""The key of ``named`` that says how examples are divided, which is done when the data is loaded."""
+"""Key of ``named`` with the column that assigns rows to splits, which is applied when the data is loaded."""
 _STRINGS = ("string", "large_string")
 _BINARIES = ("binary", "large_binary")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are used, by what they hold: ``image``, or ``text`` and perhaps ``text_pair``.
+    """Names of the columns that are used, by role.
 
-    Of ``slices``, ``texts`` are those that hold texts in some split. ``labels`` are the columns of the labels where
-    each class has its own; then ``label`` is the first of them.
+    Attributes:
+        label: Label column; the first of ``labels`` where each class has its own column; empty if labels are not read.
+        labels: Label columns where each class has its own column; else empty.
+        weight: Column of example weights.
+        image: Image column; None for text data.
+        text: Text column; None for image data.
+        text_pair: Column of the second text of a pair.
+        group: Group column.
+        slices: Columns for evaluation by slice.
+        texts: Those of ``slices`` that hold texts in some split.
     """
 
     label: str
@@ -53,87 +61,90 @@ class Columns:
     texts: frozenset[str] = frozenset()
 
     def inputs(self) -> tuple[str, ...]:
-        """Names of the columns that hold the example itself."""
+        """Return the names of the input columns."""
         return tuple(name for name in (self.image, self.text, self.text_pair) if name is not None)
 
 
 def find_columns(
     features: Features, modality: Modality, named: Mapping[str, Any], group: str | None = None
 ) -> tuple[Columns, tuple[str, ...]]:
-    """Find the columns to use, and say which were not named but inferred.
+    """Find the columns to use.
 
-    A column of the plain name (``image``, ``text``, ``label``) is taken before any other that would do.
+    A column with the default name (``image``, ``text``, ``label``) is preferred to all other candidates.
 
     Args:
-        features: The columns of the data and their types.
-        modality: What an example is.
-        named: Column names by what they hold: image, text, text_pair, label, weight, group. None is to be inferred.
-            For label also a list of names, or the fields of ``data.columns.label``.
-        group: The group column of the splits. The same as ``named["group"]``; either may be given.
+        features: Columns of the data and their types.
+        modality: Kind of input: image or text.
+        named: Column names by role: image, text, text_pair, label, weight, group. None means that the column is
+            inferred. The label may also be a list of names, or the fields of ``data.columns.label``.
+        group: Group column of the splits. The same as ``named["group"]``; either may be set.
+
+    Returns:
+        The columns, and a note on those that were inferred (empty if there are none).
 
     Raises:
-        InputError: If a named column is missing or of the wrong type, or if no column or several look right.
+        InputError: If a named column is missing or of the wrong type, or if there is no candidate or several.
     """
     form = read_form(named.get("label"))
     apart = ("label", _CHOSEN_BY_SOURCE)
-    given = {key: name for key, name in named.items() if name is not None and key not in apart}
-    problems = _check_named(features, modality, given, group, form.columns)
+    named_columns = {key: name for key, name in named.items() if name is not None and key not in apart}
+    problems = _check_named(features, modality, named_columns, group, form.columns)
     if problems:
         raise InputError(problems)
-    group = group or given.get("group")
-    label, label_problems = _find_label(features, form, taken=(group, *given.values()))
-    taken = (label, *form.columns, group, given.get("weight"))
+    group = group or named_columns.get("group")
+    label, label_problems = _find_label(features, form, taken=(group, *named_columns.values()))
+    taken = (label, *form.columns, group, named_columns.get("weight"))
     if modality == "image":
-        image, input_problems = _find_image(features, given, taken)
-        found: dict[str, Any] = {"image": image}
+        image, input_problems = _find_image(features, named_columns, taken)
+        input_columns: dict[str, Any] = {"image": image}
     else:
-        text, text_pair, input_problems = _find_text(features, given, taken)
-        found = {"text": text, "text_pair": text_pair}
+        text, text_pair, input_problems = _find_text(features, named_columns, taken)
+        input_columns = {"text": text, "text_pair": text_pair}
     if label is None or input_problems:
         raise InputError([*input_problems, *label_problems])
-    labels, weight = form.columns if form.several else (), given.get("weight")
-    columns = Columns(label=label, labels=labels, weight=weight, group=group, slices=(), **found)
+    labels, weight = form.columns if form.several else (), named_columns.get("weight")
+    columns = Columns(label=label, labels=labels, weight=weight, group=group, slices=(), **input_columns)
     inferred = [
         f"{key} from {name!r}"
-        for key, name in (*found.items(), ("label", label))
-        if name and key not in given and name not in form.columns
+        for key, name in (*input_columns.items(), ("label", label))
+        if name and key not in named_columns and name not in form.columns
     ]
     return columns, (f"Columns inferred: {', '.join(inferred)}.",) if inferred else ()
 
 
 def find_inputs(features: Features, modality: Modality, named: Mapping[str, Any]) -> Columns:
-    """Find the columns of the example itself in data whose labels, if there are any, are not read.
+    """Find the input columns of data whose labels, if any, are not read.
 
     Args:
-        features: The columns of the data and their types.
-        modality: What an example is.
-        named: As for ``find_columns``; label and group do not matter.
+        features: Columns of the data and their types.
+        modality: Kind of input: image or text.
+        named: As for ``find_columns``; the columns of label, weight and group are only excluded from the candidates.
 
     Raises:
-        InputError: If a named column is missing or of the wrong type, or if no column or several look right.
+        InputError: If a named column is missing or of the wrong type, or if there is no candidate or several.
     """
     inputs = ("image", "text", "text_pair")
-    given = {key: name for key, name in named.items() if name is not None and key in inputs}
-    if problems := _check_named(features, modality, given, None):
+    named_columns = {key: name for key, name in named.items() if name is not None and key in inputs}
+    if problems := _check_named(features, modality, named_columns, None):
         raise InputError(problems)
     taken = (*read_form(named.get("label")).columns, named.get("group"), named.get("weight"))
     if modality == "image":
-        image, problems = _find_image(features, given, taken)
-        found: dict[str, Any] = {"image": image}
+        image, problems = _find_image(features, named_columns, taken)
+        input_columns: dict[str, Any] = {"image": image}
     else:
-        text, text_pair, problems = _find_text(features, given, taken)
-        found = {"text": text, "text_pair": text_pair}
+        text, text_pair, problems = _find_text(features, named_columns, taken)
+        input_columns = {"text": text, "text_pair": text_pair}
     if problems:
         raise InputError(problems)
-    return Columns(label="", slices=(), texts=frozenset(), **found)
+    return Columns(label="", slices=(), texts=frozenset(), **input_columns)
 
 
 def resolved_columns(named: Mapping[str, Any], used: Columns) -> dict[str, Any]:
-    """Return the columns of inputs and labels as a recipe names them, with what was inferred filled in.
+    """Return the input and label columns as fields of a recipe, with inferred columns filled in.
 
     Args:
         named: As for ``find_columns``.
-        used: The columns that were found.
+        used: Columns returned by ``find_columns``.
 
     Returns:
         ``image``, or ``text`` and ``text_pair`` (None for single texts), and ``label``: JSON values.
@@ -146,14 +157,14 @@ def resolved_columns(named: Mapping[str, Any], used: Columns) -> dict[str, Any]:
 
 
 def _plain(label: Any) -> Any:
-    """Return a label column as JSON has it: lists in the place of tuples."""
+    """Return a label field with JSON types only: lists instead of tuples, and no null entries."""
     if isinstance(label, Mapping):
         return {key: _plain(value) for key, value in label.items() if value is not None}
     return list(label) if isinstance(label, tuple | list) else label
 
 
 def pair_partners(name: str) -> tuple[str, ...]:
-    """Return the names that a pair's second column usually has beside a first one."""
+    """Return the usual names of the second column of a text pair, by the name of the first."""
     return tuple(second for first, second in _PAIR_NAMES if first == name)
 
 
@@ -239,21 +250,23 @@ def _find_text(
 def _only_one(
     key: str, plural: str, candidates: Sequence[str], features: Features
 ) -> tuple[str | None, list[Problem]]:
-    """Take the candidate of the plain name, or the only one there is."""
+    """Return the candidate with the default name, or the only candidate; else a problem."""
     if key in candidates:
         return key, []
     if len(candidates) == 1:
         return candidates[0], []
     place, repair = f"data.columns.{key}", f"Set data.columns.{key} to one of them."
     if candidates:
-        found = quoted(candidates, MOST_SHOWN)
+        column_list = quoted(candidates, MOST_SHOWN)
         return None, [
-            Problem(place, f"must be named, because several columns look like {plural}", found, repair)
+            Problem(place, f"must be named, because several columns look like {plural}", column_list, repair)
         ]
     if key == "label" and len(features) == 1:
         repair = "If the columns are separated by another character than a comma, set data.separator."
-    found = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
-    return None, [Problem(place, f"must be named, because no column looks like {plural}", found, repair)]
+    column_list = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
+    return None, [
+        Problem(place, f"must be named, because no column looks like {plural}", column_list, repair)
+    ]
 
 
 def _is_string(feature: Any) -> bool:
@@ -261,7 +274,7 @@ def _is_string(feature: Any) -> bool:
 
 
 def _is_image(feature: Any) -> bool:
-    """Images of ``datasets``, paths, bytes, or the ``{bytes, path}`` pairs that images are stored as."""
+    """Return whether a column holds images of ``datasets``, paths, bytes, or ``{bytes, path}`` structs of images."""
     if isinstance(feature, Image) or _is_string(feature):
         return True
     if isinstance(feature, Value):

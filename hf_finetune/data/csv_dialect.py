@@ -1,4 +1,4 @@
-"""The dialect of a text file of cells: its separator, its quotes, and the lines before its header."""
+"""Detection of the dialect of csv-like files: separator, quoting, and lines before the header."""
 
 import csv
 import re
@@ -14,24 +14,25 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Dialect", "QuoteError", "open_records", "recognize_dialect"]
 
-# The module's limit of 131,072 characters per cell is below the length of documents.
+# The default limit of the csv module, 131,072 characters per cell, is too small for documents.
 csv.field_size_limit(2**31 - 1)
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _SAMPLE_LINES = 2000
 _STATED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-"""First line by which Excel is told the separator."""
+"""Pattern of a first line that declares the separator for Excel."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the lines of a file are cut into cells.
+    """Dialect of a csv-like file.
 
     Attributes:
         separator: Character between cells.
-        quotes: Quotes enclose cells and are doubled in them, are escaped by a backslash in them, are taken as they
-            come, or are ordinary characters.
-        skip_blanks: Whether a blank after a separator is no part of the cell.
+        quotes: Quoting: quotes enclose cells, and quotes within cells are doubled (``doubled``) or escaped by a
+            backslash (``backslash``); stray quotes are tolerated (``lenient``); or quotes are ordinary characters
+            (``none``).
+        skip_blanks: Whether a space after a separator is ignored.
         skipped: Number of lines before the header.
         encoding: Encoding of the file.
     """
@@ -43,7 +44,7 @@ class Dialect:
     encoding: str = "utf-8"
 
     def cut(self, lines: Iterable[str]) -> Any:
-        """Return a ``csv.reader`` of lines."""
+        """Return a ``csv.reader`` of the lines in this dialect."""
         return csv.reader(
             lines,
             delimiter=self.separator,
@@ -55,10 +56,10 @@ class Dialect:
 
 
 class QuoteError(ValueError):
-    """The quotes of a record do not enclose its cells.
+    """Error raised if the quotes of a record do not enclose its cells.
 
     Attributes:
-        line: Line in which the record begins, counted from 1.
+        line: First line of the record, counted from 1.
     """
 
     def __init__(self, line: int, reason: str):
@@ -69,13 +70,13 @@ class QuoteError(ValueError):
 def open_records(
     file: Path, dialect: Dialect, options: TableOptions = NO_OPTIONS
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read a file's header and rows.
+    """Read the header and the rows of a file.
 
     Yields:
-        The line in which a record begins, counted from 1, and its cells.
+        First line of each record, counted from 1, and its cells.
 
     Raises:
-        InputError: If the text cannot be decoded, or holds a NUL byte.
+        InputError: If the text cannot be decoded, or contains a NUL byte.
         QuoteError: If quotes do not enclose cells.
     """
     with open_text_file(file, replace(options, encoding=dialect.encoding, fallback=False)) as (text, _, _):
@@ -105,14 +106,14 @@ def _without_nul(file: Path, text: TextIO) -> Iterator[str]:
 
 
 def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[str]]:
-    """Recognize the dialect of a file by its first lines.
+    """Detect the dialect of a file from its first lines.
 
     Args:
-        file: The file.
-        options: What is known of it.
+        file: File to inspect.
+        options: Known properties of the file; the others are detected.
 
     Returns:
-        The dialect, with quotes taken as doubled, and notes.
+        The dialect, with ``doubled`` quotes, and notes for the user.
 
     Raises:
         InputError: If more than one separator fits, or if the file cannot be decoded.
@@ -141,7 +142,7 @@ def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[
 
 
 def _preamble(lines: Sequence[str]) -> tuple[int, str | None, int]:
-    """Return how many lines come before the header, the separator that one states, and how many are comments."""
+    """Return the number of lines before the header, the separator declared there, and the number of comment lines."""
     separator = None
     skipped = marks = 0
     for line in lines:
@@ -152,14 +153,16 @@ def _preamble(lines: Sequence[str]) -> tuple[int, str | None, int]:
             marks += 1
         elif line.strip():
             break
-        elif marks:  # a blank line among comments would break the count of those right before the header
+        elif (
+            marks
+        ):  # blank lines among comments count as comments, so that the comments end right before the header
             marks += 1
         skipped += 1
     return (skipped, separator, marks) if skipped < len(lines) else (0, separator, 0)
 
 
 def _is_header(comment: str, lines: Sequence[str], separator: str) -> bool:
-    """Return whether a line that begins with # has as many cells as the row after it, and several."""
+    """Return whether a line that begins with # is the header: it has several cells, as many as the row after it."""
     first = next(iter(_cut(lines[:1], separator)), [])
     cells = next(iter(_cut([comment], separator)), [])
     return len(cells) == len(first) > 1
@@ -170,7 +173,11 @@ def _cut(lines: Iterable[str], separator: str) -> list[list[str]]:
 
 
 def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | None) -> str:
-    """Return the one separator that cuts the header and the rows after it into equally many cells."""
+    """Return the separator that splits the header and the rows after it into the same number of cells.
+
+    Raises:
+        InputError: If several separators are plausible.
+    """
     sample = {candidate: _cut(lines, candidate) for candidate in _NAMES}
     cut = {candidate: rows for candidate, rows in sample.items() if rows and len(rows[0]) > 1}
     if usual == "\t" and usual in cut:  # the suffix states it
@@ -179,7 +186,7 @@ def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | Non
         return next(iter(cut), fallback or usual)
     share = {candidate: _share_that_fits(rows) for candidate, rows in cut.items()}
     best = max(share, key=lambda candidate: share[candidate])
-    if share[best] >= 0.9 and all(share[other] < 0.5 for other in share if other != best):
+    if share[best] >= 0.9 and all(share[alternative] < 0.5 for alternative in share if alternative != best):
         return best
     if fallback in cut:
         return str(fallback)
@@ -189,14 +196,14 @@ def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | Non
 
 
 def _share_that_fits(rows: Sequence[Sequence[str]]) -> float:
-    """Return the share of rows with as many cells as the header. The last one may be cut off by the sample."""
+    """Return the fraction of rows with as many cells as the header. The last row may be truncated by the sample."""
     width, body = len(rows[0]), rows[1:-1] or rows[1:]
     fits = sum(len(row) == width or (len(row) > width and not any(row[width:])) for row in body)
     return fits / len(body) if body else 0.0
 
 
 def _blank_after_separators(lines: Sequence[str], dialect: Dialect) -> bool:
-    """Return whether each cell but the first begins with a blank, in the header and in the rows after it."""
+    """Return whether every non-empty cell after the first begins with a space, in the header and the first rows."""
     rows = _cut(lines, dialect.separator)[:100]
     if not rows or len(rows[0]) < 2 or dialect.separator.isspace():
         return False

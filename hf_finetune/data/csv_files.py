@@ -1,4 +1,4 @@
-"""Text files of cells (csv, tsv and their kin) read as columns of strings, with every row accounted for."""
+"""Reader of csv-like files as columns of strings; no row is dropped or truncated without a note."""
 
 import csv
 from collections import Counter
@@ -21,12 +21,21 @@ __all__ = ["column_names", "open_rows", "read_csv"]
 _ROWS_AT_ONCE = 10_000
 _MOST_FAULTS = 1000
 _UNNAMED = "Unnamed: "
-"""What pandas calls a column without a name, before its number."""
+"""Prefix of the name that pandas assigns to a column without one; its number follows."""
 
 
 @dataclass
 class _Rows:
-    """What was met while rows were read."""
+    """Observations made while rows are read.
+
+    Attributes:
+        surplus: Number of rows with empty cells beyond the columns.
+        repeated: Lines of rows that repeat the header.
+        trailing: Number of empty rows at the end.
+        faults: Line and number of cells of rows with too many or too few cells; at most 1000.
+        count: Number of rows with the right number of cells.
+        tall: Line and cells of rows with line breaks in their cells; at most 1000.
+    """
 
     surplus: int = 0
     repeated: list[int] = field(default_factory=list)
@@ -37,13 +46,13 @@ class _Rows:
 
 
 def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[str]]:
-    """Recognize the dialect of a file, and read its header.
+    """Detect the dialect of a file and read its header.
 
     Returns:
         The dialect, the cells of the header, and notes.
 
     Raises:
-        InputError: If the dialect cannot be recognized, or the file holds no text.
+        InputError: If the dialect cannot be detected, or the file is empty.
     """
     dialect, notes = recognize_dialect(file, options)
     try:
@@ -58,14 +67,18 @@ def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[s
 def open_rows(
     file: Path, options: TableOptions
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]], list[str]]:
-    """Open a file of cells to be read row by row, in constant memory, once it is known how its quotes are meant.
+    """Open a csv-like file for reading row by row in constant memory, after a first pass that checks its quoting.
+
+    Args:
+        file: The file, optionally compressed with gzip.
+        options: Known properties of the file; the others are detected.
 
     Returns:
-        The names of its columns; the line in which each row begins, counted from 1, and its cells, which may be
-        too many or too few; and notes.
+        Column names; iterator over the first line of each row, counted from 1, and its cells, whose number may differ
+        from that of the columns; and notes.
 
     Raises:
-        InputError: If it cannot be decoded or cut into cells.
+        InputError: If the file cannot be decoded or split into cells.
     """
     dialect, header, notes = _open(file, options)
     try:
@@ -78,17 +91,17 @@ def open_rows(
 
 
 def read_csv(file: Path, options: TableOptions) -> FileTable:
-    """Read a file of cells.
+    """Read a csv-like file.
 
     Args:
-        file: The file, compressed with gzip or not.
-        options: What is known of it.
+        file: The file, optionally compressed with gzip.
+        options: Known properties of the file; the others are detected.
 
     Returns:
-        Columns of strings, None for empty cells.
+        Table of string columns; empty cells are null.
 
     Raises:
-        InputError: If it cannot be decoded or cut into cells, or if a row has too many cells or too few.
+        InputError: If the file cannot be decoded or split into cells, or if a row has too many or too few cells.
     """
     dialect, header, notes = _open(file, options)
     try:
@@ -104,7 +117,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
         pa.chunked_array([chunk[index] for chunk in chunks], pa.string()) for index in range(len(names))
     ]
     columns = [pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column) for column in columns]
-    # A separator at the end of each line makes a column without name and values.
+    # A separator at the end of each line results in a column without name and values.
     used = [
         index
         for index, column in enumerate(columns)
@@ -130,9 +143,15 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
 
 
 def column_names(header: Sequence[str]) -> tuple[list[str], frozenset[int]]:
-    """Return the names of columns, without blanks around them, and the places of those that had no name.
+    """Return unique column names.
 
-    Names that stand twice get a number, and those that are missing too, as pandas has it.
+    Repeated names get a number as suffix, and missing names are numbered, as in pandas.
+
+    Args:
+        header: Cells of the header.
+
+    Returns:
+        Names without surrounding white space, and the indices of columns that had no name.
     """
     stripped = [name.strip().strip("\ufeff") for name in header]
     seen: Counter[str] = Counter()
@@ -145,7 +164,7 @@ def column_names(header: Sequence[str]) -> tuple[list[str], frozenset[int]]:
 
 
 def _filled(records: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    """Pass over lines that hold nothing, or nothing but blanks, or the end-of-file mark of DOS."""
+    """Yield the records, without lines that are empty or contain only white space or the end-of-file mark of DOS."""
     for line, cells in records:
         if len(cells) > 1 or (cells and (cells[0] == "" or cells[0].strip(" \t\x1a"))):
             yield line, cells
@@ -184,7 +203,13 @@ def _strings(values: Sequence[str]) -> pa.Array:
 def _rows_of(
     records: Iterable[tuple[int, list[str]]], header: Sequence[str], met: _Rows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows without empty cells beyond the header, and leave out copies of it and empty rows at the end."""
+    """Yield rows, trimmed of empty cells beyond the header; skip copies of the header and empty rows at the end.
+
+    Args:
+        records: First line and cells of each record after the header.
+        header: Cells of the header.
+        met: Updated with the rows that are trimmed or skipped.
+    """
     width = len(header)
     names = [name.strip("\ufeff") for name in header]
     blank: list[tuple[int, list[str]]] = []
@@ -206,33 +231,42 @@ def _rows_of(
 
 
 def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
-    """Return the first other meaning of quotes by which all rows have as many cells as the header.
+    """Return the first other quoting by which all rows have as many cells as the header, and a note on it.
+
+    Args:
+        file: The file.
+        dialect: Dialect whose quoting failed.
+        width: Number of cells in the header.
+        error: Error of that quoting.
 
     Raises:
-        InputError: If there is none.
+        InputError: If no other quoting fits.
     """
     plain = (
         f"{file.name}: quotes do not enclose the cells (line {error.line}), so they are read as characters."
     )
     escaped = f"{file.name}: a backslash before a quote in a cell was left out."
     stray = f"{file.name}: stray quotes at the start of cells were left out (line {error.line})."
-    ways: list[tuple[Dialect, str]] = [(replace(dialect, quotes="backslash"), escaped)]
+    candidates: list[tuple[Dialect, str]] = [(replace(dialect, quotes="backslash"), escaped)]
     if dialect.separator == "\t":  # such files often have no quoting
-        ways.append((replace(dialect, quotes="none"), plain))
+        candidates.append((replace(dialect, quotes="none"), plain))
     if _stray_quotes_stay_in_their_lines(file, dialect):
-        ways.append((replace(dialect, quotes="lenient"), stray))
-    ways.append((replace(dialect, quotes="none"), plain))
-    for other, note in ways:
+        candidates.append((replace(dialect, quotes="lenient"), stray))
+    candidates.append((replace(dialect, quotes="none"), plain))
+    for candidate, note in candidates:
         try:
-            if all(_fits(cells, width, other) for _, cells in _filled(open_records(file, other))):
-                return other, note
+            if all(_fits(cells, width, candidate) for _, cells in _filled(open_records(file, candidate))):
+                return candidate, note
         except QuoteError:
             continue
     raise InputError(_bad_quotes(file, error)) from error
 
 
 def _fits(cells: Sequence[str], width: int, dialect: Dialect) -> bool:
-    """Return whether a row has as many cells as the header, and no quotes that do enclose cells but are ignored."""
+    """Return whether a row has as many cells as the header, and its cells are not enclosed in quotes that are ignored.
+
+    Tab-separated cells may be enclosed in ignored quotes.
+    """
     if len(cells) != width and (len(cells) < width or any(map(str.strip, cells[width:]))):
         return False
     ignored = dialect.quotes == "none" and dialect.separator != "\t"
@@ -242,7 +276,7 @@ def _fits(cells: Sequence[str], width: int, dialect: Dialect) -> bool:
 
 
 def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
-    """Return whether no record with a stray quote goes on in the next line: else rows would run together."""
+    """Return whether all records with a stray quote end in their own line; otherwise rows would be merged."""
     taken: list[str] = []
     lenient = replace(dialect, quotes="lenient")
 
@@ -289,9 +323,9 @@ def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _R
 def _note_rows_in_cells(
     file: Path, dialect: Dialect, rows: _Rows, columns: Sequence[pa.ChunkedArray]
 ) -> list[str]:
-    """Return a note if quoted cells hold lines that read as rows: an unclosed quote runs on to the next one.
+    """Return a note if quoted cells contain lines that look like rows, which a missing closing quote causes.
 
-    A line reads as a row if it has a cell for each column, and one of them is a value that its column repeats.
+    A line looks like a row if it has a cell for each column, and one of them is a repeated value of its column.
     """
     if not rows.tall or len(columns) < 2:
         return []
@@ -302,16 +336,16 @@ def _note_rows_in_cells(
         repeated.append({*often.to_pylist()} - {None})
     lines, first = 0, 0
     for line, cells in rows.tall:
-        found = 0
+        row_lines = 0
         for text in "\n".join(cells).split("\n"):
             try:
                 row: list[str] = next(iter(dialect.cut([text])), [])
             except csv.Error:
                 continue
             fits = len(row) == len(columns)
-            found += fits and any(cell in values for cell, values in zip(row, repeated, strict=True))
-        if found:
-            lines += found
+            row_lines += fits and any(cell in values for cell, values in zip(row, repeated, strict=True))
+        if row_lines:
+            lines += row_lines
             first = first or line
     if not lines:
         return []
@@ -323,7 +357,7 @@ def _note_rows_in_cells(
 
 
 def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[str, Problem]:
-    """Return a problem for each name that columns of different values share."""
+    """Return a problem for each name shared by columns with different values."""
     doubled = [
         name for name, count in Counter(name.strip() for name in header if name.strip()).items() if count > 1
     ]
@@ -331,19 +365,23 @@ def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[s
     for name in doubled:
         if not table.column(name).equals(table.column(f"{name}.1")):
             repair = "Rename all but one of them."
-            value = f"{name!r} {sum(other.strip() == name for other in header)} times"
+            value = f"{name!r} {sum(cell.strip() == name for cell in header)} times"
             problems[name] = Problem(file.name, "must have one column of each name", value, repair)
     return problems
 
 
 def _header_doubt(file: Path, header: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> Problem | None:
-    """Return why the header may be a row of data: its cells are values of their own columns, or numbers."""
+    """Return a problem if the header may be a row of data: a cell is a value or a number like those of its column."""
     numbered = [name.strip() for name in header] == [str(index) for index in range(len(header))]
     for name, column in zip(header, columns, strict=True):
-        found = pc.sum(pc.equal(column, name)).as_py() or 0
+        occurrences = pc.sum(pc.equal(column, name)).as_py() or 0
         number = not numbered and is_number(name) and all_numbers(column)
-        if (found > 1 and name) or number:
-            reason = f"{name!r} also stands in {found} rows below" if found else f"{name!r} is a number"
+        if (occurrences > 1 and name) or number:
+            reason = (
+                f"{name!r} also stands in {occurrences} rows below"
+                if occurrences
+                else f"{name!r} is a number"
+            )
             repair = "Write a first line with the names of the columns, such as text,label."
             value = f"{quoted(header)}, which looks like a row of data: {reason}"
             return Problem(file.name, "must begin with the names of its columns", value, repair)

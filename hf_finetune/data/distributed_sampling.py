@@ -1,4 +1,4 @@
-"""What several processes share: the examples of an epoch, each exactly once, and the buffers of the model."""
+"""Distributed sampling without repeated examples, and synchronization of model buffers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil, nan
@@ -26,47 +26,47 @@ __all__ = [
 def split_into_batches(
     order: Iterable[int], size: int, batch_size: int, processes: int
 ) -> Iterator[list[int]]:
-    """Deal the examples of an epoch: in each round one batch to every process, and each example once.
+    """Split an epoch into batches: one per process in each round, and each example exactly once.
 
-    The last round is dealt as evenly as it comes out. A process for which nothing is left gets a filler, an example
-    from beyond the data, whose label does not count.
+    The last round is divided as evenly as possible. A process without examples in it gets a padding example: an index
+    of at least ``size``, whose label is ignored (see ``PaddedDataset``).
 
     Args:
-        order: The indices of the examples, in the order of this epoch.
+        order: Indices of the examples, in the order of this epoch.
         size: Number of examples.
         batch_size: Examples per process in a full round.
         processes: Number of processes.
 
     Yields:
-        The batch of the first process in the first round, of the second one, and so on, round after round.
+        Batches of indices: in each round the batch of the first process, of the second process, and so on.
     """
-    left = list(order)
-    for start in range(0, len(left), batch_size * processes):
-        dealt = left[start : start + batch_size * processes]
-        share, more = divmod(len(dealt), processes)
+    indices = list(order)
+    for start in range(0, len(indices), batch_size * processes):
+        round_indices = indices[start : start + batch_size * processes]
+        share, more = divmod(len(round_indices), processes)
         end = 0
         for process in range(processes):
             begin, end = end, end + share + (process < more)
-            yield dealt[begin:end] or [size + dealt[0]]
+            yield round_indices[begin:end] or [size + round_indices[0]]
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """The examples of an epoch in an order in which those of about one length are together; chance does the rest.
+    """Sampler that groups examples of similar length, in random order otherwise.
 
-    Unlike the sampler of transformers 5.23, which draws from torch's global generator, the order depends on seed and
-    epoch only: it is the same on every process and after a resume.
+    Unlike that of the sampler of transformers 5.23, which draws from torch's global generator, the order depends on
+    seed and epoch only: it is the same on every process and after a resume.
 
     Args:
-        lengths: Of each example.
+        lengths: Length of each example.
         group: Number of examples that are padded together.
-        seed: Of the order.
+        seed: Seed of the order.
     """
 
     def __init__(self, lengths: Sequence[int], group: int, seed: int):
         self.lengths, self.group, self.seed, self.epoch = lengths, group, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw another order from here on."""
+        """Set the epoch, which changes the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -78,13 +78,14 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 class DistributedBatchSampler:
-    """The batches of all processes in turn, for a ``DataLoader`` that accelerate divides among them.
+    """Batch sampler for a ``DataLoader`` that accelerate divides among processes; it yields their batches in turn.
 
-    accelerate 1.15 by itself completes the last round with examples from the beginning of the epoch, which then
-    count twice.
+    Without it, accelerate 1.15 fills the last round with examples from the beginning of the epoch, which then count
+    twice.
 
     Args:
-        sampler: Gives the order of an epoch. accelerate replaces it by one that all processes agree on.
+        sampler: Sampler of the examples of an epoch. accelerate replaces it by one with the same order on all
+            processes.
         batch_size: Examples per process in a full round.
         processes: Number of processes.
     """
@@ -101,24 +102,26 @@ class DistributedBatchSampler:
 
 
 def tell_epochs(loader: Any, sampler: Any) -> None:
-    """Let accelerate tell a sampler each epoch, also when a resumed epoch skips the batches that were done.
+    """Register a sampler so that accelerate calls its ``set_epoch``, also if a resumed epoch skips finished batches.
 
-    accelerate 1.15 looks for a sampler in one place, and puts only a random one there: the rest of the epoch would be
-    drawn as that of the first one.
+    accelerate 1.15 looks up the sampler in a single attribute, which it sets only for random samplers. Without the
+    registration, the remainder of a resumed epoch would have the order of the first epoch.
 
     Args:
-        loader: What accelerate made of one with ``DistributedBatchSampler``.
-        sampler: The sampler that these have.
+        loader: Data loader with a ``DistributedBatchSampler``, as prepared by accelerate.
+        sampler: Sampler of that batch sampler.
     """
     if hasattr(sampler, "set_epoch"):
         loader.set_sampler(sampler)
 
 
 class PaddedDataset(Dataset):
-    """Examples, and beyond their end the same ones again with labels that do not count.
+    """Dataset whose indices beyond the end return the same examples again with ignored labels.
+
+    Its length is that of the wrapped dataset.
 
     Args:
-        dataset: Gives examples with ``labels`` by index.
+        dataset: Dataset of examples with ``labels``.
     """
 
     def __init__(self, dataset: Any):
@@ -135,7 +138,7 @@ class PaddedDataset(Dataset):
 
 
 def _ignored(label: Any) -> Any:
-    """Give a label of the same kind that does not count."""
+    """Return an ignored label of the same shape and type: nan for floats, ``IGNORED`` for class indices."""
     if isinstance(label, torch.Tensor):
         return torch.full_like(label, nan if label.is_floating_point() else IGNORED)
     if isinstance(label, Sequence):
@@ -146,30 +149,33 @@ def _ignored(label: Any) -> Any:
 def count_labels(
     batches: Sequence[Any], gather: Callable[[torch.Tensor], torch.Tensor], target: str = ""
 ) -> torch.Tensor:
-    """Sum the weights of the labels of an optimizer step, over all forward passes and processes.
+    """Sum the label weights of an optimizer step over all micro-batches and processes.
 
     Args:
-        batches: The batches of this process, each with ``labels``.
-        gather: Collects a number from every process.
-        target: What a label is.
+        batches: Micro-batches of this process, each with ``labels``.
+        gather: Function that gathers a scalar tensor from every process.
+        target: Kind of labels.
+
+    Returns:
+        Scalar tensor; at least the smallest positive number of its dtype if the weights are floats.
     """
     here = torch.stack([label_weights(batch["labels"], target).sum() for batch in batches]).sum()
     total = gather(here).sum()
-    # a step whose examples all weigh 0 has a loss of 0, and not of 0 / 0
+    # if all weights of a step are 0, its loss must be 0 and not 0 / 0
     return total.clamp(min=torch.finfo(total.dtype).tiny) if total.is_floating_point() else total
 
 
 class SharedBuffers(TrainerCallback):
-    """Give all processes the first one's BatchNorm statistics before a model is evaluated, as they are saved.
+    """Callback that broadcasts BatchNorm statistics from the main process before evaluation.
 
-    In training each process counts the statistics of its own batches; torch 2.15 takes over the first one's at the
-    next forward pass under DDP, and never under FSDP.
+    These are the statistics that are saved. During training, each process computes the statistics of its own batches;
+    torch 2.15 synchronizes them with the main process at the next forward pass under DDP, and never under FSDP.
     """
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Broadcast the buffers."""
+        """Broadcast the buffers of the main process."""
         if args.world_size > 1:
             for buffer in kwargs["model"].buffers():
                 torch.distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""Labelled data for a model that is already trained."""
+"""Loading of labeled data to evaluate a trained model."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,28 +42,27 @@ def load_for_evaluation(
     named: Mapping[str, str] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Load one split of labelled data for a model that is already trained. Logs what ``prepare_data`` notes.
+    """Load one split of labeled data to evaluate a trained model. Logs the notes that ``prepare_data`` returns.
 
     Args:
         path: As for ``prepare_data``.
-        modality: What an example is.
-        target: What the model's labels are.
-        label_names: The model's classes in the order of their indices.
+        modality: Kind of input: image or text.
+        target: Kind of labels of the model.
+        label_names: Classes of the model in the order of their indices.
         columns: As for ``prepare_data``.
-        split: train, validation or test. None takes test if it is labelled, else validation, else train.
+        split: train, validation or test. None selects test if it is labeled, else validation, else train.
         config: As for ``prepare_data``.
         revision: As for ``prepare_data``.
-        on_error: Whether examples that cannot be used are reported or left out.
-        slices: Columns that are carried to judge by, those of them that the data has.
+        on_error: Whether unusable examples are reported as errors or dropped.
+        slices: Columns for evaluation by slice; those that the data lacks are skipped.
         nested: As for ``prepare_data``.
-        options: How text files are to be read.
-        group: Column of groups that belong together, which is carried if the data has it.
-        named: Columns of this data that the user named: image, text, text_pair, label. They come before all others.
-        memory: The columns of training by what they hold, which are taken where the data has them; None if they are
-            not known.
+        options: Options for reading text files.
+        group: Group column, which is loaded if the data has it.
+        named: Columns of this data that the user named, by role: image, text, text_pair, label. They take precedence.
+        memory: Columns used in training, by role, which are used where the data has them; None if they are unknown.
 
     Returns:
-        The columns of ``LabelledData``, the labels encoded as the model's.
+        Dataset with the columns of ``LabelledData``, and labels encoded as in training.
 
     Raises:
         InputError: If the data cannot be used, or if it has labels that the model does not know.
@@ -82,12 +81,16 @@ def load_for_evaluation(
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
         raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
-    there = [name for name in slices if all(name in each.column_names for each in source.splits.values())]
+    there = [
+        name for name in slices if all(name in dataset.column_names for dataset in source.splits.values())
+    ]
     columns, memory_notes = _as_in_training(
         *(path, source.splits[min(source.splits, key=SPLITS.index)].column_names, modality),
         *(columns or {}, named or {}, memory),
     )
-    grouped = group if group and all(group in each.column_names for each in source.splits.values()) else None
+    grouped = (
+        group if group and all(group in dataset.column_names for dataset in source.splits.values()) else None
+    )
     used, column_notes = agree_on_columns(source, modality, columns, grouped, there)
     order = [split] if split is not None else [name for name in reversed(SPLITS) if name in source.splits]
     for name in order:
@@ -138,19 +141,19 @@ def _as_in_training(
     named: Mapping[str, str],
     memory: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the columns to read, those of training where the data has them, and notes on what is read instead."""
-    found = {key: name for key, name in columns.items() if key != "group"}
+    """Return the columns to read (those of training where the data has them), and notes on replacements."""
+    chosen = {key: name for key, name in columns.items() if key != "group"}
     notes: list[str] = []
     if memory is not None:
         there = all(name in present for name in label_columns(memory))
-        found["label"] = memory.get("label") if there else None
+        chosen["label"] = memory.get("label") if there else None
         if modality == "image":
-            found["image"] = memory.get("image") if memory.get("image") in present else None
+            chosen["image"] = memory.get("image") if memory.get("image") in present else None
         else:
             inputs = {key: name for key, name in named.items() if key != "label"}
             used, notes = choose_columns(path, present, False, inputs, memory)
-            found |= {"text": used["text"], "text_pair": used.get("text_pair")}
-    return {**found, **(named if memory is None or modality == "image" else _only(named, "label"))}, notes
+            chosen |= {"text": used["text"], "text_pair": used.get("text_pair")}
+    return {**chosen, **(named if memory is None or modality == "image" else _only(named, "label"))}, notes
 
 
 def _only(named: Mapping[str, str], key: str) -> dict[str, str]:

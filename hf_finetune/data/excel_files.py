@@ -1,4 +1,4 @@
-"""Excel workbooks read as columns of strings, as their cells show."""
+"""Reader of Excel workbooks as columns of strings, formatted as Excel displays them."""
 
 import re
 import warnings
@@ -20,19 +20,19 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["read_excel"]
 
 _LEADING_ZEROS = re.compile("0{2,}")
-"""Number format of codes: as many digits as it has zeros."""
+"""Excel number format of codes: the number is padded with zeros to the length of the format."""
 _NO_DATE = re.compile(r"Cell (\w+) is marked as a date")
-"""The warning of openpyxl 3.1 for a number formatted as a date that is beyond all dates; it drops the number."""
+"""Warning of openpyxl 3.1 for a number with a date format that is out of range for dates; openpyxl drops the number."""
 
 
 @dataclass
 class _Errors:
-    """Cells without a value of their own, by their coordinates.
+    """Cells that contain an error instead of a value.
 
     Attributes:
-        shown: Errors such as ``#N/A``.
-        columns: The column of each error, counted from 0.
-        no_dates: Those whose number openpyxl could not make a date of.
+        shown: Error such as ``#N/A``, by the coordinates of its cell.
+        columns: Column of each error, counted from 0, by the coordinates of its cell.
+        no_dates: Coordinates of cells whose number openpyxl could not convert to a date.
     """
 
     shown: dict[str, str] = field(default_factory=dict)
@@ -43,13 +43,14 @@ class _Errors:
 def read_excel(file: Path) -> FileTable:
     """Read the first sheet of a workbook.
 
-    Formulas stand for the values that were stored with them, and errors such as ``#N/A`` are missing, with a note.
+    A formula is read as its stored value. Errors such as ``#N/A`` are read as missing values, with a note.
 
     Args:
         file: An ``.xlsx`` file.
 
     Raises:
-        InputError: If it cannot be read, has a cell beyond its header, or has a formula without a stored value.
+        InputError: If openpyxl is not installed, or if the file cannot be read, is empty, has a cell beyond its header,
+            or has a formula without a stored value.
     """
     try:
         from openpyxl.utils.exceptions import InvalidFileException  # an extra
@@ -101,12 +102,12 @@ def read_excel(file: Path) -> FileTable:
 
 
 def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
-    """Return the cells of the first sheet as texts, the titles of all sheets, and the cells that hold errors."""
+    """Return the cells of the first sheet as texts, the titles of all sheets, and the cells with errors."""
     import openpyxl
 
     errors = _Errors()
-    # openpyxl warns of what it cannot read, of styles, say, each with the path of its source.
-    with warnings.catch_warnings(record=True) as said:
+    # openpyxl warns of everything that it cannot read, such as styles; only its warnings about dates matter here.
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
         try:
@@ -119,22 +120,22 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
                     if cell.data_type == "e" and cell.value is not None:
                         errors.shown[cell.coordinate] = str(cell.value)
                         errors.columns[cell.coordinate] = place
-            titles = [other.title for other in book.worksheets]
+            titles = [worksheet.title for worksheet in book.worksheets]
         finally:
             book.close()
-    told = [_NO_DATE.match(str(warning.message)) for warning in said]
-    errors.no_dates = frozenset(match[1] for match in told if match is not None)
+    date_warnings = [_NO_DATE.match(str(warning.message)) for warning in caught_warnings]
+    errors.no_dates = frozenset(match[1] for match in date_warnings if match is not None)
     return grid, titles, errors
 
 
 def _note_errors(file: Path, errors: _Errors) -> list[str]:
-    """Return a note on the cells that hold errors."""
+    """Return a note on the cells with errors, except numbers out of range for dates."""
     shown = [f"{cell} ({value})" for cell, value in errors.shown.items() if cell not in errors.no_dates]
     return [f"{file.name}: cells that hold an error are read as empty: {listed(shown)}."] if shown else []
 
 
 def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str, Problem]:
-    """Return the problem of each column with numbers that are formatted as dates, but are beyond all dates."""
+    """Return a problem for each column with date-formatted numbers that are out of range for dates."""
     cells: dict[str, list[str]] = {}
     for cell, place in errors.columns.items():
         if cell in errors.no_dates and place < len(names):
@@ -152,7 +153,7 @@ def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str,
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell's value as it is shown: whole numbers without a point, dates as ISO 8601 has them."""
+    """Return a cell's value as text: whole numbers without a decimal point, dates in ISO 8601."""
     value = cell.value
     if value is None or cell.data_type == "e":
         return None
@@ -162,20 +163,24 @@ def _text(cell: Any) -> str | None:
         whole = float(value).is_integer()
         if whole and _LEADING_ZEROS.fullmatch(cell.number_format or ""):
             return str(int(value)).zfill(len(cell.number_format))
-        return str(int(value)) if whole else f"{value:.15g}"  # the digits that Excel has
+        return str(int(value)) if whole else f"{value:.15g}"  # Excel has 15 significant digits
     if isinstance(value, datetime):
         return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
 def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]]) -> None:
-    """Raise an InputError for formulas whose value was never computed. Programs that only write files leave it out."""
+    """Check that all formulas have a stored value; programs that write files without Excel do not store them.
+
+    Raises:
+        InputError: If a formula has none.
+    """
     if all(cell is not None for row in rows for cell in row):
         return
     import openpyxl
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as when it was read first
+        warnings.simplefilter("ignore")  # the first read has handled them
         book = openpyxl.load_workbook(file, read_only=True)
         try:
             sheet = book.worksheets[0]

@@ -1,4 +1,4 @@
-"""The examples of a split that a model is most likely to fail on: the longest text, the largest image."""
+"""Selection of the examples that are most likely to exceed memory or input limits: longest texts, largest images."""
 
 import io
 from typing import Any
@@ -11,11 +11,11 @@ from pyarrow import compute
 __all__ = ["extreme_images", "text_lengths"]
 
 LOOKED_AT = 1000
-"""Images whose headers are read to find the largest: evenly spaced ones of a larger split."""
+"""Largest number of images whose headers are read; of larger splits, evenly spaced images are sampled."""
 
 
 def text_lengths(dataset: Dataset) -> np.ndarray:
-    """Return the number of characters of each example [examples], of a pair those of both texts."""
+    """Return the number of characters of each example [examples]; both texts of a pair are counted."""
     columns = [name for name in ("text", "text_pair") if name in dataset.column_names]
     table = dataset.select_columns(columns).with_format("arrow")[:]
     lengths = [compute.utf8_length(table.column(name)).fill_null(0).to_numpy() for name in columns]
@@ -24,10 +24,15 @@ def text_lengths(dataset: Dataset) -> np.ndarray:
 
 
 def extreme_images(dataset: Dataset) -> list[int]:
-    """Return the rows of the image with most pixels, of the widest and of the tallest shape, without decoding any.
+    """Find the image with the most pixels, and those with the widest and the tallest aspect ratio.
+
+    No image is decoded.
 
     Args:
-        dataset: With a column ``image``.
+        dataset: Dataset with a column ``image``.
+
+    Returns:
+        Distinct row indices, at most three; empty if no image size can be read.
     """
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).astype(int)).tolist()
     stored = dataset.select_columns(["image"]).cast_column("image", Image(decode=False)).with_format(None)
@@ -42,7 +47,7 @@ def extreme_images(dataset: Dataset) -> list[int]:
 
 
 def _size(image: Any) -> tuple[int, int] | None:
-    """Read width and height from an image's header; None where they cannot be read."""
+    """Read width and height from an image's header; None if they cannot be read."""
     try:
         source = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
         with PillowImage.open(source) as opened:

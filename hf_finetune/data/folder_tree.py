@@ -1,4 +1,4 @@
-"""Folders as a tree that is read on demand: links are followed, loops refused, system files passed over."""
+"""Lazily read folder tree: symbolic links are followed, loops are errors, system files are skipped."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["Folder", "FollowedLinks", "saved_link_target"]
 
-# Written by file managers and archivers, never by a person.
+# Files and folders created by file managers and archivers, in lower case.
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 _MOST_VISITS = 1000
 _LONGEST_LINK = 4096
@@ -18,13 +18,13 @@ _LONGEST_LINK = 4096
 
 @dataclass
 class FollowedLinks:
-    """Links that were followed, other than those within the folder that a tree begins with.
+    """Followed links that lead out of the root or were saved as text files.
 
     Attributes:
-        root: That folder, without links.
-        outside: The place that each link leads to which leads out of it.
-        saved: The place that each link leads to which is a text file, as git writes it where links are off.
-        visits: How often each folder below a link was read, by its path without links.
+        root: Root folder of the tree, with links resolved.
+        outside: Target of each link that leads out of the root.
+        saved: Target of each link saved as a text file, as git does where symbolic links are disabled.
+        visits: Number of times each folder was reached, by its path with links resolved.
     """
 
     root: Path
@@ -35,15 +35,15 @@ class FollowedLinks:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A folder whose entries are read when they are first needed.
+    """Folder whose entries are read on first access.
 
     Attributes:
-        path: Its path, as it is reached.
-        shown: The same, with the name of a link that is a text file in the place of its target.
-        suffixes: Endings of the files that are examples, in lower case, with their dot.
-        real: Its path without links.
-        above: The folders that it lies in, from the root of the tree on, without links.
-        links: The links that were followed.
+        path: Path by which the folder is reached.
+        shown: The same path for messages, with the name of a link saved as a text file in place of its target.
+        suffixes: Suffixes of example files, in lower case, with their dot.
+        real: Path with links resolved.
+        above: Enclosing folders from the root of the tree downward, with links resolved.
+        links: Followed links of the whole tree.
     """
 
     path: Path
@@ -55,37 +55,37 @@ class Folder:
 
     @staticmethod
     def open(path: Path, suffixes: frozenset[str]) -> "Folder":
-        """Return the tree that begins at a folder, which may itself be a link."""
+        """Return the tree below a folder, which may itself be a link."""
         real = Path(os.path.realpath(path))
         return Folder(path, path, suffixes, real, (), FollowedLinks(real))
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Return the last part of the path."""
         return self.shown.name
 
     @property
     def folders(self) -> tuple["Folder", ...]:
-        """The folders in it, by name, without hidden ones."""
+        """Return the subfolders sorted by name, without hidden ones."""
         return self._entries[0]
 
     @property
     def examples(self) -> tuple[Path, ...]:
-        """The files in it that have one of the suffixes, by name; links that lead nowhere are among them."""
+        """Return the files with one of the suffixes sorted by name, including broken links."""
         return self._entries[1]
 
     @property
     def others(self) -> tuple[Path, ...]:
-        """All other files in it, by name, without hidden ones and those of file managers."""
+        """Return all other files sorted by name, without hidden files and system files."""
         return self._entries[2]
 
     @property
     def hidden(self) -> tuple[Path, ...]:
-        """Hidden files that have one of the suffixes, and hidden folders that hold such files."""
+        """Return hidden files with one of the suffixes, and hidden folders that contain such files."""
         return self._entries[3]
 
     def walk(self) -> Iterator["Folder"]:
-        """Yield this folder and all below it, each before those in it."""
+        """Yield this folder and all folders below it, in depth-first preorder."""
         waiting = [self]
         while waiting:
             folder = waiting.pop()
@@ -94,17 +94,21 @@ class Folder:
 
     @cached_property
     def holds_examples(self) -> bool:
-        """Whether it holds examples at any depth."""
+        """Return whether the folder contains examples at any depth."""
         return any(folder.examples for folder in self.walk())
 
     @cached_property
     def _entries(
         self,
     ) -> tuple[tuple["Folder", ...], tuple[Path, ...], tuple[Path, ...], tuple[Path, ...]]:
-        """Read the folder.
+        """Read the entries of the folder.
+
+        Returns:
+            Subfolders, example files, other files and hidden entries, as in the properties above.
 
         Raises:
-            InputError: If it cannot be read, or holds links that lead nowhere or back to a folder above.
+            InputError: If the folder cannot be read, has names that are not UTF-8, or contains broken links or links
+                to an enclosing folder.
         """
         folders, examples, others, hidden = [], [], [], []
         problems: list[Problem] = []
@@ -167,7 +171,11 @@ class Folder:
         return real
 
     def _count_visit(self, path: Path, real: Path) -> None:
-        """Count how often a folder is reached, for links can lead to it along more ways than can be gone."""
+        """Count how often a folder is reached, because links can create more paths to it than can be walked.
+
+        Raises:
+            InputError: If the folder is reached more than 1000 times.
+        """
         self.links.visits[real] = self.links.visits.get(real, 0) + 1
         if self.links.visits[real] > _MOST_VISITS:
             rule = f"must not be reached along more than {_MOST_VISITS} links"
@@ -175,10 +183,13 @@ class Folder:
 
 
 def saved_link_target(file: Path) -> Path | None:
-    """Return what a link leads to that was saved as a text file, as git does where links are off; None for others.
+    """Return the target of a symbolic link that was saved as a text file, as git does where links are disabled.
 
     Args:
-        file: A file that holds a path and nothing else.
+        file: File that may contain a path and nothing else.
+
+    Returns:
+        The target, or None if the file is not such a link or its target does not exist.
     """
     try:
         if not file.is_file() or not 0 < file.stat().st_size <= _LONGEST_LINK:
@@ -186,7 +197,7 @@ def saved_link_target(file: Path) -> Path | None:
         written = file.read_bytes().decode()
         target = Path(os.path.normpath(file.parent / written))
         return target if "\n" not in written and target != file and target.exists() else None
-    except (OSError, ValueError):  # no text, no path, or not to be read
+    except (OSError, ValueError):  # not text, not a path, or unreadable
         return None
 
 

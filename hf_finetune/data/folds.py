@@ -1,4 +1,4 @@
-"""Cross-validation: the examples that are not for the test, divided so that each is held out once."""
+"""Cross-validation folds: all examples except those of the test split are divided so that each is held out once."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ __all__ = ["Fold", "Folded", "fold_tables", "number_groups"]
 
 @dataclass(frozen=True)
 class Fold:
-    """One part of a cross-validation.
+    """Fold of a cross-validation.
 
     Attributes:
-        number: From 1 on.
-        of: How many there are.
+        number: Number of the fold, counted from 1.
+        of: Number of folds.
     """
 
     number: int
@@ -33,12 +33,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class Folded:
-    """Splits of which the test is a fold.
+    """Splits of one fold, which is the test split.
 
     Attributes:
-        pool: All examples that are divided: the same for every fold.
-        rows: Of each split the rows of the pool that it has.
-        note: A sentence on them.
+        pool: All examples that are divided; the same for every fold.
+        rows: Row indices of each split in ``pool``.
+        note: Sentence for the user with the sizes of the splits.
     """
 
     pool: Table
@@ -49,17 +49,17 @@ class Folded:
 def fold_tables(
     tables: Mapping[str, Table], fold: Fold, validation: float, by_class: bool, seed: int
 ) -> Folded:
-    """Hold a fold out as the test split, and cut a validation split from the rest if there was one.
+    """Split the pooled train and validation examples into folds, and hold one fold out as the test split.
 
-    Copies of an example, and examples of one group, stay together. A class of fewer examples than folds is trained on
-    in all of them.
+    A validation split is taken from the remaining examples if the tables have one. Duplicates of an example, and
+    examples of one group, stay together. Classes with fewer examples than folds are in train for every fold.
 
     Args:
-        tables: The splits; that of the test is left out.
-        fold: Which one is held out.
-        validation: The share of the rest that is cut off for validation, in [0, 1).
-        by_class: Whether each fold gets its share of every class.
-        seed: Divides the examples; the same for all folds.
+        tables: Table of each split; the test split is ignored.
+        fold: Fold to hold out.
+        validation: Fraction of the remaining examples for validation, in [0, 1).
+        by_class: Whether folds are stratified by class.
+        seed: Random seed of the division; the same for all folds.
 
     Raises:
         InputError: If there are fewer groups than folds.
@@ -76,18 +76,18 @@ def fold_tables(
     splitter = kind(fold.of, shuffle=True, random_state=seed % 2**32)
     parts = list(splitter.split(divided, strata[divided], groups[divided]))
     held_out = divided[parts[fold.number - 1][1]]
-    kept = np.setdiff1d(np.arange(len(pool)), held_out)
-    rows = {"train": kept}
+    remaining = np.setdiff1d(np.arange(len(pool)), held_out)
+    rows = {"train": remaining}
     if "validation" in tables and validation > 0:
-        cut = cut_rows(pool.take(kept), {"validation": validation}, by_class, seed)
-        rows = {split: kept[chosen] for split, chosen in cut.items()}
+        cut = cut_rows(pool.take(remaining), {"validation": validation}, by_class, seed)
+        rows = {split: remaining[chosen] for split, chosen in cut.items()}
     rows["test"] = np.sort(held_out)
     sizes = ", ".join(f"{split} {len(chosen)}" for split, chosen in rows.items())
     return Folded(pool, rows, f"Fold {fold.number} of {fold.of} is held out: {sizes}.")
 
 
 def number_groups(table: Table) -> np.ndarray:
-    """Return the number of the group of each row: rows of one group, else copies of an example, share a number."""
+    """Return the group index of each row [rows]: equal for rows of one group, or for duplicates without groups."""
     named = [str(group) for group in table.groups] if table.groups is not None else None
     names = named or [key or f"row {row}" for row, key in enumerate(table.keys)]
     return np.unique(np.array(names), return_inverse=True)[1]

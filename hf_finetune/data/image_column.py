@@ -78,9 +78,9 @@ def as_images(
 
 def _find_files(paths: list[str | None], root: Path, split: str | None) -> tuple[list[str | None], list[str]]:
     finder = PictureFinder(root, PICTURE_SUFFIXES, split)
-    found = [None if path is None or not path.strip() else finder.find(path) for path in paths]
+    resolved_paths = [None if path is None or not path.strip() else finder.find(path) for path in paths]
     finder.raise_problems()
-    files = [path for path in found if path is not None]
+    files = [path for path in resolved_paths if path is not None]
     if len(files) > 1 and not any(map(is_file, files)):
         rule, shown = (
             "must hold the paths of pictures",
@@ -88,7 +88,7 @@ def _find_files(paths: list[str | None], root: Path, split: str | None) -> tuple
         )
         repair = f"There are no such files, from {str(root)!r}. Paths start from the folder of the table."
         raise InputError(Problem(_PLACE, rule, shown, repair))
-    return [None if path is None else str(path) for path in found], finder.notes()
+    return [None if path is None else str(path) for path in resolved_paths], finder.notes()
 
 
 def note_unlisted(ids: Iterable[str], root: Path, everything: bool) -> list[str]:

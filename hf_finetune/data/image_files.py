@@ -137,9 +137,9 @@ def _read(source: Source) -> tuple[Image.Image, PictureFacts]:
 def _read_large(opened: Image.Image, key: str) -> tuple[Image.Image, PictureFacts]:
     width, height = opened.size
     with _DECODING.of(width * height):
-        kept = kept_pictures().read(key)  # another thread may have read it meanwhile
-        if kept is not None:
-            return kept
+        stored_picture = kept_pictures().read(key)  # another thread may have read it meanwhile
+        if stored_picture is not None:
+            return stored_picture
         scale = LARGE_EDGE / min(width, height)
         opened.draft(
             None, (ceil(width * scale), ceil(height * scale))

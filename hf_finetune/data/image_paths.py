@@ -85,7 +85,7 @@ class PictureFinder:
         if not is_file(path):
             fitting = self._fitting(plain)
             if len(fitting) > 1:
-                shown = quoted(found.relative_to(self.root).as_posix() for found in fitting)
+                shown = quoted(match.relative_to(self.root).as_posix() for match in fitting)
                 repair = "Write the path from the table's folder, with its ending."
                 self.problems.append(
                     Problem(repr(shortened(value)), "must stand for one picture", shown, repair)
@@ -120,26 +120,28 @@ class PictureFinder:
         parts = [part for part in PurePosixPath(_alike(os.path.normpath(value))).parts if part != "."]
         if not parts or ".." in parts or value.startswith("/"):
             return []
-        found = [
+        matches = [
             path
             for relative, path in self._pictures.get(parts[-1], ())
             if list(relative.parts[-len(parts) : -1]) == parts[:-1]
         ]
-        if len(found) > 1:
-            at_root = [path for path in found if len(path.relative_to(self.root).parts) == len(parts)]
-            own = [path for path in found if split_name(path.relative_to(self.root).parts[0]) == self.split]
-            found = at_root or (own if self.split is not None and own else found)
-        return found
+        if len(matches) > 1:
+            at_root = [path for path in matches if len(path.relative_to(self.root).parts) == len(parts)]
+            in_split = [
+                path for path in matches if split_name(path.relative_to(self.root).parts[0]) == self.split
+            ]
+            matches = at_root or (in_split if self.split is not None and in_split else matches)
+        return matches
 
     @cached_property
     def _pictures(self) -> dict[str, list[tuple[PurePosixPath, Path]]]:
         """Pictures below the root, by their names in lower case, with and without the ending."""
-        found: dict[str, list[tuple[PurePosixPath, Path]]] = {}
+        by_name: dict[str, list[tuple[PurePosixPath, Path]]] = {}
         for path in files_below(self.root, lambda path: path.suffix.lower() in self.suffixes):
             relative = PurePosixPath(_alike(path.relative_to(self.root).as_posix()))
             for key in {_alike(path.name), _alike(path.stem)}:
-                found.setdefault(key, []).append((relative, path))
-        return found
+                by_name.setdefault(key, []).append((relative, path))
+        return by_name
 
 
 def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:

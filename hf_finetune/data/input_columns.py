@@ -33,7 +33,7 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
     Raises:
         InputError: If one is no ``KEY=NAME``, if its key is unknown, or if a key is given twice.
     """
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     problems = []
     for value in given:
         key, equals, name = value.partition("=")
@@ -43,13 +43,13 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
         elif key.strip() not in keys:
             rule = f"must name one of {', '.join(keys)}"
             problems.append(Problem("--column", rule, repr(key), nearest(key, tuple(keys))))
-        elif key.strip() in found:
+        elif key.strip() in columns:
             problems.append(Problem("--column", f"must name {key.strip()} once", repr(value)))
         else:
-            found[key.strip()] = name.strip()
+            columns[key.strip()] = name.strip()
     if problems:
         raise InputError(problems)
-    return found
+    return columns
 
 
 def takes_pairs(memory: Memory | None) -> bool | None:

@@ -60,12 +60,12 @@ def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, 
     Args:
         tasks: Of each task what its labels are, and its number of classes (1 for amounts).
     """
-    found, label, logit = [], 0, 0
+    columns, label, logit = [], 0, 0
     for name, (target, classes) in tasks.items():
         width = classes if target == "multi_label" else 1
-        found.append(TaskColumns(name, target, (label, label + width), (logit, logit + classes)))
+        columns.append(TaskColumns(name, target, (label, label + width), (logit, logit + classes)))
         label, logit = label + width, logit + classes
-    return tuple(found)
+    return tuple(columns)
 
 
 class MixedExamples(Dataset):
@@ -99,10 +99,10 @@ class MixedExamples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number = bisect_right(self.ends, index)
-        part, own = self.parts[number], self.columns[number]
+        part, task = self.parts[number], self.columns[number]
         example = dict(part[index - (self.ends[number] - len(part))])
         row = [nan] * self.width
-        row[own.labels[0] : own.labels[1]] = _numbers(example["labels"])
+        row[task.labels[0] : task.labels[1]] = _numbers(example["labels"])
         return {**example, "labels": row}
 
 

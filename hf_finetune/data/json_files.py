@@ -79,11 +79,11 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         columns = _columns_of_records(rows)
     else:
         document, notes = _load(file, options)
-        found = _columns(file, document)
-        if found is None:
+        table_columns = _columns(file, document)
+        if table_columns is None:
             value = f"{_kind(document)}"
             raise InputError(Problem(file.name, "must hold a table", value, _FORMS))
-        columns = found
+        columns = table_columns
         columns, notes_beside = _named_classes(file, columns, _beside(document))
         notes = (*notes, *notes_beside)
     notes_of_types: list[str] = []

@@ -95,11 +95,11 @@ def merge_variants(
         return chosen[fold_name(label_text(value))]
 
     changed = {name: n for name, n in counts.items() if chosen[fold_name(name)] != name}
-    made = {split: [merged(value) for value in values[split]] for split in values}
+    merged_labels = {split: [merged(value) for value in values[split]] for split in values}
     if not changed:
-        return made, ()
+        return merged_labels, ()
     shown = listed(f"{name!r} ({n:,}) to {chosen[fold_name(name)]!r}" for name, n in changed.items())
-    return made, (f"Spellings of one class are merged: {shown}.",)
+    return merged_labels, (f"Spellings of one class are merged: {shown}.",)
 
 
 def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:

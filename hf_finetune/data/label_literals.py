@@ -35,20 +35,20 @@ def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
     if len(text) > LONGEST:
         return None
     if NUMPY_TEXTS.fullmatch(text):  # Python would join neighboring texts to one
-        return [found[1:-1] for found in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
+        return [literal[1:-1] for literal in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
     if NUMPY_NUMBERS.fullmatch(text):
         text = "[" + ", ".join(text.strip("[] \n").split()) + "]"
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            literal = read(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
-        if isinstance(found, dict):
-            return {str(key): value for key, value in found.items()}
-        if isinstance(found, set | frozenset):
-            return sorted(found, key=str)
-        if isinstance(found, list | tuple) and not (read is ast.literal_eval and _joins_texts(text)):
-            return list(found)
+        if isinstance(literal, dict):
+            return {str(key): value for key, value in literal.items()}
+        if isinstance(literal, set | frozenset):
+            return sorted(literal, key=str)
+        if isinstance(literal, list | tuple) and not (read is ast.literal_eval and _joins_texts(text)):
+            return list(literal)
     return None
 
 
@@ -68,4 +68,4 @@ def _joins_texts(text: str) -> bool:
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
         if token.type not in (tokenize.NL, tokenize.NEWLINE)
     ]
-    return any(one == other == tokenize.STRING for one, other in pairwise(kinds))
+    return any(first == second == tokenize.STRING for first, second in pairwise(kinds))

@@ -39,10 +39,10 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
         repair = r"For example '^(.+?)[._]\d+'."
         raise InputError(Problem(PLACE, rule, f"{pattern!r}, which has {compiled.groups}", repair))
     try:
-        found = matching(pattern, names)
+        matches = matching(pattern, names)
     except PatternError as error:
         raise InputError(Problem(PLACE, str(error), repr(pattern))) from error
-    labels = [found[name][group] if name in found else None for name in names]
+    labels = [matches[name][group] if name in matches else None for name in names]
     missing = [name for name, label in zip(names, labels, strict=True) if not label]
     if missing:
         value = f"{pattern!r}, which finds no label in {quoted(missing)}"
@@ -58,8 +58,8 @@ def suggested_pattern(names: Sequence[str]) -> str | None:
         names: File names, without folders.
     """
     for pattern in _COMMON:
-        found = [match[1] for match in map(re.compile(pattern).search, names) if match is not None]
-        classes = set(found)
-        if len(found) == len(names) and 1 < len(classes) <= len(names) // _LEAST_FILES_PER_CLASS:
+        labels = [match[1] for match in map(re.compile(pattern).search, names) if match is not None]
+        classes = set(labels)
+        if len(labels) == len(names) and 1 < len(classes) <= len(names) // _LEAST_FILES_PER_CLASS:
             return pattern
     return None

@@ -211,10 +211,12 @@ def _read_shares(
                 None if row is None else {n: v / total for n, v in zip(places.names, row, strict=True)}  # type: ignore[operator]
             )
         values[split] = [
-            None if each is None else max(each, key=lambda name: each[name]) for each in shares[split]
+            None if probabilities is None else max(probabilities, key=lambda name: probabilities[name])
+            for probabilities in shares[split]
         ]
         ties += sum(
-            each is not None and list(each.values()).count(max(each.values())) > 1 for each in shares[split]
+            probabilities is not None and list(probabilities.values()).count(max(probabilities.values())) > 1
+            for probabilities in shares[split]
         )
     notes = [
         "The labels are probabilities: they are trained on by their cross-entropy; stratification, metrics and the "

@@ -56,9 +56,9 @@ def likely_separator(cells: Iterable[str]) -> LikelySeparator | None:
         separated = {cell: parts for cell, parts in separated.items() if len(parts) > 1}
         if not separated or (separator == "," and all(DECIMAL.fullmatch(cell) for cell in counts)):
             continue
-        found = _judge(separator, separated, counts)
-        if found is not None:
-            return found
+        likely = _judge(separator, separated, counts)
+        if likely is not None:
+            return likely
     return None
 
 

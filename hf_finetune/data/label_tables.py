@@ -45,7 +45,7 @@ def read_tables(
     """
     form = form if form.columns else replace(form, columns=(columns.label,))
     first = next(iter(tables.values()))
-    found, problems = read_values(
+    label_values, problems = read_values(
         {split: table.labels for split, table in tables.items()},
         {split: table.ids for split, table in tables.items()},
         form,
@@ -55,14 +55,14 @@ def read_tables(
     )
     if problems:
         return dict(tables), [], problems
-    notes = list(found.notes)
-    values = found.values
+    notes = list(label_values.notes)
+    values = label_values.values
     if form.normalize:
         values, merge_notes = merge_variants(values, known or first.declared or ())
         notes += merge_notes
     elif known is None:
         notes += note_variants(_count(values), form)
-    read = {split: _with_values(table, split, values, found) for split, table in tables.items()}
+    read = {split: _with_values(table, split, values, label_values) for split, table in tables.items()}
     problems = _weight_problems(read, columns.weight)
     if columns.weight is not None and not problems:
         read, weight_notes = _with_weights(read, columns.weight)
@@ -165,7 +165,7 @@ def _weight(value: Any) -> float | None:
 
 def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, Table], list[str]]:
     """Set the weights as numbers; 1 in splits that have none, for metrics count all examples alike."""
-    made = {
+    weighted = {
         split: replace(
             table,
             weights=tuple(_weight(weight) or 0.0 for weight in table.weights)
@@ -174,13 +174,13 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
         )
         for split, table in tables.items()
     }
-    if "train" not in made:
-        return made, []
-    weights = made["train"].weights or ()
+    if "train" not in weighted:
+        return weighted, []
+    weights = weighted["train"].weights or ()
     mean = math.fsum(weights) / len(weights)
     zeros = sum(weight == 0 for weight in weights)
     none = f", {zeros:,} of them 0" if zeros else ""
-    return made, [
+    return weighted, [
         f"Training examples are weighted in the loss by {column!r}: {min(weights):g} to {max(weights):g}, "
         f"mean {mean:g}{none}. Metrics count every example alike."
     ]
@@ -192,16 +192,16 @@ def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list
     Args:
         tables: The splits, as ``read_tables`` gives them.
     """
-    kept, notes = {}, []
+    labeled, notes = {}, []
     for split, table in tables.items():
         missing = [row for row, label in enumerate(table.labels) if _is_missing(label)]
-        kept[split] = table
+        labeled[split] = table
         if missing:
             gone = set(missing)
-            kept[split] = table.take([row for row in range(len(table)) if row not in gone])
+            labeled[split] = table.take([row for row in range(len(table)) if row not in gone])
             shown = quoted(table.ids[row] for row in missing)
             notes.append(f"{len(missing):,} rows of {split} have no label and were left out: {shown}.")
-    return kept, notes
+    return labeled, notes
 
 
 def _is_missing(label: Any) -> bool:

@@ -77,12 +77,12 @@ def _read_separated(
     values: dict[str, list[Any]] = {}
     for split in cells:
         texts = [None if cell is None else split_cell(label_text(cell), separator) for cell in cells[split]]
-        values[split] = [found or empty for found in texts]
+        values[split] = [labels or empty for labels in texts]
     notes = []
     present = [cell for split in cells for cell in cells[split] if cell is not None]
     if present and not any(separator in label_text(cell) for cell in present):
         notes.append(f"No label cell holds the separator {separator!r}: each has one class.")
-    bare = sum(found == [] for split in values for found in values[split])
+    bare = sum(labels == [] for split in values for labels in values[split])
     if bare:
         notes.append(f"{bare:,} rows have an empty label cell: none of the classes holds for them.")
     return LabelValues(values, notes=tuple(notes)), []
@@ -96,10 +96,10 @@ def _read_literals(
     if not any(looks_like_literal(text) for text in texts):
         return cells, []
     parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
-    if not any(found is not None for found in parsed.values()) and len(parsed) < len(set(texts)):
+    if not any(literal is not None for literal in parsed.values()) and len(parsed) < len(set(texts)):
         return cells, []  # some classes are called so
     if requested == "single_label" and not all(
-        found is not None and _is_numeric(found) for found in (parsed.get(text) for text in texts)
+        literal is not None and _is_numeric(literal) for literal in (parsed.get(text) for text in texts)
     ):
         return cells, []
     strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
@@ -186,20 +186,20 @@ def _ask_for_separator(
     texts: Sequence[str], form: LabelForm, requested: str
 ) -> tuple[tuple[str, ...], list[Problem]]:
     """Ask whether cells hold several labels, where that is likely or said by the target."""
-    found = likely_separator(texts)
+    likely = likely_separator(texts)
     if requested == "multi_label":
-        separator = found.separator if found else ","
+        separator = likely.separator if likely else ","
         repair = f"Say what separates the classes of a cell: {_with_separator(form, separator)}."
-        value = f"texts, such as {(found.example if found else texts[0])!r}" if texts else "none"
+        value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
         return (), [
             Problem(PLACE, "must hold several classes where data.target is multi_label", value, repair)
         ]
-    if found is None:
+    if likely is None:
         return (), []
-    parts = " and ".join(map(repr, found.parts))
-    several = f"For several labels in a cell write {_with_separator(form, found.separator)}"
-    where = f"{found.rows:,} rows hold {found.separator!r}, such as {found.example!r}"
-    if not found.sure:
+    parts = " and ".join(map(repr, likely.parts))
+    several = f"For several labels in a cell write {_with_separator(form, likely.separator)}"
+    where = f"{likely.rows:,} rows hold {likely.separator!r}, such as {likely.example!r}"
+    if not likely.sure:
         note = f"{where}: each such cell is read as one class. {several}."
         return (note,), []
     value = f"{where}, and {parts} are labels by themselves"
