@@ -189,7 +189,9 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
 def check_labels(
     tables: Mapping[str, Table], target: Target, label_names: Sequence[str]
 ) -> tuple[list[str], list[Problem]]:
-    """Check that no split is empty, and that train has at least two classes (or values) and all classes of the others.
+    """Check that no split is empty, and that train has at least two classes (or values for regression).
+
+    Train must have every class of the other splits; classes that are missing from another split are noted.
 
     Args:
         tables: Table of each final split.

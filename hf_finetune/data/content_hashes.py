@@ -16,7 +16,7 @@ _HEX_DIGITS = 16
 
 
 def short_hash(key: str) -> int:
-    """Return the first 64 bits of a SHA-256 digest in hexadecimal."""
+    """Return the first 64 bits of a hexadecimal SHA-256 digest as an integer."""
     return int(key[:_HEX_DIGITS], 16)
 
 

@@ -59,7 +59,7 @@ class QuoteError(ValueError):
     """Error raised if the quotes of a record do not enclose its cells.
 
     Attributes:
-        line: First line of the record, counted from 1.
+        line: Number of the line in which the record begins, counted from 1.
     """
 
     def __init__(self, line: int, reason: str):
@@ -73,7 +73,7 @@ def open_records(
     """Read the header and the rows of a file.
 
     Yields:
-        First line of each record, counted from 1, and its cells.
+        Number of the line in which each record begins, counted from 1, and the cells of the record.
 
     Raises:
         InputError: If the text cannot be decoded, or contains a NUL byte.
@@ -153,9 +153,7 @@ def _preamble(lines: Sequence[str]) -> tuple[int, str | None, int]:
             marks += 1
         elif line.strip():
             break
-        elif (
-            marks
-        ):  # blank lines among comments count as comments, so that the comments end right before the header
+        elif marks:  # a blank line counts as a comment, so that no line is between comments and header
             marks += 1
         skipped += 1
     return (skipped, separator, marks) if skipped < len(lines) else (0, separator, 0)

@@ -30,11 +30,11 @@ class _Rows:
 
     Attributes:
         surplus: Number of rows with empty cells beyond the columns.
-        repeated: Lines of rows that repeat the header.
+        repeated: Line numbers of rows that repeat the header.
         trailing: Number of empty rows at the end.
-        faults: Line and number of cells of rows with too many or too few cells; at most 1000.
+        faults: Line number and number of cells of rows with too many or too few cells; at most 1000.
         count: Number of rows with the right number of cells.
-        tall: Line and cells of rows with line breaks in their cells; at most 1000.
+        tall: Line number and cells of rows with line breaks in their cells; at most 1000.
     """
 
     surplus: int = 0
@@ -74,8 +74,8 @@ def open_rows(
         options: Known properties of the file; the others are detected.
 
     Returns:
-        Column names; iterator over the first line of each row, counted from 1, and its cells, whose number may differ
-        from that of the columns; and notes.
+        Column names; an iterator over the rows, each as the number of its first line, counted from 1, and its cells,
+        which may be too many or too few; and notes.
 
     Raises:
         InputError: If the file cannot be decoded or split into cells.
@@ -206,7 +206,7 @@ def _rows_of(
     """Yield rows, trimmed of empty cells beyond the header; skip copies of the header and empty rows at the end.
 
     Args:
-        records: First line and cells of each record after the header.
+        records: Line number and cells of each record after the header.
         header: Cells of the header.
         met: Updated with the rows that are trimmed or skipped.
     """
@@ -231,7 +231,7 @@ def _rows_of(
 
 
 def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
-    """Return the first other quoting by which all rows have as many cells as the header, and a note on it.
+    """Return the dialect with the first alternative quoting by which all rows have the width of the header, and a note.
 
     Args:
         file: The file.

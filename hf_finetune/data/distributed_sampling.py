@@ -53,8 +53,8 @@ def split_into_batches(
 class LengthGroupedSampler(Sampler[int]):
     """Sampler that groups examples of similar length, in random order otherwise.
 
-    Unlike that of the sampler of transformers 5.23, which draws from torch's global generator, the order depends on
-    seed and epoch only: it is the same on every process and after a resume.
+    The order depends on seed and epoch only, so it is the same on every process and after a resume. The sampler of
+    transformers 5.23 draws from torch's global generator instead.
 
     Args:
         lengths: Length of each example.

@@ -53,7 +53,7 @@ def read_excel(file: Path) -> FileTable:
             or has a formula without a stored value.
     """
     try:
-        from openpyxl.utils.exceptions import InvalidFileException  # an extra
+        from openpyxl.utils.exceptions import InvalidFileException  # optional dependency
     except ImportError as error:
         repair = "Install it with `pip install 'hf-finetune[excel]'`, or save the sheet as .csv."
         raise InputError(Problem(file.name, "needs openpyxl to be read", "", repair)) from error

@@ -1,4 +1,4 @@
-"""Selection of the examples that are most likely to exceed memory or input limits: longest texts, largest images."""
+"""Selection of the examples on which a model is most likely to fail: the longest text, the largest image."""
 
 import io
 from typing import Any

@@ -52,7 +52,7 @@ def fold_tables(
     """Split the pooled train and validation examples into folds, and hold one fold out as the test split.
 
     A validation split is taken from the remaining examples if the tables have one. Duplicates of an example, and
-    examples of one group, stay together. Classes with fewer examples than folds are in train for every fold.
+    examples of one group, stay together. A class with fewer examples than folds is never held out.
 
     Args:
         tables: Table of each split; the test split is ignored.
@@ -87,7 +87,7 @@ def fold_tables(
 
 
 def number_groups(table: Table) -> np.ndarray:
-    """Return the group index of each row [rows]: equal for rows of one group, or for duplicates without groups."""
+    """Return the group index of each row [rows]. Without a group column, duplicates of an example form a group."""
     named = [str(group) for group in table.groups] if table.groups is not None else None
     names = named or [key or f"row {row}" for row, key in enumerate(table.keys)]
     return np.unique(np.array(names), return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Whether each picture can be read."""
+"""Detection of images that cannot be read."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ __all__ = ["check_pictures"]
 
 
 def check_pictures(table: Table, notes: PictureNotes) -> list[str | None]:
-    """Decode each picture once, as training will.
+    """Decode each image once, as in training.
 
     Args:
-        table: Of images.
-        notes: Takes what was done to the pictures that can be read.
+        table: Table of images.
+        notes: Collector of conversions and other facts about the readable images.
 
     Returns:
-        Of each row why its picture cannot be read, or None if it can.
+        Reason why the image cannot be read, or None if it can, for each row.
     """
     faults: list[str | None] = []
     for name, (fault, facts) in zip(table.ids, map_images(table.dataset, _inspect), strict=True):

@@ -1,4 +1,4 @@
-"""The column of images of a table: files found by their paths, and pictures that no row lists."""
+"""Image columns of tables: resolution of paths to files, and detection of images that no row lists."""
 
 import os
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _PLACE = "data.columns.image"
 
 
 def holds_paths(dataset: Dataset, column: str) -> bool:
-    """Return whether a column of images holds the paths of files, as a table writes them."""
+    """Return whether an image column holds file paths as strings."""
     feature = dataset.features[column]
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
@@ -33,19 +33,20 @@ def holds_paths(dataset: Dataset, column: str) -> bool:
 def as_images(
     dataset: Dataset, root: Path | None, split: str | None = None
 ) -> tuple[Dataset, list[str | None], list[str]]:
-    """Make the column ``image`` one of images.
+    """Convert the column ``image`` to images.
 
     Args:
-        dataset: The column holds images, their bytes, or paths.
-        root: The folder that relative paths start from. None for data from the Hub.
-        split: The split that this is.
+        dataset: Dataset whose column holds images, their bytes, or paths.
+        root: Folder to which relative paths refer. None for data from the Hub.
+        split: Name of the split, used to resolve ambiguous paths.
 
     Returns:
-        The dataset; the path from the root of each row whose image is a file, None for a text that no file can be
-        called; and notes.
+        The dataset; the image file of each row as a path relative to the root, None for an embedded image or for a text
+        that is no valid path; and notes.
 
     Raises:
-        InputError: If paths are URLs or base64, stand for several files, or all lead nowhere.
+        InputError: If paths are URLs or base64, match several files, or none of them exists; or if data from the Hub
+            holds paths instead of images.
     """
     notes: list[str] = []
     if isinstance(dataset.features["image"], Image):
@@ -92,12 +93,15 @@ def _find_files(paths: list[str | None], root: Path, split: str | None) -> tuple
 
 
 def note_unlisted(ids: Iterable[str], root: Path, everything: bool) -> list[str]:
-    """Return a note on pictures that are there, but in no row of the tables.
+    """Return a note on image files that no row of the tables lists.
 
     Args:
-        ids: The files that rows list, by their paths from the root.
-        root: The folder of the tables.
-        everything: Whether all folders below the root belong to the data, or only those of listed files.
+        ids: Files listed in rows, as paths relative to the root.
+        root: Folder of the tables.
+        everything: Whether to search all folders below the root, or only those that contain listed files.
+
+    Returns:
+        List with one note; empty if all image files are listed.
     """
 
     def is_picture(path: Path) -> bool:

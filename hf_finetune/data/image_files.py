@@ -1,4 +1,4 @@
-"""Read picture files: few large ones at a time, each decoded once in a process and reduced at once."""
+"""Reader of image files. Large images are decoded few at a time, once per process, and reduced immediately."""
 
 import errno
 import hashlib
@@ -33,23 +33,24 @@ __all__ = [
 ]
 
 LARGE_PIXELS = 2**25
-"""A picture of more pixels is large: it is reduced as soon as it is read."""
+"""Number of pixels above which an image is large: it is reduced as soon as it is read."""
 LARGE_EDGE = 2048
-"""Shorter edge to which a large picture is reduced, in pixels: more than any model here takes."""
+"""Shorter edge to which a large image is reduced, in pixels: more than the input size of any supported model."""
 
-_PIXELS_AT_ONCE = 2 * LARGE_PIXELS  # are decoded at a time; a picture of more is decoded alone
-_HEAD = 200  # bytes by which a file of an unknown format is looked at
-# Formats whose further pictures are frames or pages. Those of an icon or a phone's photo are the first in other sizes.
+_PIXELS_AT_ONCE = 2 * LARGE_PIXELS  # limit of pixels decoded concurrently; a larger image is decoded alone
+_HEAD = 200  # bytes read to recognize a file of an unknown format
+# Formats in which further images are frames or pages. In icons and phone photos they are other sizes of the first.
 _OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _TOO_MUCH_TEXT = ("Decompressed data too large", "Too much memory used in text chunks")
 
-# The kernel takes a block of more than 32 MiB back when it is freed (M_MMAP_THRESHOLD in mallopt(3)); of Pillow's own
-# 16 MiB the C library keeps what other blocks lie behind, in each thread. Smaller pictures take what they need.
+# A freed block of more than 32 MiB is returned to the kernel (M_MMAP_THRESHOLD in mallopt(3)). Pillow's default blocks
+# have 16 MiB, and the C library retains in each thread those that are followed by other blocks. Smaller images use
+# smaller blocks.
 Image.core.set_block_size(64 * 2**20)
-# The sizes are told in a note, and catch_warnings may not be used in several threads.
+# Large sizes are reported in a note instead, and catch_warnings is not thread-safe.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Pillow warns of each damaged entry of EXIF, of which only the orientation is used.
+# Pillow warns of each damaged EXIF entry, but only the orientation is used.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 Source = Path | bytes
@@ -58,17 +59,17 @@ _DECODING = PixelBudget(_PIXELS_AT_ONCE)
 
 
 class NoImageError(ValueError):
-    """A row has no image: neither bytes nor a path."""
+    """Error raised if a row has no image: neither bytes nor a path."""
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What was done to a picture beyond what any viewer does.
+    """Facts about reading an image that the user should know.
 
     Attributes:
-        values: The range of values that it was scaled from; None for 8 bits.
-        has_frames: Whether it is the first of several frames or pages.
-        reduced_from: Width and height of a large picture, in pixels; None for any other.
+        values: Range of values from which the image was scaled; None for 8-bit images.
+        has_frames: Whether the image is the first of several frames or pages.
+        reduced_from: Original width and height of a large image, in pixels; None if it was not reduced.
     """
 
     values: ValueRange | None = None
@@ -77,10 +78,10 @@ class PictureFacts:
 
 
 class PictureFeature(ImageFeature):
-    """The column type of pictures that ``read_picture`` reads."""
+    """Column type of images that are decoded by ``read_picture``."""
 
     def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Image.Image:
-        """Return the picture of an undecoded row, upright and in 8-bit RGB."""
+        """Decode a stored image, upright and in 8-bit RGB."""
         if isinstance(value, dict) and (value["bytes"] is not None or _is_local(value["path"])):
             return read_picture(source_of(value))[0]
         return to_rgb(super().decode_example(value, token_per_repo_id))
@@ -90,8 +91,8 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
     """Return the bytes of an undecoded image, or the path of its file.
 
     Raises:
-        NoImageError: If the row holds none.
-        FileNotFoundError: If its path is a text that no file can be called.
+        NoImageError: If the row has no image.
+        FileNotFoundError: If its path is a text that is no valid path.
     """
     if image is None or (image["bytes"] is None and image["path"] is None):
         raise NoImageError
@@ -103,17 +104,20 @@ def source_of(image: Mapping[str, Any] | None) -> Source:
 
 
 def read_picture(source: Source) -> tuple[Image.Image, PictureFacts]:
-    """Read a picture upright and in 8-bit RGB. Of several frames or pages the first is taken.
+    """Read the first frame or page of an image, upright and in 8-bit RGB.
 
-    A large picture is decoded once in a process: what it is reduced to is kept in a temporary folder.
+    A large image is decoded once per process; the reduced image is cached in a temporary folder.
 
     Args:
-        source: A file, or its bytes.
+        source: Image file, or its bytes.
+
+    Returns:
+        The image, and facts about its conversion.
 
     Raises:
         OSError: If the file cannot be read, or is damaged.
-        PictureError: If it is empty, of another format, larger than Pillow's limit, or as ``to_rgb`` does.
-        Exception: Whatever Pillow's decoders raise for a damaged file.
+        PictureError: If the file is empty, of an unknown format, or larger than Pillow's limit, or if ``to_rgb`` fails.
+        Exception: Any exception that Pillow's decoders raise for a damaged file.
     """
     try:
         return _read(source)
@@ -137,13 +141,11 @@ def _read(source: Source) -> tuple[Image.Image, PictureFacts]:
 def _read_large(opened: Image.Image, key: str) -> tuple[Image.Image, PictureFacts]:
     width, height = opened.size
     with _DECODING.of(width * height):
-        stored_picture = kept_pictures().read(key)  # another thread may have read it meanwhile
+        stored_picture = kept_pictures().read(key)  # another thread may have read it in the meantime
         if stored_picture is not None:
             return stored_picture
         scale = LARGE_EDGE / min(width, height)
-        opened.draft(
-            None, (ceil(width * scale), ceil(height * scale))
-        )  # a JPEG is decoded at a fraction of its size
+        opened.draft(None, (ceil(width * scale), ceil(height * scale)))  # decodes a JPEG at reduced scale
         reduced, values = convert(opened, max(1, min(opened.size) // (2 * LARGE_EDGE)))
         image = reduce_to(reduced, LARGE_EDGE)
         facts = PictureFacts(values, _has_frames(opened), (width, height))
@@ -157,10 +159,10 @@ def _has_frames(opened: Image.Image) -> bool:
 
 @contextmanager
 def _open(source: Source) -> Iterator[Image.Image]:
-    """Read the head of a file.
+    """Open an image lazily: only its header is read.
 
     Raises:
-        PictureError: If it is no picture that can be read.
+        PictureError: If the file is not an image in a supported format, or has too many pixels.
     """
     try:
         with Image.open(
@@ -174,7 +176,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
 
 
 def _too_many_pixels(error: Image.DecompressionBombError) -> str:
-    """Put Pillow's message, which begins with 'Image size (200000000 pixels)', into other words."""
+    """Rephrase Pillow's message, which begins with 'Image size (200000000 pixels)', and add advice."""
     pixels = int(next(word for word in str(error).replace("(", "").split() if word.isdigit()))
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     return (
@@ -199,7 +201,7 @@ def _unknown_format(source: Source) -> str:
 
 
 def _without_text(data: bytes) -> bytes:
-    """Leave the text out of a PNG file. Pillow 12 refuses a file with more than 1 MiB of it in a chunk.
+    """Remove the text chunks of a PNG file. Pillow 12 rejects files with more than 1 MiB of text in a chunk.
 
     Source: PNG specification, third edition, section 5.3: length, type, data and checksum of a chunk.
     """

@@ -1,7 +1,7 @@
-"""Which files are pictures, and how to make pictures of files that are not.
+"""Supported image formats, and advice on converting files of other formats.
 
-A file is a picture if Pillow, or an installed plug-in that registers itself with Pillow, decodes its format on every
-system without another program. ``PICTURE_SUFFIXES`` are the endings that Pillow registers for these formats.
+A format is supported if Pillow, or an installed plug-in registered with Pillow, decodes it on every system without an
+external program. ``PICTURE_SUFFIXES`` are the suffixes that Pillow registers for these formats.
 """
 
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ __all__ = [
 
 HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
-# Formats that Pillow opens and that are no pictures here: EPS is a program, which Pillow runs with Ghostscript; of MPEG
-# it reads the size only; IPTC is a record of metadata.
+# Formats that Pillow opens but that are not supported here: EPS is a program, which Pillow runs with Ghostscript; for
+# MPEG it reads only the size; IPTC is a metadata record.
 _NO_PICTURES = frozenset({"EPS", "IPTC", "MPEG"})
 _COMMON = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Formats that are recognized in files without a known ending."""
-# Pillow opens these as JPEG: the first picture of the file is one.
+"""Formats that are recognized in files without a known suffix."""
+# Pillow opens these as JPEG, because their first image is one.
 _OPENED_AS_JPEG = frozenset({"MPO"})
 
 _HEIF_REPAIR = "Install what reads HEIC: pip install 'hf-finetune[heif]'. Or save them as JPEG or PNG."
@@ -61,7 +61,7 @@ _REPAIRS: dict[tuple[str, ...], str] = {
     (".xcf", ".kra", ".clip"): "Export them as PNG from the program that wrote them.",
     _VIDEOS: _VIDEO_REPAIR,
 }
-# How files of some formats begin, whatever they are called: an offset, the bytes there, and an ending of the format.
+# Signatures of formats: an offset in the file, the bytes at that offset, and a suffix of the format.
 _SIGNATURES = (
     *(
         (4, b"ftyp" + brand, ".heic")
@@ -92,7 +92,10 @@ def _register_plugins() -> None:
 
 
 def _readable_formats() -> tuple[str, ...]:
-    """Return the formats whose files Pillow decodes by itself; a stub only knows how such a file begins."""
+    """Return the formats that Pillow decodes without external programs.
+
+    Stub plug-ins are excluded: they only recognize the header of a format.
+    """
     Image.init()
     return tuple(
         name
@@ -104,18 +107,18 @@ def _readable_formats() -> tuple[str, ...]:
 
 _register_plugins()
 IMAGE_FORMATS = _readable_formats()
-"""Names of the formats that files are opened as, whatever their endings say."""
+"""Pillow's names of the supported formats. Files are recognized by content, whatever their suffix."""
 
 PICTURE_SUFFIXES = frozenset(
     suffix
     for suffix, name in Image.registered_extensions().items()
     if name in IMAGE_FORMATS or name in _OPENED_AS_JPEG
 )
-"""Endings of pictures, in lower case, with their dot."""
+"""Suffixes of image files, in lower case, with their dot."""
 
 
 def conversion_of(name: str) -> str | None:
-    """Return how to make pictures of files like this one, or None if that is not known or not needed."""
+    """Return advice on converting a file to a supported format, by its suffix; None if unknown or not needed."""
     name = name.lower()
     if Path(name).suffix in PICTURE_SUFFIXES:
         return None
@@ -123,15 +126,19 @@ def conversion_of(name: str) -> str | None:
 
 
 def is_unreadable_picture(name: str) -> bool:
-    """Return whether a file's ending is that of a picture, and no video, which has to be converted first."""
+    """Return whether a file is an image, and not a video, that must be converted first, by its suffix."""
     return conversion_of(name) not in (None, _VIDEO_REPAIR)
 
 
 def sniffed_conversion(head: bytes) -> tuple[str, str] | None:
-    """Return what a file is, by its first 200 bytes, and how to make pictures of such files.
+    """Recognize an unsupported format by its signature.
+
+    Args:
+        head: First 200 bytes of the file.
 
     Returns:
-        The usual ending of its format without the dot, and a sentence; None if the format is not known.
+        The usual suffix of the format without the dot, and a sentence on how to convert it; None if the format is
+        unknown.
     """
     for offset, signature, suffix in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
@@ -143,7 +150,7 @@ def sniffed_conversion(head: bytes) -> tuple[str, str] | None:
 
 
 def _sniffed_format(file: Path) -> str | None:
-    """Return the common format of pictures that a file has, whatever its ending; None if it has none."""
+    """Return the image format of a file by its content, if it is one of the common formats; else None."""
     try:
         with Image.open(file, formats=_COMMON) as picture:
             return picture.format
@@ -152,12 +159,12 @@ def _sniffed_format(file: Path) -> str | None:
 
 
 def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
-    """Return a problem for each kind of picture in a folder that would be left out because it cannot be read.
+    """Return a problem for each kind of image in a folder that cannot be read and would be skipped.
 
-    Raw files of a camera beside a JPEG of the same name are no problem, and neither are videos beside pictures.
+    Camera raw files next to a JPEG of the same name are no problem, and neither are videos next to images.
 
     Args:
-        place: How the folder is called in the problems.
+        place: Name of the folder in the messages.
         files: All files of one class folder.
     """
     every = list(files)

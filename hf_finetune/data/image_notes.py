@@ -1,4 +1,4 @@
-"""What a person should know of how pictures were read, a sentence for each kind."""
+"""Notes for the user on how images were read, one sentence for each kind of conversion."""
 
 from dataclasses import dataclass, field
 
@@ -12,11 +12,11 @@ _MOST_NAMES = 8
 
 @dataclass
 class _Names:
-    """The first names of a kind, and how many there are.
+    """First names of a kind and their total number.
 
     Attributes:
-        first: At most eight.
-        count: Of all.
+        first: First names, at most eight.
+        count: Number of all names.
     """
 
     first: list[str] = field(default_factory=list)
@@ -33,14 +33,14 @@ class _Names:
 
 
 class PictureNotes:
-    """Collects what was done to pictures, in a memory that does not grow with their number."""
+    """Collector of conversions of images, in constant memory."""
 
     def __init__(self) -> None:
         self._scaled: dict[str, _Names] = {}
         self._not_numbers, self._frames, self._large = _Names(), _Names(), _Names()
 
     def add(self, name: str, facts: PictureFacts) -> None:
-        """Take one picture into account."""
+        """Record the facts of one image."""
         if facts.values is not None:
             self._scaled.setdefault(facts.values.name, _Names()).add(repr(name))
             if facts.values.not_numbers:
@@ -52,7 +52,7 @@ class PictureNotes:
             self._large.add(f"{name!r} ({width:,} x {height:,} pixels)")
 
     def sentences(self) -> list[str]:
-        """Return a sentence for each kind that there is."""
+        """Return a sentence for each kind of conversion that occurred."""
         notes = []
         if self._scaled:
             kinds = "; ".join(f"from {values}: {names}" for values, names in self._scaled.items())

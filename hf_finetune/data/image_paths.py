@@ -1,4 +1,4 @@
-"""Paths of pictures as tables write them: from other systems, without an ending, or starting from another folder."""
+"""Resolution of image paths in tables: from other systems, without a suffix, or relative to another folder."""
 
 import os
 import re
@@ -16,7 +16,7 @@ __all__ = ["PictureFinder", "check_paths", "files_below", "is_encoded", "is_file
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DATA_URI = re.compile(r"\s*data:\w+/", re.IGNORECASE)
 _BASE64 = re.compile(r"\s*(iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|Qk[\w+/-]{60})[\w+/-]{40}[\w+/\s=-]*")
-"""Base64 of a file that begins like PNG, JPEG, GIF, WebP, TIFF or BMP; it has no points, as names of files do."""
+"""Pattern of a base64-encoded PNG, JPEG, GIF, WebP, TIFF or BMP file. Unlike file names, base64 contains no dots."""
 
 
 def is_url(value: str) -> bool:
@@ -25,23 +25,27 @@ def is_url(value: str) -> bool:
 
 
 def is_encoded(value: str) -> bool:
-    """Return whether a path is a picture as text: base64, or a URI such as ``data:image/png;base64,...``."""
+    """Return whether a path is an image encoded as text: base64, or a URI such as ``data:image/png;base64,...``."""
     return _DATA_URI.match(value) is not None or _BASE64.fullmatch(value) is not None
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path that may be any text leads to a file."""
+    """Return whether a path exists as a file. The path may be any text."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long for a path, or with a NUL in it
+    except (OSError, ValueError):  # too long for a path, or contains a NUL
         return False
 
 
 def check_paths(values: Sequence[str | None], place: str) -> None:
-    """Check that no path is a URL, or a picture written as text.
+    """Check that no path is a URL or an image encoded as text.
+
+    Args:
+        values: Cells of the image column.
+        place: Name of the column in the messages.
 
     Raises:
-        InputError: If one is.
+        InputError: If a path is one of these.
     """
     encoded = [shortened(value) for value in values if value and is_encoded(value)]
     if encoded:
@@ -58,16 +62,21 @@ def check_paths(values: Sequence[str | None], place: str) -> None:
 
 
 class PictureFinder:
-    """Finds the file that a path in a table stands for.
+    """Resolver of the image paths in a table.
 
-    A path that exists is taken as it is, from the root or absolute. Else backslashes count as slashes, and the path may
-    differ from the file's in the case of its letters, leave out the ending, and start from any folder below the root:
-    the only picture that fits is taken; of several the only one in the split's own folder.
+    A path that exists is used unchanged, relative to the root or absolute. Otherwise backslashes are read as slashes,
+    and the path may differ from that of the file in letter case, omit the suffix, and be relative to any folder below
+    the root. It must then match exactly one image. If several match, one at that path relative to the root is
+    preferred, then one in the split's folder.
 
     Args:
-        root: The folder that relative paths start from.
-        suffixes: Endings of pictures, in lower case.
-        split: The split whose table it is; None if that does not matter.
+        root: Folder to which relative paths refer.
+        suffixes: Suffixes of image files, in lower case.
+        split: Split of the table; None disables the preference for the split's folder.
+
+    Attributes:
+        completed: File of each path that was not used unchanged.
+        problems: Paths that match several images.
     """
 
     def __init__(self, root: Path, suffixes: frozenset[str], split: str | None = None):
@@ -76,7 +85,7 @@ class PictureFinder:
         self.problems: list[Problem] = []
 
     def find(self, value: str) -> Path:
-        """Return the file, or the path as it is written if there is no such file."""
+        """Return the file of a path, or the path as written if it does not match exactly one file."""
         written = self.root / _at_home(value)
         if is_file(written):
             return written
@@ -97,7 +106,7 @@ class PictureFinder:
         return path
 
     def notes(self) -> list[str]:
-        """Return what was completed, a sentence."""
+        """Return a note on the completed paths; empty if there are none."""
         if not self.completed:
             return []
         value, path = next(iter(self.completed.items()))
@@ -107,16 +116,16 @@ class PictureFinder:
         ]
 
     def raise_problems(self) -> None:
-        """Raise the paths that stand for several files.
+        """Raise the problems collected so far.
 
         Raises:
-            InputError: If there are such paths.
+            InputError: If a path matches several files.
         """
         if self.problems:
             raise InputError(self.problems[:MOST_SHOWN])
 
     def _fitting(self, value: str) -> list[Path]:
-        """Return the pictures below the root whose path ends like a path, but for case and ending."""
+        """Return the images below the root whose paths end with a path, ignoring letter case and suffix."""
         parts = [part for part in PurePosixPath(_alike(os.path.normpath(value))).parts if part != "."]
         if not parts or ".." in parts or value.startswith("/"):
             return []
@@ -135,7 +144,7 @@ class PictureFinder:
 
     @cached_property
     def _pictures(self) -> dict[str, list[tuple[PurePosixPath, Path]]]:
-        """Pictures below the root, by their names in lower case, with and without the ending."""
+        """Return the images below the root by normalized file name, with and without the suffix."""
         by_name: dict[str, list[tuple[PurePosixPath, Path]]] = {}
         for path in files_below(self.root, lambda path: path.suffix.lower() in self.suffixes):
             relative = PurePosixPath(_alike(path.relative_to(self.root).as_posix()))
@@ -145,13 +154,13 @@ class PictureFinder:
 
 
 def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]:
-    """Yield the files below a folder, also through links, each folder once; hidden ones are passed over.
+    """Yield the files below a folder, without hidden ones. Links are followed, and each folder is visited once.
 
     Args:
-        root: The folder.
-        is_wanted: Whether a file of this name is yielded. Links that lead nowhere are, too.
+        root: Folder to search.
+        is_wanted: Predicate that selects files by their path. Broken links are included.
     """
-    seen: set[str] = set()  # links may lead in circles
+    seen: set[str] = set()  # links may form cycles
     for folder, folders, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
             folders.clear()
@@ -160,16 +169,16 @@ def files_below(root: Path, is_wanted: Callable[[Path], bool]) -> Iterator[Path]
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            # No pipes and sockets, which would wait for ever to be read.
+            # skip pipes and sockets: reading them would block forever
             if not name.startswith(".") and is_wanted(path) and (path.is_file() or path.is_symlink()):
                 yield path
 
 
 def _at_home(value: str) -> Path:
-    """Replace ``~/`` only: ``~1.png`` is the name of a file."""
+    """Expand the home directory in ``~/`` only: ``~1.png`` is a file name."""
     return Path(value).expanduser() if value.startswith("~/") else Path(value)
 
 
 def _alike(path: str) -> str:
-    """Return a path as it is compared: in one case and one Unicode form, for systems write them differently."""
+    """Return a path normalized for comparison: case-folded and in Unicode NFC, because systems differ in both."""
     return unicodedata.normalize("NFC", path).casefold()

@@ -1,7 +1,7 @@
-"""Images as a model takes them: any PIL image in, a tensor [3, height, width] out, and a float batch of them.
+"""Image preprocessing: from PIL images to tensors [3, height, width] and float batches [batch, 3, height, width].
 
-What draws chance is done for each image by itself: torchvision's transforms draw once per call, so that all images
-of a batch would be cropped alike. What is the same for all, scaling and normalising, is done once for the batch.
+Random transforms are applied to each image separately: torchvision's transforms draw once per call, so all images of a
+batch would get the same crop. Scaling and normalization, which do not depend on the image, are applied to the batch.
 """
 
 import math
@@ -38,26 +38,26 @@ Transform = Callable[[Image.Image], torch.Tensor]
 Size = int | tuple[int, int]
 """Edge of a square, or height and width, in pixels."""
 
-_JITTER = {"standard": 0.2, "strong": 0.4}  # brightness, contrast and saturation; a tenth of it for the hue
-_WIDEST = 1.25  # ratio of the edges of a crop, either way
-# An image is resampled twice where it is shrunk first. With half as many pixels again as the smallest crop needs, the
-# result differs by half a grey level in the mean from resampling it once (noise with the spectrum of photographs).
+_JITTER = {"standard": 0.2, "strong": 0.4}  # brightness, contrast and saturation; a tenth of it for hue
+_WIDEST = 1.25  # largest aspect ratio of a crop, wide or tall
+# An image that is reduced first is resampled twice. With edges 1.5 times as long as the smallest crop needs, the result
+# differs from that of a single resampling by half a gray level on average (noise with the spectrum of photographs).
 _MARGIN = 1.5
 
 
 def needed_edge(augment: Augmentation, size: int) -> int | None:
-    """Say how long the shorter edge of a training image has to be, in pixels, for its crops to be none the worse.
+    """Compute the shorter edge that a training image needs so that random crops lose no resolution.
 
-    A crop has a share ``s`` of the image's area and edges of a ratio ``r``. Its shorter edge is then at least
-    ``sqrt(s / r)`` of the image's shorter edge, for the image's area is at least the square of that. So that no crop
-    is enlarged to ``size``, the image's shorter edge must be ``size * sqrt(r / s)``; a margin comes on top.
+    A crop has a fraction ``s`` of the image's area and an aspect ratio ``r``. The image's area is at least the square
+    of its shorter edge, so the crop's shorter edge is at least ``sqrt(s / r)`` of the image's. For no crop to be
+    enlarged to ``size``, the image's shorter edge must be at least ``size * sqrt(r / s)``; a margin is added.
 
     Args:
         augment: As in ``train_transform``.
         size: Height and width of the result, in pixels.
 
     Returns:
-        None for ``none``, which prepares training images as inference does.
+        Length in pixels; None for ``none``, which prepares training images as in inference.
     """
     if augment == "none":
         return None
@@ -65,7 +65,7 @@ def needed_edge(augment: Augmentation, size: int) -> int | None:
 
 
 def _smallest(augment: Augmentation) -> float:
-    """Give the least share of an image's area that a crop has."""
+    """Return the smallest fraction of an image's area that a random crop has."""
     return 0.8 if augment == "light" else 0.5
 
 
@@ -81,15 +81,19 @@ def eval_transform(
     interpolation: str = "bicubic",
     crop_pct: float | None = None,
 ) -> Transform:
-    """Build the transform without chance: resize, crop the centre, scale to 0..1, normalise.
+    """Build the deterministic evaluation transform: resize, center crop, scale to 0..1, normalize.
 
     Args:
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
-        crop_pct: The shorter edge becomes ``size / crop_pct`` and the centre is cut out. None squeezes the
-            whole image into the square.
+        crop_pct: The shorter edge is resized to ``size / crop_pct`` before the center crop. None resizes the whole
+            image to ``size`` without keeping the aspect ratio.
+
+    Returns:
+        A function from a PIL image to a normalized float32 tensor [3, height, width].
+
     Source: timm's evaluation transform for ``crop_pct``; the ViT image processor of transformers for None.
     """
     mode = InterpolationMode(interpolation)
@@ -108,20 +112,23 @@ def train_transform(
     interpolation: str = "bicubic",
     crop_pct: float | None = None,
 ) -> Transform:
-    """Build the transform with chance for training. All its chance comes from torch's global generator.
+    """Build the random training transform. All randomness comes from torch's global generator.
 
-    It gives uint8 tensors, which ``NormalizingCollate`` scales and normalises; ``none`` gives normalised ones. What
-    ``strong`` erases becomes the channels' mean, rounded to uint8: at most half a grey level beside the zero that it
-    would be after normalising, and all presets stay of one kind, a fourth as large as floats.
+    Regions erased by ``strong`` are filled with the channel means, rounded to uint8: after normalization they differ
+    from zero by at most half a gray level. So all presets but ``none`` return uint8, a quarter of the size of floats.
 
     Args:
-        augment: ``none`` is the evaluation transform. ``light`` crops little and mirrors; ``standard`` crops
-            more and varies the colours; ``strong`` varies them more, drops them at times, and erases a part.
+        augment: ``none`` is the evaluation transform. ``light`` crops little and flips horizontally; ``standard`` crops
+            more and jitters colors; ``strong`` jitters them more, and adds random grayscale and random erasing.
         size: Height and width of the result, in pixels; one number for a square.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1; used by ``none`` only.
         interpolation: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest``.
         crop_pct: As in ``eval_transform``; used by ``none`` only.
+
+    Returns:
+        A function from a PIL image to a uint8 tensor [3, height, width], which ``NormalizingCollate`` scales and
+        normalizes; for ``none``, to a normalized float32 tensor.
     """
     if augment == "none":
         return eval_transform(size, mean, std, interpolation, crop_pct)
@@ -150,17 +157,17 @@ def _to_tensor(mean: Sequence[float], std: Sequence[float]) -> list[Any]:
 
 
 def processor_transform(processor: Callable[..., Mapping[str, Any]]) -> Transform:
-    """Make a transform of an image processor of transformers: exactly what ``pipeline`` does at inference.
+    """Return a transform that applies an image processor of transformers, as ``pipeline`` does at inference.
 
     Args:
-        processor: What ``AutoImageProcessor.from_pretrained`` gives.
+        processor: Image processor loaded by ``AutoImageProcessor.from_pretrained``.
     """
     return _ProcessorTransform(processor)
 
 
 @dataclass(frozen=True)
 class _ProcessorTransform:
-    """A class and not a closure, so that it can be sent to data loader processes."""
+    """Transform by an image processor. A class instead of a closure, so that data loader workers can unpickle it."""
 
     processor: Callable[..., Mapping[str, Any]]
 
@@ -170,7 +177,7 @@ class _ProcessorTransform:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: an image is so small that several wait for each other longer than they work."""
+    """Limit torch to one thread: single images are so small that several threads mostly wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -181,14 +188,14 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What ``Dataset.with_transform`` takes to feed a model: decoded images in, tensors out.
+    """Transform for ``Dataset.with_transform``: from decoded images to the inputs of a model.
 
     Attributes:
-        transform: Makes a tensor [3, height, width] of one image: of this module, of timm, or any other.
-        classes: Number of classes of multi-label data, whose labels become rows of zeros and ones.
-        edge: Shorter edge to which much larger images are reduced first, in pixels; None reduces none.
-        fixed: Whether an image always becomes the same tensor.
-        training: Whether labels carry the weights and probabilities that the loss takes.
+        transform: Function from a PIL image to a tensor [3, height, width]: of this module, of timm, or any other.
+        classes: Number of classes of multi-label data, whose labels become multi-hot vectors; None for other data.
+        edge: Shorter edge to which much larger images are reduced first, in pixels; None reduces no image.
+        fixed: Whether the transform is deterministic.
+        training: Whether labels include example weights and class probabilities for the loss.
     """
 
     transform: Transform
@@ -198,11 +205,11 @@ class ImageTransform:
     training: bool = False
 
     def prepare(self, image: Image.Image) -> Image.Image:
-        """Do to an image of any mode what comes before all chance. Done twice, it changes nothing more."""
+        """Apply the deterministic steps that precede random transforms to an image of any mode. Idempotent."""
         return shrink(to_rgb(image), self.edge)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Transform a batch of the columns ``image`` and ``label``. The labels come out as ``labels``."""
+        """Transform a batch with the columns ``image`` and ``label`` to ``pixel_values`` and ``labels``."""
         with one_thread():
             pixel_values = [self.transform(self.prepare(image)) for image in batch["image"]]
         return {"pixel_values": pixel_values, **self.encode(batch)}
@@ -215,11 +222,11 @@ class ImageTransform:
 
 
 class TransformedImages(torch.utils.data.Dataset):
-    """Images and labels as a model takes them, and what they are made of.
+    """Dataset of transformed images and labels that also exposes the original rows and the transform.
 
     Args:
-        rows: Gives decoded images and labels by index: a ``Dataset`` with the columns ``image`` and ``label``.
-        transform: Makes the model's inputs of them.
+        rows: ``Dataset`` with the columns ``image`` (decoded images) and ``label``.
+        transform: Transform from rows to the inputs of a model.
     """
 
     def __init__(self, rows: Any, transform: ImageTransform):
@@ -235,12 +242,12 @@ class TransformedImages(torch.utils.data.Dataset):
 
 @dataclass(frozen=True)
 class NormalizingCollate:
-    """Make a batch, and scale and normalise its images where they are still uint8: once, for all of them.
+    """Collate function that scales and normalizes uint8 images for the whole batch.
 
-    Images that are floats stay as they are: what the processor made of them is what inference does.
+    Float images stay unchanged, because the image processor has normalized them as in inference.
 
     Attributes:
-        collate: Makes a batch of examples.
+        collate: Collate function for the examples.
         mean: Mean of each channel, in 0..1.
         std: Standard deviation of each channel, in 0..1.
     """
@@ -250,7 +257,7 @@ class NormalizingCollate:
     std: tuple[float, ...]
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate examples; those that hold no image are only collated."""
+        """Collate examples and normalize their images, if they have any."""
         batch = dict(self.collate(examples))
         pixels = batch.get("pixel_values")
         if pixels is not None and pixels.dtype == torch.uint8:

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the examples: named, remembered from training, or told by their names."""
+"""Selection of the input columns of a table: named by the user, known from training, or inferred from their names."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from hf_finetune.errors import InputError, Problem, nearest
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
 
 INPUT_KEYS = ("image", "text", "text_pair", "id")
-"""What ``--column KEY=NAME`` can name."""
+"""Keys of ``--column KEY=NAME``."""
 
 Memory = Mapping[str, Any]
-"""The columns of training by what they hold: image, text, text_pair, label."""
+"""Columns used in training, by role: image, text, text_pair, label."""
 
 _NAMES = {
     "image": ("image", "img", "picture", "photo", "file", "file_name", "filename", "path", "image_path"),
@@ -24,14 +24,17 @@ _IDS = ("id", "idx")
 
 
 def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> dict[str, str]:
-    """Return the columns that were named as ``KEY=NAME``.
+    """Parse columns in the form ``KEY=NAME``.
 
     Args:
-        given: The values of ``--column``.
-        keys: What may be named.
+        given: Values of ``--column``.
+        keys: Valid keys.
+
+    Returns:
+        Column name by key.
 
     Raises:
-        InputError: If one is no ``KEY=NAME``, if its key is unknown, or if a key is given twice.
+        InputError: If a value is not of the form ``KEY=NAME``, or if a key is unknown or repeated.
     """
     columns: dict[str, str] = {}
     problems = []
@@ -53,12 +56,12 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
 
 
 def takes_pairs(memory: Memory | None) -> bool | None:
-    """Return whether a model was trained on pairs of texts; None if that is not known."""
+    """Return whether a model was trained on text pairs; None if unknown."""
     return None if memory is None or "text" not in memory else memory.get("text_pair") is not None
 
 
 def label_columns(memory: Memory | None) -> tuple[str, ...]:
-    """Return the columns that held labels in training."""
+    """Return the label columns used in training."""
     return read_form((memory or {}).get("label")).columns
 
 
@@ -69,17 +72,20 @@ def choose_columns(
     named: Mapping[str, str],
     memory: Memory | None = None,
 ) -> tuple[dict[str, str], list[str]]:
-    """Return the columns of the examples by what they hold, and what the user should know of the choice.
+    """Choose the input columns of a table.
 
     Args:
-        place: The table.
-        present: Its columns.
-        image: Whether an example is an image, else one text or a pair.
-        named: Columns that the user named: image, text, text_pair, id.
-        memory: The columns of training; None if they are not known.
+        place: Name of the table in the messages.
+        present: Columns of the table.
+        image: Whether the inputs are images; else texts or text pairs.
+        named: Columns that the user named, by role: image, text, text_pair, id.
+        memory: Columns used in training; None if they are unknown.
+
+    Returns:
+        Column names by role (image, or text and possibly text_pair), and notes on the choice.
 
     Raises:
-        InputError: If a named column is missing, or no column, or several, could be meant.
+        InputError: If a named column is missing, or if there is no candidate or several.
     """
     foreign = ("text", "text_pair") if image else ("image",)
     problems = [
@@ -124,14 +130,14 @@ def _choose_one(
     known: Memory,
     candidates: Sequence[str],
 ) -> tuple[dict[str, str], list[str]]:
-    """Choose the column of images or of single texts."""
+    """Choose the image column, or the text column of single texts."""
     if key in named:
         return {key: named[key]}, []
     trained = known.get(key)
     if trained in present:
         return {key: str(trained)}, []
     likely = [name for name in candidates if name.lower() in _NAMES[key]]
-    # A text that the model was not trained on is not guessed by its name where others could be meant.
+    # Where the trained text column is missing, another one is not inferred by name if there are several candidates.
     guess = likely[0] if len(likely) == 1 and (trained is None or key == "image") else None
     inputs = [name for name in candidates if name != find_id_column(candidates, ())]
     chosen = key if key in candidates else guess or (inputs[0] if len(inputs) == 1 else None)
@@ -154,7 +160,7 @@ def _choose_one(
 def _choose_pair(
     place: str, present: Sequence[str], named: Mapping[str, str], known: Memory
 ) -> tuple[dict[str, str], list[str]]:
-    """Choose both columns of a pair: named, as in training, or of the plain names."""
+    """Choose both columns of a text pair: named by the user, as in training, or with the default names."""
     used = {}
     for key in ("text", "text_pair"):
         options = (named.get(key), known[key], key)
@@ -176,6 +182,6 @@ def _choose_pair(
 
 
 def find_id_column(present: Sequence[str], used: Collection[str]) -> str | None:
-    """Return the column that names the examples: ``id``, else the first ID, Id, idx; None if there is none."""
+    """Return the column of example ids: ``id``, else the first ID, Id, idx; None if there is none."""
     likely = [name for name in present if name.lower() in _IDS and name not in used]
     return "id" if "id" in likely else likely[0] if likely else None

@@ -1,4 +1,4 @@
-"""Examples of several tasks side by side: a label has a place for every task, and numbers only in its own."""
+"""Multi-task examples: joint labels have columns for every task, and are nan except in those of the example's task."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ __all__ = ["MixedExamples", "TaskColumns", "task_columns"]
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """Where a task stands in the labels and in the logits of all tasks.
+    """Columns of a task in the joint labels and the joint logits of all tasks.
 
     Attributes:
-        name: The task.
-        target: What its labels are.
-        labels: First and last but one column of a label: a class index, an amount, or zeros and ones for each class.
-        logits: First and last but one column of the logits.
+        name: Name of the task.
+        target: Kind of labels of the task.
+        labels: Half-open range of label columns: one for a class index or a continuous target, or one per class for
+            multi-hot labels.
+        logits: Half-open range of logit columns.
     """
 
     name: str
@@ -33,32 +34,32 @@ class TaskColumns:
     logits: tuple[int, int]
 
     def logits_of(self, logits: Any) -> Any:
-        """Give the logits of this task.
+        """Return the logits of this task [examples, task logits].
 
         Args:
-            logits: [examples, of all tasks].
+            logits: Joint logits [examples, logits of all tasks].
         """
         return logits[:, self.logits[0] : self.logits[1]]
 
     def labels_of(self, labels: Any) -> Any:
-        """Give the labels of this task, nan where an example is of another.
+        """Return the labels of this task [examples, task labels]; nan for examples of other tasks.
 
         Args:
-            labels: [examples, of all tasks].
+            labels: Joint labels [examples, labels of all tasks].
         """
         return labels[:, self.labels[0] : self.labels[1]]
 
     @property
     def width(self) -> int:
-        """Number of columns of a label."""
+        """Return the number of label columns."""
         return self.labels[1] - self.labels[0]
 
 
 def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, ...]:
-    """Give each task its columns, in their order.
+    """Assign consecutive label and logit columns to the tasks, in their order.
 
     Args:
-        tasks: Of each task what its labels are, and its number of classes (1 for amounts).
+        tasks: Kind of labels and number of classes (1 for regression) of each task, by name.
     """
     columns, label, logit = [], 0, 0
     for name, (target, classes) in tasks.items():
@@ -69,12 +70,12 @@ def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, 
 
 
 class MixedExamples(Dataset):
-    """The examples of all tasks, those of the first one first.
+    """Concatenation of the examples of all tasks, with joint labels.
 
     Args:
-        parts: Of each task its examples, with ``labels``.
-        columns: Of each of these tasks its columns.
-        width: Number of columns of a label, those of tasks that have no examples here included.
+        parts: Dataset of each task, whose examples have ``labels``.
+        columns: Columns of each of these tasks.
+        width: Number of columns of the joint labels, including those of tasks without examples here.
     """
 
     def __init__(self, parts: Sequence[Any], columns: Sequence[TaskColumns], width: int):
@@ -82,16 +83,16 @@ class MixedExamples(Dataset):
         self.ends = list(accumulate(len(part) for part in self.parts))
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other versions from here on."""
+        """Set the epoch of all tasks, which changes their augmentation."""
         for part in self.parts:
             set_epoch(part, epoch)
 
     def cycling(self, views: int) -> "MixedExamples":
-        """Give the same examples in the first versions only, again and again."""
+        """Return the same examples with augmentation that cycles through ``views`` versions."""
         return self.over([cycle(part, views) for part in self.parts])
 
     def over(self, parts: Sequence[Any]) -> "MixedExamples":
-        """Give others in the place of each task's examples."""
+        """Return a copy with other examples for each task."""
         return MixedExamples(parts, self.columns, self.width)
 
     def __len__(self) -> int:

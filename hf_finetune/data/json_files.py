@@ -1,4 +1,4 @@
-"""JSON files in the forms that pandas, datasets and databases write them in, as tables of typed columns."""
+"""Reader of JSON and JSON Lines files, in the layouts of pandas, datasets and databases, as typed columns."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ __all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
 
 _SCALARS = (str, int, float, bool)
 _LARGEST_CHECKED = 10_000_000
-"""Bytes up to which a file next to others is looked into."""
+"""Largest size, in bytes, of a file that is read to find out whether it holds a table."""
 _CLASSES = ("classes", "class_names", "categories", "label_names", "labels", "names")
-"""Keys next to the rows under which a file lists its classes."""
+"""Keys next to the rows that may hold the list of class names."""
 _LABELS = (
     "label",
     "labels",
@@ -31,7 +31,7 @@ _LABELS = (
     "class_id",
     "category_id",
 )
-"""Columns whose numbers may be places in that list."""
+"""Names of columns whose numbers may be indices into that list."""
 _FORMS = "It holds a list of objects, an object of columns, or one object on each line."
 
 
@@ -55,7 +55,7 @@ def _decode(text: str) -> Any:
     """Decode JSON.
 
     Raises:
-        ValueError: If it is none, or is nested too deeply.
+        ValueError: If the text is not valid JSON, repeats a key in an object, or is nested too deeply.
     """
     try:
         return _DECODER.decode(text.strip())
@@ -64,14 +64,14 @@ def _decode(text: str) -> Any:
 
 
 def read_json(file: Path, options: TableOptions) -> FileTable:
-    """Read a file of JSON or of JSON lines, whatever its suffix says.
+    """Read a file of JSON or JSON Lines, whatever its suffix.
 
     Args:
-        file: The file, compressed with gzip or not.
-        options: Its encoding, if that is known.
+        file: The file, optionally compressed with gzip.
+        options: Encoding of the file, if it is known.
 
     Raises:
-        InputError: If it is no JSON, or holds no table.
+        InputError: If the file is not valid JSON, or holds no table.
     """
     notes: tuple[str, ...] = ()
     if is_lines(file, options):
@@ -92,7 +92,11 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
 
 
 def is_lines(file: Path, options: TableOptions) -> bool:
-    """Return whether a file holds one JSON object on each line."""
+    """Return whether a file is in JSON Lines format, with one object on each line.
+
+    Raises:
+        InputError: If the file is empty.
+    """
     with open_text_file(file, options) as (text, _, _):
         filled = (line for line in text if line.strip())
         first, second = next(filled, ""), next(filled, None)
@@ -103,19 +107,19 @@ def is_lines(file: Path, options: TableOptions) -> bool:
     except _RepeatedKeyError:
         return True
     except ValueError:
-        # A line that does not end is damaged in a file of lines, and the start of a document elsewhere.
+        # An incomplete line is an error in JSON Lines, and the start of a document in other files.
         return ".jsonl" in file.name.lower() and first.lstrip().startswith("{") and len(first.strip()) > 1
     return whole and (second is not None or ".json" not in [s.lower() for s in file.suffixes])
 
 
 def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read JSON lines one by one.
+    """Read a JSON Lines file line by line.
 
     Yields:
-        The number of the line, counted from 1, and its object.
+        Line number, counted from 1, and object of each non-empty line.
 
     Raises:
-        InputError: If a line is no JSON object.
+        InputError: If a line is not a JSON object.
     """
     with open_text_file(file, options) as (text, _, _):
         for number, line in enumerate(text, start=1):
@@ -131,7 +135,7 @@ def iterate_lines(file: Path, options: TableOptions) -> Iterator[tuple[int, dict
 
 
 def holds_no_table(file: Path) -> bool:
-    """Return whether a small file is valid JSON but no table: settings, names of classes and the like."""
+    """Return whether a file of at most 10 MB is valid JSON but not a table, such as settings or class names."""
     if file.stat().st_size > _LARGEST_CHECKED:
         return False
     try:
@@ -175,7 +179,7 @@ def _kind(value: Any) -> str:
 
 
 def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
-    """Return the columns of a document; None if it is no table.
+    """Return the columns of a document; None if it is not a table.
 
     Source: the values of ``orient`` in ``pandas.DataFrame.to_json``.
     """
@@ -206,7 +210,7 @@ def _columns(file: Path, document: Any) -> dict[str, list[Any]] | None:
 
 
 def _beside(document: Any) -> dict[str, Any]:
-    """Return what an object holds besides its one list of rows; nothing if it has another form."""
+    """Return the other entries of an object that holds one list of rows; empty for other layouts."""
     if not isinstance(document, dict) or "schema" in document:
         return {}
     tables = [
@@ -222,15 +226,15 @@ def _beside(document: Any) -> dict[str, Any]:
 def _named_classes(
     file: Path, columns: dict[str, list[Any]], beside: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Replace class numbers by the names that a file lists next to its rows, as MMPretrain's do.
+    """Replace class indices by the class names that a file lists next to its rows, as files of MMPretrain do.
 
     Args:
         file: The file.
-        columns: Its columns.
-        beside: What it holds besides its rows.
+        columns: Columns of its rows.
+        beside: Other entries of the file.
 
     Returns:
-        The columns, and a note on what was used and what was left out.
+        The columns, and notes on the entries that were used or ignored.
     """
     if not beside:
         return columns, []
@@ -260,7 +264,7 @@ def _named_classes(
 
 
 def _are_names(value: Any) -> bool:
-    """Return whether a value is a list of distinct texts."""
+    """Return whether a value is a list of at least two distinct texts."""
     return (
         isinstance(value, list)
         and all(isinstance(name, str) for name in value)
@@ -269,7 +273,7 @@ def _are_names(value: Any) -> bool:
 
 
 def _are_indices(values: Sequence[Any], count: int) -> bool:
-    """Return whether all values that are there are places in a list of some length, or lists of such places."""
+    """Return whether all non-null values are indices into a list of ``count`` entries, or lists of such indices."""
     items = [
         item
         for value in values
@@ -293,7 +297,7 @@ def _columns_of_rows(file: Path, names: Sequence[Any], rows: Sequence[Any]) -> d
 
 
 def _columns_of_mappings(document: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]] | None:
-    """Read an object of columns (index to value), or one of rows (column to value)."""
+    """Return the columns of an object of columns (index to value) or of rows (column to value); None for others."""
     keys = list(document.values())
     if not all(isinstance(value, _SCALARS) or value is None for inner in keys for value in inner.values()):
         return None
@@ -308,7 +312,11 @@ def _columns_of_mappings(document: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa.Array | pa.ChunkedArray:
-    """Make a column of values whose type all rows share; texts where numbers and texts are mixed."""
+    """Convert values to a column of one type: texts where scalar types are mixed, with a note.
+
+    Raises:
+        InputError: If nested values are of several types, or if a text is not valid Unicode.
+    """
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:

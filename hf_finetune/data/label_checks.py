@@ -1,4 +1,4 @@
-"""Labels that look like mistakes: spellings of one class, and examples that stand with several labels."""
+"""Detection of probable label errors: variant spellings of a class, and equal examples with different labels."""
 
 import re
 import unicodedata
@@ -14,15 +14,16 @@ from hf_finetune.data.tables import Table
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
 
 JOINTS = re.compile(r"(?<=[^\W\d_])[-_\u2010-\u2015]+(?=[^\W\d_])")
-"""Hyphens, dashes and underscores between two letters."""
+"""Pattern of hyphens, dashes and underscores between two letters."""
 TRAILING = ".,;:!?"
-"""Punctuation that does not make another class where it ends a name."""
+"""Trailing punctuation that does not distinguish classes."""
 
 
 def fold_name(name: str) -> str:
-    """Return a class name without case, surplus blanks, its Unicode form and punctuation at the end.
+    """Return a class name normalized for comparison.
 
-    Hyphens and underscores between letters count as blanks.
+    Case, repeated white space, Unicode form, invisible characters and trailing punctuation are ignored. Hyphens and
+    underscores between letters count as spaces.
     """
     visible = "".join(
         character
@@ -34,10 +35,13 @@ def fold_name(name: str) -> str:
 
 
 def spellings(names: Mapping[str, int]) -> list[list[str]]:
-    """Group class names that are spellings of one, the most frequent first.
+    """Group class names that are variant spellings of one class.
 
     Args:
-        names: Number of examples of each class.
+        names: Number of examples of each class, by name.
+
+    Returns:
+        Groups of at least two names, the most frequent first.
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: (-names[name], name)):
@@ -46,11 +50,14 @@ def spellings(names: Mapping[str, int]) -> list[list[str]]:
 
 
 def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]:
-    """Tell which classes differ only in their spelling, and how to make them one.
+    """Return a note on classes that differ only in spelling, with advice on merging them.
 
     Args:
-        counts: Number of examples of each class.
-        form: How the labels are written.
+        counts: Number of examples of each class, by name.
+        form: Format of the labels.
+
+    Returns:
+        One note; empty if there are no such classes.
     """
     groups = spellings(counts)
     if not groups:
@@ -73,11 +80,11 @@ def _fields(form: LabelForm) -> dict[str, str]:
 def merge_variants(
     values: Mapping[str, Sequence[Any]], known: Sequence[str] = ()
 ) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
-    """Call spellings of one class by the most frequent of them, without blanks around it.
+    """Merge variant spellings of a class into the most frequent one, with white space normalized.
 
     Args:
-        values: Of each split the labels: class names, lists of them, or None.
-        known: Classes whose spelling is settled.
+        values: Labels of each split: class names, lists of them, or None.
+        known: Classes whose spelling is fixed and takes precedence.
 
     Returns:
         The labels, and notes.
@@ -103,10 +110,10 @@ def merge_variants(
 
 
 def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
-    """Tell which examples of a split have the same content and other labels.
+    """Return notes on examples of a split that have the same content but different labels.
 
     Args:
-        tables: The splits, their keys filled in; their labels encoded or not.
+        tables: Table of each split, with keys; labels may be encoded or not.
     """
     notes = []
     for split, table in tables.items():

@@ -1,4 +1,4 @@
-"""How labels are written in the data, as ``data.columns.label`` of a recipe says."""
+"""Format of the labels in the data, as declared by ``data.columns.label`` of a recipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ __all__ = ["LabelForm", "read_form"]
 
 @dataclass(frozen=True)
 class LabelForm:
-    """Where the labels are and how they are written.
+    """Location and format of the labels.
 
     Attributes:
-        columns: Names of the label columns; empty if they are inferred, or read from file names.
-        several: Whether each class has a column of its own, which holds 0, 1 or a probability.
-        separator: Text between the classes in a cell; None if a cell is one class.
-        classes: Classes, in order, of cells that hold a list with a place for each; empty if the data declares them.
-        empty: Meaning of an empty cell where classes are separated.
-        normalize: Whether spellings that differ only in case, blanks, hyphens, Unicode form or trailing punctuation
-            are one.
-        pattern: Regular expression whose group is the class in a file's name; None if labels are in columns.
+        columns: Names of the label columns; empty if they are inferred, or if labels are in file names.
+        several: Whether each class has a separate column, which holds 0, 1 or a probability.
+        separator: Text between the classes in a cell; None if a cell holds one class.
+        classes: Class names, in order, of cells that hold a list with one value per class; empty if the data declares
+            them.
+        empty: Meaning of an empty cell where cells have a separator: a missing label, or none of the classes.
+        normalize: Whether spellings that differ only in case, white space, hyphens, Unicode form or trailing
+            punctuation are merged into one class.
+        pattern: Regular expression whose group is the class in a file name; None if labels are in columns.
     """
 
     columns: tuple[str, ...] = ()
@@ -31,10 +32,13 @@ class LabelForm:
     pattern: str | None = None
 
     def written(self, **fields: str) -> str:
-        """Write the recipe's line that would give this form other fields: ``columns: {label: {name: tags}}``.
+        """Return the line of a recipe that declares this format with additional fields.
 
         Args:
-            fields: Further fields, as YAML.
+            fields: Additional fields, as YAML.
+
+        Returns:
+            YAML such as ``columns: {label: {name: tags, separator: ","}}``.
         """
         names = {"name": self.columns[0]} if len(self.columns) == 1 else {}
         inner = ", ".join(f"{field}: {value}" for field, value in {**names, **fields}.items())
@@ -42,7 +46,7 @@ class LabelForm:
 
 
 def read_form(given: Any) -> LabelForm:
-    """Read ``data.columns.label``: None, a name, a list of names, or a mapping with the fields of a recipe."""
+    """Parse ``data.columns.label``: None, a name, a list of names, or a mapping with the fields of a recipe."""
     fields = dict(given) if isinstance(given, Mapping) else {"name": given}
     name = fields.get("name")
     columns = tuple(name) if isinstance(name, list | tuple) else (name,) if name is not None else ()

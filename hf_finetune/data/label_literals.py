@@ -1,4 +1,4 @@
-"""Lists and mappings that stand as text in the cells of a label column."""
+"""Parser of lists and mappings that are printed as text in the cells of a label column."""
 
 import ast
 import io
@@ -11,30 +11,30 @@ from typing import Any
 __all__ = ["looks_like_literal", "read_literal"]
 
 LONGEST = 100_000
-"""Characters of a cell beyond which it is not read."""
+"""Largest number of characters of a cell that is parsed."""
 NUMPY_NUMBERS = re.compile(r"\[\s*[-+.\deE]+(?:\s+[-+.\deE]+)*\s*\]")
 NUMPY_TEXTS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
 
 
 def looks_like_literal(cell: str) -> bool:
-    """Return whether a cell stands in brackets or braces, as a printed list or mapping does."""
+    """Return whether a cell looks like a printed list, mapping or tuple: it is enclosed in brackets or braces."""
     text = cell.strip()
     return (len(text) > 1 and text[0] + text[-1] in ("[]", "{}")) or _is_tuple(text)
 
 
 def read_literal(cell: str) -> list[Any] | dict[str, Any] | None:
-    """Read a list or a mapping as Python, JSON or numpy print it; nothing is executed.
+    """Parse a list or a mapping printed by Python, JSON or numpy. No code is executed.
 
     Args:
-        cell: ``['a', 'b']``, ``["a", "b"]``, ``{"a": 0.2}``, ``[0 1 1]`` or ``['a' 'b']``.
+        cell: Text such as ``['a', 'b']``, ``["a", "b"]``, ``{"a": 0.2}``, ``[0 1 1]`` or ``['a' 'b']``.
 
     Returns:
-        A list or a mapping with texts as keys; None if the cell holds neither.
+        A list, or a mapping with texts as keys; None if the cell holds neither.
     """
     text = cell.strip()
     if len(text) > LONGEST:
         return None
-    if NUMPY_TEXTS.fullmatch(text):  # Python would join neighboring texts to one
+    if NUMPY_TEXTS.fullmatch(text):  # Python would concatenate adjacent string literals
         return [literal[1:-1] for literal in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
     if NUMPY_NUMBERS.fullmatch(text):
         text = "[" + ", ".join(text.strip("[] \n").split()) + "]"
@@ -62,7 +62,7 @@ def _is_tuple(text: str) -> bool:
 
 
 def _joins_texts(text: str) -> bool:
-    """Return whether two texts follow each other without a comma, which Python reads as one."""
+    """Return whether two string literals are adjacent without a comma, which Python would concatenate."""
     kinds = [
         token.type
         for token in tokenize.generate_tokens(io.StringIO(text).readline)

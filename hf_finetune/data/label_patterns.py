@@ -1,4 +1,4 @@
-"""Labels in the names of files, such as ``cat.0.jpg``: read by a pattern, and the pattern that fits some names."""
+"""Labels in file names such as ``cat.0.jpg``: extraction by a regular expression, and inference of the expression."""
 
 import re
 from collections.abc import Sequence
@@ -22,15 +22,18 @@ _LEAST_FILES_PER_CLASS = 2
 
 
 def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the label that a pattern finds in each file name, the ending included.
+    """Extract the label from each file name.
 
     Args:
-        names: File names, without folders.
-        pattern: A regular expression that is searched for in the name. The group called ``label`` is the label, or
-            the only group there is.
+        names: File names with suffix, without folders.
+        pattern: Regular expression that is searched for in the name. The label is the group called ``label``, or else
+            the only group.
+
+    Returns:
+        Label of each file.
 
     Raises:
-        InputError: If the pattern has no such group, or does not match every name.
+        InputError: If the pattern has no such group, cannot be evaluated, or finds no label in a name.
     """
     compiled = re.compile(pattern)
     group = "label" if "label" in compiled.groupindex else 1
@@ -52,10 +55,12 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def suggested_pattern(names: Sequence[str]) -> str | None:
-    """Return a pattern by which file names fall into at least two classes of several files; None if none is plain.
+    """Return a common pattern that divides all file names into classes; None if no pattern fits.
+
+    A pattern fits if it matches every name and finds at least two classes, with two files per class on average.
 
     Args:
-        names: File names, without folders.
+        names: File names with suffix, without folders.
     """
     for pattern in _COMMON:
         labels = [match[1] for match in map(re.compile(pattern).search, names) if match is not None]

@@ -1,4 +1,4 @@
-"""Rows with a place for each class: zeros and ones, or probabilities."""
+"""Labels as vectors with one value per class: multi-hot vectors, or class probabilities."""
 
 import math
 import re
@@ -16,7 +16,7 @@ YES = ("1", "1.0", "true", "yes", "y", "t")
 NO = ("0", "0.0", "false", "no", "n", "f")
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 ROUNDING = 0.005
-"""Largest error of a probability that was written with two decimals."""
+"""Largest rounding error of a probability with two decimals."""
 
 Split = str
 Cells = Mapping[Split, Sequence[Any]]
@@ -24,13 +24,13 @@ Cells = Mapping[Split, Sequence[Any]]
 
 @dataclass(frozen=True)
 class LabelValues:
-    """The labels of every split, not encoded yet.
+    """Labels of all splits before encoding.
 
     Attributes:
-        values: Of each example a class name, a number, a list of class names, or None if it has no label.
-        unknown: Of each example the classes of which the data does not say whether they hold; None if it always does.
-        shares: Of each example the probability of each class; None if the data gives none.
-        names: Classes in the order in which the data or the recipe lists them; None if nothing does.
+        values: Label of each example: a class name, a number, a list of class names, or None if it is missing.
+        unknown: Classes of each example whose membership is unknown; None if it is always known.
+        shares: Class probabilities of each example, by class name; None if the labels are no probabilities.
+        names: Class names in the order of the data or the recipe; None if neither lists them.
         notes: Sentences for the user.
     """
 
@@ -43,13 +43,13 @@ class LabelValues:
 
 @dataclass(frozen=True)
 class Places:
-    """Rows with a place for each class, of every split.
+    """Label vectors of all splits, with one value per class.
 
     Attributes:
-        names: The class of each place.
-        rows: Of each example a value for each place; None for an example without a label.
-        where: Description of the places, for messages.
-        absent: Meaning of a missing place among probabilities: 0, or an error.
+        names: Class name of each position.
+        rows: Label vector of each example; None if it has no label.
+        where: Description of the vectors or columns, for messages.
+        absent: Value of a missing probability; None makes it an error.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,16 @@ class Places:
 def read_places(
     places: Places, ids: Mapping[Split, Sequence[str]], requested: Target | Literal["auto"]
 ) -> tuple[LabelValues, list[Problem]]:
-    """Read rows with a place for each class: zeros and ones, or probabilities."""
+    """Interpret label vectors as multi-hot vectors, or as class probabilities if they hold other values than 0 and 1.
+
+    Args:
+        places: Label vectors of all splits.
+        ids: Example ids of each split, for messages.
+        requested: Kind of labels to read; ``auto`` infers it.
+
+    Returns:
+        The labels, and problems.
+    """
     numbers: dict[Split, list[list[float | None] | None]] = {}
     strange: dict[str, str] = {}
     for split, rows in places.rows.items():
@@ -83,7 +92,7 @@ def read_places(
 
 
 def holds_places(values: Sequence[Any]) -> bool:
-    """Return whether a column holds zeros and ones, both of them, or nothing else than empty cells beside them."""
+    """Return whether a column holds both zeros and ones, and nothing else but empty cells."""
     return {_number(value) if not isinstance(value, list | dict) else "" for value in values} - {None} == {
         0,
         1,
@@ -91,7 +100,7 @@ def holds_places(values: Sequence[Any]) -> bool:
 
 
 def _number(value: Any) -> float | str | None:
-    """Return 0, 1 or another number; None for an empty cell; the text of what is none of these."""
+    """Return the number in a cell, 0 or 1 for words such as no and yes, None for an empty cell, or else its text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool | int | float):
@@ -163,7 +172,7 @@ def _read_shares(
     ids: Mapping[Split, Sequence[str]],
     requested: Target | Literal["auto"],
 ) -> tuple[LabelValues, list[Problem]]:
-    """Read probabilities of the classes, which sum to 1 in each row."""
+    """Interpret label vectors as class probabilities, which must sum to 1 in each row."""
     filled = {
         split: [None if row is None else [places.absent if v is None else v for v in row] for row in rows]
         for split, rows in numbers.items()
@@ -228,9 +237,9 @@ def _read_shares(
 
 
 def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]:
-    """Return the rows with fractions, where most rows hold zeros and ones that cannot be probabilities.
+    """Return the ids of rows with fractions if most rows are multi-hot vectors that cannot be probabilities.
 
-    None are returned where every row of zeros and ones has exactly one 1: those may be probabilities.
+    The result is empty if every row of zeros and ones has exactly one 1, because such rows may be probabilities.
     """
     fractions = rows_where(rows, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
     whole = [row for cells in rows.values() for row in cells if row is not None and {*row} <= {0, 1, None}]
@@ -239,14 +248,14 @@ def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]
 
 
 def _flat(rows: Mapping[Split, Sequence[Sequence[float | None] | None]]) -> list[float | None]:
-    """Return the values of all places of all rows."""
+    """Return the values of all label vectors."""
     return [value for split in rows for row in rows[split] if row is not None for value in row]
 
 
 def rows_where(
     cells: Mapping[Split, Sequence[Any]], ids: Mapping[Split, Sequence[str]], condition: Callable[[Any], bool]
 ) -> list[str]:
-    """Return the names of the examples whose cell fulfils a condition."""
+    """Return the ids of the examples whose cell satisfies a condition."""
     return [
         name
         for split in cells

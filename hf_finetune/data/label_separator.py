@@ -1,4 +1,4 @@
-"""Whether the cells of a label column hold several labels each, and what separates them."""
+"""Detection of separators in label columns whose cells hold several labels."""
 
 import re
 from collections import Counter
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 __all__ = ["LikelySeparator", "likely_separator", "split_cell"]
 
 STRONG = (",", ";", "|", "\t", "\n")
-"""Separators that names of classes seldom contain."""
+"""Separators that rarely occur in class names."""
 WEAK = (" ", "/", "+", "&")
-"""Separators that stand in names of classes too, such as 'hot dog'."""
+"""Separators that also occur in class names, such as 'hot dog'."""
 MOSTLY = 0.5
-"""Fraction of the separated cells whose parts must all be known elsewhere."""
+"""Smallest fraction of the separated cells whose parts must all occur elsewhere."""
 DECIMAL = re.compile(r"[-+]?\d+(,\d+)?")
 
 
 @dataclass(frozen=True)
 class LikelySeparator:
-    """A separator that seems to stand between several labels.
+    """Probable separator of several labels in a cell.
 
     Attributes:
-        separator: The text between the parts.
-        example: The most frequent cell that holds it.
+        separator: Text between the labels.
+        example: Most frequent cell whose labels occur elsewhere.
         parts: Labels in that cell.
-        rows: Number of rows whose cell holds it.
+        rows: Number of rows whose cell contains the separator between labels.
         sure: Whether the parts are labels beyond reasonable doubt.
     """
 
@@ -36,19 +36,22 @@ class LikelySeparator:
 
 
 def split_cell(cell: str, separator: str) -> list[str]:
-    """Return the labels of a cell, without the blanks around them; each once, empty ones left out."""
+    """Return the distinct non-empty labels of a cell, without surrounding white space."""
     return list(dict.fromkeys(part.strip() for part in cell.split(separator) if part.strip()))
 
 
 def likely_separator(cells: Iterable[str]) -> LikelySeparator | None:
-    """Find a separator whose parts recur as labels; None if every cell seems to be the name of one class.
+    """Find a separator whose parts recur as labels.
 
-    A part is known if it is a whole cell of its own, or belongs to at least two different cells. Parts of a name such
-    as 'Salt, pepper' are neither, and so it stays one class. Cells in which each position has values of its own
-    ('Newark, NJ', 'Newark, DE', 'Dover, DE') may be names as well as sets of labels: that is not sure.
+    A part recurs if it is also a whole cell, or occurs in at least two different cells. The parts of a name such as
+    'Salt, pepper' do not, so it stays one class. If each position has a separate set of values ('Newark, NJ',
+    'Newark, DE', 'Dover, DE'), the cells may be names or sets of labels, and the separator is not sure.
 
     Args:
-        cells: The cells of the column.
+        cells: Cells of the column.
+
+    Returns:
+        The separator; None if every cell seems to be the name of one class.
     """
     counts = Counter(cell.strip() for cell in cells)
     for separator in (*STRONG, *WEAK):
@@ -71,7 +74,7 @@ def _judge(separator: str, separated: dict[str, list[str]], counts: Counter[str]
     ]
     recurring = len(separated) > 1 and len(known) >= MOSTLY * len(separated)
     if separator in WEAK and not whole:
-        # names made of adjectives and nouns recur too: many more combinations than parts are needed
+        # the words of class names recur too, so many more combinations than parts are required
         recurring = recurring and len(separated) > 2 * len(uses)
     if not whole and not recurring:
         return None
@@ -89,7 +92,7 @@ def _is_sure(separator: str, separated: dict[str, list[str]], whole: list[str], 
     """Return whether cells hold several labels beyond reasonable doubt."""
     if separator in STRONG:
         return bool(whole) or not _positional(separated)
-    # all parts of all cells are labels of their own, in more combinations than a name or two
+    # all parts of all cells are also whole cells, in more combinations than a few class names would have
     return len(whole) == len(separated) and len(separated) >= max(3, parts)
 
 

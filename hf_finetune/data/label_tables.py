@@ -1,4 +1,4 @@
-"""The labels and weights of tables, read from their cells."""
+"""Parsing of the labels and example weights of tables."""
 
 import math
 import re
@@ -21,7 +21,7 @@ from hf_finetune.errors import Problem
 __all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
 
 DECIMAL = re.compile(r"\d+,(\d{1,2}|\d{4,})")
-"""A number with a decimal comma; three digits after the comma may be thousands."""
+"""Pattern of a number with a decimal comma, without three digits after it, which may be thousands."""
 
 
 def read_tables(
@@ -31,17 +31,17 @@ def read_tables(
     requested: Target | Literal["auto"],
     known: Sequence[str] | None = None,
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Read the labels and weights of all splits, in the one form that they have.
+    """Parse the labels and example weights of all splits, which must have the same label format.
 
     Args:
-        tables: The splits, with the plain content of their label columns as labels.
-        form: What the recipe says of the form.
-        columns: The columns that are used.
-        requested: What the labels are to be read as.
-        known: Classes of a finished model; None if the data decides on the classes.
+        tables: Table of each split, with the raw cells of the label columns as labels.
+        form: Label format declared by the recipe.
+        columns: Columns that are used.
+        requested: Kind of labels to read; ``auto`` infers it.
+        known: Classes of a trained model; None if the classes are those of the data.
 
     Returns:
-        The splits with class names, lists of them, or numbers as labels; notes; and problems.
+        The splits with class names, lists of class names, or numbers as labels; notes; and problems.
     """
     form = form if form.columns else replace(form, columns=(columns.label,))
     first = next(iter(tables.values()))
@@ -80,16 +80,18 @@ def settle_tables(
     skip: bool = False,
     known: Sequence[str] = (),
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Decide over all splits whether labels that are texts are numbers. Forms with several labels decide themselves.
+    """Infer over all splits whether text labels are numbers.
+
+    The labels stay unchanged if the recipe or the data declares their format or classes.
 
     Args:
-        tables: The splits, with the plain content of their label columns as labels.
-        form: What the recipe says of the form.
-        of_text: Names of the splits whose files state no types.
-        requested: What the labels are to be read as.
-        decimal: Decimal mark, if it is known.
-        skip: Whether a label that is no number among numbers is missing, instead of an error.
-        known: Classes of a finished model.
+        tables: Table of each split, with the raw cells of the label columns as labels.
+        form: Label format declared by the recipe.
+        of_text: Names of the splits whose files are untyped.
+        requested: Kind of labels to read; ``auto`` infers it.
+        decimal: Decimal mark; None infers it.
+        skip: Whether a non-numeric label among numbers becomes missing instead of an error.
+        known: Classes of a trained model; empty before training.
 
     Returns:
         The splits, notes, and problems.
@@ -121,7 +123,7 @@ def _with_values(table: Table, split: str, values: Mapping[str, Sequence[Any]], 
 
 
 def _count(values: Mapping[str, Sequence[Any]]) -> Counter[str]:
-    """Count the examples of each class; none where labels are numbers."""
+    """Count the examples of each class; labels that are numbers are not counted."""
     items = [
         item
         for split in values.values()
@@ -153,7 +155,7 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
 
 
 def _weight(value: Any) -> float | None:
-    """Return a weight as a number; None if it is none, or below 0."""
+    """Return a weight as a number; None if it is not a finite number of at least 0."""
     try:
         if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
             value = value.strip().replace(",", ".")
@@ -164,7 +166,13 @@ def _weight(value: Any) -> float | None:
 
 
 def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, Table], list[str]]:
-    """Set the weights as numbers; 1 in splits that have none, for metrics count all examples alike."""
+    """Convert the weights to numbers, and set them to 1 in splits without weights.
+
+    A weight of 1 is enough there, because metrics count all examples equally.
+
+    Returns:
+        The splits, and a note on the weights of the training split.
+    """
     weighted = {
         split: replace(
             table,
@@ -187,10 +195,13 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
 
 
 def drop_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
-    """Leave out the rows without a label, and say which they are.
+    """Drop the rows without a label.
 
     Args:
-        tables: The splits, as ``read_tables`` gives them.
+        tables: Table of each split, as returned by ``read_tables``.
+
+    Returns:
+        The remaining rows of each split, and notes on the dropped ones.
     """
     labeled, notes = {}, []
     for split, table in tables.items():

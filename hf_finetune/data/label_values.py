@@ -1,4 +1,4 @@
-"""Labels of every split, read in the one form that they have in the data."""
+"""Parsing of label cells: class names, numbers, separated classes, lists, mappings, or one column per class."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ def read_values(
     requested: Target | Literal["auto"] = "auto",
     known: Sequence[str] | None = None,
 ) -> tuple[LabelValues, list[Problem]]:
-    """Read the labels of all splits in the one form that they have.
+    """Parse the labels of all splits, which must have the same format.
 
     Args:
-        cells: Of each example the plain content of its label column, or a tuple with that of each label column.
-        ids: The name of each example, for the messages.
-        form: What the recipe says of the form.
-        declared: Class names that the column declares.
-        requested: What the labels are to be read as.
-        known: Classes of a finished model, for lists with a place for each of them.
+        cells: Raw cell of the label column of each example, or a tuple of the cells of all label columns.
+        ids: Example ids of each split, for messages.
+        form: Label format declared by the recipe.
+        declared: Class names declared by the type of the column.
+        requested: Kind of labels to read; ``auto`` infers it.
+        known: Classes of a trained model, used to name the positions of lists with one value per class.
 
     Returns:
-        The labels, and the problems that stand against them.
+        The labels, and problems.
     """
     names = tuple(declared) if declared is not None else None
     if form.several:
@@ -91,13 +91,13 @@ def _read_separated(
 def _read_literals(
     cells: Cells, ids: Mapping[str, Sequence[str]], requested: str
 ) -> tuple[Cells, list[Problem]]:
-    """Read lists and mappings that stand as texts, if all cells of the column do."""
+    """Parse lists and mappings that are printed as text, if all text cells of the column hold them."""
     texts = [cell for split in cells for cell in cells[split] if isinstance(cell, str)]
     if not any(looks_like_literal(text) for text in texts):
         return cells, []
     parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
     if not any(literal is not None for literal in parsed.values()) and len(parsed) < len(set(texts)):
-        return cells, []  # some classes are called so
+        return cells, []  # some class names look like lists
     if requested == "single_label" and not all(
         literal is not None and _is_numeric(literal) for literal in (parsed.get(text) for text in texts)
     ):
@@ -136,7 +136,7 @@ def _of_mappings(cells: Cells) -> Places:
 
 
 def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
-    """Return the common length of lists that hold only numbers or nothing; 0 if they are no such lists."""
+    """Return the common length of lists that hold only numbers or None; 0 if the cells are no such lists."""
     if declared is not None or not present or not all(isinstance(cell, list) for cell in present):
         return 0
     lengths = {len(cell) for cell in present}
@@ -145,10 +145,10 @@ def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
 
 
 def _needs_places(present: Sequence[Sequence[Any]]) -> bool:
-    """Return whether lists of numbers, all of one length, have a place for each class.
+    """Return whether lists of numbers, all of one length, are label vectors with one value per class.
 
-    Lists of two or more zeros and ones do: as class names, every row would have the same ones. Fractions are
-    probabilities.
+    Lists of at least two zeros and ones are: read as lists of classes, they would assign the same classes to every row.
+    Lists with fractions are probabilities.
     """
     if len(present[0]) < 2:
         return False
@@ -185,7 +185,7 @@ def _read_lists(
 def _ask_for_separator(
     texts: Sequence[str], form: LabelForm, requested: str
 ) -> tuple[tuple[str, ...], list[Problem]]:
-    """Ask whether cells hold several labels, where that is likely or said by the target."""
+    """Return a note or a problem if the cells probably hold several labels, or must do so because of the target."""
     likely = likely_separator(texts)
     if requested == "multi_label":
         separator = likely.separator if likely else ","
