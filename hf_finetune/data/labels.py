@@ -1,4 +1,4 @@
-"""The label column: read as plain values, written with its classes, and put in the form that a loss takes."""
+"""Label columns: read as plain values, typed with their class names, and encoded for the loss."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,21 @@ __all__ = [
 ]
 
 UNKNOWN = "unknown"
-"""Column with the classes of an example of which the data does not say whether they hold."""
+"""Column that lists the classes of an example for which the data states neither presence nor absence."""
 TRAINING_LABEL = "training_label"
-"""Column with the probability of each class times the weight of the example, which the loss takes."""
+"""Column with the probability of each class times the weight of the example: the target of the loss."""
 
 
 Target = Literal["single_label", "multi_label", "regression"]
 
 
 def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ...] | None]:
-    """Read a label column as plain values, with names for class indices, and the names that it declares.
+    """Read a label column as plain values, with class indices replaced by class names.
 
-    What is missing is None: nulls, NaN, empty strings, and index -1 of a column that declares its classes.
+    Missing values become None: nulls, NaN, empty strings, and index -1 of a column that declares its classes.
+
+    Returns:
+        The labels, and the class names that the column declares, or None if it declares none.
     """
     feature = dataset.features[column]
     element = getattr(feature, "feature", None)
@@ -56,12 +59,12 @@ def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ..
 
 
 def label_text(label: Any) -> str:
-    """Return a label as a class name. 1.0 and 1 are one class."""
+    """Return a label as a class name; 1.0 and 1 are the same class."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def class_order(name: str) -> tuple[bool, float, str]:
-    """Return the sort key of a class: numbers by size, then texts by their letters; '2' comes before '10'."""
+    """Return the sort key of a class name: numbers by value, then other names alphabetically; '2' is before '10'."""
     try:
         number = float(name)
     except ValueError:
@@ -70,7 +73,7 @@ def class_order(name: str) -> tuple[bool, float, str]:
 
 
 def label_feature(target: Target, label_names: Sequence[str]) -> ClassLabel | List | Value:
-    """Give the type of the label column: it carries the classes along with the data."""
+    """Return the feature type of the label column, which stores the class names with the data."""
     if target == "regression":
         return Value("float32")
     classes = ClassLabel(names=list(label_names))
@@ -78,7 +81,7 @@ def label_feature(target: Target, label_names: Sequence[str]) -> ClassLabel | Li
 
 
 def class_count(features: Features) -> int | None:
-    """Count the classes of multi-label data, for ``encode_labels``. None for other data."""
+    """Return the number of classes of multi-label data, for ``encode_labels``; None for other data."""
     feature = features.get("label")
     return len(feature.feature.names) if isinstance(feature, List) else None
 
@@ -89,32 +92,38 @@ def training_labels(
     weights: Sequence[float] | None,
     shares: Sequence[Mapping[str, float] | None] | None,
 ) -> list[list[float]]:
-    """Return the weight of each example, spread over the classes by their probability [examples, classes].
+    """Return weighted soft labels: the class probabilities of each example times its weight.
 
     Args:
         labels: Class index of each example.
-        label_names: The classes in their order.
-        weights: Weight of each example; None is 1 for all.
-        shares: Probability of each class for each example; None is 1 for the class of its label.
+        label_names: Class names in index order.
+        weights: Weight of each example; None means 1 for all.
+        shares: Class probabilities of each example, by class name; None means 1 for the class of its label.
+
+    Returns:
+        One row per example, [examples, classes].
     """
     rows = []
     for row, label in enumerate(labels):
         weight = 1.0 if weights is None else float(weights[row])
-        given = shares[row] if shares is not None else None
-        named = {label_names[label]: 1.0} if given is None else given
-        rows.append([weight * named.get(name, 0.0) for name in label_names])
+        probabilities = shares[row] if shares is not None else None
+        by_name = {label_names[label]: 1.0} if probabilities is None else probabilities
+        rows.append([weight * by_name.get(name, 0.0) for name in label_names])
     return rows
 
 
 def encode_labels(
     labels: Sequence[Any], classes: int | None, unknown: Sequence[Sequence[int]] | None = None
 ) -> list[Any]:
-    """Write lists of class indices as rows of zeros and ones; leave class indices and amounts as they are.
+    """Encode multi-label targets as multi-hot rows; return class indices and continuous targets unchanged.
 
     Args:
-        labels: One entry for each example.
+        labels: Label of each example: a list of class indices for multi-label data.
         classes: Number of classes of multi-label data, None for other data.
         unknown: Indices of the classes of each example that become nan; None if all are known.
+
+    Returns:
+        Rows of 0.0, 1.0 and nan, [examples, classes], for multi-label data; else ``labels`` as a list.
     """
     if classes is None:
         return list(labels)
@@ -128,12 +137,12 @@ def encode_labels(
 def encode_batch(
     batch: Mapping[str, Sequence[Any]], classes: int | None, *, training: bool = False
 ) -> list[Any]:
-    """Return the labels of a batch in the form that a loss takes.
+    """Return the labels of a batch in the form that the loss expects.
 
     Args:
-        batch: With the column ``label``, and perhaps ``unknown`` and ``training_label``.
+        batch: Columns of the batch: ``label``, and optionally ``unknown`` and ``training_label``.
         classes: Number of classes of multi-label data, None for other data.
-        training: Whether ``training_label`` is taken where there is one; metrics take the class itself.
+        training: Whether to return ``training_label`` if the batch has it; metrics need ``label`` itself.
     """
     if training and TRAINING_LABEL in batch:
         return list(batch[TRAINING_LABEL])

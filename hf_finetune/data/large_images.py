@@ -1,4 +1,4 @@
-"""Large pictures: how many are decoded at a time, and where they are kept once they are reduced."""
+"""Large images: a limit on the pixels decoded at the same time, and an on-disk cache of reduced images."""
 
 import atexit
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ _KEPT_BYTES = 2 * 2**30
 
 
 class PixelBudget:
-    """Lets threads decode pictures of so many pixels at a time.
+    """Limit on the total number of pixels that threads decode at the same time.
 
     Attributes:
-        most: Pixels. A picture of more is decoded alone.
-        used: Pixels of the pictures that are being decoded.
+        most: Limit in pixels. A larger image is decoded alone.
+        used: Pixels of the images that are currently being decoded.
     """
 
     def __init__(self, most: int):
@@ -31,7 +31,7 @@ class PixelBudget:
 
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for a picture, and reserve it for the body."""
+        """Wait until an image fits into the budget, and reserve its pixels for the body of the ``with`` statement."""
         with self._changed:
             self._changed.wait_for(lambda: self.used == 0 or self.used + pixels <= self.most)
             self.used += pixels
@@ -44,12 +44,12 @@ class PixelBudget:
 
 
 class KeptPictures:
-    """Reduced pictures as files in a folder that is removed when the process ends.
+    """Cache of reduced images, as PNG files in a temporary folder that is removed when the process exits.
 
     Attributes:
-        folder: Where they are.
-        facts: What is known of each.
-        bytes: Size of all of them.
+        folder: Folder of the files.
+        facts: Additional data of each image, by key.
+        bytes: Total size of the files.
     """
 
     def __init__(self) -> None:
@@ -60,24 +60,24 @@ class KeptPictures:
         self.bytes = 0
 
     def read(self, key: str) -> tuple[Image.Image, Any] | None:
-        """Return a picture and what is known of it, or None if it is not there."""
+        """Return a cached image with its additional data, or None if the cache does not have it."""
         if key not in self.facts:
             return None
         try:
             with Image.open(self.folder / f"{key}.png", formats=("PNG",)) as image:
                 image.load()
-        except OSError:  # someone has tidied the folder up
+        except OSError:  # something else has cleaned up the temporary folder
             return None
         return image, self.facts[key]
 
     def write(self, key: str, image: Image.Image, facts: Any) -> None:
-        """Keep a picture, if there is room for it: no more than 2 GiB in all."""
+        """Add an image to the cache, unless the files already exceed 2 GiB."""
         if self.bytes > _KEPT_BYTES:
             return
         file = self.folder / f"{key}.png"
         try:
             image.save(file, compress_level=1)
-        except OSError:  # a full disk; the picture is decoded again then
+        except OSError:  # for example a full disk; the image is then decoded again
             return
         self.bytes += file.stat().st_size
         self.facts[key] = facts
@@ -85,5 +85,5 @@ class KeptPictures:
 
 @cache
 def kept_pictures() -> KeptPictures:
-    """Return those of this process."""
+    """Return the cache of this process."""
     return KeptPictures()

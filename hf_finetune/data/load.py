@@ -1,4 +1,4 @@
-"""Read labelled data with ``datasets``, whatever form it is in, as one Dataset for each split."""
+"""Load labeled data of any supported layout as one ``datasets.Dataset`` per split."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -28,16 +28,16 @@ __all__ = ["Source", "load_source"]
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled data as it was found.
+    """Labeled data as loaded, before its columns are interpreted.
 
     Attributes:
-        splits: Those of train, validation and test that the source has.
-        root: The folder that relative paths start from. None on the Hub.
-        notes: What was left aside, for the person.
-        files: The path of each text that is a file of its own, from the root, by split.
-        of_text: The splits whose files state no types: all their columns are strings.
-        doubts: Problems of single columns, which count only if the column is used.
-        header_doubts: Why headers may be rows of data, which counts only if columns cannot be found.
+        splits: Datasets by split: those of train, validation and test that the source has.
+        root: Folder that relative paths are resolved against. None for Hub data.
+        notes: Messages to the user, mostly about ignored files and splits.
+        files: Paths relative to ``root`` of texts that are stored as one file each, by split.
+        of_text: Splits whose files state no column types, so that all their columns are strings.
+        doubts: Problems of single columns, by column name; reported only if the column is used.
+        header_doubts: Problems of headers that look like rows of data; reported only if columns are not found.
     """
 
     splits: Mapping[str, Dataset]
@@ -67,18 +67,19 @@ def load_source(
     Args:
         path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
             folder written by ``save_to_disk``, or a Hub id.
-        modality: What an example is.
-        config: The configuration of a Hub dataset that has several.
-        revision: The branch, tag or commit of a Hub dataset.
-        metadata: Whether pictures in class folders get the columns of metadata files beside them.
-        columns: Column names by what they hold, as in a recipe; of ``label`` also the pattern for file names.
-        nested: What the class of a file in nested class folders is; None refuses them.
-        labelled: Whether files need a label.
-        options: How text files are to be read.
-        values: Columns that are used by their values, as numbers where a file of text holds nothing else in them.
+        modality: Kind of input: image or text.
+        config: Configuration of a Hub dataset that has several.
+        revision: Branch, tag or commit of a Hub dataset.
+        metadata: Whether images in class folders get the columns of the metadata files next to them.
+        columns: Column names by role, as in a recipe; ``label`` may also be a mapping with a file name pattern.
+        nested: Class of a file in nested class folders: all folder names joined, or the top folder's name. None
+            makes nested class folders an error.
+        labelled: Whether each file needs a label.
+        options: How to parse text files.
+        values: Columns used by their values, such as slices; converted to numbers if all values in a text file are.
 
     Raises:
-        InputError: If there is nothing to load, or if it cannot be read.
+        InputError: If there is no data at ``path``, or if it cannot be read.
     """
     label = (columns or {}).get("label")
     pattern = label.get("pattern") if isinstance(label, Mapping) else None
@@ -117,7 +118,7 @@ def load_source(
         notes.append(f"Splits that were not used: {quoted(ignored)}.")
     if not splits:
         raise InputError(Problem("data.path", "must have a train, validation or test split", quoted(ignored)))
-    # Data saved with a format (numpy, torch, ...) is read as plain Python values all the same.
+    # A dataset saved with a format (numpy, torch, ...) must still return plain Python values.
     plain = {split: dataset.with_format(None) for split, dataset in splits.items()}
     column = (columns or {}).get("split", AUTO)
     divided = divide_by_column(plain, column, taken_columns(columns or {}), optional=options.fallback)
@@ -134,7 +135,7 @@ def load_source(
 
 
 def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTable]:
-    """Read each split by itself, so that an unlabelled test file may lack the label column."""
+    """Read each split separately, so that an unlabeled test file may lack the label column."""
     tables: dict[str, SplitTable] = {}
     problems: list[Problem] = []
     for split, files in location.parts.items():
@@ -161,7 +162,7 @@ def _load_saved(location: Location) -> tuple[dict[str, Dataset], list[str]]:
 
 
 def _unlisted_in_saved(root: Path) -> list[str]:
-    """Return a note on the Arrow files and datasets in a folder of ``save_to_disk`` that its lists do not name."""
+    """Return a note on Arrow files and datasets in a ``save_to_disk`` folder that its JSON files do not list."""
     splits = root / "dataset_dict.json"
     names = json.loads(splits.read_text(encoding="utf-8"))["splits"] if splits.is_file() else [""]
     listed = {splits.parent / name / "state.json" for name in names}
@@ -200,9 +201,10 @@ def _load_from_hub(
 
 
 def _known_splits(loaded: Mapping[Any, Dataset]) -> tuple[dict[str, Dataset], list[str]]:
-    """Sort splits into those of a known name, the first of each, and the names of the others.
+    """Return the recognized splits, and the names of the splits that are ignored.
 
-    A dataset with a single split of another name (``full``) has no other to train on.
+    If several names mean the same split, the first one is used. The only split of a dataset is the train split if
+    its name (such as ``full``) is not recognized.
     """
     if len(loaded) == 1 and all(split_name(str(name)) is None for name in loaded):
         return {"train": next(iter(loaded.values()))}, []

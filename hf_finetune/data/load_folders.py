@@ -1,4 +1,4 @@
-"""Pictures and texts that are files of their own, as one Dataset for each split."""
+"""Images and texts stored as one file each, loaded as one Dataset per split."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,20 +23,20 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["LoadedFolders", "check_tables", "load_pictures", "load_texts"]
 
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
-"""Columns of metadata files that may contradict the names of class folders."""
+"""Columns of metadata files that may hold labels, which could contradict the class folders."""
 _NAME_COLUMNS = ("image", "image_id", "file", "file_name", "filename", "path", "file_path", "filepath", "id")
-"""Columns of other tables that may list pictures."""
+"""Columns of other tables that may hold the file names of images."""
 
 
 @dataclass(frozen=True)
 class LoadedFolders:
-    """The examples of each split.
+    """Examples of each split.
 
     Attributes:
-        splits: With the column ``image`` or ``text``, and ``label`` if files are labelled by their folders or names.
-        files: The path of each text, from the root. Empty for pictures, which know their paths themselves.
-        untyped: The splits that have columns of files which do not state the types of their values.
-        notes: What was left aside.
+        splits: Datasets with the column ``image`` or ``text``, and ``label`` if folder or file names are the labels.
+        files: Path of each text relative to the root, by split. Empty for images, whose column holds the paths.
+        untyped: Splits with columns from metadata files that state no types for their values.
+        notes: Messages to the user, for example about ignored files and the class order.
     """
 
     splits: Mapping[str, Dataset]
@@ -47,7 +47,7 @@ class LoadedFolders:
 
 @dataclass(frozen=True)
 class _MetadataLabel:
-    """The label that a metadata file gives to a picture in a class folder."""
+    """Label of an image in a class folder according to a metadata file."""
 
     file: LabelledFile
     column: str
@@ -62,39 +62,41 @@ def load_pictures(
     metadata: bool,
     options: TableOptions = NO_OPTIONS,
 ) -> LoadedFolders:
-    """Make a row of each picture, in the order of their endings and paths; pictures are not read.
+    """Build a dataset with one row per image, sorted by file suffix and path, without reading the images.
 
     Args:
-        found: The pictures.
-        suffixes: Endings of pictures, in lower case.
-        label: The column or columns of the labels, which may be some of metadata files; None if it is not named.
-        metadata: Whether the columns of metadata files are needed although folders or names are the labels.
-        options: How the text of metadata files is to be read.
+        found: Image files of each split.
+        suffixes: Lower-case file suffixes of images.
+        label: Label column or columns, possibly columns of metadata files; None if the recipe names none.
+        metadata: Whether the columns of metadata files are needed even if folder or file names are the labels.
+        options: How to parse metadata files that are text.
 
     Raises:
-        InputError: If metadata files that are needed cannot be used, or if they contradict the class folders.
+        InputError: If required metadata files cannot be used, or if they contradict the class folders.
     """
     splits: dict[str, Dataset] = {}
     notes: list[str] = []
-    beside: list[_MetadataLabel] = []
+    metadata_labels: list[_MetadataLabel] = []
     untyped = set()
     for split, files in found.files.items():
         needed = metadata or label is not None or split in found.listed
-        read = _read_if_needed(found.metadata[split], suffixes, needed, options)
-        if read.is_text:
+        split_metadata = _read_if_needed(found.metadata[split], suffixes, needed, options)
+        if split_metadata.is_text:
             untyped.add(split)
         if split in found.listed:
-            paths, left = metadata_examples(read, found.folders[split], [file.path for file in files])
-            notes += left
+            paths, unlisted_notes = metadata_examples(
+                split_metadata, found.folders[split], [file.path for file in files]
+            )
+            notes += unlisted_notes
             files = tuple(LabelledFile(path, None) for path in paths)
-        elif label not in read.fields:
-            beside += _labels_of(read, files)
+        elif label not in split_metadata.fields:
+            metadata_labels += _labels_of(split_metadata, files)
         if needed:
-            notes += read.notes
+            notes += split_metadata.notes
         dataset = _rows(files)
-        splits[split] = add_metadata(dataset, read, replaced=str(label)) if needed else dataset
+        splits[split] = add_metadata(dataset, split_metadata, replaced=str(label)) if needed else dataset
     notes += _note_order(file for files in found.files.values() for file in files)
-    notes += _note_contradictions(beside, sum(map(len, found.files.values())))
+    notes += _note_contradictions(metadata_labels, sum(map(len, found.files.values())))
     return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
 
 
@@ -102,9 +104,9 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
     """Read each file as one text.
 
     Args:
-        found: The files.
-        root: The folder from which their paths are told.
-        options: Their encoding, if it is known.
+        found: Text files of each split.
+        root: Folder that the returned paths are relative to.
+        options: How to parse text files, including their encoding if known.
 
     Raises:
         InputError: If a file cannot be read.
@@ -143,7 +145,7 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
 
 
 def _rows(files: Sequence[LabelledFile]) -> Dataset:
-    # The order is that of earlier versions, so that the same seed cuts the same splits.
+    # Same order as in earlier versions, so that the same seed makes the same splits.
     files = sorted(files, key=lambda file: (file.path.suffix, str(file.path)))
     columns, features = _label_column(files)
     paths = [str(file.path) for file in files]
@@ -160,7 +162,7 @@ def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], 
 
 
 def _note_order(files: Iterable[LabelledFile]) -> list[str]:
-    """Return a note where classes that are numbers are in another order than torchvision and datasets give folders."""
+    """Return a note if the numeric order of the classes differs from the text order of torchvision and datasets."""
     names = sorted({file.label for file in files if file.label is not None})
     ordered = sorted(names, key=class_order)
     if names == ordered:
@@ -180,46 +182,46 @@ def _read_if_needed(
     except InputError:
         if needed:
             raise
-        return Metadata()  # files of that name that hold something else
+        return Metadata()  # files that are named metadata but hold something else
 
 
 def _labels_of(metadata: Metadata, files: Sequence[LabelledFile]) -> list[_MetadataLabel]:
-    """Return the labels that metadata files give to pictures in class folders."""
+    """Return the labels of images in class folders according to metadata files."""
     columns = [name for name in metadata.fields if name.lower() in _LABEL_COLUMNS]
-    found = []
+    labels = []
     for file in files if columns else ():
         row = metadata.row(file.path)
-        found += [
+        labels += [
             _MetadataLabel(file, column, str(row[column]))
             for column in columns
             if row.get(column) is not None
         ]
-    return found
+    return labels
 
 
 def _only_renames(labels: Sequence[_MetadataLabel]) -> bool:
-    """Return whether each class has another name in the file, its number, say."""
-    pairs = {(each.column, each.value, each.file.label) for each in labels}
+    """Return whether the labels map one-to-one to the class folders, as class numbers would."""
+    pairs = {(label.column, label.value, label.file.label) for label in labels}
     return len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
 
 
 def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozenset[str]) -> None:
-    """Check that tables next to class folders do not give the pictures in them other labels.
+    """Check that tables next to class folders do not contradict the labels of the folders.
 
     Args:
-        found: The pictures.
-        tables: The tables, which are not read otherwise.
-        suffixes: Endings of pictures, in lower case.
+        found: Image files of each split.
+        tables: Tables to check; they are not used otherwise.
+        suffixes: Lower-case file suffixes of images.
 
     Raises:
-        InputError: If a table lists at least half of the pictures, none of them with the label of its folder.
+        InputError: If a table lists at least half of the images, none of them with the label of its folder.
     """
     by_path = {file.path: file for files in found.files.values() for file in files}
     for path in tables:
         try:
             table = read_file(path).table if table_format(path) != "parquet" else parquet.read_table(path)
         except (InputError, OSError, pa.ArrowInvalid):
-            continue  # no table that could be used
+            continue  # not readable as a table
         names = [name for name in table.column_names if name.lower() in _NAME_COLUMNS]
         columns = [name for name in table.column_names if name.lower() in _LABEL_COLUMNS]
         if not names or not columns:
@@ -232,7 +234,7 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozen
             for column in columns
             if row[column] is not None
         ]
-        differing = [each for each in labels if each.value != each.file.label]
+        differing = [label for label in labels if label.value != label.file.label]
         if labels and len(differing) == len(labels) >= len(by_path) / 2 and not _only_renames(labels):
             first = differing[0]
             rule = f"must not give the pictures in class folders other labels, as its column {first.column!r} does"
@@ -242,16 +244,17 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozen
 
 
 def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[str]:
-    """Return a note if metadata files give pictures other labels than their folders.
+    """Return a note if metadata files contradict the labels of the class folders.
 
     Args:
-        labels: The labels of the metadata files.
-        count: Number of pictures.
+        labels: Labels from the metadata files.
+        count: Number of images.
 
     Raises:
-        InputError: If no picture has the label of its folder there: then folders are probably no classes.
+        InputError: If every label differs from its folder and at least half of the images have one: then the folders
+            are probably not classes.
     """
-    differing = [each for each in labels if each.value != each.file.label]
+    differing = [label for label in labels if label.value != label.file.label]
     if not differing or _only_renames(labels):
         return []
     first = differing[0]

@@ -1,4 +1,4 @@
-"""Where data lies: what a recipe's ``data.path`` points at, found without reading any example."""
+"""Locate the data of a recipe's ``data.path`` without reading any example."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,14 +30,14 @@ _CLASS_FOLDERS = Labelling()
 
 @dataclass(frozen=True)
 class Location:
-    """What a path points at.
+    """Kind and files of the data at a path.
 
     Attributes:
         kind: Class folders, data files, a folder written by ``save_to_disk``, or a Hub id.
-        root: The folder that relative paths start from. None on the Hub.
-        parts: For each split, its data files, or the one folder that holds its class folders.
-        notes: What was left aside.
-        examples: The files in class folders; None for other kinds.
+        root: Folder that relative paths are resolved against. None for Hub data.
+        parts: Data files of each split, or the one folder that holds its class folders.
+        notes: Messages to the user, mostly about ignored files.
+        examples: Files in class folders; None for other kinds.
         tables: Tables next to class folders, which are not read.
     """
 
@@ -50,15 +50,15 @@ class Location:
 
 
 def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS) -> Location:
-    """Return what ``path`` points at.
+    """Return the kind and the files of the data at ``path``.
 
     Args:
         path: A folder, a csv, tsv, json, jsonl, parquet or xlsx file, or a Hub id.
-        modality: What an example is: an image, or a text, which is a file of its own in class folders.
-        labelling: Where the labels of such files are.
+        modality: Kind of input: image or text. Class folders hold one file per image or text.
+        labelling: Source of the labels of such files.
 
     Raises:
-        InputError: If nothing is there, or if what is there has no layout that can be read.
+        InputError: If there is no data at ``path``, or if its layout is not supported.
     """
     if not can_be_path(path):
         raise DataNotThere(no_data(path))
@@ -67,8 +67,8 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
         return _locate_folder(local, modality, labelling)
     if (target := saved_link_target(local)) is not None and target.is_dir():
         note = f"{path!r} is a link that was saved as a text file; it was followed to {str(target)!r}."
-        found = _locate_folder(target, modality, labelling)
-        return replace(found, notes=(note, *found.notes))
+        location = _locate_folder(target, modality, labelling)
+        return replace(location, notes=(note, *location.notes))
     if local.is_file():
         return _locate_file(local)
     if not is_local(path) and path not in _PACKAGED_DATASETS_MODULES:
@@ -94,22 +94,22 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
         useless += below
     tree = Folder.open(folder, PICTURE_SUFFIXES if modality == "image" else TEXT_SUFFIXES)
     if not files and (inner := wrapped_folder(tree, _is_data, stray=modality == "text")):
-        found = _locate_folder(inner.path, modality, labelling)
+        location = _locate_folder(inner.path, modality, labelling)
         note = f"The data lies in {inner.path.relative_to(folder).as_posix()!r}, the only folder with any."
-        return replace(found, notes=(note, *found.notes))
+        return replace(location, notes=(note, *location.notes))
     if _are_class_folders(tree, files, modality, labelling):
         plural = "pictures" if modality == "image" else "texts"
-        found_files = find_folder_examples(tree, labelling, plural=plural, table_beside=bool(files))
-        if found_files is not None:
+        examples = find_folder_examples(tree, labelling, plural=plural, table_beside=bool(files))
+        if examples is not None:
             others = [file.name for file in files if not is_metadata(file)]
-            beside = (
+            unread_notes = (
                 f"Files beside the class folders were not read: {quoted(others)}. To read one instead of the "
                 f"folders, give its path.",
             )
-            parts = {split: (path,) for split, path in found_files.folders.items()}
-            notes = (*found_files.notes, *(beside if others else ()))
-            beside_classes = tuple(file for file in files if not is_metadata(file))
-            return Location("class_folders", folder, parts, notes, found_files, beside_classes)
+            parts = {split: (path,) for split, path in examples.folders.items()}
+            notes = (*examples.notes, *(unread_notes if others else ()))
+            unread_tables = tuple(file for file in files if not is_metadata(file))
+            return Location("class_folders", folder, parts, notes, examples, unread_tables)
     if files:
         chosen, left_aside = split_files(files)
         if useless:
@@ -119,7 +119,7 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
         if modality == "text" and (unread := _folders_of_texts(tree)):
             left_aside.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
         return Location("files", folder, chosen, tuple(left_aside))
-    if useless:  # the reader says what is wrong with them
+    if useless:  # reading the file raises an error with the reason
         return Location("files", folder, {"train": tuple(useless[:1])})
     kind = "images" if modality == "image" else ".txt files"
     raise InputError(
@@ -132,7 +132,7 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
 
 
 def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labelling: Labelling) -> bool:
-    """Return whether files of their own are the examples of a folder, and not the rows of its tables."""
+    """Return whether the examples of a folder are single image or text files, not rows of its tables."""
     if not files:
         return True
     if modality == "text":
@@ -142,12 +142,12 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
     named = {names_split(file) for file in files} - {None}
     if named:
         return "train" not in named and _has_train_folder(tree)
-    # A single folder next to a table is what that table's path column points into.
+    # A single folder next to a table holds the files that the table's path column refers to.
     return len(tree.folders) > 1
 
 
 def _has_train_folder(tree: Folder) -> bool:
-    """Return whether there is a folder of the training split that holds class folders."""
+    """Return whether a folder of the train split contains class folders."""
     return any(
         split_name(folder.name) == "train" and any(inner.holds_examples for inner in folder.folders)
         for folder in tree.folders
@@ -157,7 +157,7 @@ def _has_train_folder(tree: Folder) -> bool:
 def _folders_of_texts(tree: Folder) -> list[str]:
     try:
         return [folder.name for folder in tree.folders if folder.examples]
-    except InputError:  # links that lead nowhere, in folders that are not read
+    except InputError:  # broken links, in folders that are not read
         return []
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are the data, and which split each of them is."""
+"""Selection of the data files of a folder, and the split of each file."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,24 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["names_split", "split_files", "usable_files"]
 
 _SHARD = re.compile(r"[-_. ]?(part|shard|chunk)?[-_. ]?\d+([-_. ]of[-_. ]\d+)?(-[0-9a-f]{16})?$")
-"""What follows the name of a file that is one of several of a split: ``-00000-of-00002``, ``_1``, ``-part3``."""
+"""End of a file name that marks one of several files of a split: ``-00000-of-00002``, ``_1``, ``-part3``."""
 _COUNTED = re.compile(r"\d+-of-(\d+)")
-"""The number of a shard, and how many there are."""
+"""Number of a shard and total number of shards; group 1 is the total."""
 
 
 def names_split(file: Path) -> str | None:
-    """Return the one split that a file's name holds, as ``train-00000-of-00002`` and ``dishes_val`` do."""
+    """Return the split in a file name such as ``train-00000-of-00002`` or ``dishes_val``; None unless it is unique."""
     return split_of_words(table_stem(file))
 
 
 def usable_files(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Divide files into those that may be data, and empty or JSON files next to them that hold no table."""
+    """Separate files that may be data from those without a table: empty files, and JSON files that hold none.
+
+    An empty file whose name holds a split counts as data, so that reading it raises an error.
+
+    Returns:
+        Usable files, and files without a table.
+    """
     useless = [file for file in files if _is_useless(file)]
     return [file for file in files if file not in useless], useless
 
@@ -38,17 +44,17 @@ def _is_useless(file: Path) -> bool:
 def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
     """Choose the files of each split.
 
-    A file of a split's plain name (``train.csv``), or its shards (``train-00000-of-00002.csv``), are taken before
-    others whose names hold the split's; of those the ones that are called like the files of other splits.
+    A file named exactly after its split (``train.csv``), or its shards (``train-00000-of-00002.csv``), have priority
+    over files whose names contain the split; among those, the naming pattern that most splits share has priority.
 
     Args:
         files: Files of known formats.
 
     Returns:
-        The files of each split, and notes on those that are left aside.
+        Files of each split, and notes on files that are ignored.
 
     Raises:
-        InputError: If no file names a split, or if several files could be one split.
+        InputError: If no file name contains a split, or if the files of a split are ambiguous.
     """
     candidates: dict[str, dict[str, list[Path]]] = {}
     for file in files:
@@ -66,7 +72,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
     notes: list[str] = []
     for split, by_template in candidates.items():
         template = _chosen_template(split, candidates)
-        every = [file for found in by_template.values() for file in found]
+        every = [file for matches in by_template.values() for file in matches]
         if template is None:
             rule = f"must hold one file for the {split} split, or its numbered parts"
             repair = f"Name the one to use {split}{every[0].suffix}, or move the others elsewhere."
@@ -82,10 +88,10 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
             problems.append(Problem("data.path", rule, shown, "Remove the files of the other formats."))
         parts[split] = tuple(chosen)
         notes += _note_parts(split, chosen)
-        rest = [file.name for file in every if file not in chosen]
-        if rest:
+        unused = [file.name for file in every if file not in chosen]
+        if unused:
             notes.append(
-                f"Files that could be the {split} split too were not read: {quoted(rest)}. "
+                f"Files that could be the {split} split too were not read: {quoted(unused)}. "
                 f"It is read from {quoted(file.name for file in chosen)}."
             )
     if problems:
@@ -97,8 +103,8 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
 
 
 def _note_parts(split: str, files: Sequence[Path]) -> list[str]:
-    """Return notes on a split of several files, and on parts of it that are missing."""
-    counts = {int(found[1]) for file in files if (found := _COUNTED.search(table_stem(file)))}
+    """Return notes on a split of several files, and on missing shards."""
+    counts = {int(match[1]) for file in files if (match := _COUNTED.search(table_stem(file)))}
     if counts and counts != {len(files)}:
         expected = " or ".join(map(str, sorted(counts)))
         return [
@@ -110,17 +116,20 @@ def _note_parts(split: str, files: Sequence[Path]) -> list[str]:
 
 
 def _template(file: Path) -> str:
-    """Return a file's name without the number of a shard, and with ``{}`` in the place of its split."""
+    """Return a file name with its shard number removed and its split replaced by ``{}``."""
     stem = _SHARD.sub("", table_stem(file).lower()) or table_stem(file).lower()
     return re.sub(r"[a-z]+", lambda word: "{}" if split_name(word[0]) else word[0], stem)
 
 
 def _chosen_template(split: str, candidates: Mapping[str, Mapping[str, Sequence[Path]]]) -> str | None:
-    """Return the plain one, the only one, or the one that most splits share; None if several do."""
+    """Return the file name template of a split: the plain one, the only one, or the one that most splits share.
+
+    None if several templates are equally common.
+    """
     templates = list(candidates[split])
     if "{}" in templates or len(templates) == 1:
         return "{}" if "{}" in templates else templates[0]
-    shared = {template: sum(template in found for found in candidates.values()) for template in templates}
+    shared = {template: sum(template in names for names in candidates.values()) for template in templates}
     most = max(shared.values())
     best = [template for template, count in shared.items() if count == most]
     return best[0] if len(best) == 1 and most > 1 else None

@@ -1,6 +1,6 @@
-"""Examples of which a part is masked, and what was there: for training without labels.
+"""Masked texts and images with their original content as labels, for self-supervised pretraining.
 
-What is masked depends on the seed, the epoch and the example only, as augmentation does.
+The mask depends only on the seed, the epoch and the example, as augmentation does.
 """
 
 import math
@@ -27,27 +27,30 @@ __all__ = [
 ]
 
 OF_TOKENS = 0.15
-"""Share of the tokens that is masked by default. Source: Devlin et al. 2019, BERT."""
+"""Default share of tokens that are masked. Source: Devlin et al. 2019, BERT."""
 OF_IMAGES = 0.6
-"""Share of an image that is masked by default. Source: Xie et al. 2022, SimMIM, table 1."""
+"""Default share of an image that is masked. Source: Xie et al. 2022, SimMIM, table 1."""
 PATCH, LEAST = 32, 4
-"""Edge of a masked patch in pixels, as in SimMIM; smaller where fewer than 4 patches would fit along an edge."""
+"""Edge length of a mask patch in pixels, as in SimMIM, and the least number of patches along an image's edge.
+
+Patches are smaller if fewer than 4 would fit along the shorter edge.
+"""
 
 
 class MaskedExamples(SeededExamples):
-    """Examples that are masked when they are taken.
+    """Examples that are masked when they are accessed.
 
     Args:
-        examples: Gives inputs of the model by index.
-        mask: Masks one, drawing from torch's global generator.
-        seed: The run's.
+        examples: Model inputs by index.
+        mask: Function that masks one example with random numbers of torch's global generator.
+        seed: Seed of the run.
     """
 
     def __init__(self, examples: Any, mask: Callable[[Mapping[str, Any]], dict[str, Any]], seed: int):
         super().__init__(_Masked(examples, mask), seed)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other masks, and other versions of the examples, from here on."""
+        """Set the epoch, on which the masks and the augmented versions of the examples depend."""
         super().set_epoch(epoch)
         set_epoch(self.dataset.examples, epoch)
 
@@ -65,18 +68,21 @@ class _Masked:
 
 
 def masked_texts(tokenizer: Any, share: float) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Give what masks tokens: of the chosen ones 8 in 10 become the mask token, 1 another token, and 1 stays.
+    """Return a function that masks the tokens of an example for masked language modeling.
+
+    Of the selected tokens, 80 % become the mask token, 10 % a random token, and 10 % stay unchanged.
 
     Args:
-        tokenizer: The checkpoint's.
-        share: Probability of a token to be chosen.
+        tokenizer: Tokenizer of the checkpoint.
+        share: Probability that a token is selected.
 
     Returns:
-        Makes ``labels`` of an example: the token that was there, or -100 where none was chosen.
+        Function of one example that also adds ``labels``: the original id of each selected token, else -100.
 
     Raises:
         InputError: If the tokenizer has no mask token.
-    Source: Devlin et al. 2019, as transformers' ``DataCollatorForLanguageModeling`` does it.
+
+    Source: Devlin et al. 2019, as implemented by transformers' ``DataCollatorForLanguageModeling``.
     """
     if tokenizer.mask_token is None:
         rule = "must be a checkpoint with a mask token for continue_pretraining"
@@ -86,27 +92,27 @@ def masked_texts(tokenizer: Any, share: float) -> Callable[[Mapping[str, Any]], 
 
 @dataclass(frozen=True)
 class _TokenMask:
-    """A class and not a closure, so that it can be sent to data loader processes."""
+    """Masking function of texts: a class instead of a closure, so that data loader workers can unpickle it."""
 
     collate: Any
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        found = self.collate([dict(example)])
-        return {name: value[0].tolist() for name, value in found.items()}
+        batch = self.collate([dict(example)])
+        return {name: value[0].tolist() for name, value in batch.items()}
 
 
 def token_collate(tokenizer: Any) -> Callable[[list[dict[str, Any]]], Any]:
-    """Give what makes a batch of masked texts: inputs and labels padded alike."""
+    """Return the collate function of masked texts, which pads inputs and labels to the same length."""
     collate: Callable[[list[dict[str, Any]]], Any] = DataCollatorForTokenClassification(tokenizer)
     return collate
 
 
 def patch_grid(height: int, width: int) -> tuple[int, int]:
-    """Say into how many patches an image is divided to be masked: rows and columns.
+    """Return the number of rows and columns of mask patches that an image is divided into.
 
     Args:
-        height: In pixels.
-        width: In pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
     """
     patch = next(size for size in (PATCH, 16, 8, 4, 2, 1) if min(height, width) >= LEAST * size or size == 1)
     return max(round(height / patch), 1), max(round(width / patch), 1)
@@ -114,18 +120,18 @@ def patch_grid(height: int, width: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PatchMask:
-    """Mask patches of an image: ``labels`` [rows, columns] are 1 where a patch is masked, and nan elsewhere.
+    """Function that draws the mask of an image: ``labels`` [rows, columns], 1 for a masked patch and nan elsewhere.
 
-    The pixels are left to ``MaskedPixels``, which sees them as the model does.
+    The pixels are masked later, by ``MaskedPixels``, once they are normalized as the model expects them.
 
     Attributes:
-        share: Of the patches, rounded up.
+        share: Share of the patches that are masked; their number is rounded up.
     """
 
     share: float
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        """Draw the patches of one example."""
+        """Draw the masked patches of one example."""
         rows, columns = patch_grid(*example["pixel_values"].shape[-2:])
         mask = torch.full((rows * columns,), math.nan)
         mask[torch.randperm(len(mask))[: math.ceil(self.share * len(mask))]] = 1.0
@@ -134,17 +140,17 @@ class PatchMask:
 
 @dataclass(frozen=True)
 class MaskedPixels:
-    """Make a batch whose masked pixels are 0, the mean colour, and whose labels are what they were.
+    """Collate function that sets masked pixels to 0, the mean color, and returns their original values as labels.
 
     Attributes:
-        collate: Makes a batch of images, normalised.
+        collate: Collate function that returns normalized images.
     """
 
     collate: Callable[[list[dict[str, Any]]], Any]
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Give ``pixel_values`` and ``labels`` [batch, 3, height, width]; labels are nan where nothing is masked."""
-        pixels = self.collate([{"pixel_values": one["pixel_values"]} for one in examples])["pixel_values"]
-        patches = torch.stack([one["labels"] for one in examples])[:, None].nan_to_num(0.0)
+        """Return ``pixel_values`` and ``labels``, both [batch, 3, height, width]; labels are nan where not masked."""
+        pixels = self.collate([{"pixel_values": row["pixel_values"]} for row in examples])["pixel_values"]
+        patches = torch.stack([row["labels"] for row in examples])[:, None].nan_to_num(0.0)
         mask = functional.interpolate(patches, size=pixels.shape[-2:], mode="nearest").bool()
         return {"pixel_values": pixels.masked_fill(mask, 0.0), "labels": pixels.where(mask, math.nan)}

@@ -1,4 +1,4 @@
-"""Columns of pictures in folders, from files called metadata next to them, as ``imagefolder`` of datasets has it."""
+"""Columns for images in folders, from metadata files next to them, as in the ``imagefolder`` builder of datasets."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -20,22 +20,22 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
 
 METADATA = "metadata"
-"""What such a file is called, before its ending."""
+"""Name of a metadata file without its suffix."""
 FILE = "file_name"
 PLAIN = {pa.string(): str, pa.float64(): float}
-"""What makes one kind of values of those of several files."""
+"""Conversion of values to the common type of a column that several files have with different types."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The rows of metadata files.
+    """Rows of metadata files.
 
     Attributes:
-        files: The files.
-        rows: The columns of each picture, by its path.
-        fields: The types that each column has, by its name, without the column of file names.
-        is_text: Whether a file does not state the types of its values, which are strings.
-        notes: How the files and the names in them were understood.
+        files: Paths of the files.
+        rows: Column values of each image, by its path.
+        fields: Types of each column over all files, by column name, without the column of file names.
+        is_text: Whether a file states no types for its values, which are then strings.
+        notes: Messages to the user on how files and file names were interpreted.
     """
 
     files: tuple[Path, ...] = ()
@@ -45,27 +45,28 @@ class Metadata:
     notes: tuple[str, ...] = ()
 
     def row(self, path: Path) -> Mapping[str, Any]:
-        """Return the columns of a picture; nothing if no file names it."""
+        """Return the column values of an image; empty if no metadata file lists it."""
         return self.rows.get(_plain(path), {})
 
 
 def is_metadata(path: Path) -> bool:
-    """Return whether a file is called metadata and has the ending of a table."""
+    """Return whether a file is named metadata and has the suffix of a table."""
     return table_format(path) is not None and table_stem(path) == METADATA
 
 
 def read_metadata(
     files: Iterable[Path], suffixes: frozenset[str], options: TableOptions = NO_OPTIONS
 ) -> Metadata:
-    """Read metadata files; of a picture that several of them name, the last one counts for each column.
+    """Read metadata files; if several files list an image, the last one overrides the columns it has.
 
     Args:
-        files: The files, whose pictures lie next to them or below.
-        suffixes: Endings of pictures, in lower case.
-        options: How their text is to be read.
+        files: Metadata files, each in the folder of its images or in a folder above.
+        suffixes: Lower-case file suffixes of images.
+        options: How to parse files that are text.
 
     Raises:
-        InputError: If a file cannot be read, or names no files.
+        InputError: If a file cannot be read or lacks the column ``file_name``, or if a file name is missing or cannot
+            be resolved.
     """
     rows: dict[Path, dict[str, Any]] = {}
     fields: dict[str, frozenset[pa.DataType]] = {}
@@ -73,10 +74,10 @@ def read_metadata(
     is_text = False
     files = tuple(dict.fromkeys(files))
     for file in files:
-        read = _read(file, options)
-        table = read.table
-        is_text = is_text or read.is_text
-        notes += read.notes
+        file_table = _read(file, options)
+        table = file_table.table
+        is_text = is_text or file_table.is_text
+        notes += file_table.notes
         names = [None if name is None else str(name) for name in table[FILE].to_pylist()]
         check_paths(names, str(file))
         if None in names:
@@ -94,22 +95,22 @@ def read_metadata(
 
 
 def add_metadata(pictures: Dataset, metadata: Metadata, replaced: str | None = None) -> Dataset:
-    """Add the columns of metadata files to pictures; one that no file names has None in all of them.
+    """Add the columns of metadata files to images; an image that no file lists gets None in all of them.
 
     Args:
-        pictures: With the column ``image`` and perhaps ``label``, which stay as they are.
-        metadata: The rows of the files.
-        replaced: The column that is taken from the files although the pictures have it.
+        pictures: Dataset with the column ``image`` and optionally ``label``, which are not changed.
+        metadata: Rows of the metadata files.
+        replaced: Column of ``pictures`` that the metadata column of the same name replaces.
     """
-    paths = [each["path"] for each in pictures.cast_column("image", Image(decode=False))["image"][:]]
-    found = [metadata.row(Path(path)) for path in paths]
+    paths = [image["path"] for image in pictures.cast_column("image", Image(decode=False))["image"][:]]
+    rows = [metadata.row(Path(path)) for path in paths]
     if replaced in metadata.fields and replaced in pictures.column_names:
         pictures = pictures.remove_columns([replaced])
-    # datasets 5.2 cannot select the image column from what its own add_column gives
+    # datasets 5.2 cannot select the image column of a dataset that add_column returned
     table, features = pictures.with_format("arrow")[:], dict(pictures.features)
     for name, kinds in sorted(metadata.fields.items()):
         if name not in pictures.column_names:
-            values = [row.get(name) for row in found]
+            values = [row.get(name) for row in rows]
             kind = _common(kinds)
             if plain := PLAIN.get(kind):
                 values = [None if value is None else plain(value) for value in values]
@@ -121,15 +122,15 @@ def add_metadata(pictures: Dataset, metadata: Metadata, replaced: str | None = N
 def metadata_examples(
     metadata: Metadata, folder: Path, pictures: Iterable[Path]
 ) -> tuple[list[Path], list[str]]:
-    """Return the pictures of a split that metadata files list, in their order, and notes on the others.
+    """Return the images of a split that metadata files list, in the order of the files, and notes on unlisted images.
 
     Args:
-        metadata: The rows of the files.
-        folder: The split's folder.
-        pictures: All pictures in it.
+        metadata: Rows of the metadata files.
+        folder: Folder of the split.
+        pictures: All images in the folder.
 
     Raises:
-        InputError: If the files have no column but the names of files.
+        InputError: If the files have no column besides the file names, or list no image in the folder.
     """
     if not metadata.fields:
         rule = f"must have a column with the labels besides {FILE!r}"
@@ -138,24 +139,24 @@ def metadata_examples(
     if not listed:
         rule, value = f"must list pictures of {str(folder)!r}", "none of them"
         raise InputError(Problem(quoted(map(str, metadata.files)), rule, value))
-    left = [path for path in pictures if _plain(path) not in metadata.rows]
-    shown = quoted(path.relative_to(folder).as_posix() for path in left)
+    unlisted = [path for path in pictures if _plain(path) not in metadata.rows]
+    shown = quoted(path.relative_to(folder).as_posix() for path in unlisted)
     return listed, [
         f"{folder.name}: pictures that no metadata file lists were not read: {shown}."
-    ] if left else []
+    ] if unlisted else []
 
 
 def _plain(path: Path) -> Path:
-    """Return a path without ``..``; links stay, for a picture is named by the path that leads to it."""
+    """Return a path without ``..``; symbolic links are not resolved, as an image is identified by the given path."""
     return Path(os.path.normpath(path))
 
 
 def _common(kinds: Iterable[pa.DataType]) -> pa.DataType:
-    """Return the type of a column that several files have: theirs, floats for numbers of two kinds, else strings."""
-    found = set(kinds) - {pa.null()} or {pa.string()}
-    if len(found) == 1:
-        return next(iter(found))
-    numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in found)
+    """Return the common type of a column: its only type, floats for mixed number types, else strings."""
+    types = set(kinds) - {pa.null()} or {pa.string()}
+    if len(types) == 1:
+        return next(iter(types))
+    numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types)
     return pa.float64() if numbers else pa.string()
 
 
@@ -169,7 +170,7 @@ def _read(file: Path, options: TableOptions) -> FileTable:
     except InputError as error:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
     if FILE not in read.table.column_names:
-        found = quoted(read.table.column_names, MOST_SHOWN)
+        columns = quoted(read.table.column_names, MOST_SHOWN)
         rule = f"must have the column {FILE!r}, which says whose row it is"
-        raise InputError(Problem(str(file), rule, found))
+        raise InputError(Problem(str(file), rule, columns))
     return read

@@ -1,4 +1,4 @@
-"""Which examples of one data set are in another one, too."""
+"""Examples that two datasets share."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ __all__ = ["count_shared"]
 
 
 def count_shared(examples: Dataset, others: Dataset) -> int:
-    """Count the examples whose input, an image's file or a text with its pair, is that of one of the others.
+    """Return the number of examples whose input (image file, or text with its pair) is also in another dataset.
 
     Args:
-        examples: With the columns of a split of ``LabelledData``.
-        others: The same.
+        examples: Dataset with the columns of a split of ``LabelledData``.
+        others: Dataset to compare with, with the same columns.
     """
     known = set(_contents(others))
     return sum(content in known for content in _contents(examples))

@@ -1,4 +1,4 @@
-"""Labelled examples, each with an input of another domain beside it."""
+"""Pairs of a labeled source example and an unlabeled input of the target domain, for domain adaptation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,19 +10,19 @@ from hf_finetune.data.seeded_augmentation import seed_of, set_epoch
 __all__ = ["TARGET", "PairedCollate", "PairedExamples"]
 
 TARGET = "target"
-"""Under which name an example holds the input of the other domain."""
+"""Key of an example's target-domain input."""
 
 
 class PairedExamples(torch.utils.data.Dataset):
-    """Examples with an input of another domain each, which depends on the seed, the epoch and the example only.
+    """Examples that are each paired with an input of the target domain, by the seed, the epoch and the index only.
 
-    So a step sees the same inputs on any number of processes and after any resume, each process its own share, and
-    in an epoch that draws every example once, every input comes as often as any other, or once more.
+    A step therefore sees the same pairs on any number of processes and after any resume. In an epoch that draws every
+    example once, the counts of any two target inputs differ by at most one.
 
     Args:
-        source: Gives labelled examples by index.
-        target: Gives unlabelled ones.
-        seed: Of the draw.
+        source: Labeled examples by index.
+        target: Unlabeled inputs of the target domain by index.
+        seed: Seed of the random pairing.
     """
 
     def __init__(self, source: Any, target: Any, seed: int):
@@ -30,7 +30,7 @@ class PairedExamples(torch.utils.data.Dataset):
         self._orders: dict[tuple[int, int], list[int]] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other inputs, and other versions of all, from here on."""
+        """Set the epoch, on which the pairs and the augmented versions of both domains depend."""
         self.epoch = epoch
         self._orders = {}
         set_epoch(self.source, epoch)
@@ -43,7 +43,7 @@ class PairedExamples(torch.utils.data.Dataset):
         return {**self.source[index], TARGET: self.target[self.partner(index)]}
 
     def partner(self, index: int) -> int:
-        """Give the index of the input that stands beside an example in this epoch."""
+        """Return the index of the target input that is paired with an example in this epoch."""
         turn, place = divmod(index, len(self.target))
         if (self.epoch, turn) not in self._orders:
             seed = seed_of(self.seed, self.epoch, turn)
@@ -53,21 +53,25 @@ class PairedExamples(torch.utils.data.Dataset):
 
 
 class PairedCollate:
-    """Makes one batch of examples and of the inputs beside them, which come behind all examples and have no labels.
+    """Collate function of paired examples: first all source examples, then their target inputs.
 
-    Examples that have nothing beside them, those of a validation split, make a batch as ever.
+    ``labels`` has entries for the source examples only.
+
+    Examples without a target input, as in a validation split, are collated as usual.
 
     Args:
-        collate: Makes a batch of examples.
+        collate: Collate function of unpaired examples.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], Any]):
         self.collate = collate
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Collate, so that both domains are padded alike."""
-        sources = [{name: value for name, value in one.items() if name != TARGET} for one in examples]
-        targets = [{**one[TARGET], "labels": one["labels"]} for one in examples if TARGET in one]
+        """Collate both domains together, so that they are padded to the same length."""
+        sources = [{name: value for name, value in example.items() if name != TARGET} for example in examples]
+        targets = [
+            {**example[TARGET], "labels": example["labels"]} for example in examples if TARGET in example
+        ]
         batch = dict(self.collate([*sources, *targets]))
         batch["labels"] = batch["labels"][: len(sources)]
         return batch

@@ -1,4 +1,4 @@
-"""Labelled data, ready to train on: loaded, split, checked."""
+"""Preparation of labeled data for training: load, check and split it."""
 
 import hashlib
 import json
@@ -40,12 +40,12 @@ __all__ = ["LabelledData", "Pool", "prepare_data"]
 
 @dataclass(frozen=True)
 class Pool:
-    """What the splits of a fold are taken from, the same for every fold: so that work on an example is shared.
+    """Examples that a cross-validation divides, the same for every fold, so that each example is processed once.
 
     Attributes:
         dataset: All examples, with the columns of a split.
-        rows: Of each split its rows.
-        fingerprint: As that of the data.
+        rows: Row numbers in ``dataset`` of each split of the fold.
+        fingerprint: SHA-256 over the contents and labels of ``dataset``, computed like that of ``LabelledData``.
     """
 
     dataset: Dataset
@@ -55,28 +55,32 @@ class Pool:
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Data to train, choose and judge a model with.
+    """Train, validation and test splits of labeled data.
 
-    The columns of every split are ``id`` (the path of the file below the data's folder, else ``train:0``,
-    ``train:1``, ...), ``image`` or ``text`` and perhaps ``text_pair``, and ``label``: a ClassLabel, a list of
-    them, or a float; ``slice:NAME`` for each column that is carried to judge by; and ``group:NAME`` where examples
-    come in groups. Where the data says so, ``unknown`` lists the classes that may or may not hold, and
-    ``training_label`` has the probability of each class times the weight of the example.
+    Columns of every split:
+
+    - ``id``: path of the file relative to the data's folder, else ``train:0``, ``train:1``, ...
+    - ``image``, or ``text`` and optionally ``text_pair``
+    - ``label``: a ClassLabel, a list of ClassLabels, or a float
+    - ``slice:NAME`` for each column that metrics are broken down by
+    - ``group:NAME`` if the examples are grouped
+    - ``unknown``, only if the data has it: classes for which it states neither presence nor absence
+    - ``training_label``, only if the data has weights or probabilities: probability of each class times the weight
 
     Attributes:
-        train: To learn from.
-        validation: To choose by. None if there is none and none was to be made.
-        test: To judge by. None if there is none and none was to be made.
-        target: What a label is.
-        label_names: The classes in the order of their indices. ``("label",)`` for regression.
-        notes: What was inferred, made and left out, a sentence each.
-        fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data anywhere.
-        pool: What the splits of a fold were taken from; None if the data is no fold.
-        label_notes: Those of the notes that say how labels were read and weighted.
-        columns: The columns of inputs and labels, those that were inferred too: ``resolved_columns``.
-        hashes: Of each split, 64 bits of the SHA-256 of each input, sorted.
+        train: Training split.
+        validation: Validation split. None if the data has none and none was requested.
+        test: Test split. None if the data has none and none was requested.
+        target: Kind of label: single-label, multi-label or regression.
+        label_names: Class names in index order. ``("label",)`` for regression.
+        notes: Messages to the user on what was inferred, created and left out, one sentence each.
+        fingerprint: SHA-256 over the contents and labels of all splits; the same for the same data on any machine.
+        pool: Examples that the splits of a fold were taken from; None if the data is not a fold.
+        label_notes: Subset of ``notes`` on how labels were read and weighted.
+        columns: Input and label columns, including inferred ones, from ``resolved_columns``.
+        hashes: First 64 bits of the SHA-256 of each input, sorted, by split.
         train_groups: Group number of each training example: examples of one group, or copies, share a number and
-            must stay in one fold of a cross-validation. Empty if it is not known.
+            must stay in one fold of a cross-validation. Empty if unknown.
     """
 
     train: Dataset
@@ -113,33 +117,33 @@ def prepare_data(
     nested: Literal["join", "top"] | None = None,
     options: TableOptions = NO_OPTIONS,
 ) -> LabelledData:
-    """Load labelled data, make the splits that it lacks, and check all of it.
+    """Load labeled data, create missing validation and test splits, and check all of it.
 
     Args:
         path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
             folder written by ``save_to_disk``, or a Hub id.
-        modality: What an example is.
-        config: The configuration of a Hub dataset that has several.
-        revision: The branch, tag or commit of a Hub dataset.
-        columns: Column names by what they hold: image, text, text_pair, label, weight, group, split. Others are
-            inferred. For label also a list of names, or the fields of ``data.columns.label``.
-        target: What to read the labels as.
-        validation: Share of train to cut off for validation if there is none, in [0, 1). 0 makes none.
-        test: The same for test. The two together are below 1.
-        stratify: Whether a cut split gets its share of every class.
-        group: A column whose values may not be on both sides of a cut.
-        on_error: Whether examples that cannot be used are reported or left out.
+        modality: Kind of input: image or text.
+        config: Configuration of a Hub dataset that has several.
+        revision: Branch, tag or commit of a Hub dataset.
+        columns: Column names by role: image, text, text_pair, label, weight, group, split. Missing roles are
+            inferred. ``label`` may also be a list of names, or the fields of ``data.columns.label``.
+        target: Kind of label to read, or ``auto`` to infer it.
+        validation: Share of train to split off for validation if the data has no such split, in [0, 1). 0 creates none.
+        test: Share of train to split off for test, likewise. ``validation + test`` must be below 1.
+        stratify: Whether created splits are stratified by class.
+        group: Column with groups that must not be divided between splits.
+        on_error: ``fail`` raises an error for unusable examples; ``skip`` leaves them out.
         limit: Number of examples to keep of each split. None keeps all.
-        fold: Part of a cross-validation over what is not for the test; it takes the place of the test split. None for
-            the splits as they are.
-        slices: Columns that are carried beside the examples, as ``slice:NAME``, to judge a model by their values.
-        seed: Chooses what goes into the cut splits and what is kept of a limited one.
-        nested: The class of a file in nested class folders: the names of all of them joined, or the top one's; None
-            refuses nested class folders.
-        options: How text files are to be read.
+        fold: Fold of a cross-validation over the examples outside the test split; it replaces the test split. None
+            keeps the splits.
+        slices: Columns to break metrics down by, added to each split as ``slice:NAME``.
+        seed: Seed of the created splits and of the examples that ``limit`` keeps.
+        nested: Class of a file in nested class folders: all folder names joined, or the top folder's name. None
+            makes nested class folders an error.
+        options: How to parse text files.
 
     Raises:
-        InputError: If the data cannot be used: with every problem found.
+        InputError: If the data cannot be used; lists all problems.
     """
     skip = on_error == "skip"
     source = load_source(
@@ -174,7 +178,7 @@ def prepare_data(
         tables, missing_notes = drop_unlabelled(tables)
         notes += missing_notes
     tables = {split: hash_rows(table) for split, table in tables.items()}
-    if skip:  # before splits are cut, so that what is left out does not take a class with it
+    if skip:  # before splits are created, because dropping examples later could remove a class from a split
         tables, dropped_notes, _ = drop_unusable(tables, skip)
         tables, copy_notes, _ = drop_copies(tables, skip)
         notes += [*dropped_notes, *copy_notes]
@@ -251,12 +255,16 @@ def prepare_data(
 
 
 def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[str, Table], list[str]]:
-    """Read the splits in their order, and leave out those without any label.
+    """Read the train, validation and test splits, in this order; an unlabeled split other than train is dropped.
 
     Args:
-        source: The splits.
-        used: The columns to use.
-        everything: Whether all pictures below the source's folder belong to it.
+        source: Loaded data.
+        used: Columns to use.
+        everything: Whether all images below the source's folder belong to the data, or only those in folders of
+            listed images. Images that no row lists get a note.
+
+    Returns:
+        The splits, and notes to the user.
     """
     tables: dict[str, Table] = {}
     notes: list[str] = []
@@ -281,7 +289,7 @@ def _fingerprint(tables: Mapping[str, Table], targets: Targets) -> str:
         digest.update(split.encode())
         for content, label in zip(table.contents, table.labels, strict=True):
             digest.update(json.dumps([content, label]).encode())
-        for beside in (table.weights, table.unknown, table.shares):
-            if beside is not None:
-                digest.update(json.dumps(beside).encode())
+        for values in (table.weights, table.unknown, table.shares):
+            if values is not None:
+                digest.update(json.dumps(values).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures of every kind as a viewer shows them: 8-bit RGB, upright, on white, and no larger than needed."""
+"""Conversion of images of any mode to 8-bit RGB: upright, on a white background, and no larger than needed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from PIL import ExifTags, Image, ImageCms
 
 __all__ = ["PictureError", "ValueRange", "convert", "reduce_to", "shrink", "to_rgb"]
 
-_MUCH_LARGER = 1.5  # times the edge that is kept; below it, shrinking saves little and blurs for nothing
-_STRIP_PIXELS = 2**21  # of a picture are converted at a time, so that few copies of it are held
-_LEAST_FILLED = 16  # of the 256 levels of grey; a picture that would have fewer is scaled by itself
-_SLACK = 0.1  # of a range of fractions: interpolation leads a little beyond it
+_MUCH_LARGER = 1.5  # multiple of the target edge; below it, shrinking saves little and only blurs
+_STRIP_PIXELS = 2**21  # converted at a time, to limit the memory for copies of the image
+_LEAST_FILLED = 16  # of 256 gray levels; an image that would fill fewer is scaled by its own extremes
+_SLACK = 0.1  # fraction of a float range by which values may exceed it, as interpolation overshoots
 
 _FRACTIONS = ((0.0, 1.0), (-1.0, 1.0))
 _INTEGERS = (
@@ -36,25 +36,25 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by the orientation that EXIF notes."""
+"""Transposition that makes an image upright, by its EXIF orientation."""
 _METADATA = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-"""Where Pillow finds an orientation."""
+"""Keys of ``Image.info`` in which Pillow looks for an orientation."""
 
 
 class PictureError(ValueError):
-    """A file is no picture that can be used; the message says what it is, and what can be done."""
+    """Raised for a file that is not a usable image; the message describes the file and a fix."""
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The values that become 0 and 255; others are scaled linearly between them.
+    """Range of pixel values that is scaled linearly to 0..255; values outside it are clipped.
 
     Attributes:
-        low: What becomes black.
-        high: What becomes white.
-        name: The range in words.
-        inverted: Whether black and white change places.
-        not_numbers: Whether the picture holds nan, which becomes ``low``.
+        low: Value that becomes 0 (black).
+        high: Value that becomes 255 (white).
+        name: Description of the range.
+        inverted: Whether black and white are swapped.
+        not_numbers: Whether the image contains nan, which is replaced by ``low``.
     """
 
     low: float
@@ -64,7 +64,7 @@ class ValueRange:
     not_numbers: bool = False
 
     def to_grey(self, image: Image.Image) -> Image.Image:
-        """Return a picture of mode L with the values scaled and rounded."""
+        """Return the image in mode L, with its values scaled and rounded."""
         values = np.asarray(image).astype(np.float64)
         values = np.nan_to_num(values, copy=False, nan=self.low, posinf=self.high, neginf=self.low)
         values = (values.clip(self.low, self.high) - self.low) * (255 / (self.high - self.low))
@@ -72,37 +72,37 @@ class ValueRange:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode upright, on white where it is transparent, in 8-bit RGB.
+    """Return an image of any mode in 8-bit RGB, upright, with transparent areas on white.
 
-    A picture that is so already is returned as it is.
+    An image that needs no conversion is returned unchanged.
 
     Args:
-        image: Of any PIL mode: RGB(A), grey with or without alpha, palette, bilevel, CMYK, LAB, and grey of more than
-            8 bits or of fractions, which is scaled as ``convert`` says.
+        image: Image of any PIL mode: RGB(A), grayscale with or without alpha, palette, bilevel, CMYK, LAB, and
+            grayscale of more than 8 bits or floats, which is scaled as described at ``convert``.
 
     Raises:
-        PictureError: If no value is a number, or if only low bits of 16-bit colors are used, which Pillow cuts off.
+        PictureError: If no value is a number, or if 16-bit colors use only the low bits, which Pillow cuts off.
     """
     return convert(image)[0]
 
 
 def convert(image: Image.Image, factor: int = 1) -> tuple[Image.Image, ValueRange | None]:
-    """Convert a picture as ``to_rgb`` does, and say from which values it was scaled.
+    """Convert an image as ``to_rgb`` does, and return the range that its values were scaled from.
 
-    Grey of more than 8 bits and fractions are scaled from the narrowest of the common ranges that holds all values of
-    the picture: 0..1 and -1..1 for fractions, and a tenth beyond; 8, 10, 12, 14 and 16 bits; -1024..3071, -4096..4095
-    and -32768..32767 for values below zero. A picture that fills less than a sixteenth of that range, and one that
-    fits none, is scaled from its lowest to its highest value.
+    Grayscale of more than 8 bits and floats are scaled from the narrowest common range that contains all values of the
+    image: 0..1 and -1..1 (exceeded by at most a tenth) for floats; 8, 10, 12, 14 and 16 bits; -1024..3071, -4096..4095
+    and -32768..32767 for values below zero. An image that fills less than a sixteenth of that range, or fits into none,
+    is scaled from its minimum to its maximum.
 
     Args:
-        image: Of any PIL mode.
-        factor: Pixels along each edge that are averaged to one.
+        image: Image of any PIL mode.
+        factor: Number of pixels along each edge that are averaged to one.
 
     Returns:
-        The picture in RGB, and the range; None for 8 bits.
+        The image in RGB, and the range; the range is None for 8-bit images.
 
     Raises:
-        PictureError: As ``to_rgb`` does.
+        PictureError: In the cases of ``to_rgb``.
     """
     high_bytes_only = _has_colors_of_16_bits(image)
     image.load()
@@ -145,7 +145,7 @@ def _common_range(low: float, high: float, fractions: bool) -> tuple[float, floa
 
 
 def _extent(image: Image.Image) -> tuple[float, float, bool]:
-    """Return the lowest and the highest finite value, and whether there are values that are not numbers."""
+    """Return the lowest and the highest finite value, and whether any value is nan."""
     lows, highs, not_numbers = [], [], False
     for _, strip in _strips(image):
         values = np.asarray(strip)
@@ -161,7 +161,7 @@ def _extent(image: Image.Image) -> tuple[float, float, bool]:
 
 
 def _has_colors_of_16_bits(image: Image.Image) -> bool:
-    """Return whether a file that is not read yet holds colors of 16 bits, of which Pillow keeps the higher 8."""
+    """Return whether a file that is not loaded yet has 16-bit colors, of which Pillow keeps the high 8 bits."""
     tiles = getattr(image, "tile", [])
     return image.mode in ("RGB", "RGBA", "RGBX", "CMYK") and any(";16" in str(tile[3]) for tile in tiles)
 
@@ -172,14 +172,14 @@ def _extrema_of_colors(image: Image.Image) -> list[tuple[int, int]]:
 
 
 def _strips(image: Image.Image, factor: int = 1) -> Iterator[tuple[int, Image.Image]]:
-    """Yield a picture in strips of few pixels with their first row, which is a multiple of the factor."""
+    """Yield strips of about ``_STRIP_PIXELS`` pixels, each with its first row, which is a multiple of ``factor``."""
     rows = max(1, _STRIP_PIXELS // image.width // factor) * factor
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of 8 bits."""
+    """Convert an 8-bit image to RGB."""
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -192,39 +192,39 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(source: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn a picture as the camera noted it for the picture that it was made of.
+    """Rotate or flip an image by the EXIF orientation of the image that it was converted from.
 
-    Source: ``PIL.ImageOps.exif_transpose``, which reads and writes the metadata again, and fails where it is damaged.
+    Source: ``PIL.ImageOps.exif_transpose``, which also rewrites the metadata, and fails if that is damaged.
     """
     method = _TURNS.get(_orientation(source))
     if method is None:
         return image
     turned = image.transpose(method)
-    for key in _METADATA:  # else it would be turned again when it is converted again
+    for key in _METADATA:  # else a second conversion would turn the image again
         turned.info.pop(key, None)
     return turned
 
 
 def _orientation(image: Image.Image) -> Any:
-    """Return the orientation of EXIF, 1 (upright) where there is none or where it is damaged."""
+    """Return the EXIF orientation of an image; 1 (upright) if it is missing or damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Pillow's reader of EXIF raises errors of any type, and the pixels are whole
+    except Exception:  # Pillow's EXIF parser raises errors of any type, although the pixels are intact
         return 1
 
 
 def shrink(image: Image.Image, edge: int | None) -> Image.Image:
-    """Reduce a picture that is much larger than its use needs. Any other stays as it is, and so does a shrunk one.
+    """Return an image that is reduced if it is much larger than needed. Shrinking the result again has no effect.
 
     Args:
-        image: In RGB.
-        edge: What the shorter edge becomes, in pixels; None leaves every picture as it is.
+        image: Image in RGB.
+        edge: Length in pixels of the reduced image's shorter edge; None returns every image unchanged.
     """
     return image if edge is None or min(image.size) <= edge * _MUCH_LARGER else reduce_to(image, edge)
 
 
 def reduce_to(image: Image.Image, edge: int) -> Image.Image:
-    """Reduce a picture in RGB until its shorter edge is at most so many pixels long."""
+    """Return an RGB image whose shorter edge is at most ``edge`` pixels long, resized if necessary."""
     shorter = min(image.size)
     if shorter <= edge:
         return image

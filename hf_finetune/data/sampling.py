@@ -1,4 +1,4 @@
-"""Which examples an epoch is made of, and in which order: by seed and epoch alone, the same on every process."""
+"""Selection and order of an epoch's examples, determined by seed and epoch only and equal on every process."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,17 +11,20 @@ __all__ = ["generator_of", "sample_with_cycling", "shuffle_by_length"]
 
 
 def generator_of(seed: int, epoch: int) -> torch.Generator:
-    """Give the generator of an epoch's draws."""
+    """Return the random generator for sampling in an epoch."""
     return torch.Generator().manual_seed(seed_of(seed, epoch))
 
 
 def sample_with_cycling(members: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw some examples of a group, each again only when all of it have been drawn.
+    """Sample examples of a group without replacement, starting over once all of them have been drawn.
 
     Args:
         members: Indices of the group's examples.
-        count: How many to draw.
-        generator: Of the epoch.
+        count: Number of examples to draw, which may exceed the size of the group.
+        generator: Random generator of the epoch.
+
+    Returns:
+        Sampled indices, [count]; empty if ``count`` is 0.
     """
     rounds = -(-count // len(members))
     orders = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
@@ -31,13 +34,16 @@ def sample_with_cycling(members: torch.Tensor, count: int, generator: torch.Gene
 def shuffle_by_length(
     drawn: torch.Tensor, lengths: Sequence[int] | None, group: int, generator: torch.Generator
 ) -> Iterator[int]:
-    """Put what was drawn into an order of chance, or one in which examples of about one length are together.
+    """Shuffle examples, optionally so that examples of similar length are next to each other.
 
     Args:
         drawn: Indices of examples.
-        lengths: Number of tokens of each example, by its index; None for any order.
-        group: Number of examples of an optimiser step, over all processes.
-        generator: Of the epoch.
+        lengths: Number of tokens of each example, by its index; None shuffles regardless of length.
+        group: Number of examples of an optimizer step, over all processes.
+        generator: Random generator of the epoch.
+
+    Returns:
+        Iterator over the indices in their new order.
     """
     drawn = drawn[torch.randperm(len(drawn), generator=generator)]
     if lengths is None:

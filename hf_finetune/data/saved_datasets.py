@@ -1,4 +1,4 @@
-"""Folders written by ``save_to_disk``: their files are those of the folder, whatever their JSON says."""
+"""Safety check of ``save_to_disk`` folders: their JSON must not refer to files outside the folder."""
 
 import json
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ FILE_LISTS = ("_data_files", "_indices_data_files")
 
 
 def check_saved_folder(folder: Path) -> None:
-    """Check that a saved dataset names only files and splits of its own folder.
+    """Check that a saved dataset refers only to files and splits inside its folder.
 
     Args:
-        folder: Holds ``state.json``, or ``dataset_dict.json`` and a folder for each split.
+        folder: Folder with ``state.json``, or with ``dataset_dict.json`` and a folder for each split.
 
     Raises:
-        InputError: If it names a path outside; nothing of it is read then.
+        InputError: If it refers to a path outside. No data file is read before that.
     """
     splits = _read(folder / "dataset_dict.json").get("splits")
     names = [str(name) for name in splits] if isinstance(splits, list) else []
@@ -49,7 +49,7 @@ def _outside(file: Path, name: str) -> Problem:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; nothing where it is missing or damaged, which its reader reports."""
+    """Return the content of a JSON file; empty if it is missing or damaged, which loading the dataset reports."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Augmentation that depends on the seed, the epoch and the example, and on nothing else."""
+"""Augmentation that depends only on the seed, the epoch and the index of the example."""
 
 from typing import Any
 
@@ -9,36 +9,36 @@ __all__ = ["SeededExamples", "cycle", "seed_of", "set_epoch"]
 
 
 def seed_of(*numbers: int) -> int:
-    """Make one seed of several whole numbers, the same in every process."""
+    """Return a seed derived from several integers, the same in every process."""
     return hash(numbers) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 class SeededExamples(torch.utils.data.Dataset):
-    """Examples whose chance is their own: the same in any order, on any number of processes, after any resume.
+    """Dataset that seeds each example separately: the same in any order, on any number of processes, after any resume.
 
-    The transform draws from torch's global generator, which is set for each example and put back after it.
+    The transform draws from torch's global generator, which is seeded for each example and restored afterwards.
 
     Args:
-        dataset: Gives transformed examples by index.
-        seed: The run's.
-        views: Number of versions that epochs cycle through; None if each has its own.
+        dataset: Transformed examples by index.
+        seed: Seed of the run.
+        views: Number of augmented versions that epochs cycle through; None for a new version in every epoch.
     """
 
     def __init__(self, dataset: Any, seed: int, views: int | None = None):
         self.dataset, self.seed, self.views, self.epoch = dataset, seed, views, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other versions from here on. Call it before the epoch's data loader is iterated."""
+        """Set the epoch, which selects the augmented versions. Call it before iterating the epoch's data loader."""
         self.epoch = epoch if self.views is None else epoch % self.views
 
     def over(self, dataset: Any) -> "SeededExamples":
-        """Give other examples the chances of these, from the same epoch on."""
-        other = SeededExamples(dataset, self.seed, self.views)
-        other.set_epoch(self.epoch)
-        return other
+        """Return another dataset wrapped with the same seed, views and epoch."""
+        examples = SeededExamples(dataset, self.seed, self.views)
+        examples.set_epoch(self.epoch)
+        return examples
 
     def cycling(self, views: int) -> "SeededExamples":
-        """Give the same examples in the first versions only, again and again."""
+        """Return the same examples, with epochs that cycle through the first ``views`` versions."""
         return SeededExamples(self.dataset, self.seed, views)
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class SeededExamples(torch.utils.data.Dataset):
 
 
 def set_epoch(examples: Any, epoch: int) -> None:
-    """Tell examples, or those that a ``Subset`` is of, which epoch it is, if they have several versions."""
+    """Set the epoch of examples, or of those that a ``Subset`` selects from, if they have several versions."""
     while isinstance(examples, Subset):
         examples = examples.dataset
     if hasattr(examples, "set_epoch"):
@@ -62,7 +62,10 @@ def set_epoch(examples: Any, epoch: int) -> None:
 
 
 def cycle(examples: Any, views: int) -> Any:
-    """Let examples, or those that a ``Subset`` is of, come in their first versions only, if they have several."""
+    """Return examples whose epochs cycle through the first ``views`` versions, if they have several.
+
+    A ``Subset`` is rebuilt on the cycling examples.
+    """
     if isinstance(examples, Subset):
         return Subset(cycle(examples.dataset, views), examples.indices)
     return examples.cycling(views) if hasattr(examples, "cycling") else examples

@@ -1,4 +1,4 @@
-"""Columns by whose values a model is judged: found in the data, and carried beside the examples."""
+"""Slice columns, by whose values metrics are broken down, and group columns, both stored with the examples."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -26,26 +26,26 @@ __all__ = [
 ]
 
 SLICE = "slice:"
-"""What the name of such a column begins with in a split; its name in the data follows."""
+"""Prefix of the name of a slice column in a split; the name of the column in the data follows."""
 GROUP = "group:"
-"""What the name of the column of groups begins with in a split; its name in the data follows."""
+"""Prefix of the name of the group column in a split; the name of the column in the data follows."""
 MOST = 50
-"""Values of a column of texts that a table can hold."""
+"""Largest number of different values of a text column, so that they fit into a table."""
 DISTINCT = 10
-"""Different numbers up to which each is a slice; of more, quartiles are made."""
+"""Largest count of different numbers for which each number is a slice; with more, the slices are quartiles."""
 
 
 def slice_columns(dataset: Dataset) -> list[str]:
-    """Name the columns of the data that a split carries."""
+    """Return the names of a split's slice columns, without the prefix."""
     return [name.removeprefix(SLICE) for name in dataset.column_names if name.startswith(SLICE)]
 
 
 def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
-    """Check that every split has the columns, and that they hold one value for each example.
+    """Return the problems of slice columns that a split lacks or that do not hold one value per example.
 
     Args:
-        splits: As they were loaded.
-        names: Of the columns.
+        splits: Splits as loaded.
+        names: Names of the slice columns in the data.
     """
     problems = []
     for index, name in enumerate(names):
@@ -66,7 +66,7 @@ def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
 
 
 def value_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
-    """Refuse a column of so many texts that it tells apart examples and not kinds of them."""
+    """Return a problem for each slice column with more than ``MOST`` texts, which would identify single examples."""
     problems = []
     for index, name in enumerate(names):
         values = {
@@ -81,12 +81,12 @@ def value_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
 
 
 def number_name(value: float) -> str:
-    """Write a number in full, so that no two have one name: ``2019``, ``0.5``."""
+    """Return a number as text in full precision, so that different numbers have different names: ``2019``, ``0.5``."""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def text_slices(splits: Mapping[str, Dataset], names: Sequence[str]) -> frozenset[str]:
-    """Name the columns that hold a text in some split: there, numbers of another split are texts too."""
+    """Return the columns that hold texts in any split; numbers of other splits are then read as texts, too."""
     return frozenset(
         name
         for name in names
@@ -97,13 +97,13 @@ def text_slices(splits: Mapping[str, Dataset], names: Sequence[str]) -> frozense
 def add_slices(
     inputs: Dataset, dataset: Dataset, names: Sequence[str], texts: Collection[str] = ()
 ) -> Dataset:
-    """Add columns of the data to a split. A missing value is None there: no value, an empty text, not a number.
+    """Add slice columns to a split. Missing values (null, empty text, nan) become None.
 
     Args:
-        inputs: The split.
-        dataset: The same rows as they were loaded.
-        names: Of the columns.
-        texts: Those of them that hold texts, from ``text_slices``.
+        inputs: Split to extend.
+        dataset: The same rows as loaded, with the slice columns.
+        names: Names of the slice columns in ``dataset``.
+        texts: Those of ``names`` that hold texts, from ``text_slices``.
     """
     for name in names:
         values = _plain(dataset, name)
@@ -115,21 +115,21 @@ def add_slices(
 
 
 def add_group(inputs: Dataset, name: str, groups: Sequence[Any]) -> Dataset:
-    """Add the column of groups, as texts, to a split.
+    """Add the group column, as texts, to a split.
 
     Args:
-        inputs: The split.
-        name: Of the column in the data.
-        groups: Of each example; None where there is none.
+        inputs: Split to extend.
+        name: Name of the group column in the data.
+        groups: Group of each example; None for an example without one.
     """
     texts = [None if group is None else str(group) for group in groups]
     return inputs.add_column(GROUP + name, texts, feature=Value("string"))
 
 
 def group_of(dataset: Dataset) -> tuple[str, tuple[str, ...]] | None:
-    """Return the name of the group column that a split carries, and the group of each example; None if it has none.
+    """Return the name of a split's group column and the group of each example; None if it has no such column.
 
-    Examples without a group are each a group of their own.
+    Each example without a group forms its own group.
     """
     for name in dataset.column_names:
         if name.startswith(GROUP):

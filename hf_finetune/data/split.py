@@ -1,4 +1,4 @@
-"""Cut splits and subsets out of data: pure functions on row numbers, the same for the same seed."""
+"""Selection of rows for splits and subsets: pure functions that are deterministic for a seed."""
 
 from collections.abc import Hashable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ _GROUP_DRAWS = 64
 
 
 def strata_of(labels: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
-    """Give each example the class it is spread over the splits by: of several the rarest, of none -1."""
+    """Return the stratum of each example: its rarest class, or -1 if it has no class."""
     sets = [label if isinstance(label, Sequence) else [label] for label in labels]
     counts: dict[int, int] = {}
     for label_set in sets:
@@ -23,20 +23,19 @@ def strata_of(labels: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
 def cut_splits(
     keys: Sequence[Hashable], strata: Sequence[int] | None, fractions: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Cut splits off, each with its share of every stratum.
+    """Split rows into train and the requested splits, stratified by ``strata``.
 
-    Rows of equal key stay together, so that no copy of an example lands on the other side. A stratum
-    gives at least one example to every split, and keeps at least one in train; one that is too small for
-    that stays in train whole.
+    Rows with equal keys stay together, so that no copy of an example is in two splits. Each stratum contributes at
+    least one example to every split, including train; a stratum that is too small for that stays in train.
 
     Args:
-        keys: What tells examples apart.
-        strata: The stratum of each row. None draws from all rows alike.
-        fractions: The share of all rows for each split to cut, in (0, 1); together below 1.
-        seed: Chooses the rows.
+        keys: Content key of each row; equal keys mark copies of an example.
+        strata: Stratum of each row. None splits without stratification.
+        fractions: Share of all rows of each requested split, in (0, 1); the sum must be below 1.
+        seed: Seed of the random choice.
 
     Returns:
-        Sorted row numbers of ``train`` and of each split cut.
+        Sorted row numbers of ``train`` and of each requested split.
     """
     first_rows: dict[Hashable, int] = {}
     for row, key in enumerate(keys):
@@ -61,7 +60,7 @@ def cut_splits(
 
 
 def _shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """Round the shares of ``count`` examples, at least one each and one left over."""
+    """Return the number of examples of each split, at least one each, with at least one of ``count`` left for train."""
     shares = {name: max(1, round(count * fraction)) for name, fraction in fractions.items()}
     while sum(shares.values()) >= count:
         shares[max(shares, key=lambda name: shares[name])] -= 1
@@ -71,36 +70,46 @@ def _shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
 def cut_by_group(
     groups: Sequence[Hashable], strata: Sequence[int] | None, fractions: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Cut splits off by whole groups, each as near to its share of the rows as the groups allow.
+    """Split rows by whole groups into train and splits whose sizes are as close to their shares as possible.
 
     Args:
-        groups: The group of each row, at least one group more than splits to cut.
-        strata: The stratum of each row: spread as evenly as the groups allow, and none taken out of train
-            whole where that can be helped. None does not look at it.
-        fractions: The share of all rows for each split to cut, in (0, 1); together below 1.
-        seed: Chooses the groups.
+        groups: Group of each row; there must be at least one group more than requested splits.
+        strata: Stratum of each row, distributed as evenly as the groups allow; if possible, no stratum is removed from
+            train completely. None splits without stratification.
+        fractions: Share of all rows of each requested split, in (0, 1); the sum must be below 1.
+        seed: Seed of the random choice.
 
     Returns:
-        Sorted row numbers of ``train`` and of each split cut.
+        Sorted row numbers of ``train`` and of each requested split.
     """
     numbers = np.unique(np.array([str(group) for group in groups]), return_inverse=True)[1]
     kinds = (
         np.zeros(len(groups), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
     )
-    rest = np.arange(len(groups))
+    remaining = np.arange(len(groups))
     cut = {}
     for done, (name, fraction) in enumerate(fractions.items()):
-        left_behind = len(fractions) - done  # a group for each split still to come, and one for train
-        held_out = _draw_groups(numbers[rest], kinds[rest], np.bincount(kinds) * fraction, left_behind, seed)
-        cut[name] = rest[held_out]
-        rest = np.setdiff1d(rest, cut[name])
-    return {"train": rest, **cut}
+        left_behind = len(fractions) - done  # one group for each further split, and one for train
+        held_out = _draw_groups(
+            numbers[remaining], kinds[remaining], np.bincount(kinds) * fraction, left_behind, seed
+        )
+        cut[name] = remaining[held_out]
+        remaining = np.setdiff1d(remaining, cut[name])
+    return {"train": remaining, **cut}
 
 
 def _draw_groups(
     groups: np.ndarray, kinds: np.ndarray, wanted: np.ndarray, left_behind: int, seed: int
 ) -> np.ndarray:
-    """Draw groups many times and take the draw nearest to the number ``wanted`` of each kind."""
+    """Return the rows held out by the best of ``_GROUP_DRAWS`` random choices of groups: the closest to ``wanted``.
+
+    Args:
+        groups: Group number of each row.
+        kinds: Stratum number of each row.
+        wanted: Number of rows to hold out of each stratum, [strata].
+        left_behind: Number of groups that must remain.
+        seed: Seed of the random choices.
+    """
     count = len(np.unique(groups))
     size = min(max(1, round(count * wanted.sum() / len(groups))), count - left_behind)
     here = np.bincount(kinds, minlength=len(wanted))
@@ -115,7 +124,13 @@ def _draw_groups(
 
 
 def choose_subset(strata: Sequence[int] | None, count: int, limit: int, seed: int) -> np.ndarray:
-    """Choose ``limit`` of ``count`` rows, of each stratum its share, and one each where the limit allows.
+    """Choose ``limit`` of ``count`` rows, stratified, with at least one row per stratum if the limit allows.
+
+    Args:
+        strata: Stratum of each row. None chooses without stratification.
+        count: Number of rows.
+        limit: Number of rows to choose; all rows if there are no more.
+        seed: Seed of the random choice.
 
     Returns:
         Sorted row numbers.
@@ -129,7 +144,7 @@ def choose_subset(strata: Sequence[int] | None, count: int, limit: int, seed: in
     seen: dict[int, int] = {}
     urgency = np.empty(count)
     for row in shuffled:
-        # The k-th example of a stratum of n stands at k/n: the first ones of all strata come first.
+        # The k-th example of a stratum of size n is ranked by k/n, so the first example of every stratum comes first.
         position = seen.get(kinds[row], 0)
         urgency[row] = position / sizes[kinds[row]]
         seen[kinds[row]] = position + 1

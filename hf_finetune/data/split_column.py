@@ -1,4 +1,4 @@
-"""A column that says of each example which split it belongs to."""
+"""Division of examples into splits by a column that holds the split of each example."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Division:
     """Examples divided into splits.
 
     Attributes:
-        splits: The examples of each split.
-        origins: The split as which they were loaded.
-        notes: What divides them.
+        splits: Examples of each split.
+        origins: For each split, the split that its examples were loaded from.
+        notes: Messages to the user on the split column.
     """
 
     splits: Mapping[str, Dataset]
@@ -44,17 +44,18 @@ def divide_by_column(
     taken: Collection[str] = (),
     optional: bool = False,
 ) -> Division:
-    """Divide examples into the splits that a column names.
+    """Divide examples into splits by the values of a column.
 
     Args:
-        splits: The splits as they were loaded.
-        column: Its name; ``auto`` takes a column split, set or subset of the only split with names of splits among
-            its values, else any column whose values all are names of splits. None or ``none`` divides nothing.
-        taken: Columns that hold something else.
-        optional: Whether a column that is named may be missing.
+        splits: Splits as loaded.
+        column: Name of the column. ``auto`` uses, if there is only one split, a column named split, set or subset that
+            has split names among its values, else a column whose values are all split names. None or ``none`` returns
+            the splits as loaded.
+        taken: Columns that are used for something else.
+        optional: Whether the named column may be missing.
 
     Raises:
-        InputError: If the column is missing, or if a value names no split.
+        InputError: If the column is missing, or if one of its values is not a split name.
     """
     as_loaded = {split: split for split in splits}
     if column in _IGNORED:
@@ -98,27 +99,29 @@ def divide_by_column(
 
 
 def taken_columns(columns: Mapping[str, Any]) -> set[str]:
-    """Return the columns that a recipe names for something else than splits."""
+    """Return the columns that a recipe uses for other purposes than the split."""
     label = read_form(columns.get("label")).columns
     return {name for key, name in columns.items() if key != "split" and isinstance(name, str)} | {*label}
 
 
 def _names_in(dataset: Dataset, column: str | None, taken: Collection[str]) -> list[str]:
-    """Return the columns of a dataset that may hold names of splits, the likeliest first."""
+    """Return the columns of a dataset that may hold split names, the most likely first."""
     if column != AUTO:
         return [str(column)] if column in dataset.column_names else []
-    found = [
+    candidates = [
         name
         for wanted in _NAMES
         for name in dataset.column_names
         if name.strip().lower() == wanted and name not in taken
     ]
-    named = [name for name in found if any(split_name(str(value)) for value in set(_values(dataset, name)))]
+    named = [
+        name for name in candidates if any(split_name(str(value)) for value in set(_values(dataset, name)))
+    ]
     return named or _dividing(dataset, [name for name in dataset.column_names if name not in taken])
 
 
 def _dividing(dataset: Dataset, columns: Sequence[str]) -> list[str]:
-    """Return the columns whose every value names a split, train and another one among them."""
+    """Return the columns in which every value is a split name, including train and at least one other split."""
     features = dataset.features
     columns = [
         name
@@ -128,23 +131,23 @@ def _dividing(dataset: Dataset, columns: Sequence[str]) -> list[str]:
     ]
     if not columns:
         return []
-    # All columns at once: each step copies the types of the whole table.
+    # Select all columns at once: every selection copies the schema of the whole table.
     head = dataset.select_columns(columns).with_format("arrow")[:_LOOKED_AT]
     likely = [name for name in columns if None not in _split_names(head[name], features[name])]
     if not likely:
         return []
     table = dataset.select_columns(likely).with_format("arrow")[:]
-    found = {name: _split_names(table[name], features[name]) for name in likely}
-    return [name for name, splits in found.items() if None not in splits and {"train"} < splits]
+    by_column = {name: _split_names(table[name], features[name]) for name in likely}
+    return [name for name, splits in by_column.items() if None not in splits and {"train"} < splits]
 
 
 def _split_names(column: pa.ChunkedArray, feature: Any) -> set[str | None]:
-    """Return the splits that the values of a column name, None for a value that names none."""
+    """Return the splits that the values of a column denote; contains None if a value is not a split name."""
     return {split_name(str(value)) for value in _names(pc.unique(column).to_pylist(), feature)}
 
 
 def _values(dataset: Dataset, column: str) -> list[Any]:
-    """Return the values without blanks around them, None for missing ones."""
+    """Return the values of a column as stripped strings, None for missing values."""
     return _names(dataset[column][:], dataset.features[column])
 
 
@@ -169,7 +172,7 @@ def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None
 
 
 def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
-    """Return a note if a column is called split, but none of its values names one."""
+    """Return a note if a column is named split, although its values are not split names."""
     for dataset in splits.values():
         if "split" in dataset.column_names:
             shown = quoted(dict.fromkeys(str(value) for value in _values(dataset, "split")), most=4)
@@ -178,7 +181,7 @@ def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
 
 
 def _note_disagreement(values: Mapping[str, Sequence[Any]], column: str) -> tuple[str, ...]:
-    """Return a note if the column divides examples otherwise than the files do."""
+    """Return a note if the column contradicts the splits that the examples were loaded from."""
     if all(split_name(str(name)) == split for split, names in values.items() for name in set(names)):
         return ()
     return (

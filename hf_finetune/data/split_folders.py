@@ -1,4 +1,4 @@
-"""Folders named after splits: which of the folders below a root are splits, and which are classes of that name."""
+"""Split folders: detection of the subfolders that are splits, as opposed to classes with the name of a split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ __all__ = ["SplitFolders", "find_split_folders", "wrapped_folder"]
 
 @dataclass(frozen=True)
 class SplitFolders:
-    """The folder of each split.
+    """Folder of each split.
 
     Attributes:
-        parts: The folder that holds a split's examples or class folders; ``train`` is the root if no folder is a split.
-        notes: How names were understood, and folders that were left aside.
-        problems: Splits that cannot be told.
+        parts: Folder with the examples or class folders of each split; ``train`` is the root if no folder is a split.
+        notes: Messages to the user on the interpretation of names and on ignored folders.
+        problems: Problems of ambiguous split folders.
     """
 
     parts: Mapping[str, Folder]
@@ -28,12 +28,12 @@ class SplitFolders:
 
 
 def wrapped_folder(folder: Folder, is_table: Callable[[Path], bool], stray: bool) -> Folder | None:
-    """Return the one folder that an unpacked archive put its contents in; None if the contents lie in ``folder``.
+    """Return the only subfolder with data, as unpacked archives have; None if the data is in ``folder`` itself.
 
     Args:
-        folder: Where the data should be.
-        is_table: Whether a file holds a table of examples.
-        stray: Whether files that look like examples may lie next to it, such as README.txt.
+        folder: Folder of the recipe's ``data.path``.
+        is_table: Function that returns whether a file holds a table of examples.
+        stray: Whether files that look like examples, such as README.txt, may be next to the subfolder.
     """
     if (folder.examples and not stray) or any(map(is_table, folder.others)):
         return None
@@ -49,16 +49,16 @@ def wrapped_folder(folder: Folder, is_table: Callable[[Path], bool], stray: bool
 def find_split_folders(
     root: Folder, *, has_labels: Callable[[Folder], bool], nested: bool, classes: bool
 ) -> SplitFolders:
-    """Find the folders that are splits.
+    """Return the folders that are splits, with notes and problems.
 
-    A class may be called ``train``: such a folder is a split if it holds folders of examples, if its examples have
-    labels of their own, if another folder is named after another split, or if there is no other folder.
+    A class may be named ``train``, too: such a folder is a split if it holds folders of examples, if a table labels its
+    examples, if another folder is named after another split, or if there is no other folder.
 
     Args:
-        root: Holds the split folders, or is itself the train split.
-        has_labels: Whether the examples that lie directly in a folder get labels from a table.
-        nested: Whether class folders may hold folders of examples.
-        classes: Whether folders are classes at all; otherwise labels are in the names of files, or there are none.
+        root: Folder that holds the split folders, or is itself the train split.
+        has_labels: Function that returns whether a table labels the examples directly in a folder.
+        nested: Whether class folders may contain folders of examples.
+        classes: Whether folders can be classes; if not, labels are in file names, or there are none.
     """
     holding = [folder for folder in root.folders if folder.holds_examples]
     splits = _named_splits(holding)
@@ -69,26 +69,26 @@ def find_split_folders(
     if classes:
         deep = [folder for folder in splits if _has_folders(folder)]
         if others and len(set(splits.values())) == 1:
-            neighbours = [folder for folder in others if folder.examples]
+            neighbors = [folder for folder in others if folder.examples]
             as_class = all(folder.examples and not has_labels(folder) for folder in splits)
-            if neighbours and as_class:
+            if neighbors and as_class:
                 shown = quoted(folder.name for folder in splits)
                 return SplitFolders({"train": root}, (f"{shown} is read as a class, not as a split.",))
-            if nested or len(neighbours) > 1:
+            if nested or len(neighbors) > 1:
                 return SplitFolders({"train": root}, (), (_ambiguous(root, splits, others),))
-        unlabelled = [folder for folder in splits if folder not in deep and not has_labels(folder)]
-        if len(unlabelled) < len(splits):
+        unlabeled = [folder for folder in splits if folder not in deep and not has_labels(folder)]
+        if len(unlabeled) < len(splits):
             notes += [
                 f"{folder.name}/ has no class folders, so the {splits[folder]} split counts as missing."
-                for folder in unlabelled
+                for folder in unlabeled
             ]
-            splits = {folder: split for folder, split in splits.items() if folder not in unlabelled}
-    found = _collect(splits, others, notes)
-    return _unwrapped(found) if classes else found
+            splits = {folder: split for folder, split in splits.items() if folder not in unlabeled}
+    split_folders = _collect(splits, others, notes)
+    return _unwrapped(split_folders) if classes else split_folders
 
 
 def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
-    """Return the folders that are named after a split, by the whole name or, if that fits them, by a word in it."""
+    """Return the split of each folder named after one: by whole names, or by words in them if those fit better."""
     whole = {folder: split_name(folder.name) for folder in folders}
     words = {folder: split_of_words(folder.name) for folder in folders}
     by_words = {"train"} < {*words.values()} - {None} and (
@@ -100,7 +100,7 @@ def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
 
 
 def _unwrapped(found: SplitFolders) -> SplitFolders:
-    """Go into the one folder that holds all class folders of a split, if each split has such a folder."""
+    """Replace each split folder by its only subfolder, if that holds the class folders in every split."""
     inner = {
         split: [below for below in folder.folders if below.holds_examples]
         for split, folder in found.parts.items()

@@ -1,4 +1,4 @@
-"""Names of splits: the three that training knows, and what folders, files and datasets call them."""
+"""Split names: train, validation and test, and their aliases in folders, files and datasets."""
 
 import re
 
@@ -21,11 +21,11 @@ _ALIASES = {
 
 
 def split_name(name: str) -> str | None:
-    """Return the split that a whole name stands for, whatever its case: ``val`` is ``validation``; None if none."""
+    """Return the split that a name denotes, ignoring case: ``val`` is ``validation``; None for any other name."""
     return _ALIASES.get(name.lower())
 
 
 def split_of_words(name: str) -> str | None:
-    """Return the one split that is among the words of a name, such as ``seg_train``; None if none or several are."""
-    found = {split_name(word) for word in re.split(r"[^a-z]+", name.lower())} - {None}
-    return found.pop() if len(found) == 1 else None
+    """Return the only split among the words of a name such as ``seg_train``; None if there is none or several."""
+    splits = {split_name(word) for word in re.split(r"[^a-z]+", name.lower())} - {None}
+    return splits.pop() if len(splits) == 1 else None

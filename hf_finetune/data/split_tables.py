@@ -1,4 +1,4 @@
-"""Cut and limit tables: the pure row choices of ``split``, applied."""
+"""Creation of missing splits and limits on their size: the row selections of ``split``, applied to tables."""
 
 from collections.abc import Mapping
 
@@ -16,28 +16,29 @@ __all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
 def cut_tables(
     tables: Mapping[str, Table], fractions: Mapping[str, float], by_class: bool, seed: int
 ) -> dict[str, Table]:
-    """Cut the missing splits from train.
+    """Create missing splits from rows of train.
 
     Args:
-        tables: The splits that there are, their labels encoded.
-        fractions: The share of train for each split to cut.
-        by_class: Whether each split gets its share of every class.
-        seed: Chooses the rows.
+        tables: Existing splits, with encoded labels.
+        fractions: Share of train for each split to create.
+        by_class: Whether to stratify by class.
+        seed: Seed of the random choice of rows.
+
+    Returns:
+        All splits, in the order train, validation, test.
     """
     train = tables["train"]
     rows = cut_rows(train, fractions, by_class, seed)
-    made = {split: train.take(chosen) for split, chosen in rows.items()}
+    cut = {split: train.take(chosen) for split, chosen in rows.items()}
     return {
-        split: made[split] if split in made else tables[split]
-        for split in SPLITS
-        if split in {*made, *tables}
+        split: cut[split] if split in cut else tables[split] for split in SPLITS if split in {*cut, *tables}
     }
 
 
 def cut_rows(
     train: Table, fractions: Mapping[str, float], by_class: bool, seed: int
 ) -> dict[str, np.ndarray]:
-    """Choose the rows of train that each split gets, and those that it keeps; as ``cut_tables``."""
+    """Return the rows of train for each new split, and those that stay in train; arguments as in ``cut_tables``."""
     strata = strata_of(train.labels) if by_class else None
     if train.groups is not None:
         return cut_by_group(train.groups, strata, fractions, seed)
@@ -48,16 +49,19 @@ def cut_rows(
 def note_cut(
     tables: Mapping[str, Table], fractions: Mapping[str, float], by_class: bool, group: str | None
 ) -> str:
-    """Say which splits were cut from train, how large they are, and how they were chosen."""
-    made = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
-    left = f"which keeps {len(tables['train'])}"
+    """Return a note on the splits that were created from train: their sizes and how their rows were chosen."""
+    sizes = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
+    train = f"which keeps {len(tables['train'])}"
     if group is not None:
-        return f"Cut from train, {left}: {made}, by whole groups of {group!r}."
-    return f"Cut from train, {left}: {made}, {'with a share of every class' if by_class else 'at random'}."
+        return f"Cut from train, {train}: {sizes}, by whole groups of {group!r}."
+    return f"Cut from train, {train}: {sizes}, {'with a share of every class' if by_class else 'at random'}."
 
 
 def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: int) -> dict[str, Table]:
-    """Keep part of each split. Classes that the limit takes out of train are not asked for in the others."""
+    """Return splits of at most ``limit`` examples each, stratified by class.
+
+    Examples of a class that train loses through the limit are removed from the other splits.
+    """
 
     def choose(table: Table) -> Table:
         strata = None if target == "regression" else strata_of(table.labels)
@@ -73,7 +77,7 @@ def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: 
 
 
 def _classes(table: Table, target: Target, row: int | None = None) -> set[int]:
-    """The classes of one row, or of all."""
+    """Return the class indices of one row, or of all rows; empty for regression."""
     if target == "regression":
         return set()
     labels = table.labels if row is None else (table.labels[row],)

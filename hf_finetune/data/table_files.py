@@ -1,4 +1,4 @@
-"""Files of tables, of any format, read as one table for each split."""
+"""Reading of table files of any supported format, as one table per split."""
 
 import errno
 import glob
@@ -23,7 +23,7 @@ __all__ = ["SplitTable", "read_file", "read_split", "unreadable"]
 
 @dataclass(frozen=True)
 class SplitTable:
-    """The files of one split as a dataset. The fields are those of ``FileTable``."""
+    """Files of one split as a dataset. The other attributes are those of ``FileTable``."""
 
     dataset: Dataset
     is_text: bool
@@ -36,11 +36,11 @@ def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
     """Read one csv, tsv, json, jsonl or xlsx file into memory.
 
     Args:
-        file: The file; text may be compressed with gzip.
-        options: What is known of it.
+        file: File to read; text formats may be compressed with gzip.
+        options: How to parse text formats.
 
     Raises:
-        InputError: If it cannot be read as what its suffix says.
+        InputError: If the file cannot be read in the format of its suffix.
     """
     kind = table_format(file)
     try:
@@ -52,12 +52,12 @@ def read_file(file: Path, options: TableOptions = NO_OPTIONS) -> FileTable:
 
 
 def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPTIONS) -> SplitTable:
-    """Read the files of a split, which are of one format, one after another.
+    """Read the files of a split and concatenate their rows.
 
     Args:
-        split: Its name.
-        files: The files.
-        options: What is known of those that are text.
+        split: Name of the split.
+        files: Files of the split, all of the same format.
+        options: How to parse text formats.
 
     Raises:
         InputError: If a file cannot be read or has other columns than the first, or if there are no rows.
@@ -121,7 +121,7 @@ def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
 
 
 def unreadable(error: Exception, place: str, rule: str, repair: str = "") -> InputError:
-    """Return an InputError for what a reader raised. A full disk is no wrong input and is raised as it is."""
+    """Return an InputError for an exception of a reader. A full disk is not an input error: its OSError is raised."""
     cause = _first_cause(error)
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         raise cause

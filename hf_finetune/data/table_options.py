@@ -1,4 +1,4 @@
-"""Formats of tables, how their text is to be read, and what reading one file results in."""
+"""Formats of table files, options for parsing text formats, and the result of reading one file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,20 +27,20 @@ TABLE_SUFFIXES: Mapping[str, str] = {
     ".parquet": "parquet",
     ".xlsx": "xlsx",
 }
-"""Format by the last suffix. Text formats may have ``.gz`` after it."""
+"""Format by the last suffix, which may be followed by ``.gz`` for text formats."""
 COMPRESSED = ".gz"
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How text files are to be read. None recognizes it where that is certain.
+    """Options for parsing text files. An option that is None is detected where that is unambiguous.
 
     Attributes:
-        encoding: Encoding, by a name that Python knows.
+        encoding: Name of a Python codec.
         separator: Character between the cells of a row.
         decimal: Decimal mark of numbers, ``.`` or ``,``.
-        fallback: Whether encoding and separator count only where they are not recognized, because they are those
-            of other files (the ones of training) than the one to read.
+        fallback: Whether encoding and separator are used only if they cannot be detected, because they were stated
+            for other files (those of training).
     """
 
     encoding: str | None = None
@@ -51,19 +51,19 @@ class TableOptions:
 
 NO_OPTIONS = TableOptions()
 TABLE_KINDS = "csv, tsv, json, jsonl, parquet or xlsx"
-"""The formats, for messages."""
+"""Supported formats, for messages."""
 
 
 @dataclass(frozen=True)
 class FileTable:
-    """One file as a table.
+    """Content of one file as a table.
 
     Attributes:
-        table: Its rows. All columns are strings if ``is_text``.
-        is_text: Whether the file does not state the types of its values.
-        notes: What was recognized and left aside, a sentence each.
-        doubts: Problems of single columns, which count only if the column is used.
-        header_doubt: Why the header may be a row of data; None if there is no sign of that.
+        table: Rows of the file. All columns are strings if ``is_text``.
+        is_text: Whether the file states no types for its values.
+        notes: Messages to the user on what was detected and ignored, one sentence each.
+        doubts: Problems of single columns, by column name; reported only if the column is used.
+        header_doubt: Problem of a header that looks like a row of data; None if it does not.
     """
 
     table: pa.Table
@@ -74,7 +74,7 @@ class FileTable:
 
 
 def table_format(file: str | Path) -> str | None:
-    """Return ``csv``, ``json``, ``parquet`` or ``xlsx`` by the suffixes of a file's name; None for any other."""
+    """Return the format by a file's suffixes (``csv``, ``json``, ``parquet`` or ``xlsx``); None if not supported."""
     suffixes = [suffix.lower() for suffix in Path(file).suffixes]
     if suffixes and suffixes[-1] == COMPRESSED:
         inner = TABLE_SUFFIXES.get(suffixes[-2]) if len(suffixes) > 1 else None
@@ -83,6 +83,6 @@ def table_format(file: str | Path) -> str | None:
 
 
 def table_stem(file: str | Path) -> str:
-    """Return the name of a table's file without the suffixes of its format."""
+    """Return the name of a table file without the suffixes of its format."""
     path = Path(file)
     return Path(path.stem).stem if path.suffix.lower() == COMPRESSED else path.stem

@@ -1,4 +1,4 @@
-"""One split as a table of canonical columns, with what the checks need to know of each row beside it."""
+"""Splits as tables of canonical columns, with the labels, groups, weights and hashes of their rows."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ __all__ = [
     "read_table",
 ]
 
-_IMAGES_AT_ONCE = 16  # undecoded
+_IMAGES_AT_ONCE = 16  # undecoded images in memory
 _ROWS_LOOKED_AT = 1000
 _COLUMNS_SHOWN = 20
 _THREADS = min(8, os.cpu_count() or 1)
@@ -52,24 +52,25 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Table:
-    """One split, row by row.
+    """One split as a dataset, with additional values of each row.
 
     Attributes:
         dataset: Columns ``id``, ``image`` or ``text`` (and ``text_pair``), and ``label`` once it is encoded.
-        ids: The name of each row.
-        labels: The label of each row: plain values, or encoded ones once the targets are settled.
+        ids: Name of each row.
+        labels: Label of each row: the plain value, or the encoded one after ``with_labels``.
         declared: Class names that the label column declares.
-        groups: The group of each row.
-        weights: The weight of each row in the loss; None where all count alike.
-        unknown: Of each row the classes of which the data does not say whether they hold; None if it always does.
-        shares: Of each row the probability of each class; None where labels are no probabilities.
-        contents: SHA-256 of each example, exactly as it is. None for an image file that cannot be read.
+        groups: Group of each row; None without a group column.
+        weights: Weight of each row in the loss; None if all weights are equal.
+        unknown: For each row, the classes for which the data states neither presence nor absence; None if there are
+            none in any row.
+        shares: For each row, the class probabilities by class name; None if labels are not probabilities.
+        contents: SHA-256 of the exact content of each example. None for an image file that cannot be read.
             Empty until ``hash_rows`` fills it in.
-        keys: The same for examples that count as the same: for texts, case and white space do not
-            matter. None for what cannot be compared.
-        notes: How paths of images were understood.
-        whole: The dataset before rows were taken; None where none can be.
-        rows: Their numbers in it.
+        keys: Hash of each example that ignores case and white space of texts; equal keys mark copies. None for
+            examples that cannot be compared. Empty until ``hash_rows`` fills it in.
+        notes: Messages to the user on the interpretation of image paths.
+        whole: Dataset before ``take`` selected rows; None if it is not known.
+        rows: Row numbers in ``whole``.
     """
 
     dataset: Dataset
@@ -90,7 +91,7 @@ class Table:
         return len(self.ids)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
-        """Keep these rows, in this order."""
+        """Return a table of the given rows, in this order."""
         chosen = [int(row) for row in rows]
 
         def pick(values: Any) -> Any:
@@ -111,10 +112,15 @@ class Table:
         )
 
     def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
-        """Set the encoded labels, in the table and as the ``label`` column.
+        """Return a table with encoded labels, in ``labels`` and as the column ``label``.
 
-        Multi-label data with unknown classes gets a column ``unknown``; single-label data with weights or
-        probabilities a column ``training_label``, the probability of each class times the weight of the example.
+        Multi-label data with unknown classes also gets the column ``unknown``, and single-label data with weights or
+        probabilities the column ``training_label``: the probability of each class times the weight of the example.
+
+        Args:
+            labels: Encoded label of each row.
+            target: Kind of label.
+            label_names: Class names in index order.
         """
         feature = label_feature(target, label_names)
         columns: dict[str, tuple[list[Any], Any]] = {"label": (list(labels), feature)}
@@ -124,7 +130,7 @@ class Table:
         elif target == "single_label" and (self.weights is not None or self.shares is not None):
             weighted = training_labels(labels, label_names, self.weights, self.shares)
             columns[TRAINING_LABEL] = weighted, List(Value("float32"))
-        # a column added to chosen rows would have datasets write all of their images anew
+        # Adding a column to selected rows makes datasets rewrite all of their images: add it to the whole dataset.
         whole = self.whole if self.whole is not None and len(self.whole) > len(self) > 0 else None
         dataset = self.dataset if whole is None else whole
         for name, (values, kind) in columns.items():
@@ -146,14 +152,28 @@ def agree_on_columns(
     group: str | None,
     slices: Sequence[str] = (),
 ) -> tuple[Columns, tuple[str, ...]]:
-    """Find the columns in train, or the first split there is, and check that the others have them."""
+    """Choose the columns to use, by the train split or else the first one, and check that all splits have them.
+
+    Args:
+        source: Loaded data.
+        modality: Kind of input: image or text.
+        named: Column names by role, as in a recipe; None is inferred.
+        group: Group column of the splits; None if there is none.
+        slices: Columns to break metrics down by.
+
+    Returns:
+        The columns, and notes on inferred columns.
+
+    Raises:
+        InputError: If a split is empty, or if a column is missing, ambiguous or unusable.
+    """
     empty = [split for split, dataset in source.splits.items() if len(dataset) == 0]
     if empty:
         raise InputError([Problem(f"The {split} split", "must hold at least one example") for split in empty])
     ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
     features = guess_features(ordered, source.of_text)
     for name, feature in next(iter(ordered.values())).features.items():
-        # The names of pictures may be numbers, as 17 for 17.png; so may texts, if the recipe says that they are texts.
+        # Image names may look like numbers (17 for 17.png), and so may texts in columns that the recipe names.
         if name in (named.get(key) for key in ("image", "text", "text_pair")) or (
             modality == "image" and name.lower() in IMAGE_NAMES
         ):
@@ -161,8 +181,8 @@ def agree_on_columns(
     try:
         used, notes = find_columns(features, modality, _without_blanks(named, features), group)
     except InputError as error:
-        found = [_with_class_columns(problem, ordered.values()) for problem in error.problems]
-        raise InputError([*found, *source.header_doubts]) from error
+        column_problems = [_with_class_columns(problem, ordered.values()) for problem in error.problems]
+        raise InputError([*column_problems, *source.header_doubts]) from error
     needed = [name for name in (*used.inputs(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
     problems += _label_column_problems(source, used)
@@ -182,7 +202,7 @@ def agree_on_columns(
 
 
 def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:
-    """Add to the problem that no column looks like labels which columns look like one class each."""
+    """Suggest the columns that look like one class each if a problem reports a missing label column."""
     if problem.place != "data.columns.label" or "no column" not in problem.rule:
         return problem
     dataset = next(iter(splits))
@@ -196,7 +216,7 @@ def _with_class_columns(problem: Problem, splits: Iterable[Dataset]) -> Problem:
 
 
 def _without_blanks(named: Mapping[str, Any], features: Features) -> dict[str, Any]:
-    """Return names without the blanks around them where only that makes them columns of the data."""
+    """Return column names, stripped of surrounding white space if the data has only the stripped name."""
     return {
         key: name.strip()
         if isinstance(name, str) and name not in features and name.strip() in features
@@ -206,7 +226,7 @@ def _without_blanks(named: Mapping[str, Any], features: Features) -> dict[str, A
 
 
 def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
-    """Refuse a split that has some of the columns of the classes, and a training split without weights."""
+    """Return problems of splits with only some of the class columns, and of a train split without the weights."""
     problems = []
     for split, dataset in source.splits.items():
         absent = [name for name in used.labels if name not in dataset.column_names]
@@ -222,14 +242,14 @@ def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
 def read_table(
     dataset: Dataset, columns: Columns, split: str, root: Path | None, files: Sequence[str] | None = None
 ) -> Table:
-    """Bring one split into its canonical columns. Labels stay plain, contents are not hashed yet.
+    """Convert a split to a table of canonical columns, with plain labels and without hashes.
 
     Args:
-        dataset: The split as it was loaded.
-        columns: The columns to use. A split without the label column has None for every label.
-        split: Its name: examples without a file of their own are called ``train:0``, ``train:1``, ...
-        root: The folder that relative image paths start from.
-        files: Names of texts that are files of their own.
+        dataset: Split as loaded.
+        columns: Columns to use. A split without the label column has None for every label.
+        split: Name of the split; examples that are not single files get the ids ``train:0``, ``train:1``, ...
+        root: Folder that relative image paths are resolved against. None for Hub data.
+        files: Paths of texts that are stored as one file each, used as ids; None for other data.
     """
     labels: list[Any] = [None] * len(dataset)
     declared = None
@@ -258,19 +278,19 @@ def read_table(
     if groups is not None:
         inputs = add_group(inputs, str(columns.group), groups)
     rows = tuple(range(len(ids)))
-    made = Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
-    return replace(made, whole=inputs, rows=rows)
+    table = Table(inputs, ids, tuple(labels), declared, groups, weights, notes=tuple(notes))
+    return replace(table, whole=inputs, rows=rows)
 
 
 def _rows_of(dataset: Dataset, columns: Sequence[str]) -> list[Any]:
-    """Return the values of several columns for each row; None where all are missing."""
-    read = [read_labels(dataset, name)[0] for name in columns]
-    rows = zip(*read, strict=True)
+    """Return a tuple of the values of several columns for each row; None for a row without any value."""
+    by_column = [read_labels(dataset, name)[0] for name in columns]
+    rows = zip(*by_column, strict=True)
     return [None if all(value is None for value in row) else row for row in rows]
 
 
 def is_unlabelled(table: Table) -> bool:
-    """Say whether no row has a label. Benchmarks publish -1 for every label of their test split."""
+    """Return whether no row has a label. -1 counts as missing, as benchmarks publish it for their test labels."""
     return all(
         value is None or value in (-1, "-1")
         for label in table.labels
@@ -279,7 +299,7 @@ def is_unlabelled(table: Table) -> bool:
 
 
 def hash_rows(table: Table) -> Table:
-    """Fill in ``contents`` and ``keys``. Reads every image file once, decodes none."""
+    """Return the table with ``contents`` and ``keys``. Each image file is read once, and none is decoded."""
     if "image" in table.dataset.column_names:
         contents = tuple(map_images(table.dataset, hash_image))
         return replace(table, contents=contents, keys=contents)
@@ -293,20 +313,20 @@ def hash_rows(table: Table) -> Table:
 
 
 def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
-    """Return the keys by which inputs count as the same: SHA-256 of image files, or of normalized texts.
+    """Return the key of each input, equal for copies: SHA-256 of the image file or of the normalized texts.
 
     Args:
-        dataset: A split, with the columns of ``LabelledData``.
+        dataset: Split with the columns of ``LabelledData``.
     """
     return hash_rows(Table(dataset, tuple(dataset["id"]), (None,) * len(dataset), None)).keys
 
 
 def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:
-    """Apply a function to each undecoded image, in order, holding few of them at a time.
+    """Apply a function to each undecoded image and yield its results in order, with few images in memory at a time.
 
     Args:
-        dataset: Has an ``image`` column.
-        function: Takes ``{"bytes": ..., "path": ...}``. Called from several threads.
+        dataset: Dataset with an ``image`` column.
+        function: Function of ``{"bytes": ..., "path": ...}``, called from several threads.
     """
     undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -315,7 +335,7 @@ def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -
 
 
 def hash_image(image: dict[str, Any] | None) -> str | None:
-    """Return the SHA-256 of an undecoded image's file, or None if there is none that can be read."""
+    """Return the SHA-256 of an undecoded image's file, or None if there is no readable file."""
     try:
         source = source_of(image)
         if isinstance(source, bytes):
@@ -331,7 +351,7 @@ def _inputs(dataset: Dataset) -> list[str]:
 
 
 def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
-    """Hash one text or a pair. Lengths are hashed too, so that no text can run over into its pair."""
+    """Return the SHA-256 of a text or pair. Lengths are hashed too, so that the hash depends on where a text ends."""
     digest = hashlib.sha256()
     for text in texts:
         encoded = form(text or "").encode("utf-8", "surrogatepass")

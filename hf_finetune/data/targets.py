@@ -1,4 +1,4 @@
-"""Labels as a model learns them: class indices, sets of class indices, or amounts."""
+"""Encoding of labels for training: class indices, lists of class indices, or continuous targets."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,13 +18,13 @@ _MOST_UNKNOWN = 10
 
 @dataclass(frozen=True)
 class Targets:
-    """The labels of every split, encoded.
+    """Encoded labels of every split.
 
     Attributes:
-        target: What a label is.
-        label_names: The classes in the order of their indices. ``("label",)`` for regression.
+        target: Kind of label: single-label, multi-label or regression.
+        label_names: Class names in index order. ``("label",)`` for regression.
         labels: For each split, a class index, a sorted list of class indices, or a float per example.
-        notes: What was decided, for the person.
+        notes: Messages to the user on how labels were interpreted.
     """
 
     target: Target
@@ -39,16 +39,16 @@ def resolve_targets(
     declared: Sequence[str] | None,
     requested: Target | Literal["auto"],
 ) -> tuple[Targets | None, list[Problem]]:
-    """Decide what the labels are, and encode them.
+    """Determine the kind of label, and encode the labels.
 
     Args:
-        values: The labels of each split, as ``read_labels`` gives them.
-        ids: The name of each example, for the messages.
-        declared: Class names in their order, if the data declares them.
-        requested: What the labels are to be read as, or ``auto``.
+        values: Labels of each split, as returned by ``read_labels``.
+        ids: Name of each example, for the messages.
+        declared: Class names in index order, if the data declares them.
+        requested: Kind of label, or ``auto`` to infer it.
 
     Returns:
-        The targets, or None and every problem that stands against them.
+        The targets and no problems, or None and all problems.
     """
     problems = _find_missing(values, ids)
     present = [value for split in values for value in values[split] if value is not None]
@@ -61,8 +61,8 @@ def resolve_targets(
     if problems:
         return None, problems
     if target == "regression":
-        amounts = {split: [float(value) for value in values[split]] for split in values}
-        return Targets("regression", ("label",), amounts, decided), []
+        numbers = {split: [float(value) for value in values[split]] for split in values}
+        return Targets("regression", ("label",), numbers, decided), []
     names = _order_names(_flat(present), declared)
     indices = {name: index for index, name in enumerate(names)}
     encoded = {split: [_encode(value, indices) for value in values[split]] for split in values}
@@ -72,14 +72,17 @@ def resolve_targets(
 def encode_known(
     split: str, values: Sequence[Any], ids: Sequence[str], target: Target, label_names: Sequence[str]
 ) -> tuple[list[Any], list[Problem]]:
-    """Encode the labels of one split for a model whose classes are settled.
+    """Encode the labels of one split for a model with known classes.
 
     Args:
-        split: The split, for the messages.
-        values: The labels, as ``read_labels`` gives them.
-        ids: The name of each example, for the messages.
-        target: What the model's labels are.
-        label_names: The model's classes in their order.
+        split: Name of the split, for the messages.
+        values: Labels, as returned by ``read_labels``.
+        ids: Name of each example, for the messages.
+        target: Kind of label of the model.
+        label_names: Class names of the model in index order.
+
+    Returns:
+        Encoded labels and no problems, or an empty list and all problems.
     """
     problems = _find_missing({split: values}, {split: ids})
     present = [value for value in values if value is not None]
@@ -104,22 +107,22 @@ def encode_known(
 def find_unknown_classes(
     names: Sequence[Sequence[str]] | None, ids: Sequence[str], label_names: Sequence[str]
 ) -> list[Problem]:
-    """Find classes in lists of names that a model does not have.
+    """Return problems for the classes of examples that a model does not have.
 
     Args:
         names: Class names of each example; None if there are none.
-        ids: The name of each example, for the messages.
-        label_names: The model's classes.
+        ids: Name of each example, for the messages.
+        label_names: Class names of the model.
     """
     rows: dict[str, list[str]] = {}
-    for some, row in zip(names or (), ids, strict=False):
-        for name in set(some) - set(label_names):
+    for classes, row in zip(names or (), ids, strict=False):
+        for name in set(classes) - set(label_names):
             rows.setdefault(name, []).append(row)
     return _find_unknown(rows, label_names)
 
 
 def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str]) -> list[Problem]:
-    """Tell of each label that the model does not know, with its nearest; of many, only which they are."""
+    """Return a problem for each unknown label, with the nearest known one; a single problem if there are many."""
     known = list(label_names)
     if len(rows) > _MOST_UNKNOWN:
         return [Problem("Labels", "must be ones the model knows", quoted(rows), f"Known: {quoted(known)}.")]
@@ -127,10 +130,10 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
         Problem(
             f"Label {label!r}",
             "must be one the model knows",
-            f"it for {quoted(found)}",
+            f"it for {quoted(examples)}",
             nearest(label, known),
         )
-        for label, found in rows.items()
+        for label, examples in rows.items()
     ]
 
 
@@ -140,7 +143,11 @@ def _decide(
     place: str = "data.target",
     repair: str = "Leave it at 'auto'.",
 ) -> tuple[Target, tuple[str, ...], list[Problem]]:
-    """Tell the target from the types of the labels, or check that they suit the one asked for."""
+    """Infer the kind of label from the types of the labels, or check that they fit the requested kind.
+
+    Returns:
+        The target, notes, and problems.
+    """
     lists = [value for value in present if isinstance(value, list)]
     if lists and len(lists) < len(present):
         rule = "must hold a list in every row or in none"
@@ -167,7 +174,7 @@ def _decide(
 
 
 def _find_unsuited(target: Target, lists: bool, numbers: bool, fractions: bool) -> str | None:
-    """Say what the labels are if the target cannot be read from them."""
+    """Return a description of the labels if they do not fit the target, else None."""
     if target == "regression" and (lists or not numbers):
         return "lists" if lists else "no numbers"
     if target == "multi_label" and (not lists or (numbers and fractions)):
@@ -188,10 +195,10 @@ def _notes(target: Target, items: Sequence[Any], inferred: bool) -> tuple[str, .
     if all(isinstance(item, str) for item in items):
         return ()
     shown = quoted(distinct, most=5)
-    amounts = " If they are amounts, set data.target: regression."
+    hint = " If they are amounts, set data.target: regression."
     if target == "multi_label" or any(isinstance(item, bool) for item in items):
-        amounts = ""
-    return (f"The labels are no texts; they are read as the class names {shown}.{amounts}",)
+        hint = ""
+    return (f"The labels are no texts; they are read as the class names {shown}.{hint}",)
 
 
 def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]) -> list[Problem]:
@@ -234,9 +241,9 @@ def _rows_where(
 
 
 def _order_names(items: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
-    found = {label_text(item) for item in items}
+    names = {label_text(item) for item in items}
     known = tuple(declared or ())
-    return (*known, *sorted(found - set(known), key=class_order))
+    return (*known, *sorted(names - set(known), key=class_order))
 
 
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Training texts varied by chance: tokens that become the mask token, words that are left out."""
+"""Random augmentation of training texts: token masking and word dropout."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["WORDS", "AugmentedTexts", "TextNoise", "text_noise"]
 
 WORDS = "words"
-"""Column of the number of each token's word in its example; -1 for what belongs to none."""
+"""Column with the word number of each token within its example; -1 for tokens that belong to no word."""
 
 
 @dataclass(frozen=True)
 class TextNoise:
-    """What is done to the tokens of an example. All its chance is torch's.
+    """Token masking and word dropout for tokenized examples, with random numbers of torch's global generator.
 
     Attributes:
-        mask: Probability that a token becomes the mask token, in [0, 1).
-        drop: Probability that a word is left out, in [0, 1). An example of which nothing would stay keeps every word.
-        mask_id: Of the mask token; not used where ``mask`` is 0.
-        kept: Ids of tokens that stay whatever happens.
+        mask: Probability that a token is replaced by the mask token, in [0, 1).
+        drop: Probability that a word is removed, in [0, 1). An example that would lose all words keeps all of them.
+        mask_id: Id of the mask token; unused if ``mask`` is 0.
+        kept: Ids of tokens that are never changed.
 
     Source: Bowman et al. 2016 and Dai & Le 2015, word dropout; the mask is that of BERT (Devlin et al. 2019).
     """
@@ -34,25 +34,28 @@ class TextNoise:
     kept: frozenset[int]
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        """Vary a tokenised example. What it holds for each token goes with the token; the column of words goes."""
-        made = {name: value for name, value in example.items() if name != WORDS}
+        """Return an augmented copy of a tokenized example, without the column of word numbers.
+
+        Other columns with one value per token lose the values of removed tokens.
+        """
+        augmented = {name: value for name, value in example.items() if name != WORDS}
         ids, words = list(example["input_ids"]), list(example[WORDS])
         free = [word >= 0 and token not in self.kept for token, word in zip(ids, words, strict=True)]
         stays = self._staying(words, free)
-        for name, value in made.items():
+        for name, value in augmented.items():
             if isinstance(value, list) and len(value) == len(ids) and name != "labels":
-                made[name] = [one for one, stay in zip(value, stays, strict=True) if stay]
+                augmented[name] = [item for item, stay in zip(value, stays, strict=True) if stay]
         if self.mask:
             hidden = (torch.rand(len(ids)) < self.mask).tolist()
-            made["input_ids"] = [
+            augmented["input_ids"] = [
                 self.mask_id if is_free and hide else token
                 for token, is_free, hide, stay in zip(ids, free, hidden, stays, strict=True)
                 if stay
             ]
-        return made
+        return augmented
 
     def _staying(self, words: list[int], free: list[bool]) -> list[bool]:
-        """Draw for each word whether it stays, and say so of each token."""
+        """Return for each token whether it stays; tokens of the same word stay or go together."""
         if not self.drop:
             return [True] * len(words)
         left_out = (torch.rand(max(words, default=-1) + 1) < self.drop).tolist()
@@ -63,11 +66,11 @@ class TextNoise:
 
 
 class AugmentedTexts(torch.utils.data.Dataset):
-    """Tokenised texts, varied at each look.
+    """Tokenized texts that are augmented at each access.
 
     Args:
-        tokenized: What ``tokenize`` gave, with the column of words.
-        noise: Varies an example.
+        tokenized: Output of ``tokenize`` with the column of word numbers.
+        noise: Augmentation of one example.
     """
 
     def __init__(self, tokenized: Any, noise: TextNoise):
@@ -81,14 +84,15 @@ class AugmentedTexts(torch.utils.data.Dataset):
 
 
 def text_noise(tokenizer: PreTrainedTokenizerBase, mask: float, drop: float) -> TextNoise:
-    """Say what is done to the texts of a tokenizer.
+    """Return the augmentation for texts of a tokenizer.
 
     Args:
-        tokenizer: The checkpoint's. Its special tokens stay, but for the one of unknown words.
-        mask: Probability that a token becomes the mask token.
-        drop: Probability that a word is left out.
+        tokenizer: Tokenizer of the checkpoint. Its special tokens are never changed, except the unknown token.
+        mask: Probability that a token is replaced by the mask token.
+        drop: Probability that a word is removed.
+
     Raises:
-        InputError: If tokens are to be masked and there is no mask token.
+        InputError: If ``mask`` is above 0 and the tokenizer has no mask token.
     """
     mask_id = tokenizer.mask_token_id
     if mask and mask_id is None:

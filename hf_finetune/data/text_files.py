@@ -1,4 +1,4 @@
-"""Text files opened in their encoding: stated, told by a byte-order mark, or UTF-8, and never guessed."""
+"""Opening of text files in the stated encoding, that of the byte-order mark, or UTF-8; encodings are never guessed."""
 
 import codecs
 import gzip
@@ -16,13 +16,13 @@ __all__ = ["most_unpacked", "open_text_file", "too_large"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, as it begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SUGGESTED = ("cp1252", "cp1250", "cp1251", "gbk", "shift_jis")
-"""Encodings of office programs by region, offered for a file that is not UTF-8."""
+"""Common encodings of office programs, suggested for a file that is not UTF-8."""
 _OTHER_FILES = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or give it the suffix .xlsx."),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "Save it as .xlsx or .csv."),
@@ -38,29 +38,32 @@ _OTHER_FILES = (
 _GZIP = b"\x1f\x8b"
 _HEAD = 65536
 MOST_UNPACKED, MOST_TIMES = 100_000_000, 100
-"""Bytes that a compressed file may unpack to, or how many times its own size; text packs 2 to 20 fold."""
+"""Limit in bytes on the unpacked size of a compressed file, and limit as a multiple of its own size.
+
+The larger of the two applies. Text compresses 2 to 20 fold.
+"""
 
 
 @contextmanager
 def open_text_file(file: Path, options: TableOptions) -> Iterator[tuple[TextIO, str, tuple[str, ...]]]:
-    """Open a text file, compressed with gzip or not, with its line ends as they are.
+    """Open a text file, optionally compressed with gzip, without conversion of line endings.
 
     Args:
-        file: The file.
-        options: Its encoding, if that is known.
+        file: File to open.
+        options: Parsing options, with the encoding if known.
 
     Yields:
-        The text from its start on, its encoding, and notes.
+        The text stream, its encoding, and notes to the user.
 
     Raises:
-        InputError: If the file is of another kind, or if it cannot be decoded, then or while it is read.
+        InputError: If the file is of another kind, or if it cannot be decoded, on opening or while reading.
     """
     try:
         with _open_bytes(file) as raw:
             head = raw.read(_HEAD)
-        other = next((entry for entry in _OTHER_FILES if head.lower().startswith(entry[0].lower())), None)
-        if other is not None:
-            raise InputError(Problem(file.name, "must be a text file", other[1], other[2]))
+        kind = next((entry for entry in _OTHER_FILES if head.lower().startswith(entry[0].lower())), None)
+        if kind is not None:
+            raise InputError(Problem(file.name, "must be a text file", kind[1], kind[2]))
         encoding = _encoding(file, head, options)
         plain = encoding in ("utf-8", "utf-8-sig")
         with _open_bytes(file) as raw, io.TextIOWrapper(raw, encoding=encoding, newline="") as text:
@@ -78,7 +81,7 @@ def _open_bytes(file: Path) -> IO[bytes]:
 
 
 def most_unpacked(file: Path) -> int:
-    """Return the number of bytes to which a compressed file may unpack."""
+    """Return the largest allowed unpacked size of a compressed file, in bytes."""
     return max(MOST_UNPACKED, MOST_TIMES * file.stat().st_size)
 
 
@@ -91,10 +94,10 @@ def too_large(file: Path) -> Problem:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, up to the most that is unpacked.
+    """Raw stream of the unpacked content of a gzip file; raises InputError beyond ``most_unpacked`` bytes.
 
     Args:
-        file: The file.
+        file: Path of the gzip file.
     """
 
     def __init__(self, file: Path):
@@ -141,7 +144,7 @@ def _encoding(file: Path, head: bytes, options: TableOptions) -> str:
 
 
 def _family(encoding: str) -> str:
-    """Return the encoding without its byte order or mark."""
+    """Return the normalized name of an encoding, without its byte order or byte-order mark."""
     name = codecs.lookup(encoding).name
     return next((family for family in ("utf-8", "utf-16", "utf-32") if name.startswith(family)), name)
 
@@ -159,7 +162,7 @@ def _is_utf8(file: Path) -> bool:
 
 
 def _undecodable(file: Path, encoding: str) -> Problem:
-    """Name the first line that cannot be decoded, and show how other encodings read it."""
+    """Return a problem with the first line that cannot be decoded, and its text in other encodings."""
     rule = f"must be readable as {encoding.upper().removesuffix('-SIG')}"
     with _open_bytes(file) as raw:
         number, line = next(
@@ -185,7 +188,7 @@ def _decodes(line: bytes, encoding: str) -> bool:
 
 
 def _excerpt(line: bytes, encoding: str) -> str | None:
-    """Return the text around the first byte beyond ASCII as an encoding reads it; None if it cannot be."""
+    """Return the text around the first non-ASCII character of a decoded line; None if the encoding does not fit."""
     try:
         text = line.decode(encoding).strip()
     except UnicodeError:

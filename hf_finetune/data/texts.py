@@ -1,4 +1,4 @@
-"""Texts as a model takes them: token ids, cut to length, not yet padded."""
+"""Tokenization of texts: token ids, truncated but not padded."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["CUT", "checkpoint_limit", "count_tokens", "pad_right", "resolve_max_length", "tokenize"]
 
 CUT = "is_cut"
-"""Column of ``tokenize``: whether an example lost tokens."""
+"""Column of ``tokenize``: whether an example was truncated."""
 
-# A tokenizer that knows no limit says so with a huge number (transformers' VERY_LARGE_INTEGER is 1e30).
+# A tokenizer without a limit has a huge model_max_length (transformers' VERY_LARGE_INTEGER is 1e30).
 _NO_LIMIT = 1_000_000
 _LENGTH_WITHOUT_LIMIT = 512
 
@@ -26,15 +26,15 @@ _LENGTH_WITHOUT_LIMIT = 512
 def resolve_max_length(
     tokenizer: PreTrainedTokenizerBase, max_length: int | None, positions: int | None = None
 ) -> int:
-    """Return how many tokens an example may have.
+    """Return the maximum number of tokens per example, special tokens included.
 
     Args:
-        tokenizer: The checkpoint's.
-        max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
-        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
+        tokenizer: Tokenizer of the checkpoint.
+        max_length: Requested maximum. None uses the checkpoint's limit, or 512 if it has none.
+        positions: Number of positions of the model, from ``position_limit``; None for no limit.
 
     Raises:
-        InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for a text.
+        InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for the text.
     """
     fewest = tokenizer.num_special_tokens_to_add() + 1
     limit = checkpoint_limit(tokenizer, positions)
@@ -50,11 +50,11 @@ def resolve_max_length(
 
 
 def checkpoint_limit(tokenizer: PreTrainedTokenizerBase, positions: int | None = None) -> int | None:
-    """Return how many tokens a checkpoint takes at most; None if it states no limit.
+    """Return the maximum number of tokens that a checkpoint accepts; None if it states no limit.
 
     Args:
-        tokenizer: The checkpoint's.
-        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
+        tokenizer: Tokenizer of the checkpoint.
+        positions: Number of positions of the model, from ``position_limit``; None for no limit.
     """
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length <= _NO_LIMIT else []
     limits += [] if positions is None else [positions]
@@ -62,28 +62,28 @@ def checkpoint_limit(tokenizer: PreTrainedTokenizerBase, positions: int | None =
 
 
 def pad_right(tokenizer: PreTrainedTokenizerBase, positions: int | None) -> bool:
-    """Let a tokenizer pad at the right, in place, where the model has absolute positions.
+    """Set a tokenizer, in place, to right padding if the model has absolute positions.
 
-    Padding at the left would move a text to other positions, so that its answer would depend on the batch. At the right
-    it is exact: encoders mask it, and the heads of decoders take the last token that is no padding. Models of relative
-    or rotary positions keep their side: the head of XLNet takes the last token of all.
+    Left padding would shift a text to other positions, so that predictions would depend on the batch. Right padding is
+    exact: encoders mask it, and decoder heads use the last token that is not padding. Models with relative or rotary
+    positions keep their side: the head of XLNet uses the last token, padding or not.
 
     Args:
-        tokenizer: The checkpoint's.
-        positions: Tokens for which the model has positions, from ``position_limit``; None for no limit.
+        tokenizer: Tokenizer of the checkpoint.
+        positions: Number of positions of the model, from ``position_limit``; None for no limit.
 
     Returns:
-        Whether the side was changed.
+        Whether the padding side was changed.
     """
     if positions is None or tokenizer.padding_side == "right":
         return False
     tokenizer.padding_side = "right"
-    tokenizer.init_kwargs["padding_side"] = "right"  # only what stands here is saved
+    tokenizer.init_kwargs["padding_side"] = "right"  # only keys of init_kwargs are saved
     return True
 
 
 def count_tokens(tokenized: Dataset) -> list[int]:
-    """Count the tokens of each example of what ``tokenize`` gave."""
+    """Return the number of tokens of each example in the output of ``tokenize``."""
     ids = tokenized.with_format("arrow")[:].column("input_ids")
     return list(compute.list_value_length(ids).to_pylist())
 
@@ -98,26 +98,26 @@ def tokenize(
     training: bool = False,
     cut: bool = False,
 ) -> Dataset:
-    """Tokenise one text or a pair per example. Padding is left to the collator, which sees the whole batch.
+    """Tokenize one text or pair of texts per example, without padding, which the collate function adds per batch.
 
     A pair that is too long loses tokens of its longer text first.
 
     Args:
-        dataset: Columns ``text``, perhaps ``text_pair``, and perhaps ``label``.
-        tokenizer: The checkpoint's. It is not changed.
-        max_length: Tokens per example, special tokens included. None is the checkpoint's limit, else 512.
-        truncation_side: The end at which tokens are dropped.
-        words: Whether to number the word of each token, in the column ``words``; -1 for special tokens. Each token is
-            a word for a tokenizer that does not tell.
-        training: Whether labels carry the weights and probabilities that the loss takes.
+        dataset: Dataset with the column ``text``, and optionally ``text_pair`` and ``label``.
+        tokenizer: Tokenizer of the checkpoint, which is not changed.
+        max_length: Tokens per example, special tokens included. None uses the checkpoint's limit, or 512 without one.
+        truncation_side: Side on which tokens are removed.
+        words: Whether to add the column ``words``, the word number of each token, -1 for special tokens. A tokenizer
+            that is not fast does not report words: each token is then a word.
+        training: Whether ``labels`` include the weights and probabilities for the loss.
         cut: Whether to add the column ``CUT``.
 
     Returns:
-        What the tokenizer gives (``input_ids``, ``attention_mask``, ...) and ``labels``, held in memory:
-        a run leaves nothing in the cache of ``datasets`` or beside a saved dataset.
+        Output of the tokenizer (``input_ids``, ``attention_mask``, ...) and ``labels``. It is in memory, so that a run
+        leaves no files in the cache of ``datasets`` or next to a saved dataset.
 
     Raises:
-        InputError: If ``max_length`` is above the checkpoint's limit.
+        InputError: If ``max_length`` is above the checkpoint's limit, or leaves no token for the text.
     """
     length = resolve_max_length(tokenizer, max_length)
     cutter = copy.deepcopy(tokenizer)
@@ -126,14 +126,14 @@ def tokenize(
 
     def encode(batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         texts = [batch[name] for name in ("text", "text_pair") if name in batch]
-        found = cutter(*texts, truncation=True, max_length=length, padding=False)
-        encoded = dict(found)
+        encoding = cutter(*texts, truncation=True, max_length=length, padding=False)
+        encoded = dict(encoding)
         if words:
             encoded[WORDS] = [
-                _words(found, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
+                _words(encoding, index, cutter, ids) for index, ids in enumerate(encoded["input_ids"])
             ]
         if cut:
-            encoded[CUT] = cut_examples(found, cutter, texts, length)
+            encoded[CUT] = cut_examples(encoding, cutter, texts, length)
         if "label" in batch:
             encoded["labels"] = encode_batch(batch, classes, training=training)
         return encoded
@@ -142,7 +142,7 @@ def tokenize(
 
 
 def _words(found: Any, index: int, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """Number the words of an example in their order, those of a pair's second text behind those of the first."""
+    """Return the word number of each token of an example; a pair's second text continues the numbers of the first."""
     if tokenizer.is_fast:
         keys = list(zip(found.sequence_ids(index), found.word_ids(index), strict=True))
     else:

@@ -1,4 +1,4 @@
-"""How many texts are longer than a model takes, and are cut."""
+"""Statistics of texts that are truncated because they are longer than the model's maximum length."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ __all__ = ["CutTexts", "Truncation", "cut_examples"]
 
 @dataclass(frozen=True)
 class Truncation:
-    """Which examples of the splits of a task are cut, and how.
+    """Truncated examples in the splits of a task.
 
     Attributes:
-        cut: Whether each example is cut, by split.
-        longest: Tokens of the cut example with the most characters; 0 if none is cut.
-        length: Tokens that an example may have, special tokens included.
-        side: The end at which tokens are dropped.
-        limit: Tokens that the checkpoint takes at most; None if it states no limit.
+        cut: Whether each example is truncated, bool [examples], by split.
+        longest: Number of tokens of the truncated example with the most characters; 0 if none is truncated.
+        length: Maximum number of tokens of an example, special tokens included.
+        side: Side on which tokens are removed.
+        limit: Maximum number of tokens that the checkpoint accepts; None if it states no limit.
         pairs: Whether examples are pairs of texts.
     """
 
@@ -31,16 +31,16 @@ class Truncation:
     pairs: bool = False
 
     def of_rows(self, rows: Mapping[str, Sequence[int]]) -> "Truncation":
-        """Return the same for some of the examples.
+        """Return the statistics of selected examples.
 
         Args:
-            rows: By split, the rows of its examples.
+            rows: Rows of the selected examples, by split.
         """
         cut = {split: self.cut[split][list(rows[split])] for split in self.cut if split in rows}
         return replace(self, cut=cut)
 
     def note(self) -> str | None:
-        """Return a sentence on the examples that are cut, and the repair; None if there are none."""
+        """Return a message on the truncated examples with a suggested fix; None if there are none."""
         counts = [
             f"{int(cut.sum()):,} of {len(cut):,} in {split} ({100 * cut.mean():.3g} %)"
             for split, cut in self.cut.items()
@@ -55,8 +55,8 @@ class Truncation:
         )
 
     def _repair(self) -> str:
-        other, part = ("left", "end") if self.side == "right" else ("right", "beginning")
-        turn = f"data.truncation_side: {other} where the {part} of a text matters more"
+        opposite, part = ("left", "end") if self.side == "right" else ("right", "beginning")
+        turn = f"data.truncation_side: {opposite} where the {part} of a text matters more"
         if self.limit is None:
             return f"Set data.max_length to more, or {turn}."
         if self.length < self.limit:
@@ -65,13 +65,13 @@ class Truncation:
 
 
 class CutTexts:
-    """Counts the texts that are cut while a finished model predicts.
+    """Counter of texts that are truncated during the predictions of a trained model.
 
     Attributes:
-        count: Examples that were cut.
-        total: All examples.
-        length: Tokens that an example may have.
-        side: The end at which tokens are dropped.
+        count: Number of truncated examples.
+        total: Number of all examples.
+        length: Maximum number of tokens of an example.
+        side: Side on which tokens are removed.
     """
 
     def __init__(self) -> None:
@@ -79,18 +79,18 @@ class CutTexts:
         self.side = "right"
 
     def add(self, cut: Sequence[bool], tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take a batch into account.
+        """Add the counts of a batch.
 
         Args:
-            cut: Whether each example was cut.
-            tokenizer: Of the model, which knows its length and side.
+            cut: Whether each example was truncated.
+            tokenizer: Tokenizer of the model, which defines the maximum length and the truncation side.
         """
         self.count += sum(cut)
         self.total += len(cut)
         self.length, self.side = tokenizer.model_max_length, tokenizer.truncation_side
 
     def sentences(self) -> list[str]:
-        """Return a sentence if there is any such text."""
+        """Return a one-sentence message if any text was truncated, else an empty list."""
         if not self.count:
             return []
         verb = "was" if self.count == 1 else "were"
@@ -103,17 +103,17 @@ class CutTexts:
 def cut_examples(
     encoded: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], length: int
 ) -> list[bool]:
-    """Return whether each example of a batch was cut when it was tokenized.
+    """Return whether each example of a batch was truncated by the tokenizer.
 
     Args:
-        encoded: What the tokenizer made of the batch, with truncation.
-        tokenizer: The tokenizer.
-        texts: The texts of the batch, and perhaps the second texts of its pairs.
-        length: Tokens that an example may have.
+        encoded: Output of the tokenizer for the batch, with truncation.
+        tokenizer: Tokenizer of the model.
+        texts: One sequence with the texts of the batch, and for pairs another one with the second texts.
+        length: Maximum number of tokens of an example.
     """
     if getattr(encoded, "encodings", None):
         return [bool(encoding.overflowing) for encoding in encoded.encodings]
-    # A tokenizer in Python does not tell what it cut: only examples of just this length may have been longer.
+    # A slow (Python) tokenizer does not report truncation: only examples of the full length may have been longer.
     rows = list(zip(*texts, strict=True))
     full = [int(np.sum(mask)) >= length for mask in encoded["attention_mask"]]
     return [

@@ -1,4 +1,4 @@
-"""Inputs without labels, in any form that labelled data has, or a folder of images."""
+"""Loading of unlabeled inputs, from any layout of labeled data or a plain folder of images."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ __all__ = ["UnlabelledData", "load_unlabelled"]
 
 @dataclass(frozen=True)
 class UnlabelledData:
-    """Inputs to adapt a model to.
+    """Unlabeled inputs of the domain that a model is adapted to.
 
     Attributes:
-        dataset: Columns ``id``, and ``image`` or ``text`` and perhaps ``text_pair``.
-        notes: What was inferred and left out, a sentence each.
-        fingerprint: SHA-256 over the contents; the same for the same inputs anywhere.
+        dataset: Columns ``id``, and ``image`` or ``text`` and optionally ``text_pair``.
+        notes: Messages to the user on what was inferred and left out, one sentence each.
+        fingerprint: SHA-256 over the contents; the same for the same inputs on any machine.
     """
 
     dataset: Dataset
@@ -53,17 +53,17 @@ def load_unlabelled(
     seed: int = 0,
     options: TableOptions = NO_OPTIONS,
 ) -> UnlabelledData:
-    """Load inputs and check them. Of data with splits the train split is taken, else the first there is.
+    """Load unlabeled inputs and check them. If there are several splits, train or else the first one is used.
 
     Args:
-        path: What labelled data may be, or a folder of images.
-        modality: What an example is.
-        columns: Column names by what they hold: image, text, text_pair. Others are inferred, or not read.
-        place: Where in the recipe the path is, for what is wrong with it.
-        on_error: Whether examples that cannot be used are reported or left out.
+        path: Path or Hub id as for labeled data, or a folder of images.
+        modality: Kind of input: image or text.
+        columns: Column names by role: image, text, text_pair. Missing roles are inferred; others are ignored.
+        place: Field of the recipe that holds the path, for messages.
+        on_error: ``fail`` raises an error for unusable examples; ``skip`` leaves them out.
         limit: Number of examples to keep. None keeps all.
-        seed: Chooses what is kept of limited data.
-        options: How text files are to be read where that is not recognized.
+        seed: Seed of the random choice of the examples to keep.
+        options: How to parse text files, where that cannot be detected.
 
     Raises:
         InputError: If the data cannot be used.
@@ -90,10 +90,10 @@ def load_unlabelled(
 
 
 def _folder_of_images(path: str) -> Source | None:
-    """Read a folder whose entries are images; None if it is none.
+    """Read a folder of images without subfolders and tables; return None for any other path.
 
     Raises:
-        InputError: If some of them have to be converted first.
+        InputError: If some of the files are images that must be converted first.
     """
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
@@ -111,14 +111,14 @@ def _folder_of_images(path: str) -> Source | None:
 
 @contextmanager
 def _told_at(place: str) -> Iterator[None]:
-    """Say of each problem that it is one of this place, and not of the labelled data."""
+    """Context manager that assigns problems raised in its body to this field of the recipe instead of ``data``."""
     try:
         yield
     except InputError as error:
         raise InputError(
             Problem(
-                place if each.place == "data.path" else f"{place}, {each.place}",
-                *(each.rule, each.value, each.repair),
+                place if problem.place == "data.path" else f"{place}, {problem.place}",
+                *(problem.rule, problem.value, problem.repair),
             )
-            for each in error.problems
+            for problem in error.problems
         ) from error

@@ -1,4 +1,4 @@
-"""All that differs between tasks, and only that."""
+"""Task-specific code: everything that differs between tasks, and nothing else."""
 
 from hf_finetune.tasks.base import Inputs, Task
 from hf_finetune.tasks.data import load_data, table_options

@@ -1,4 +1,4 @@
-"""What a task has to say for itself."""
+"""Interface of a task, and the model inputs that it prepares."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ __all__ = ["Inputs", "Task"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Examples as the model takes them.
+    """Examples as model inputs.
 
     Attributes:
-        train: The training split, augmented.
-        validation: The validation split, as inference prepares it; None if there is none.
-        collate: Makes a batch of examples. What need not be done for each of them by itself is done here.
-        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
-        truncations: Which texts are cut, of one task under the name "", of several under theirs.
+        train: Training split, augmented.
+        validation: Validation split, prepared as for inference; None if there is none.
+        collate: Collate function, which also does all work that need not be done per example.
+        lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
+        truncations: Truncation statistics of texts by task; a single task has the name "".
     """
 
     train: Any
@@ -34,36 +34,36 @@ class Inputs:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What the person should know of how examples become inputs, by task."""
+        """Messages to the user on truncated inputs, by task; only tasks that have one."""
         notes = {task: truncation.note() for task, truncation in self.truncations.items()}
         return {task: note for task, note in notes.items() if note is not None}
 
 
 class Task(Protocol):
-    """A kind of input and what is predicted of it. One file and a recipe make a new one.
+    """A kind of input and of prediction. To add a task, add a module that implements this protocol, and a recipe.
 
     Attributes:
-        name: As in a recipe, and as ``transformers.pipeline`` calls it.
-        modality: What an example is.
+        name: Name of the task in recipes and in ``transformers.pipeline``.
+        modality: Kind of input: image or text.
     """
 
     @property
     def name(self) -> str:
-        """The task's name."""
+        """Name of the task in recipes and in ``transformers.pipeline``."""
 
     @property
     def modality(self) -> Literal["image", "text"]:
-        """What an example is."""
+        """Kind of input: image or text."""
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
-        """Set in the processor and the config, in place, what the recipe's data fields change of them.
+        """Apply the recipe's data fields to the processor and the model config, in place.
 
         Returns:
-            What the person should know of that, a sentence each.
+            Messages to the user, one sentence each.
         """
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-        """Make model inputs of the training and validation splits."""
+        """Return the model inputs of the training and validation splits."""
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
-        """Make the inputs of one example, to try a model with."""
+        """Return a batch of one dummy example, to test a forward pass."""

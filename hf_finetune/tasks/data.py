@@ -1,4 +1,4 @@
-"""The recipe's data, loaded as its task takes it."""
+"""Loading of a recipe's data: labeled examples, and unlabeled inputs of the target domain."""
 
 from typing import Literal
 
@@ -15,13 +15,13 @@ INPUTS = ("image", "text", "text_pair")
 
 
 def table_options(recipe: Recipe) -> TableOptions:
-    """Return how a recipe's text files are read, for other files that are probably like them."""
+    """Return the text parsing options of a recipe as fallbacks, for other files that probably have the same format."""
     spec = recipe.data
     return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)
 
 
 def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledData:
-    """Load, check and split the data of a recipe; the same splits at every call.
+    """Load, check and split the labeled data of a recipe; every call returns the same splits.
 
     Raises:
         InputError: If the data cannot be used.
@@ -51,19 +51,20 @@ def load_data(recipe: Recipe, modality: Literal["image", "text"]) -> LabelledDat
 def load_target(
     recipe: Recipe, modality: Literal["image", "text"], data: LabelledData | None = None
 ) -> UnlabelledData | None:
-    """Load the inputs of the domain that a recipe adapts to; None if there is none.
+    """Load the unlabeled inputs of a recipe's target domain; return None without domain adaptation.
 
     Args:
-        recipe: The recipe.
-        modality: What an example is.
-        data: The labelled data, whose inputs must be of the same kind; None if it is not at hand.
+        recipe: Recipe of the run.
+        modality: Kind of input: image or text.
+        data: Labeled data, whose input columns must be the same; None skips this check.
+
     Raises:
-        InputError: If they cannot be used.
+        InputError: If the inputs cannot be used.
     """
     spec = recipe.domain_adaptation
     if spec is None:
         return None
-    found = load_unlabelled(
+    target = load_unlabelled(
         spec.target,
         modality=modality,
         columns=recipe.data.columns.model_dump(),
@@ -75,9 +76,10 @@ def load_target(
     )
     if data is not None:
         has, needed = (
-            [name for name in INPUTS if name in each.column_names] for each in (found.dataset, data.train)
+            [name for name in INPUTS if name in dataset.column_names]
+            for dataset in (target.dataset, data.train)
         )
         if has != needed:
             rule = f"must have the inputs of the data: {' and '.join(needed)}"
             raise InputError(Problem("domain_adaptation.target", rule, " and ".join(has)))
-    return found
+    return target

@@ -1,6 +1,6 @@
-"""Images decoded once: kept as they are before any augmentation, or as the model takes them where there is none.
+"""Cache of decoded images: stored before augmentation, or as final model inputs if there is no augmentation.
 
-What an example becomes is the same with and without it, bit for bit: much larger images are reduced in both cases.
+Model inputs are the same bit for bit with and without the cache: very large images are reduced in both cases.
 """
 
 import hashlib
@@ -38,22 +38,22 @@ __all__ = ["DecodeReport", "decode_once", "worth_keeping"]
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("datasets", "pillow", "timm", "torch", "torchvision", "transformers", "hf-finetune")
-FORMAT = 1  # of the files; a change of it makes all of them anew
-PROBES = 8  # examples that are timed
-LEAST_GAIN = 0.1  # of the time that decoding takes; for less, nothing is written to a disk
+FORMAT = 1  # version of the file format; a new version invalidates all existing entries
+PROBES = 8  # number of examples whose decoding and reading is timed
+LEAST_GAIN = 0.1  # fraction of the decoding time that the cache must save to be written
 
 Row = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """What came of it, for the person.
+    """Result of ``decode_once``, for the run log.
 
     Attributes:
-        used: Whether images of any split are read from what is kept.
-        reason: Why those of a split are not; empty if all are.
-        bytes: Size of what is kept.
-        seconds: What it took to decide, and to write or check what is kept.
+        used: Whether the images of at least one split are read from the cache.
+        reason: Reasons why splits are not cached; empty if all are.
+        bytes: Size of the cache entries.
+        seconds: Time to decide, and to write or check the cache entries.
     """
 
     used: bool
@@ -63,27 +63,27 @@ class DecodeReport:
 
 
 class _NotKeptError(Exception):
-    """The images of a split cannot be kept, or had better not be; the message completes 'because ...'."""
+    """Raised if the images of a split cannot be cached or are not worth it; the message completes 'because ...'."""
 
 
 def worth_keeping(
     decode_seconds: float, read_seconds: float, passes: int, bytes: int, free_bytes: int, size_limit: int
 ) -> str:
-    """Say why examples had better be made of their files in each pass; nothing if they had better be kept.
+    """Return the reason why a cache of decoded images is not worthwhile; empty if it is.
 
     Args:
-        decode_seconds: To make an example of its file.
-        read_seconds: To make it of what is kept. It is taken for the time to write and to check that, too.
-        passes: How often each example will be made.
-        bytes: Size of what is kept.
-        free_bytes: On the disk.
-        size_limit: Bytes that may be kept.
+        decode_seconds: Time to produce an example from its file.
+        read_seconds: Time to produce an example from the cache; also used as the time to write and to check it.
+        passes: Number of times that each example will be read.
+        bytes: Size of the cache entry.
+        free_bytes: Free space on the disk, in bytes.
+        size_limit: Largest allowed size of the cache entry, in bytes.
     """
     if reason := _too_large(bytes, free_bytes, size_limit):
         return reason
-    without = passes * decode_seconds
-    kept = decode_seconds + (passes + 2) * read_seconds
-    if kept <= (1 - LEAST_GAIN) * without:
+    uncached = passes * decode_seconds
+    cached = decode_seconds + (passes + 2) * read_seconds
+    if cached <= (1 - LEAST_GAIN) * uncached:
         return ""
     times = "once" if passes == 1 else f"{passes} times"
     return (
@@ -110,28 +110,28 @@ def decode_once(
     source: str,
     always: bool = False,
 ) -> tuple[Inputs, DecodeReport]:
-    """Decode the images of a run once, where that is cheaper than in each pass, or find what was kept of them.
+    """Decode the images of a run once into a cache, if that is faster than in each epoch, or use existing entries.
 
-    Augmented images are kept as they are before all chance: upright, in RGB, reduced if they are much larger than
-    needed. Others are kept as the model takes them. Texts are left as they are. Under several processes all call
-    this; the first one decides and writes.
+    Images to augment are stored before all random transforms: upright, in RGB, reduced if much larger than needed.
+    Others are stored as model inputs. Texts are not cached. With several processes, all of them must call this
+    function; the main process decides and writes.
 
     Args:
-        inputs: The examples, as the task prepares them.
-        train_passes: How often each training image will be read.
-        validation_passes: How often each validation image will be read.
-        folder: Of all caches.
-        size_limit: Bytes that all caches in the folder may take together.
-        source: Identifies the data and how it is prepared. A seed need not be part of it.
-        always: Keep them also where it is not cheaper, if there is room.
+        inputs: Examples prepared by the task.
+        train_passes: Number of times that each training image will be read.
+        validation_passes: Number of times that each validation image will be read.
+        folder: Folder of all cache entries.
+        size_limit: Largest allowed size of all cache entries in the folder together, in bytes.
+        source: Key of the data and its preparation. It need not depend on the seed.
+        always: Whether to cache even if that is not faster, provided that there is room.
 
     Returns:
-        The same examples, perhaps read from what is kept; and what is kept.
+        The same examples, read from the cache where it is used, and a report.
     """
     begun = perf_counter()
     keeper = _Keeper(folder, size_limit, source)
     examples: dict[str, Any] = {"train": inputs.train, "validation": inputs.validation}
-    kept, reasons = 0, []
+    count, reasons = 0, []
     for split, passes in (("train", train_passes), ("validation", validation_passes)):
         part = examples[split]
         whole = part.dataset if isinstance(part, Subset) else part
@@ -143,19 +143,23 @@ def decode_once(
             reasons.append(f"{split}: {reason}")
             continue
         keeper = replace(keeper, held=keeper.held + store.size)
-        read = _over(whole, _behind(images, store))
-        examples[split] = Subset(read, part.indices) if isinstance(part, Subset) else read
-        kept += 1
-    if not kept and not reasons:
+        cached = _over(whole, _behind(images, store))
+        examples[split] = Subset(cached, part.indices) if isinstance(part, Subset) else cached
+        count += 1
+    if not count and not reasons:
         reasons.append("there are no images")
     seconds = round(perf_counter() - begun, 3)
-    return replace(inputs, **examples), DecodeReport(kept > 0, "; ".join(reasons), keeper.held, seconds)
+    return replace(inputs, **examples), DecodeReport(count > 0, "; ".join(reasons), keeper.held, seconds)
 
 
 def _by_first_process(
     keeper: "_Keeper", examples: Any, images: TransformedImages, split: str, passes: int, always: bool
 ) -> tuple[RowStore | None, str]:
-    """Let the first process decide, and write; the others do as it did, and find the files on their disk or not."""
+    """Decide and write on the main process; other processes follow its decision, and write on their disk if needed.
+
+    Returns:
+        The store, or None and the reason.
+    """
     state = PartialState()
     store, reason = None, ""
     with main_process_first(state):
@@ -173,12 +177,12 @@ def _images_of(examples: Any) -> TransformedImages | None:
 
 
 def _over(examples: Any, dataset: Dataset) -> Dataset:
-    """Give other examples the chances of these, if they have any."""
+    """Return a dataset wrapped with the random seeds of the given examples, if they have any."""
     return examples.over(dataset) if isinstance(examples, SeededExamples) else dataset
 
 
 def _behind(images: TransformedImages, store: RowStore) -> Dataset:
-    """Read from a store what else would be made of files."""
+    """Return a dataset equal to ``images`` that reads from a store instead of image files."""
     rows = images.rows.select_columns([name for name in images.rows.column_names if name != "image"])
     if images.transform.fixed:
         return FinishedImages(rows, store, images.transform)
@@ -186,11 +190,11 @@ def _behind(images: TransformedImages, store: RowStore) -> Dataset:
 
 
 class DecodedImages(Dataset):
-    """Rows of a dataset, their images read from a store.
+    """Dataset whose images are read from a store of pixels.
 
     Args:
-        rows: The other columns.
-        store: Of each image the pixels, and their height and width.
+        rows: Dataset of the other columns.
+        store: For each image, its pixels, uint8 [height * width, 3], and its shape, int64 [2]: height and width.
     """
 
     def __init__(self, rows: Any, store: RowStore):
@@ -205,12 +209,12 @@ class DecodedImages(Dataset):
 
 
 class FinishedImages(Dataset):
-    """Images as a model takes them, read from a store.
+    """Dataset whose model inputs are read from a store.
 
     Args:
-        rows: The other columns.
-        store: Of each image the tensor.
-        transform: Encodes the labels.
+        rows: Dataset of the other columns.
+        store: Tensor of each image, as the model expects it.
+        transform: Transform that encodes the labels.
     """
 
     def __init__(self, rows: Any, store: RowStore, transform: ImageTransform):
@@ -226,13 +230,13 @@ class FinishedImages(Dataset):
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Finds what is kept of a split, or writes it.
+    """Reader and writer of the cache entries of splits.
 
     Attributes:
-        folder: Of all caches.
-        size_limit: Bytes that all of them may take together.
-        source: Identifies the examples.
-        held: Bytes that this run has written or found there already.
+        folder: Folder of all cache entries.
+        size_limit: Largest allowed size of all entries together, in bytes.
+        source: Key of the examples.
+        held: Size in bytes of the entries that this run already uses.
     """
 
     folder: Path
@@ -243,7 +247,7 @@ class _Keeper:
     def keep(
         self, examples: Any, images: TransformedImages, split: str, passes: int, *, always: bool
     ) -> tuple[RowStore | None, str]:
-        """Give the rows of a split, or the reason why there are none."""
+        """Return the stored rows of a split, written first if necessary, or None and the reason."""
         if passes < 1:
             return None, "they are not read"
         folder = self.folder / f"{_key(self.source, split, images.transform)}-images-{split}"
@@ -266,8 +270,8 @@ class _Keeper:
         decode_seconds, read_seconds, row_bytes = _measure(examples, images, folder)
         size = row_bytes * len(images)
         limit = self.size_limit - self.held
-        surplus = sum(each.bytes for each in list_cache(self.folder)) + size - self.size_limit
-        free = shutil.disk_usage(self.folder).free + max(0, surplus)  # what is too much is removed
+        surplus = sum(entry.bytes for entry in list_cache(self.folder)) + size - self.size_limit
+        free = shutil.disk_usage(self.folder).free + max(0, surplus)  # the surplus is pruned below
         if passes is None:
             reason = _too_large(size, free, limit)
         else:
@@ -281,7 +285,7 @@ class _Keeper:
 
 
 def _find(folder: Path, count: int) -> RowStore | None:
-    """Open what is there; remove it if it is damaged, or not of so many examples."""
+    """Open an existing cache entry; remove it and return None if it is damaged or has another number of examples."""
     try:
         store = RowStore(folder)
     except ValueError:
@@ -289,12 +293,16 @@ def _find(folder: Path, count: int) -> RowStore | None:
     if store is None or len(store) != count:
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    folder.touch()  # it is used: others are older
+    folder.touch()  # marks the entry as recently used
     return store
 
 
 def _measure(examples: Any, images: TransformedImages, folder: Path) -> tuple[float, float, int]:
-    """Make a few examples of their files and of a store: the seconds of an example each way, and bytes of a row."""
+    """Time a few examples.
+
+    Returns:
+        Seconds per example from its file, seconds per example from a store, and bytes per row of the store.
+    """
     picked = sorted({number * len(images) // PROBES for number in range(PROBES)})
     some = TransformedImages(images.rows.select(picked), images.transform)
     with _partial_folder(folder) as partial:
@@ -307,7 +315,7 @@ def _measure(examples: Any, images: TransformedImages, folder: Path) -> tuple[fl
 
 @contextmanager
 def _partial_folder(folder: Path) -> Iterator[Path]:
-    """Give the folder in which rows are half written. What a killed process leaves there is removed later."""
+    """Yield a temporary folder for rows to time, and remove it. Leftovers of a killed process are removed later."""
     partial = folder.with_name(f".{folder.name}.part")
     try:
         yield partial
@@ -336,7 +344,7 @@ def _write(images: TransformedImages, folder: Path, about: str, limit: int | Non
 
 
 def _rows(images: TransformedImages) -> Generator[Row, None, None]:
-    """Decode all images in order, several at a time, and hold few of them."""
+    """Yield the rows of all images in order, decoded by several threads with few images in memory at a time."""
     decode, transform = images.rows.features["image"].decode_example, images.transform
 
     def make(raw: Any) -> Row:
@@ -350,7 +358,13 @@ def _rows(images: TransformedImages) -> Generator[Row, None, None]:
 
 
 def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
-    """Pass rows on until they take too much, which the few that were measured could not tell, or differ in shape."""
+    """Yield rows while their total size is within the limit and their shapes are equal.
+
+    The few timed rows cannot guarantee either.
+
+    Raises:
+        _NotKeptError: If the rows exceed the limit, or if model inputs differ in shape.
+    """
     size, shape = 0, None
     for row in rows:
         size += sum(tensor.nbytes for tensor in row)
@@ -363,8 +377,8 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
 
 
 def _key(source: str, split: str, transform: ImageTransform) -> str:
-    """Name what is kept by all that it depends on."""
-    said = {
+    """Return the cache key of a split: a hash of everything that its entry depends on."""
+    facts = {
         "format": FORMAT,
         "source": source,
         "split": split,
@@ -372,4 +386,4 @@ def _key(source: str, split: str, transform: ImageTransform) -> str:
         "fixed": transform.fixed,
         "versions": {name: version(name) for name in LIBRARIES},
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Classify images."""
+"""Image classification and regression."""
 
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -28,18 +28,18 @@ INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 class ImageClassification:
-    """One label, several labels or an amount for each image."""
+    """Task that predicts one class, several classes or a continuous target for each image."""
 
     name: ClassVar[str] = "image-classification"
     modality: ClassVar[Literal["image", "text"]] = "image"
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
-        """Set the image size and how much of an image is cut off; nothing of that needs a note."""
+        """Set the image size and the crop ratio in the processor and the config. There are no messages."""
         set_image_size(processor, config, data.image_size, data.crop_pct)
         return ()
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-        """Augment the training images; prepare the validation images exactly as inference does."""
+        """Return augmented training images, and validation images prepared exactly as for inference."""
         classes = class_count(data.train.features)
         plain = ImageTransform(processor_transform(processor), classes, fixed=True)
         train, collate = replace(plain, training=True), default_data_collator
@@ -58,7 +58,7 @@ class ImageClassification:
         )
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
-        """Make one grey image."""
+        """Return a batch of one gray image."""
         image = Image.new("RGB", (64, 64), (128, 128, 128))
         return {"pixel_values": processor_transform(processor)(image)[None]}
 
@@ -68,7 +68,7 @@ def _size(height: int, width: int) -> Size:
 
 
 def _pixels(processor: Any) -> tuple[Size, tuple[float, ...], tuple[float, ...], str]:
-    """Read the size, mean, deviation and interpolation of a processor."""
+    """Return the image size, channel means, channel standard deviations and interpolation of a processor."""
     timm_config = getattr(processor, "data_config", None)
     if timm_config is not None:
         mean, std = tuple(timm_config["mean"]), tuple(timm_config["std"])

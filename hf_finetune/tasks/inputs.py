@@ -1,4 +1,4 @@
-"""What a task makes of data, be it whole or a fold."""
+"""Model inputs of a task, for ordinary splits and for the folds of a cross-validation."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,10 +13,10 @@ __all__ = ["prepare_inputs"]
 
 
 def prepare_inputs(task: Task, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-    """Make model inputs of the training and validation splits.
+    """Return the model inputs of the training and validation splits.
 
-    Those of a fold are ``Subset``s of the inputs of all examples, so that what is made of an example, its chance
-    included, is the same in every fold, and is kept for all of them.
+    The inputs of a fold are ``Subset``s of the inputs of all examples, so that an example has the same inputs in every
+    fold, including its random augmentation, and all folds share one cache entry.
     """
     if data.pool is None:
         return task.prepare(data, processor, spec, seed)
@@ -28,5 +28,5 @@ def prepare_inputs(task: Task, data: LabelledData, processor: Any, spec: DataSpe
         train=Subset(inputs.train, rows["train"]),
         validation=Subset(inputs.validation, rows["validation"]) if data.validation is not None else None,
         lengths=None if inputs.lengths is None else [inputs.lengths[row] for row in rows["train"]],
-        truncations={task: each.of_rows(rows) for task, each in inputs.truncations.items()},
+        truncations={task: truncation.of_rows(rows) for task, truncation in inputs.truncations.items()},
     )

@@ -1,4 +1,4 @@
-"""Several tasks of one kind at once."""
+"""Multi-task training on several datasets of the same kind of task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ __all__ = ["MultiTask", "Share"]
 
 @dataclass(frozen=True)
 class Share:
-    """What one of the tasks trains on.
+    """Data of one of the tasks.
 
     Attributes:
-        data: Its splits.
-        spec: The fields of its data, with those that all tasks share.
+        data: Splits of the task.
+        spec: Data fields of the task, including those that all tasks share.
     """
 
     data: LabelledData
@@ -29,12 +29,12 @@ class Share:
 
 
 class MultiTask:
-    """Several tasks on the examples of each, mixed.
+    """Several tasks of the same kind, trained together on the mixed examples of all of them.
 
     Args:
-        kind: What each of them is.
-        shares: Of each task what it trains on, by its name.
-        columns: Of each task its columns in labels and logits.
+        kind: Task that each of them is an instance of, such as ``TextClassification``.
+        shares: Data of each task, by its name.
+        columns: Columns of each task in the labels and logits of all tasks.
     """
 
     name = "multi-task"
@@ -44,35 +44,35 @@ class MultiTask:
 
     @property
     def modality(self) -> Literal["image", "text"]:
-        """What an example is."""
+        """Kind of input: image or text."""
         return self.kind.modality
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
-        """Set in processor and config what the fields change that all tasks share; return what is to be known of it."""
+        """Apply the data fields that all tasks share to processor and config, in place; return messages to the user."""
         return self.kind.configure(processor, config, data)
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-        """Prepare the examples of each task as if it were alone, and put them side by side."""
-        made = [self.kind.prepare(share.data, processor, share.spec, seed) for share in self.shares.values()]
+        """Prepare the examples of each task separately, and concatenate them; labels have the columns of all tasks."""
+        parts = [self.kind.prepare(share.data, processor, share.spec, seed) for share in self.shares.values()]
         held = [
             (inputs.validation, columns)
-            for inputs, columns in zip(made, self.columns, strict=True)
+            for inputs, columns in zip(parts, self.columns, strict=True)
             if inputs.validation is not None
         ]
-        lengths: list[int] | None = [length for inputs in made for length in inputs.lengths or ()]
+        lengths: list[int] | None = [length for inputs in parts for length in inputs.lengths or ()]
         width = self.columns[-1].labels[1]
-        train = MixedExamples([inputs.train for inputs in made], self.columns, width)
+        train = MixedExamples([inputs.train for inputs in parts], self.columns, width)
         if lengths is not None and len(lengths) < len(train):
             lengths = None
-        examples, own = [one for one, _ in held], [one for _, one in held]
-        validation = MixedExamples(examples, own, width) if held else None
+        examples, held_columns = [item for item, _ in held], [item for _, item in held]
+        validation = MixedExamples(examples, held_columns, width) if held else None
         truncations = {
             name: truncation
-            for name, inputs in zip(self.shares, made, strict=True)
+            for name, inputs in zip(self.shares, parts, strict=True)
             for truncation in inputs.truncations.values()
         }
-        return Inputs(train, validation, made[0].collate, lengths, truncations)
+        return Inputs(train, validation, parts[0].collate, lengths, truncations)
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
-        """Make the inputs of one example."""
+        """Return a batch of one dummy example."""
         return self.kind.dummy(processor)

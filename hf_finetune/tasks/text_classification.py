@@ -1,4 +1,4 @@
-"""Classify texts, or pairs of texts."""
+"""Classification and regression of texts or pairs of texts."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -28,7 +28,7 @@ from hf_finetune.tasks.base import Inputs
 
 __all__ = ["TextClassification"]
 
-# Where a tokenizer keeps what its checkpoint takes: its model_max_length becomes that of the recipe.
+# Tokenizer attribute with the limit of the checkpoint, because model_max_length is set to the recipe's length.
 _LIMIT = "checkpoint_max_length"
 _PADDED_RIGHT = (
     "The checkpoint's tokenizer pads at the left. Here, and in the model that is saved, it pads at the right: the "
@@ -37,19 +37,19 @@ _PADDED_RIGHT = (
 
 
 class TextClassification:
-    """One label, several labels or an amount for each text."""
+    """Task that predicts one class, several classes or a continuous target for each text."""
 
     name: ClassVar[str] = "text-classification"
     modality: ClassVar[Literal["image", "text"]] = "text"
 
     def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
-        """Set the longest length and the sides that are cut and padded, so that inference does as training does.
+        """Set the maximum length, truncation side and padding side, so that inference matches training.
 
         Returns:
-            A note if the checkpoint pads at another side.
+            A message if the padding side was changed.
 
         Raises:
-            InputError: If the length is beyond the checkpoint's, or tokens are to be masked and there is no mask token.
+            InputError: If the length exceeds the checkpoint's limit, or if masking is requested without a mask token.
         """
         positions = position_limit(build_skeleton(config, self.modality))
         setattr(processor, _LIMIT, checkpoint_limit(processor, positions))
@@ -61,7 +61,7 @@ class TextClassification:
         return (_PADDED_RIGHT,) if pad_right(processor, positions) else ()
 
     def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
-        """Tokenise once; a batch is of texts of about one length, and padded to its longest."""
+        """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest."""
         varied = spec.augment.varies(self.modality)
 
         def encode(split: Dataset, words: bool = False, training: bool = False) -> Dataset:
@@ -80,16 +80,16 @@ class TextClassification:
         return Inputs(train, validation, DataCollatorWithPadding(processor), lengths, {"": truncation})
 
     def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
-        """Make one short text."""
+        """Return a batch of one short text."""
         return dict(processor("a", return_tensors="pt"))
 
 
 def _truncation(
     data: LabelledData, tokenized: Mapping[str, Dataset | None], processor: Any, spec: DataSpec
 ) -> Truncation:
-    """Collect which examples were cut; only the longest one is tokenized again."""
+    """Return the truncation statistics of the splits. Only the longest truncated example is tokenized again."""
     cut = {
-        split: np.asarray(made[CUT][:], dtype=bool) for split, made in tokenized.items() if made is not None
+        split: np.asarray(rows[CUT][:], dtype=bool) for split, rows in tokenized.items() if rows is not None
     }
     longest, characters = tuple[str, ...](), 0
     for split, flags in cut.items():
@@ -97,8 +97,8 @@ def _truncation(
         lengths = np.where(flags, text_lengths(texts), 0)
         row = int(lengths.argmax()) if len(lengths) else 0
         if len(lengths) and lengths[row] > characters:
-            found = texts[row]
-            longest = tuple(found[name] for name in ("text", "text_pair") if name in found)
+            example = texts[row]
+            longest = tuple(example[name] for name in ("text", "text_pair") if name in example)
             characters = int(lengths[row])
     tokens = len(processor(*longest, verbose=False)["input_ids"]) if longest else 0
     return Truncation(
