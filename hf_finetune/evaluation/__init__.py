@@ -1,1 +1,1 @@
-"""How good a model is: metrics, evaluation and prediction through the pipelines of transformers."""
+"""Metrics, evaluation and prediction, through the pipelines of transformers."""

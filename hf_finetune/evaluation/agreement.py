@@ -1,6 +1,7 @@
-"""Agreement of labels and decisions beyond chance, from counts of each class; no confusion matrix is made.
+"""Chance-corrected agreement of labels and decisions, computed from counts per class without a confusion matrix.
 
-Counts are [..., classes]: ``members`` of a class by label, ``answers`` by decision, ``hits`` by both.
+Counts have the shape [..., classes]. ``members`` counts the examples whose label is the class, ``answers`` those whose
+decision is the class, and ``hits`` those for which both are.
 """
 
 import numpy as np
@@ -9,9 +10,12 @@ __all__ = ["cohen_kappa", "matthews_correlation", "weighted_kappa"]
 
 
 def matthews_correlation(members: np.ndarray, answers: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Return the correlation of labels and decisions [...]. 0 where all labels or all decisions are alike.
+    """Compute the Matthews correlation coefficient of labels and decisions.
 
-    Source: Gorodkin 2004, the form for several classes; as ``sklearn.metrics.matthews_corrcoef``.
+    Returns:
+        Coefficients [...] in [-1, 1]; 0 where all labels or all decisions are of one class.
+
+    Source: Gorodkin 2004, the multiclass form; as ``sklearn.metrics.matthews_corrcoef``.
     """
     total = members.sum(axis=-1)
     covariance = hits.sum(axis=-1) * total - (members * answers).sum(axis=-1)
@@ -20,7 +24,10 @@ def matthews_correlation(members: np.ndarray, answers: np.ndarray, hits: np.ndar
 
 
 def cohen_kappa(members: np.ndarray, answers: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Return the agreement beyond chance [...], at most 1. nan where labels and decisions are all of one class.
+    """Compute Cohen's kappa of labels and decisions.
+
+    Returns:
+        Kappa [...], at most 1; nan where labels and decisions are all of one class.
 
     Source: Cohen 1960; as ``sklearn.metrics.cohen_kappa_score``.
     """
@@ -32,13 +39,16 @@ def cohen_kappa(members: np.ndarray, answers: np.ndarray, hits: np.ndarray) -> n
 def weighted_kappa(
     members: np.ndarray, answers: np.ndarray, distances: np.ndarray, *, squared: bool
 ) -> np.ndarray:
-    """Return the agreement beyond chance [...] where a confusion counts by the distance of its classes.
+    """Compute the weighted kappa, in which a confusion counts by the distance between its classes.
 
     Args:
-        members: Counts of each label [..., classes].
-        answers: Counts of each decision [..., classes].
+        members: Number of examples of each label [..., classes].
+        answers: Number of examples of each decision [..., classes].
         distances: Sum over the examples of |label - decision|, or of its square [...].
-        squared: Whether the distance is squared.
+        squared: Whether the distances are squared.
+
+    Returns:
+        Kappa [...], at most 1; nan where labels and decisions are all of one class.
 
     Source: Cohen 1968; as ``sklearn.metrics.cohen_kappa_score`` with linear or quadratic weights.
     """
@@ -47,10 +57,10 @@ def weighted_kappa(
         order = np.arange(members.shape[-1], dtype=np.float64)
         expected = (members @ order**2 + answers @ order**2) * total
         expected = (expected - 2 * (members @ order) * (answers @ order)) / total
-    else:  # E|X - Y| is the sum of F (1 - G) + G (1 - F) over the values of two distributions F and G
-        below, said = members.cumsum(axis=-1), answers.cumsum(axis=-1)
-        whole = total[..., None]
-        expected = (below * (whole - said) + said * (whole - below)).sum(axis=-1) / total
+    else:  # E|X - Y| is the sum over all values of F (1 - G) + G (1 - F), where F and G are the two CDFs
+        label_cdf, decision_cdf = members.cumsum(axis=-1), answers.cumsum(axis=-1)
+        n = total[..., None]
+        expected = (label_cdf * (n - decision_cdf) + decision_cdf * (n - label_cdf)).sum(axis=-1) / total
     return 1 - _ratio(distances, expected)
 
 

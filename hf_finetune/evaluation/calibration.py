@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say: calibration error, the reliability curve, and a temperature that helps.
+"""Calibration of probabilities: expected calibration error, reliability curve and temperature scaling.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,27 @@ __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 
 BINS = 15
 _CELLS = 200_000
-"""Logits of which probabilities are computed at once: so few that they stay in the processor's cache."""
+"""Number of logits converted to probabilities at once; few enough to stay in the processor's cache."""
 RANGE = (0.05, 20.0)
-"""Temperatures that are looked through. At an end of it the scores say next to nothing, or are sure of everything."""
+"""Range of temperatures searched. At its upper end the scores are almost uniform, at its lower end almost 0 or 1."""
 
 _PRECISION = 1e-5
-"""Of the logarithm of the temperature."""
+"""Absolute tolerance of the logarithm of the temperature."""
 _LEAST_SLOPE = float(np.finfo(np.float64).eps)
-"""Added for each example: where all answers are right and sure, the temperature falls until rounding hides the rest."""
+"""Slope added per example. If all predictions are correct, the log loss has no minimum; this stops the temperature
+where the remaining slope is within the rounding error."""
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about the same confidence.
+    """Bin of a reliability curve: predictions of similar confidence.
 
     Attributes:
-        low: Least confidence, not included but for the first bin's 0.
-        high: Greatest confidence.
-        count: Number of answers.
-        confidence: Mean probability that they give themselves; None if there are none.
-        right: Fraction that is right; None if there are none.
+        low: Lower edge of the confidence; exclusive, except for the 0 of the first bin.
+        high: Upper edge of the confidence, inclusive.
+        count: Number of predictions.
+        confidence: Mean confidence of the predictions; None if the bin is empty.
+        right: Fraction of the predictions that are correct; None if the bin is empty.
     """
 
     low: float
@@ -47,15 +48,19 @@ class Bin:
 
 
 def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[Bin, ...]:
-    """Sort answers into bins of equal width by their confidence.
+    """Compute the reliability curve: predictions binned by confidence, in bins of equal width.
 
-    An answer is the likeliest class of an example, whose confidence is its probability; for multi-label data it is
-    what is said of each class of each example, with the probability of what is said.
+    Single-label data has one prediction per example, the most probable class, and its probability is the confidence.
+    Multi-label data has one prediction per example and class, positive or negative, and the probability of that
+    outcome is the confidence; unknown labels are left out.
 
     Args:
         scores: Probabilities [examples, classes].
         labels: Class indices [examples], or zeros and ones [examples, classes].
-        bins: How many.
+        bins: Number of bins.
+
+    Returns:
+        The bins in ascending order of confidence.
     """
     if labels.ndim == 2:
         known = is_known(labels)
@@ -65,43 +70,48 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[B
         confidence, right = confidences(scores), decide(scores, "single_label") == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
-    made = []
+    curve = []
     for number in range(bins):
-        held = place == number
-        count = int(held.sum())
-        made.append(
+        in_bin = place == number
+        count = int(in_bin.sum())
+        curve.append(
             Bin(
                 low=float(edges[number]),
                 high=float(edges[number + 1]),
                 count=count,
-                confidence=float(confidence[held].mean()) if count else None,
-                right=float(right[held].mean()) if count else None,
+                confidence=float(confidence[in_bin].mean()) if count else None,
+                right=float(right[in_bin].mean()) if count else None,
             )
         )
-    return tuple(made)
+    return tuple(curve)
 
 
 def calibration_error(scores: Scores, labels: np.ndarray, bins: int = BINS) -> float:
-    """Compute the expected calibration error (ECE): the mean gap of confidence and accuracy, weighted by count.
+    """Compute the expected calibration error (ECE).
+
+    It is the mean absolute difference of confidence and accuracy over the bins, weighted by their counts.
 
     Args:
         scores: Probabilities [examples, classes].
         labels: Class indices [examples], or zeros and ones [examples, classes].
-        bins: How many bins of equal width.
+        bins: Number of bins of equal width.
     """
-    held = [each for each in reliability(scores, labels, bins) if each.count]
-    total = sum(each.count for each in held)
-    gaps = [each.count * abs((each.confidence or 0.0) - (each.right or 0.0)) for each in held]
+    filled = [entry for entry in reliability(scores, labels, bins) if entry.count]
+    total = sum(entry.count for entry in filled)
+    gaps = [entry.count * abs((entry.confidence or 0.0) - (entry.right or 0.0)) for entry in filled]
     return sum(gaps) / total
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> float:
-    """Find the number by which logits are divided so that the log loss is least. No answer changes by it.
+    """Fit the temperature that minimizes the log loss when logits are divided by it.
 
     Args:
-        logits: [examples, classes], of examples that were not trained on.
+        logits: Logits [examples, classes] of examples that were not used for training.
         labels: Class indices [examples], or zeros and ones [examples, classes].
         target: ``single_label`` or ``multi_label``.
+
+    Returns:
+        Temperature within ``RANGE``. Dividing by it does not change any decision.
     """
     low, high = RANGE
     if _slope(1 / low, logits, labels, target) <= 0:
@@ -115,9 +125,9 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, target: Target) -> f
 
 
 def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target) -> float:
-    """Return the sum over the examples of the derivative of the log loss by the factor on the logits.
+    """Compute the derivative of the log loss, summed over the examples, with respect to a factor on the logits.
 
-    The log loss is convex in the factor, so the slope has one zero at most.
+    The log loss is convex in the factor, so the derivative has at most one zero.
     """
     total = _LEAST_SLOPE * len(logits)
     for rows in np.array_split(np.arange(len(logits)), max(1, logits.size // _CELLS)):
@@ -127,6 +137,6 @@ def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target
             total += float((scores * part).sum() - part[np.arange(len(rows)), true].sum())
         else:
             known = is_known(true)
-            each = np.where(known, (scores - (true == 1)) * part, 0).sum(axis=1)
-            total += float((each / np.maximum(known.sum(axis=1), 1)).sum())
+            slopes = np.where(known, (scores - (true == 1)) * part, 0).sum(axis=1)
+            total += float((slopes / np.maximum(known.sum(axis=1), 1)).sum())
     return total

@@ -1,4 +1,4 @@
-"""Whether one run is better than another: paired tests of both on the same test examples."""
+"""Comparison of runs by paired significance tests on the same test examples."""
 
 import json
 from collections import Counter
@@ -33,15 +33,16 @@ Verdict = Literal["above", "below", "not distinguishable"]
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of a run and of the first one, on the same examples.
+    """Difference of one metric between a run and the first run, on the same examples.
 
     Attributes:
-        metric: Its name.
+        metric: Name of the metric.
         first: Value of the first run.
         value: Value of this run.
-        interval: 95 % interval of ``value - first``, by paired bootstrap; None where it is undefined.
-        p_value: Probability of a difference at least as large if there were none: by McNemar's exact test for the
-            fraction of examples of which something holds, else by the bootstrap; None where it is undefined.
+        interval: 95 % paired bootstrap interval of ``value - first``; None where it is undefined.
+        p_value: Two-sided p-value of the null hypothesis that there is no difference: by McNemar's exact test for a
+            metric that is a fraction of the examples (such as accuracy), otherwise by the bootstrap; None where it is
+            undefined.
     """
 
     metric: str
@@ -52,10 +53,10 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether this run's value is above or below the first one's, or the examples cannot tell.
+        """Whether this run's value is significantly above or below the value of the first run.
 
-        The interval must exclude 0, and the test must agree: with few examples that differ, a bootstrap alone is
-        too sure.
+        The interval must exclude 0 and the p-value must be at most 0.05: when few examples differ, a bootstrap
+        interval alone is too narrow.
         """
         if self.interval is None or self.p_value is None or self.p_value > 1 - LEVEL:
             return "not distinguishable"
@@ -65,12 +66,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Examples that one run has right and the other has not (McNemar 1947; the exact form, by the binomial law).
+    """McNemar's test of the examples that only one of two runs predicts correctly.
 
     Attributes:
-        only_first: Right in the first run only.
-        only_this: Right in this run only.
-        p_value: Chance of counts as far apart if both were equally likely.
+        only_first: Number of examples that only the first run predicts correctly.
+        only_this: Number of examples that only this run predicts correctly.
+        p_value: Two-sided p-value of the null hypothesis that both cases are equally likely.
+
+    Source: McNemar 1947; the exact form, with the binomial distribution.
     """
 
     only_first: int
@@ -80,16 +83,16 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside the first one.
+    """Comparison of a run with the first run.
 
     Attributes:
-        run: As it was named.
-        differences: Of each metric.
-        mcnemar: Of the examples that are all right; None for amounts.
+        run: The run, as the user named it.
+        differences: Difference of each metric.
+        mcnemar: McNemar's test on whole examples (multi-label: all labels must match); None for regression.
         examples: Number of test examples.
-        group_column: The column by whose groups examples were resampled; None if each was on its own.
-        groups: Number of groups; None likewise.
-        others: Number of test examples that are called alike in both runs and have another content; 0 too where the
+        group_column: Column by whose groups the examples were resampled; None if they were resampled one by one.
+        groups: Number of groups; None if examples were resampled one by one.
+        others: Number of test examples with the same id in both runs but a different content; also 0 where the
             contents are not known.
     """
 
@@ -105,28 +108,31 @@ class Comparison:
 def compare_runs(
     runs: Sequence[str | Path], metrics: Sequence[str] = (), *, seed: int = 0
 ) -> list[Comparison]:
-    """Compare runs with the first of them, on the test examples that all of them predicted.
+    """Compare each further run with the first one, on the test examples that all of them predicted.
 
     Args:
-        runs: Run directories, or files of predictions; at least two.
-        metrics: Names of metrics; none are those that are shown by default.
-        seed: Of the resamples.
+        runs: Run directories or prediction files; at least two.
+        metrics: Names of the metrics; the default metrics of the label type if empty.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        One comparison for each run after the first.
 
     Raises:
-        InputError: If the runs were not judged on the same examples, or a metric is unknown.
+        InputError: If the runs were not evaluated on the same examples, or a metric is unknown.
     """
     if len(runs) < 2:
         raise InputError(Problem("RUN...", "must name at least two runs", str(len(runs))))
-    first, *others = [_read(Path(run)) for run in runs]
-    for run, other in zip(runs[1:], others, strict=True):
-        _check_same(str(runs[0]), first, str(run), other)
+    first, *later = [_read(Path(run)) for run in runs]
+    for run, compared in zip(runs[1:], later, strict=True):
+        _check_same(str(runs[0]), first, str(run), compared)
     target = first.predictions.target
     names = tuple(metrics) or default_metrics(target)
-    costs = next((judged.costs for judged in (first, *others) if judged.costs), {})
+    costs = next((evaluated.costs for evaluated in (first, *later) if evaluated.costs), {})
     settings = MetricSettings(first.predictions.label_names, costs)
     problems = [problem for name in names if (problem := _metric_problem(name, target, settings))]
-    for run, judged in zip(runs, (first, *others), strict=True):
-        if isinstance(judged.predictions.scores, TopScores):
+    for run, evaluated in zip(runs, (first, *later), strict=True):
+        if isinstance(evaluated.predictions.scores, TopScores):
             problems += [
                 Problem(
                     "--metric",
@@ -140,8 +146,8 @@ def compare_runs(
     if problems:
         raise InputError(problems)
     return [
-        _compare(str(run), first, other.in_order_of(first), names, settings, seed)
-        for run, other in zip(runs[1:], others, strict=True)
+        _compare(str(run), first, compared.in_order_of(first), names, settings, seed)
+        for run, compared in zip(runs[1:], later, strict=True)
     ]
 
 
@@ -157,36 +163,44 @@ def paired_difference(
     groups: Sequence[str] | None = None,
     settings: MetricSettings = NO_SETTINGS,
 ) -> Difference:
-    """Test whether two models differ in a metric on the same examples, which are resampled for both together.
+    """Test whether two models differ in a metric on the same examples.
+
+    Each bootstrap resample is drawn once and used for both models.
 
     Args:
-        metric: Its name.
-        target: What the labels are.
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        first: Scores of the first model: probabilities [examples, classes], or amounts [examples].
-        other: Scores of the other model.
-        seed: Of the resamples.
-        thresholds: Of each model, from which probability on each class of multi-label data holds.
-        groups: The group of each example, whose examples belong together; None if each is on its own.
-        settings: The classes and costs.
+        metric: Name of the metric.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        first: Scores of the first model: probabilities [examples, classes], or regression predictions [examples].
+        other: Scores of the other model, of the same shape.
+        seed: Seed of the bootstrap.
+        thresholds: For each model the decision threshold of each class (multi-label); None is 0.5 for all classes.
+        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
+        settings: Classes and costs, for the metrics that need them.
+
+    Returns:
+        Both values, the 95 % interval of their difference and its p-value.
     """
     arguments = [
         (metric, target, labels, scores, chosen, settings)
         for scores, chosen in zip((first, other), thresholds, strict=True)
     ]
-    before, after = (statistic(*each) for each in arguments)
+    before, after = (statistic(*call) for call in arguments)
     interval, p_value = bootstrap_difference(
         before, after, len(labels), fast=is_fast(metric), seed=seed, groups=groups
     )
     if is_fraction(metric) and groups is None:
-        one, two = (np.asarray(example_values(*each)) > 0 for each in arguments)
-        p_value = _mcnemar(one, two).p_value
+        first_correct, other_correct = (np.asarray(example_values(*call)) > 0 for call in arguments)
+        p_value = _mcnemar(first_correct, other_correct).p_value
     whole = np.ones((1, len(labels)))
     return Difference(metric, before(whole).item(), after(whole).item(), interval, p_value)
 
 
 def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Problem | None:
-    """Return why a metric cannot be compared: only those of this package can, from stored predictions."""
+    """Return why a metric cannot be compared; None if it can.
+
+    Only metrics of this package can be computed from stored predictions.
+    """
     metric = find_metric(name, settings)
     if metric is not None and target in metric.targets:
         return None
@@ -196,7 +210,7 @@ def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Prob
 
 @dataclass(frozen=True)
 class _Judged:
-    """The predictions of a run, from which probability on its classes hold, what confusions cost, and its inputs."""
+    """Predictions of a run, with its decision thresholds, misclassification costs and hashes of the test inputs."""
 
     predictions: Predictions
     thresholds: tuple[float, ...] | None
@@ -204,7 +218,7 @@ class _Judged:
     hashes: np.ndarray | None = None
 
     def in_order_of(self, other: "_Judged") -> "_Judged":
-        """Give the same predictions, in the order of another run's examples and classes."""
+        """Return the same predictions in the order of another run's examples and classes."""
         mine = self.predictions
         places = {name: row for row, name in enumerate(mine.ids)}
         rows = [places[name] for name in other.predictions.ids]
@@ -216,11 +230,11 @@ class _Judged:
             labels = labels[:, columns] if labels.ndim == 2 else np.argsort(columns)[labels]
             thresholds = tuple(thresholds[column] for column in columns) if thresholds else None
         groups = tuple(mine.groups[row] for row in rows) if mine.groups is not None else None
-        made = Predictions(
+        reordered = Predictions(
             *(other.predictions.ids, labels, scores, mine.target, other.predictions.label_names),
             *(groups, mine.group_column),
         )
-        return _Judged(made, thresholds, self.costs, self.hashes)
+        return _Judged(reordered, thresholds, self.costs, self.hashes)
 
 
 def _read(run: Path) -> _Judged:
@@ -237,15 +251,14 @@ def _read(run: Path) -> _Judged:
     costs = (recipe.get("evaluation") or {}).get("costs") or {}
     thresholds = tuple(chosen[name] for name in predictions.label_names) if chosen else None
     hashes = (read_hashes(file.parent / HASHES) or {}).get("test")
-    if hashes is not None and len(hashes) != len(
-        predictions.ids
-    ):  # of other predictions than those of the run
+    # the hashes belong to the predictions of the run, and this is another file of predictions
+    if hashes is not None and len(hashes) != len(predictions.ids):
         hashes = None
     return _Judged(predictions, thresholds, costs, hashes)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; nothing if there is none."""
+    """Return the object in a JSON file; empty if the file is missing, unreadable or holds no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -254,25 +267,29 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> None:
-    one, two = first.predictions, other.predictions
-    if one.target != two.target or set(one.label_names) != set(two.label_names):
+    before, after = first.predictions, other.predictions
+    if before.target != after.target or set(before.label_names) != set(after.label_names):
         rule = f"must be of the same classes as {first_run}"
-        raise InputError(Problem(run, rule, listed(map(repr, two.label_names), most=SHOWN)))
-    if len(set(one.ids)) != len(one.ids) or set(one.ids) != set(two.ids):
-        strange = sorted(set(one.ids) ^ set(two.ids))
-        found = (
-            f"{len(strange):,} that only one of them has, such as {listed(map(repr, strange), most=SHOWN)}"
+        raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=SHOWN)))
+    if len(set(before.ids)) != len(before.ids) or set(before.ids) != set(after.ids):
+        unshared = sorted(set(before.ids) ^ set(after.ids))
+        value = (
+            f"{len(unshared):,} that only one of them has, such as {listed(map(repr, unshared), most=SHOWN)}"
         )
         repair = "Split the data before both runs, or give both the same seed."
-        raise InputError(Problem(run, f"must be judged on the test examples of {first_run}", found, repair))
-    labels = {name: row for row, name in enumerate(two.ids)}
-    rows = [labels[name] for name in one.ids]
-    if not np.array_equal(_named(one), _named(two)[rows], equal_nan=one.target == "multi_label"):
+        raise InputError(Problem(run, f"must be judged on the test examples of {first_run}", value, repair))
+    places = {name: row for row, name in enumerate(after.ids)}
+    rows = [places[name] for name in before.ids]
+    if not np.array_equal(_named(before), _named(after)[rows], equal_nan=before.target == "multi_label"):
         raise InputError(Problem(run, f"must have the test labels of {first_run}", "others"))
 
 
 def _named(predictions: Predictions) -> np.ndarray:
-    """Give labels that do not depend on the order of the classes."""
+    """Return the labels in a form that does not depend on the order of the classes.
+
+    They are class names [examples], zeros and ones in alphabetical order of the classes [examples, classes], or
+    regression targets [examples].
+    """
     if predictions.target == "single_label":
         return np.array(predictions.label_names)[predictions.labels]
     if predictions.target == "multi_label":
@@ -283,11 +300,11 @@ def _named(predictions: Predictions) -> np.ndarray:
 def _compare(
     run: str, first: _Judged, other: _Judged, names: Sequence[str], settings: MetricSettings, seed: int
 ) -> Comparison:
-    one, two = first.predictions, other.predictions
-    grouped = one if one.groups is not None else two
+    before, after = first.predictions, other.predictions
+    grouped = before if before.groups is not None else after
     differences = [
         paired_difference(
-            *(name, one.target, one.labels, one.scores, two.scores),
+            *(name, before.target, before.labels, before.scores, after.scores),
             seed=seed,
             thresholds=(first.thresholds, other.thresholds),
             groups=grouped.groups,
@@ -295,14 +312,14 @@ def _compare(
         )
         for name in names
     ]
-    mcnemar = None if one.target == "regression" else _mcnemar(_right(first), _right(other))
+    mcnemar = None if before.target == "regression" else _mcnemar(_right(first), _right(other))
     groups = None if grouped.groups is None else len(set(grouped.groups))
     others = _count_others(first.hashes, other.hashes)
-    return Comparison(run, tuple(differences), mcnemar, len(one.ids), grouped.group_column, groups, others)
+    return Comparison(run, tuple(differences), mcnemar, len(before.ids), grouped.group_column, groups, others)
 
 
 def _count_others(first: np.ndarray | None, other: np.ndarray | None) -> int:
-    """Count the inputs that only one of two runs was judged on; 0 where they are not known."""
+    """Count the test inputs of the other run that the first run does not have; 0 where they are not known."""
     if first is None or other is None:
         return 0
     return (Counter(other.tolist()) - Counter(first.tolist())).total()

@@ -1,4 +1,4 @@
-"""What it costs to take one class for another: ``evaluation.costs`` of a recipe as a matrix."""
+"""Misclassification costs: ``evaluation.costs`` of a recipe as a matrix."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,20 +13,23 @@ CostTable = Mapping[str, Mapping[str, float]]
 """Cost of a decision (inner key) for a true class (outer key)."""
 
 DEFAULT = "default"
-"""Key of a row: the cost of every other wrong decision; in place of a class: the row of all other classes."""
+"""Inner key: cost of every wrong decision that its row does not list. Outer key: row of every class without a row."""
 _UNIT = 1.0
 
 
 def cost_matrix(costs: CostTable, label_names: Sequence[str]) -> np.ndarray:
-    """Return the costs [true class, decision].
+    """Return the cost matrix.
 
-    A right decision costs nothing unless its row says so; a wrong one that is not listed costs the row's ``default``,
-    else 1. Classes without a row have that of ``default``. A class that is itself called ``default`` is meant by the
-    key.
+    A correct decision costs 0 unless its row lists it; a wrong one that is not listed costs the row's ``default``,
+    or 1 without one. Classes without a row take the row ``default``. If a class is itself called ``default``, the key
+    means that class.
 
     Args:
-        costs: As in a recipe.
-        label_names: The classes in their order.
+        costs: Costs as in a recipe.
+        label_names: Class names in the order of the model.
+
+    Returns:
+        Costs [classes, classes], indexed by true class and decision.
     """
     index = {name: column for column, name in enumerate(label_names)}
     reserved = DEFAULT not in index
@@ -46,13 +49,16 @@ def cost_matrix(costs: CostTable, label_names: Sequence[str]) -> np.ndarray:
 def cost_problems(
     costs: CostTable, target: Target, label_names: Sequence[str], place: str = "evaluation.costs"
 ) -> list[Problem]:
-    """Return what is wrong with costs for these classes: labels of another kind, unknown classes.
+    """Return the problems of misclassification costs: a label type other than single-label, or unknown classes.
 
     Args:
-        costs: As in a recipe; empty if it has none.
-        target: What the labels are.
-        label_names: The classes in their order.
-        place: Where the costs stand.
+        costs: Costs as in a recipe; empty if it has none.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names of the data.
+        place: Location of the costs in the recipe, for the error texts.
+
+    Returns:
+        All problems; empty if the costs are valid.
     """
     if not costs:
         return []

@@ -1,4 +1,4 @@
-"""Evaluate a finished model on labelled data, with a pipeline of transformers as others will load it."""
+"""Evaluation of a finished model on labeled data, with the transformers pipeline that its users will load."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,25 +28,26 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a model said of labelled examples, and how good that is.
+    """Scores of a model on labeled examples, and the metrics computed from them.
 
     Attributes:
-        metrics: A value for each metric that is defined for the target, then for each further one.
-        ids: The name of each example.
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        scores: Probabilities [examples, classes], the highest ones alone, or predicted amounts [examples].
-        target: What the labels are.
-        label_names: The classes in their order.
-        seconds: Time of reading and predicting all examples.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
-        intervals: The 95 % interval of some of the metrics.
-        slices: What ``judge_slices`` gives, by column.
-        groups: The group of each example, whose examples belong together; None if each is on its own.
-        group_column: The column of the data that holds the groups.
-        costs: ``evaluation.costs`` of the recipe; empty for none.
-        seen: Of other data than the run's, how many examples are in each of its splits; None if that is not known.
-        changed: Of a run's own data, as ``OwnSplit.changed``; None for other data.
-        notes: What the person should know of how the examples were read.
+        metrics: Value of each metric that is defined for the label type, then of each further one.
+        ids: Id of each example.
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        scores: Probabilities [examples, classes], only the highest of them (``TopScores``), or regression predictions
+            [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names in the order of the model.
+        seconds: Time to read and predict all examples.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        intervals: 95 % interval of some of the metrics.
+        slices: Metrics of each slice as ``judge_slices`` returns them, by column.
+        groups: Group of each example, for grouped resampling; None if the data has no groups.
+        group_column: Column of the data that holds the groups.
+        costs: ``evaluation.costs`` of the recipe; empty without any.
+        seen: For data other than the run's, the number of its examples in each split of the run; None if not known.
+        changed: For the run's own data, see ``OwnSplit.changed``; None for other data.
+        notes: Remarks for the user on how the examples were read.
     """
 
     metrics: dict[str, float]
@@ -68,7 +69,7 @@ class EvaluationResult:
 
     @property
     def settings(self) -> MetricSettings:
-        """What some metrics depend on besides labels and scores."""
+        """Classes and costs, which some metrics need in addition to labels and scores."""
         return MetricSettings(self.label_names, self.costs)
 
 
@@ -81,19 +82,23 @@ def evaluate_model(
     keep_all: bool = False,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Predict every example and compute every metric of the target that says something of so many classes.
+    """Predict every example, and compute every metric that is meaningful for the label type and number of classes.
 
     Args:
-        classifier: What ``load_classifier`` gives.
+        classifier: Model as ``load_classifier`` returns it.
         dataset: Columns ``id``, ``image`` or ``text`` (and perhaps ``text_pair``), and ``label`` in the
             model's classes.
-        metrics: Further metrics: those that are computed on request, and those that ``evaluate.load`` finds.
-        costs: ``evaluation.costs`` of the recipe; None for none.
-        keep_all: Whether to keep all probabilities, however many; else of more than 12 million the highest alone.
-        progress: Called with the number of examples done.
+        metrics: Further metrics: those that are computed on request only, and those that ``evaluate.load`` finds.
+        costs: ``evaluation.costs`` of the recipe; None without any.
+        keep_all: Whether to keep all probabilities regardless of their number; otherwise only the highest are kept
+            if there are more than 12 million.
+        progress: Called with the number of examples predicted so far.
+
+    Returns:
+        Metrics, labels and scores; intervals and slices are left empty.
 
     Raises:
-        InputError: If the labels are of other classes than the model's, or if the model puts out nan.
+        InputError: If the classes of the labels are not those of the model, or if the model outputs nan or infinity.
     """
     _check_labels(classifier, dataset)
     settings = MetricSettings(classifier.label_names, costs or {})
@@ -134,7 +139,10 @@ def _predict(
     reduces: bool,
     progress: Progress | None,
 ) -> Scores:
-    """Return the scores of all examples; of single labels the highest alone, batch by batch, where that is wanted."""
+    """Return the scores of all examples, [examples, classes] or [examples].
+
+    With ``reduces`` only the highest scores of single-label data are kept, reduced batch by batch to save memory.
+    """
     target = classifier.target
     reduces = reduces and target == "single_label"
     parts: list[Scores] = []
@@ -152,14 +160,14 @@ def _predict(
 
 
 def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
-    """Return examples as ``compute_logits`` takes them.
+    """Yield examples in the form that ``compute_logits`` takes: RGB images, or dictionaries of texts.
 
     Args:
-        dataset: Columns ``image``, or ``text`` and perhaps ``text_pair``.
-        limit: At most so many, the first.
+        dataset: Data with the columns ``image``, or ``text`` and perhaps ``text_pair``.
+        limit: Number of examples to yield, from the first on; None yields all.
     """
     names = [name for name in ("text", "text_pair") if name in dataset.column_names]
-    # first the columns: whatever is done to a dataset copies the names of all its classes
+    # select columns first: every operation on a dataset copies its features, with the names of all classes
     plain = dataset.select_columns(names or ["image"]).with_format(None)
     for row in islice(plain, limit):
         yield row if names else to_rgb(row["image"])
@@ -171,6 +179,6 @@ def _check_labels(classifier: Classifier, dataset: Dataset) -> None:
     feature = dataset.features["label"]
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is not None and tuple(names) != classifier.label_names:
-        expected, given = (", ".join(map(repr, some[:10])) for some in (classifier.label_names, names))
-        problem = Problem("The data's classes", f"must be the model's: {expected}", given)
+        expected, actual = (", ".join(map(repr, some[:10])) for some in (classifier.label_names, names))
+        problem = Problem("The data's classes", f"must be the model's: {expected}", actual)
         raise InputError(problem)

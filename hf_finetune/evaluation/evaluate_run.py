@@ -1,4 +1,4 @@
-"""Evaluate a model that was trained before: on its run's own data, or on other labelled data."""
+"""Evaluation of a finished model, on the data of its run or on other labeled data."""
 
 import json
 import logging
@@ -54,14 +54,19 @@ def evaluate_again(
     """Evaluate a finished model.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
-            changed since, the run's examples are found in it by their contents, and the others are left out.
-        split: Which split; None is the test split.
-        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
+            changed since, the examples of the run are matched by their content, and all others are left out.
+        split: Name of the split; None is the test split.
+        columns: Columns of ``data`` by role: image, text, text_pair, label. Roles left out take the columns used in
+            training, or are inferred.
         batch_size: Examples per forward pass.
-        progress: Called with the number of examples done.
+        progress: Called with the number of examples predicted so far.
         trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
+
+    Returns:
+        Metrics with their intervals, metrics by slice, and the predictions.
+
     Raises:
         InputError: If there is no such model, data or split, or the data has labels that the model does not know.
     """
@@ -71,30 +76,33 @@ def evaluate_again(
     costs = recipe.evaluation.costs if recipe else None
     settings = MetricSettings(classifier.label_names, costs or {})
     check_metric_names(metrics, classifier.target, settings=settings, trust_remote_code=trust_remote_code)
-    judged = _load(model_or_run, classifier, data=data, split=split, columns=columns)
-    dataset = judged.dataset
-    found = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
-    names = [name for name in metrics or default_metrics(found.target) if name in found.metrics]
+    loaded = _load(model_or_run, classifier, data=data, split=split, columns=columns)
+    dataset = loaded.dataset
+    result = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
+    names = [name for name in metrics or default_metrics(result.target) if name in result.metrics]
     seed = recipe.seed if recipe else 0
     ends = intervals(
-        *(names, found.target, found.scores, found.labels),
+        *(names, result.target, result.scores, result.labels),
         seed=seed,
-        thresholds=found.thresholds,
-        groups=found.groups,
-        settings=found.settings,
+        thresholds=result.thresholds,
+        groups=result.groups,
+        settings=result.settings,
     )
     training = _training_slices(model_or_run)
-    slices = judge_slices(found, sliced(dataset, training), training, names, seed)
+    slices = judge_slices(result, sliced(dataset, training), training, names, seed)
     seen = count_seen(model_or_run, dataset) if data is not None else None
-    return replace(found, intervals=ends, slices=slices, seen=seen, changed=judged.changed)
+    return replace(result, intervals=ends, slices=slices, seen=seen, changed=loaded.changed)
 
 
 def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | None:
-    """Count the examples of other data that a run has seen, by split; None if that is not known.
+    """Count how many examples of other data are contained in each split of a run's data.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        dataset: The examples, with the columns of ``LabelledData``.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        dataset: Examples, with the columns of ``LabelledData``.
+
+    Returns:
+        Number of examples by split of the run; None if the contents of the run's data are not known.
     """
     run = run_of(model_or_run)
     known = read_hashes(run / HASHES) if run is not None else None
@@ -111,16 +119,19 @@ def load_finished(
     batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> Classifier:
-    """Load a finished model as ``load_classifier`` does, and heed what its run's recipe declares.
+    """Load a finished model with ``load_classifier``, after checking the remote code that its run's recipe declares.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        task: The task that is expected. None takes what the model is made for.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        task: Expected pipeline task; None takes the task of the model.
         batch_size: Examples per forward pass.
-        trust_remote_code: Whether code that lies beside the weights may run.
+        trust_remote_code: Whether code stored next to the weights may run.
+
+    Returns:
+        The loaded model.
 
     Raises:
-        InputError: If there is no such model, or if the run was made with code beside its weights that may not run.
+        InputError: If there is no such model, or if the run needs code stored next to its weights that may not run.
     """
     recipe, source = recipe_of(model_or_run), resolve_model_dir(model_or_run)
     if recipe is not None and foreign_code(source):
@@ -138,18 +149,19 @@ def load_labelled(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Load examples to judge a finished model by.
+    """Load labeled examples to evaluate a finished model on.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        classifier: What ``load_classifier`` made of it.
-        data: Labelled data, as in a recipe; None is the data of the run, split as the run split it. Where it has
-            changed since, the run's examples are found in it by their contents, and the others are left out.
-        split: Which split; None is the test split.
-        columns: Columns of ``data``: image, text, text_pair, label; those left out are as in training, else inferred.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        classifier: The model, as ``load_classifier`` returns it.
+        data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
+            changed since, the examples of the run are matched by their content, and all others are left out.
+        split: Name of the split; None is the test split.
+        columns: Columns of ``data`` by role: image, text, text_pair, label. Roles left out take the columns used in
+            training, or are inferred.
 
     Returns:
-        As ``evaluate_model`` takes it.
+        Dataset in the form that ``evaluate_model`` takes.
 
     Raises:
         InputError: If there is no such data or split, or the data has labels that the model does not know.
@@ -165,7 +177,7 @@ def _load(
     split: str | None,
     columns: Mapping[str, str] | None,
 ) -> OwnSplit:
-    """Load examples as ``load_labelled``, and say whether the run's own data has changed."""
+    """Load examples as ``load_labelled`` does, with a note if the run's own data has changed."""
     recipe = recipe_of(model_or_run)
     if data is not None:
         dataset = load_for_evaluation(
@@ -187,30 +199,33 @@ def _load(
     if recipe is None or run is None:
         repair = "A checkpoint knows no data; name some with --data."
         raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
-    found = load_own_split(run, recipe, classifier, split or "test")
-    if found.changed is not None:
-        logger.warning("%s", found.changed)
-    return found
+    own_split = load_own_split(run, recipe, classifier, split or "test")
+    if own_split.changed is not None:
+        logger.warning("%s", own_split.changed)
+    return own_split
 
 
 def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
-    """Read which slices a run was trained on; nothing for a model that is not a run's."""
+    """Read the slices that a run was trained on, by column; empty for a model that does not belong to a run."""
     run = run_of(model_or_run)
     if run is None or not (run / "metrics.json").is_file():
         return {}
-    found: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
-    return found
+    slices: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
+    return slices
 
 
 def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[str, Any] | None:
-    """Return the columns of the data that a model was trained on, by what they hold; None if they are not known.
+    """Return the columns of the data that a model was trained on, by role.
 
-    A model that was saved before they were kept in it has those that its run's recipe names, if that names the
-    inputs.
+    Models of older versions do not store their columns; for them the columns of the run's recipe are returned, if the
+    recipe names the input columns.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        classifier: What ``load_classifier`` made of it.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        classifier: The model, as ``load_classifier`` returns it.
+
+    Returns:
+        Column of each role (image, text, text_pair, label); None if the columns are not known.
     """
     if classifier.columns is not None:
         return dict(classifier.columns)
@@ -223,25 +238,26 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
 
 
 def run_options(model_or_run: str | Path) -> TableOptions:
-    """Return how a run read its text files; nothing is known for a model that is not a run's."""
+    """Return the options with which a run read its text files; no options for a model that does not belong to a run."""
     recipe = recipe_of(model_or_run)
     return table_options(recipe) if recipe else NO_OPTIONS
 
 
 def recipe_of(model_or_run: str | Path) -> Recipe | None:
-    """Read the recipe of a run; None for a model that is not a run's."""
+    """Read the recipe of a run; None for a model that does not belong to a run."""
     run = run_of(model_or_run)
     return load_recipe(run / "recipe.yaml") if run is not None else None
 
 
 def run_of(model_or_run: str | Path) -> Path | None:
-    """Find the run directory that a model belongs to; None for a model that is not a run's."""
-    found = resolve_model_dir(model_or_run)
-    run = Path(found).parent
-    if (run.parent / "tasks" / Path(found).name / "manifest.json").is_file() and run.name == "model":
-        run = run.parent / "tasks" / Path(found).name  # of several tasks: RUN/model/NAME is of RUN/tasks/NAME
-    # A checkpoint may lie beside any recipe; only in a run does a manifest lie there too.
-    is_run = isinstance(found, Path) and all(
+    """Find the run directory that a model belongs to; None for a model that does not belong to a run."""
+    source = resolve_model_dir(model_or_run)
+    run = Path(source).parent
+    if (run.parent / "tasks" / Path(source).name / "manifest.json").is_file() and run.name == "model":
+        # multi-task run: RUN/model/NAME belongs to RUN/tasks/NAME
+        run = run.parent / "tasks" / Path(source).name
+    # Any recipe may be next to a checkpoint; only a run directory contains a manifest as well.
+    is_run = isinstance(source, Path) and all(
         (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
     )
     return run if is_run else None

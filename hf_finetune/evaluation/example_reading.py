@@ -1,4 +1,4 @@
-"""One example to predict: a text or an image, read on its own, or why it cannot be read."""
+"""Examples to predict, each read on its own: a text or an image, or the reason why it cannot be read."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ __all__ = ["Inputs", "Item", "no_file", "open_image", "open_stored_image", "open
 
 @dataclass(frozen=True)
 class Item:
-    """One example to predict, or why it cannot be read.
+    """Example to predict, or the reason why it cannot be read.
 
     Attributes:
-        id: Its name: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself; of an
-            image never a text that no file can be called.
-        content: An RGB image, a text, or a dictionary of ``text`` and ``text_pair``. None if unreadable.
-        error: Why it cannot be read, a sentence. None if it can.
-        picture: How an image was read.
-        row: The columns of the table that it comes from, where they are kept.
+        id: Id of the example: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
+            For an image it is never a text that cannot be a file name.
+        content: RGB image, text, or dictionary of ``text`` and ``text_pair``; None if unreadable.
+        error: Sentence with the reason why it cannot be read; None if it can.
+        picture: Details of how an image was decoded; None for texts.
+        row: Cells of its table row by column, if columns are carried along.
     """
 
     id: str
@@ -39,9 +39,9 @@ class Inputs:
     """Examples to predict.
 
     Attributes:
-        items: The examples, to be gone through once; each is read when it is asked for.
-        total: How many there are. None if that is not known beforehand.
-        columns: The columns of the tables, where they are kept.
+        items: Iterator over the examples, which can be consumed once; each is read on demand.
+        total: Number of examples; None if it is not known in advance.
+        columns: Columns of the tables, if they are carried along.
     """
 
     items: Iterator[Item]
@@ -50,7 +50,7 @@ class Inputs:
 
 
 def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
-    """Take a text or a pair, of which neither may be empty."""
+    """Return the item of a text or of a pair of texts, with an error if one of them is empty."""
     texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
     if any(part is None or not str(part).strip() for part in texts.values()):
         return Item(name, error="The text is empty.")
@@ -58,7 +58,7 @@ def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
 
 
 def open_image(name: str, source: Path | bytes) -> Item:
-    """Decode an image as the model was trained on it: upright, on white, in RGB."""
+    """Decode an image as in training: upright, on a white background, in RGB."""
     if isinstance(source, Path) and not can_be_path(source):
         return Item(name, error=no_file(str(source)))
     try:
@@ -71,7 +71,7 @@ def open_image(name: str, source: Path | bytes) -> Item:
 
 
 def open_stored_image(name: str, value: Any, root: Path) -> Item:
-    """Open what a table holds for an image: a path, a file's bytes, or both as ``datasets`` stores them."""
+    """Decode an image from a table cell: a path, the bytes of a file, or both as ``datasets`` stores them."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
@@ -82,7 +82,7 @@ def open_stored_image(name: str, value: Any, root: Path) -> Item:
 
 
 def no_file(value: str) -> str:
-    """Return why a text that can be no path leads to no image."""
+    """Return the error text for a value that cannot be the path of an image."""
     shown = shortened(value)
     if is_encoded(value):
         return f"The image is base64 or a data URI ({shown}); write the picture to a file, and put its path there."

@@ -1,4 +1,4 @@
-"""Tables of examples to predict, read row by row as training reads them."""
+"""Tables of examples to predict, read row by row in the same way as in training."""
 
 import glob
 import logging
@@ -29,7 +29,7 @@ __all__ = ["open_table"]
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any] | str
-"""The values of a row by column, or why it cannot be used."""
+"""Values of a row by column, or the reason why the row cannot be used."""
 
 
 def open_table(
@@ -43,15 +43,19 @@ def open_table(
     """Open a csv, tsv, json, jsonl, parquet or xlsx file, and read its first row.
 
     Args:
-        file: The table. Paths in it start from its folder.
-        image: Whether an example is an image, else one text or a pair.
-        named: Columns by what they hold: image, text, text_pair, id; others are as in training, else inferred.
-        options: How text is to be read where that is not recognized.
-        memory: The columns of the model's training data by what they hold; None if they are not known.
+        file: The table. Relative paths in it are resolved against its folder.
+        image: Whether an example is an image; otherwise it is a text or a pair of texts.
+        named: Columns by role: image, text, text_pair, id. Roles left out take the columns used in training, or are
+            inferred.
+        options: Encoding, separator and decimal mark, where they are not recognized.
+        memory: Columns of the model's training data by role; None if they are not known.
         keep: Whether items carry the columns of the table.
 
+    Returns:
+        The examples. Their number is known for Parquet files only.
+
     Raises:
-        InputError: If it cannot be read, is empty, or has no such columns.
+        InputError: If the file cannot be read, is empty, or lacks the columns.
     """
     kind = table_format(file)
     total = None
@@ -64,7 +68,7 @@ def open_table(
         first = next(rows, None)
     except InputError:
         raise
-    except Exception as error:  # Each reader of datasets raises errors of its own library.
+    except Exception as error:  # Each reader of datasets raises the exceptions of the library it uses.
         raise InputError(Problem(str(file), f"must be readable as {kind}", cause_of(error))) from error
     if first is None:
         raise InputError(Problem(str(file), "must hold at least one row"))
@@ -89,7 +93,11 @@ def _open_parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def _open_text_rows(file: Path, kind: str, options: TableOptions) -> tuple[list[str], Iterator[Row]]:
-    """Open a table that is no Parquet file as training reads it. Names are left empty where each row has its own."""
+    """Open a table other than Parquet in the same way as in training.
+
+    Returns:
+        Column names, empty if each row has its own (JSON lines), and the rows.
+    """
     if kind == "csv":
         names, rows, notes = open_rows(file, options)
         for note in notes:
@@ -97,11 +105,11 @@ def _open_text_rows(file: Path, kind: str, options: TableOptions) -> tuple[list[
         return names, _rows_of_cells(names, rows)
     if kind == "json" and is_lines(file, options):
         return [], (row for _, row in iterate_lines(file, options))
-    read = read_file(file, options)
-    for note in read.notes:
+    content = read_file(file, options)
+    for note in content.notes:
         logger.info("%s", note)
-    return read.table.column_names, (
-        row for batch in read.table.to_batches(1000) for row in batch.to_pylist()
+    return content.table.column_names, (
+        row for batch in content.table.to_batches(1000) for row in batch.to_pylist()
     )
 
 
@@ -116,14 +124,14 @@ def _rows_of_cells(names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) 
 def _read_rows(
     file: Path, rows: Iterator[Row], used: Mapping[str, str], image: bool, kept: Sequence[str] | None
 ) -> Iterator[Item]:
-    """Read the examples of a table.
+    """Yield the examples of a table.
 
     Args:
         file: The table.
-        rows: Its rows.
-        used: Columns by what they hold: image, text, text_pair, id.
+        rows: Rows of the table.
+        used: Columns by role: image, text, text_pair, id.
         image: Whether an example is an image.
-        kept: The columns that items carry; None for none.
+        kept: Columns that the items carry; None carries none.
     """
     row = -1
     finder = PictureFinder(file.parent, PICTURE_SUFFIXES)
@@ -142,26 +150,26 @@ def _read_rows(
                     name, *(values.get(used[key]) for key in ("text", "text_pair") if key in used)
                 )
             yield item if kept is None else replace(item, row=_kept_cells(values, kept))
-    except Exception as error:  # A damaged row ends its table: what follows it cannot be told apart.
+    except Exception as error:  # A damaged row ends its table: the rows after it cannot be located.
         yield Item(f"{file}:{row + 1}", error=f"The rest of {file} cannot be read. {cause_of(error)}.")
 
 
 def _whole_pairs(rows: Iterator[Row], used: Mapping[str, str]) -> Iterator[Row]:
-    """Make a missing second text an empty one, so that no half of a pair is taken for a single text."""
+    """Yield the rows with missing second texts replaced by empty ones, so that no half pair counts as a single text."""
     second = used["text_pair"]
     for row in rows:
         yield row if isinstance(row, str) else {**row, second: row.get(second) or ""}
 
 
 def _name_of(value: Any, otherwise: str) -> str:
-    """Return the name of an example: what its row has for one, if that is a text or a number."""
+    """Return the id of an example: the value in its row if that is a text or a number, else ``otherwise``."""
     if isinstance(value, str | int | float) and str(value).strip():
         return str(value)
     return otherwise
 
 
 def _kept_cells(values: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """Return the cells of a row, those of pictures as paths; cells of columns that the first row lacks come last."""
+    """Return the cells of a row, with pictures as paths. Columns that the first row lacks come last."""
     names = dict.fromkeys([*kept, *values])
     return {name: _cell(values.get(name)) for name in names}
 
@@ -177,7 +185,7 @@ def _cell(value: Any) -> Any:
 
 
 def _open_picture(name: str, value: Any, finder: PictureFinder) -> Item:
-    """Open what a table holds for an image, a path as training finds it."""
+    """Decode an image from a table cell; a path is resolved in the same way as in training."""
     if isinstance(value, str) and is_url(value):
         return Item(
             name, error=f"The image is a URL ({value[:100]}); download it, and write the path of the file."

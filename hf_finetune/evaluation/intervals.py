@@ -1,11 +1,11 @@
-"""How far a metric would move on other test examples: bootstrap intervals.
+"""Bootstrap confidence intervals of metrics: how far a metric would vary on other test examples.
 
-Where examples come in groups that belong together, groups are resampled, each with all of its examples (the cluster
-bootstrap of Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+If the examples are grouped, whole groups are resampled, each with all of its examples (the cluster bootstrap of
+Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
 
-Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 (percentile) and 14 (BCa); Hesterberg, What
-Teachers Should Know About the Bootstrap, 2015, section 5.3 (percentile intervals expanded as t intervals are, which
-matters for few units).
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 (percentile) and 14 (BCa); Hesterberg,
+What Teachers Should Know About the Bootstrap, 2015, section 5.3 (percentile intervals widened as t intervals are, which
+matters when there are few units).
 """
 
 import warnings
@@ -23,14 +23,14 @@ __all__ = ["FEW_GROUPS", "LEVEL", "Interval", "bootstrap_difference", "intervals
 LEVEL = 0.95
 RESAMPLES = 2000
 SLOW_RESAMPLES = 200
-"""For metrics that are computed resample by resample."""
+"""Number of resamples for metrics that are computed one resample at a time."""
 MOST_CORRECTED = 2000
-"""Units (examples, or groups) up to which the interval is corrected for bias and skew (BCa); that takes one more
-resample for each, and for more of them it corrects next to nothing."""
+"""Number of units (examples or groups) up to which the interval is corrected for bias and skewness (BCa). The
+correction takes one more resample per unit, and with more units it is negligible."""
 FEW_GROUPS = 10
-"""Groups below which an interval is not to be relied on."""
+"""Number of groups below which an interval is unreliable."""
 NUMBERS = 4_000_000
-"""Most counts that are held at once."""
+"""Maximum number of counts in memory at once."""
 
 Interval = tuple[float, float]
 
@@ -49,31 +49,32 @@ def intervals(
     """Compute the 95 % interval of each metric.
 
     Args:
-        names: Of metrics.
-        target: What the labels are.
-        scores: Probabilities [examples, classes], or amounts [examples].
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        seed: Of the resamples.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
-        groups: The group of each example, whose examples belong together; None if each is on its own.
-        settings: The classes and costs.
+        names: Names of the metrics.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        scores: Probabilities [examples, classes], or regression predictions [examples].
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        seed: Seed of the bootstrap.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
+        settings: Classes and costs, for the metrics that need them.
 
     Returns:
-        Lower and upper end by name; None where the metric is undefined on some resamples, or there is one example, or
-        one group.
+        Lower and upper end by metric; None where the metric is undefined on some resamples, or where there is only one
+        example or group.
     """
     units = _units(groups, len(labels))
-    found: dict[str, Interval | None] = {}
+    by_metric: dict[str, Interval | None] = {}
     for name in names:
         compute = statistic(name, target, labels, scores, thresholds, settings)
         (value,) = compute(np.ones((1, len(labels))))
-        if is_fraction(name) and value in (0.0, 1.0):  # all resamples are alike, and others would not be
+        # All resamples have the same value, although other test examples might not: take the exact interval.
+        if is_fraction(name) and value in (0.0, 1.0):
             count = int(units.max()) + 1
             exact = binomtest(round(value * count), count).proportion_ci(LEVEL, "exact")
-            found[name] = float(exact.low), float(exact.high)
+            by_metric[name] = float(exact.low), float(exact.high)
         else:
-            found[name] = _bootstrapped(compute, units, fast=is_fast(name), seed=seed)[0]
-    return found
+            by_metric[name] = _bootstrapped(compute, units, fast=is_fast(name), seed=seed)[0]
+    return by_metric
 
 
 def bootstrap_difference(
@@ -85,19 +86,21 @@ def bootstrap_difference(
     seed: int,
     groups: Sequence[str] | None = None,
 ) -> tuple[Interval | None, float | None]:
-    """Compare a metric of two models on the same examples, which are resampled for both of them together.
+    """Compute the paired bootstrap interval and p-value of the difference of a metric between two models.
+
+    Each resample is drawn once and used for both models.
 
     Args:
-        first: The metric of the one.
-        other: The metric of the other.
-        examples: How many there are.
-        fast: Whether many resamples are computed at once.
-        seed: Of the resamples.
-        groups: As for ``intervals``.
+        first: Metric of the first model, as a function of the counts of a resample.
+        other: Metric of the other model, likewise.
+        examples: Number of examples.
+        fast: Whether many resamples are computed at once, see ``is_fast``.
+        seed: Seed of the bootstrap.
+        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
 
     Returns:
-        The 95 % interval of ``other - first``, and twice the share of resamples on the rarer side of 0; None where it
-        is undefined on some resamples.
+        The 95 % interval of ``other - first``, and the two-sided p-value: twice the share of resamples on the rarer
+        side of 0. Both are None if the difference is undefined on some resamples.
     """
     interval, drawn = _bootstrapped(
         lambda counts: other(counts) - first(counts), _units(groups, examples), fast=fast, seed=seed
@@ -109,7 +112,7 @@ def bootstrap_difference(
 
 
 def _units(groups: Sequence[str] | None, examples: int) -> np.ndarray:
-    """Return the number of the unit that each example is drawn with [examples]: of its group, or its own."""
+    """Return the index of the resampling unit of each example [examples]: that of its group, or its own."""
     if groups is None:
         return np.arange(examples)
     return np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -118,7 +121,7 @@ def _units(groups: Sequence[str] | None, examples: int) -> np.ndarray:
 def _bootstrapped(
     compute: Statistic, units: np.ndarray, *, fast: bool, seed: int
 ) -> tuple[Interval | None, np.ndarray]:
-    """Return the interval, and the values of the resamples."""
+    """Return the interval and the values of the resamples [resamples]; None and an empty array if undefined."""
     count = int(units.max()) + 1
     if count < 2:
         return None, np.empty(0)
@@ -133,8 +136,8 @@ def _bootstrapped(
 
     for method in ("BCa", "percentile") if fast and count <= MOST_CORRECTED else ("percentile",):
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DegenerateDataWarning)  # the other method comes next
-            found = bootstrap(
+            warnings.simplefilter("ignore", DegenerateDataWarning)  # the percentile method is tried next
+            result = bootstrap(
                 (np.arange(count),),
                 of,
                 n_resamples=RESAMPLES if fast else SLOW_RESAMPLES,
@@ -144,17 +147,17 @@ def _bootstrapped(
                 method=method,
                 rng=np.random.default_rng(seed),
             )
-        ends = found.confidence_interval
+        ends = result.confidence_interval
         if np.isfinite([ends.low, ends.high]).all():
-            return (float(ends.low), float(ends.high)), found.bootstrap_distribution
+            return (float(ends.low), float(ends.high)), result.bootstrap_distribution
     return None, np.empty(0)
 
 
 def _expanded(units: int) -> float:
-    """Return the level at which a bootstrap interval of so few units holds the truth as often as ``LEVEL`` says.
+    """Return the nominal level at which a bootstrap interval of few units has the coverage ``LEVEL``.
 
-    Resamples of n units vary less than other samples do, by sqrt((n - 1) / n), and a t quantile belongs in the place
-    of the normal one.
+    The standard deviation over resamples of n units is too small by the factor sqrt((n - 1) / n), and a t quantile has
+    to replace the normal one.
 
     Source: Hesterberg 2015, section 5.3.
     """

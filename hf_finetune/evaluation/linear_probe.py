@@ -1,4 +1,4 @@
-"""A baseline that trains no network: a logistic regression on features of the frozen backbone."""
+"""Linear probe: a baseline that fits a logistic regression on features of the frozen backbone."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Alone:
-    """The processes as one of them sees them when it works alone."""
+    """Stand-in for the ``PartialState`` of accelerate, with a single process."""
 
     device: torch.device
     num_processes: int = 1
@@ -36,11 +36,11 @@ class _Alone:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted baseline.
+    """Predictions of a fitted linear probe.
 
     Attributes:
-        scores: Probabilities [examples, classes] of the test examples; for regression predictions [examples].
-        about: How it was fitted, see ``about_fit``.
+        scores: Probabilities [examples, classes] of the test examples, or regression predictions [examples].
+        about: Details of the fit, see ``about_fit``.
     """
 
     scores: np.ndarray
@@ -66,31 +66,34 @@ def linear_probe(
     batch_size: int,
     autocast: torch.dtype | None = None,
 ) -> Probe:
-    """Fit a logistic regression (ridge for regression) on the inputs of the pretrained model's head.
+    """Fit a logistic regression (ridge regression for regression targets) on the inputs of the pretrained model's head.
 
-    The penalty, and for texts the pooling of their tokens, are chosen by cross-validation on the training examples.
-    Where the head reads a map, its mean is taken.
+    The regularization strength, and for texts the token pooling, are chosen by cross-validation on the training
+    examples. Feature maps are averaged over their positions.
 
     Args:
-        model: With the checkpoint's weights.
+        model: Model with the weights of the checkpoint.
         head: Names of the head's parameters.
-        train: Training examples, prepared as inference prepares them.
-        test: Test examples, prepared alike.
-        collate: Makes a batch of examples.
-        settings: Where features are cached.
-        poolings: Poolings of texts to choose from, see ``poolings_for``; empty for images.
-        labels: Labels of the training examples: class indices, lists of class indices, or numbers.
-        unknown: Of each training example the classes that may or may not hold; None if there are none.
-        target: Kind of the labels.
+        train: Training examples, preprocessed as for inference.
+        test: Test examples, preprocessed likewise.
+        collate: Collate function.
+        settings: Cache settings of the features.
+        poolings: Token poolings to choose from, see ``poolings_for``; empty for images.
+        labels: Labels of the training examples: class indices, lists of class indices, or regression targets.
+        unknown: For each training example the classes whose label is unknown; None if there are none.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         classes: Number of classes.
-        groups: Group number of each training example, kept together by the cross-validation.
+        groups: Group index of each training example; cross-validation keeps a group in one fold.
         seed: Seed of the folds.
-        device: Where to compute.
+        device: Device of the forward passes.
         batch_size: Examples per forward pass.
-        autocast: Half precision of the forward passes, if any.
+        autocast: Half-precision dtype of the forward passes; None computes in full precision.
+
+    Returns:
+        Predictions on the test examples.
 
     Raises:
-        CacheUnavailableError: If the model cannot be cut before its head, or the fit would take too long.
+        CacheUnavailableError: If the inputs of the head cannot be cached, or the fit would take too long.
     """
     how: dict[str, Any] = {"batch_size": batch_size, "autocast": autocast}
     settings = replace(settings, views=1, epochs=None)
@@ -126,7 +129,7 @@ def _head_inputs(
     device: torch.device,
     how: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Return what the head of a model reads of the examples of each split [examples, features]."""
+    """Return the inputs of a model's head for the examples of each split [examples, features]."""
     freeze_all_but(model, head)
     state = _Alone(device)
     cached = cache_prefix(model, head, train, test, collate, settings, state=state, held_out="test", **how)
@@ -138,7 +141,10 @@ def _features(examples: Any) -> np.ndarray:
 
 
 def _pooled(values: tuple[torch.Tensor, ...]) -> np.ndarray:
-    """Make a vector of what enters the head: a vector, rows of tokens [tokens, size], or maps [size, height, width]."""
+    """Average the largest input of the head to a vector [size].
+
+    The input is a vector [size], token vectors [tokens, size] or feature maps [size, height, width].
+    """
     value = max(values, key=torch.numel).float()
     if value.ndim == 2:
         value = value.mean(dim=0)

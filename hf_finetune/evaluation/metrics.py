@@ -1,7 +1,8 @@
-"""Metrics by name: those of the registry, those of a class or of k, and any other that ``evaluate.load`` finds.
+"""Metrics by name: those of the registry, per-class and top-k metrics, and any other that ``evaluate.load`` finds.
 
 Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label) or
-amounts [examples] (regression). Scores are probabilities [examples, classes], or the predicted amounts.
+continuous targets [examples] (regression). Scores are probabilities [examples, classes], or regression predictions
+[examples].
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,24 +56,24 @@ _DEFAULTS: dict[Target, tuple[str, ...]] = {
     "multi_label": ("f1_micro", "f1_macro", "exact_match"),
     "regression": ("rmse", "mae", "r2", "spearman"),
 }
-# A module of evaluate does not say which way is better. Most others are better when greater.
 _LOADED_BY_THIS_NAME = frozenset({"f1", "precision", "recall", "r_squared", "spearmanr"})
-"""Names that ``evaluate.load`` takes too, and means another metric by than the nearest one here."""
+"""Names that ``evaluate.load`` also accepts, for a metric other than the nearest one of this package."""
+# Modules of evaluate do not declare whether greater is better; for most of them it is.
 _LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
 _ADMITTED: dict[str, evaluate.EvaluationModule] = {}
-"""Modules that ``metric_problem`` has loaded with permission; no other one is ever computed."""
+"""Modules that ``metric_problem`` has loaded with the user's permission; no others are ever computed."""
 
 
 def all_metrics(
     target: Target, classes: int | None = None, settings: MetricSettings = NO_SETTINGS
 ) -> tuple[str, ...]:
-    """Return the names of the metrics that are computed of every evaluation.
+    """Return the names of the metrics that every evaluation computes.
 
     Args:
-        target: What the labels are.
-        classes: Number of classes, to leave out what says nothing of so few or takes long for so many; None leaves
-            out nothing.
-        settings: Costs add the metrics of expected cost.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        classes: Number of classes, to leave out metrics that are meaningless for so few classes or slow for so many;
+            None leaves out none.
+        settings: Settings; if they have costs, the expected-cost metrics are added.
     """
     names = [
         name
@@ -85,10 +86,10 @@ def all_metrics(
 
 
 def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> tuple[str, ...]:
-    """Return the names of the metrics that can be asked for, those of ``all_metrics`` first."""
+    """Return the names of the metrics that can be requested, those of ``all_metrics`` first."""
     first = all_metrics(target, settings=settings)
-    others = [name for name, metric in METRICS.items() if target in metric.targets and name not in first]
-    return (*first, *others)
+    on_request = [name for name, metric in METRICS.items() if target in metric.targets and name not in first]
+    return (*first, *on_request)
 
 
 def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
@@ -96,25 +97,27 @@ def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:
-    """Name the metrics that are shown when the person names none. The first chooses the best checkpoint."""
+    """Return the metrics shown when the user names none. The first one selects the best checkpoint."""
     return _DEFAULTS[target]
 
 
 def greater_is_better(name: str) -> bool:
-    """Return whether a better model has the greater value. Those of ``evaluate.load`` mostly are so."""
+    """Return whether greater values are better, which is assumed for metrics of ``evaluate.load`` not listed here."""
     if name in METRICS:
         return METRICS[name].greater_is_better
     return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
 
 
 def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
-    """Turn what a model puts out into scores, in float64.
+    """Convert logits to scores.
 
     Args:
-        logits: [examples, classes], for regression [examples, 1] or [examples].
+        logits: Logits [examples, classes]; for regression [examples, 1] or [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
 
     Returns:
-        Softmax (single_label) or sigmoid (multi_label) [examples, classes], or the amounts [examples].
+        Softmax (single_label) or sigmoid (multi_label) [examples, classes], or regression predictions [examples], in
+        float64.
     """
     values = np.asarray(logits, dtype=np.float64)
     if target == "regression":
@@ -123,12 +126,16 @@ def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
 
 
 def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
-    """Predict from scores: the likeliest class, zeros and ones, or the amounts.
+    """Return the decision for each example.
 
     Args:
-        scores: Probabilities [examples, classes], or amounts [examples].
-        target: What the labels are.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        scores: Probabilities [examples, classes], or regression predictions [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+
+    Returns:
+        The most probable class [examples], zeros and ones [examples, classes], or the regression predictions
+        [examples].
     """
     if isinstance(scores, TopScores):
         return scores.decisions
@@ -140,11 +147,11 @@ def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = 
 
 
 def labels_of(dataset: Dataset, target: Target, classes: int) -> np.ndarray:
-    """Return the labels of a split as the array that metrics take.
+    """Return the labels of a split as the array that metrics take, see ``label_array``.
 
     Args:
-        dataset: With the column ``label``, and perhaps ``unknown``.
-        target: What the labels are.
+        dataset: Data with the column ``label``, and perhaps ``unknown``.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         classes: Number of classes of the model.
     """
     unknown = dataset[UNKNOWN][:] if UNKNOWN in dataset.column_names else None
@@ -154,17 +161,17 @@ def labels_of(dataset: Dataset, target: Target, classes: int) -> np.ndarray:
 def label_array(
     labels: Iterable[Any], target: Target, classes: int, unknown: Sequence[Sequence[int]] | None = None
 ) -> np.ndarray:
-    """Write the ``label`` column of a dataset as the array that metrics take.
+    """Convert the ``label`` column of a dataset to the array that metrics take.
 
     Args:
-        labels: Class indices, lists of class indices, or amounts.
-        target: What the labels are.
+        labels: Class indices, lists of class indices, or regression targets.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         classes: Number of classes of the model.
-        unknown: Of each example the classes that may or may not hold; None if there are none.
+        unknown: For each example the classes whose label is unknown; None if there are none.
 
     Returns:
-        Class indices [examples], amounts [examples], or zeros and ones [examples, classes]: with nan for what is
-        unknown as floats, else as integers.
+        Class indices [examples] (int64), regression targets [examples] (float64), or zeros and ones
+        [examples, classes]: int64, or float64 with nan for unknown labels if there are any.
     """
     values = list(labels)
     if target == "multi_label":
@@ -185,20 +192,21 @@ def compute_metrics(
     """Compute metrics, in the order of their names.
 
     Args:
-        names: Of ``defined_metrics(target)``, ``top_K_accuracy``, of a class (``recall:soup``), or what
-            ``evaluate.load`` finds.
-        scores: Probabilities [examples, classes], or for regression amounts [examples].
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        thresholds: As in ``decide``.
-        settings: The classes and costs, for the metrics that need them.
+        names: Names of ``defined_metrics(target)``, ``top_K_accuracy``, per-class metrics (``recall:soup``), or modules
+            of ``evaluate`` that ``metric_problem`` has loaded.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        scores: Probabilities [examples, classes], or regression predictions [examples].
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        thresholds: Decision thresholds, see ``decide``.
+        settings: Classes and costs, for the metrics that need them.
 
     Returns:
-        A value for each name; nan where the metric is undefined on these examples, such as ``roc_auc`` when
-        all are of one class, or needs all probabilities where there are only the highest.
+        Value by name; nan where the metric is undefined on these examples (such as ``roc_auc`` when all are of one
+        class), or where it needs all probabilities and only the highest are available.
 
     Raises:
-        InputError: If scores are not finite: then the training diverged.
-        ValueError: If the shapes do not fit together, or if single-label scores are no probabilities.
+        InputError: If scores are not finite, which means that the training diverged.
+        ValueError: If the shapes do not match, or if single-label scores are not probabilities.
     """
     scores, labels = _checked(scores, labels, target)
     decisions = decide(scores, target, thresholds)
@@ -219,10 +227,10 @@ def _checked(scores: Scores, labels: np.ndarray, target: Target) -> tuple[Any, n
         _check_finite(scores.values)
         return scores, labels
     scores = np.asarray(scores, dtype=np.float64)
-    wanted = 1 if target == "regression" else 2
-    if scores.ndim != wanted or len(scores) == 0:
+    dimensions = 1 if target == "regression" else 2
+    if scores.ndim != dimensions or len(scores) == 0:
         raise ValueError(
-            f"{target} scores must be {wanted}-dimensional and not empty. Got shape {scores.shape}."
+            f"{target} scores must be {dimensions}-dimensional and not empty. Got shape {scores.shape}."
         )
     if labels.shape != (scores.shape if target == "multi_label" else scores.shape[:1]):
         raise ValueError(
@@ -253,23 +261,23 @@ def check_metric_names(
     place: str = "metrics",
     trust_remote_code: bool = False,
 ) -> None:
-    """Check that every metric can be computed, before anything trains.
+    """Check before training that every metric can be computed.
 
     Args:
         names: Names of metrics.
-        target: What the labels are.
-        settings: The classes and costs.
-        place: Where the list stands.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        settings: Classes and costs, for the metrics that need them.
+        place: Location of the list in the recipe, for the error texts.
         trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside the registry.
 
     Raises:
-        InputError: Naming each one that cannot.
+        InputError: With one problem for each metric that cannot be computed.
     """
-    found = [
+    checked = [
         metric_problem(name, target, f"{place}[{index}]", settings, trust_remote_code=trust_remote_code)
         for index, name in enumerate(names)
     ]
-    problems = [problem for problem in found if problem is not None]
+    problems = [problem for problem in checked if problem is not None]
     if problems:
         raise InputError(problems)
 
@@ -284,16 +292,16 @@ def metric_problem(
 ) -> Problem | None:
     """Return why a metric cannot be computed; None if it can.
 
-    With ``trust_remote_code`` a name that is none of this package's is handed to ``evaluate.load``, which runs the
-    script that it finds here, in its cache or on the Hub, and the metric is tried on a few examples. Without it such a
-    name is refused, and nothing is looked up.
+    With ``trust_remote_code`` a name outside this package is passed to ``evaluate.load``, which runs the script that it
+    finds locally, in its cache or on the Hub, and the metric is tried on a few examples. Otherwise such a name is
+    refused, and nothing is looked up.
 
     Args:
-        name: Of the metric.
-        target: What the labels are.
-        place: Where the name stands.
-        settings: The classes and costs.
-        trust_remote_code: Whether ``evaluate.load`` may run the script of a name that is none of this package's.
+        name: Name of the metric.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        place: Location of the name in the recipe, for the error text.
+        settings: Classes and costs, for the metrics that need them.
+        trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside this package.
     """
     if metric := find_metric(name, settings):
         return _unsuited(metric, target, place, settings)
@@ -309,7 +317,7 @@ def metric_problem(
         return Problem(place, rule, repr(name), _unless_trusted(name, meant))
     try:
         _ADMITTED[name] = _load(name)
-    except OSError:  # there is none, or the Hub cannot be reached
+    except OSError:  # there is no such metric, or the Hub cannot be reached
         rule = f"must be a metric for {target} labels, or one that evaluate.load finds here or on the Hub"
         return Problem(place, rule, repr(name), meant)
     except Exception as error:  # The script may raise anything while it is imported.
@@ -323,12 +331,12 @@ def metric_problem(
 
 
 def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETTINGS) -> str:
-    """Return a sentence on which metric, or which class, was probably meant by a name that is none.
+    """Return a sentence that suggests the metric, or the class of a per-class metric, that was probably meant.
 
     Args:
-        name: As it was given.
-        target: What the labels are.
-        settings: The classes and costs.
+        name: The unknown name.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        settings: Classes and costs, which determine the known metrics.
     """
     label = split_class_metric(name)[1]
     if label is not None:
@@ -359,7 +367,7 @@ def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettin
 
 
 def misspelled_metric(name: str, place: str) -> Problem | None:
-    """Return the problem of a name that is almost a metric's, whatever the labels are; None for any other name."""
+    """Return the problem of a name that is almost that of a metric, for any label type; None for any other name."""
     close = nearest(_plain(name), list(METRICS))
     is_known = find_metric(name, NO_SETTINGS) is not None or split_class_metric(name)[1] is not None
     if is_known or name in COST_METRICS or not close.startswith("Nearest"):
@@ -373,7 +381,7 @@ def _load(name: str) -> evaluate.EvaluationModule:
 
 
 def _unless_trusted(name: str, meant: str) -> str:
-    """Return what ``evaluate.load`` would run for a name, as it looks for it: here, then on the Hub."""
+    """Return a sentence on the script that ``evaluate.load`` would run for a name: a local one, else one of the Hub."""
     path = Path(name)
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
@@ -383,7 +391,7 @@ def _unless_trusted(name: str, meant: str) -> str:
 
 
 def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> float:
-    """Compute a module of evaluate, and take the value of its name, or the only one."""
+    """Compute a module of evaluate, and return the value under its own name, or else its only value."""
     if name not in _ADMITTED:
         rule = f"must be a metric of this package unless {FLAG} is given"
         raise InputError(Problem("metrics", rule, repr(name)))
@@ -405,5 +413,5 @@ def _trial(target: Target, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Write what is undefined as null."""
+    """Return the metrics with None, which is null in JSON, in place of nan and infinity."""
     return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Predict with a finished model, example by example, in constant memory."""
+"""Prediction with a finished model, as a stream of examples in constant memory."""
 
 import sys
 from collections import deque
@@ -23,23 +23,24 @@ from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 
 __all__ = ["Prediction", "PredictionStream", "predict"]
 
-# Examples whose names are held while their batch fills: a bound on the memory of a run of unreadable ones.
+# Examples whose ids are kept in memory while a batch fills; bounds the memory if many in a row are unreadable.
 _HELD = 10_000
 _NAMED = 10
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one example.
+    """Prediction of a model for one example.
 
     Attributes:
-        id: The name of the example.
-        label: The likeliest class, the classes of a probability from their threshold on (multi-label; 0.5 unless the
-            model has others), or the amount (regression). None if there is an error.
-        score: Probability of the likeliest class. None for other targets.
-        scores: Probability of each class, of more than 200 of the 20 most probable. Empty for regression.
-        error: Why there is no prediction. None if there is one.
-        row: The columns of the table that the example comes from, where they are kept.
+        id: Id of the example.
+        label: The most probable class, the classes whose probability reaches their threshold (multi-label; 0.5 unless
+            the model has others), or the predicted value (regression). None if there is an error.
+        score: Probability of the most probable class; None unless the labels are single-label.
+        scores: Probability by class, for the 20 most probable ones only if there are more than 200 classes. Empty for
+            regression.
+        error: Reason why there is no prediction; None if there is one.
+        row: Cells of the example's table row by column, if columns are carried along.
     """
 
     id: str
@@ -51,17 +52,17 @@ class Prediction:
 
 
 class PredictionStream:
-    """Predictions in the order of the inputs, made while they are iterated over, once.
+    """Iterable of predictions in the order of the inputs, computed on demand; it can be iterated once.
 
     Attributes:
         classifier: The model that predicts.
-        total: How many predictions and errors there will be. None if that is not known.
-        done: How many there have been.
-        failed: How many of those were errors.
-        first_failures: Names and errors of the first ten.
-        pictures: How the images were read that have been predicted.
-        cut: How many texts were cut.
-        columns: The columns of the tables that examples come from, where they are kept.
+        total: Total number of predictions and errors; None if it is not known.
+        done: Number of predictions and errors so far.
+        failed: Number of errors so far.
+        first_failures: Ids and errors of the first ten failures.
+        pictures: Remarks on how the images so far were decoded.
+        cut: Counter of truncated texts.
+        columns: Columns of the input tables, if they are carried along.
     """
 
     def __init__(self, classifier: Classifier, inputs: Inputs):
@@ -89,12 +90,12 @@ class PredictionStream:
             self.first_failures.append((name, error))
 
     def _predict(self, items: Iterable[Item]) -> Iterator[Prediction]:
-        """Feed the readable items to the pipeline, and put the unreadable ones back in their places."""
+        """Run the pipeline on the readable items, and yield predictions and failures in the order of the items."""
         waiting: deque[Item] = deque()
 
         def readable() -> Iterator[Any]:
             for item in items:
-                # Of a readable item only name and row wait, not its image.
+                # Only id, error and row are queued, so that images are not held in memory.
                 waiting.append(Item(item.id, error=item.error, row=item.row))
                 if item.picture is not None:
                     self.pictures.add(item.id, item.picture)
@@ -125,18 +126,22 @@ def predict(
 ) -> PredictionStream:
     """Predict files, folders, tables, texts or lines of standard input.
 
-    What cannot be read becomes a prediction with an error, and the rest goes on.
+    An input that cannot be read becomes a prediction with an error and does not stop the others.
 
     Args:
-        model: A run directory, a checkpoint folder, a Hub id, or what ``load_classifier`` gave.
-        inputs: As for ``open_inputs``.
-        task: The task that is expected. None takes what the model is made for.
+        model: Run directory, checkpoint folder, Hub id, or a model as ``load_classifier`` returns it.
+        inputs: Paths, texts or ``-``, see ``open_inputs``.
+        task: Expected pipeline task; None takes the task of the model.
         batch_size: Examples per forward pass.
-        columns: Columns of tables: image, text, text_pair and id. What is not named is as in training, else inferred.
-        stdin: The lines that ``-`` stands for. None is standard input.
-        trust_remote_code: Whether code that lies beside the weights may run.
-        options: How the text of tables is to be read where that is not recognized.
+        columns: Columns of the tables by role: image, text, text_pair and id. Roles left out take the columns used in
+            training, or are inferred.
+        stdin: Lines to read for ``-``; None reads standard input.
+        trust_remote_code: Whether code stored next to the weights may run.
+        options: Encoding, separator and decimal mark of text tables, where they are not recognized.
         keep: Whether predictions carry the columns of the tables.
+
+    Returns:
+        The predictions, computed while iterating.
 
     Raises:
         InputError: If the model cannot be loaded, or if there is nothing to predict.
@@ -165,7 +170,7 @@ def _failure(item: Item) -> Prediction:
 
 
 def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Prediction]:
-    """Yield the prediction of each row of logits [examples, classes], without a name."""
+    """Yield the prediction of each row of logits [examples, classes], with an empty id."""
     target, names = classifier.target, classifier.label_names
     finite = np.isfinite(logits).all(axis=1)
     scores = probabilities(np.where(finite[:, None], logits, 0), target)

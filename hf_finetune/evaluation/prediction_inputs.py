@@ -1,4 +1,4 @@
-"""What a person wants predicted: files, folders, tables, lines and texts, read one by one when needed."""
+"""Inputs to predict (files, folders, tables, lines and texts), read one by one on demand."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,32 +34,35 @@ def open_inputs(
     memory: Mapping[str, Any] | None = None,
     keep: bool = False,
 ) -> Inputs:
-    """Find what is to be predicted. Nothing is read yet but the first row of each table.
+    """Open the inputs to predict. Only the first row of each table is read right away.
 
-    For images: image files, folders with images at any depth, tables with a column of images or of paths
-    (relative to the table). For texts: texts, ``.txt`` files with one text per line, folders of those, tables
-    with a text column. For both: ``-``, one path or text per line of ``stdin``. Tables are csv, tsv, json, jsonl,
-    parquet and xlsx files; a column ``id`` names their examples. Blank lines are passed over.
+    Image models take image files, folders with images at any depth, and tables with a column of images or of paths
+    (relative to the table). Text models take texts, ``.txt`` files with one text per line, folders of such files, and
+    tables with a text column. Both take ``-``, with one path or text per line of ``stdin``. Tables are csv, tsv, json,
+    jsonl, parquet and xlsx files; their column ``id``, if any, holds the ids of the examples. Blank lines are skipped.
 
     Args:
         inputs: Paths, texts or ``-``.
-        task: What the model classifies.
-        columns: Columns of the tables: image, or text and perhaps text_pair, and id; others are as in training, else
-            inferred.
-        stdin: The lines that ``-`` stands for.
-        options: How the text of tables is to be read where that is not recognized.
-        memory: The columns of the model's training data by what they hold; None if they are not known.
+        task: Pipeline task of the model.
+        columns: Columns of the tables by role: image, or text and perhaps text_pair, and id. Roles left out take the
+            columns used in training, or are inferred.
+        stdin: Lines to read for ``-``.
+        options: Encoding, separator and decimal mark of text tables, where they are not recognized.
+        memory: Columns of the model's training data by role; None if they are not known.
         keep: Whether items carry the columns of the tables.
 
+    Returns:
+        The examples of all inputs in order.
+
     Raises:
-        InputError: If there is nothing to predict, or if a table or folder holds nothing that could be.
+        InputError: If there is nothing to predict, or if a table or folder contains no example.
     """
     named = {key: name for key, name in (columns or {}).items() if name is not None}
     sources: list[Inputs] = []
     problems: list[Problem] = []
-    for given in inputs:
+    for argument in inputs:
         try:
-            sources.append(_open(given, task, named, stdin, options, memory, keep))
+            sources.append(_open(argument, task, named, stdin, options, memory, keep))
         except InputError as error:
             problems += error.problems
     if not inputs:
@@ -69,8 +72,8 @@ def open_inputs(
     totals = [source.total for source in sources]
     known = [total for total in totals if total is not None]
     items = chain.from_iterable(source.items for source in sources)
-    kept = tuple(dict.fromkeys(name for source in sources for name in source.columns))
-    return Inputs(items, sum(known) if len(known) == len(totals) else None, kept)
+    carried = tuple(dict.fromkeys(name for source in sources for name in source.columns))
+    return Inputs(items, sum(known) if len(known) == len(totals) else None, carried)
 
 
 def _nothing() -> Problem:
@@ -120,7 +123,7 @@ def _open(
 
 
 def _no_pair(given: str, is_table: bool, names: Mapping[str, Any]) -> Problem:
-    """Return that a model of pairs takes tables only, and how a pair is written into one."""
+    """Return the problem of an input that is not an existing table, for a model that takes pairs of texts."""
     if is_table:
         return Problem(given, "must exist")
     first, second = (names.get(key) or key for key in ("text", "text_pair"))
@@ -132,7 +135,7 @@ def _no_pair(given: str, is_table: bool, names: Mapping[str, Any]) -> Problem:
 
 
 def _is(check: Callable[[], bool]) -> bool:
-    """Ask about a path that may be a text: too long for a path, or with a NUL in it."""
+    """Run a check on a path that may be a text; False if the path is too long or contains a NUL character."""
     try:
         return check()
     except (OSError, ValueError):
@@ -173,7 +176,7 @@ def _read_lines(name: str, lines: Iterable[str], image: bool) -> Iterator[Item]:
 
 
 def _open_named(otherwise: str, value: str) -> Item:
-    """Open the image of a path, which is its name; a text that is no path has another one."""
+    """Decode the image at a path, which becomes its id; an image whose path is invalid takes the other id."""
     if is_encoded(value) or not can_be_path(value):
         return Item(otherwise, error=no_file(value))
     return open_image(value, Path(value))

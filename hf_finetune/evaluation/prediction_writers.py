@@ -1,4 +1,4 @@
-"""Predictions written down as they come: csv, jsonl or Parquet files, or lines of standard output."""
+"""Streaming writers of predictions: csv, jsonl and Parquet files, and JSON lines for standard output."""
 
 import csv
 import json
@@ -34,25 +34,25 @@ Write = Callable[[Prediction], None]
 def open_output(
     path: Path, target: Target, label_names: Sequence[str], kept: Sequence[str] = ()
 ) -> Iterator[Write]:
-    """Open a file for predictions. It is in its place, whole, when the block has ended well, and not before.
+    """Open a file for predictions. The file appears at its path, complete, only if the block ends without an error.
 
-    The columns are id, prediction, score, a probability for each class and error; score is there for
-    single-label data only, and regression has neither score nor probabilities. Of more than 200 classes the 20 most
-    probable stand in top_classes and top_probabilities in place of a column for each. A csv cell of several values
-    is a JSON list, and a csv text that a spreadsheet would compute has an apostrophe before it, see ``safe_cell``.
-    A jsonl line holds the probabilities as ``scores``, and leaves out what is empty.
+    The columns are id, prediction, score, a probability for each class, and error. Only single-label data has a score,
+    and regression has neither score nor probabilities. With more than 200 classes the columns top_classes and
+    top_probabilities, with the 20 most probable classes, replace the columns of the single classes. A csv cell with
+    several values is a JSON list, and a csv text that a spreadsheet would evaluate as a formula is prefixed with an
+    apostrophe, see ``safe_cell``. A jsonl line holds the probabilities as ``scores``, and leaves out empty values.
 
-    Columns of the input that are kept follow the id; one that is called as one of ours is ``input:NAME``. In csv and
-    parquet files they are texts.
+    Columns carried along from the input follow the id; a name that is taken by an output column becomes
+    ``input:NAME``. In csv and parquet files they are strings.
 
     Args:
-        path: Ends in .csv, .jsonl or .parquet. Its folder must exist. A file that is there is replaced.
-        target: What the model's labels are.
-        label_names: The model's classes in their order.
+        path: Path that ends in .csv, .jsonl or .parquet, in an existing folder. An existing file is replaced.
+        target: Label type of the model: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names in the order of the model.
         kept: Columns of the input that predictions carry.
 
     Yields:
-        The function that writes a prediction.
+        Function that writes a prediction.
 
     Raises:
         InputError: If the path cannot be written to.
@@ -67,11 +67,11 @@ def open_output(
 
 
 def json_line(prediction: Prediction) -> str:
-    """Write a prediction as one line of JSON, without the line's end."""
-    kept = _kept(prediction.row, ("id", "prediction", "score", "scores", "error"))
+    """Return a prediction as one line of JSON, without the line break."""
+    carried = _kept(prediction.row, ("id", "prediction", "score", "scores", "error"))
     if prediction.error is not None:
-        return _json({"id": prediction.id, **kept, "error": prediction.error})
-    values: dict[str, Any] = {"id": prediction.id, **kept, "prediction": prediction.label}
+        return _json({"id": prediction.id, **carried, "error": prediction.error})
+    values: dict[str, Any] = {"id": prediction.id, **carried, "prediction": prediction.label}
     if prediction.score is not None:
         values["score"] = prediction.score
     if prediction.scores:
@@ -80,12 +80,12 @@ def json_line(prediction: Prediction) -> str:
 
 
 def _json(value: Any) -> str:
-    """Write JSON on one line; a value that JSON does not know, such as a date, as a text."""
+    """Return JSON on one line; values without a JSON type, such as dates, become strings."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _kept_names(names: Iterable[str], ours: Collection[str]) -> dict[str, str]:
-    """Return the name in the output of each column of the input; its id column ``id`` is ours already."""
+    """Return the output name of each input column, without ``id``, which the output has already."""
     return {
         name: f"input:{name}" if name in ours or name.startswith(PROBABILITY) else name
         for name in names
@@ -99,9 +99,9 @@ def _kept(row: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
 
 
 def safe_cell(value: Any) -> Any:
-    """Return a value as a csv cell holds it: text that a spreadsheet would compute gets an apostrophe before it.
+    """Return the value of a csv cell, with an apostrophe before text that a spreadsheet would evaluate as a formula.
 
-    Numbers, and texts that are numbers, stay as they are.
+    Numbers, and texts that are numbers, are returned unchanged.
 
     Source: OWASP, CSV Injection.
     """
@@ -127,7 +127,7 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
 
 
 def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> dict[str, pa.DataType]:
-    """Name the columns of a table, with their types."""
+    """Return the columns of the output table with their types."""
     prediction = {
         "single_label": pa.string(),
         "multi_label": pa.list_(pa.string()),
@@ -147,10 +147,10 @@ def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> 
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    kept = _kept(prediction.row, _OURS)
+    carried = _kept(prediction.row, _OURS)
     return {
         "id": prediction.id,
-        **{name: _text(value) for name, value in kept.items()},
+        **{name: _text(value) for name, value in carried.items()},
         "prediction": prediction.label,
         "score": prediction.score,
         "error": prediction.error,
@@ -161,7 +161,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """Write a cell of the input as text: nothing for none, JSON for lists and the like."""
+    """Return an input cell as text: None for None, JSON for lists, dictionaries and booleans."""
     if value is None or isinstance(value, str):
         return value
     return _json(value) if isinstance(value, list | dict | bool) else str(value)

@@ -1,4 +1,4 @@
-"""The predictions of a run as a Parquet file: what was said of each example, and how surely."""
+"""Predictions of a run as a Parquet file, with labels and probabilities."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,25 +31,26 @@ __all__ = [
 ]
 
 PROBABILITY = "probability:"
-"""What the name of a probability column begins with; the class name follows."""
+"""Prefix of the probability columns; the class name follows."""
 TOP_CLASSES, TOP_PROBABILITIES = "top_classes", "top_probabilities"
 LABEL_PROBABILITY, LABEL_RANK = "label_probability", "label_rank"
 CLASSES = "classes"
-"""Key of the metadata of a file without a column for each class: the classes in their order, as JSON."""
+"""Key of the file metadata that holds the class names in order, as JSON, if there is no column for each class."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Labels and scores of examples, as metrics take them.
+    """Labels and scores of examples, in the form that metrics take.
 
     Attributes:
-        ids: The name of each example.
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        scores: Probabilities [examples, classes], the highest ones alone, or predicted amounts [examples].
-        target: What the labels are.
-        label_names: The classes in their order. ``("label",)`` for regression.
-        groups: The group of each example, whose examples belong together; None if each is on its own.
-        group_column: The column of the data that holds the groups.
+        ids: Id of each example.
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        scores: Probabilities [examples, classes], only the highest of them (``TopScores``), or regression predictions
+            [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names in the order of the model; ``("label",)`` for regression.
+        groups: Group of each example, for grouped resampling; None if the data has no groups.
+        group_column: Column of the data that holds the groups.
     """
 
     ids: tuple[str, ...]
@@ -74,28 +75,31 @@ def write_predictions(
     group_column: str | None = None,
     probabilities: Literal["top", "all"] = "top",
 ) -> None:
-    """Write predictions with the columns id, label, prediction, a probability for each class, any slices and groups.
+    """Write predictions with the columns id, label, prediction, a probability for each class, slices and groups.
 
-    Labels and predictions are class names, lists of them (multi_label), or amounts (regression, which has no
-    probability columns). A class ``soup`` has its probabilities in ``probability:soup``. Classes of which the labels do
-    not say whether they hold stand in the column ``unknown``, if there are any.
+    Labels and predictions are class names, lists of them (multi_label), or numbers (regression, which has no
+    probability columns). The probabilities of a class ``soup`` are in ``probability:soup``. If any labels are unknown,
+    the column ``unknown`` lists their classes.
 
-    Of more than 200 classes only the 20 most probable of each example are kept, unless ``probabilities`` is ``all``: in
-    ``top_classes`` and ``top_probabilities``, beside ``label_probability`` and ``label_rank`` of single-label data, of
-    which log loss and top-k accuracy are computed. The classes then stand in the file's metadata.
+    With more than 200 classes only the 20 most probable of each example are written, unless ``probabilities`` is
+    ``all``: in ``top_classes`` and ``top_probabilities``, and for single-label data ``label_probability`` and
+    ``label_rank``, from which log loss and top-k accuracy are computed. The file metadata then holds the class names.
 
     Args:
-        path: The file. Its folder must exist.
-        ids: The name of each example.
-        labels: Class indices [examples], zeros and ones [examples, classes], or amounts [examples].
-        scores: Probabilities [examples, classes], or predicted amounts [examples].
-        target: What the labels are.
-        label_names: The classes in their order.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
-        slices: Of each column that the examples are judged by, the slice of each; in ``slice:NAME``.
-        groups: The group of each example; None if each is on its own.
-        group_column: The column of the data that holds the groups; they are in ``group:NAME``.
-        probabilities: Which to keep of more than 200 classes.
+        path: File to write, in an existing folder.
+        ids: Id of each example.
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        scores: Probabilities [examples, classes] or their ``TopScores``, or regression predictions [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names in the order of the model.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        slices: Slice of each example, by column; written to ``slice:NAME``.
+        groups: Group of each example, written to ``group:NAME``; None if the data has no groups.
+        group_column: Column of the data that holds the groups, the ``NAME``.
+        probabilities: Probabilities to write if there are more than 200 classes.
+
+    Raises:
+        ValueError: If ids, labels and scores differ in length.
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
@@ -108,16 +112,17 @@ def write_predictions(
         "id": pa.array(ids, pa.string()),
         "label": pa.array([label_text(label, target, label_names) for label in labels], kind),
         "prediction": pa.array(
-            [label_text(found, target, label_names) for found in decide(scores, target, thresholds)], kind
+            [label_text(decision, target, label_names) for decision in decide(scores, target, thresholds)],
+            kind,
         ),
     }
-    kept = None
+    top_scores = None
     if isinstance(scores, TopScores):
-        kept = scores
+        top_scores = scores
     elif target != "regression" and len(label_names) > MANY_CLASSES and probabilities == "top":
-        kept = keep_top(scores, labels, decide(scores, target, thresholds))
-    if kept is not None:
-        columns |= _top_columns(kept, label_names)
+        top_scores = keep_top(scores, labels, decide(scores, target, thresholds))
+    if top_scores is not None:
+        columns |= _top_columns(top_scores, label_names)
     elif target != "regression":
         columns |= {
             PROBABILITY + name: pa.array(column, pa.float64())
@@ -134,7 +139,7 @@ def write_predictions(
         columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
     with replacing(Path(path)) as temporary:
         table = pa.table(columns)
-        if kept is not None:
+        if top_scores is not None:
             table = table.replace_schema_metadata({CLASSES: json.dumps(list(label_names))})
         pq.write_table(table, temporary)
 
@@ -158,7 +163,7 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
 
 
 def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
-    """Write a label as a person reads it: a class name, the names of the classes that hold, or the amount."""
+    """Return a label in readable form: the class name, the names of the positive classes, or the number."""
     if target == "single_label":
         return label_names[int(label)]
     if target == "multi_label":
@@ -167,18 +172,18 @@ def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | 
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what ``write_predictions`` wrote.
+    """Read a file that ``write_predictions`` wrote.
 
     Raises:
-        InputError: If there is no such file, or if it holds something else.
+        InputError: If there is no such file, or if it is not a file of predictions.
     """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(Problem(str(path), "must be a Parquet file of predictions", str(error))) from error
     if table.column_names[:3] != ["id", "label", "prediction"]:
-        found = quoted(table.column_names, MOST_SHOWN)
-        raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", found))
+        columns = quoted(table.column_names, MOST_SHOWN)
+        raise InputError(Problem(str(path), "must begin with the columns id, label and prediction", columns))
     predictions = _predictions_of(table)
     for name in table.column_names:
         if name.startswith(GROUP):
@@ -191,8 +196,8 @@ def _predictions_of(table: pa.Table) -> Predictions:
     ids, labels = tuple(table["id"].to_pylist()), table["label"].to_pylist()
     kind = table.schema.field("label").type
     if pa.types.is_floating(kind):
-        amounts = table["prediction"].to_numpy()
-        return Predictions(ids, np.asarray(labels, dtype=np.float64), amounts, "regression", ("label",))
+        predicted = table["prediction"].to_numpy()
+        return Predictions(ids, np.asarray(labels, dtype=np.float64), predicted, "regression", ("label",))
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
@@ -216,10 +221,10 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> To
     examples, order = table.num_rows, pa.array(list(names), pa.string())
 
     def places(column: pa.ChunkedArray) -> np.ndarray:
-        found: np.ndarray = compute.index_in(column.combine_chunks(), value_set=order).to_numpy(
+        positions: np.ndarray = compute.index_in(column.combine_chunks(), value_set=order).to_numpy(
             zero_copy_only=False
         )
-        return found.astype(np.int64)
+        return positions.astype(np.int64)
 
     indices = places(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
     values = compute.list_flatten(table[TOP_PROBABILITIES]).to_numpy().reshape(examples, -1)

@@ -1,4 +1,4 @@
-"""A finished model as a pipeline of transformers, with what its config says about the task and the labels."""
+"""Finished model as a transformers pipeline, with the task and the labels declared in its config."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 TEMPERATURE, THRESHOLDS, COLUMNS = "logit_temperature", "decision_thresholds", "training_columns"
-"""Fields of a config that ``predict`` and ``evaluate`` heed; plain transformers keeps them and does nothing more."""
+"""Config attributes that ``predict`` and ``evaluate`` apply; plain transformers stores them without using them."""
 
 Task = Literal["image-classification", "text-classification"]
 
@@ -70,19 +70,18 @@ _TARGETS: dict[str | None, Target] = {
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model that is ready to predict.
+    """Model that is ready to predict.
 
     Attributes:
-        pipe: A pipeline of transformers, or of an exported model: a function of a list of examples that returns their
-            logits [examples, classes].
-        task: What it classifies.
-        target: What its labels are.
-        label_names: Its classes in their order, no two alike.
+        pipe: Pipeline of transformers; for an exported model, a function from a list of examples to their logits
+            [examples, classes].
+        task: Pipeline task.
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        label_names: Class names in the order of the model, all distinct.
         batch_size: Examples per forward pass.
-        temperature: By which logits are divided, of a model whose head could not be.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
-        columns: The columns of its training data by what they hold: image, text, text_pair, label; None if they are
-            not known.
+        temperature: Temperature to divide logits by; 1 unless it could not be folded into the weights of the head.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        columns: Columns of the training data by role: image, text, text_pair, label; None if they are not known.
     """
 
     pipe: Pipeline
@@ -96,10 +95,10 @@ class Classifier:
 
 
 def resolve_model_dir(model_or_run: str | Path) -> Path | str:
-    """Find the checkpoint that is meant: a folder's own, or that of a run. A Hub id stays as it is.
+    """Return the checkpoint folder of a folder or a run. A Hub id is returned unchanged.
 
     Raises:
-        InputError: If there is none, or if the run is not finished.
+        InputError: If there is no checkpoint, or if the run is not finished.
     """
     place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
     if not can_be_path(place):
@@ -138,10 +137,13 @@ def load_classifier(
     """Load a model as the pipeline of its task.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        task: The task that is expected. None takes what the model is made for.
-        batch_size: Examples per forward pass. 1 is taken for a tokenizer that cannot pad.
-        trust_remote_code: Whether code that lies beside the weights may run.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        task: Expected pipeline task; None takes the task of the model.
+        batch_size: Examples per forward pass; 1 is used if the tokenizer has no padding token.
+        trust_remote_code: Whether code stored next to the weights may run.
+
+    Returns:
+        The loaded model.
 
     Raises:
         InputError: If there is no such model, if it cannot be loaded, or if it is for another task.
@@ -160,7 +162,7 @@ def load_classifier(
     image = made_for == "image-classification"
     model_class = AutoModelForImageClassification if image else AutoModelForSequenceClassification
     known: dict[str, Any] = {}
-    if is_given(config):  # of a head that this package knows: the code beside the weights is not run
+    if is_given(config):  # this package implements the head: the code next to the weights is not run
         model_class, known = HeadModel, {"config": config}
     if not image:
         check_tokenizer(place, source, trust_remote_code=trust_remote_code)
@@ -172,8 +174,8 @@ def load_classifier(
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error
     except SafetensorError as error:
-        rule, found = "must hold whole weight files", "one that is damaged or cut off"
-        raise InputError(Problem(place, rule, found, "Fetch or copy it again.")) from error
+        rule, value = "must hold whole weight files", "one that is damaged or cut off"
+        raise InputError(Problem(place, rule, value, "Fetch or copy it again.")) from error
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
@@ -194,7 +196,8 @@ def load_classifier(
             "truncation": True,
             "max_length": resolve_max_length(preprocessor, None, positions),
         }
-        preprocessor.model_max_length = settings["max_length"]  # what is exported is cut alike
+        # an exported tokenizer then truncates at the same length
+        preprocessor.model_max_length = settings["max_length"]
         batch_size = 1 if preprocessor.pad_token_id is None else batch_size
     pipe = pipeline(made_for, model=model, **settings)
     return Classifier(
@@ -206,25 +209,25 @@ def load_classifier(
 
 
 def _columns_of(config: PreTrainedConfig) -> dict[str, Any] | None:
-    """Return the columns of training that a config holds; None if it holds none, or something else."""
-    found = getattr(config, COLUMNS, None)
-    if not isinstance(found, dict):
+    """Return the training columns stored in a config, by role; None if they are missing or malformed."""
+    columns = getattr(config, COLUMNS, None)
+    if not isinstance(columns, dict):
         return None
-    inputs = {key: found.get(key) for key in ("image", "text", "text_pair") if key in found}
+    inputs = {key: columns.get(key) for key in ("image", "text", "text_pair") if key in columns}
     if not inputs or not all(name is None or isinstance(name, str) for name in inputs.values()):
         return None
-    return {**inputs, "label": found.get("label")}
+    return {**inputs, "label": columns.get("label")}
 
 
 def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[np.ndarray]:
-    """Compute logits of examples as they come, a batch at a time.
+    """Compute the logits of a stream of examples, one batch at a time.
 
     Args:
         classifier: The model.
         examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
 
     Yields:
-        The logits of each example [classes], in float32.
+        Logits of one example [classes], in float32.
     """
     for logits in logit_batches(classifier, examples):
         yield from logits
@@ -233,16 +236,19 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
 def logit_batches(
     classifier: Classifier, examples: Iterable[Any], cut: CutTexts | None = None
 ) -> Iterator[np.ndarray]:
-    """Compute logits as ``compute_logits`` does; yields those of a batch [batch, classes] at once.
+    """Compute the logits of a stream of examples, and yield them batch by batch.
 
-    The pipeline's own steps prepare the examples and run the model, so that the model is judged as others will load it.
-    Its ``postprocess`` is left out: transformers 5.23 makes a dictionary of each class of each example there, which
-    takes 30 ms per example with 2,000 classes.
+    Preprocessing and forward pass are those of the pipeline, so that the model is evaluated exactly as its users will
+    load it. Its ``postprocess`` is skipped: transformers 5.23 creates a dictionary for each class of each example
+    there, which takes 30 ms per example with 2,000 classes.
 
     Args:
         classifier: The model.
-        examples: As for ``compute_logits``.
-        cut: Counts the texts that are cut; those of an exported model are not counted.
+        examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
+        cut: Counter of truncated texts; texts of an exported model are not counted.
+
+    Yields:
+        Logits of a batch [batch, classes], in float32.
     """
     pipe, waiting = classifier.pipe, iter(examples)
     is_text = classifier.task == "text-classification"
@@ -258,7 +264,10 @@ def logit_batches(
 
 
 def _take(examples: Iterator[Any], classifier: Classifier) -> list[Any]:
-    """Take the examples of a batch. Images are prepared one by one as they are read: only one is held in full size."""
+    """Return the examples of the next batch.
+
+    Images are preprocessed one by one as they are read, so that only one is in memory at full size.
+    """
     pipe, batch = classifier.pipe, islice(examples, classifier.batch_size)
     if classifier.task == "image-classification" and isinstance(pipe, Pipeline):
         return [pipe.preprocess(image, **pipe._preprocess_params) for image in batch]
@@ -266,12 +275,15 @@ def _take(examples: Iterator[Any], classifier: Classifier) -> list[Any]:
 
 
 def _tokenized(pipe: Pipeline, examples: Sequence[Any], cut: CutTexts | None = None) -> Any:
-    """Tokenize a batch at once, which is many times as fast as text by text; texts and pairs mixed, one by one."""
+    """Tokenize a batch in one call, which is many times faster than text by text.
+
+    A batch that mixes single texts and pairs is tokenized one example at a time.
+    """
     columns = [example if isinstance(example, Mapping) else {"text": example} for example in examples]
     if len({"text_pair" in example for example in columns}) > 1:
-        inputs = [pipe.preprocess(dict(each), **pipe._preprocess_params) for each in columns]
-        for example, made in zip(columns, inputs, strict=True):
-            _count_cut(pipe, made, [example], cut)
+        inputs = [pipe.preprocess(dict(texts), **pipe._preprocess_params) for texts in columns]
+        for example, encoding in zip(columns, inputs, strict=True):
+            _count_cut(pipe, encoding, [example], cut)
         return _collate(pipe, inputs)
     batch = {name: [example[name] for example in columns] for name in columns[0]}
     inputs = pipe.preprocess({**batch, "padding": len(columns) > 1}, **pipe._preprocess_params)
@@ -288,16 +300,16 @@ def _count_cut(
 
 
 def _collate(pipe: Pipeline, inputs: list[Any]) -> Any:
-    """Make a batch as the pipeline does."""
+    """Collate a batch in the same way as the pipeline."""
     return inputs[0] if len(inputs) == 1 else pad_collate_fn(pipe.tokenizer, pipe.image_processor)(inputs)
 
 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
     if isinstance(source, Path):
         return Problem(str(source), "must be a checkpoint that can be loaded", cause_of(error))
-    found = "no folder here, and nothing that the Hub gives"
+    value = "no folder here, and nothing that the Hub gives"
     repair = "Check the name, the network and your access."
-    return Problem(source, "must be a checkpoint folder, a run or a Hub id", found, repair)
+    return Problem(source, "must be a checkpoint folder, a run or a Hub id", value, repair)
 
 
 def _task_of(config: PreTrainedConfig, place: str) -> Task:
@@ -305,16 +317,16 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
         for ending, task in _HEADS.items():
             if name.endswith(ending):
                 return task
-    found = ", ".join(config.architectures or ()) or "no architectures in its config"
-    raise InputError(Problem(place, f"must be a model {' or '.join(_HEADS)}", found))
+    value = ", ".join(config.architectures or ()) or "no architectures in its config"
+    raise InputError(Problem(place, f"must be a model {' or '.join(_HEADS)}", value))
 
 
 def _target_of(config: PreTrainedConfig) -> Target:
-    """As transformers reads it: a single output without a ``problem_type`` is an amount."""
+    """Return the label type of a config. As in transformers, one output without ``problem_type`` is regression."""
     return _TARGETS.get(config.problem_type, "regression" if config.num_labels == 1 else "single_label")
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Number the classes that share a name: ImageNet has two called crane."""
+    """Return class names made distinct by appending the index to duplicates (ImageNet has two classes ``crane``)."""
     count = Counter(names)
     return tuple(name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names))

@@ -1,9 +1,9 @@
-"""The metrics that are computed here, with scikit-learn and SciPy: no network.
+"""Registry of the metrics that this package computes itself, with scikit-learn and SciPy and without network access.
 
-Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label; nan where it is
-not known whether a class holds, which then counts in no metric) or amounts [examples] (regression). Scores are
-probabilities [examples, classes], or the predicted amounts.
-Decisions are the most probable class, or for multi-label data zeros and ones by threshold.
+Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label; nan marks an
+unknown label, which no metric counts) or continuous targets [examples] (regression). Scores are probabilities
+[examples, classes], or regression predictions [examples]. Decisions are the most probable class [examples], or for
+multi-label data zeros and ones by threshold [examples, classes].
 """
 
 import re
@@ -37,9 +37,10 @@ __all__ = [
 ]
 
 COST_METRICS = ("expected_cost", "expected_cost_bayes")
-"""Mean cost of the decisions: of the most probable class, and of the class of least expected cost."""
+"""Metrics of the mean misclassification cost: of deciding for the most probable class, and for the class of least
+expected cost."""
 CLASS_SCORES = ("precision", "recall", "f1")
-"""Scores of one class, as in ``recall:soup``."""
+"""Scores that per-class metrics such as ``recall:soup`` are named after."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -86,13 +87,13 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "spearmanr": "spearman",
     }
 )
-"""Names of scikit-learn, evaluate and everyday speech, with the name here."""
+"""Metric names of this package by the names used in scikit-learn, evaluate and everyday language."""
 
 _SHOWN_TOP = 5
 _TOP = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
 _SLOW_CLASSES = 1000
 _CELLS = 4_000_000
-"""Most numbers of a table that are held at once: 32 MB of float64."""
+"""Maximum size of a temporary array: 32 MB of float64."""
 _OF_ALL_SCORES = ("roc_auc", "mean_average_precision", "expected_cost_bayes")
 
 Compute = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
@@ -100,18 +101,18 @@ Compute = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What some metrics depend on besides labels and scores.
+    """Classes and costs, which some metrics need in addition to labels and scores.
 
     Attributes:
-        label_names: The classes in their order, for the scores of one class.
-        costs: ``evaluation.costs`` of the recipe; empty for none.
+        label_names: Class names in the order of the model, for per-class metrics.
+        costs: ``evaluation.costs`` of the recipe; empty without any.
     """
 
     label_names: tuple[str, ...] = ()
     costs: CostTable = field(default_factory=dict)
 
     def cost_matrix(self) -> np.ndarray:
-        """Return the costs [true class, decision]."""
+        """Return the costs [classes, classes], indexed by true class and decision."""
         return cost_matrix(self.costs, self.label_names)
 
 
@@ -120,16 +121,16 @@ NO_SETTINGS = MetricSettings()
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good predictions are.
+    """Metric with its name, function and properties.
 
     Attributes:
-        name: As it stands in recipes and in metrics.json.
-        targets: The targets it is defined for.
-        compute: Takes labels, decisions (class indices, or zeros and ones) and scores.
-        greater_is_better: Whether a better model has the greater value.
-        fewest_classes: With fewer it says nothing.
-        most_classes: With more it takes too long to be computed unasked; None for no limit.
-        on_request: Targets for which it is computed only where a recipe or a command asks for it.
+        name: Name in recipes and in metrics.json.
+        targets: Label types that it is defined for.
+        compute: Function of labels, decisions and scores that returns the value.
+        greater_is_better: Whether greater values are better.
+        fewest_classes: Number of classes below which it is meaningless.
+        most_classes: Number of classes above which it is too slow to be computed by default; None for no limit.
+        on_request: Label types for which it is computed only if a recipe or a command requests it.
     """
 
     name: str
@@ -142,12 +143,12 @@ class Metric:
 
 
 def find_metric(name: str, settings: MetricSettings = NO_SETTINGS) -> Metric | None:
-    """Return the metric of a name; None if there is none.
+    """Return the metric with a name; None if there is none.
 
     Args:
-        name: A key of ``METRICS``, ``top_K_accuracy``, a score of one class such as ``recall:soup``, or, where there
-            are costs, ``expected_cost`` or ``expected_cost_bayes``.
-        settings: The classes and the costs.
+        name: Key of ``METRICS``, ``top_K_accuracy``, per-class metric such as ``recall:soup``, or, if there are costs,
+            ``expected_cost`` or ``expected_cost_bayes``.
+        settings: Classes and costs, for the metrics that need them.
     """
     if name in METRICS:
         return METRICS[name]
@@ -171,20 +172,20 @@ def top_k(name: str) -> int | None:
 
 
 def split_class_metric(name: str) -> tuple[str, str | None]:
-    """Return score and class of a name such as ``recall:soup``; the class is None for any other name."""
+    """Return score and class of a name such as ``recall:soup``; for any other name, the name itself and None."""
     score, colon, label = name.partition(":")
     return (score, label) if colon and score in CLASS_SCORES else (name, None)
 
 
 def _averaged(score: Callable[..., float], average: str) -> Compute:
-    """Average a score of each class that occurs in labels or decisions. 0 where it would divide by 0."""
+    """Return a function that averages a per-class score over the classes in labels or decisions; 0 for 0 / 0."""
 
     def compute(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
         if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
             name = score.__name__.removesuffix("_score")
             return _averaged_counts(name, average, *_counts(labels, decisions, scores.shape[1]))
         labels, decisions = fill_unknown(labels, decisions)
-        # scikit-learn takes a single column of zeros and ones for two classes, not for one.
+        # scikit-learn interprets a single column of zeros and ones as two classes.
         single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
         return score(labels, decisions, average=average, zero_division=0, **single)
 
@@ -192,12 +193,12 @@ def _averaged(score: Callable[..., float], average: str) -> Compute:
 
 
 def _accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Fraction of the examples that are all right. For multi-label data: every known class of the example."""
+    """Compute the fraction of correct examples. For multi-label data every known label of the example must match."""
     return sklearn_metrics.accuracy_score(*fill_unknown(labels, decisions))
 
 
 def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Mean recall of the classes that occur in the labels."""
+    """Compute the mean recall of the classes that occur in the labels."""
     if scores.shape[1] > MANY_CLASSES:
         members, _, hits = _counts(labels, decisions, scores.shape[1])
         return float((hits[members > 0] / members[members > 0]).mean())
@@ -207,11 +208,11 @@ def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.nda
 
 
 def needs_all_scores(name: str, target: Target) -> bool:
-    """Return whether a metric cannot be computed of the highest probabilities alone.
+    """Return whether a metric needs the probabilities of all classes, not only the highest ones.
 
     Args:
-        name: Of the metric.
-        target: What the labels are: of multi-label data the log loss too is of all classes.
+        name: Name of the metric.
+        target: Label type; the log loss of multi-label data needs all classes as well.
     """
     return name in _OF_ALL_SCORES or (name == "log_loss" and target == "multi_label")
 
@@ -219,7 +220,7 @@ def needs_all_scores(name: str, target: Target) -> bool:
 def _counts(
     labels: np.ndarray, decisions: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return members, answers and hits of each class [classes]."""
+    """Count by class [classes] the labels (members), the decisions (answers) and the correct decisions (hits)."""
     parts = (labels, decisions, labels[labels == decisions])
     members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
     return members, answers, hits
@@ -228,7 +229,7 @@ def _counts(
 def _averaged_counts(
     score: str, average: str, members: np.ndarray, answers: np.ndarray, hits: np.ndarray
 ) -> float:
-    """Compute what ``_averaged`` does of single-label data from the counts of each class [classes]."""
+    """Compute the average of ``_averaged`` for single-label data from the counts of each class [classes]."""
     of = {"precision": answers, "recall": members, "f1": (members + answers) / 2}[score]
     if average == "micro":
         return float(hits.sum() / of.sum())
@@ -252,22 +253,22 @@ def _weighted_kappa(power: int, labels: np.ndarray, decisions: np.ndarray, score
 
 
 def _top_k_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray, k: int) -> float:
-    """Fraction of the examples whose class is among the k most probable; 1 if there are no more."""
+    """Compute the fraction of examples whose class is among the k most probable; 1 if there are at most k classes."""
     classes = scores.shape[1]
     if classes <= k:
         return 1.0
     if isinstance(scores, TopScores) or classes > MANY_CLASSES:
         ranks = scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, labels)
         return float(np.mean(ranks < k))
-    if classes == 2:  # scikit-learn takes two columns for one score each
+    if classes == 2:  # scikit-learn expects binary scores [examples] here, not two columns
         return sklearn_metrics.accuracy_score(labels, decisions)
     return sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(classes))
 
 
 def _of_class(score: str, index: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Precision, recall or F1 of one class against the rest. 0 where it would divide by 0."""
+    """Compute precision, recall or F1 of one class against the rest; 0 for 0 / 0."""
     if labels.ndim == 2:
-        members, answers = (each[:, index] for each in fill_unknown(labels, decisions))
+        members, answers = (array[:, index] for array in fill_unknown(labels, decisions))
     else:
         members, answers = labels == index, decisions == index
     compute = {"precision": "precision_score", "recall": "recall_score", "f1": "f1_score"}[score]
@@ -277,7 +278,7 @@ def _of_class(score: str, index: int, labels: np.ndarray, decisions: np.ndarray,
 def _expected_cost(
     name: str, matrix: np.ndarray, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray
 ) -> float:
-    """Mean cost of the decisions: of the most probable class, or (Bayes) of the one of least expected cost.
+    """Compute the mean cost of deciding for the most probable class, or (Bayes) for the class of least expected cost.
 
     Source: Elkan 2001, The foundations of cost-sensitive learning.
     """
@@ -287,14 +288,14 @@ def _expected_cost(
 
 
 def _members(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return whether each example is of each class [examples, classes]."""
+    """Return whether each example belongs to each class [examples, classes]."""
     return labels if labels.ndim == 2 else labels[:, None] == np.arange(classes)
 
 
 def _mean_average_precision(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over the classes of the average precision of this class against the rest.
+    """Compute the mean over the classes of the average precision of each class against the rest.
 
-    A class without examples has none and is left out. nan if no class has any.
+    Classes without examples have no average precision and are left out. nan if no class has an example.
     """
     members = _members(labels, scores.shape[1])
     columns = zip(members.T, scores.T, is_known(members).T, strict=True)
@@ -307,9 +308,9 @@ def _mean_average_precision(labels: np.ndarray, decisions: np.ndarray, scores: n
 
 
 def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over the classes of the area under the curve of this class against the rest.
+    """Compute the mean over the classes of the area under the ROC curve of each class against the rest.
 
-    A class that every example or none belongs to has no curve and is left out. nan if no class has one.
+    Classes that all examples or none belong to have no curve and are left out. nan if no class has a curve.
     """
     if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
         return _areas_by_rank(labels, scores)
@@ -324,9 +325,9 @@ def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> f
 
 
 def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Compute what ``_roc_auc`` does by the ranks of each class's members, many classes at once.
+    """Compute the mean area of ``_roc_auc`` from the ranks of the members of each class, many classes at once.
 
-    Source: Mann & Whitney 1947; the area is the share of pairs of a member and another example in the right order.
+    Source: Mann & Whitney 1947; the area is the fraction of pairs of a member and a non-member in the correct order.
     """
     areas = []
     for classes in np.array_split(np.unique(labels), max(1, len(labels) * scores.shape[1] // _CELLS)):
@@ -341,7 +342,7 @@ def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _log_loss(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Mean cross-entropy in nats: per example, or for multi-label data per example and class."""
+    """Compute the mean cross-entropy in nats: per example, or for multi-label data per example and class."""
     if labels.ndim == 2:
         known = is_known(labels)
         return sklearn_metrics.log_loss(labels[known], scores[known], labels=[0, 1])
@@ -349,7 +350,7 @@ def _log_loss(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> 
         of_label = (
             scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]
         )
-        least = np.finfo(np.float64).eps  # as scikit-learn
+        least = np.finfo(np.float64).eps  # as in scikit-learn
         return float(-np.log(np.clip(of_label, least, 1 - least)).mean())
     return sklearn_metrics.log_loss(labels, scores, labels=np.arange(scores.shape[1]))
 
@@ -363,48 +364,50 @@ def _rmse(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> floa
 
 
 def _r2(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Share of the labels' variance that is explained. nan for a single example."""
+    """Compute the coefficient of determination; nan for a single example."""
     return sklearn_metrics.r2_score(labels, scores) if len(labels) > 1 else np.nan
 
 
 def _spearman(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Rank correlation. nan if the labels or the predictions are all the same."""
+    """Compute Spearman's rank correlation; nan if the labels or the predictions are constant."""
     if np.ptp(labels) == 0 or np.ptp(scores) == 0:
         return np.nan
     return spearmanr(labels, scores).statistic
 
 
 def _registry() -> Iterator[Metric]:
-    one: Target = "single_label"
-    several: Target = "multi_label"
-    amount: Target = "regression"
+    single: Target = "single_label"
+    multi: Target = "multi_label"
+    regression: Target = "regression"
     precision, recall, f1 = (
         partial(_averaged, score)
         for score in (sklearn_metrics.precision_score, sklearn_metrics.recall_score, sklearn_metrics.f1_score)
     )
-    yield Metric("accuracy", (one,), _accuracy)
-    yield Metric("balanced_accuracy", (one,), _balanced_accuracy)
+    yield Metric("accuracy", (single,), _accuracy)
+    yield Metric("balanced_accuracy", (single,), _balanced_accuracy)
     # With one label for each example, the micro averages are the accuracy.
-    on_request: dict[str, tuple[Target, ...]] = {"micro": (one,), "macro": (), "weighted": ()}
-    for average, asked in on_request.items():
-        yield Metric(f"precision_{average}", (one, several), precision(average), on_request=asked)
-        yield Metric(f"recall_{average}", (one, several), recall(average), on_request=asked)
-        yield Metric(f"f1_{average}", (one, several), f1(average), on_request=asked)
-    yield Metric("exact_match", (several,), _accuracy)
-    yield Metric("matthews_correlation", (one,), _matthews_correlation)
-    yield Metric("cohen_kappa", (one,), _cohen_kappa)
-    for weights, power in (("linear", 1), ("quadratic", 2)):  # for classes that have an order
+    on_request: dict[str, tuple[Target, ...]] = {"micro": (single,), "macro": (), "weighted": ()}
+    for average, targets in on_request.items():
+        yield Metric(f"precision_{average}", (single, multi), precision(average), on_request=targets)
+        yield Metric(f"recall_{average}", (single, multi), recall(average), on_request=targets)
+        yield Metric(f"f1_{average}", (single, multi), f1(average), on_request=targets)
+    yield Metric("exact_match", (multi,), _accuracy)
+    yield Metric("matthews_correlation", (single,), _matthews_correlation)
+    yield Metric("cohen_kappa", (single,), _cohen_kappa)
+    for weights, power in (("linear", 1), ("quadratic", 2)):  # for ordinal classes
         compute = partial(_weighted_kappa, power)
-        yield Metric(f"cohen_kappa_{weights}", (one,), compute, on_request=(one,))
+        yield Metric(f"cohen_kappa_{weights}", (single,), compute, on_request=(single,))
     top = partial(_top_k_accuracy, k=_SHOWN_TOP)
-    yield Metric(f"top{_SHOWN_TOP}_accuracy", (one,), top, fewest_classes=_SHOWN_TOP + 1)
-    yield Metric("roc_auc", (one, several), _roc_auc, most_classes=_SLOW_CLASSES)
-    yield Metric("mean_average_precision", (one, several), _mean_average_precision, most_classes=MANY_CLASSES)
-    yield Metric("log_loss", (one, several), _log_loss, greater_is_better=False)
-    yield Metric("mae", (amount,), _mae, greater_is_better=False)
-    yield Metric("rmse", (amount,), _rmse, greater_is_better=False)
-    yield Metric("r2", (amount,), _r2)
-    yield Metric("spearman", (amount,), _spearman)
+    yield Metric(f"top{_SHOWN_TOP}_accuracy", (single,), top, fewest_classes=_SHOWN_TOP + 1)
+    yield Metric("roc_auc", (single, multi), _roc_auc, most_classes=_SLOW_CLASSES)
+    yield Metric(
+        "mean_average_precision", (single, multi), _mean_average_precision, most_classes=MANY_CLASSES
+    )
+    yield Metric("log_loss", (single, multi), _log_loss, greater_is_better=False)
+    yield Metric("mae", (regression,), _mae, greater_is_better=False)
+    yield Metric("rmse", (regression,), _rmse, greater_is_better=False)
+    yield Metric("r2", (regression,), _r2)
+    yield Metric("spearman", (regression,), _spearman)
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _registry()})

@@ -1,4 +1,4 @@
-"""Resolution of a validation split: how small a difference between two evaluations on it can be told from chance."""
+"""Resolution of a validation split: the smallest difference of a metric on it that is not due to chance."""
 
 from math import sqrt
 
@@ -10,14 +10,14 @@ from hf_finetune.evaluation.resampling import is_fraction
 __all__ = ["COARSE", "half_width", "resolution_note"]
 
 COARSE = 0.05
-"""Half-width of the interval of a proportion of 0.5 above which a split is called too small: 380 units or fewer."""
+"""Half-width of the 95 % interval of a proportion of 0.5 above which a split is too small: 380 units or fewer."""
 
 
 def half_width(units: int) -> float:
-    """Return the half-width of the 95 % interval of a proportion of 0.5, at which it is the widest.
+    """Return the half-width of the 95 % interval of a proportion of 0.5, the proportion with the widest interval.
 
     Args:
-        units: Number of independent examples, or of groups of examples that belong together.
+        units: Number of independent examples, or of groups if the examples are grouped.
 
     Source: Wilson 1927, the score interval: z / (2 sqrt(n + z^2)) at 0.5.
     """
@@ -26,14 +26,14 @@ def half_width(units: int) -> float:
 
 
 def resolution_note(metric: str, examples: int, groups: int | None = None) -> str | None:
-    """Return a sentence on a validation split that is too small to tell epochs apart; None if it is large enough.
+    """Return a note on a validation split that is too small to distinguish epochs; None if it is large enough.
 
     A split is too small if ``half_width`` of its examples, or of its groups, exceeds ``COARSE``.
 
     Args:
-        metric: Metric that chooses the checkpoint.
+        metric: Name of the metric that selects the checkpoint.
         examples: Number of validation examples.
-        groups: Number of groups that they come in; None if each example is independent of the others.
+        groups: Number of groups of the examples; None if the examples are independent.
     """
     width = half_width(examples if groups is None else groups)
     if width <= COARSE:

@@ -1,4 +1,4 @@
-"""The examples of a run's own splits, also after the data has changed."""
+"""Examples of the splits of a run, even after the data has changed."""
 
 import json
 from collections import Counter
@@ -28,12 +28,12 @@ _REPAIR = "Put the data of the run back, or judge by other data with --data."
 
 @dataclass(frozen=True)
 class OwnSplit:
-    """The examples of a split of a run.
+    """Examples of a split of a run.
 
     Attributes:
-        dataset: The examples, with the columns of ``LabelledData``.
-        changed: How they were found in data that has changed since, and what was left out, or that it is not known
-            whether they are the run's. None where they surely are, as the splits were cut.
+        dataset: Examples, with the columns of ``LabelledData``.
+        changed: Note for the user if the data has changed since the run (how the examples were found, and how many
+            were left out), or if it is not known whether it has. None if the split is certainly unchanged.
     """
 
     dataset: Dataset
@@ -43,14 +43,17 @@ class OwnSplit:
 def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str) -> OwnSplit:
     """Load the examples that a run had in a split.
 
-    The split is cut again as the recipe says. Where that gives other examples than the run had, those of the run are
-    looked for in all of the data, by the hashes in ``RUN/examples.npz``.
+    The data is split again according to the recipe. If the result differs from the examples of the run, these are
+    searched for in all of the data, by the hashes in ``RUN/examples.npz``.
 
     Args:
-        run: The run directory.
-        recipe: The run's recipe.
-        classifier: The run's model.
-        split: train, validation or test.
+        run: Run directory.
+        recipe: Recipe of the run.
+        classifier: Model of the run.
+        split: Name of the split: train, validation or test.
+
+    Returns:
+        The examples, with a note if the data has changed.
 
     Raises:
         InputError: If the data cannot be used, if the run has no such split, or if none of its examples are found.
@@ -60,7 +63,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
     try:
         prepared = load_data(recipe, modality)
     except InputError as error:
-        # What was added or removed may be why it cannot be cut again: one example of a new class is enough.
+        # Added or removed examples may prevent splitting again: a single example of a new class is enough.
         if known is None or split not in known:
             raise
         try:
@@ -84,33 +87,35 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
 def match_rows(
     keys: Sequence[str | None], known: Mapping[str, np.ndarray], split: str
 ) -> tuple[list[int], int]:
-    """Find the examples of a split by their contents. Copies are counted: there are no more of them than there were.
+    """Find the examples of a split by their content.
+
+    Duplicates are matched at most as often as they occurred in the run.
 
     Args:
-        keys: SHA-256 of each input as hexadecimal text; None for an input that has none.
-        known: Of each split, the hashes of its inputs.
-        split: The split whose examples are looked for.
+        keys: SHA-256 of each input as hexadecimal text; None for an input without one.
+        known: Hashes of the inputs of each split.
+        split: Split whose examples are searched for.
 
     Returns:
-        The rows of those that are there, in their order; and how many rows are in none of the splits.
+        Rows of the examples found, in ascending order, and the number of rows that are in none of the splits.
     """
     hashes = [None if key is None else short_hash(key) for key in keys]
     wanted = Counter(known[split].tolist())
-    left = Counter(number for numbers in known.values() for number in numbers.tolist())
+    unmatched = Counter(number for numbers in known.values() for number in numbers.tolist())
     rows, new = [], 0
     for row, number in enumerate(hashes):
         if number is not None and wanted[number] > 0:
             wanted[number] -= 1
             rows.append(row)
-        if number is not None and left[number] > 0:
-            left[number] -= 1
+        if number is not None and unmatched[number] > 0:
+            unmatched[number] -= 1
         else:
             new += 1
     return rows, new
 
 
 def _same_inputs(hashes: np.ndarray, known: np.ndarray) -> bool:
-    """Return whether a split has the inputs that it had; both are sorted."""
+    """Return whether a split has the same inputs as in the run; both arrays are sorted."""
     return np.array_equal(hashes, known)
 
 
@@ -120,22 +125,22 @@ def _splits(data: LabelledData) -> dict[str, Dataset]:
 
 
 def _uncut(recipe: Recipe) -> Recipe:
-    """Return the recipe of all examples, in the splits that the data itself has."""
+    """Return the recipe that loads all examples, in the splits that the data itself has."""
     split = recipe.data.split.model_copy(update={"validation": 0.0, "test": 0.0, "fold": None})
     data = recipe.data.model_copy(update={"split": split, "limit": None})
     return recipe.model_copy(update={"data": data})
 
 
 def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> OwnSplit:
-    """Take a split as it is cut now, of a run whose examples cannot be told from others.
+    """Return a new split of the data, for a run without hashes to identify its examples.
 
     Raises:
-        InputError: If the run's fingerprint says that the data is not the same.
+        InputError: If the fingerprint of the run shows that the data has changed.
     """
     dataset, fingerprint = _splits(prepared)[split], _fingerprint(run)
     if fingerprint == prepared.fingerprint:
         return OwnSplit(dataset)
-    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    # with domain adaptation the fingerprint of the run covers the inputs of both domains
     if fingerprint is None or recipe.domain_adaptation is not None:
         return OwnSplit(
             dataset,
@@ -146,9 +151,9 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
 
 
 def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
-    """Return a sentence where a split has the inputs that it had, but something else of the data has changed."""
+    """Return a note if the data has changed since the run, but not the inputs of the split; None otherwise."""
     before = _fingerprint(run)
-    # the fingerprint of a run that adapts to another domain is over the inputs of both
+    # with domain adaptation the fingerprint of the run covers the inputs of both domains
     if before in (None, prepared.fingerprint) or recipe.domain_adaptation is not None:
         return None
     return (
@@ -158,7 +163,7 @@ def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: st
 
 
 def _fingerprint(run: Path) -> str | None:
-    """Return the fingerprint of the data that a run was made with; None if the run does not have it."""
+    """Return the fingerprint of the data of a run; None if the run has not stored it."""
     try:
         content = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
         return str(content["fingerprints"]["data"])
@@ -203,15 +208,15 @@ def _told(split: str, found: int, total: int, new: int) -> str:
 
 
 def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -> Dataset:
-    """Number the labels as the model does, where the data has other classes by now.
+    """Convert the labels to the class indices of the model, in case the classes of the data have changed.
 
     Raises:
-        InputError: If the labels are of another kind, or of a class that the model does not know.
+        InputError: If the labels are of another type, or of a class that the model does not know.
     """
     if whole.target != classifier.target:
         rule = f"must be {classifier.target}, as the model's"
         raise InputError(Problem("The labels", rule, whole.target, _REPAIR))
-    if TRAINING_LABEL in dataset.column_names:  # only training looks at it
+    if TRAINING_LABEL in dataset.column_names:  # used in training only
         dataset = dataset.remove_columns(TRAINING_LABEL)
     if whole.target == "regression" or whole.label_names == classifier.label_names:
         return dataset

@@ -1,4 +1,4 @@
-"""Metrics that cannot choose a checkpoint, or not well, told before anything trains."""
+"""Checks, before training, of the metrics that select a checkpoint."""
 
 from collections.abc import Sequence
 
@@ -18,19 +18,19 @@ from hf_finetune.recipe.head_fit import fitted_by
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
 TRIED = 3
-"""Made-up predictions that a metric is computed of."""
+"""Number of sets of random predictions that a metric is tried on."""
 
 
 def undefined_metric(
     name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
 ) -> Problem | None:
-    """Return what is wrong with choosing by a metric that is undefined on the validation split; None if nothing is.
+    """Return the problem of a selection metric that is undefined on the validation split; None if it is defined.
 
     Args:
-        name: Of the metric.
-        data: With its validation split.
-        place: Where the metric is named in the recipe.
-        settings: The classes and costs.
+        name: Name of the metric.
+        data: Splits of the data.
+        place: Location of the metric in the recipe, for the error text.
+        settings: Classes and costs, for the metrics that need them.
     """
     metric = find_metric(name, settings)
     if data.validation is None or metric is None or data.target not in metric.targets:
@@ -48,7 +48,7 @@ def undefined_metric(
 
 
 def _of_chance(metric: Metric, data: LabelledData, labels: np.ndarray, seed: int) -> float:
-    """Compute a metric of made-up predictions, which differ from example to example."""
+    """Compute a metric of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
     if data.target == "regression":
         scores = rng.normal(size=len(labels))
@@ -70,13 +70,15 @@ def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
 def resolution_notes(
     stages: Sequence[StageSpec], leading: str, data: LabelledData, task: str = ""
 ) -> tuple[str, ...]:
-    """Return what is to be said of a validation split that is too small to choose an epoch by; empty if it is not.
+    """Return a note on a validation split that is too small to select an epoch; empty if it is large enough.
 
     Args:
-        stages: Of the recipe; those without ``best`` choose no epoch, and neither do those that are fitted.
-        leading: Metric by which a stage chooses that names none.
-        data: The splits.
-        task: Name of the task whose data this is, where there are several: stages may choose by a metric of another.
+        stages: Stages of the recipe. Stages without ``best`` select no epoch, nor do stages that fit the head at once,
+            without gradient steps.
+        leading: Selection metric of stages that name none.
+        data: Splits of the data.
+        task: Name of the task that the data belongs to, if there are several; stages that select by a metric of
+            another task are ignored.
     """
     chosen = [stage.best.metric or leading for stage in stages if stage.best and not fitted_by(stage)]
     if task:
@@ -92,13 +94,13 @@ def resolution_notes(
 def unknown_label_problem(
     name: str, data: LabelledData, place: str, settings: MetricSettings = NO_SETTINGS
 ) -> Problem | None:
-    """Refuse a metric of ``evaluate`` for labels of which some are unknown: it cannot leave them out.
+    """Return the problem of a metric of ``evaluate`` if some labels are unknown, as it cannot ignore those; else None.
 
     Args:
-        name: Of the metric.
-        data: The splits.
-        place: Where the metric is named in the recipe.
-        settings: The classes and costs.
+        name: Name of the metric.
+        data: Splits of the data.
+        place: Location of the metric in the recipe, for the error text.
+        settings: Classes and costs, for the metrics that need them.
     """
     if name == "loss" or UNKNOWN not in data.train.column_names or find_metric(name, settings):
         return None

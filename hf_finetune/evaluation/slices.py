@@ -1,4 +1,4 @@
-"""How good a model is for each value of a column of the data: its slices."""
+"""Metrics of slices: groups of examples with the same value, or in the same quarter, of a column of the data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,19 @@ __all__ = ["ENOUGH", "MISSING", "judge_slices", "name_slices", "quartiles", "sli
 
 MISSING = "(missing)"
 ENOUGH = 20
-"""Examples from which on a slice is judged: of fewer, an interval is wider than any difference of use."""
+"""Minimum number of examples of a slice that is ranked; with fewer, the interval is too wide to be useful."""
 SHARES: Mapping[str, str] = {"single_label": "accuracy", "multi_label": "exact_match"}
-"""Metric that is given beside the leading one, by target."""
+"""Metric reported in addition to the leading one, by label type."""
 
 
 def quartiles(values: Sequence[Any]) -> list[float] | None:
-    """Give the three ends between quarters of a column of many different numbers; None for any other column.
+    """Compute the quartiles of a numeric column with many distinct values.
 
     Args:
-        values: Of the training examples; None where there is none.
+        values: Values of the training examples; None for a missing value.
+
+    Returns:
+        The distinct quartiles in ascending order, at most three; None for a column of texts or of few distinct values.
     """
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known) or len(set(known)) <= DISTINCT:
@@ -34,11 +37,11 @@ def quartiles(values: Sequence[Any]) -> list[float] | None:
 
 
 def name_slices(values: Sequence[Any], ends: Sequence[float] | None) -> list[str]:
-    """Name the slice of each value: the value itself, the quarter that it is in, or ``(missing)``.
+    """Return the slice of each value: the value itself, its quarter, or ``(missing)``.
 
     Args:
-        values: Of a column.
-        ends: Of its quarters; a value at an end belongs below it. None for a column that is not divided so.
+        values: Values of a column.
+        ends: Quartiles; a value equal to one belongs to the quarter below it. None for a column without quarters.
     """
     names = _apart(ends) if ends is not None else []
     return [MISSING if value is None else _name(value, ends, names) for value in values]
@@ -55,7 +58,10 @@ def _name(value: Any, ends: Sequence[float] | None, names: Sequence[str]) -> str
 
 
 def _number(value: Any) -> float | None:
-    """Read what a column holds as a number: one text among them, in any split, makes texts of all."""
+    """Convert a value to a finite number; None if that is impossible.
+
+    Numbers may be stored as texts, because a single text in any split makes the whole column text.
+    """
     try:
         number = float(value)
     except ValueError:
@@ -64,7 +70,7 @@ def _number(value: Any) -> float | None:
 
 
 def _apart(ends: Sequence[float]) -> list[str]:
-    """Write the ends of quarters, fractions with as few digits as tell them apart, six at least."""
+    """Format quartiles, with as few digits as keep them distinct, but at least six for fractions."""
     for digits in range(6, 17):
         names = [number_name(end) if float(end).is_integer() else f"{end:.{digits}g}" for end in ends]
         if len(set(names)) == len(ends):
@@ -73,28 +79,29 @@ def _apart(ends: Sequence[float]) -> list[str]:
 
 
 def training_slices(train: Dataset) -> dict[str, dict[str, Any]]:
-    """Say of each column that is carried in the training split where its quarters end, and which slices there are."""
-    found = {}
+    """Return the quartiles (``ends``) and the slices (``training``) of the training split, by column."""
+    by_column = {}
     for name in slice_columns(train):
         values = train[SLICE + name][:]
         ends = quartiles(values)
-        found[name] = {"ends": ends, "training": sorted(set(name_slices(values, ends)))}
-    return found
+        by_column[name] = {"ends": ends, "training": sorted(set(name_slices(values, ends)))}
+    return by_column
 
 
 def sliced(dataset: Dataset, training: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Name the slices of each example, by column.
+    """Return the slice of each example, by column.
 
     Args:
-        dataset: A split.
-        training: What ``training_slices`` gave; of a column that is not in it the split has its own quarters.
+        dataset: A split of the data.
+        training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
+            the quartiles of the split itself are used.
     """
-    found = {}
+    by_column = {}
     for name in slice_columns(dataset):
         values = dataset[SLICE + name][:]
         ends = training[name]["ends"] if name in training else quartiles(values)
-        found[name] = name_slices(values, ends)
-    return found
+        by_column[name] = name_slices(values, ends)
+    return by_column
 
 
 def judge_slices(
@@ -104,19 +111,19 @@ def judge_slices(
     headline: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """Compute the leading metric, and how many are right, of each slice, and name the worst.
+    """Compute the leading metric and the accuracy (or exact match) of each slice, and find the worst slice.
 
     Args:
-        found: What the model said of the examples.
-        slices: Of each column, the slice of each example.
-        training: What ``training_slices`` gave; a column that is not in it has slices of which nobody knows whether
-            the model was trained on them.
-        headline: Names of the metrics, the leading one first.
-        seed: Of the intervals.
+        found: Evaluation result with the scores and labels of the examples.
+        slices: Slice of each example, by column.
+        training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
+            it is not known whether the model was trained on its slices.
+        headline: Names of the primary metrics, the leading one first.
+        seed: Seed of the bootstrap intervals.
 
     Returns:
-        Of each column ``metric``, ``worst`` (None where fewer than two slices have enough examples), ``ends``,
-        ``training`` and ``slices``: the worst first, those of too few examples last.
+        A dictionary for each column: ``metric``, ``worst`` (None if fewer than two slices have enough examples),
+        ``ends``, ``training`` and ``slices``, ordered from the worst to the best, those with too few examples last.
     """
     leading = next((name for name in headline if name != "loss"), None)
     names = list(dict.fromkeys(name for name in (leading, SHARES.get(found.target)) if name))
@@ -152,7 +159,7 @@ def _judge(
                 "enough": bool(members.sum() >= ENOUGH),
                 **({} if groups is None else {"groups": len(set(groups))}),
                 "metrics": without_nan(metrics),
-                "intervals": {name: list(each) if each else None for name, each in ends.items()},
+                "intervals": {name: list(interval) if interval else None for name, interval in ends.items()},
             }
         )
     sign = 1 if greater_is_better(names[0]) else -1
@@ -162,10 +169,10 @@ def _judge(
         return not row["enough"], math.inf if value is None else sign * value
 
     rows.sort(key=badness)
-    judged = [row for row in rows if row["enough"] and row["metrics"][names[0]] is not None]
+    ranked = [row for row in rows if row["enough"] and row["metrics"][names[0]] is not None]
     return {
         "metric": names[0],
-        "worst": judged[0]["name"] if len(judged) > 1 else None,
+        "worst": ranked[0]["name"] if len(ranked) > 1 else None,
         "ends": training.get("ends"),
         "training": known,
         "slices": rows,

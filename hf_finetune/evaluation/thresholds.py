@@ -1,4 +1,4 @@
-"""From which probability on a class of multi-label data holds: chosen where F1 is best."""
+"""Decision thresholds for multi-label classification, fitted to maximize the F1 of each class."""
 
 import numpy as np
 
@@ -10,13 +10,13 @@ HALF = 0.5
 
 
 def fit_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Choose a threshold for each class, by the F1 of examples that were not trained on.
+    """Fit the threshold of each class that maximizes its F1.
 
-    Of thresholds that are as good, the one nearest to 0.5 is taken; a class that all examples have, or none, keeps 0.5.
+    Ties are resolved in favor of the threshold nearest to 0.5; a class that all examples or none belong to keeps 0.5.
 
     Args:
-        scores: Probabilities [examples, classes].
-        labels: Zeros and ones [examples, classes]; nan where it is not known whether a class holds.
+        scores: Probabilities [examples, classes] of examples that were not used for training.
+        labels: Zeros and ones [examples, classes]; nan marks an unknown label.
 
     Returns:
         Thresholds [classes].
@@ -32,7 +32,8 @@ def _best(scores: np.ndarray, members: np.ndarray) -> float:
     right = np.cumsum(members[order])
     f1 = 2 * right / (np.arange(1, len(scores) + 1) + members.sum())
     ranked = scores[order]
-    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))  # equal scores are on one side
+    # a threshold cannot separate equal scores
+    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))
     candidates = (ranked[ends] + np.append(ranked[1:], 0.0)[ends]) / 2
     best = f1[ends].max()
     good = candidates[f1[ends] >= best - 1e-12]

@@ -1,4 +1,4 @@
-"""The highest probabilities of each example in place of those of all classes, where there are many."""
+"""Top-k probabilities of each example, which replace those of all classes if there are many classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,24 +24,24 @@ __all__ = [
 ]
 
 MANY_CLASSES = 200
-"""Classes above which tables hold the highest probabilities of an example only."""
+"""Number of classes above which tables hold only the highest probabilities of an example."""
 TOP = 20
-"""How many those are."""
+"""Number of the highest probabilities that are kept."""
 MOST_CELLS = 12_000_000
-"""Probabilities of all examples and classes that are held at once; of more, each batch is reduced as it comes."""
+"""Maximum number of probabilities (examples x classes) in memory; above it, every batch is reduced to the highest."""
 
 
 @dataclass(frozen=True)
 class TopScores:
-    """The highest probabilities of each example, and what the metrics need besides.
+    """Highest probabilities of each example, with further values that metrics need.
 
     Attributes:
         classes: Number of classes.
-        indices: The most probable classes [examples, top], the most probable first, of equal ones the first class.
+        indices: The most probable classes [examples, top] in descending order; ties are in the order of the classes.
         values: Their probabilities [examples, top].
-        decisions: Class indices [examples], or zeros and ones [examples, classes] of multi-label data.
-        of_label: Probability of the labelled class [examples]; None for multi-label data.
-        ranks: Number of classes ranked above the labelled one [examples], see ``label_ranks``; None as above.
+        decisions: Class indices [examples], or zeros and ones [examples, classes] for multi-label data.
+        of_label: Probability of the true class [examples]; None for multi-label data.
+        ranks: Number of classes ranked above the true one [examples], see ``label_ranks``; None for multi-label data.
     """
 
     classes: int
@@ -66,11 +66,15 @@ class TopScores:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of examples and classes, as that of an array of all probabilities."""
+        """Shape that the array of all probabilities would have: examples, classes."""
         return len(self.indices), self.classes
 
     def reordered(self, columns: Sequence[int]) -> "TopScores":
-        """Return the scores of the classes in another order: ``columns`` [classes] holds the present place of each."""
+        """Return the scores with the classes in another order.
+
+        Args:
+            columns: Current index of each class, in the new order [classes].
+        """
         places = np.argsort(columns)
         single = self.decisions.ndim == 1
         decisions = places[self.decisions] if single else self.decisions[:, columns]
@@ -80,11 +84,11 @@ class TopScores:
 
 
 Scores: TypeAlias = Any
-"""An array of probabilities [examples, classes] or amounts [examples]; or ``TopScores``."""
+"""Array of probabilities [examples, classes] or of regression predictions [examples], or ``TopScores``."""
 
 
 def reduced(examples: int, classes: int) -> bool:
-    """Return whether so many probabilities are reduced to the highest as they come."""
+    """Return whether only the highest probabilities are kept, because all of them would take too much memory."""
     return classes > MANY_CLASSES and examples * classes > MOST_CELLS
 
 
@@ -94,8 +98,8 @@ def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top:
     Args:
         scores: Probabilities [examples, classes].
         labels: Class indices [examples], or zeros and ones [examples, classes].
-        decisions: As the labels.
-        top: How many to keep.
+        decisions: Decisions, in the shape of the labels.
+        top: Number of classes to keep per example.
     """
     classes = scores.shape[1]
     indices = top_indices(scores, top)
@@ -107,11 +111,14 @@ def keep_top(scores: np.ndarray, labels: np.ndarray, decisions: np.ndarray, top:
 
 
 def top_indices(scores: np.ndarray, top: int = TOP) -> np.ndarray:
-    """Return the most probable classes [examples, top], the most probable first, of equal ones the first class.
+    """Return the most probable classes of each example.
 
     Args:
         scores: Probabilities [examples, classes].
-        top: Number of classes of each example, at most all.
+        top: Number of classes per example; all if there are fewer.
+
+    Returns:
+        Class indices [examples, top], the most probable first; ties are in the order of the classes.
     """
     classes = scores.shape[1]
     if classes <= top:
@@ -120,14 +127,14 @@ def top_indices(scores: np.ndarray, top: int = TOP) -> np.ndarray:
     values = np.take_along_axis(scores, indices, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     indices = np.take_along_axis(indices, order, axis=1)
-    # argpartition keeps any of the classes that are equal to the last one
+    # argpartition picks arbitrarily among the classes that tie with the last one
     tied = np.count_nonzero(scores >= values.min(axis=1)[:, None], axis=1) > top
     indices[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :top]
     return indices
 
 
 def stack_top(parts: Sequence[TopScores]) -> TopScores:
-    """Return the scores of several batches of single-label examples as one."""
+    """Concatenate the scores of several batches of single-label examples."""
     return TopScores(
         parts[0].classes,
         np.concatenate([part.indices for part in parts]),
@@ -139,13 +146,13 @@ def stack_top(parts: Sequence[TopScores]) -> TopScores:
 
 
 def pack_top(scores: TopScores) -> np.ndarray:
-    """Return single-label scores as one array [examples, 2 top + 2] in float32, for what gathers arrays alone."""
+    """Return single-label scores as one float32 array [examples, 2 top + 2], for code that can only gather arrays."""
     columns = (scores.indices, scores.values, scores.of_label[:, None], scores.ranks[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
-    """Return what ``pack_top`` was given, the probabilities in float32's precision."""
+    """Return the scores that ``pack_top`` packed, with probabilities in float32 precision."""
     top = (packed.shape[1] - 2) // 2
     indices = packed[:, :top].astype(np.int64)
     values, of_label = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
@@ -153,31 +160,39 @@ def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
 
 
 def constant_scores(answer: np.ndarray, labels: np.ndarray) -> TopScores:
-    """Return the scores of one answer to all single-label examples.
+    """Return the scores of a constant prediction for all single-label examples.
 
     Args:
-        answer: Probabilities [classes].
+        answer: Probabilities [classes], the same for every example.
         labels: Class indices [examples].
     """
     classes, places = np.unique(labels, return_inverse=True)
-    one = keep_top(
+    constant = keep_top(
         np.broadcast_to(answer, (1, len(answer))), np.zeros(1, dtype=np.int64), np.array([answer.argmax()])
     )
-    ranks = np.array([label_ranks(answer[None], np.array([each]))[0] for each in classes])
+    ranks = np.array([label_ranks(answer[None], np.array([index]))[0] for index in classes])
     rows = np.zeros(len(labels), dtype=np.int64)
     return TopScores(
-        len(answer), one.indices[rows], one.values[rows], one.decisions[rows], answer[labels], ranks[places]
+        len(answer),
+        constant.indices[rows],
+        constant.values[rows],
+        constant.decisions[rows],
+        answer[labels],
+        ranks[places],
     )
 
 
 def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how many classes are ranked above the labelled one [examples].
+    """Return the number of classes ranked above the true one.
 
-    Of equal probabilities the greater index ranks higher, as in scikit-learn's ``top_k_accuracy_score``.
+    On ties the greater index ranks higher, as in scikit-learn's ``top_k_accuracy_score``.
 
     Args:
         scores: Probabilities [examples, classes].
         labels: Class indices [examples].
+
+    Returns:
+        Rank of the true class, from 0 [examples].
     """
     of_label = scores[np.arange(len(labels)), labels][:, None]
     equal = scores == of_label
@@ -187,6 +202,6 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def confidences(scores: Scores) -> np.ndarray:
-    """Return the highest probability of each example."""
+    """Return the highest probability of each example [examples]."""
     highest: np.ndarray = scores.values[:, 0] if isinstance(scores, TopScores) else scores.max(axis=1)
     return highest

@@ -1,4 +1,4 @@
-"""Why a metric has no value on some examples, or one that says nothing of the model."""
+"""Explanations of metrics that are undefined on the examples, or that do not depend on the model."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,10 @@ _NOTHING_TO_RANK = "no class holds for some examples and not for others"
 
 
 def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
-    """Return a sentence for each reason why metrics are undefined, and one on a precision that is always 1.
+    """Return a sentence for each reason why metrics are undefined, and one if mean average precision is always 1.
 
     Args:
-        found: The metrics, with the labels and scores of which they were computed.
+        found: Metrics, with the labels and scores they were computed from.
     """
     reasons: dict[str, list[str]] = {}
     for name, value in found.metrics.items():
@@ -35,7 +35,7 @@ def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
 
 
 def _reason(name: str, found: EvaluationResult) -> str:
-    """Return why a metric has no value."""
+    """Return the reason why a metric is undefined."""
     if isinstance(found.scores, TopScores) and needs_all_scores(name, found.target):
         return "of each example the highest probabilities alone are kept"
     if found.target == "multi_label" and name == _PRECISION:
@@ -45,7 +45,7 @@ def _reason(name: str, found: EvaluationResult) -> str:
 
 
 def _alike(found: EvaluationResult) -> str:
-    """Return what all amounts have in common; empty if nothing."""
+    """Return why regression metrics are undefined (constant labels or predictions); empty if neither applies."""
     if len(found.labels) == 1:
         return "there is one example"
     if np.ptp(found.labels) == 0:
@@ -54,7 +54,7 @@ def _alike(found: EvaluationResult) -> str:
 
 
 def _not_ranked(found: EvaluationResult) -> str:
-    """Return why no class has both examples and others that it could be ranked against; empty if one has."""
+    """Return the reason why no class has both positive and negative examples; empty if a class has both."""
     if found.target == "multi_label":
         return _NOTHING_TO_RANK if all(len(values) < 2 for values in _known_values(found)) else ""
     classes = np.unique(found.labels)
@@ -62,6 +62,6 @@ def _not_ranked(found: EvaluationResult) -> str:
 
 
 def _known_values(found: EvaluationResult) -> Iterator[np.ndarray]:
-    """Return of each class the different labels that are known."""
+    """Yield the distinct known labels of each class."""
     for column in found.labels.T:
         yield np.unique(column[is_known(column)])

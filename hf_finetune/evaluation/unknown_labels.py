@@ -1,4 +1,4 @@
-"""Labels of which the data does not say whether they hold: nan in the labels of multi-label data."""
+"""Unknown labels of multi-label data, which the label arrays represent as nan."""
 
 import numpy as np
 
@@ -6,26 +6,26 @@ __all__ = ["fill_unknown", "has_unknown", "is_known"]
 
 
 def is_known(labels: np.ndarray) -> np.ndarray:
-    """Return which labels are known, in the shape of the labels."""
+    """Return a boolean mask of the known labels, in the shape of the labels."""
     if np.issubdtype(labels.dtype, np.floating):
         return ~np.isnan(labels)
     return np.ones(labels.shape, dtype=bool)
 
 
 def has_unknown(labels: np.ndarray) -> bool:
-    """Return whether labels of multi-label data [examples, classes] are not all known."""
+    """Return whether labels are multi-label [examples, classes] and some of them are unknown."""
     return labels.ndim == 2 and not is_known(labels).all()
 
 
 def fill_unknown(labels: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and decisions with 0 in both where the label is unknown.
 
-    A class that is rightly said not to hold has no part in precision, recall and F1, and does not hinder an exact
-    match.
+    This excludes unknown labels from the metrics: true negatives do not count in precision, recall and F1, and do not
+    prevent an exact match.
 
     Args:
-        labels: Zeros, ones and nan [examples, classes]; other labels stay as they are.
-        decisions: In the shape of the labels.
+        labels: Zeros, ones and nan [examples, classes]; other labels are returned unchanged.
+        decisions: Decisions, in the shape of the labels.
     """
     if not has_unknown(labels):
         return labels, decisions
