@@ -1,1 +1,1 @@
-"""Checkpoints: built with the right head, described for the plan, and saved so that others load them."""
+"""Models: loaded with a classification head, described for the plan, and exported for other libraries."""

@@ -1,4 +1,4 @@
-"""Which layers of a backbone get an adapter."""
+"""Selection of the backbone layers that get an adapter."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -20,8 +20,8 @@ __all__ = ["describe_layers", "ends_with", "target_layers"]
 
 PLACE = "model.adapter.target"
 
-# Only layers that compute what their class says: a subclass that changes its weight first (weight standardisation)
-# or hands it to its parent (that of nn.MultiheadAttention) is not what the merged weight computes.
+# Exact types, no subclasses: one that transforms its weight first (weight standardization), or whose parent reads the
+# weight (in nn.MultiheadAttention), computes something else than its merged weight would.
 LINEAR = (nn.Linear, Conv1D)
 CONVOLUTION = (nn.Conv2d, Conv2dSame)
 
@@ -29,15 +29,16 @@ CONVOLUTION = (nn.Conv2d, Conv2dSame)
 def target_layers(
     model: PreTrainedModel, head: Collection[str], kind: str, target: Sequence[str]
 ) -> list[str]:
-    """Name the layers of the backbone that get an adapter, in the model's order.
+    """Return the names of the backbone layers that get an adapter, in the model's order.
 
     Args:
         model: The classifier.
         head: Names of the head's parameters.
         kind: ``lora``, ``dora`` or ``ia3``.
-        target: ``auto``, ``all-linear``, or some of: the end of a layer's name, ``/regular expression/``.
+        target: ``auto``, ``all-linear``, or a list of layer-name suffixes and ``/regular expressions/``.
+
     Raises:
-        InputError: If one of them matches no layer.
+        InputError: If an entry of ``target`` matches no layer, or is an invalid regular expression.
     """
     layers = {
         name: module
@@ -46,31 +47,38 @@ def target_layers(
     }
     linear = [name for name, module in layers.items() if type(module) in LINEAR]
     if list(target) == ["auto"]:
-        found = _auto(model.config.model_type, kind, layers, linear)
+        selected = _auto(model.config.model_type, kind, layers, linear)
     elif list(target) == ["all-linear"]:
-        found = linear
+        selected = linear
     else:
-        found = _named(layers, target)
-    if not found:
+        selected = _named(layers, target)
+    if not selected:
         repair = f"Its layers end in {', '.join(_endings(layers))}." if layers else ""
         rule = "must match at least one linear or plain convolutional layer of the backbone"
         raise InputError(Problem(PLACE, rule, ", ".join(map(repr, target)), repair))
-    return found
+    return selected
 
 
 def ends_with(name: str, endings: str | Collection[str]) -> bool:
-    """Tell whether a layer's name ends with one of these, whole words only; or fits a pattern, given as text."""
-    if isinstance(endings, str):  # peft gives one for some architectures
+    """Return whether a layer's name ends with one of some suffixes, as whole words.
+
+    Args:
+        name: Name of the layer.
+        endings: Suffixes; a single string is a regular expression that must match the whole name.
+    """
+    if isinstance(endings, str):  # peft has a regular expression for some architectures
         return bool(re.fullmatch(endings, name))
     return any(f".{name}".endswith(f".{ending}") for ending in endings)
 
 
 def describe_layers(model: nn.Module, layers: Sequence[str]) -> str:
-    """Say how many layers these are and how their names end, and what has to be left out beside them.
+    """Return a sentence with the number of adapted layers and the suffixes of their names.
+
+    A second sentence counts the convolutions that cannot have an adapter, if any convolution has one.
 
     Args:
         model: The classifier, without an adapter.
-        layers: From ``target_layers``.
+        layers: Names of layers from ``target_layers``.
     """
     kinds = _endings(layers)
     text = f"{len(layers)} layers: {', '.join(kinds[:6])}{', ...' if len(kinds) > 6 else ''}."
@@ -82,27 +90,30 @@ def describe_layers(model: nn.Module, layers: Sequence[str]) -> str:
 
 
 def _takes_adapter(module: nn.Module) -> bool:
-    """Tell a layer whose adapter can be merged: peft 0.21 merges no grouped convolution, and dilates no adapter."""
+    """Return whether an adapter of this layer can be merged.
+
+    peft 0.21 cannot merge the adapter of a grouped convolution, and its adapters ignore the layer's dilation.
+    """
     if type(module) in CONVOLUTION:
         return (module.groups, module.dilation, module.padding_mode) == (1, (1, 1), "zeros")
     return type(module) in LINEAR
 
 
 def _auto(model_type: str, kind: str, layers: Mapping[str, nn.Module], linear: list[str]) -> list[str]:
-    """Choose as peft does for the architecture; else every linear layer, or every layer if convolutions weigh more."""
+    """Return peft's targets for the architecture; else the linear layers, or all layers if convolutions are larger."""
     known = (
         TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
         if kind == "ia3"
         else TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     )
-    if found := [name for name in layers if ends_with(name, known.get(model_type, ()))]:
-        return found
+    if matched := [name for name in layers if ends_with(name, known.get(model_type, ()))]:
+        return matched
     sizes = {name: next(layer.parameters()).numel() for name, layer in layers.items()}
     return linear if 2 * sum(sizes[name] for name in linear) >= sum(sizes.values()) else list(layers)
 
 
 def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
-    found: set[str] = set()
+    selected: set[str] = set()
     problems = []
     for entry in target:
         try:
@@ -119,13 +130,13 @@ def _named(layers: Mapping[str, nn.Module], target: Sequence[str]) -> list[str]:
             rule = "must match at least one linear or plain convolutional layer of the backbone"
             repair = nearest(entry.strip("/"), ["auto", "all-linear", *_endings(layers)])
             problems.append(Problem(PLACE, rule, repr(entry), repair))
-        found.update(matched)
+        selected.update(matched)
     if problems:
         raise InputError(problems)
-    return [name for name in layers if name in found]
+    return [name for name in layers if name in selected]
 
 
 def _endings(names: Collection[str]) -> list[str]:
-    """List how the names end, each once: ``query``, ``downsample.0``."""
-    found = (re.search(r"[^.]+(\.\d+)*$", name) for name in names)
-    return list(dict.fromkeys(match[0] for match in found if match))
+    """Return the distinct suffixes of layer names, such as ``query`` or ``downsample.0``."""
+    matches = (re.search(r"[^.]+(\.\d+)*$", name) for name in names)
+    return list(dict.fromkeys(match[0] for match in matches if match))

@@ -1,7 +1,7 @@
-"""Adapters of peft: put into a model, told apart from its own weights, merged into them, and saved on their own.
+"""peft adapters: add them to a model, identify their parameters, and merge them into the model's weights.
 
-peft's layers are put into the model itself, with no wrapper around it. So it stays what transformers built, and
-freezing, checkpoints and plans go by the names of its parameters as they do without an adapter.
+peft's layers are injected into the model itself, without a wrapper around it. The model keeps its transformers class,
+and freezing, checkpoints and plans refer to its parameters by name as they do without an adapter.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,10 +33,10 @@ __all__ = [
 Kind = Literal["lora", "dora", "ia3"]
 
 ADAPTER = "default"
-"""peft's name for the only adapter of a model."""
+"""peft's default adapter name; a model has only this one."""
 
 MERGED_ALIKE = 1e-3
-"""Largest change of a logit by merging, as a share of the largest logit. In fp32 it is about 1e-6."""
+"""Largest accepted change of a logit by merging, relative to the largest logit. In fp32 it is about 1e-6."""
 
 
 def add_adapter(
@@ -50,21 +50,24 @@ def add_adapter(
     target: Sequence[str] = ("auto",),
     seed: int = 0,
 ) -> str:
-    """Put an adapter into a model, in place. It changes no output yet.
+    """Add an adapter to a model, in place. The outputs do not change until it is trained.
 
     Args:
-        model: Any classifier that transformers builds; a model on the meta device will do.
-        head: Names of the head's parameters. The head gets no adapter: it is trained itself.
+        model: Any classifier of transformers; may be on the meta device.
+        head: Names of the head's parameters. The head is trained itself and gets no adapter.
         kind: ``lora``, ``dora`` or ``ia3``.
         r: Rank of LoRA and DoRA.
         alpha: LoRA and DoRA add ``alpha / r`` times the product of their two matrices.
-        dropout: Probability of dropping an input of LoRA and DoRA.
-        target: ``auto``, ``all-linear``, or some of: the end of a layer's name, ``/regular expression/``.
+        dropout: Dropout probability of the inputs of LoRA and DoRA.
+        target: ``auto``, ``all-linear``, or a list of layer-name suffixes and ``/regular expressions/``.
         seed: Seed of the adapter's weights.
+
     Returns:
-        Sentences that say where the adapter is.
+        Description of the adapter: its kind, its rank and its layers.
+
     Raises:
-        InputError: If a target matches no layer that can have an adapter.
+        InputError: If an entry of ``target`` matches no layer that can have an adapter.
+
     Source: Hu et al. 2021 (LoRA), Liu et al. 2024 (DoRA), Liu et al. 2022 (IA3), all as in peft.
     """
     layers = target_layers(model, head, kind, target)
@@ -91,7 +94,7 @@ def add_adapter(
 
 
 def adapter_kind(model: nn.Module) -> str:
-    """Say which adapter a model has: ``lora``, ``dora``, ``ia3`` or another of peft's; empty if it has none."""
+    """Return the kind of a model's adapter: ``lora``, ``dora``, ``ia3`` or another of peft's; empty if it has none."""
     if not adapted_layers(model):
         return ""
     config = next(iter(model.peft_config.values()))  # type: ignore[operator]
@@ -99,22 +102,22 @@ def adapter_kind(model: nn.Module) -> str:
 
 
 def adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
-    """Give the layers that have an adapter, by name."""
+    """Return the layers that have an adapter, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 def bare_names(model: nn.Module) -> dict[str, str]:
-    """Give each parameter's name in the model without adapters; for an adapter's own, the weight of its layer."""
+    """Return each parameter's name in the model without adapters; adapter parameters map to their layer's weight."""
     bare = {name: name for name, _ in model.named_parameters()}
     for layer, module in adapted_layers(model).items():
         for name, _ in module.named_parameters():
-            own = name.removeprefix("base_layer.") if name.startswith("base_layer.") else "weight"
-            bare[f"{layer}.{name}"] = f"{layer}.{own}"
+            base_name = name.removeprefix("base_layer.") if name.startswith("base_layer.") else "weight"
+            bare[f"{layer}.{name}"] = f"{layer}.{base_name}"
     return bare
 
 
 def adapter_names(model: nn.Module) -> set[str]:
-    """Give the names of the adapters' own parameters."""
+    """Return the names of the adapter parameters."""
     return {
         f"{layer}.{name}"
         for layer, module in adapted_layers(model).items()
@@ -124,9 +127,10 @@ def adapter_names(model: nn.Module) -> set[str]:
 
 
 def adapter_dropouts(model: nn.Module) -> dict[nn.Module, bool]:
-    """Give the dropout of each adapted layer, and whether its adapter is trained.
+    """Return the dropout module of each adapted layer, mapped to whether its adapter is trained.
 
-    peft registers it before the adapter's weights, so by its place alone it would count to what comes before them.
+    peft registers the dropout before the adapter's weights, so by its position alone it would belong to the layers
+    before the adapter.
     """
     return {
         module.lora_dropout: any(
@@ -141,9 +145,9 @@ def adapter_dropouts(model: nn.Module) -> dict[nn.Module, bool]:
 
 @contextmanager
 def uncalled_layers(model: nn.Module) -> Iterator[Collection[str]]:
-    """Give the adapted layers that have not been called yet; it shrinks as forward passes inside the block call them.
+    """Yield the names of the adapted layers not called yet; forward passes within the block remove those they call.
 
-    Some models (BEiT in timm 1.0) read a layer's weight and do not call it: an adapter around it never acts.
+    Some models (BEiT in timm 1.0) read a layer's weight without calling the layer, so its adapter has no effect.
     """
     waiting: dict[str, Any] = adapted_layers(model)
 
@@ -163,15 +167,17 @@ def uncalled_layers(model: nn.Module) -> Iterator[Collection[str]]:
 
 @torch.no_grad()
 def merge_adapter(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> float:
-    """Merge the adapter into the weights, in place: the model is then as if it had never had one.
+    """Merge the adapter into the weights and remove its layers, in place.
 
     Args:
-        model: On the CPU, in fp32.
-        batch: An input, to compare outputs before and after.
+        model: Classifier with an adapter, on the CPU, in fp32.
+        batch: Inputs of the model, to compare the logits before and after.
+
     Returns:
-        The largest change of a logit, as a share of the largest logit.
+        Largest change of a logit, relative to the largest logit.
+
     Raises:
-        RuntimeError: If the merged model gives other outputs.
+        RuntimeError: If the change exceeds ``MERGED_ALIKE``.
     """
     before = model.eval()(**batch).logits
     for name, layer in adapted_layers(model).items():

@@ -1,4 +1,4 @@
-"""Build a classifier from a pretrained checkpoint: a new head of the right size, every other weight accounted for."""
+"""Build a classifier from a pretrained checkpoint: a new head of the right size, all other weights checked."""
 
 import copy
 import logging
@@ -49,22 +49,22 @@ PROBLEM_TYPES = {
     "regression": "regression",
 }
 AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
-# A pooler or a pretraining head that this task's model has no use for, and the buffers of old checkpoints.
+# Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
 SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
 )
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError)
 SETTING_ERRORS = (AttributeError, TypeError, IndexError, ZeroDivisionError, AssertionError)
-"""What libraries raise, besides, for a setting with a value of a type or size that it cannot have."""
+"""Further exceptions that libraries raise for a setting whose value has an invalid type or size."""
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A classifier that is ready to be fine-tuned.
+    """Classifier that is ready for fine-tuning.
 
     Attributes:
-        model: On the CPU, in fp32.
-        notes: What the person should know: the head that was replaced, the weights that were left out.
+        model: The classifier, on the CPU, in fp32.
+        notes: Notes for the user, such as a replaced head or unused weights of the checkpoint.
     """
 
     model: PreTrainedModel
@@ -82,19 +82,20 @@ def read_config(
     head: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedConfig:
-    """Read a checkpoint's config and set the labels in it.
+    """Read a checkpoint's config and set the labels, the dropout and the head in it.
 
-    A timm name needs no network: timm itself knows the architecture.
+    A timm name needs no network: its config is in timm's registry.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
-        label_names: The classes in their order; one name for regression.
+        label_names: Names of the classes, in order; one name for regression.
         target: ``single_label``, ``multi_label`` or ``regression``.
         revision: Branch, tag or commit on the Hub.
-        dropout: Probability that replaces the checkpoint's; None keeps it.
-        drop_path: Probability of skipping the last block that replaces the checkpoint's; None keeps it.
-        head: What ``HeadSpec.fields`` gives; None is the architecture's own head.
+        dropout: Dropout probability; None keeps the checkpoint's.
+        drop_path: Probability of skipping the last block (stochastic depth); None keeps the checkpoint's.
+        head: Head specification from ``HeadSpec.fields``; None is the architecture's own head.
         trust_remote_code: Whether code that comes with the checkpoint may run.
+
     Raises:
         InputError: If there is no such checkpoint, or it has no dropout or stochastic depth to set.
     """
@@ -115,10 +116,10 @@ def read_config(
     config.label2id = {name: index for index, name in enumerate(label_names)}
     config.problem_type = PROBLEM_TYPES[target]
     if isinstance(config, TimmWrapperConfig):
-        # A list left over from an earlier fine-tuning would win over id2label when the config is saved.
+        # Labels of an earlier fine-tuning would take precedence over id2label when the config is saved.
         config.__dict__.pop("label_names", None)
     if target == "regression":
-        config.function_to_apply = "none"  # so that a pipeline gives the amount itself
+        config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
     if dropout is not None:
         set_dropout(config, dropout)
     if drop_path is not None:
@@ -128,10 +129,14 @@ def read_config(
 
 
 def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel:
-    """Build the model's structure without its weights, on the meta device, to plan with.
+    """Build a classifier without weights, on the meta device, for planning.
+
+    Args:
+        config: Config from ``read_config``.
+        modality: ``image`` or ``text``.
 
     Raises:
-        InputError: If the checkpoint's architecture has no classifier for this kind of input.
+        InputError: If the architecture has no classifier for this modality, or the config does not build one.
     """
     try:
         with torch.device("meta"):
@@ -160,19 +165,20 @@ def build_model(
     trust_remote_code: bool = False,
     seed: int = 0,
 ) -> BuiltModel:
-    """Load the checkpoint's weights under a head for this config's labels.
+    """Build a classifier with a head for the config's labels, and load the checkpoint's weights into it.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
-        config: From ``read_config``.
-        modality: What the model takes.
+        config: Config from ``read_config``.
+        modality: ``image`` or ``text``.
         revision: Branch, tag or commit on the Hub.
         allow_missing: Regular expressions of weight names that may be missing or unexpected.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         seed: Seed of the new head's weights.
+
     Raises:
-        InputError: If the weights cannot be read, or any weight besides the head's is missing or unexpected, or not
-            finite.
+        InputError: If the weights cannot be read, or a weight outside the head is missing, unexpected, of another
+            shape or not finite.
     """
     model_class = _auto_model(config, modality)
     saved = _config_on_disk(path, revision, trust_remote_code)
@@ -198,9 +204,9 @@ def build_model(
     head = set(head_names(model))
     replaced = {name for name, *_ in info["mismatched_keys"]}
     new = (set(info["missing_keys"]) | replaced) & head
-    kept = head - new
+    loaded_head = head - new
     notes = []
-    if kept == head and old_labels != tuple(config.id2label.values()):
+    if loaded_head == head and old_labels != tuple(config.id2label.values()):
         for module in _head_modules(model, head):
             _initialise(model, module)
         replaced |= head
@@ -225,10 +231,10 @@ def build_model(
 def load_processor(
     path: str, modality: Modality, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Any:
-    """Load what prepares the inputs: an image processor, or a tokenizer that can pad.
+    """Load the checkpoint's image processor, or its tokenizer with a padding token.
 
     Raises:
-        InputError: If the checkpoint brings none.
+        InputError: If the checkpoint has none, or none that works.
     """
     auto = AutoImageProcessor if modality == "image" else AutoTokenizer
     try:
@@ -240,7 +246,7 @@ def load_processor(
     if modality == "text":
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
     if modality == "text" and len(processor) <= len(processor.all_special_ids):
-        # transformers makes an empty tokenizer when its files are missing
+        # transformers builds an empty tokenizer if its files are missing
         raise InputError(no_processor(path, modality))
     if modality == "text" and processor.pad_token is None:
         if processor.eos_token is None:
@@ -250,10 +256,10 @@ def load_processor(
 
 
 def _try_processor(processor: Any, modality: Modality) -> None:
-    """Let an image processor work on a small image, and compare a tokenizer's limit: settings are not checked before.
+    """Run an image processor on a small image, or check a tokenizer's length limit: loading checks no settings.
 
     Raises:
-        Exception: Of any class, if a setting has a value that it cannot have.
+        Exception: Of any class, if a setting has an invalid value.
     """
     if modality == "image":
         processor(Image.new("RGB", (8, 8)))
@@ -264,7 +270,7 @@ def _try_processor(processor: Any, modality: Modality) -> None:
 
 
 def _timm_config(path: str) -> TimmWrapperConfig | None:
-    """Make the config of a timm checkpoint from timm's own registry: all but the weights is known offline."""
+    """Return the config of a timm checkpoint from timm's offline registry; None if it has no such checkpoint."""
     name = path.removeprefix("timm/")
     if name == path or not timm.is_model(name.split(".")[0]):
         return None
@@ -278,11 +284,11 @@ def _timm_config(path: str) -> TimmWrapperConfig | None:
 def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
     auto = AUTO_MODELS[modality]
     try:
-        found = auto._model_mapping[type(config)]
-        # DeiT, LeViT and Perceiver have several classifiers; the checkpoint says which one it is of
-        of_checkpoint = config.architectures or ()
-        several = found if isinstance(found, tuple) else (found,)
-        return with_head(config, next((one for one in several if one.__name__ in of_checkpoint), several[0]))
+        mapped = auto._model_mapping[type(config)]
+        # DeiT, LeViT and Perceiver have several classifiers; the checkpoint's config names its own
+        saved_classes = config.architectures or ()
+        classes = mapped if isinstance(mapped, tuple) else (mapped,)
+        return with_head(config, next((cls for cls in classes if cls.__name__ in saved_classes), classes[0]))
     except KeyError as error:
         kind = "an image" if modality == "image" else "a text"
         rule = f"must be a checkpoint that transformers can build {kind} classifier of"
@@ -290,7 +296,7 @@ def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
 
 
 def _config_on_disk(path: str, revision: str | None, trust_remote_code: bool) -> PreTrainedConfig | None:
-    """Read a checkpoint's config as it was saved; None for a timm name, whose config is timm's own."""
+    """Return a checkpoint's config as it was saved; None for a timm name, whose config is in timm's registry."""
     try:
         config: PreTrainedConfig = load_config(path, revision=revision, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS:
@@ -299,7 +305,7 @@ def _config_on_disk(path: str, revision: str | None, trust_remote_code: bool) ->
 
 
 def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, modality: Modality) -> set[str]:
-    """Name the weights of the checkpoint's head, where it or the model has another one than the architecture's."""
+    """Return the weight names of the checkpoint's head if it or the model has a head of this package; else none."""
     if saved is None:
         saved = copy.deepcopy(config)
         set_head(saved, None)
@@ -313,7 +319,7 @@ def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Modul
 
 
 def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
-    """Draw new weights for a module whose weights were loaded: those are marked, and would be passed over."""
+    """Initialize a module whose weights were loaded; transformers would skip it, as it marks loaded weights."""
     for owner in (module, *module.parameters(recurse=False)):
         owner.__dict__.pop("_is_hf_initialized", None)
     model._init_weights(module)
@@ -328,19 +334,22 @@ def _account_for_weights(
     allow_missing: Sequence[str],
     saved: PreTrainedConfig | None,
 ) -> list[str]:
-    """Check that no weight is missing or left over but for what pretraining alone needs; return notes of that.
+    """Check that no weight is missing or unexpected, apart from those that only pretraining needs.
 
     Args:
         path: The checkpoint.
-        model: With its weights.
-        info: What transformers says of the loading.
+        model: The model with its loaded weights.
+        info: Loading info of ``from_pretrained``.
         head: Names of the new head's weights.
-        old_head: Names of those of a head of this package that the checkpoint has.
-        allow_missing: Regular expressions of names that may be missing or left over.
-        saved: The config in the checkpoint.
+        old_head: Names of the weights of the checkpoint's head that the new head does not have.
+        allow_missing: Regular expressions of names that may be missing or unexpected.
+        saved: Config in the checkpoint; None if it has none.
+
+    Returns:
+        Notes about unused and new weights.
 
     Raises:
-        InputError: If weights are missing, left over, or of another shape.
+        InputError: If weights are missing, unexpected, or of another shape.
     """
     is_allowed = _allowed(allow_missing, info).__contains__
     missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
@@ -373,9 +382,9 @@ def _account_for_weights(
                 repair,
             )
         )
-    for name, found, expected in mismatched[:5]:
+    for name, shape, expected in mismatched[:5]:
         rule = f"must hold {name} in the shape {list(expected)}"
-        problems.append(Problem("model.path", rule, str(list(found)), repair))
+        problems.append(Problem("model.path", rule, str(list(shape)), repair))
     if foreign:
         problems.append(
             Problem(
@@ -389,7 +398,7 @@ def _account_for_weights(
         raise InputError(problems)
     notes = []
     for owner in dict.fromkeys(pretrained.values()):
-        names = [name for name, of in pretrained.items() if of == owner]
+        names = [name for name, class_name in pretrained.items() if class_name == owner]
         notes.append(f"Left out of the checkpoint, as only {owner} needs them: {_some(names)}.")
     if spent:
         notes.append(f"Left out of the checkpoint: {_some(spent)}.")
@@ -400,7 +409,7 @@ def _account_for_weights(
 
 
 def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
-    """Return the names of missing and unexpected weights that the recipe allows."""
+    """Return the names of missing, unexpected and mismatched weights that the recipe allows."""
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
     names = {*info["missing_keys"], *info["unexpected_keys"], *mismatched}
     allowed: set[str] = set()
@@ -413,7 +422,7 @@ def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
 
 
 def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
-    """Whether a weight lies beside the backbone in a checkpoint that names its backbone."""
+    """Return whether a weight has a typical name of a head and lies outside the backbone's prefix."""
     return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
 
 

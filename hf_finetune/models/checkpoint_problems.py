@@ -1,4 +1,4 @@
-"""What a person is told of a checkpoint that cannot be read."""
+"""Problems reported for a checkpoint that cannot be loaded."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,18 +18,18 @@ PROCESSORS = {
         ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
     ),
 }
-"""Preparation of each kind of input, and the files of a checkpoint that describe it, the usual one first."""
+"""Preprocessor of each modality, and the checkpoint files that configure it, the most common first."""
 
 
 def no_checkpoint(path: str, error: Exception) -> Problem:
-    """Say why there is no checkpoint to be read.
+    """Return the problem of a path at which no checkpoint can be read, with the likely cause.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
-        error: What transformers raised.
+        error: Exception raised by transformers.
     """
     folder = Path(path).expanduser()
-    siblings = {str(other): other.name for other in folder.absolute().parent.glob("*")}
+    siblings = {str(sibling): sibling.name for sibling in folder.absolute().parent.glob("*")}
     close = get_close_matches(folder.name, list(siblings.values()), n=1)
     is_path = path.startswith((".", "/", "~")) or path.count("/") > 1
     if folder.is_dir():
@@ -52,23 +52,23 @@ def no_checkpoint(path: str, error: Exception) -> Problem:
 
 
 def no_model(path: str, error: Exception) -> Problem:
-    """Return the problem of a config that can be read, but of which no model can be built.
+    """Return the problem of a config that can be read but does not build a model.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
-        error: What the model's class raised.
+        error: Exception raised by the model's class.
     """
     rule = "must have settings in config.json that a model can be built from"
     return Problem("model.path", rule, repr(path), f"{type(error).__name__}: {_brief(error)}")
 
 
 def no_processor(path: str, modality: str, error: Exception | None = None) -> Problem:
-    """Return the problem of a checkpoint without an image processor or tokenizer, or with one that is damaged.
+    """Return the problem of a checkpoint whose image processor or tokenizer is missing or damaged.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
         modality: ``image`` or ``text``.
-        error: What transformers raised.
+        error: Exception raised by transformers; None if it raised none.
     """
     kind, files = PROCESSORS[modality]
     present = [name for name in files if (Path(path).expanduser() / name).is_file()]
@@ -80,7 +80,7 @@ def no_processor(path: str, modality: str, error: Exception | None = None) -> Pr
 
 
 def unreadable(path: str, error: Exception) -> Problem:
-    """Say why the weights of a checkpoint cannot be read; arguments as those of ``no_checkpoint``."""
+    """Return the problem of weights that cannot be read, with its cause; arguments as for ``no_checkpoint``."""
     if isinstance(error, UnpicklingError):
         return unsafe_pickle("model.path", path)
     if isinstance(error, SafetensorError):
@@ -96,7 +96,7 @@ def unreadable(path: str, error: Exception) -> Problem:
 
 
 def unsafe_pickle(place: str, path: str | Path) -> Problem:
-    """Return the problem of weight files that hold other objects than tensors, which were not unpickled."""
+    """Return the problem of weight files that contain objects other than tensors, which were not unpickled."""
     rule = "must hold weights as tensors; its pickled file holds something else, which could run code"
     repair = "Nothing of it was run. Ask for the weights as model.safetensors."
     return Problem(place, rule, repr(str(path)), repair)

@@ -1,4 +1,4 @@
-"""A model as the stages of a recipe have made it: narrower where they say so, or with weights that are 0."""
+"""Pruning of a model by the stages of a recipe, and its layouts and shapes afterwards."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ REPAIRS = {"method": "Set it: single weights become 0 then.", "prune": ""}
 
 
 def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
-    """Make a model as small as a stage wants it before it trains; as it is where the stage does not.
+    """Return the model pruned as a stage specifies, before that stage trains; unchanged if it specifies nothing.
 
     Args:
-        model: As the stage before left it. It may be changed in place.
+        model: Model after the previous stage. It may be changed in place.
         stage: The stage of the recipe.
     """
     spec = stage.compress
@@ -41,11 +41,11 @@ def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
 
 
 def apply_pruned_shapes(model: PreTrainedModel, stages: Iterable[StageSpec]) -> PreTrainedModel:
-    """Give a model the shape that it has behind some stages, to load weights of theirs into.
+    """Return the model with its shapes after structured pruning in some stages, to load the weights of the last one.
 
     Args:
-        model: Of the checkpoint.
-        stages: All stages up to the one whose shape is wanted.
+        model: Model of the checkpoint.
+        stages: All stages up to and including the one whose weights are to be loaded.
     """
     for stage in stages:
         if stage.compress is not None and stage.compress.method == "structured":
@@ -54,23 +54,23 @@ def apply_pruned_shapes(model: PreTrainedModel, stages: Iterable[StageSpec]) -> 
 
 
 def is_sparse(stages: Iterable[StageSpec]) -> bool:
-    """Tell whether one of some stages sets single weights to 0."""
+    """Return whether any of the stages sets single weights to 0 (unstructured pruning)."""
     return any(stage.compress is not None and stage.compress.method == "unstructured" for stage in stages)
 
 
 def stage_layouts(
     layout: Layout, config: PreTrainedConfig, modality: Modality, stages: Sequence[StageSpec]
 ) -> tuple[Layout, ...]:
-    """Describe the model in each stage: the same layers throughout, with fewer neurons behind a structured pruning.
+    """Return the model's layout in each stage: the same layers, with fewer neurons after structured pruning.
 
     Args:
-        layout: Of the checkpoint's model.
-        config: Its config.
-        modality: What it takes.
+        layout: Layout of the checkpoint's model.
+        config: Config of the checkpoint's model.
+        modality: ``image`` or ``text``.
         stages: The stages of a recipe.
 
     Raises:
-        InputError: If a stage wants the model narrower and it cannot be.
+        InputError: If a stage prunes neurons and the model cannot be narrowed.
     """
     layouts = []
     skeleton = None

@@ -1,4 +1,4 @@
-"""How checkpoints of each architecture are fine-tuned where a recipe does not say: rates, depth, pooling."""
+"""Default learning rates, training depth and pooling by architecture, for recipes that leave them open."""
 
 import re
 from typing import Any
@@ -285,7 +285,7 @@ TABLE: tuple[Defaults, ...] = (
         timm=r"(wide_|legacy_)?(cs|se|sk|eca|gc|t)?res(net|next|nest)|regnet|res2ne",
     ),
 )
-"""The first row that fits a checkpoint holds."""
+"""Defaults by architecture; the first row that matches a checkpoint applies."""
 
 FALLBACKS = {
     "text": Defaults(
@@ -319,15 +319,15 @@ FALLBACKS = {
         decay_source="convention: nearer 1 than ResNet, as many of these have more layer groups",
     ),
 }
-"""Of architectures that are in no row."""
+"""Defaults of architectures that no row of ``TABLE`` matches."""
 
 
 def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> Defaults:
-    """Return the defaults of a checkpoint's architecture, or those for architectures that are not known.
+    """Return the defaults of a checkpoint's architecture, or the fallback if no row of ``TABLE`` matches.
 
     Args:
-        config: Of the checkpoint.
-        layout: Of its model.
+        config: Config of the checkpoint.
+        layout: Layout of its model.
         modality: ``image`` or ``text``.
     """
     unknown = FALLBACKS["batch_norm" if modality == "image" and layout.batch_norms else modality]
@@ -335,7 +335,7 @@ def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> De
 
 
 def find_row(config: PreTrainedConfig) -> Defaults | None:
-    """Return the row of a checkpoint's architecture; None if there is none."""
+    """Return the row of ``TABLE`` that matches a checkpoint's architecture; None if there is none."""
     model_type = config.model_type
     timm_name = str(getattr(config, "architecture", "")) if model_type == "timm_wrapper" else ""
     width = getattr(config.get_text_config(), "hidden_size", None)

@@ -1,4 +1,4 @@
-"""Override how often a checkpoint drops activations (dropout) or skips blocks (stochastic depth) in training."""
+"""Override a checkpoint's dropout and stochastic depth for training."""
 
 import timm
 import torch
@@ -10,7 +10,7 @@ from hf_finetune.errors import InputError, Problem
 
 __all__ = ["set_drop_path", "set_dropout"]
 
-# Where architectures keep the dropout before or in the layers that fine-tuning overrides.
+# Config fields, by architecture, of the dropout before or in the layers, which fine-tuning overrides.
 DROPOUT_FIELDS = (
     "hidden_dropout_prob",
     "classifier_dropout",
@@ -24,7 +24,11 @@ DROP_PATH_FIELDS = ("drop_path_rate", "drop_connect_rate")  # the latter is Effi
 
 
 def set_dropout(config: PreTrainedConfig, rate: float) -> None:
-    """Write another probability of dropping an activation into a config, in place.
+    """Set the dropout probability in a config, in place.
+
+    Args:
+        config: Config of the model.
+        rate: Probability of dropping an activation.
 
     Raises:
         InputError: If the architecture has no dropout.
@@ -42,15 +46,20 @@ def set_dropout(config: PreTrainedConfig, rate: float) -> None:
 
 
 def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
-    """Write another probability of skipping the last block into a config, in place; it falls to 0 at the first.
+    """Set the stochastic depth in a config, in place.
+
+    Args:
+        config: Config of the model.
+        rate: Probability of skipping the last block; that of earlier blocks decreases to 0 at the first.
 
     Raises:
         InputError: If the architecture has no stochastic depth.
+
     Source: Huang et al. 2016, Deep Networks with Stochastic Depth; timm's and transformers' ``drop_path_rate``.
     """
     if isinstance(config, TimmWrapperConfig):
-        made = _timm_model(config, "drop_path_rate", rate)
-        if made is None or (rate and not any(isinstance(module, DropPath) for module in made.modules())):
+        model = _timm_model(config, "drop_path_rate", rate)
+        if model is None or (rate and not any(isinstance(module, DropPath) for module in model.modules())):
             raise _lacking("drop_path", rate, "stochastic depth")
         config.model_args = {**(config.model_args or {}), "drop_path_rate": rate}
         return
@@ -62,15 +71,15 @@ def set_drop_path(config: PreTrainedConfig, rate: float) -> None:
 
 
 def _timm_model(config: TimmWrapperConfig, argument: str, rate: float) -> nn.Module | None:
-    """Build timm's model without weights, with an argument; None if its architecture does not take it."""
+    """Return timm's model on the meta device, built with an extra argument; None if it does not accept that."""
     try:
         with torch.device("meta"):
-            made: nn.Module = timm.create_model(
+            model: nn.Module = timm.create_model(
                 config.architecture, **{**(config.model_args or {}), argument: rate}
             )
     except TypeError:
         return None
-    return made
+    return model
 
 
 def _lacking(field: str, rate: float, what: str) -> InputError:

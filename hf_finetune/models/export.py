@@ -1,4 +1,4 @@
-"""Save a finished model so that plain transformers and plain timm load it."""
+"""Export of a finished model, for plain transformers, timm and peft to load."""
 
 import copy
 import json
@@ -37,16 +37,16 @@ model = PeftModel.from_pretrained(model, "FOLDER OF THIS FILE")
 
 
 def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
-    """Write weights, config and processor in the Hub's format.
+    """Write a model's weights, config and processor in the Hub's format.
 
     Args:
         model: The classifier, on any device.
         processor: Its image processor or tokenizer.
-        folder: Where to; it is created.
+        folder: Output folder; it is created.
     """
     is_timm = isinstance(model.config, TimmWrapperConfig)
     if is_timm:
-        # As saved by the wrapper, names begin with "timm_model."; timm reads them without, transformers both.
+        # The wrapper adds "timm_model." to the names; timm reads only names without it, transformers both.
         weights = {name.removeprefix("timm_model."): value for name, value in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=weights, save_original_format=False)
     else:
@@ -61,23 +61,22 @@ def export_model(model: PreTrainedModel, processor: Any, folder: Path) -> None:
 def export_adapter(
     model: PreTrainedModel, head: Collection[str], folder: Path, *, base: str, revision: str | None = None
 ) -> None:
-    """Write the adapter and the head in peft's format, so that peft alone loads them on top of the checkpoint.
+    """Write the adapter and the head in peft's format, so that plain peft loads them on top of the checkpoint.
 
-    peft has no task for images: the head is what it calls ``modules_to_save``, for texts too.
+    peft has no task type for images, so the head is stored as ``modules_to_save``, for texts too.
 
     Args:
-        model: With its adapter, not merged.
+        model: Classifier with an adapter that is not merged.
         head: Names of the head's parameters.
-        folder: Where to; it is created.
-        base: The checkpoint that the adapter is for.
-        revision: Its branch, tag or commit on the Hub.
+        folder: Output folder; it is created.
+        base: Checkpoint that the adapter was trained on.
+        revision: Branch, tag or commit of that checkpoint on the Hub.
     """
-    # each layer by itself: peft 0.21 does not unload a larger module, such as RoBERTa's whole head, from IA3
+    # single layers: peft 0.21 cannot unload a larger module, such as RoBERTa's whole head, from an IA3 model
     heads = sorted({name.rpartition(".")[0] for name in head})
     config = copy.copy(model.peft_config[ADAPTER])
-    config.target_modules = sorted(
-        adapted_layers(model)
-    )  # peft shortens the names, and writes a set in any order
+    # peft shortens the names, and writes a set in arbitrary order
+    config.target_modules = sorted(adapted_layers(model))
     config.modules_to_save = heads
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -103,15 +102,16 @@ def export_adapter(
 
 
 def set_image_size(processor: Any, config: Any, size: int | None, crop_pct: float | None = None) -> None:
-    """Set the images that processor and config ask for; None keeps what the checkpoint says.
+    """Set the image size and crop fraction of processor and config; None keeps the checkpoint's value.
 
     Args:
         processor: An image processor, changed in place.
         config: The model's config, changed in place.
         size: Height and width in pixels.
         crop_pct: Fraction of the resized image's shorter edge that is kept, in (0, 1].
+
     Raises:
-        InputError: If the processor never cuts an image, and is given a ``crop_pct``.
+        InputError: If ``crop_pct`` is set for a processor that never crops images.
     """
     if isinstance(config, TimmWrapperConfig):
         _set_timm_size(processor, config, size, crop_pct)
@@ -130,7 +130,7 @@ def _set_timm_size(
         wanted["crop_pct"] = crop_pct
         wanted.pop("test_crop_pct", None)
     config.pretrained_cfg = wanted
-    # It reads the size when it is made, and only then.
+    # The processor reads the size in its constructor only.
     processor.__init__(pretrained_cfg=wanted, architecture=config.architecture)
 
 
@@ -145,7 +145,7 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
         return
     old = crop["height"] if crop else edge
     new = size or old
-    if hasattr(processor, "crop_pct"):  # ConvNeXt and PoolFormer enlarge the shorter edge by it themselves
+    if hasattr(processor, "crop_pct"):  # ConvNeXt and PoolFormer scale the shorter edge by it themselves
         processor.size = {"shortest_edge": new}
         processor.crop_pct = crop_pct or processor.crop_pct
     else:
@@ -155,11 +155,11 @@ def _set_size(processor: Any, size: int | None, crop_pct: float | None) -> None:
 
 
 def _mend_timm_config(path: Path, model: PreTrainedModel) -> None:
-    """Write a config that both libraries load, as the same model.
+    """Rewrite a saved config so that transformers and timm build the same model from it.
 
-    transformers 5.23 saves ``model_args: null``, which timm 1.0.31 unpacks and fails on; without the entry both
-    take their default. And timm makes a model for images of the config's size, where transformers makes it for those
-    of the architecture: timm would then resize the table of positions, which the model does with each image anyway.
+    transformers 5.23 saves ``model_args: null``, which timm 1.0.31 fails to unpack; without the entry both use their
+    defaults. Also, timm builds a model for the config's image size, but transformers for the architecture's: timm
+    would then resize the position embeddings, which the model does for each image anyway.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
     arguments = dict(config.pop("model_args", None) or {})

@@ -10,31 +10,31 @@ __all__ = ["find_head", "head_names", "timm_part"]
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Name the parameters of the classification head: what a new task needs anew."""
+    """Return the parameter names of the classification head, which a new task replaces."""
     return find_head(model)[0]
 
 
 def find_head(model: nn.Module) -> tuple[list[str], bool]:
-    """Name the parameters of the classification head, and say whether the architecture itself tells which they are.
+    """Return the parameter names of the classification head, and whether the architecture itself identifies it.
 
-    Where it does not, the head is the last module that gives as many values as there are labels, or else the last
-    one with parameters.
+    If it does not, the head is the last module with as many outputs as there are labels, or else the last module
+    with parameters.
     """
     timm_model, _ = timm_part(model)
     owned: set[int] = set()
     if timm_model is not None:
-        found = timm_model.get_classifier()  # type: ignore[operator]
-        parts = found if isinstance(found, (list, tuple)) else [found]
+        classifier = timm_model.get_classifier()  # type: ignore[operator]
+        parts = classifier if isinstance(classifier, (list, tuple)) else [classifier]
         # VOLO has a second head, for its patches, which get_classifier() of timm 1.0 leaves out
         parts = [*parts, getattr(timm_model, "aux_head", None)]
         if (getattr(getattr(model, "config", None), FIELD, None) or {}).get("native"):
             parts.append(timm_model.head.pre_logits)  # type: ignore[union-attr]
-        owned = {id(one) for part in parts if isinstance(part, nn.Module) for one in part.parameters()}
+        owned = {id(weight) for part in parts if isinstance(part, nn.Module) for weight in part.parameters()}
     elif isinstance(model, PreTrainedModel):
         backbone = {id(parameter) for parameter in model.base_model.parameters()}
         owned = {id(parameter) for parameter in model.parameters()} - backbone
-    own = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
-    owned |= {id(one) for module in own for one in module.parameters()}
+    heads = [module for module in model.modules() if isinstance(module, ClassificationHead | TaskHeads)]
+    owned |= {id(weight) for module in heads for weight in module.parameters()}
     is_known = bool(owned) or timm_model is not None
     if not is_known:
         owned = {id(parameter) for parameter in _last_layer(model).parameters(recurse=False)}
@@ -52,7 +52,10 @@ def _last_layer(model: nn.Module) -> nn.Module:
 
 
 def timm_part(model: nn.Module) -> tuple[nn.Module | None, str]:
-    """Give timm's model, which may be wrapped by transformers', and the prefix of its parameters' names."""
+    """Return the timm model inside a model, and the prefix of its parameter names.
+
+    The timm model may be the model itself, or wrapped by transformers. None if there is no timm model.
+    """
     inner = getattr(model, "timm_model", None)
     timm_model, prefix = (model, "") if inner is None else (inner, "timm_model.")
     is_timm = hasattr(timm_model, "get_classifier") and not isinstance(timm_model, PreTrainedModel)

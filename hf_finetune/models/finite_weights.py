@@ -1,4 +1,4 @@
-"""Weights of a checkpoint that are no numbers."""
+"""Check a checkpoint for nan and infinite weights."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ _FILES = (
 
 
 def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
-    """Refuse a checkpoint with weights that are nan or infinite: no learning rate would mend them.
+    """Raise an error for a checkpoint with nan or infinite weights, which training cannot repair.
 
     Args:
-        path: Where the weights come from: a Hub id, ``timm/NAME``, or a folder.
-        model: With the weights.
+        path: Source of the weights: a Hub id, ``timm/NAME``, or a folder.
+        model: Model with the checkpoint's weights.
 
     Raises:
         InputError: If a parameter is not finite, or a buffer is nan; a buffer may hold a mask of infinite values.
@@ -47,8 +47,8 @@ def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
 
 
 def _not_finite(tensor: torch.Tensor) -> str:
-    """Return ``nan`` or ``inf`` if a tensor holds any, nan first, else nothing."""
-    # the sum takes no further memory, and is finite for all but broken or enormous weights
+    """Return ``nan`` if a tensor contains nan, else ``inf`` if it contains an infinite value, else an empty string."""
+    # fast path: the sum needs no extra memory, and is finite unless weights are broken or enormous
     if tensor.is_meta or not tensor.is_floating_point() or bool(torch.isfinite(tensor.detach().sum())):
         return ""
     if bool(torch.isnan(tensor).any()):
@@ -57,11 +57,11 @@ def _not_finite(tensor: torch.Tensor) -> str:
 
 
 def _file_of(path: str, name: str) -> str:
-    """Return the file of a folder that holds a weight; nothing if that is not known."""
+    """Return the name of the file that contains a weight; empty if it is not known."""
     folder = Path(path).expanduser()
     file = next((file for file in _FILES if (folder / file).is_file()), "")
     if not file.endswith(".json"):
         return file
     places: dict[str, str] = json.loads((folder / file).read_text(encoding="utf-8"))["weight_map"]
-    # the model may call the weights of its backbone by a longer name than the checkpoint
+    # names of backbone weights may be longer in the model than in the checkpoint
     return next((places[key] for key in places if f".{name}".endswith(f".{key}")), "")

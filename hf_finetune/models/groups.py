@@ -1,4 +1,4 @@
-"""Parameter groups for an optimizer of one's own, with the rates that a stage of a recipe would have."""
+"""Parameter groups for a custom optimizer, with the learning rates that a stage of a recipe would have."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,22 +24,26 @@ def parameter_groups(
     weight_decay: float = 0.01,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Give the parameter groups of a ``torch.optim`` optimizer; the head's come first, no group is empty.
+    """Return parameter groups for a ``torch.optim`` optimizer, those of the head first.
 
-    Each is a mapping with ``params``, ``lr``, ``weight_decay``, ``layers`` (the layer groups it spans) and ``name``:
-    ``head`` or ``backbone``, which never share a group, so that each may have a schedule of its own. Nothing is
-    frozen: that is what ``FreezingCallback`` does, whose phases need an optimizer of all that any of them trains.
+    Head and backbone never share a group, so that each can have its own schedule. This function freezes nothing:
+    ``FreezingCallback`` does, and needs an optimizer over all parameters that any of its phases trains.
 
     Args:
         model: A classifier of transformers or timm, or any other module.
-        train: Which parameters, by a selector as in a recipe's ``train:``.
-        lr: Learning rate of the head, or ``{"head": 1e-3, "backbone": 1e-5}``; of a pair for the backbone the first
-            is nearest the input, the second nearest the head.
-        weight_decay: Weight decay factor; norms, biases and what timm exempts are spared.
+        train: Parameters to train, by a selector as in a recipe's ``train:``.
+        lr: Learning rate of the head, or ``{"head": 1e-3, "backbone": 1e-5}``. The backbone may have a pair of rates:
+            the first nearest the input, the second nearest the head.
+        weight_decay: Weight decay factor; norms, biases and parameters that timm exempts have none.
         layer_decay: Factor on the rate per layer group below the head, in (0, 1].
+
+    Returns:
+        Groups with the keys ``params``, ``lr``, ``weight_decay``, ``layers`` (the layer groups that the group spans)
+        and ``name`` (``head`` or ``backbone``). No group is empty.
+
     Raises:
-        InputError: If the selector matches nothing, or `lr` is no rate.
-        ValueError: If `layer_decay` does not fit.
+        InputError: If the selector matches nothing, or `lr` is not a valid rate.
+        ValueError: If `layer_decay` is invalid.
     """
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
     layout = read_layout(inner)
@@ -75,5 +79,5 @@ def _rates(lr: float | Mapping[str, Any] | RatesSpec) -> float | RatesSpec:
         return RatesSpec.model_validate(dict(lr))
     except ValidationError as error:
         raise InputError(
-            [Problem(f"lr.{one.place}", one.rule, one.value) for one in problems_of(error)]
+            [Problem(f"lr.{problem.place}", problem.rule, problem.value) for problem in problems_of(error)]
         ) from error

@@ -1,4 +1,4 @@
-"""The head that a recipe asks for: written into a config, tried on a model, and read again from a folder."""
+"""Classification head of a recipe: write it into a config, check it on a model, load it from a checkpoint."""
 
 import copy
 import inspect
@@ -44,26 +44,27 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CODE = Path(classifier_head.__file__)
-"""The file that lies beside the weights of a model with such a head."""
+"""Source file that is saved next to the weights of a model with a head of this package."""
 NEVER_USED = ("mask_token",)
-"""Weights of pretraining that some classifiers keep."""
+"""Suffixes of pretraining weights that some classifiers keep without using them."""
 MOST_NAMES = 3
-"""Class names that a message shows."""
+"""Largest number of class names in an error message."""
 LAYERS = re.compile(r"(num_)?((hidden|encoder|decoder)_)?layers|n_layers?|num_hidden_groups")
-"""Names of the settings that say how many layers a model has."""
+"""Names of config settings that hold a number of layers."""
 MOST_LAYERS = 10_000
-"""A model with more is not built: each layer takes time and memory, even without weights."""
+"""Largest number of layers that is accepted: each one takes time and memory, even without weights."""
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
 
 def load_config(path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Read a checkpoint's config, as ``AutoConfig`` does.
+    """Load a checkpoint's config, as ``AutoConfig`` does.
 
-    That of a model under a head of this package is read by this package. The code beside its weights is not run.
+    The config of a model with a head of this package is loaded by this package; the code next to its weights is not
+    run.
 
     Raises:
-        OSError, ValueError: If there is none, if a setting has a value of another type than it must have, if it is of
-            a later version of this package, or if it would have code run or other files read.
+        OSError, ValueError: If there is no config, if a setting has a value of the wrong type, if the head is of
+            another version, or if the config would cause code to run or other files to be read.
     """
     try:
         content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
@@ -86,11 +87,11 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
 
 
 def _check_types(content: Mapping[str, Any]) -> None:
-    """Check the types of settings of a config that transformers takes for granted.
+    """Check the types of config settings that transformers does not check.
 
     Raises:
-        ValueError: If ``id2label`` is no mapping, ``architectures`` no list of names, or a number of layers is not
-            one that a model can have.
+        ValueError: If ``id2label`` is not a mapping, ``architectures`` is not a list of names, or a number of layers
+            is negative or above ``MOST_LAYERS``.
     """
     for name, count in content.items():
         if LAYERS.fullmatch(name) and isinstance(count, int) and not 0 <= count <= MOST_LAYERS:
@@ -103,20 +104,20 @@ def _check_types(content: Mapping[str, Any]) -> None:
             f"id2label must be a mapping such as {mapping}; it is of type {type(names).__name__}."
         )
     if classes is not None and not (
-        isinstance(classes, list) and all(isinstance(one, str) for one in classes)
+        isinstance(classes, list) and all(isinstance(class_name, str) for class_name in classes)
     ):
         raise ValueError(f"architectures must be a list of names of classes; it is {classes!r}.")
 
 
 def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:
-    """Write into a config, in place, which head its model has.
+    """Write the head specification of a model into its config, in place.
 
-    timm's own head with a hidden layer is taken where it is what is asked for: then the model stays one of timm.
+    timm's native head with a hidden layer is used if it matches the specification, so that plain timm loads the model.
 
     Args:
-        config: Of a checkpoint. A head that it says it has is forgotten.
-        head: What ``HeadSpec.fields`` gives; None is the architecture's own.
-        dropout: What the model is told to drop before its head; timm's own head drops one share only.
+        config: Config of a checkpoint. A head specification that it already has is removed.
+        head: Head specification from ``HeadSpec.fields``; None is the architecture's own head.
+        dropout: Dropout probability of the model before its head; timm's native head has a single probability.
     """
     config.__dict__.pop(FIELD, None)
     if head is None:
@@ -131,7 +132,7 @@ def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: 
 
 
 def _of_timm(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Give the arguments with which timm makes such a head by itself; None if it makes another one, or none."""
+    """Return the timm arguments that build this head natively; None if timm cannot build it."""
     if head["type"] != "mlp" or "pool" in head or len(head["hidden"]) != 1:
         return None
     with torch.device("meta"):
@@ -139,37 +140,38 @@ def _of_timm(config: TimmWrapperConfig, head: Mapping[str, Any]) -> dict[str, An
         if "head_hidden_size" not in inspect.signature(type(plain.timm_model).__init__).parameters:
             return None
         tried = copy.deepcopy(config)
-        own = {"head_hidden_size": head["hidden"][0], "drop_rate": head["dropout"]}
-        tried.model_args = {**(config.model_args or {}), **own}
-        made: Any = TimmClassifier._from_config(tried)
-    layers = getattr(getattr(made.timm_model, "head", None), "pre_logits", None)
+        head_arguments = {"head_hidden_size": head["hidden"][0], "drop_rate": head["dropout"]}
+        tried.model_args = {**(config.model_args or {}), **head_arguments}
+        model: Any = TimmClassifier._from_config(tried)
+    layers = getattr(getattr(model.timm_model, "head", None), "pre_logits", None)
     hidden, activation = getattr(layers, "fc", None), type(getattr(layers, "act", None)).__name__.lower()
     fits = isinstance(hidden, nn.Linear) and head.get("activation", activation) == activation
     return dict(tried.model_args) if fits else None
 
 
 def with_head(config: PreTrainedConfig, model_class: Any) -> Any:
-    """Give the class of a config's model: the architecture's own, or a subclass under the head that it asks for."""
+    """Return the class of a config's model: the architecture's own, or a subclass with the head that the config has."""
     if not is_given(config):
         return model_class
     return classifier_class(model_class, bool(getattr(config, FIELD).get("pool")))
 
 
 def pooling_of(config: PreTrainedConfig) -> str | None:
-    """Return how a head of this package pools tokens or places; None if it does not, or if the head is another."""
+    """Return how the head of this package pools token or position vectors; None if it does not or is not there."""
     spec = getattr(config, FIELD, None) or {}
     pool: str | None = None if spec.get("native") else spec.get("pool")
     return pool
 
 
 def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> None:
-    """Make sure that a head has what it pools.
+    """Raise an error if the head uses a class token that the architecture does not have.
 
     Args:
-        model: On any device.
-        modality: What it takes.
+        model: Model on any device.
+        modality: ``image`` or ``text``.
+
     Raises:
-        InputError: If the class token is asked for, and there is none that has seen the others.
+        InputError: If the pooling is ``cls`` and the model has no class token that attends to the other tokens.
     """
     pools = [head.pool for head in _heads(model) if head.pool is not None]
     if not pools or pools[0].kind != "cls":
@@ -181,7 +183,7 @@ def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> N
 
 
 def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:
-    """Say that an architecture cannot have the head of its config."""
+    """Return the error for an architecture that cannot have the head in its config, with the reason."""
     spec = getattr(config, FIELD)
     value = spec["type"] if not spec.get("pool") else f"{spec['type']}, pool: {spec['pool']}"
     name = getattr(config, "architecture", config.model_type)
@@ -189,19 +191,20 @@ def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:
 
 
 def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> str:
-    """Say why a head of this package does not do its work in a model; empty if it does, or if there is none.
+    """Return the reason why a head of this package does not work in a model; empty if it works or there is none.
 
-    It must be called once, what it gives must be the logits, and no weight of the backbone may be left without use.
+    The head must be called once, its output must be the logits, and a head that pools must leave no weight of the
+    backbone unused.
 
     Args:
-        model: With weights.
+        model: Model with weights.
         batch: Inputs without labels.
     """
-    found = _heads(model)
-    if not found:
+    heads = _heads(model)
+    if not heads:
         return ""
-    given: list[torch.Tensor] = []
-    handle = found[0].register_forward_hook(lambda module, args, output: given.append(output))
+    outputs: list[torch.Tensor] = []
+    handle = heads[0].register_forward_hook(lambda module, args, output: outputs.append(output))
     parameters = {name: value for name, value in model.named_parameters() if not name.endswith(NEVER_USED)}
     try:
         with torch.enable_grad(), _requiring_gradients(model):
@@ -212,17 +215,17 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
         return f"the backbone does not compute under it ({first})"
     finally:
         handle.remove()
-    if len(given) != 1 or not _is_of(logits, given[0]):
+    if len(outputs) != 1 or not _is_of(logits, outputs[0]):
         return "its own head does more than a linear layer to get the logits"
     unused = [name for name, value in zip(parameters, gradients, strict=True) if value is None]
-    if unused and found[0].pool is not None:
+    if unused and heads[0].pool is not None:
         return f"{unused[0]} and what belongs to it would be of no use"
     return ""
 
 
 @contextmanager
 def _requiring_gradients(model: nn.Module) -> Iterator[None]:
-    """Let every weight require a gradient: an adapter has frozen those below it."""
+    """Require gradients of all weights within the block, including those that an adapter has frozen."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(True)
@@ -234,7 +237,12 @@ def _requiring_gradients(model: nn.Module) -> Iterator[None]:
 
 
 def _is_of(logits: torch.Tensor, given: torch.Tensor) -> bool:
-    """Say whether logits are what a head gave, for the example or for one of its tokens."""
+    """Return whether logits equal the output of a head for each example, or for one of its tokens.
+
+    Args:
+        logits: Logits of the model [batch, classes].
+        given: Output of the head [batch, classes] or [batch, tokens, classes].
+    """
     if given.shape == logits.shape:
         return torch.equal(given, logits)
     same = given.ndim == 3 and given.shape[::2] == logits.shape
