@@ -20,8 +20,8 @@ __all__ = ["describe_layers", "ends_with", "target_layers"]
 
 PLACE = "model.adapter.target"
 
-# Exact types, no subclasses: one that transforms its weight first (weight standardization), or whose parent reads the
-# weight (in nn.MultiheadAttention), computes something else than its merged weight would.
+# Exact types only: a subclass may transform its weight before use (weight standardization), or its parent may read the
+# weight directly (in nn.MultiheadAttention). A merged weight would then compute something else.
 LINEAR = (nn.Linear, Conv1D)
 CONVOLUTION = (nn.Conv2d, Conv2dSame)
 

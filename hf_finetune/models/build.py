@@ -319,7 +319,7 @@ def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Modul
 
 
 def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
-    """Initialize a module whose weights were loaded; transformers would skip it, as it marks loaded weights."""
+    """Reinitialize a module with loaded weights; their marks, by which transformers would skip it, are removed."""
     for owner in (module, *module.parameters(recurse=False)):
         owner.__dict__.pop("_is_hf_initialized", None)
     model._init_weights(module)

@@ -41,7 +41,7 @@ def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
 
 
 def apply_pruned_shapes(model: PreTrainedModel, stages: Iterable[StageSpec]) -> PreTrainedModel:
-    """Return the model with its shapes after structured pruning in some stages, to load the weights of the last one.
+    """Return the model with the shapes that structured pruning in some stages leaves, to load later weights into it.
 
     Args:
         model: Model of the checkpoint.

@@ -112,7 +112,8 @@ def _check_types(content: Mapping[str, Any]) -> None:
 def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:
     """Write the head specification of a model into its config, in place.
 
-    timm's native head with a hidden layer is used if it matches the specification, so that plain timm loads the model.
+    timm's native head with a hidden layer is used if it matches the specification, so that the model remains a plain
+    timm model.
 
     Args:
         config: Config of a checkpoint. A head specification that it already has is removed.
@@ -157,14 +158,14 @@ def with_head(config: PreTrainedConfig, model_class: Any) -> Any:
 
 
 def pooling_of(config: PreTrainedConfig) -> str | None:
-    """Return how the head of this package pools token or position vectors; None if it does not or is not there."""
+    """Return the pooling of this package's head in a config; None if it does not pool, or if the head is another."""
     spec = getattr(config, FIELD, None) or {}
     pool: str | None = None if spec.get("native") else spec.get("pool")
     return pool
 
 
 def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> None:
-    """Raise an error if the head uses a class token that the architecture does not have.
+    """Raise an error if the head pools a class token that the architecture does not have.
 
     Args:
         model: Model on any device.

@@ -1,4 +1,4 @@
-"""Whether a model takes images of three channels, as they are read."""
+"""Check of the number of input channels of an image model."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ RGB = 3
 
 
 def image_channels(config: PreTrainedConfig) -> int | None:
-    """Return the channels of the images that a model takes; None where its config does not say."""
+    """Return the number of channels of a model's input images; None if its config does not state it."""
     timm_size = (getattr(config, "pretrained_cfg", None) or {}).get("input_size")
     stated: list[Any] = [
         (getattr(config, "model_args", None) or {}).get("in_chans"),
@@ -24,10 +24,14 @@ def image_channels(config: PreTrainedConfig) -> int | None:
 
 
 def check_channels(config: PreTrainedConfig, path: str) -> None:
-    """Check that a model takes images in RGB, which is what images are made here and by transformers' pipelines.
+    """Check that a model takes RGB images: this package and transformers' pipelines convert every image to RGB.
+
+    Args:
+        config: Config of the model.
+        path: Checkpoint, for the error message.
 
     Raises:
-        InputError: If it takes another number of channels.
+        InputError: If the model takes another number of channels than 3.
     """
     channels = image_channels(config)
     if channels not in (None, RGB):

@@ -1,4 +1,4 @@
-"""Join classifiers of several tasks to one model, and take those of single tasks out of it again."""
+"""Join single-task classifiers into one multi-task model, and extract the weights of single tasks from it."""
 
 import copy
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ __all__ = ["join_tasks", "task_heads", "weights_of_task"]
 
 
 def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = False) -> PreTrainedModel:
-    """Put the last layers of all models on the first one, which is changed in place.
+    """Move the last layers of all models into the first model, in place, and return it.
 
-    The last layer is what has another shape for another number of labels. Whatever an architecture has between its
-    backbone and that (DistilBERT's pre_classifier, a pooler, a hidden layer) is shared.
+    The last layer is the module whose shape depends on the number of labels. All layers between the backbone and it
+    (DistilBERT's pre_classifier, a pooler, a hidden layer) are shared.
 
     Args:
-        models: A classifier for each task, by its name, all of one checkpoint; those on the meta device will do.
-        learns_weights: Whether each task gets a variance, by which its loss is weighted.
+        models: Classifier of each task, by task name, all from one checkpoint; may be on the meta device.
+        learns_weights: Whether each task gets a learned variance that weights its loss.
 
     Raises:
-        InputError: If the architecture gives its logits otherwise.
+        InputError: If the architecture has no such last layer, or several when ``learns_weights`` is set.
     """
     first = next(iter(models.values()))
     places = _last_layers(first)
@@ -33,8 +33,8 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
         rule = "must be of an architecture with one last layer that gives the logits"
         if places:
             rule = "must be of an architecture with a single last layer when weighting is uncertainty"
-        found = f"{type(first).__name__} with {', '.join(places) or 'none'}"
-        raise InputError(Problem("model.path", rule, found))
+        value = f"{type(first).__name__} with {', '.join(places) or 'none'}"
+        raise InputError(Problem("model.path", rule, value))
     for place in places:
         layers = {name: model.get_submodule(place) for name, model in models.items()}
         first.set_submodule(place, TaskHeads(layers, learns_weights))
@@ -42,17 +42,17 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
 
 
 def task_heads(model: nn.Module) -> dict[str, TaskHeads]:
-    """Give the places of a joined model where each task has a layer of its own."""
+    """Return the modules of a joined model that hold one layer per task, by module name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, TaskHeads)}
 
 
 def weights_of_task(model: nn.Module, task: str) -> dict[str, torch.Tensor]:
-    """Give a joined model's weights and buffers as the classifier of one task has them."""
+    """Return the weights and buffers of one task in a joined model, by their names in a single-task classifier."""
     heads = task_heads(model)
     renamed = {
-        f"{place}.{key}": f"{place}.{own}"
+        f"{place}.{key}": f"{place}.{plain_name}"
         for place, module in heads.items()
-        for key, own in module.keys_of(task).items()
+        for key, plain_name in module.keys_of(task).items()
     }
     state = model.state_dict()
     shared = {
@@ -60,21 +60,21 @@ def weights_of_task(model: nn.Module, task: str) -> dict[str, torch.Tensor]:
         for name, value in state.items()
         if not any(name.startswith(f"{place}.") for place in heads)
     }
-    return {**shared, **{own: state[name] for name, own in renamed.items()}}
+    return {**shared, **{plain_name: state[name] for name, plain_name in renamed.items()}}
 
 
 def _last_layers(model: PreTrainedModel) -> list[str]:
-    """Name the modules of the head whose weights have other shapes for other labels."""
+    """Return the names of the head's modules whose shapes depend on the number of labels."""
     config = copy.deepcopy(model.config)
     count = config.num_labels + 1
     config.id2label = {index: f"label {index}" for index in range(count)}
     config.label2id = {name: index for index, name in config.id2label.items()}
     with torch.device("meta"):
-        other = dict(type(model)._from_config(config).named_parameters())
+        resized = dict(type(model)._from_config(config).named_parameters())
     head = set(head_names(model))
     changed = [
         name
         for name, parameter in model.named_parameters()
-        if name in head and name in other and other[name].shape != parameter.shape
+        if name in head and name in resized and resized[name].shape != parameter.shape
     ]
     return list(dict.fromkeys(name.rpartition(".")[0] for name in changed))

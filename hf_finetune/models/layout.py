@@ -1,4 +1,4 @@
-"""Read a model's layer groups from its structure."""
+"""Read the layout of a model, its parameters and layer groups, from its structure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,33 +14,33 @@ from hf_finetune.planning.layers import HEAD, Layout, Parameter, assign_groups
 
 __all__ = ["head_names", "read_layout"]
 
-# Parameters that are neither weights of a layer nor biases: every recipe of the field spares them from decay.
+# Parameters that are neither layer weights nor biases; by convention they have no weight decay.
 SPARED = re.compile(
     r"(^|\.)(cls_token|mask_token|dist_token|distillation_token|reg_token|register_tokens|pos_embed)$"
 )
 SPARED_TABLES = re.compile(r"(^|\.)(position_embeddings|relative_position_bias_table)$")
-# Of the largest list of layers: a smaller one beside it is no part of the trunk.
+# A list of layers belongs to the trunk if it has at least this fraction of the largest list's parameters.
 LARGE = 0.25
-# LoRA's two matrices. What else an adapter has are factors, which do nothing at 1: decay would pull them to 0.
+# LoRA's two matrices. All other adapter parameters are factors, neutral at 1, which decay would pull to 0.
 FACTOR = re.compile(r"\.lora_[AB]\.")
 EMBEDDING = re.compile(r"embed|cls_token|register_tokens")
 
 
 def read_layout(model: nn.Module) -> Layout:
-    """Describe a classifier for the plan.
+    """Return the layout of a classifier: its parameters and layer groups, as the plan needs them.
 
-    The layer groups come from timm's ``group_matcher``, else from the lists of repeated layers that a transformers
-    model holds in ``ModuleList``s, else from the backbone's modules in order, which ``Layout.note`` then says.
+    The layer groups come from timm's ``group_matcher``; else from the ``ModuleList``s of repeated layers in a
+    transformers model; else from the backbone's modules in order, which ``Layout.note`` then mentions.
 
-    An adapter changes no group: its weights belong to the group of the layer that they are in.
+    An adapter does not change the groups: its weights belong to the group of their layer.
 
     Args:
-        model: A classifier of transformers or timm, or any other module; one on the meta device will do.
+        model: A classifier of transformers or timm, or any other module; may be on the meta device.
     """
     bare = bare_names(model)
     names = list(dict.fromkeys(bare.values()))
-    found, is_known = find_head(model)
-    head = list(dict.fromkeys(bare[name] for name in found))
+    head_parameters, is_known = find_head(model)
+    head = list(dict.fromkeys(bare[name] for name in head_parameters))
     timm_model, prefix = timm_part(model)
     if timm_model is not None and hasattr(timm_model, "group_matcher"):
         groups, titles = _timm_groups(timm_model, prefix, names, head)
@@ -65,7 +65,7 @@ def read_layout(model: nn.Module) -> Layout:
 
 
 def _note(model: nn.Module, in_order: bool, head: Sequence[str], is_known: bool) -> str:
-    """Say what was guessed of an architecture that is not a known one."""
+    """Return a note about guesses for an unknown architecture; empty if there were none."""
     guesses = []
     if in_order:
         guesses.append("its layer groups are its modules in order")
@@ -90,14 +90,14 @@ def _timm_groups(
             groups |= dict.fromkeys(backbone, len(titles))
             short = [name.removeprefix(prefix) for name in backbone]
             title = _common_module(short)
-            # what timm keeps in the head before the classifier, a norm or a projection, is not the head
+            # a norm or projection that timm keeps in its head before the classifier is not part of the head
             titles.append(title if title != HEAD else short[0].rpartition(".")[0])
     groups |= dict.fromkeys(head, len(titles))
     return {name: groups[name] for name in names}, (*_distinct(titles), HEAD)
 
 
 def _common_module(names: Sequence[str]) -> str:
-    """Name the module that holds the parameters of a layer group; of several modules, the first."""
+    """Return the name of the module that holds the parameters of a layer group; of several modules, the first."""
     first = names[0].split(".")[0]
     split = [name.split(".")[:-1] for name in names if name.split(".")[0] == first]
     common = []
@@ -121,10 +121,13 @@ def _distinct(titles: Sequence[str]) -> list[str]:
 
 
 def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
-    """Find the repeated layers of the backbone, say where they are, and whether they are but its modules in order.
+    """Return the repeated layers of the backbone.
 
-    A stage that is itself a list of blocks counts by its blocks. Of several lists, an encoder's and a decoder's, all
-    that are large count, in the order of the model.
+    A stage that is itself a list of blocks is replaced by its blocks. Of several lists, such as those of an encoder
+    and a decoder, all large ones count, in the model's order.
+
+    Returns:
+        Names of the layers, a description of their source, and whether they are just the backbone's modules in order.
     """
     base = model.base_model if isinstance(model, PreTrainedModel) else model
     prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
@@ -134,7 +137,7 @@ def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
         if isinstance(module, nn.ModuleList) and len(module)
     }
     outer = {
-        name: module for name, module in lists.items() if not any(_inside(name, [other]) for other in lists)
+        name: module for name, module in lists.items() if not any(_inside(name, [parent]) for parent in lists)
     }
     if not outer:
         layers = [title for name, child in base.named_children() for title in _opened(name, child)]
@@ -152,18 +155,18 @@ def _trunk(model: nn.Module) -> tuple[list[str], str, bool]:
 def _side_by_side(
     outer: Mapping[str, nn.ModuleList], large: Mapping[str, nn.ModuleList]
 ) -> tuple[dict[str, nn.ModuleList], list[str]]:
-    """Read lists beside each other by turns: XLM keeps the parts of its layers in a list for each kind."""
+    """Return parallel lists, and their layers interleaved: XLM keeps one list for each kind of sublayer."""
     parent, length = next((name.rpartition(".")[0], len(trunk)) for name, trunk in large.items())
-    beside = {
+    parallel = {
         name: trunk
         for name, trunk in outer.items()
         if name.rpartition(".")[0] == parent and len(trunk) == length
     }
-    return beside, [f"{name}.{index}" for index in range(length) for name in beside]
+    return parallel, [f"{name}.{index}" for index in range(length) for name in parallel]
 
 
 def _titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> list[str]:
-    """Name the layer groups; what stands in the head before the classifier, a norm or a projection, is not the head."""
+    """Return the names of the layer groups; a norm or projection before the classifier has its own name."""
     short = [title.removeprefix(prefix) for title in titles]
     for name, group in groups.items():
         if group < len(short) and short[group] == HEAD:
@@ -172,7 +175,7 @@ def _titles(titles: Sequence[str], groups: Mapping[str, int], prefix: str) -> li
 
 
 def _opened(name: str, module: nn.Module) -> list[str]:
-    """List the layers of a list of layers, and the blocks of those that are lists of blocks; else the module."""
+    """Return the names of a list's layers, a list of blocks replaced by its blocks; for another module its own name."""
     if not any(True for _ in module.parameters()):
         return []
     is_list = isinstance(module, nn.ModuleList) or (
@@ -188,7 +191,7 @@ def _opened(name: str, module: nn.Module) -> list[str]:
 
 
 def _blocks(layer: nn.Module) -> list[str]:
-    """List the blocks of a stage: a list of like modules that holds most of the stage's parameters."""
+    """Return the blocks of a stage: a list of modules of one class that holds most of the stage's parameters."""
     for name, module in layer.named_children():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)) or 2 * _size(module) <= _size(layer):
             continue
@@ -207,7 +210,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Tell a normalisation layer by its name; timm's holds its activation as a child."""
+    """Return whether a module is a normalization layer, by its class name; timm's hold their activation as a child."""
     return "Norm" in type(module).__name__ and any(True for _ in module.parameters(recurse=False))
 
 
@@ -219,9 +222,9 @@ def _no_weight_decay(model: nn.Module, names: Sequence[str]) -> set[str]:
 
 
 def _batch_norms(model: nn.Module, groups: Mapping[str, int], head: int) -> tuple[tuple[str, int], ...]:
-    found = []
+    norms = []
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
             owned = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
-            found.append((name, groups[owned[0]] if owned else head))
-    return tuple(found)
+            norms.append((name, groups[owned[0]] if owned else head))
+    return tuple(norms)

@@ -1,4 +1,4 @@
-"""Messages and progress bars of other libraries, kept from a program that did not ask for them."""
+"""Suppress log messages and progress bars of other libraries."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ __all__ = ["quiet_libraries"]
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence transformers and datasets below errors while the block runs: load reports, notices, progress bars.
+    """Silence transformers and datasets below errors within the block: load reports, notices, progress bars.
 
-    This package reports what matters of them itself. A level that the user chose, by ``TRANSFORMERS_VERBOSITY`` or
-    ``DATASETS_VERBOSITY``, is respected. Afterwards everything is as it was.
+    This package reports the relevant parts itself. A level that the user set with ``TRANSFORMERS_VERBOSITY`` or
+    ``DATASETS_VERBOSITY`` is respected. All settings are restored afterwards.
     """
     transformers_level, datasets_level = (
         transformers_logging.get_verbosity(),
@@ -31,7 +31,7 @@ def quiet_libraries() -> Iterator[None]:
         transformers_logging.set_verbosity(max(transformers_level, logging.ERROR))
         transformers_logging.disable_progress_bar()
     if "DATASETS_VERBOSITY" not in os.environ:
-        datasets_logging.set_verbosity(logging.CRITICAL)  # it logs what it raises as well
+        datasets_logging.set_verbosity(logging.CRITICAL)  # datasets logs even the errors that it raises
         datasets.disable_progress_bars()
     try:
         yield

@@ -1,4 +1,4 @@
-"""A head that is one linear layer: what it takes, and its weights."""
+"""Heads of one linear layer: record their inputs, read and set their weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,24 +13,28 @@ __all__ = ["not_linear", "read_linear", "set_linear", "taking_inputs"]
 
 @contextmanager
 def taking_inputs(layer: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what a layer takes and gives at each call within the block, each [examples, size]: in, out, in, ..."""
-    found: list[torch.Tensor] = []
+    """Yield a list that collects the inputs and outputs of a layer at each call within the block.
+
+    Yields:
+        List of tensors [examples, size]: the input of the first call, its output, the input of the second call, ...
+    """
+    recorded: list[torch.Tensor] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-        found.extend(value.detach().flatten(1) for value in (args[0], output))
+        recorded.extend(value.detach().flatten(1) for value in (args[0], output))
 
     handle = layer.register_forward_hook(keep)
     try:
-        yield found
+        yield recorded
     finally:
         handle.remove()
 
 
 def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.Tensor]) -> str:
-    """Say why the logits are not a linear function of what the head takes; empty if they are.
+    """Return the reason why the logits are not a linear function of the head's input; empty if they are.
 
     Args:
-        model: With weights; it is left in eval mode.
+        model: Model with weights; it is left in eval mode.
         head: Names of the head's parameters: a weight and a bias.
         batch: Inputs without labels.
     """
@@ -38,22 +42,25 @@ def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.
     layer = model.get_submodule(name)
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         return f"{name} is a {type(layer).__name__}"
-    with torch.no_grad(), taking_inputs(layer) as found:
+    with torch.no_grad(), taking_inputs(layer) as recorded:
         logits = model.eval()(**batch).logits
-    if len(found) != 2 or found[0].shape[1] != layer.weight[0].numel():
+    if len(recorded) != 2 or recorded[0].shape[1] != layer.weight[0].numel():
         return f"{name} takes more than one vector for each example"
-    same = found[1].shape == logits.shape and torch.equal(found[1], logits)
+    same = recorded[1].shape == logits.shape and torch.equal(recorded[1], logits)
     return "" if same else f"the model changes what {name} gives"
 
 
 def read_linear(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights [outputs, features] and biases [outputs] of a linear layer, as ``set_linear`` takes them."""
+    """Return the weights [outputs, features] and biases [outputs] of a linear layer, in the form of ``set_linear``."""
     weight, bias = (parameter.detach().cpu().numpy().copy() for parameter in (layer.weight, layer.bias))  # type: ignore[operator]
     return weight.reshape(len(weight), -1), bias
 
 
 def set_linear(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Put weights [outputs, features] and biases [outputs] in a linear layer, or a convolution of one place."""
+    """Set the weights [outputs, features] and biases [outputs] of a layer.
+
+    The layer is linear, or a convolution that is applied at a single position.
+    """
     with torch.no_grad():
         for parameter, values in ((layer.weight, weight), (layer.bias, bias)):
             parameter.copy_(torch.as_tensor(values).view_as(parameter))  # type: ignore[operator,arg-type]

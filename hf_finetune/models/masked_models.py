@@ -1,4 +1,4 @@
-"""Models that fill in what is masked, around the backbone of a classifier or of its checkpoint."""
+"""Masked image and masked language models around the backbone of a classifier or checkpoint."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -32,57 +32,57 @@ __all__ = [
 
 
 class MaskedImageModel(PreTrainedModel):
-    """The backbone of an image classifier, and one linear layer that makes pixels of its features.
+    """Backbone of an image classifier with one linear layer that predicts pixels from its features.
 
-    Each place of the last feature map, or each token, gives the pixels of its share of the image.
+    Each position of the last feature map, or each token, predicts the pixels of its part of the image.
 
-    Source: Xie et al. 2022, SimMIM: A Simple Framework for Masked Image Modeling. There a learnt token takes the place
-    of masked patches behind the embedding of a ViT; here masked pixels have the mean colour, which any network can take
+    Source: Xie et al. 2022, SimMIM: A Simple Framework for Masked Image Modeling. There a learned token replaces masked
+    patches after the embedding of a ViT; here masked pixels have the mean color, which works for any network
     (Li et al. 2022, A2MIM).
     """
 
     config_class = PreTrainedConfig
     base_model_prefix = "classifier"
     main_input_name = "pixel_values"
-    _supports_sdpa = True  # the classifier inside has chosen its attention already
+    _supports_sdpa = True  # the wrapped classifier has already chosen its attention implementation
 
     def __init__(self, classifier: PreTrainedModel, image: torch.Tensor, seed: int):
-        """Take a classifier; its head stays where it is and is not used.
+        """Wrap a classifier; its head stays in place and is not used.
 
         Args:
-            classifier: It is trained in place.
-            image: One, as the model takes it [1, 3, height, width].
-            seed: Of the new layer's weights.
+            classifier: Image classifier; it is trained in place.
+            image: A preprocessed image [1, 3, height, width], from which the feature map's size is computed.
+            seed: Seed of the new layer's weights.
 
         Raises:
-            InputError: If the features lie on no grid.
+            InputError: If the features do not form a grid.
         """
         super().__init__(PreTrainedConfig())
         self.classifier = classifier
         with torch.no_grad():
-            found = self.eval().features(image)
+            features = self.eval().features(image)
         self.stride = max(
-            math.ceil(size / cells) for size, cells in zip(image.shape[2:], found.shape[2:], strict=True)
+            math.ceil(size / cells) for size, cells in zip(image.shape[2:], features.shape[2:], strict=True)
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.decoder = nn.Linear(found.shape[1], 3 * self.stride**2)
+            self.decoder = nn.Linear(features.shape[1], 3 * self.stride**2)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave all weights as they are: loaded, or drawn by this seed."""
+        """Keep all weights as they are: loaded, or drawn with this model's seed."""
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute the last feature map [batch, channels, rows, columns]."""
         timm_model, _ = timm_part(self.classifier)
         if timm_model is not None:
-            found = timm_model.forward_features(pixel_values)  # type: ignore[operator]
+            output = timm_model.forward_features(pixel_values)  # type: ignore[operator]
             prefix: Any = getattr(timm_model, "num_prefix_tokens", None)
-            return _as_map(found, timm_model.num_features, prefix)
+            return _as_map(output, timm_model.num_features, prefix)
         return _as_map(self.classifier.base_model(pixel_values=pixel_values)[0])
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ModelOutput:
-        """Give, as ``logits``, the pixels [batch, 3, height, width]."""
+        """Return the predicted pixels [batch, 3, height, width] as ``logits``."""
         size = pixel_values.shape[2:]
         places = self.decoder(self.features(pixel_values).movedim(1, -1)).movedim(-1, 1)
         pixels = functional.pixel_shuffle(places, self.stride)
@@ -92,7 +92,16 @@ class MaskedImageModel(PreTrainedModel):
 
 
 def _as_map(found: Any, channels: Any = None, prefix_tokens: int | None = None) -> torch.Tensor:
-    """Bring a feature map, or tokens on a square grid, into the order [batch, channels, rows, columns]."""
+    """Return features as a map [batch, channels, rows, columns].
+
+    Args:
+        found: Feature map, channels first or last, or tokens [batch, tokens, channels] of a square grid.
+        channels: Number of channels, to detect a map with the channels last; None if they are first.
+        prefix_tokens: Number of tokens before those of the grid; None if unknown.
+
+    Raises:
+        InputError: If the features do not form a grid.
+    """
     if isinstance(found, torch.Tensor) and found.ndim == 4:
         is_last = channels is not None and found.shape[1] != channels and found.shape[-1] == channels
         return found.movedim(-1, 1) if is_last else found
@@ -114,18 +123,21 @@ def build_masked_text_model(
     trust_remote_code: bool = False,
     rows: int | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a checkpoint under the head that predicts tokens, and say what is new in it.
+    """Load a checkpoint as a masked language model.
 
     Args:
         path: A Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
-        dropout: Probability that replaces the checkpoint's; None keeps it.
-        seed: Of a new head's weights.
+        dropout: Dropout probability; None keeps the checkpoint's.
+        seed: Seed of a new head's weights.
         trust_remote_code: Whether code that comes with the checkpoint may run.
-        rows: Embeddings of tokens that the model must have; None or fewer leave it as it is.
+        rows: Required number of token embeddings; None, or fewer than the checkpoint has, changes nothing.
+
+    Returns:
+        The model, and a note if the checkpoint lacks the head and a new one is trained.
 
     Raises:
-        InputError: If the architecture has no such model, or the weights cannot be read.
+        InputError: If the architecture has no masked language model, or the weights cannot be read.
     """
     config = read_config(
         path,
@@ -163,11 +175,11 @@ def build_masked_text_model(
 
 
 def backbone_weights(model: PreTrainedModel, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """Give what a classifier takes over, by its own names: weights, and for images the statistics of norms.
+    """Return the backbone weights of a masked model, by the classifier's names; for images with norm statistics.
 
     Args:
-        model: That fills in what is masked.
-        names: Of the classifier's entries below its head.
+        model: Masked image or masked language model.
+        names: Names of the backbone's entries in the classifier's state dict.
     """
     known: Mapping[str, torch.Tensor] = model.state_dict()
     if isinstance(model, MaskedImageModel):
@@ -176,10 +188,10 @@ def backbone_weights(model: PreTrainedModel, names: Collection[str]) -> dict[str
 
 
 def load_backbone(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """Take weights over into a classifier. Its head stays new, and what the other model lacks, a pooler, as it was.
+    """Load backbone weights into a classifier. Its head, and weights that are not given (a pooler), do not change.
 
     Raises:
-        ValueError: If a weight is none of the classifier's backbone.
+        ValueError: If a weight does not belong to the classifier's backbone.
     """
     head, known = set(head_names(model)), model.state_dict()
     if unknown := sorted(set(weights) - (known.keys() - head)):
@@ -188,14 +200,15 @@ def load_backbone(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -
 
 
 def recount_statistics(model: nn.Module, batches: Iterator[Mapping[str, torch.Tensor]]) -> int:
-    """Count the statistics of BatchNorms anew, over inputs that are not masked.
+    """Recompute the running statistics of BatchNorm layers on inputs that are not masked.
 
     Args:
-        model: A classifier; no weight of it moves.
-        batches: Without labels. Not begun where the model has no BatchNorm.
+        model: A classifier; its weights do not change.
+        batches: Batches without labels; not iterated if the model has no BatchNorm layer.
 
     Returns:
-        How many BatchNorms there are.
+        Number of BatchNorm layers.
+
     Source: Li et al. 2016, Revisiting Batch Normalization for Practical Domain Adaptation.
     """
     norms = [
@@ -207,7 +220,7 @@ def recount_statistics(model: nn.Module, batches: Iterator[Mapping[str, torch.Te
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a mean over all batches
+        norm.momentum = None  # None: the mean over all batches
         norm.train()
     device = next(model.parameters()).device
     with torch.no_grad():

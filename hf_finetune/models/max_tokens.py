@@ -1,4 +1,4 @@
-"""How many tokens a model takes: the rows of its table of absolute positions."""
+"""Maximum number of input tokens of a model, from the size of its absolute position embeddings."""
 
 import re
 
@@ -8,21 +8,21 @@ from transformers import PreTrainedModel
 
 __all__ = ["position_limit"]
 
-# Tables of absolute positions, as the architectures of transformers call them. Those of relative distances
-# (relative_attention_bias, distance_embedding, rel_embeddings) and of layouts (x_position_embeddings) limit nothing.
+# Names of absolute position embeddings in the architectures of transformers. Embeddings of relative distances
+# (relative_attention_bias, distance_embedding, rel_embeddings) and layouts (x_position_embeddings) set no limit.
 _TABLE = re.compile(
     r"(^|\.)((char_)?position_embeddings?|position_embeds?|positions_embed|embed_positions|pos_embeddings?|wpe)$"
 )
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Return the number of tokens for which a model has positions, special tokens included; None if it has no limit.
+    """Return the largest number of tokens that a model has positions for, including special tokens; None if unlimited.
 
-    RoBERTa and its kin count positions from ``padding_idx + 1``, BART and OPT from an ``offset``: so many rows of the
-    table are no positions of tokens. Models of relative or rotary positions have no table.
+    RoBERTa and similar architectures count positions from ``padding_idx + 1``, BART and OPT from an ``offset``; the
+    rows before these are not positions of tokens. Models with relative or rotary positions have no such table.
 
     Args:
-        model: On any device, the meta device too.
+        model: Model on any device, including the meta device.
     """
     limits = [
         table.weight.shape[0] - _first_position(table)
@@ -32,7 +32,7 @@ def position_limit(model: PreTrainedModel) -> int | None:
     if not limits:
         return None
     stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    # Nystroemformer, YOSO and MRA have two rows more than positions
+    # Nystroemformer, YOSO and MRA have two more rows than positions
     return min([*limits, stated] if isinstance(stated, int) and stated > 0 else limits)
 
 

@@ -1,4 +1,4 @@
-"""How tokens become one vector where no recipe says it: as the checkpoint declares, or as suits its architecture."""
+"""Default pooling of a checkpoint, if the recipe sets none: as it declares, or as suits its architecture."""
 
 import json
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 HEAD_POOLINGS = ("cls", "mean")
-"""Poolings that a head of this package has, and that need no training."""
+"""Poolings of this package's head that have no weights to train."""
 POOLED = (
     *("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"),
     "xlm-roberta",
 )
-"""``model_type`` of the architectures whose own head gives way to one that pools in these ways."""
+"""``model_type`` of the architectures whose own head may be replaced by one with these poolings."""
 MODES = {
     "cls": "cls",
     "mean": "mean",
@@ -40,7 +40,7 @@ MODES = {
     "weightedmean": "weightedmean",
     "mean_sqrt_len_tokens": "mean_sqrt_len",
 }
-"""Values of ``pooling_mode`` in ``1_Pooling/config.json``, of checkpoints of sentence-transformers."""
+"""Pooling by value of ``pooling_mode`` in ``1_Pooling/config.json`` of sentence-transformers checkpoints."""
 OLDER_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -48,18 +48,18 @@ OLDER_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
 }
-"""Fields of that file as older versions write it, each true or false."""
+"""Pooling by boolean field of that file, as older versions write it."""
 CLASSIFIER = "ForSequenceClassification"
 
 
 @dataclass(frozen=True)
 class DefaultPooling:
-    """The pooling that suits a checkpoint.
+    """Pooling that suits a checkpoint.
 
     Attributes:
         name: A pooling of ``HeadSpec``.
-        whose: Who says so, for people.
-        is_saved: Whether the checkpoint has a head of this package, which pools so.
+        whose: Source of this choice, for messages to the user.
+        is_saved: Whether the checkpoint was saved with a head of this package, which has this pooling.
     """
 
     name: str
@@ -68,10 +68,10 @@ class DefaultPooling:
 
 
 def declared_pooling(path: str, revision: str | None = None) -> str | None:
-    """Return the pooling that a checkpoint of sentence-transformers declares in ``1_Pooling/config.json``.
+    """Return the pooling that a sentence-transformers checkpoint declares in ``1_Pooling/config.json``.
 
     Returns:
-        A name of ``POOLING_NAMES``; None if it declares none, one that is not known, or several at once.
+        A name of ``POOLING_NAMES``; None if the checkpoint declares none, an unknown one, or several at once.
     """
     try:
         file = cached_file(
@@ -84,7 +84,7 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
         return None
     mode = content.get("pooling_mode")
     modes = mode if isinstance(mode, list) else [mode] if mode is not None else []
-    declared = [MODES.get(str(each)) for each in modes]
+    declared = [MODES.get(str(value)) for value in modes]
     declared = declared or [name for field, name in OLDER_MODES.items() if content.get(field)]
     return declared[0] if len(declared) == 1 else None
 
@@ -92,35 +92,39 @@ def declared_pooling(path: str, revision: str | None = None) -> str | None:
 def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = None) -> DefaultPooling:
     """Return the pooling that suits a checkpoint.
 
-    A checkpoint that is a classifier already keeps what its head reads. Where docs/rates.md has the mean over places,
-    the architecture's own head reads just that.
+    A checkpoint that already is a classifier keeps the pooling of its head. Where docs/rates.md has the mean over
+    spatial positions, the architecture's own head already computes it.
 
     Args:
-        config: Of the checkpoint.
-        path: Of the checkpoint: a Hub id or a folder.
+        config: Config of the checkpoint.
+        path: The checkpoint: a Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
     """
-    own = DefaultPooling(OWN, "what the architecture's own head reads")
+    own_pooling = DefaultPooling(OWN, "what the architecture's own head reads")
     if config.model_type not in POOLED:
-        return own
+        return own_pooling
     saved = _settings(path, revision)
     if isinstance(head := saved.get(FIELD), Mapping):
         pool = head.get("pool")
-        return DefaultPooling(str(pool), "the checkpoint's own head pools so", is_saved=True) if pool else own
+        return (
+            DefaultPooling(str(pool), "the checkpoint's own head pools so", is_saved=True)
+            if pool
+            else own_pooling
+        )
     architectures = saved.get("architectures")
     if isinstance(architectures, list) and any(str(name).endswith(CLASSIFIER) for name in architectures):
-        return own
+        return own_pooling
     declared = declared_pooling(path, revision)
     if declared in HEAD_POOLINGS:
         return DefaultPooling(declared, "the checkpoint's 1_Pooling/config.json has it")
     row = find_row(config)
     if declared is not None or row is None or row.pooling == OWN:
-        return own
+        return own_pooling
     return DefaultPooling(row.pooling, f"default of {row.family}")
 
 
 def _settings(path: str, revision: str | None) -> Mapping[str, Any]:
-    """Return the settings of a checkpoint as they are in its file; nothing if they cannot be read."""
+    """Return the content of a checkpoint's config.json; an empty mapping if it cannot be read."""
     try:
         content: Mapping[str, Any] = PreTrainedConfig.get_config_dict(path, revision=revision)[0]
     except (OSError, ValueError):
@@ -132,8 +136,8 @@ def is_left(recipe: Recipe, default: DefaultPooling) -> bool:
     """Return whether a recipe leaves the pooling to the checkpoint.
 
     Args:
-        recipe: Of one task, as it was given.
-        default: The pooling that suits its checkpoint. That of a saved head stays, whatever the rates.
+        recipe: Single-task recipe, as requested.
+        default: Default pooling of its checkpoint. The pooling of a saved head is kept, whatever the learning rates.
     """
     spec = recipe.model
     if spec.head.pool is not None:
@@ -145,16 +149,16 @@ def is_left(recipe: Recipe, default: DefaultPooling) -> bool:
 def fill_pooling(
     spec: ModelSpec, default: DefaultPooling, *, is_left: bool, is_chosen: bool
 ) -> tuple[ModelSpec, tuple[str, ...]]:
-    """Replace the pooling that is left to the checkpoint by the one that suits it, or say that another suits it.
+    """Set the pooling of the head to the checkpoint's default, or return a note if another pooling would suit it.
 
     Args:
         spec: The checkpoint and its head, as in a recipe.
-        default: The pooling that suits it.
-        is_left: Whether the pooling is left to the checkpoint.
+        default: Default pooling of the checkpoint.
+        is_left: Whether the recipe leaves the pooling to the checkpoint.
         is_chosen: Whether the run chooses the pooling by cross-validation.
 
     Returns:
-        The checkpoint and its head, and a sentence for people where there is something to say.
+        The checkpoint and its head with the pooling set, and at most one note for the user.
     """
     needs_code = default.name != OWN
     if is_left and (needs_code or spec.head.pool is not None):

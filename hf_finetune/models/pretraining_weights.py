@@ -1,4 +1,4 @@
-"""What a checkpoint was before: the weights that its pretraining needed and a classifier has no use for."""
+"""Weights of a checkpoint that its pretraining needed and a classifier does not use."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from transformers.models.auto import modeling_auto
 
 __all__ = ["classifier_config", "pretraining_weights", "untrained_norms"]
 
-# Besides the class that a config names: older checkpoints hold the heads of all their pretraining's objectives.
+# Tried after the class that a config names: older checkpoints hold the heads of all their pretraining objectives.
 _PRETRAINING = (
     modeling_auto.MODEL_FOR_PRETRAINING_MAPPING,
     modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
@@ -24,7 +24,7 @@ _FAILURES = (ImportError, ValueError, TypeError, AttributeError, KeyError, Runti
 
 
 def classifier_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Return a ViT's config for one of ViT-MAE, which is a ViT but for its decoder; any other config as it is."""
+    """Return a ViT config for a ViT-MAE config, which only adds a decoder; any other config unchanged."""
     if not isinstance(config, ViTMAEConfig):
         return config
     known = ViTConfig().to_dict()
@@ -36,19 +36,22 @@ def classifier_config(config: PreTrainedConfig) -> PreTrainedConfig:
 def pretraining_weights(
     config: PreTrainedConfig, classifier: type[PreTrainedModel], unexpected: Iterable[str]
 ) -> dict[str, str]:
-    """Return which left-over weights belong to the model that a checkpoint was saved as, with the name of its class.
+    """Return the unexpected weights that belong to the pretrained model, mapped to the name of its class.
 
-    They are those that the class in the config's ``architectures``, or one that its architecture is pretrained with,
-    declares itself: language-model heads, decoders of masked images, poolers, a second tower. What such a model would
-    not know either, such as a layer too many, is not among them.
+    That model is the class in the config's ``architectures``, or one that its architecture is pretrained with. Such
+    weights are language-model heads, decoders of masked images, poolers, or a second tower. A weight that this model
+    does not have either, such as one of an extra layer, is not returned.
 
     Args:
-        config: As it stands in the checkpoint.
-        classifier: The class that the weights were loaded into. What it declares it must have.
-        unexpected: Names of weights that it does not have.
+        config: Config as saved in the checkpoint.
+        classifier: Class that the weights were loaded into; it and its base classes are not considered.
+        unexpected: Names of weights that the classifier does not have.
+
+    Returns:
+        Class name of the pretrained model, by name of the weight.
     """
     waiting = set(unexpected)
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for model_class in _saved_as(config, classifier):
         if not waiting:
             break
@@ -60,23 +63,26 @@ def pretraining_weights(
         declared, prefix = set(model.state_dict()), f"{model.base_model_prefix}."
         declared |= {name.removeprefix(prefix) for name in declared}
         known = {name for name in waiting if name in declared or name.removeprefix(prefix) in declared}
-        found |= dict.fromkeys(sorted(known), model_class.__name__)
+        owners |= dict.fromkeys(sorted(known), model_class.__name__)
         waiting -= known
-    return found
+    return owners
 
 
 def untrained_norms(
     model: PreTrainedModel, config: PreTrainedConfig, missing: Iterable[str]
 ) -> dict[str, str]:
-    """Return which missing weights are of norms that the model a checkpoint was saved as does not have.
+    """Return the missing norm weights that the checkpoint's own model does not have, mapped to the name of its class.
 
-    Such a norm begins as the identity, so that nothing random stands between backbone and head: BEiT's classifier
-    has one in its pooler, BEiT for masked images has none.
+    Such a norm starts as the identity, so that nothing random is between backbone and head: BEiT's classifier has
+    one in its pooler, BEiT for masked images has none.
 
     Args:
         model: The classifier.
-        config: As it stands in the checkpoint.
+        config: Config as saved in the checkpoint.
         missing: Names of weights that the checkpoint lacks.
+
+    Returns:
+        Class name of the checkpoint's model, by name of the weight.
     """
     norms = {
         name
@@ -98,10 +104,10 @@ def untrained_norms(
 def _saved_as(
     config: PreTrainedConfig, classifier: type[PreTrainedModel], *, others: bool = True
 ) -> Iterator[Any]:
-    """Yield the class that a config names, then those its architecture is pretrained with, never the classifier."""
+    """Yield the class that a config names, then those its architecture is pretrained with; never the classifier."""
     named = [getattr(transformers, name, None) for name in config.architectures or ()]
     mapped = [mapping[type(config)] for mapping in _PRETRAINING if type(config) in mapping] if others else []
-    flat = [one for entry in [*named, *mapped] for one in (entry if isinstance(entry, tuple) else (entry,))]
+    flat = [item for entry in [*named, *mapped] for item in (entry if isinstance(entry, tuple) else (entry,))]
     for model_class in dict.fromkeys(flat):
         is_model = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)
         if is_model and not issubclass(classifier, model_class):

@@ -1,8 +1,8 @@
 """Prune a model: feed-forward layers with fewer neurons, or the smallest weights set to 0.
 
-A narrower model is one of the same kind, which plain transformers builds from its config. The neurons that matter
-least go: those whose weights in and out of them are smallest, as in magnitude pruning (Li et al., Pruning Filters for
-Efficient ConvNets, ICLR 2017). Every layer loses as many: a config has one width for all.
+A narrower model has the same architecture, and plain transformers builds it from its config. The least important
+neurons are removed: those with the smallest input and output weights, as in magnitude pruning (Li et al., Pruning
+Filters for Efficient ConvNets, ICLR 2017). Every layer loses the same number, as a config has one width for all.
 """
 
 import copy
@@ -29,21 +29,21 @@ __all__ = [
 ]
 
 WIDTHS = ("intermediate_size", "hidden_dim", "n_inner", "mlp_ratio")
-"""What configs call the width of their feed-forward layers, in neurons or times the hidden size."""
+"""Config fields for the width of the feed-forward layers, in neurons or as a multiple of the hidden size."""
 MULTIPLE = 8
-"""Widths are multiples of it: matrix products are slower at odd sizes."""
+"""Common divisor of pruned widths: matrix products are slower at odd sizes."""
 GPT2_RATIO = 4
-"""How many times the hidden size GPT-2 takes where its config leaves the width open."""
+"""Feed-forward width of GPT-2 as a multiple of the hidden size, if its config does not set the width."""
 NO_WIDTH = "must be unstructured for a model whose config has no one width of its feed-forward layers"
 PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
 class NotNarrowedError(ValueError):
-    """The model cannot be made narrower by that much.
+    """Error for a model that cannot be narrowed by the requested fraction.
 
     Attributes:
-        field: What of ``compress`` is wrong: ``method`` or ``prune``.
-        rule: What must hold for it.
+        field: Invalid field of ``compress``: ``method`` or ``prune``.
+        rule: Rule that the field must satisfy.
     """
 
     def __init__(self, rule: str = NO_WIDTH, field: str = "method"):
@@ -52,14 +52,14 @@ class NotNarrowedError(ValueError):
 
 
 def narrow_model(model: PreTrainedModel, fraction: float) -> PreTrainedModel:
-    """Build the same model with fewer neurons in its feed-forward layers, and with its own weights for the rest.
+    """Build the same model with fewer neurons in its feed-forward layers, and copy the weights of the others.
 
     Args:
-        model: Any classifier; one on the meta device gives one there.
-        fraction: Share of the neurons of each feed-forward layer that go, in (0, 1).
+        model: Any classifier. The result is on the same device, which may be the meta device.
+        fraction: Fraction of the neurons of each feed-forward layer to remove, in (0, 1).
 
     Raises:
-        NotNarrowedError: If its config has no such width, or none that is so much smaller.
+        NotNarrowedError: If the config has no such width, or cannot express the smaller one.
     """
     config = narrow_config(model.config, fraction)
     with torch.device(model.device):
@@ -72,14 +72,14 @@ def narrow_model(model: PreTrainedModel, fraction: float) -> PreTrainedModel:
 
 
 def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig:
-    """Give the config of the same model with narrower feed-forward layers.
+    """Return the config of the same model with narrower feed-forward layers.
 
     Args:
-        config: Of the model.
-        fraction: Share of the neurons that go, in (0, 1).
+        config: Config of the model.
+        fraction: Fraction of the neurons to remove, in (0, 1).
 
     Raises:
-        NotNarrowedError: If the config says nothing of such a width, or cannot say one that is so much smaller.
+        NotNarrowedError: If the config has no such width, or cannot express the smaller one.
     """
     narrow = copy.deepcopy(config)
     if isinstance(config, TimmWrapperConfig):
@@ -123,23 +123,27 @@ def _less_by_whole(ratio: int, fraction: float) -> int:
 
 
 def _is_whole(config: PreTrainedConfig, name: str) -> bool:
-    """Tell whether a field of a config takes whole numbers only: transformers 5 checks that when it reads one."""
+    """Return whether a config field accepts integers only, which transformers 5 checks when it reads a config."""
     field = getattr(type(config), "__dataclass_fields__", {}).get(name)
     return field is not None and field.type in (int, "int")
 
 
 def _timm_ratio(config: TimmWrapperConfig) -> float:
-    """Find the width of a timm model's feed-forward layers, times their input: that of a model with 1 tells it."""
+    """Compute the ratio of a timm model's feed-forward width to its input, by comparison with a model of ratio 1.
+
+    Raises:
+        NotNarrowedError: If the architecture has no single such ratio.
+    """
     arguments = dict(config.model_args or {})
     if "mlp_ratio" in arguments:
         return float(arguments["mlp_ratio"])
     with torch.device("meta"):
         try:
             plain = timm.create_model(config.architecture, **arguments)
-            other = timm.create_model(config.architecture, **arguments, mlp_ratio=1.0)
+            unit_ratio = timm.create_model(config.architecture, **arguments, mlp_ratio=1.0)
         except TypeError as error:  # its architecture has no such argument
             raise NotNarrowedError from error
-    before, after = plain.state_dict(), other.state_dict()
+    before, after = plain.state_dict(), unit_ratio.state_dict()
     if before.keys() != after.keys():
         raise NotNarrowedError
     pairs = [
@@ -154,18 +158,18 @@ def _timm_ratio(config: TimmWrapperConfig) -> float:
 def narrow_weights(
     weights: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, torch.Tensor]:
-    """Cut weights to the shapes of the narrower model, block by block, and keep the neurons that matter most.
+    """Return weights in the shapes of the narrower model, with the most important neurons of each block.
 
-    A block is what has a number of its own, such as ``encoder.layer.3``. Where a dimension holds several parts one
-    behind the other, as gate and value of a gated layer do, each part is cut alike.
+    A block is a numbered module, such as ``encoder.layer.3``. If a dimension holds several concatenated parts, as
+    the gate and value of a gated layer, the same neurons are removed from each part.
 
     Args:
-        weights: Of the model, by name.
-        shapes: Of the narrower model's weights, by name.
+        weights: Weights of the model, by name.
+        shapes: Shapes of the narrower model's weights, by name.
 
     Raises:
-        NotNarrowedError: If nothing is to be cut, or something else than one width in each block, which a matrix
-            leads into and another one out of.
+        NotNarrowedError: If no shape differs, or if the differences in a block are not one width that is the output
+            of one matrix and the input of another.
     """
     if weights.keys() != shapes.keys():
         raise NotNarrowedError
@@ -176,27 +180,27 @@ def narrow_weights(
                 blocks[_block(name)].append((name, dimension))
     if not blocks:
         raise NotNarrowedError
-    made = dict(weights)
+    narrowed = dict(weights)
     for places in blocks.values():
         before = min(weights[name].shape[dimension] for name, dimension in places)
         after = min(shapes[name][dimension] for name, dimension in places)
         matrices = {name for name, _ in places if weights[name].ndim > 1}
         if not 0 < after < before or len(matrices) < 2:
             raise NotNarrowedError
-        kept = _kept(weights, places, before, after)
+        neurons = _kept(weights, places, before, after)
         for name, dimension in places:
-            parts, rest = divmod(weights[name].shape[dimension], before)
-            if rest or shapes[name][dimension] != parts * after:
+            parts, remainder = divmod(weights[name].shape[dimension], before)
+            if remainder or shapes[name][dimension] != parts * after:
                 raise NotNarrowedError
-            rows = torch.cat([kept + part * before for part in range(parts)])
-            made[name] = made[name].index_select(dimension, rows).contiguous()
-    return made
+            rows = torch.cat([neurons + part * before for part in range(parts)])
+            narrowed[name] = narrowed[name].index_select(dimension, rows).contiguous()
+    return narrowed
 
 
 def _kept(
     weights: Mapping[str, torch.Tensor], places: list[tuple[str, int]], before: int, after: int
 ) -> torch.Tensor:
-    """Choose neurons by the product of the norms of the matrices in and out of them; in their order."""
+    """Return the ascending indices [after] of the neurons with the largest product of input and output weight norms."""
     importance = torch.zeros(before, dtype=torch.float64, device=weights[places[0][0]].device)
     for name, dimension in places:
         value = weights[name].detach()
@@ -209,32 +213,32 @@ def _kept(
 
 
 def _block(name: str) -> str:
-    """Give the name up to its last number; all of it if there is none."""
-    found = re.match(r"(.*\.\d+)\.", name)
-    return found[1] if found else name.rpartition(".")[0]
+    """Return the name of the numbered module that holds a weight; that of the direct parent if none is numbered."""
+    match = re.match(r"(.*\.\d+)\.", name)
+    return match[1] if match else name.rpartition(".")[0]
 
 
 def zero_smallest(model: nn.Module, fraction: float) -> None:
-    """Set the smallest weights of the backbone's linear and convolution layers to 0, over all of them together.
+    """Set the smallest weights of the backbone's linear and convolution layers to 0, ranked across all layers.
 
     Args:
-        model: A classifier, changed in place. Its head keeps all its weights.
-        fraction: Share of these weights that are 0 afterwards, those that are 0 already included, in (0, 1).
+        model: A classifier, changed in place. Its head is not pruned.
+        fraction: Fraction of these weights that are 0 afterwards, including those that are 0 already, in (0, 1).
     """
     weights = _backbone_weights(model)
     together = torch.cat([weight.detach().flatten() for weight in weights])
     mask = L1Unstructured(fraction).compute_mask(together, torch.ones_like(together))
-    for weight, kept in zip(weights, mask.split([each.numel() for each in weights]), strict=True):
-        weight.data.masked_fill_(kept.view_as(weight) == 0, 0.0)
+    for weight, keep in zip(weights, mask.split([tensor.numel() for tensor in weights]), strict=True):
+        weight.data.masked_fill_(keep.view_as(weight) == 0, 0.0)
 
 
 def pruning_masks(model: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
-    """Give each weight that ``zero_smallest`` looks at, with a mask that is true where it is 0."""
+    """Return each weight that ``zero_smallest`` may prune, with a boolean mask that is True where the weight is 0."""
     return [(weight, weight.detach() == 0) for weight in _backbone_weights(model)]
 
 
 def _backbone_weights(model: nn.Module) -> list[nn.Parameter]:
-    """List the weights of linear and convolution layers outside the head, a shared one once."""
+    """Return the weights of linear and convolution layers outside the head; a shared weight once."""
     head = set(head_names(model))
     names = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, PRUNED_LAYERS)}
     return [value for name, value in model.named_parameters() if name in names and name not in head]

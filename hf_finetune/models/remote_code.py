@@ -1,8 +1,8 @@
-"""Code that comes with a checkpoint: which files it names, and the error when nobody has allowed them to run.
+"""Code that comes with a checkpoint: the files that it names, and the error if the user has not allowed them to run.
 
-The permission is an argument, ``trust_remote_code``, that is False unless the caller says otherwise. Only the command
-line (``--trust-remote-code``) and the caller of a public function set it; no file that is read can. docs/security.md
-lists what it opens.
+The permission is the argument ``trust_remote_code``, False by default. Only the command line
+(``--trust-remote-code``) and the caller of a public function set it; no input file can. docs/security.md lists the
+code that it allows.
 """
 
 import json
@@ -26,24 +26,25 @@ __all__ = [
 ]
 
 FLAG = "--trust-remote-code"
-"""Option of the command line that allows code of a checkpoint, a metric or an exported program to run."""
+"""Command-line option that allows code of a checkpoint, a metric or an exported program to run."""
 SETTINGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-"""Files of a checkpoint whose ``auto_map`` names classes that lie in Python files."""
+"""Files of a checkpoint whose ``auto_map`` names classes in Python files."""
 KERNELS = ("attn_implementation", "experts_implementation")
-"""Ends of the names of settings that can name a compiled kernel on the Hub, ``OWNER/NAME``."""
+"""Suffixes of the names of settings that can refer to a compiled kernel on the Hub, as ``OWNER/NAME``."""
 TIMM_ARGUMENTS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
-"""Arguments of ``timm.create_model`` that make it read other files than the checkpoint's, or the network."""
+"""Arguments of ``timm.create_model`` that make it read files outside the checkpoint, or use the network."""
 MOST = 6
-"""Number of files that a message names."""
+"""Largest number of files in an error message."""
 
 
 def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ...]:
-    """Return what transformers would run of a checkpoint, each as ``FILE (CLASS, named in SETTINGS)``.
+    """Return the code that transformers would run from a checkpoint, as ``FILE (CLASS, named in SETTINGS)``.
 
-    The head of this package is not among it: this package reads such a checkpoint with its own copy of the file.
+    Kernels of the Hub are included. The head of this package is not: this package loads such a checkpoint with its own
+    copy of the file.
 
     Args:
-        path: A folder or a Hub id, of which only the settings are fetched.
+        path: A folder or a Hub id, from which only the settings are fetched.
         revision: Branch, tag or commit on the Hub.
     """
     described: dict[str, None] = {}
@@ -63,14 +64,14 @@ def foreign_code(path: str | Path, revision: str | None = None) -> tuple[str, ..
 
 
 def check_settings(content: Mapping[str, Any], trust_remote_code: bool = False) -> None:
-    """Check that a config has transformers and timm read nothing but the checkpoint.
+    """Check that a config makes transformers and timm read nothing but the checkpoint.
 
     Args:
-        content: Of config.json.
-        trust_remote_code: Whether the person lets code run, kernels included.
+        content: Content of config.json.
+        trust_remote_code: Whether the user allows code to run, including kernels.
 
     Raises:
-        ValueError: If it names a kernel that may not run, or has timm load another checkpoint.
+        ValueError: If the config names a kernel that may not run, or makes timm load another checkpoint.
     """
     kernels = list(_kernels(content))
     if kernels and not trust_remote_code:
@@ -86,20 +87,20 @@ def check_settings(content: Mapping[str, Any], trust_remote_code: bool = False) 
 
 
 def _kernels(content: Any) -> Iterator[str]:
-    """Yield the kernels of the Hub that settings name, those of nested configs included."""
+    """Yield the kernels of the Hub that settings name, including those in nested configs."""
     for key, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Mapping):
             yield from _kernels(value)
         named = value.values() if isinstance(value, Mapping) else [value]
         if str(key).removesuffix("_internal").endswith(KERNELS):
-            yield from (each for each in named if isinstance(each, str) and "/" in each)
+            yield from (kernel for kernel in named if isinstance(kernel, str) and "/" in kernel)
 
 
 def code_refused(place: str, path: str | Path, revision: str | None = None) -> InputError | None:
-    """Return the error for a checkpoint that does not load without code of its own; None if it names none.
+    """Return the error for a checkpoint that needs its own code to load; None if it names no code.
 
     Args:
-        place: Where the checkpoint stands, such as ``model.path``.
+        place: Field that holds the checkpoint, such as ``model.path``.
         path: A folder or a Hub id.
         revision: Branch, tag or commit on the Hub.
     """
@@ -115,17 +116,17 @@ def check_tokenizer(
 ) -> None:
     """Check that a checkpoint's tokenizer class is one of transformers, or that its code is allowed to run.
 
-    transformers 5.24 takes a general tokenizer in the place of an unknown class when code may not run, and says
-    nothing: the texts could be cut otherwise than in the checkpoint's training.
+    transformers 5.24 silently replaces an unknown class by a generic tokenizer if code may not run, which could
+    tokenize texts differently than in the checkpoint's training.
 
     Args:
-        place: Where the checkpoint stands, such as ``model.path``.
+        place: Field that holds the checkpoint, such as ``model.path``.
         path: A folder or a Hub id.
         revision: Branch, tag or commit on the Hub.
-        trust_remote_code: Whether the person allowed it.
+        trust_remote_code: Whether the user allows code to run.
 
     Raises:
-        InputError: If the class is unknown, its code is named, and it may not run.
+        InputError: If the class is unknown, the checkpoint names code for it, and code may not run.
     """
     if trust_remote_code:
         return
@@ -133,7 +134,7 @@ def check_tokenizer(
     name = settings.get("tokenizer_class")
     if not isinstance(name, str) or not settings.get("auto_map"):
         return
-    known = (tokenizer_class_from_name(each) for each in (name, f"{name.removesuffix('Fast')}Fast"))
+    known = (tokenizer_class_from_name(candidate) for candidate in (name, f"{name.removesuffix('Fast')}Fast"))
     if not any(known) and (refused := code_refused(place, path, revision)):
         raise refused
 
@@ -141,16 +142,16 @@ def check_tokenizer(
 def check_declared(
     declared: bool, trust_remote_code: bool, path: str | Path, revision: str | None = None
 ) -> None:
-    """Check that code which a recipe says it needs was allowed by the person who runs it.
+    """Check that the user allows the code that a recipe declares it needs.
 
     Args:
-        declared: The recipe's ``model.trust_remote_code``. It states a need and grants nothing.
-        trust_remote_code: Whether the person allowed it.
+        declared: The recipe's ``model.trust_remote_code``, which declares the need and grants no permission.
+        trust_remote_code: Whether the user allows code to run.
         path: The recipe's checkpoint.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        InputError: If it is declared and not allowed; the message lists the files that would run.
+        InputError: If code is declared and not allowed; the message lists the files that would run.
     """
     if not declared or trust_remote_code:
         return
@@ -167,13 +168,13 @@ def _would_run(code: tuple[str, ...], path: str | Path) -> str:
 
 
 def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[str, Any]:
-    """Return the content of a settings file; an empty mapping where there is none, or nothing that can be read."""
+    """Return the content of a settings file; an empty mapping if it is missing or cannot be read."""
     try:
         if Path(path).is_dir():
             file = Path(path) / name
         else:
-            found = cached_file(str(path), name, revision=revision)
-            file = Path(found) if found else Path()
+            cached = cached_file(str(path), name, revision=revision)
+            file = Path(cached) if cached else Path()
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -181,7 +182,7 @@ def _read_settings(path: str | Path, name: str, revision: str | None) -> dict[st
 
 
 def _references(auto_map: Any) -> Iterator[str]:
-    """Yield the class references of an ``auto_map``; a tokenizer has a list of two, of which one may be null."""
+    """Yield the class references in an ``auto_map``; a tokenizer has a list of two, one of which may be null."""
     entries = list(auto_map.values()) if isinstance(auto_map, dict) else [auto_map]
     for entry in entries:
         for reference in entry if isinstance(entry, list | tuple) else [entry]:

@@ -1,4 +1,4 @@
-"""Divide a finished model's logits by a temperature, in the head itself: plain transformers then gives the same."""
+"""Apply a temperature in the head itself, so that plain transformers returns the scaled logits."""
 
 from collections.abc import Collection, Mapping
 
@@ -9,29 +9,29 @@ from transformers import PreTrainedModel
 __all__ = ["divide_head"]
 
 TOLERANCE = 1e-4
-"""Of the largest logit: what rounding may change."""
+"""Accepted rounding error of a logit, relative to the largest logit."""
 
 
 def divide_head(
     model: PreTrainedModel, head: Collection[str], temperature: float, batch: Mapping[str, torch.Tensor]
 ) -> bool:
-    """Divide the weights of the layer that puts out the logits, if that divides the logits and nothing else.
+    """Divide the weights of the layer that returns the logits by a temperature, if that scales the logits exactly.
 
     Args:
-        model: On the CPU; it is changed in place, unless this fails.
+        model: Model on the CPU, changed in place if this succeeds.
         head: Names of the head's parameters.
-        temperature: By which the logits are to be divided.
-        batch: Inputs of an example, to try it with.
+        temperature: Number by which to divide the logits.
+        batch: Inputs of an example, to verify the change of the logits.
 
     Returns:
-        Whether it is done. False if no layer of the head is linear in the logits: the model is as it was.
+        True if the logits are divided; False, with the weights unchanged, if no layer of the head is linear in them.
     """
     model.eval()
     names = dict.fromkeys(name.rpartition(".")[0] for name in head)
     layers = [model.get_submodule(name) for name in names]
     before = _logits(model, batch)
-    for layer in reversed([each for each in layers if isinstance(each, nn.Linear | nn.Conv2d)]):
-        kept = [weight.detach().clone() for weight in layer.parameters()]
+    for layer in reversed([module for module in layers if isinstance(module, nn.Linear | nn.Conv2d)]):
+        originals = [weight.detach().clone() for weight in layer.parameters()]
         with torch.no_grad():
             for weight in layer.parameters():
                 weight.div_(temperature)
@@ -39,7 +39,7 @@ def divide_head(
         if apart <= TOLERANCE * before.abs().max():
             return True
         with torch.no_grad():
-            for weight, value in zip(layer.parameters(), kept, strict=True):
+            for weight, value in zip(layer.parameters(), originals, strict=True):
                 weight.copy_(value)
     return False
 

@@ -1,4 +1,4 @@
-"""Files of tensors that training left, read without unpickling anything else."""
+"""Read the tensor files of a run, without unpickling other objects."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,14 +11,14 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["BROKEN", "broken_state", "read_tensors"]
 
 BROKEN = (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-"""Errors of torch for a file that is damaged, or that holds something else than it must."""
+"""Exceptions that torch raises for a file that is damaged or has unexpected content."""
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values that ``torch.save`` wrote, below names.
+    """Return the dictionary of tensors and plain values in a file that ``torch.save`` wrote.
 
     Raises:
-        InputError: If it is missing or damaged, or holds something else, which is not unpickled.
+        InputError: If the file is missing or damaged, or contains other objects, which are not unpickled.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -30,6 +30,6 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def broken_state(path: Path, value: str) -> Problem:
-    """Return the problem of a file of a run directory that does not hold the state that training left."""
+    """Return the problem of a file in a run directory that does not contain the saved state of the training."""
     repair = "Restore the file from a copy of the run directory, or begin a new run."
     return Problem(str(path), "must hold the state that training left, as tensors", value, repair)

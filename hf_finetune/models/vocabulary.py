@@ -1,4 +1,4 @@
-"""Whether a model has an embedding for each token of its tokenizer."""
+"""Check that a model has an embedding for each token of its tokenizer, and add embeddings."""
 
 import logging
 from typing import Any
@@ -15,22 +15,22 @@ SHOWN = 3
 
 
 def embedding_rows(config: PreTrainedConfig) -> int | None:
-    """Return the number of tokens that a model has embeddings of; None for one without such a table."""
+    """Return the number of token embeddings of a model; None if it has none."""
     rows = getattr(config.get_text_config(), "vocab_size", None)
     return rows if isinstance(rows, int) and rows > 0 else None
 
 
 def fit_vocabulary(config: PreTrainedConfig, tokenizer: Any, path: str, *, resize: bool) -> None:
-    """Check that every token has an embedding, or write the number of embeddings that are needed into the config.
+    """Check that every token has an embedding, or set the required number of embeddings in the config.
 
     Args:
-        config: Of the model, changed in place if ``resize``. Its table never shrinks.
-        tokenizer: The checkpoint's, with the tokens that were added to it.
-        path: The checkpoint, for the message.
+        config: Config of the model, changed in place if ``resize`` is set. The number of embeddings never decreases.
+        tokenizer: Tokenizer of the checkpoint, with the tokens that were added to it.
+        path: The checkpoint, for the error message.
         resize: Whether tokens without an embedding get a new one, see ``resize_vocabulary``.
 
     Raises:
-        InputError: If tokens have no embedding, and get none.
+        InputError: If tokens have no embedding and ``resize`` is not set.
     """
     rows, vocabulary = embedding_rows(config), tokenizer.get_vocab()
     if rows is None:
@@ -51,16 +51,16 @@ def fit_vocabulary(config: PreTrainedConfig, tokenizer: Any, path: str, *, resiz
 
 
 def resize_vocabulary(model: PreTrainedModel, rows: int) -> str:
-    """Give a model more embeddings of tokens, in place; return a note of it.
+    """Add token embeddings to a model, in place, and return a note about them.
 
-    The new ones are drawn from the normal distribution of the old ones.
+    New embeddings are drawn from a normal distribution that is fitted to the old ones.
+
+    Args:
+        model: Model with the checkpoint's weights.
+        rows: New number of embeddings, at least the current one.
 
     Source: ``PreTrainedModel.resize_token_embeddings`` with ``mean_resizing``; Hewitt 2021, Initializing New Word
     Embeddings for Pretrained Language Models.
-
-    Args:
-        model: With the checkpoint's weights.
-        rows: Number of embeddings; not fewer than it has.
     """
     before = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(rows)
