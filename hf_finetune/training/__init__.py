@@ -1,1 +1,1 @@
-"""The stages at work on the Trainer of transformers."""
+"""Training of the stages with the Trainer of transformers."""

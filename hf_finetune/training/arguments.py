@@ -1,4 +1,4 @@
-"""What a recipe's stage is in the words of the Trainer."""
+"""``TrainingArguments`` of a recipe's stage."""
 
 import logging
 from collections.abc import Sequence
@@ -32,22 +32,22 @@ def training_arguments(
     seed: int,
     track: Sequence[str],
 ) -> TrainingArguments:
-    """Write a stage as arguments of the Trainer.
+    """Return the ``TrainingArguments`` of a stage.
 
     Args:
-        stage: The stage of the recipe.
-        planned: What it trains.
-        way: Precision and compilation.
-        folder: The stage's folder.
-        evaluates: Whether there is a validation split.
-        best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
-        greater_is_better: Which way that metric is better.
-        evaluation_batch_size: Examples per process and forward pass.
-        workers: Data loader processes.
-        seed: Of the stage.
-        track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
+        stage: Stage of the recipe.
+        planned: Plan of the stage: parameter groups, schedules and warmup steps.
+        way: Execution mode; its precision and compilation are used.
+        folder: Folder of the stage, the Trainer's ``output_dir``.
+        evaluates: Whether to evaluate before training and after each epoch: there is a validation split.
+        best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
+        greater_is_better: Whether higher values of ``best_metric`` are better.
+        evaluation_batch_size: Examples per process and forward pass in evaluations.
+        workers: Number of data loader processes.
+        seed: Seed of the stage.
+        track: Experiment trackers, as in the Trainer's ``report_to``; empty disables tracking.
     """
-    # Of a schedule that the Trainer lacks, StagedTrainer makes one.
+    # StagedTrainer builds the schedules that the Trainer lacks.
     schedule = trainer_schedule(planned.groups[0].schedule) or {}
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -68,11 +68,11 @@ def training_arguments(
         metric_for_best_model=best_metric,
         greater_is_better=greater_is_better if best_metric is not None else None,
         logging_strategy="steps",
-        logging_steps=1,  # a mean over several steps would begin anew at a resume
+        logging_steps=1,  # a mean over several steps would start over at a resume
         logging_nan_inf_filter=False,
         seed=seed,
         data_seed=seed,
-        use_cpu=computes_on_cpu(),  # without it transformers 5.23 refuses bf16 there
+        use_cpu=computes_on_cpu(),  # otherwise transformers 5.23 refuses bf16 on the CPU
         bf16=way.precision == "bf16",
         fp16=way.precision == "fp16",
         torch_compile=way.compile,
@@ -83,11 +83,11 @@ def training_arguments(
         report_to=list(track) or "none",
         disable_tqdm=True,
         ddp_backend=backend(),
-        log_level_replica="passive",  # by default the Trainer makes every process but the first talkative
+        log_level_replica="passive",  # the Trainer's default makes all processes but the first more verbose
     )
     if arguments.n_gpu > 1:
         logger.info("One of %d GPUs is used: accelerate launch uses all of them.", arguments.n_gpu)
         arguments._n_gpu = (
-            1  # else the Trainer would divide each batch by DataParallel, and count it several times
+            1  # otherwise the Trainer would split each batch with DataParallel, and count it several times
         )
     return arguments

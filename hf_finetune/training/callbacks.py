@@ -1,4 +1,4 @@
-"""Callbacks of a stage: the log of every rate, a clean stop at Ctrl-C, and an end to diverged training."""
+"""Callbacks of a stage: log learning rates, stop cleanly at Ctrl-C, and stop diverged training."""
 
 import json
 import math
@@ -18,19 +18,23 @@ __all__ = ["DivergedError", "FreezingCallback", "InterruptCallback", "LogCallbac
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a number, or the gradients are none."""
+    """Error of diverged training: the loss, the gradient norm or the logits are not finite."""
 
 
 class LogCallback(TrainerCallback):
-    """Write ``log.jsonl``: what the Trainer logs, with the rate of every parameter group.
+    """Callback that writes ``log.jsonl``: the Trainer's log with the learning rate of every parameter group.
 
-    Stop when the loss is nan, or when the norm of the gradients is not finite: clipping would make them all 0, and the
-    stage would train nothing.
+    It stops training when the loss or the gradient norm is not finite: clipping by such a norm would set all gradients
+    to 0, and the stage would train nothing.
 
     Args:
-        path: The file.
-        layers: For each parameter group, the layers it spans.
-        stage: The stage's name, for the error.
+        path: File to write.
+        layers: Layers of each parameter group, in the order of the optimizer's groups.
+        stage: Name of the stage, for the error message.
+
+    Raises:
+        DivergedError: When an entry is logged whose loss is not finite, or whose gradient norm is not finite (the norm
+            is not checked in fp16).
     """
 
     def __init__(self, path: Path, layers: Sequence[str], stage: str):
@@ -40,14 +44,14 @@ class LogCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin with what a resumed stage logged before its checkpoint."""
+        """Start the file with the entries that a resumed stage logged before its checkpoint."""
         if state.is_world_process_zero:
             self.path.write_text("".join(map(_line, state.log_history)), encoding="utf-8")
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the rates of this step; when it is logged they are those of the next one."""
+        """Record the learning rates of this step; at logging time the groups hold those of the next step."""
         self.rates = [group["lr"] for group in kwargs["optimizer"].param_groups]
 
     def on_epoch_end(
@@ -59,7 +63,7 @@ class LogCallback(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Add the rates and write the entry."""
+        """Add the learning rates to the entry, write it, and check that loss and gradient norm are finite."""
         entry = state.log_history[-1]
         if "loss" in entry:
             entry["learning_rates"] = [list(pair) for pair in zip(self.layers, self.rates, strict=True)]
@@ -72,7 +76,7 @@ class LogCallback(TrainerCallback):
                 "In a new run lower its lr, set clip, or use fp32."
             )
         norm = entry.get("grad_norm", 0.0)
-        # in fp16 such steps are left out, until the scale of the loss fits
+        # fp16 skips such steps until the loss scale is low enough
         if not args.fp16 and not math.isfinite(norm):
             raise DivergedError(
                 f"Stage {self.stage!r} cannot learn: the norm of its gradients is {norm} at step {state.global_step}. "
@@ -81,10 +85,13 @@ class LogCallback(TrainerCallback):
 
 
 class InterruptCallback(TrainerCallback):
-    """At the first Ctrl-C (or SIGTERM) finish the step, save a checkpoint and stop; at the second stop at once.
+    """Callback for Ctrl-C and SIGTERM: finish the step, save a checkpoint and stop; at a second Ctrl-C stop at once.
 
-    What comes behind the last step, the choice of the best checkpoint, is finished first: ``stop_if_asked`` then
-    raises ``KeyboardInterrupt``.
+    A signal after the last checkpoint does not interrupt the end of training, in which the best checkpoint is
+    restored: ``stop_if_asked`` raises ``KeyboardInterrupt`` afterwards.
+
+    Raises:
+        KeyboardInterrupt: Once the checkpoint is saved, or at the second Ctrl-C.
     """
 
     def __init__(self) -> None:
@@ -94,7 +101,7 @@ class InterruptCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Listen for the signals."""
+        """Install the signal handlers; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             self.previous = {
                 number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
@@ -103,11 +110,11 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for a checkpoint at the end of the step; on several processes at the next step that is logged."""
+        """Request a checkpoint after a signal; several processes agree on it at the next step that is logged."""
         if args.world_size > 1 and state.global_step % args.logging_steps != 0:
             return
         self.stops = _anywhere(self.asked, args)
-        # The checkpoint of an epoch's last step is left to its end, behind the evaluation that chooses the best.
+        # After the last step of an epoch, on_epoch_end requests it: the evaluation that selects the best runs first.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
         if self.stops and not at_end:
             control.should_log = control.should_save = True
@@ -115,7 +122,7 @@ class InterruptCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask for a checkpoint at the end of the epoch."""
+        """Request a checkpoint at the end of the epoch after a signal."""
         self.stops = self.stops or (self.asked and args.world_size == 1)
         if self.stops:
             control.should_save = True
@@ -123,18 +130,18 @@ class InterruptCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop once the checkpoint is there."""
+        """Raise ``KeyboardInterrupt`` once the requested checkpoint is saved."""
         if self.stops:
             self.restore()
             raise KeyboardInterrupt
 
     def stop_if_asked(self, args: TrainingArguments) -> None:
-        """Stop if that was asked for behind the last checkpoint, on any of the processes."""
+        """Raise ``KeyboardInterrupt`` if any process received a signal after the last checkpoint."""
         if _anywhere(self.asked, args):
             raise KeyboardInterrupt
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them, but for those that another has taken since."""
+        """Restore the previous signal handlers, except where another handler has been installed since."""
         for number, handler in self.previous.items():
             if signal.getsignal(number) == self._ask:
                 signal.signal(number, handler)
@@ -148,7 +155,7 @@ class InterruptCallback(TrainerCallback):
 
 
 def _anywhere(asked: bool, args: TrainingArguments) -> bool:
-    """Say whether something was asked for on any process; all of them call this at once."""
+    """Return whether ``asked`` is true on any process; a collective call that all processes make."""
     if args.world_size == 1:
         return asked
     flag = torch.tensor(int(asked), device=args.device)
@@ -157,4 +164,4 @@ def _anywhere(asked: bool, args: TrainingArguments) -> bool:
 
 
 def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry, sort_keys=True) + "\n"  # sorted, as what comes back from a checkpoint is
+    return json.dumps(entry, sort_keys=True) + "\n"  # sorted, as in the state of a checkpoint

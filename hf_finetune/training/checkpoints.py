@@ -1,4 +1,4 @@
-"""Checkpoints of a stage that are whole, or are not there: each is sealed once all of it is on the disk."""
+"""Checkpoints of a stage: each is sealed with checksums once all its files are on disk, so damage is detected."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ SEAL = "whole.json"
 
 
 def seal_checkpoint(folder: Path) -> None:
-    """Write down size and SHA-256 of every file of a checkpoint, as the last thing that is written of it.
+    """Write the seal of a checkpoint: size (bytes) and SHA-256 of each of its files.
 
-    The files reach the disk before the seal does, so that a power cut leaves no seal on files that are cut off.
+    The files are flushed to disk before the seal is written, so that a power cut leaves no seal on truncated files.
 
     Args:
-        folder: The checkpoint; no process writes to it any more.
+        folder: Folder of the checkpoint; no process may still be writing to it.
     """
     files = {str(path.relative_to(folder)): _digest(path) for path in _files(folder)}
     for path in _files(folder):
@@ -44,7 +44,7 @@ def seal_checkpoint(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether a checkpoint is as it was when it was sealed: no file missing, cut off or changed."""
+    """Return whether a checkpoint is sealed and unchanged since: no file missing, truncated or modified."""
     try:
         files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
         return all(_digest(folder / name) == digest for name, digest in files.items())
@@ -53,14 +53,14 @@ def is_whole(folder: Path) -> bool:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint from which a stage can go on: whole, as is the best one up to there.
+    """Return the newest checkpoint from which a stage can resume, or None.
 
-    Half-written and damaged ones are removed, so that nothing else takes them for whole; of damaged ones a warning
-    tells. That of step 0 holds the weights with which the stage begins: it may be the best one, but to go on from it
-    is to begin.
+    The checkpoint and the best one up to its step must be intact. Incomplete and damaged checkpoints are removed, so
+    that nothing else loads them; damaged ones are logged as a warning. The checkpoint of step 0 holds the initial
+    weights of the stage: it may be the best one, but a stage does not resume from it.
 
     Args:
-        folder: The stage's folder.
+        folder: Folder of the stage.
     """
     whole: dict[int, Path] = {}
     for path in folder.glob("checkpoint-*"):
@@ -84,28 +84,28 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Read at which optimiser step a whole checkpoint was written."""
+    """Return the optimizer step at which an intact checkpoint was written."""
     return int(_state(path)["global_step"])
 
 
 def rotate(folder: Path, best_step: int | None) -> None:
-    """Keep the newest and the best checkpoint of a stage, or the newest two if they are one; remove the others.
+    """Remove all checkpoints of a stage but the newest and the best, or the newest two if the newest is the best.
 
-    Call it once the newest is sealed, so that a kill at any moment leaves one to go on from.
+    Call it once the newest checkpoint is sealed, so that a kill at any moment leaves one to resume from.
 
     Args:
-        folder: The stage's folder.
-        best_step: Optimiser step of the best checkpoint so far; None if none is chosen.
+        folder: Folder of the stage.
+        best_step: Optimizer step of the best checkpoint so far; None if no metric selects one.
     """
-    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
-    *older, newest = sorted(found)
-    kept = {newest, best_step if best_step in older else max(older, default=newest)}
-    for step in found.keys() - kept:
-        shutil.rmtree(found[step], ignore_errors=True)
+    checkpoints = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    *older, newest = sorted(checkpoints)
+    retained = {newest, best_step if best_step in older else max(older, default=newest)}
+    for step in checkpoints.keys() - retained:
+        shutil.rmtree(checkpoints[step], ignore_errors=True)
 
 
 def unsafe_checkpoint(folder: Path) -> Problem:
-    """Return the problem of a checkpoint whose pickled state holds other objects than tensors and plain values."""
+    """Return the problem of a checkpoint whose pickled state holds objects other than tensors and plain values."""
     rule = "must hold the state that training left; a file of it holds something else, which could run code"
     repair = "Nothing of it was run. Begin a new run if you did not write this one yourself."
     return Problem(str(folder), rule, repair=repair)

@@ -1,4 +1,4 @@
-"""How a stage computes: in which way, what of it only once. Decided once; a stage that is resumed goes on with that."""
+"""Execution of a stage: execution mode and prefix cache, decided once and reused when the stage is resumed."""
 
 import json
 import logging
@@ -31,18 +31,19 @@ logger = logging.getLogger(__name__)
 
 RECORD = "speed.json"
 NOTES = "speed.json"
-"""In the folder of all caches: what was measured in earlier runs."""
+"""Name of the file in the cache folder that stores the measurements of earlier runs."""
 
 
 @dataclass(frozen=True)
 class StageExecution:
-    """What was decided for a stage.
+    """Execution mode and prefix cache of a stage.
 
     Attributes:
-        way: Precision, memory layout and compilation.
-        cache: The examples behind the frozen prefix; None if it is computed in every epoch.
-        report: What came of the cache.
-        views: Number of versions of the training examples that epochs cycle through; None if each has its own.
+        way: Execution mode: precision, memory format and compilation.
+        cache: Cached outputs of the frozen prefix for all examples; None if each epoch computes them.
+        report: Whether the prefix is cached, and why not.
+        views: Number of augmented versions of each training example that the epochs cycle through; None if every epoch
+            has its own version.
     """
 
     way: ExecutionMode
@@ -66,26 +67,27 @@ def plan_execution(
     settings: CacheSettings | None,
     resume: bool,
 ) -> StageExecution:
-    """Choose how a stage computes, and compute its frozen prefix. The model is laid out so.
+    """Choose the execution mode of a stage, cache its frozen prefix if that pays, and record both in ``folder``.
 
     Args:
-        model: Frozen but for what the stage trains.
-        stage: The stage of the recipe.
-        planned: What it trains.
-        folder: The stage's folder, in which the decision is kept.
+        model: Model with all parameters frozen that the stage does not train. It is converted to the memory format of
+            the chosen mode in place.
+        stage: Stage of the recipe.
+        planned: Plan of the stage.
+        folder: Folder of the stage, in which the decision is recorded.
         train: Training examples.
         validation: Validation examples, or None.
-        collate: Makes a batch.
-        loss: Gives the loss from outputs and labels.
-        speed: What the recipe says of it.
-        workers: Data loader processes.
-        settings: Where to keep what the prefix gives; None computes it in every epoch.
-        resume: Whether to go on as decided before.
+        collate: Collate function.
+        loss: Loss function of outputs and labels.
+        speed: Speed settings of the recipe.
+        workers: Number of data loader processes.
+        settings: Settings of the prefix cache; None computes the prefix in every epoch.
+        resume: Whether to reuse the recorded decision, if it was made with the same ``speed``.
     """
     state = PartialState()
     work = _Work(model, stage, planned, train, validation, collate, state)
-    asked = speed.model_dump(mode="json")
-    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, asked) if resume else None)
+    requested = speed.model_dump(mode="json")
+    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, requested) if resume else None)
     report = CacheReport(False, "it is switched off")
     if len(planned.trainable) == sum(1 for _ in model.parameters()):
         settings, report = None, CacheReport(False, "nothing is frozen")
@@ -104,14 +106,14 @@ def plan_execution(
     if decided is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / RECORD) as partial:
-            content = {"asked": asked, "way": asdict(way), "views": views, "reason": report.reason}
+            content = {"asked": requested, "way": asdict(way), "views": views, "reason": report.reason}
             partial.write_text(json.dumps(content), encoding="utf-8")
     return StageExecution(way, cache, report, views)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a stage trains on what, as ``plan_execution`` takes it; and the processes."""
+    """Model, plan, examples and process state of a stage, as passed to ``plan_execution``."""
 
     model: PreTrainedModel
     stage: StageSpec
@@ -123,7 +125,7 @@ class _Work:
 
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read what was decided, unless the recipe asks for something else by now."""
+    """Return the recorded decision; None if there is none or the recipe's speed settings have changed since."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -134,7 +136,7 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 def _choose(
     work: _Work, speed: SpeedSpec, settings: CacheSettings | None, loss: Callable[..., torch.Tensor]
 ) -> ExecutionMode:
-    """Give the way that the recipe sets, or the fastest one."""
+    """Return the execution mode that the recipe sets, or else the fastest one by measurement."""
     if not speed.is_measured:
         return ExecutionMode(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
     device, size = work.state.device, work.stage.batch_size
@@ -148,10 +150,10 @@ def _choose(
     def choose() -> Choice:
         begun = perf_counter()
         batch = work.collate([work.train[index] for index in range(min(size, len(work.train)))])
-        beside = perf_counter() - begun
+        collate_seconds = perf_counter() - begun
         batch = {name: value.to(device) for name, value in batch.items()}
         pieces = 1
-        if only_head:  # the frozen layers will be computed so
+        if only_head:  # the cache computes the frozen layers in micro-batches of this size
             whole, batch = len(batch["labels"]), next(in_pieces(batch, device))
             pieces = ceil(whole / len(batch["labels"]))
         candidates = candidate_modes(
@@ -173,7 +175,7 @@ def _choose(
             candidates,
             steps=steps * pieces,
             forward_only=only_head,
-            beside=beside / pieces,
+            beside=collate_seconds / pieces,
             notes_file=cache_folder() / NOTES,
         )
 
@@ -185,14 +187,18 @@ def _choose(
 def _cached(
     work: _Work, way: ExecutionMode, settings: CacheSettings, workers: int
 ) -> tuple[PrefixCache | None, CacheReport]:
-    """Compute the frozen prefix once, if that is possible and pays; say which it is."""
+    """Compute the frozen prefix once if that is possible and pays.
+
+    Returns:
+        The cache, or None, and its report with the reason if there is none.
+    """
     name = work.stage.name
     try:
         if way.compile or is_sharded():
             raise CacheUnavailableError("a model that is compiled or divided is computed as a whole")
         if settings.objection:
             raise CacheUnavailableError(settings.objection)
-        made = cache_prefix(
+        cache = cache_prefix(
             work.model,
             work.planned.trainable,
             work.train,
@@ -208,9 +214,9 @@ def _cached(
     except CacheUnavailableError as error:
         logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)
         return None, CacheReport(False, str(error))
-    versions = "version" if made.report.views == 1 else "versions"
+    versions = "version" if cache.report.views == 1 else "versions"
     logger.info(
         "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
-        *(name, made.entry.cut.boundary, made.report.views, versions, f"{made.report.bytes:,}"),
+        *(name, cache.entry.cut.boundary, cache.report.views, versions, f"{cache.report.bytes:,}"),
     )
-    return made, made.report
+    return cache, cache.report

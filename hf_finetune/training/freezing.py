@@ -1,4 +1,4 @@
-"""Freeze a model but for some parameters: no gradient, and no drift of what frozen modules keep beside them."""
+"""Freeze all parameters of a model but some, and keep the buffers of frozen modules unchanged."""
 
 from collections.abc import Collection
 
@@ -10,16 +10,17 @@ __all__ = ["freeze_all_but", "frozen_modules", "unfreeze_modes"]
 
 
 def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
-    """Make exactly these parameters trainable, and keep every frozen module in eval mode from here on.
+    """Make exactly these parameters trainable, and keep every frozen module in eval mode from now on.
 
-    In eval mode a BatchNorm leaves its running statistics alone, and dropout and stochastic depth are off. The
-    Trainer calls ``model.train()`` at every step; a frozen module does not follow it.
+    In eval mode a BatchNorm does not update its running statistics, and dropout and stochastic depth are off. The
+    Trainer calls ``model.train()`` at every step; frozen modules ignore it.
 
     Args:
-        model: Any model.
+        model: Model to freeze, in place.
         trainable: Names of the parameters to train.
+
     Raises:
-        ValueError: If a name is not a parameter of the model, or if there is none.
+        ValueError: If ``trainable`` is empty or has a name that is not a parameter of the model.
     """
     chosen = set(trainable)
     parameters = dict(model.named_parameters())
@@ -31,7 +32,7 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in chosen)
         if name not in chosen:
-            # an optimizer passes over what has no gradient; with one of zeros, decay and momentum would still move it
+            # optimizers skip parameters whose grad is None; with zeros, weight decay and momentum would move them
             parameter.grad = None
     for module in frozen_modules(model):
         module.eval()
@@ -39,18 +40,18 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
 
 
 def unfreeze_modes(model: nn.Module) -> None:
-    """Let every module follow ``model.train()`` again. What requires a gradient stays as it is."""
+    """Let every module follow ``model.train()`` again; ``requires_grad`` is not changed."""
     for module in model.modules():
         if isinstance(module.__dict__.get("train"), _StaysInEval):
             del module.__dict__["train"]
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """List the modules that are to stay in eval mode, by which parameters require a gradient.
+    """Return the modules that must stay in eval mode, derived from ``requires_grad`` of the parameters.
 
-    They are: a module all of whose parameters are frozen; and a module without parameters (dropout, stochastic
-    depth, an activation) that stands before the first trained layer, or inside a frozen module. The dropout of an
-    adapter goes with the adapter's weights.
+    These are modules whose parameters are all frozen, and modules without parameters (dropout, stochastic depth, an
+    activation) that come before the first trained layer or are children of a frozen module. The dropout of an adapter
+    is frozen if and only if the adapter's weights are.
     """
     frozen: list[nn.Module] = []
     reached = False
@@ -72,7 +73,7 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 
 
 class _StaysInEval:
-    """Stands in for ``module.train``. A class and not a closure, so that the model can be copied and pickled."""
+    """Replacement of ``module.train``; a class and not a closure, so that the model can be copied and pickled."""
 
     def __init__(self, module: nn.Module):
         self.module = module

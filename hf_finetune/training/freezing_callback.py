@@ -1,4 +1,4 @@
-"""The callback that freezes and thaws on any ``Trainer``, and tells where that could not work."""
+"""Callback that freezes and unfreezes parameters on any ``Trainer``, and checks that this can work."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,29 @@ Selector = str | Sequence[str]
 
 
 class FreezingCallback(TrainerCallback):
-    """Train only what a selector names. Works on any ``Trainer``.
+    """Callback that trains only the parameters of a selector. Works on any ``Trainer``.
 
-    ``FreezingCallback("head")`` freezes the rest once, before the optimizer exists, which then holds exactly the
-    trained parameters: one stage, one Trainer.
+    ``FreezingCallback("head")`` freezes all other parameters once, before the optimizer exists, which then holds
+    exactly the trained parameters: one stage, one Trainer.
 
-    ``FreezingCallback({0: "head", 2: "last:3", 4: "all"})`` changes what is trained at the start of these epochs,
-    inside one ``train()``. The optimizer then holds every parameter that any phase trains, and leaves those alone
-    that have no gradient at the moment. Which phase it is follows from ``state.epoch``, so a resumed run goes on
-    as it should. On several processes pass ``ddp_find_unused_parameters=True``.
+    ``FreezingCallback({0: "head", 2: "last:3", 4: "all"})`` changes the trained parameters at the start of these
+    epochs, within one ``train()``. The optimizer then holds the parameters of all phases, and skips those that have no
+    gradient at the moment. The phase follows from ``state.epoch``, so a resumed run continues in the right one. On
+    several processes pass ``ddp_find_unused_parameters=True``.
 
-    An optimizer of one's own needs all of these parameters too: ``parameter_groups`` gives them.
+    A custom optimizer needs the parameters of all phases too: ``parameter_groups`` returns them.
 
     Args:
-        phases: A selector, as in a recipe's ``train:``; or one for each epoch (from 0) at which it takes over.
+        phases: A selector, as in a recipe's ``train:``; or a mapping from the epoch (from 0) at which a phase starts
+            to its selector.
+
     Raises:
-        ValueError: If the phases do not begin at epoch 0. When training begins, if the optimizer lacks what a phase
-            trains, or the model was wrapped for several processes while that was frozen.
+        ValueError: If the keys of ``phases`` are not whole numbers from 0, or 0 is missing. When training begins, if
+            the optimizer lacks a parameter of a phase, or the parameter was frozen when the model was wrapped for
+            several processes.
         InputError: When training begins, if a selector matches nothing in the model.
-        RuntimeError: If the Trainer resumed with other weights than it saved, or the processes disagree.
+        RuntimeError: If the Trainer resumed with other weights than it saved, or the gradients of the processes
+            differ.
     """
 
     def __init__(self, phases: Selector | Mapping[int, Selector]):
@@ -49,14 +53,14 @@ class FreezingCallback(TrainerCallback):
             raise ValueError(f"phases must have epochs as keys, whole numbers from 0. Got {wrong[0]!r}.")
         if 0 not in self.phases:
             raise ValueError(f"phases must begin at epoch 0. Got {sorted(self.phases)}.")
-        self._frozen: nn.Module | None = None  # the model that this callback has frozen for a phase
+        self._frozen: nn.Module | None = None  # model that has been frozen for a phase
         self._phase: int | None = None
         self._unchecked = False
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze what no phase trains, before the optimizer and the wrapper for several processes exist."""
+        """Freeze what no phase trains, before the optimizer and the distributed wrapper are created."""
         model = _unwrapped(kwargs["model"])
         names = self._names(model)
         freeze_all_but(model, {name for phase in names.values() for name in phase})
@@ -65,7 +69,7 @@ class FreezingCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Check that optimizer, wrapper and weights allow for every phase, and freeze for the one that is due."""
+        """Check that optimizer, distributed wrapper and weights suit every phase, and enter the current one."""
         model = _unwrapped(kwargs["model"])
         names = self._names(model)
         if state.global_step > 0:
@@ -80,13 +84,13 @@ class FreezingCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Change over to the phase of this epoch."""
+        """Enter the phase of this epoch."""
         self._enter(_unwrapped(kwargs["model"]), state)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """At the first step of a phase on several processes, check that they have the same gradients."""
+        """Check at the first step of a phase that all processes have the same gradients."""
         if not self._unchecked:
             return
         self._unchecked = False
@@ -125,10 +129,10 @@ def _check_optimizer(model: nn.Module, optimizer: Any, names: Mapping[int, Seque
 
 
 def _check_wrapped(model: nn.Module, names: Mapping[int, Sequence[str]]) -> None:
-    """Refuse a model that has just been wrapped for several processes while a phase's parameters were frozen.
+    """Raise ``ValueError`` if a phase's parameters were frozen when the model was wrapped for several processes.
 
-    ``DistributedDataParallel`` averages the gradients of those parameters that require one when it is made, and of no
-    others: each process would go its own way with the rest.
+    ``DistributedDataParallel`` averages the gradients only of parameters that require one when it is created: the
+    others would diverge between the processes.
     """
     parameters = dict(model.named_parameters())
     for epoch, wanted in names.items():
@@ -141,10 +145,10 @@ def _check_wrapped(model: nn.Module, names: Mapping[int, Sequence[str]]) -> None
 
 
 def _check_resumed(model: nn.Module, checkpoint: Path) -> None:
-    """Refuse to go on with weights that are not those of the checkpoint.
+    """Raise ``RuntimeError`` if the Trainer could not reload the weights of the checkpoint.
 
-    transformers 5.23 saves ViT, DeiT, DINOv2, Swin and others under other names than it reloads them by, and passes
-    over every name that it does not find.
+    transformers 5.23 saves the weights of ViT, DeiT, DINOv2, Swin and others under names that it does not reload them
+    by, and skips unknown names silently.
     """
     if not (checkpoint / "model.safetensors").is_file():
         return

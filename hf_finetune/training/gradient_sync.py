@@ -1,4 +1,4 @@
-"""Whether the processes of a run still train the same model."""
+"""Check that all processes of a run have the same gradients."""
 
 import torch
 from torch import distributed, nn
@@ -9,9 +9,10 @@ __all__ = ["unsynced_gradients"]
 
 
 def unsynced_gradients(model: nn.Module) -> list[str]:
-    """Name the trained parameters whose gradients differ between the processes, behind their averaging.
+    """Return the names of trained parameters whose gradients, after averaging, differ between the processes.
 
-    Empty on one process, and where each process holds a part of the model only.
+    A collective call that all processes make. The result is empty on a single process, and where the model is sharded
+    (each process holds a part of it).
     """
     if not distributed.is_initialized() or distributed.get_world_size() < 2 or is_sharded():
         return []
@@ -28,7 +29,7 @@ def unsynced_gradients(model: nn.Module) -> list[str]:
 
 
 def _sums(parameter: nn.Parameter) -> torch.Tensor:
-    """Give two numbers that are equal for equal gradients; nan would not be equal to itself."""
+    """Return sum and absolute sum of a gradient, fp32 [2], with nan replaced, as nan is not equal to itself."""
     if parameter.grad is None:
         return torch.zeros(2, dtype=torch.float32, device=parameter.device)
     gradient = parameter.grad.float()

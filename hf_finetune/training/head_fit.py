@@ -1,4 +1,4 @@
-"""A stage without steps: the head is fitted to what the frozen layers give, on the first process, and put in place."""
+"""Stage without optimizer steps: the linear head is fitted to the outputs of the frozen layers on the main process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,14 +28,14 @@ FITS = {"logistic_regression": "by logistic regression", "ridge": "by ridge regr
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of a fit.
+    """Result of fitting a head.
 
     Attributes:
-        versions: Number of versions of each training example that it saw.
-        validation: Metrics on the validation split; empty without one.
-        start: The same of the head as it was before the fit.
-        keeps_start: Whether the head as it was is better, and was put back.
-        about: How it was found, for ``metrics.json``.
+        versions: Number of augmented versions of each training example that were used.
+        validation: Metrics of the fitted head on the validation split; empty without one.
+        start: The same metrics of the head before the fit.
+        keeps_start: Whether the head before the fit was better and is restored.
+        about: Method, strength and cross-validation of the fit, for ``metrics.json``.
     """
 
     versions: int
@@ -47,7 +47,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What the head took and gave, and the labels beside it."""
+    """Inputs of the head [examples, features], logits [examples, classes] and labels of a pass over examples."""
 
     features: np.ndarray
     logits: np.ndarray
@@ -73,26 +73,26 @@ def fit_head(
     balance: ClassBalance | None = None,
     groups: Sequence[int] = (),
 ) -> Fitted:
-    """Fit the head of a model, on every process alike.
+    """Fit the head of a model on the main process, and set the result on all processes.
 
     Args:
-        model: Frozen but for its head; that is changed in place.
+        model: Model that is frozen except for its head, which is changed in place.
         head: Names of the head's parameters: a weight and a bias.
-        fast: How the stage computes, and what it has kept of the frozen layers.
-        target: What the labels are.
-        train: Training examples, or what was kept of them.
-        validation: Validation examples, or what was kept of them; None if there are none.
-        collate: Makes a batch.
-        compute_metrics: From an ``EvalPrediction``.
+        fast: Execution mode and prefix cache of the stage.
+        target: Kind of the labels.
+        train: Training examples, or their cached prefix outputs.
+        validation: Validation examples, or their cached prefix outputs; None if there are none.
+        collate: Collate function.
+        compute_metrics: Metrics of an ``EvalPrediction``.
         batch_size: Training examples per forward pass.
         evaluation_batch_size: Validation examples per forward pass.
-        workers: Data loader processes.
-        seed: Divides the examples for the cross-validation.
-        best_metric: Metric on the validation split by which the fitted head must not be worse than the one before;
-            None takes the fitted one in any case.
-        greater_is_better: Whether a better model has the greater value of it.
-        balance: How scarce classes get their share: by factors or shifts; None leaves them as they are.
-        groups: Group number of each training example, kept together by the cross-validation.
+        workers: Number of data loader processes.
+        seed: Seed of the assignment to cross-validation folds.
+        best_metric: Validation metric by which the previous head is restored if it is better than the fitted one; None
+            keeps the fitted one in any case.
+        greater_is_better: Whether higher values of ``best_metric`` are better.
+        balance: Class weights or logit adjustments against class imbalance; None for neither.
+        groups: Group number of each training example; the cross-validation keeps a group in one fold.
     """
     state = PartialState()
     model.to(state.device).eval()
@@ -107,19 +107,21 @@ def fit_head(
     def judged() -> dict[str, float]:
         if validation is None:
             return {}
-        said = outputs(validation, evaluation_batch_size)
-        return compute_metrics(EvalPrediction(predictions=said.logits, label_ids=said.labels))
+        validation_outputs = outputs(validation, evaluation_batch_size)
+        return compute_metrics(
+            EvalPrediction(predictions=validation_outputs.logits, label_ids=validation_outputs.labels)
+        )
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
-        found, start = [], judged()
+        results, start = [], judged()
         before = LinearFit(*read_linear(layer), 0.0)
         for version in range(versions):
             set_epoch(train, version)
-            found.append(outputs(train, batch_size))
-        labels = np.concatenate([each.labels for each in found])
-        folds = assign_folds(_plain(found[0].labels, target), target, versions, seed, groups=groups)
-        made = fit_linear(
-            np.concatenate([each.features for each in found]),
+            results.append(outputs(train, batch_size))
+        labels = np.concatenate([result.labels for result in results])
+        folds = assign_folds(_plain(results[0].labels, target), target, versions, seed, groups=groups)
+        fitted = fit_linear(
+            np.concatenate([result.features for result in results]),
             labels,
             target,
             layer.weight.shape[0],
@@ -127,25 +129,27 @@ def fit_head(
             factors=balance.factors if balance else None,
             shifts=balance.shifts if balance else None,
         )
-        set_linear(layer, made.weight, made.bias)
+        set_linear(layer, fitted.weight, fitted.bias)
         metrics = judged()
-        one, other = ({f"eval_{name}": value for name, value in each.items()} for each in (start, metrics))
+        start_metrics, fitted_metrics = (
+            {f"eval_{name}": value for name, value in result.items()} for result in (start, metrics)
+        )
         keeps = best_metric is not None and is_better(
-            one, other, best_metric, greater_is_better=greater_is_better
+            start_metrics, fitted_metrics, best_metric, greater_is_better=greater_is_better
         )
         if keeps:
-            made = replace(made, weight=before.weight, bias=before.bias)
-        return made, metrics, start, keeps
+            fitted = replace(fitted, weight=before.weight, bias=before.bias)
+        return fitted, metrics, start, keeps
 
-    made, metrics, start, keeps = broadcast_from_main(state, fit)
-    set_linear(layer, made.weight, made.bias)
-    return Fitted(versions, metrics, about_fit(made, target), start, keeps)
+    fitted, metrics, start, keeps = broadcast_from_main(state, fit)
+    set_linear(layer, fitted.weight, fitted.bias)
+    return Fitted(versions, metrics, about_fit(fitted, target), start, keeps)
 
 
 def _run_through(
     model: PreTrainedModel, layer: torch.nn.Module, fast: StageExecution, loader: DataLoader
 ) -> _Outputs:
-    """Compute all examples in their order, behind what was kept where something was."""
+    """Run the model over all examples in order, from the cached prefix outputs if there are any."""
     device, entry, dtype = model.device, fast.cache.entry if fast.cache else None, DTYPES[fast.way.precision]
     logits, labels = [], []
     with (
@@ -153,7 +157,7 @@ def _run_through(
         keep_freed_memory(),
         torch.autocast(device.type, dtype) if dtype else nullcontext(),
         entry.passing() if entry else nullcontext(),
-        taking_inputs(layer) as found,
+        taking_inputs(layer) as head_calls,
     ):
         for batch in loader:
             batch = _moved(batch, device)
@@ -161,19 +165,19 @@ def _run_through(
             if entry is not None:
                 entry.take(batch)
             logits.append(model(**batch).logits.float().cpu())
-    features = torch.cat([each.float().cpu() for each in found[::2]])
+    features = torch.cat([head_input.float().cpu() for head_input in head_calls[::2]])
     return _Outputs(features.numpy(), torch.cat(logits).numpy(), torch.cat(labels).numpy())
 
 
 def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {
-        name: tuple(each.to(device) for each in value) if isinstance(value, tuple) else value.to(device)
+        name: tuple(tensor.to(device) for tensor in value) if isinstance(value, tuple) else value.to(device)
         for name, value in batch.items()
     }
 
 
 def _plain(labels: np.ndarray, target: str) -> list[Any]:
-    """Write labels as ``assign_folds`` takes them."""
+    """Return labels in the form of ``assign_folds``: class indices, lists of them, or regression targets."""
     if target == "multi_label":
         return [np.flatnonzero(row == 1).tolist() for row in labels]
     if labels.ndim == 2:
@@ -182,9 +186,9 @@ def _plain(labels: np.ndarray, target: str) -> list[Any]:
 
 
 def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
-    """Say in one line what came of a fit."""
+    """Return the log line about a fit: method, chosen strength, tried strengths and validation metrics."""
     name = "alpha" if "alpha" in about else "C"
-    found = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
-    tried = ", ".join(f"{each[name]:g}" for each in about["cross_validation"])
+    scores = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
+    tried = ", ".join(f"{trial[name]:g}" for trial in about["cross_validation"])
     line = f"Stage {stage} is fitted {FITS[about['method']]}, {name} {about[name]:g} of {tried} by cross-validation"
-    return f"{line}; validation {found}." if found else f"{line}."
+    return f"{line}; validation {scores}." if scores else f"{line}."
