@@ -1,6 +1,6 @@
-"""A linear layer fitted to features: logistic regression for classes, ridge regression for amounts.
+"""Fit a linear layer to features: logistic regression for classes, ridge regression for continuous targets.
 
-Features are centred and scaled for the fit, and that is folded into the layer: it takes them as they are.
+Features are standardized for the fit, and means and scales are folded into the layer, which takes raw features.
 """
 
 import warnings
@@ -20,35 +20,35 @@ __all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_
 
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-"""Values of scikit-learn's C, the inverse of the L2 penalty, from which a cross-validation chooses."""
+"""Values of scikit-learn's C, the inverse of the L2 penalty, from which cross-validation chooses."""
 ITERATIONS = 1000
 MOST_COMPARED = 20
-"""Classes of multi-label data, spread evenly, whose held-out loss chooses the penalty of all."""
+"""Maximum number of classes, evenly spaced, whose held-out loss chooses the penalty for all classes (multi-label)."""
 LARGE = 10**9
-"""Examples x features x classes above which the penalty is chosen by one held-out fold and not by all of them."""
+"""Examples x features x classes above which a single held-out fold, instead of all folds, chooses the penalty."""
 SMALL = 10**9
-"""Numbers of a product of features and weights up to which one thread is fastest, and the rest in each other's way."""
+"""Examples x features x classes below which a single thread is fastest."""
 SURE = 20.0
-"""Logit of a class that every example has, or none: its probability is 2e-9 from certain."""
+"""Absolute logit of a class that all examples have or none has: the probability is 2e-9 from 1 or 0."""
 ABSENT = -100.0
-"""Logit of a class of single-label data that no example has."""
+"""Logit of a class without examples (single-label)."""
 LEAST = np.log(np.finfo(np.float64).eps)
-"""Of a logarithm of a probability, so that one surprise does not outweigh all the rest."""
+"""Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
 
 Models = dict[int, dict[int, LogisticRegression]]
-"""Logistic regressions by fold and number of the class."""
+"""Logistic regressions by fold and class index."""
 
 
 @dataclass(frozen=True)
 class LinearFit:
-    """A linear layer, and how it was found.
+    """Fitted linear layer.
 
     Attributes:
-        weight: [outputs, features], for features as they are.
-        bias: [outputs].
-        strength: scikit-learn's C of a logistic regression, 1 / alpha of a ridge regression.
-        losses: Mean loss on the examples held out, of each strength that was tried; empty if there was one to take.
+        weight: Weights for raw features [outputs, features].
+        bias: Biases [outputs].
+        strength: Chosen strength: scikit-learn's C of a logistic regression, 1 / alpha of a ridge regression.
+        losses: Mean held-out loss by strength tried; empty if the strength was not cross-validated.
     """
 
     weight: np.ndarray
@@ -57,7 +57,7 @@ class LinearFit:
     losses: dict[float, float] = field(default_factory=dict)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Give logits, or amounts, [examples, outputs] of features [examples, features]."""
+        """Return logits, or continuous predictions, [examples, outputs] of features [examples, features]."""
         return features @ self.weight.T + self.bias
 
 
@@ -71,21 +71,26 @@ def fit_linear(
     factors: Sequence[float] | None = None,
     shifts: Sequence[float] | None = None,
 ) -> LinearFit:
-    """Fit a linear layer; of several strengths the one is taken whose loss on held-out examples is least.
+    """Fit a linear layer with the strength of the lowest cross-validated loss.
 
-    Strengths are tried from the least on, until the loss grows again.
+    Strengths are tried in ascending order until the loss no longer falls.
 
     Args:
-        features: [examples, features].
-        labels: Class indices [examples], or the probability of each class times the weight of the example [examples,
-            classes]; zeros and ones [examples, classes], nan where it is not known; or amounts [examples].
-        target: What the labels are.
-        classes: Number of classes; 1 for amounts.
-        strengths: To choose from, in ascending order; or the one to take.
-        folds: Number of the fold of each example, as ``assign_folds`` gives it; needed to choose.
-        factors: For each class the factor on the loss of its examples, of multi-label data on that of its members.
-        shifts: For each class what is added to its logit in the loss, and nowhere else. As nothing is charged for the
-            size of a bias, that is the same as to take it from the bias in the end.
+        features: Features [examples, features].
+        labels: Single-label: class indices [examples], or probability of each class times the weight of the example
+            [examples, classes]. Multi-label: zeros and ones [examples, classes], nan where unknown. Regression:
+            continuous targets [examples].
+        target: Kind of the labels.
+        classes: Number of classes; 1 for regression.
+        strengths: Strengths to choose from, in ascending order; without ``folds`` the first one is used.
+        folds: Fold number of each example [examples], from ``assign_folds``; None skips the cross-validation.
+        factors: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
+            labels); None is 1.
+        shifts: Logit adjustments [classes], added to the logits in the loss only. The bias is not penalized, so
+            subtracting them from the fitted bias is equivalent.
+
+    Returns:
+        The linear layer, the chosen strength and the cross-validated losses.
     """
     if target == "single_label" and labels.ndim == 2:
         labels = labels * (1.0 if factors is None else np.asarray(factors))
@@ -113,18 +118,18 @@ def assign_folds(
     count: int = FOLDS,
     groups: Sequence[int] = (),
 ) -> np.ndarray:
-    """Return the fold of each example; every fold gets its share of every class.
+    """Assign examples to stratified folds.
 
-    Versions of one example, and examples of one group, are in one fold. A group is counted as the class of its first
-    example. With a single group there is nothing to keep apart, and the groups are ignored.
+    All versions of an example, and all examples of a group, are in the same fold. A group is stratified by the class of
+    its first example. A single group cannot be divided, so the groups are then ignored.
 
     Args:
-        labels: Class indices, lists of class indices, or regression targets.
+        labels: Class indices, lists of class indices, or regression targets (which are not stratified).
         target: Kind of the labels.
-        versions: Number of versions of each example, all first ones first.
+        versions: Number of augmented versions of each example; all examples of the first version come first.
         seed: Seed of the assignment.
         count: Number of folds.
-        groups: Group number of each example; empty if each is its own group.
+        groups: Group number of each example; empty if every example is its own group.
 
     Returns:
         Fold numbers [examples x versions], from 0.
@@ -149,17 +154,17 @@ def fit_best(
     classes: int,
     folds: np.ndarray,
 ) -> tuple[str, LinearFit, dict[str, float]]:
-    """Fit a linear layer to each of several kinds of features, and take the one of the least cross-validated loss.
+    """Fit a linear layer to several kinds of features, and select the kind of the lowest cross-validated loss.
 
     Args:
-        features: [examples, features] of each kind; of equal ones the first is taken.
-        labels: See ``fit_linear``.
+        features: Features [examples, features] by the name of their kind; of equal losses the first kind is selected.
+        labels: Labels as in ``fit_linear``.
         target: Kind of the labels.
         classes: Number of classes; 1 for regression.
-        folds: From ``assign_folds``.
+        folds: Fold number of each example, from ``assign_folds``.
 
     Returns:
-        The name of the kind, its fit, and the held-out loss of every kind.
+        The name of the selected kind, its fit, and the held-out loss of every kind.
     """
     fits = {
         name: fit_linear(values, labels, target, classes, folds=folds) for name, values in features.items()
@@ -170,10 +175,11 @@ def fit_best(
 
 
 def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
-    """Return how a linear layer was fitted, as ``metrics.json`` has it.
+    """Return the entry of ``metrics.json`` about a fit.
 
     Returns:
-        ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and the held-out loss of each value tried.
+        ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of
+        each value tried.
     """
     ridge = target == "regression"
     name = "alpha" if ridge else "C"
@@ -187,7 +193,7 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
 
 
 def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
-    """Say how much the loss of each example counts: [examples], or [examples, classes] of multi-label data."""
+    """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
     if target == "multi_label":
         return np.where(labels == 1, 1.0 if factors is None else np.asarray(factors), 1.0) * ~np.isnan(labels)
     if factors is None:
@@ -205,9 +211,9 @@ def _cross_validate(
     folds: np.ndarray,
     counts: np.ndarray,
 ) -> dict[float, float]:
-    """Return the held-out loss of each strength, from the least on until it no longer falls."""
+    """Return the held-out loss by strength, in ascending order until the loss no longer falls."""
     numbers = np.unique(folds)[: 1 if features.size * classes > LARGE else None]
-    features = features.astype(np.float32)  # precise enough to compare, in half the time
+    features = features.astype(np.float32)  # precise enough for the comparison, in half the time
     if target == "multi_label" and classes > MOST_COMPARED:
         columns = np.linspace(0, classes - 1, MOST_COMPARED).astype(np.int64)
         labels, counts = labels[:, columns], counts[:, columns]
@@ -233,7 +239,7 @@ def _held_out_loss(
     counts: np.ndarray,
     models: Models,
 ) -> float:
-    """Return the mean loss on held-out folds; each fold's fit starts from that at the strength before."""
+    """Return the mean loss on held-out folds; each fold's fit starts from its fit at the previous strength."""
     total, examples = 0.0, 0
     for fold in held_out:
         out = folds == fold
@@ -246,7 +252,10 @@ def _held_out_loss(
 
 
 def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray:
-    """Give the loss of each example: cross-entropy in nats (multi-label: that of each class), or the square."""
+    """Compute the loss of each example [examples], or of each label [examples, classes] (multi-label).
+
+    The loss is the cross-entropy in nats, or the squared error for regression.
+    """
     if target == "regression":
         return np.square(outputs[:, 0] - labels)
     if target == "single_label" and labels.ndim == 2:
@@ -265,10 +274,19 @@ def _fit(
     counts: np.ndarray,
     models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on centred and scaled features, and fold their means and scales in.
+    """Fit on standardized features, and fold means and scales into weight and bias.
 
     Args:
-        models: Earlier fits to start from, by number of the class; they are replaced by these. None starts anew.
+        features: Features [examples, features].
+        labels: Labels as in ``fit_linear``.
+        target: Kind of the labels.
+        classes: Number of classes; 1 for regression.
+        strength: scikit-learn's C, or 1 / alpha.
+        counts: Weights from ``_counts``.
+        models: Earlier fits by class index for a warm start, updated in place; None starts from scratch.
+
+    Returns:
+        Weight [outputs, features] and bias [outputs] for raw features.
     """
     means, scales = features.mean(axis=0), _scales(features)
     solve: Callable[..., tuple[np.ndarray, np.ndarray]] = {
@@ -277,7 +295,7 @@ def _fit(
         "regression": _amounts,
     }[target]
     with warnings.catch_warnings():
-        # of labels with few examples each; that they are classes is known
+        # raised for classes with few examples each, although they are classes
         warnings.filterwarnings(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
@@ -287,16 +305,16 @@ def _fit(
 
 
 def _scales(features: np.ndarray) -> np.ndarray:
-    """Return what each feature is divided by: its standard deviation, but no less than the median one.
+    """Return the divisor of each feature: its standard deviation, but at least the median standard deviation.
 
-    Else a feature that hardly varies gets a huge weight, of which the gradients of a stage behind the fit, and lower
-    precision, make infinities: all-MiniLM-L6-v2 has one with a deviation of 1e-32.
+    Otherwise a nearly constant feature gets a huge weight, which overflows in lower precision and in the gradients of
+    later stages: all-MiniLM-L6-v2 has one with a standard deviation of 1e-32.
 
     Args:
-        features: [examples, features].
+        features: Features [examples, features].
 
     Returns:
-        [features], above 0.
+        Divisors [features], above 0.
     """
     deviations = features.std(axis=0)
     varying = deviations[deviations > 0]
@@ -312,27 +330,27 @@ def _classes(
     models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
-    if labels.ndim == 2:  # each class that an example may have is an example of its own, with that weight
-        rows, found_labels = np.nonzero(labels)
-        features, counts, labels = features[rows], labels[rows, found_labels], found_labels
-    there = np.unique(labels)
-    if len(there) == 1:
-        bias[there] = 0.0
+    if labels.ndim == 2:  # one row per example and class with a probability, weighted by it
+        rows, row_labels = np.nonzero(labels)
+        features, counts, labels = features[rows], labels[rows, row_labels], row_labels
+    present = np.unique(labels)
+    if len(present) == 1:
+        bias[present] = 0.0
         return weight, bias
-    found = _regression(0, strength, models)
-    found.fit(features, labels, sample_weight=counts)
-    coefficients, intercepts = found.coef_, found.intercept_
-    if len(there) == 2:  # scikit-learn gives the difference of the two
+    regression = _regression(0, strength, models)
+    regression.fit(features, labels, sample_weight=counts)
+    coefficients, intercepts = regression.coef_, regression.intercept_
+    if len(present) == 2:  # scikit-learn returns the difference of the two classes
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weight[there], bias[there] = coefficients, intercepts - intercepts.mean()
+    weight[present], bias[present] = coefficients, intercepts - intercepts.mean()
     return weight, bias
 
 
 def _regression(
     number: int, strength: float, models: dict[int, LogisticRegression] | None
 ) -> LogisticRegression:
-    """Return a logistic regression to fit: a new one, or the earlier one of this number to start from."""
+    """Return an unfitted logistic regression, or with ``models`` the earlier one of this class for a warm start."""
     fresh = LogisticRegression(max_iter=ITERATIONS, warm_start=models is not None)
     model = fresh if models is None else models.setdefault(number, fresh)
     return model.set_params(C=strength)
@@ -352,14 +370,14 @@ def _each_class(
         if _is_sure(column):
             bias[index] = SURE if column[known].any() else -SURE
             continue
-        found = _regression(index, strength, models)
-        found.fit(features[known], column[known], sample_weight=counts[known, index])
-        weight[index], bias[index] = found.coef_[0], found.intercept_[0]
+        regression = _regression(index, strength, models)
+        regression.fit(features[known], column[known], sample_weight=counts[known, index])
+        weight[index], bias[index] = regression.coef_[0], regression.intercept_[0]
     return weight, bias
 
 
 def _is_sure(column: np.ndarray) -> bool:
-    """Return whether a class holds for every example of which that is known, or for none."""
+    """Return whether the known labels of a class are all 1 or all 0."""
     return len(np.unique(column[~np.isnan(column)])) < 2
 
 
@@ -371,5 +389,5 @@ def _amounts(
     counts: np.ndarray,
     models: dict[int, LogisticRegression] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    found = Ridge(alpha=1 / strength).fit(features, labels)
-    return found.coef_[None], np.array([found.intercept_])
+    ridge = Ridge(alpha=1 / strength).fit(features, labels)
+    return ridge.coef_[None], np.array([ridge.intercept_])

@@ -1,4 +1,4 @@
-"""What a stage trains for: the loss of its labels, and what is added to it."""
+"""Training loss of a stage: the loss of its labels plus distillation, domain alignment or R-Drop; validation loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,15 @@ def training_loss(
     regular: Regularizers,
     alignment: DomainAlignment | None,
 ) -> Callable[..., torch.Tensor]:
-    """Add to the loss of the labels what a teacher says, and how far two domains, or two passes, are apart."""
+    """Return the training loss: the loss of the labels with distillation, and with domain alignment or R-Drop.
+
+    Args:
+        loss: Loss function of outputs and labels.
+        target: Kind of the labels.
+        teacher: Teacher of the distillation loss; None for none.
+        regular: Regularizers; ``r_drop`` above 0 adds the R-Drop loss.
+        alignment: Domain alignment loss to add, in place of R-Drop; None for none.
+    """
     if teacher is not None:
         loss = loss_with_teacher(loss, teacher, target)
     if alignment is not None:
@@ -34,12 +42,13 @@ def training_loss(
 
 
 def finite_logits(prediction: Any) -> np.ndarray:
-    """Give the logits [examples, classes] of a validation split.
+    """Return the logits [examples, classes] of a validation split.
 
     Args:
-        prediction: An ``EvalPrediction``.
+        prediction: ``EvalPrediction`` of the split.
+
     Raises:
-        DivergedError: If one of them is not a number.
+        DivergedError: If a logit is nan or infinite.
     """
     logits = _logits(prediction)
     if not np.isfinite(logits).all():
@@ -50,9 +59,9 @@ def finite_logits(prediction: Any) -> np.ndarray:
 
 
 def _logits(prediction: Any) -> np.ndarray:
-    """Leave out what some models put beside their logits."""
-    given = prediction.predictions
-    return np.asarray(given[0] if isinstance(given, tuple) else given)
+    """Return the logits of an ``EvalPrediction``, without the additional outputs of some models."""
+    predictions = prediction.predictions
+    return np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
 
 
 def with_loss(
@@ -61,21 +70,21 @@ def with_loss(
     *,
     reduced: bool = False,
 ) -> Callable[[Any], dict[str, float]]:
-    """Add the loss over the whole split.
+    """Return ``compute_metrics`` with the exact loss over the whole split added as ``loss``.
 
-    transformers 5.23 takes the mean of the batches' means, in which several processes count some examples twice.
+    transformers 5.23 averages the means of the batches, in which several processes count some examples twice.
 
     Args:
-        compute_metrics: From an ``EvalPrediction``.
-        loss: Gives the loss from outputs and labels.
-        reduced: Whether the predictions are what ``reduce_logits`` made of the logits.
+        compute_metrics: Metrics of an ``EvalPrediction``.
+        loss: Loss function of outputs and labels.
+        reduced: Whether the predictions come from ``reduce_logits``.
     """
 
     def compute(prediction: Any) -> dict[str, float]:
         logits = _logits(prediction)
         if reduced:
-            rest = EvalPrediction(predictions=logits[:, :-1], label_ids=prediction.label_ids)
-            return {**compute_metrics(rest), "loss": float(logits[:, -1].mean(dtype=np.float64))}
+            without_loss = EvalPrediction(predictions=logits[:, :-1], label_ids=prediction.label_ids)
+            return {**compute_metrics(without_loss), "loss": float(logits[:, -1].mean(dtype=np.float64))}
         labels = torch.as_tensor(prediction.label_ids)
         return {**compute_metrics(prediction), "loss": loss((torch.as_tensor(logits),), labels).item()}
 
@@ -85,11 +94,15 @@ def with_loss(
 def reduce_logits(
     reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None, loss: Callable[..., torch.Tensor]
 ) -> Callable[[Any, torch.Tensor], torch.Tensor] | None:
-    """Return the Trainer's ``preprocess_logits_for_metrics``: the reduced logits and the loss of each example.
+    """Return the Trainer's ``preprocess_logits_for_metrics``, or None if the logits are not reduced.
 
     Args:
-        reduce: From ``StageEvaluation``; None leaves the logits as they are.
-        loss: Gives the loss from outputs and labels.
+        reduce: Reduction of logits and labels, see ``StageEvaluation``; None keeps the logits.
+        loss: Loss function of outputs and labels.
+
+    Returns:
+        Function of logits [batch, classes] and labels to the reduced columns and, last, the loss of each example
+        [batch, columns + 1].
     """
     if reduce is None:
         return None
@@ -106,12 +119,12 @@ def of_logits(
     compute_metrics: Callable[[Any], dict[str, float]],
     preprocess: Callable[[Any, torch.Tensor], torch.Tensor] | None,
 ) -> Callable[[Any], dict[str, float]]:
-    """Return metrics of whole logits where ``compute_metrics`` takes reduced ones."""
+    """Return ``compute_metrics`` for full logits: they are first reduced by ``preprocess``, unless it is None."""
     if preprocess is None:
         return compute_metrics
 
     def compute(prediction: Any) -> dict[str, float]:
-        logits, labels = (torch.as_tensor(each) for each in (prediction.predictions, prediction.label_ids))
+        logits, labels = (torch.as_tensor(array) for array in (prediction.predictions, prediction.label_ids))
         reduced = preprocess(logits, labels).numpy()
         return compute_metrics(EvalPrediction(predictions=reduced, label_ids=prediction.label_ids))
 

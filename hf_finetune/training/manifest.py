@@ -1,4 +1,4 @@
-"""The manifest: how far a run is, and of what it was made."""
+"""Manifest of a run: the progress of its stages, and the inputs and versions that it depends on."""
 
 import json
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ State = Literal["pending", "running", "done"]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of a run.
+    """Progress of one stage of a run.
 
     Attributes:
-        name: The stage's name.
-        state: How far it is.
-        seconds: Time spent on it so far, over all resumes.
-        result: What ``metrics.json`` says of it, once it is done.
+        name: Name of the stage.
+        state: ``pending``, ``running`` or ``done``.
+        seconds: Time spent on the stage so far (seconds), over all resumes.
+        result: Entry of the stage in ``metrics.json``; empty until it is done.
     """
 
     name: str
@@ -35,21 +35,21 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run.
+    """Manifest of a run.
 
     Attributes:
         state: ``done`` once the model is saved and evaluated.
-        stages: Its stages in order.
+        stages: Stages in order.
         fingerprints: SHA-256 of the recipe, the data, its classes, the checkpoint and its architecture.
-        versions: Version of each library.
-        seed: The run's seed.
-        determinism: From ``determinism``; empty in runs of before there was such an entry.
-        recipe: The recipe, every default written out.
-        processes: Number of processes that the run began on: it says how many examples a step sees.
-        pretraining: State, seconds and result of what is trained before the first stage; empty where nothing is, or
-            it has not begun.
-        changes: What was changed while the run was interrupted, where, in order.
-        format: Version of this file's layout.
+        versions: Library versions by name.
+        seed: Seed of the run.
+        determinism: Entry from ``determinism``; empty in runs that predate it.
+        recipe: Recipe with all defaults written out.
+        processes: Number of processes at the start of the run; it determines the number of examples per step.
+        pretraining: State, seconds and result of the pretraining before the first stage; empty if there is none or it
+            has not started.
+        changes: Changes made to the recipe while the run was interrupted, in order.
+        format: Version of the file format.
     """
 
     stages: tuple[StageRecord, ...]
@@ -65,13 +65,13 @@ class Manifest:
     format: int = 1
 
     def with_stage(self, index: int, **changes: Any) -> "Manifest":
-        """Give a manifest in which one stage has changed."""
+        """Return a copy of the manifest with fields of one stage replaced."""
         stages = list(self.stages)
         stages[index] = replace(stages[index], **changes)
         return replace(self, stages=tuple(stages))
 
     def write(self, path: Path) -> None:
-        """Write it as JSON; the file is whole at any moment."""
+        """Write the manifest as JSON, atomically."""
         write_json(path, asdict(self))
 
 
@@ -79,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
 
     Raises:
-        InputError: If there is none, or it is not one.
+        InputError: If the file does not exist or is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def library_versions() -> dict[str, str]:
-    """List the versions that a result depends on."""
+    """Return the versions of the libraries that a result depends on."""
     return {name: version(name) for name in LIBRARIES}
 
 
@@ -109,18 +109,19 @@ def determinism(
     processes: int = 1,
     measured: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Say whether the same run gives the same weights again, bit for bit, and if not, what stands in the way.
+    """Return whether repeating a run reproduces its weights bit for bit, and if not, the reasons.
 
     Args:
         device: Type of the device: ``cpu``, ``cuda``, ...
-        processor: Kind of the CPU, by its vector instructions: it decides in which order sums are formed.
-        threads: Number of threads of a process, which decides it too.
+        processor: Kind of the CPU, by its vector instructions; the order of summation depends on it.
+        threads: Number of threads per process; the order of summation depends on it too.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         compiled: Whether torch.compile is used.
         processes: Number of processes that train together.
-        measured: What is chosen by measuring, which may turn out otherwise another time.
+        measured: Choices made by measurement, which may differ in another run.
+
     Returns:
-        ``bit_for_bit``, ``provided`` (what must be the same) and ``obstacles`` (what cannot be promised).
+        ``bit_for_bit``, ``provided`` (conditions that must be the same) and ``obstacles`` (reasons against it).
     """
     obstacles = []
     if device != "cpu":
@@ -129,7 +130,7 @@ def determinism(
         obstacles.append(
             f"{precision} autocast leaves the choice of kernels, and so the rounding, to the library"
         )
-    obstacles += [f"{one} is chosen by measuring" for one in measured]
+    obstacles += [f"{choice} is chosen by measuring" for choice in measured]
     if compiled:
         obstacles.append("torch.compile may choose other kernels each time, by measuring")
     if processes > 1:
@@ -141,7 +142,7 @@ def determinism(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that is whole or not there."""
+    """Write JSON to a file, atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

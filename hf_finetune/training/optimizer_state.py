@@ -1,4 +1,4 @@
-"""Carry an optimizer's state (moments, step counts) from one stage to the next, by the names of the parameters."""
+"""Carry optimizer state (moments, step counts) from one stage to the next, by parameter name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +25,11 @@ State = dict[str, dict[str, Any]]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> State:
-    """Give what an optimizer remembers of each parameter that it has moved, by the parameter's name.
+    """Return the optimizer state of each parameter that has been updated, by parameter name.
 
     Args:
-        optimizer: Of the planned groups, in their order.
-        groups: The planned groups.
+        optimizer: Optimizer of the planned groups, in their order.
+        groups: Planned parameter groups.
     """
     state = optimizer.state_dict()["state"]
     return {name: dict(state[index]) for index, name in enumerate(_names(groups)) if index in state}
@@ -40,34 +40,34 @@ def restore_optimizer_state(
     groups: Sequence[ParameterGroup],
     carried: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Give a fresh optimizer the state of the parameters that are named; the others begin anew.
+    """Load carried state into a new optimizer; parameters without carried state keep their initial state.
 
     Args:
-        optimizer: Of the planned groups, in their order.
-        groups: The planned groups.
-        carried: From ``optimizer_state`` of an optimizer of the same kind.
+        optimizer: New optimizer of the planned groups, in their order.
+        groups: Planned parameter groups.
+        carried: State by parameter name, from ``optimizer_state`` of an optimizer of the same class.
     """
     fresh = optimizer.state_dict()
     known = {index: name for index, name in enumerate(_names(groups)) if name in carried}
-    # Adagrad has a state from the start, which what is new keeps
+    # Adagrad initializes state when it is created: parameters without carried state keep that
     fresh["state"] = {
         **fresh["state"],
         **{index: deepcopy(dict(carried[name])) for index, name in known.items()},
     }
-    optimizer.load_state_dict(fresh)  # which moves it to the parameters' devices
+    optimizer.load_state_dict(fresh)  # also moves the state to the parameters' devices
 
 
 def save_state(state: State, path: Path) -> None:
-    """Write a state; the file is whole or not there."""
+    """Write optimizer state to a file, atomically."""
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_state(path: Path, names: Sequence[str]) -> State:
-    """Read the state of some parameters; those that were never moved have none.
+    """Load the optimizer state of the named parameters; those that were never updated have none.
 
     Raises:
-        InputError: If the file holds something else.
+        InputError: If the file does not hold a mapping of parameters to their state.
     """
     state = read_tensors(path)
     if not all(isinstance(values, dict) for values in state.values()):
@@ -77,14 +77,14 @@ def load_state(path: Path, names: Sequence[str]) -> State:
 
 @contextmanager
 def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
-    """Turn what a library raises for state of another form into a problem of the checkpoint.
+    """Context manager: convert library errors about malformed state into an ``InputError`` about the checkpoint.
 
     Args:
-        checkpoint: The folder that is read; None if none is, and errors stay as they are.
+        checkpoint: Folder of the checkpoint; None if none is loaded, errors then propagate unchanged.
 
     Raises:
-        InputError: If the state is of another optimizer, or none at all. What would have to be unpickled is left to
-            the caller.
+        InputError: If the state belongs to another optimizer or is no optimizer state. An ``UnpicklingError`` is left
+            to the caller.
     """
     try:
         yield
@@ -97,5 +97,5 @@ def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
 
 
 def _names(groups: Sequence[ParameterGroup]) -> list[str]:
-    """List the parameters as ``state_dict()`` numbers them: by group, and in the group's order."""
+    """Return the parameter names in the order of ``state_dict()``: by group, and in the group's order."""
     return [name for group in groups for name in group.parameters]

@@ -1,4 +1,4 @@
-"""Optimizers and schedules by the names of a recipe, as the Trainer knows them."""
+"""Translation of a recipe's optimizers and schedules to those of the Trainer, and their checks."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from hf_finetune.recipe.schedule import ScheduleSpec
 
 __all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
 
-# What a recipe calls them, as the Trainer does.
+# Optimizer names of a recipe, and of the Trainer.
 ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
-# These replace the parameter groups by their own, or need the whole model.
+# Optimizers that replace the parameter groups by their own, or need the whole model.
 WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")
 
 
 def optimizer_name(name: str) -> str:
-    """Translate a recipe's optimiser name to the Trainer's: ``adamw`` is ``adamw_torch``."""
+    """Return the Trainer's name of a recipe's optimizer: ``adamw`` is ``adamw_torch``."""
     return ALIASES.get(name, name)
 
 
 def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
-    """Name a schedule as ``TrainingArguments`` do; None if the Trainer does not have it, or not at these terms."""
+    """Return the ``TrainingArguments`` of a schedule; None if the Trainer has no such schedule."""
     if schedule is None:
         return {}
     if schedule.name == "polynomial":
@@ -40,9 +40,18 @@ def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
 
 
 def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list[Problem]:
-    """Say what is wrong with an optimiser's name or arguments, if anything is, by making one."""
+    """Check the name and arguments of an optimizer by creating one.
+
+    Args:
+        name: Optimizer name of the recipe.
+        arguments: Arguments of the optimizer class, besides learning rate and weight decay.
+        place: Path of the optimizer in the recipe, for the problems.
+
+    Returns:
+        Problems found; empty if there are none.
+    """
     known = [*ALIASES, *(member.value for member in OptimizerNames)]
-    usable = [other for other in known if not any(word in other for word in WITHOUT_GROUPS)]
+    usable = [candidate for candidate in known if not any(word in candidate for word in WITHOUT_GROUPS)]
     if name not in usable:
         if name in known:
             repair = "It replaces the parameter groups of a stage by its own."

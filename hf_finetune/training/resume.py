@@ -1,4 +1,4 @@
-"""What the Trainer forgets when it resumes: how long it has waited, and where a moved run's best checkpoint is."""
+"""State that the Trainer loses at a resume: the patience count, and the best checkpoint's path after a move."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +18,15 @@ __all__ = ["MovedCheckpoint", "ResumableEarlyStopping", "failed_evaluations"]
 
 
 def failed_evaluations(state: TrainerState, args: TrainingArguments, threshold: float) -> int:
-    """Count the latest evaluations without improvement, from the log alone, as ``EarlyStoppingCallback`` does.
+    """Return the number of latest evaluations without improvement, as ``EarlyStoppingCallback`` counts them.
 
-    The evaluation before the first step counts as one to improve on. While the metric is undefined (nan), a lower
-    validation loss is an improvement.
+    They are counted from the log alone. The evaluation before the first step is the first one to improve on. While the
+    metric is undefined (nan), a lower validation loss is an improvement.
 
     Args:
-        state: Of a checkpoint.
-        args: Name the metric and which way it is better.
-        threshold: Least change that counts as improvement.
+        state: State of the Trainer, or of a checkpoint.
+        args: Arguments with the metric and its direction.
+        threshold: Change of the metric that must be exceeded to count as an improvement.
     """
     metric, greater = str(args.metric_for_best_model), bool(args.greater_is_better)
     best: Mapping[str, Any] | None = None
@@ -43,24 +43,24 @@ def failed_evaluations(state: TrainerState, args: TrainingArguments, threshold: 
 
 
 class ResumableEarlyStopping(EarlyStoppingCallback):
-    """Early stopping whose count is that of the log, so that an interrupted stage goes on with it."""
+    """Early stopping that derives its count from the log, so that a resumed stage continues it."""
 
     def check_metric_value(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metric_value: Any
     ) -> None:
-        """Count the evaluations without improvement; the latest is in the log already."""
+        """Update the count of evaluations without improvement; the log already holds the latest evaluation."""
         self.early_stopping_patience_counter = failed_evaluations(state, args, self.early_stopping_threshold)
 
     def had_stopped(self, state: TrainerState, args: TrainingArguments) -> bool:
-        """Tell whether a stage had already been ended here when its checkpoint was written."""
+        """Return whether early stopping had already ended the stage when its checkpoint was written."""
         return failed_evaluations(state, args, self.early_stopping_threshold) >= self.early_stopping_patience
 
 
 class MovedCheckpoint(TrainerCallback):
-    """Look for the best checkpoint where the stage's folder is now: the Trainer wrote down where it was.
+    """Callback that corrects the best checkpoint's path if the run directory was moved: the Trainer saves the old path.
 
     Args:
-        folder: The stage's folder.
+        folder: Current folder of the stage.
     """
 
     def __init__(self, folder: Path):
@@ -69,6 +69,6 @@ class MovedCheckpoint(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Correct the path."""
+        """Set the path of the best checkpoint to the current folder."""
         if state.best_global_step is not None:
             state.best_model_checkpoint = str(self.folder / f"checkpoint-{state.best_global_step}")

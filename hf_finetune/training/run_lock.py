@@ -1,4 +1,4 @@
-"""One writer at a time in a run directory."""
+"""Lock of a run directory: only one run writes to it at a time."""
 
 import json
 import logging
@@ -18,22 +18,22 @@ __all__ = ["LOCK", "RunLock"]
 logger = logging.getLogger(__name__)
 
 LOCK = "lock.json"
-"""Name of the file that marks a run directory as being written to."""
+"""Name of the lock file in a run directory."""
 SAME_START_SECONDS = 2.0
-"""Tolerance (seconds) when start times of a process are compared: psutil derives them from the clock at boot."""
+"""Tolerance (seconds) for comparing start times of a process: psutil derives them from the boot time."""
 
 WRITING_SECONDS = 0.5
-"""Time (seconds) after which a lock without content counts as cut off."""
+"""Time (seconds) after which a lock file without content counts as truncated."""
 
 
 class RunLock:
-    """The mark of the process that writes to a run directory: host, process id and start time, in ``lock.json``.
+    """Lock of a run directory: ``lock.json`` with host, process id and start time of the writing process.
 
-    A lock whose process no longer runs on this host is stale and taken over. Whether a process of another host still
-    runs cannot be seen from here, so its lock is respected.
+    A lock of a process that no longer runs on this host is stale and is taken over. Whether a process on another host
+    still runs is unknown, so its lock is respected.
 
     Args:
-        folder: The run directory.
+        folder: Run directory.
     """
 
     def __init__(self, folder: Path):
@@ -44,12 +44,12 @@ class RunLock:
         """Write the lock; the directory must exist.
 
         Raises:
-            InputError: If another process holds it, or may hold it.
+            InputError: If another process holds the lock or may hold it, or the directory is not writable.
         """
         if self._create():
             return
         owner = _read(self.path)
-        if not owner:  # being written at this moment, or cut off
+        if not owner:  # being written at this moment, or truncated
             time.sleep(WRITING_SECONDS)
             owner = _read(self.path)
         if not _is_stale(owner):
@@ -67,11 +67,11 @@ class RunLock:
             self.held = False
 
     def _create(self) -> bool:
-        """Write the lock unless there is one; return whether it was written."""
-        own = {"host": platform.node(), "process": os.getpid(), "started": _start_of(os.getpid())}
+        """Write the lock unless one exists; return whether it was written."""
+        owner = {"host": platform.node(), "process": os.getpid(), "started": _start_of(os.getpid())}
         try:
             with self.path.open("x", encoding="utf-8") as file:
-                json.dump(own, file)
+                json.dump(owner, file)
         except FileExistsError:
             return False
         except OSError as error:
@@ -82,9 +82,9 @@ class RunLock:
         return True
 
     def _remove(self, owner: dict[str, Any]) -> bool:
-        """Remove a stale lock; return False if it is another one by now, which then stays.
+        """Remove a stale lock; return False, and keep the file, if another process has replaced it.
 
-        The file is moved aside before it is compared, because only one of several processes can move it.
+        The file is renamed before it is compared, because only one of several processes can rename it.
         """
         aside = self.path.with_name(f".{LOCK}.{os.getpid()}.part")
         try:
@@ -99,7 +99,7 @@ class RunLock:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a lock; one that was cut off while it was written, or has just gone, names no process."""
+    """Return the content of a lock; empty if it is truncated or has just been removed."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -117,7 +117,7 @@ def _is_stale(owner: dict[str, Any]) -> bool:
 
 
 def _start_of(process: Any) -> float | None:
-    """Return when a process of this host started (seconds since 1970), or None if it does not run."""
+    """Return the start time of a process on this host (seconds since 1970), or None if it does not run."""
     try:
         running = psutil.Process(process)
         return None if running.status() == psutil.STATUS_ZOMBIE else float(running.create_time())

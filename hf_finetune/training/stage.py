@@ -1,4 +1,4 @@
-"""Run one stage: a fresh Trainer on a model that is frozen but for what the plan names."""
+"""Train one stage: a new Trainer on a model whose parameters are frozen except those of the plan."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ OPTIMIZER = "optimizer.pt"
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
-    """Name a stage's folder: ``RUN/stages/01-head``."""
+    """Return the folder of a stage: ``RUN/stages/01-head``."""
     return run / "stages" / f"{index + 1:02d}-{name}"
 
 
@@ -81,33 +81,39 @@ def train_stage(
     cache: CacheSettings | None = None,
     track: Sequence[str] = (),
 ) -> StageResult:
-    """Train a stage and leave its best weights in ``folder``, under in-memory names.
+    """Train a stage and write its best weights to ``folder``, under their in-memory names.
 
     Args:
-        model: As the stage before left it. It is changed in place.
-        stage: The stage of the recipe.
-        planned: What it trains.
-        data: Its examples.
-        folder: The stage's folder.
-        judging: How it is judged, and by what its checkpoint is chosen.
-        speed: Precision, memory layout and compilation.
-        seed: Seed of this stage.
-        beside: What it goes by beside its examples.
-        resume: Whether to go on at the last checkpoint in ``folder``.
-        callbacks: Further callbacks.
-        carry_from: Folder of the stage before, whose optimizer state the planned parameters go on with.
-        keep_optimizer: Whether to leave the optimizer state in ``folder`` too, as it was at the weights that go on.
-        cache: Where to keep what the frozen prefix gives; None computes it in every epoch.
-        track: Names of what shows losses and metrics live, as the Trainer's ``report_to``.
+        model: Model with the weights of the previous stage. It is changed in place.
+        stage: Stage of the recipe.
+        planned: Plan of the stage.
+        data: Examples of the stage.
+        folder: Folder of the stage.
+        judging: Evaluation settings, with the metric that selects the best checkpoint.
+        speed: Precision, memory format and compilation settings.
+        seed: Seed of the stage.
+        beside: Optional inputs: teacher, domain alignment, class balance, task mixture and others.
+        resume: Whether to resume from the last checkpoint in ``folder``.
+        callbacks: Additional callbacks.
+        carry_from: Folder of the previous stage, whose optimizer state is carried over for ``planned.carried``; None
+            starts without state.
+        keep_optimizer: Whether to write the optimizer state that belongs to the kept weights to ``folder`` too.
+        cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
+        track: Experiment trackers, as in the Trainer's ``report_to``.
+
+    Returns:
+        Steps, metrics of the kept weights, execution mode and cache report.
+
     Raises:
-        InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse.
-        DivergedError: If the loss is no longer a number.
+        InputError: If the stage's checkpoints were written with FSDP and it is resumed without, or the reverse; or if
+            a checkpoint holds objects that are not safe to unpickle.
+        DivergedError: If the loss, the gradient norm or the logits are not finite.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
     loss = _loss(stage, data, beside)
     if beside.align is not None and speed.compile == "auto":
-        speed = speed.model_copy(update={"compile": False})  # features are read inside the model
+        speed = speed.model_copy(update={"compile": False})  # hooks read features inside the model
     fast = plan_execution(
         model,
         stage,
@@ -130,8 +136,8 @@ def train_stage(
         judging = replace(judging, compute_metrics=of_logits(compute, preprocess))
         return _fit(model, stage, planned, data, judging, fast, folder, seed, beside.balance)
     if fast.way.compile:
-        # torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time (over all models of a
-        # class) computes uncompiled, with no more than a warning.
+        # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
+        # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
     alignment = None
     if beside.align is not None:
@@ -166,7 +172,7 @@ def train_stage(
     interrupt = InterruptCallback()
     resting = (
         [FreezeIdleHeads()] if beside.mix is not None else []
-    )  # before what moves weights: it spares them
+    )  # before the callbacks that move weights, which skip parameters without a gradient
     trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
@@ -226,18 +232,18 @@ def _loss(stage: StageSpec, data: StageData, beside: StageExtras) -> Callable[..
 
 
 def _behind(fast: StageExecution, data: StageData) -> StageData:
-    """Give the examples behind the frozen prefix, where that is kept."""
+    """Return the data with examples replaced by their cached prefix outputs, if the prefix is cached."""
     if fast.cache is not None:
-        kept = fast.cache
-        return replace(data, train=kept.train, validation=kept.validation, collate=kept.collate)
+        cache = fast.cache
+        return replace(data, train=cache.train, validation=cache.validation, collate=cache.collate)
     if fast.views is not None:
-        # it began with a cache that cannot be kept any more
+        # the stage began with a cache that is no longer possible: keep its versions of the examples
         return replace(data, train=cycle(data.train, fast.views))
     return data
 
 
 def _leave(trainer: StagedTrainer, model: PreTrainedModel, folder: Path) -> None:
-    """Write the weights that go on."""
+    """Write the final weights of the stage from the main process."""
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
         save_weights(model, folder / WEIGHTS, weights)
@@ -255,7 +261,7 @@ def _fit(
     seed: int,
     balance: ClassBalance | None,
 ) -> StageResult:
-    """Find the head at once, and leave the weights as ``train_stage`` does."""
+    """Fit the head without optimizer steps, and write the weights as ``train_stage`` does."""
     fitted = fit_head(
         model,
         planned.trainable,
@@ -279,11 +285,11 @@ def _fit(
         save_weights(model, folder / WEIGHTS)
     PartialState().wait_for_everyone()
     epochs = float(fitted.versions)
-    best, kept, trained = None, fitted.validation, {}
+    best, metrics, trained = None, fitted.validation, {}
     if fitted.keeps_start:
-        best, kept, trained = 0, fitted.start, {**fitted.validation, "step": 0}
+        best, metrics, trained = 0, fitted.start, {**fitted.validation, "step": 0}
     return StageResult(
-        epochs, 0, best, kept, fast.way, fast.report, fit=fitted.about, start=fitted.start, trained=trained
+        epochs, 0, best, metrics, fast.way, fast.report, fit=fitted.about, start=fitted.start, trained=trained
     )
 
 
@@ -300,12 +306,12 @@ def _go_on(
     regular: Regularizers,
     alignment: DomainAlignment | None,
 ) -> Path | None:
-    """Find the checkpoint to go on from, if there is one, and prepare what the Trainer itself does not restore."""
+    """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
         if state is not None:
-            rotate(folder, state.best_global_step)  # a kill after the last one was sealed left older ones
+            rotate(folder, state.best_global_step)  # a kill after the last one was sealed leaves older ones
     if checkpoint is None or state is None:
         return None
     _check_sharding(checkpoint, trainer.is_fsdp_enabled)
@@ -315,14 +321,14 @@ def _go_on(
     if regular.average is not None:
         regular.average.checkpoint = checkpoint
     if stopping is not None and stopping.had_stopped(state, trainer.args):
-        trainer.args.max_steps = state.global_step  # it was interrupted behind its end
+        trainer.args.max_steps = state.global_step  # it was interrupted after early stopping
     return checkpoint
 
 
 def _sampler(
     beside: StageExtras, stage: StageSpec, lengths: Sequence[int] | None, seed: int
 ) -> Sampler[int] | None:
-    """Give what draws each class alike, or mixes tasks, where that is to be; its steps are those of all processes."""
+    """Return the sampler of a class-balanced or multi-task stage, or None; its steps span all processes."""
     examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
     if beside.mix is not None:
         return beside.mix.sampler(seed, lengths, examples_per_step)
@@ -332,17 +338,20 @@ def _sampler(
 
 
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:
-    """Write the optimizer state that belongs to the weights that go on: the best checkpoint's, or the last."""
+    """Write the optimizer state that belongs to the kept weights: that of the best checkpoint, or the last."""
     best = trainer.state.best_global_step if best_metric is not None else None
     if best is not None and best != trainer.state.global_step:
-        # the Trainer restores the weights of the best checkpoint, and nothing else of it
+        # the Trainer restores only the weights of the best checkpoint
         trainer._load_optimizer_and_scheduler(str(folder / f"checkpoint-{best}"))
     if trainer.is_world_process_zero():
         save_state(optimizer_state(trainer.optimizer, trainer.planned_groups), folder / OPTIMIZER)
 
 
 def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
-    """Refuse a checkpoint of FSDP without it, and one of another kind with it: the Trainer reads only its own."""
+    """Raise ``InputError`` if a checkpoint was written with FSDP and is resumed without it, or the reverse.
+
+    The Trainer can load only the kind that it writes.
+    """
     if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
         way = "without" if fsdp else "with"
         rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
@@ -350,7 +359,7 @@ def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
 
 
 class _EpochCallback(TrainerCallback):
-    """Tell the training examples which epoch it is: it decides how they are augmented."""
+    """Callback that sets the epoch of the training examples, on which their augmentation depends."""
 
     def __init__(self, train: Dataset):
         self.train = train

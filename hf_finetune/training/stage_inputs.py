@@ -1,4 +1,4 @@
-"""What a stage is given beside the model and its plan: examples, how it is judged, and what it goes by besides."""
+"""Inputs of a stage besides the model and its plan: examples, evaluation settings and optional extras."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ __all__ = ["NO_EXTRAS", "StageData", "StageEvaluation", "StageExtras"]
 
 @dataclass(frozen=True)
 class StageData:
-    """The examples of a stage, ready for the model.
+    """Preprocessed examples of a stage.
 
     Attributes:
-        target: ``single_label``, ``multi_label`` or ``regression``; empty where ``Beside.loss`` is given.
+        target: ``single_label``, ``multi_label`` or ``regression``; empty if ``StageExtras.loss`` is set.
         train: Training examples.
-        collate: Makes a batch.
+        collate: Collate function.
         validation: Validation examples, or None.
-        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
-        workers: Data loader processes.
-        groups: Group number of each training example, which the folds of a fitted head keep together; empty if each
-            is its own group.
+        lengths: Number of tokens of each training example, to batch examples of similar length; None for random
+            batches.
+        workers: Number of data loader processes.
+        groups: Group number of each training example; the cross-validation of a fitted head keeps a group in one fold.
+            Empty if every example is its own group.
     """
 
     target: str
@@ -45,15 +46,15 @@ def _no_metrics(prediction: Any) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class StageEvaluation:
-    """How a stage is judged on its validation examples.
+    """Evaluation settings of a stage.
 
     Attributes:
         batch_size: Validation examples per process and forward pass.
-        compute_metrics: From an ``EvalPrediction``, beside the loss.
-        best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
-        greater_is_better: Which way that metric is better.
-        reduce: Makes of the logits [batch, classes] and labels of a batch the columns [batch, columns] that
-            ``compute_metrics`` takes, where the logits of all examples would be too many to hold; None holds them.
+        compute_metrics: Metrics of an ``EvalPrediction``, in addition to the loss.
+        best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
+        greater_is_better: Whether higher values of ``best_metric`` are better.
+        reduce: Function that reduces logits [batch, classes] and labels to columns [batch, columns] for
+            ``compute_metrics``, where the logits of a whole split would take too much memory; None keeps the logits.
     """
 
     batch_size: int
@@ -65,15 +66,15 @@ class StageEvaluation:
 
 @dataclass(frozen=True)
 class StageExtras:
-    """What a stage goes by beside its examples.
+    """Optional inputs of a stage.
 
     Attributes:
-        teacher: A model to learn from beside the labels. It needs whole inputs: nothing may be kept then.
-        align: Inputs of another domain for which features are made alike; nothing may be kept then, too.
-        pretrained: The checkpoint's weights by name, to which ``regularize.l2_sp`` pulls back.
-        balance: How scarce classes get their share; None leaves them as they are.
-        mix: Several tasks, whose loss takes the place of the target's; None for one.
-        loss: Gives the loss from outputs and labels in the place of that for the target.
+        teacher: Teacher for distillation. It needs the full inputs, so the prefix must not be cached.
+        align: Unlabelled inputs of another domain for domain alignment; the prefix must not be cached either.
+        pretrained: Weights of the checkpoint by name, towards which ``regularize.l2_sp`` pulls.
+        balance: Correction of class imbalance; None for none.
+        mix: Mixture of several tasks, whose loss replaces that of the target; None for a single task.
+        loss: Loss function of outputs and labels that replaces that of the target.
     """
 
     teacher: Teacher | None = None

@@ -1,4 +1,4 @@
-"""Result of a stage, and the log lines on its end: which weights go on, compared with those at its start."""
+"""Result of a stage and its closing log lines: the weights that are kept, compared with those at its start."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,18 +23,18 @@ class StageResult:
     """Result of a stage.
 
     Attributes:
-        epochs: Epochs that were trained; early stopping may end a stage.
-        steps: Optimizer steps.
-        best_step: Step of the checkpoint that goes on, 0 for the weights with which the stage began; None if it is the
-            last.
-        validation: Metrics of that checkpoint on the validation split; empty without one.
-        way: How it was computed.
-        cache: What was kept of the frozen prefix.
-        averaged: Whether the running average of the weights goes on, and not they; None without one.
-        fit: How the head was fitted; None if it was trained in steps.
-        start: Validation metrics of the weights with which the stage began; empty where they were not evaluated.
-        trained: Validation metrics of the best weights that training led to, with their ``step``; empty unless the
-            start goes on.
+        epochs: Number of epochs trained; early stopping may shorten a stage.
+        steps: Number of optimizer steps.
+        best_step: Step of the checkpoint that is kept, 0 for the initial weights of the stage; None if no metric
+            selects one and the last weights are kept.
+        validation: Metrics of the kept weights on the validation split; empty without one.
+        way: Execution mode.
+        cache: Report of the prefix cache.
+        averaged: Whether the kept weights are the running average (EMA) rather than the raw weights; None without EMA.
+        fit: Entry about the fitted head, from ``about_fit``; None if the stage was trained in steps.
+        start: Validation metrics of the initial weights; empty if they were not evaluated.
+        trained: Validation metrics of the best trained weights, with their ``step``; empty unless the initial weights
+            are kept.
     """
 
     epochs: float
@@ -55,10 +55,10 @@ def stage_result(
     """Return the result of a stage from the state of its Trainer.
 
     Args:
-        state: At the end of the stage.
-        judging: By which metric its checkpoint was chosen.
-        fast: How it was computed.
-        averaged: See ``StageResult``.
+        state: State of the Trainer at the end of the stage.
+        judging: Evaluation settings with the metric that selected the checkpoint.
+        fast: Execution mode and prefix cache of the stage.
+        averaged: Whether the running average of the weights is kept, see ``StageResult``.
     """
     metric = judging.best_metric
     best = state.best_global_step if metric is not None else None
@@ -85,14 +85,14 @@ def stage_result(
 def result_lines(
     stage: str, result: StageResult, metric: str | None, *, leading: str, greater_is_better: bool
 ) -> list[str]:
-    """Return the log lines on the end of a stage.
+    """Return the log lines at the end of a stage.
 
     Args:
         stage: Name of the stage.
-        result: Its result.
-        metric: Metric that chose the checkpoint; None if the last weights go on in any case.
-        leading: Metric by which the end of such a stage is compared with its start.
-        greater_is_better: Whether a better model has the greater value of it.
+        result: Result of the stage.
+        metric: Metric that selected the checkpoint; None if the last weights are kept in any case.
+        leading: Metric by which the last weights are compared with the initial ones if ``metric`` is None.
+        greater_is_better: Whether higher values of ``leading`` are better.
     """
     lines = []
     kept_start = result.best_step == 0
@@ -127,7 +127,7 @@ def _best_line(stage: str, result: StageResult, metric: str | None) -> str:
 
 
 def _is_worse(result: StageResult, metric: str, greater_is_better: bool) -> bool:
-    """Return whether a stage ends with worse weights than it began with; not if either was not evaluated."""
+    """Return whether a stage ends with worse weights than its initial ones; False if either was not evaluated."""
     start, end = (
         {f"eval_{name}": value for name, value in metrics.items()}
         for metrics in (result.start, result.validation)
@@ -136,7 +136,7 @@ def _is_worse(result: StageResult, metric: str, greater_is_better: bool) -> bool
 
 
 def _values(metrics: Mapping[str, float], metric: str | None) -> str:
-    """Return the leading metric and the loss as text."""
+    """Return a metric and the loss as text, as far as they are known."""
     names = [name for name in dict.fromkeys([metric, "loss"]) if name in metrics]
     return ", ".join(f"{name} {metrics[str(name)]:.4f}" for name in names)
 
@@ -151,9 +151,9 @@ def _epoch(result: StageResult, step: int) -> str:
 
 
 def _metrics(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of an evaluation's log entry, by name."""
+    """Return the metrics of an evaluation's log entry by name, without ``eval_`` and timings."""
     return {
         key.removeprefix("eval_"): value
-        for key, value in sorted(entry.items())  # a log that was read back is sorted
+        for key, value in sorted(entry.items())  # as in a log read from a checkpoint
         if key.startswith("eval_") and key not in TIMINGS
     }

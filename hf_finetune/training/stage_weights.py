@@ -1,4 +1,4 @@
-"""The weights that a stage leaves, under their in-memory names."""
+"""Save and load the weights of a finished stage, under their in-memory names."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ WEIGHTS = "model.safetensors"
 
 
 def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a model's weights under their in-memory names; the file is whole or not there.
+    """Write the weights of a model under their in-memory names, atomically.
 
     Args:
-        model: The model.
-        path: The file.
-        weights: Its weights, if they are divided among processes and were gathered.
+        model: Model whose weights to write.
+        path: File to write.
+        weights: Gathered weights of a model that is sharded over processes; None takes the model's own.
     """
     with replacing(path) as temporary:
         if weights is None:
@@ -29,5 +29,5 @@ def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Te
 
 
 def load_weights(model: PreTrainedModel, path: Path) -> None:
-    """Read weights that ``save_weights`` wrote; every one must be there."""
+    """Load weights that ``save_weights`` wrote into a model; no weight may be missing."""
     load_model(model, str(path), strict=True)

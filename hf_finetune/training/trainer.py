@@ -1,4 +1,4 @@
-"""The Trainer of a stage: the optimiser holds exactly the planned groups, the loss is exact, checkpoints reload."""
+"""Trainer of a stage: optimizer with exactly the planned groups, exact loss normalization, reloadable checkpoints."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -46,22 +46,23 @@ MOMENTUM = 0.9
 
 
 class StagedTrainer(Trainer):
-    """A ``Trainer`` that trains planned parameter groups.
+    """``Trainer`` that trains planned parameter groups.
 
     Args:
-        groups: The parameter groups of the stage; their names are those of the model's parameters.
-        optimizer_args: Arguments of the optimiser besides rate and weight decay, by the names of its class.
-        loss: Gives the loss from outputs and labels, see ``loss_for``; None leaves it to the model.
-        target: What a label is, by which the labels of a step are counted.
-        prefix: Takes what the frozen prefix gives, which batches hold under ``prefix``, in its place.
-        lengths: Number of tokens of each training example, by which batches are made; None makes them at random.
-        sampler: Chooses the examples of an epoch and their order, and takes ``lengths`` into account itself.
-        teacher: Is asked about each training batch; ``loss`` then takes what it said, see ``loss_with_teacher``.
-        regular: Mixes batches, doubles them and averages the weights; its callbacks are among ``callbacks``.
-        alignment: Has a state of its own, which checkpoints hold; ``loss`` then takes it, see ``aligned_loss``.
-        carried: State of the optimizer to begin with, by parameter name, from ``optimizer_state``. A checkpoint that
-            is resumed replaces it.
-        kwargs: As for ``Trainer``.
+        groups: Parameter groups of the stage, with the names of the model's parameters.
+        optimizer_args: Arguments of the optimizer class besides learning rate and weight decay.
+        loss: Loss function of outputs and labels, see ``loss_for``; None leaves it to the model.
+        target: Kind of the labels, by which the labels of a step are counted.
+        carried: Initial optimizer state by parameter name, from ``optimizer_state``. A resumed checkpoint replaces it.
+        prefix: Injects the cached prefix outputs, which batches hold under ``prefix``, into the forward pass; None
+            computes the whole model.
+        lengths: Number of tokens of each training example, to batch examples of similar length; None for random
+            batches.
+        sampler: Sampler of the examples of an epoch; it takes ``lengths`` into account itself.
+        teacher: Teacher that predicts each training batch; ``loss`` uses its logits, see ``loss_with_teacher``.
+        regular: Regularizers: batch mixing, R-Drop and weight averaging; its callbacks must also be in ``callbacks``.
+        alignment: Domain alignment, whose state is saved in checkpoints; ``loss`` includes it, see ``aligned_loss``.
+        kwargs: Arguments of ``Trainer``.
     """
 
     def __init__(
@@ -86,16 +87,16 @@ class StagedTrainer(Trainer):
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
         super().__init__(compute_loss_func=loss, **kwargs)
-        # Many heads take **kwargs and drop num_items_in_batch, so the Trainer would take their mean over the
-        # micro-batch for one over the whole batch: the gradient then grows with the accumulation.
+        # Many heads accept **kwargs but ignore num_items_in_batch. The Trainer would then treat their mean over the
+        # micro-batch as one over the whole batch, and the gradient would grow with the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._spare_the_frozen_prefix()
 
     def _spare_the_frozen_prefix(self) -> None:
-        """Switch activation checkpointing off where nothing of the first layer group is trained.
+        """Disable activation checkpointing if no parameter of the first layer group is trained.
 
-        transformers 5.23 would make the embeddings' output require a gradient, and every frozen layer behind them
-        would be computed twice and backpropagated through.
+        Otherwise transformers 5.23 makes the output of the embeddings require a gradient, and all frozen layers after
+        them are computed twice and backpropagated through.
         """
         if not self.args.gradient_checkpointing or not isinstance(self.model, PreTrainedModel):
             return
@@ -107,19 +108,21 @@ class StagedTrainer(Trainer):
             self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Let FSDP divide any model, on the CPU too."""
+        """Prepare the model so that FSDP can shard it, also on the CPU, before the accelerator is created."""
         prepare_sharding(self.model)
         super().create_accelerator_and_postprocess()
 
     def get_train_dataloader(self) -> DataLoader:
-        """Deal the examples to the processes so that each counts once; alone, as the stock Trainer does."""
+        """Return the training data loader; on several processes each example counts exactly once per epoch."""
         if self.args.world_size == 1:
             return super().get_train_dataloader()
         sampler: Any = self._get_train_sampler()
-        dealt = DistributedBatchSampler(sampler, self.args.per_device_train_batch_size, self.args.world_size)
+        batch_sampler = DistributedBatchSampler(
+            sampler, self.args.per_device_train_batch_size, self.args.world_size
+        )
         loader = DataLoader(
             PaddedDataset(self.train_dataset),
-            batch_sampler=dealt,
+            batch_sampler=batch_sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
@@ -129,7 +132,7 @@ class StagedTrainer(Trainer):
         return prepared
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Put examples of about one length together, where lengths are given, or leave it to a sampler."""
+        """Return the custom sampler, a length-grouped one if lengths are known, or the Trainer's."""
         if self.sampler is not None:
             return self.sampler
         if self.lengths is None:
@@ -141,7 +144,7 @@ class StagedTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
-        """Mix the images of each batch, where the stage wants that: before labels are counted, as they change."""
+        """Return the micro-batches of a step and their label count, after mixup or cutmix, which changes the labels."""
         if self.regular.mixing is not None:
             step, process = self.state.global_step, self.accelerator.process_index
             epoch_iterator = self.regular.mixing.over(epoch_iterator, step, process)
@@ -149,10 +152,10 @@ class StagedTrainer(Trainer):
         return batches
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """Count the labels of an optimiser step exactly.
+        """Count the labels of an optimizer step exactly.
 
-        transformers 5.23 leaves out every label that is -100, an amount too, and counts examples twice that complete
-        the last round of several processes.
+        transformers 5.23 skips every label equal to -100, even a regression target, and counts the examples twice that
+        it repeats to fill the last batches of several processes.
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
@@ -161,7 +164,10 @@ class StagedTrainer(Trainer):
         )
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Put what the frozen prefix gave in its place, where batches hold it, and ask the teacher, if there is one."""
+        """Compute the loss from full inputs or cached prefix outputs.
+
+        In training, the teacher predicts the batch first, and R-Drop repeats it.
+        """
         if self.teacher is not None and model.training:
             self.teacher.see(inputs)
         elif self.teacher is not None:
@@ -173,20 +179,20 @@ class StagedTrainer(Trainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate; where weights are averaged, them and their average, for what the better one gives."""
+        """Evaluate the model; with EMA evaluate raw and averaged weights, and return the better evaluation."""
         average = self.regular.average
         evaluation = partial(super().evaluation_loop, *args, **kwargs)
-        if average is None or self.state.global_step == 0:  # before the first step they are the same
+        if average is None or self.state.global_step == 0:  # before the first step they are equal
             return evaluation()
         return average.evaluate(evaluation)
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
     ) -> dict[str, float]:
-        """Evaluate; before the first step, save the weights with which the stage begins as its best checkpoint so far.
+        """Evaluate; before the first step also save the initial weights as the best checkpoint so far.
 
-        The Trainer (5.23) passes ``skip_scheduler`` for ``eval_on_start`` only, also where a stage is resumed: that
-        has the evaluation of its start in its log. The random state is as if there had been no such evaluation.
+        The Trainer (5.23) passes ``skip_scheduler`` only for ``eval_on_start``, also when a stage is resumed, whose log
+        already has the initial evaluation. The initial evaluation does not change the random state.
         """
         if not skip_scheduler:
             return super()._evaluate(trial, ignore_keys_for_eval)
@@ -194,7 +200,7 @@ class StagedTrainer(Trainer):
             return {}
         with torch.random.fork_rng(
             devices=()
-        ):  # the loader draws from the CPU's generator, and nothing else does
+        ):  # only the data loader draws random numbers here, from the CPU's generator
             metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
         if self.args.metric_for_best_model is not None:
             self._determine_best_metric(metrics, trial)
@@ -202,15 +208,15 @@ class StagedTrainer(Trainer):
             had_no_state = self.is_fsdp_enabled and not self.optimizer.state
             self._save_checkpoint(self.model, trial)
             if had_no_state:
-                # To save an empty state, FSDP (torch 2.15) fills it by a step at rate 0, which Adam would count.
+                # To save an empty state, FSDP (torch 2.15) fills it by a step with learning rate 0, which Adam counts.
                 self.optimizer.state.clear()
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Return whether an evaluation is better than the best one so far, see ``is_better``, and record it if so.
 
-        The Trainer (5.23) keeps the earlier of two equal ones whatever their loss, and once the metric was nan it
-        finds none better.
+        The Trainer (5.23) keeps the earlier of two equal evaluations whatever their loss, and once the metric was nan
+        it considers no later evaluation better.
         """
         name = self.args.metric_for_best_model
         if name is None:
@@ -231,7 +237,11 @@ class StagedTrainer(Trainer):
         return True
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Make the optimiser of exactly the planned groups; or give them to the one of a DeepSpeed config."""
+        """Create the optimizer with exactly the planned groups, or pass them to that of a DeepSpeed config.
+
+        Raises:
+            ValueError: If the optimizer takes no parameter groups.
+        """
         trained = model if model is not None else self.model
         if self.optimizer is not None:  # type: ignore[has-type]
             if isinstance(self.optimizer, DummyOptim):  # type: ignore[has-type]
@@ -243,11 +253,11 @@ class StagedTrainer(Trainer):
         if self.args.optim == OptimizerNames.SGD:
             arguments = {**arguments, "momentum": MOMENTUM}
         groups = self._parameter_groups(trained)
-        made: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
+        optimizer: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
         if self.carried:
-            restore_optimizer_state(made, self.planned_groups, self.carried)
-        self.optimizer = made
-        return made
+            restore_optimizer_state(optimizer, self.planned_groups, self.carried)
+        self.optimizer = optimizer
+        return optimizer
 
     def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         parameters = {
@@ -264,7 +274,10 @@ class StagedTrainer(Trainer):
         ]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Take the moments from the checkpoint, and the rates from the plan: they may have been changed since."""
+        """Load the moments from the checkpoint, but take learning rates and weight decay from the plan.
+
+        The recipe may have been changed since the checkpoint was written.
+        """
         with refusing_broken_state(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or self.is_deepspeed_enabled:
@@ -284,13 +297,13 @@ class StagedTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Give each group its own schedule, where the plan has several; one for all is the Trainer's, if it has it."""
+        """Create the scheduler: the Trainer's if all groups share one that it has, or else a schedule per group."""
         schedules = [group.schedule for group in self.planned_groups]
-        one_of_the_trainers = len(set(schedules)) == 1 and trainer_schedule(schedules[0]) is not None
-        if self.lr_scheduler is not None or one_of_the_trainers:  # type: ignore[has-type]
+        is_trainer_schedule = len(set(schedules)) == 1 and trainer_schedule(schedules[0]) is not None
+        if self.lr_scheduler is not None or is_trainer_schedule:  # type: ignore[has-type]
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
-        made = LambdaLR(
+        scheduler = LambdaLR(
             optimizer or self.optimizer,
             [
                 partial(
@@ -302,14 +315,17 @@ class StagedTrainer(Trainer):
                 for schedule in schedules
             ],
         )
-        self.lr_scheduler, self._created_lr_scheduler = made, True
-        return made
+        self.lr_scheduler, self._created_lr_scheduler = scheduler, True
+        return scheduler
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the weights under the names that the Trainer reloads them by.
 
-        transformers 5.23 would write hub names for ViT, DeiT, DINOv2, Swin and others, which the Trainer reloads
-        with ``strict=False``: it then keeps the wrong weights in silence.
+        transformers 5.23 would write hub names for ViT, DeiT, DINOv2, Swin and others. The Trainer reloads them with
+        ``strict=False``, so it would silently keep the wrong weights.
+
+        Raises:
+            TypeError: If the model is not a ``PreTrainedModel``.
         """
         if not self.args.should_save:
             return
@@ -324,10 +340,10 @@ class StagedTrainer(Trainer):
             self.regular.average.save(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Seal the checkpoint once every process has written its part, and only then remove older ones.
+        """Save and seal the checkpoint once every process has written its part, and only then remove older ones.
 
-        transformers 5.23 writes the files one after the other and rotates behind that: a kill leaves checkpoints
-        which look whole by their ``trainer_state.json``.
+        transformers 5.23 writes the files one after another and then rotates: a kill in between leaves checkpoints
+        that look complete by their ``trainer_state.json``.
         """
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
@@ -340,7 +356,10 @@ class StagedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def whole_weights(self) -> dict[str, torch.Tensor] | None:
-        """Gather the weights that FSDP or ZeRO-3 has divided; every process calls this. None if they are whole."""
+        """Return the weights gathered from all processes if FSDP or DeepSpeed is used, or else None.
+
+        A collective call that all processes make.
+        """
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return None
         weights: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
