@@ -1,1 +1,1 @@
-"""What a stage may add to plain training, one file each: class balance, mixup, R-Drop, EMA, distillation and others."""
+"""Training methods that a stage can add: class balance, mixup, R-Drop, EMA, distillation and others, one file each."""

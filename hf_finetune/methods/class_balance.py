@@ -1,9 +1,9 @@
-"""Give scarce classes their share: by what the loss of an example counts, or by how often it is drawn.
+"""Correct class imbalance by class weights, logit adjustment, focal loss or class-balanced sampling.
 
-Every loss here is a sum over the micro-batch, divided by the labels of the whole batch, as ``loss_for`` gives it: so
-the gradient does not depend on how many micro-batches and processes share a batch. Weights that are worked out have
-the mean 1 over the training examples, so that rates mean what they mean without them; to divide by the weights of a
-batch instead would take them away again where a batch is small.
+Each loss here is a sum over the micro-batch divided by the number of labels in the whole batch, as in ``loss_for``, so
+the gradient does not depend on the number of micro-batches and processes. Computed weights have a mean of 1 over the
+training examples, so learning rates keep their meaning; normalizing by the weights in a batch instead would cancel
+their effect in small batches.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,13 +34,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClassBalance:
-    """How scarce classes get their share, for one set of training examples.
+    """Correction of class imbalance for a training split.
 
     Attributes:
-        factors: For each class the factor on the loss of its examples; of multi-label data on that of its members.
-        shifts: For each class what is added to its logit in the loss, and nowhere else.
-        gamma: Exponent of the focal loss; None for the usual one.
-        classes: The class of each training example, if each class is to be drawn alike.
+        factors: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
+            labels); None is 1.
+        shifts: Logit adjustments [classes], added to the logits in the loss only; None for none.
+        gamma: Exponent of the focal loss; None for cross-entropy.
+        classes: Class index of each training example for class-balanced sampling; None for the usual sampling.
     """
 
     factors: tuple[float, ...] | None = None
@@ -52,20 +53,20 @@ class ClassBalance:
 def build_class_balance(
     spec: BalanceSpec, target: str, labels: Iterable[Any], label_names: Sequence[str]
 ) -> ClassBalance | None:
-    """Work out what a recipe's ``balance`` means for some training examples; None if nothing is to be done.
+    """Return the class-balancing settings of a recipe for a training split; None if the method is ``none``.
 
     Args:
-        spec: From a recipe, without what ``label_problems`` finds in it.
+        spec: ``balance`` of a recipe in which ``label_problems`` finds no problem.
         target: ``single_label`` or ``multi_label``.
-        labels: Of each training example its class, or its classes.
-        label_names: The classes.
+        labels: Class index, or list of class indices, of each training example.
+        label_names: Names of the classes.
     """
     if spec.method == "none":
         return None
     if spec.method == "sampler":
         return ClassBalance(classes=tuple(labels))
-    given = spec.weights
-    factors = None if given is None else tuple(given.get(name, 1.0) for name in label_names)
+    weights = spec.weights
+    factors = None if weights is None else tuple(weights.get(name, 1.0) for name in label_names)
     if spec.method == "focal":
         return ClassBalance(factors=factors, gamma=spec.gamma)
     if factors is not None:
@@ -81,34 +82,42 @@ def build_class_balance(
 def class_weights(
     members: Sequence[int], examples: int, target: str, beta: float | None = None
 ) -> tuple[float, ...]:
-    """Give each class the weight that makes up for its size.
+    """Compute class weights that are inversely proportional to class sizes.
 
-    Each class of single-label data is to weigh alike: examples / (classes x members), as scikit-learn's ``balanced``.
-    Each class of multi-label data is a question of its own, in which members weigh as much as all others together:
-    others / members, as torch suggests for ``pos_weight``. With ``beta`` the effective number of members takes the
-    place of their number, and the weights of single-label data are scaled to the mean 1 over all examples, where the
-    paper lets them sum to the number of classes.
+    Single-label: examples / (classes x members), as scikit-learn's ``balanced``, so all classes have the same total
+    weight. Multi-label: each class is a binary problem whose positives weigh as much as its negatives together,
+    negatives / members, as torch suggests for ``pos_weight``. With ``beta`` the effective number of members replaces
+    their number, and single-label weights are scaled to a mean of 1 over all examples, whereas in the paper they sum to
+    the number of classes.
 
     Args:
-        members: Number of examples of each class. A class without any is counted as 1.
+        members: Number of examples of each class; 0 is counted as 1.
         examples: Number of examples.
         target: ``single_label`` or ``multi_label``.
-        beta: Of the effective number, in [0, 1); None for the number itself.
+        beta: Parameter of the effective number, in [0, 1); None uses the number itself.
+
+    Returns:
+        Weight of each class, above 0.
+
     Source: King & Zeng 2001, and scikit-learn's ``compute_class_weight``; with ``beta`` Cui et al. 2019,
         Class-Balanced Loss Based on Effective Number of Samples.
     """
     sizes = [max(1, count) for count in members]
-    worth = [float(size) for size in sizes] if beta is None else effective_numbers(sizes, beta)
+    effective = [float(size) for size in sizes] if beta is None else effective_numbers(sizes, beta)
     if target == "multi_label":
-        others = [max(1, examples - count) for count in members]
-        against = [float(other) for other in others] if beta is None else effective_numbers(others, beta)
-        return tuple(rest / own for rest, own in zip(against, worth, strict=True))
-    total = sum(count / each for count, each in zip(members, worth, strict=True))
-    return tuple(examples / total / each for each in worth)
+        non_members = [max(1, examples - count) for count in members]
+        negatives = (
+            [float(number) for number in non_members]
+            if beta is None
+            else effective_numbers(non_members, beta)
+        )
+        return tuple(negative / positive for negative, positive in zip(negatives, effective, strict=True))
+    total = sum(count / value for count, value in zip(members, effective, strict=True))
+    return tuple(examples / total / value for value in effective)
 
 
 def effective_numbers(sizes: Sequence[int], beta: float) -> list[float]:
-    """Count what the examples of each class are worth, if each adds ``beta`` times what the one before it did.
+    """Return the effective number of examples of each class: the n-th example adds beta^(n - 1).
 
     Source: Cui et al. 2019: (1 - beta^n) / (1 - beta).
     """
@@ -116,7 +125,7 @@ def effective_numbers(sizes: Sequence[int], beta: float) -> list[float]:
 
 
 def _log_shares(members: Sequence[int], examples: int, target: str, tau: float) -> tuple[float, ...]:
-    """Give what logit adjustment adds to each logit; of multi-label data the log-odds of each class.
+    """Return the logit adjustment of each class: tau times its log frequency, or its log odds (multi-label).
 
     Source: Menon et al. 2021, Long-tail learning via logit adjustment: the loss takes f(x) + tau x log(share).
     """
@@ -127,25 +136,29 @@ def _log_shares(members: Sequence[int], examples: int, target: str, tau: float) 
 
 
 def _count(labels: Sequence[Any], target: str, classes: int) -> list[int]:
-    """Count the examples of each class."""
-    found = [0] * classes
+    """Return the number of examples of each class."""
+    counts = [0] * classes
     for label in labels:
-        for each in label if target == "multi_label" else (label,):
-            found[each] += 1
-    return found
+        for index in label if target == "multi_label" else (label,):
+            counts[index] += 1
+    return counts
 
 
 def balanced_loss(
     target: str, balance: ClassBalance | None, label_smoothing: float = 0.0
 ) -> Callable[..., torch.Tensor]:
-    """Give the loss of a stage, see ``loss_for``, with what a balance changes of it.
+    """Return the loss function of a stage, see ``loss_for``, with class weights, logit adjustment or focal loss.
 
     Args:
         target: ``single_label`` or ``multi_label``; without a balance ``regression`` too.
-        balance: From ``build_class_balance``.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With weights, the
-            whole loss of an example gets that of its class. torch gives what is spread the weight of the class that
-            it goes to, by which a scarce class wins the examples of the others where weights are far apart.
+        balance: Correction of class imbalance, from ``build_class_balance``; None for none.
+        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). The loss of an
+            example, smoothed part included, is weighted by the example's class. torch weights the smoothed part by the
+            classes over which it is spread, so that with very different weights a rare class wins the examples of
+            others.
+
+    Returns:
+        Function of outputs, labels and ``num_items_in_batch`` to a scalar.
     """
     plain = loss_for(target, label_smoothing)
     if balance is None or (balance.factors is None and balance.shifts is None and balance.gamma is None):
@@ -163,15 +176,15 @@ def balanced_loss(
         if target == "multi_label" or labels.ndim > 1:
             labels = labels.where(known, 0).to(logits)
         if balance.gamma is not None:
-            each = _focal(logits, labels, target, balance.gamma, factors)
+            losses = _focal(logits, labels, target, balance.gamma, factors)
         elif target == "multi_label":
-            each = functional.binary_cross_entropy_with_logits(
+            losses = functional.binary_cross_entropy_with_logits(
                 logits, labels, pos_weight=factors, reduction="none"
             )
         else:
-            each = _weighted(logits, labels, factors, label_smoothing)
-        # labels that are shares of the classes have the weight in them, and fillers no share
-        total = (each * known).sum() if each.ndim == known.ndim else each.sum()
+            losses = _weighted(logits, labels, factors, label_smoothing)
+        # probability labels include the example's weight, and are 0 for padding examples
+        total = (losses * known).sum() if losses.ndim == known.ndim else losses.sum()
         return total / items
 
     return loss
@@ -180,12 +193,12 @@ def balanced_loss(
 def _weighted(
     logits: torch.Tensor, labels: torch.Tensor, factors: torch.Tensor | None, smoothing: float
 ) -> torch.Tensor:
-    """Give the cross-entropy of each example [batch], smoothed, and then weighted by its class.
+    """Return the cross-entropy of each example [batch], smoothed and then weighted by its class.
 
     Args:
-        logits: [batch, classes].
-        labels: Classes [batch], -100 for none; or the share of each class [batch, classes].
-        factors: Of each class; None is 1.
+        logits: Logits [batch, classes].
+        labels: Class indices [batch], -100 to ignore; or class probabilities [batch, classes].
+        factors: Class weights [classes]; None is 1.
         smoothing: Share of each label that is spread over all classes.
     """
     shares = _as_shares(labels, logits) * (1.0 if factors is None else factors)
@@ -193,7 +206,7 @@ def _weighted(
 
 
 def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Write classes as the share of each class [batch, classes]; those that are unknown become the first one."""
+    """Return labels as class probabilities [batch, classes]; ignored labels (-100) become class 0."""
     if labels.ndim > 1:
         return labels
     return functional.one_hot(labels.clamp(min=0), logits.shape[-1]).to(logits)
@@ -202,17 +215,18 @@ def _as_shares(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 def _focal(
     logits: torch.Tensor, labels: torch.Tensor, target: str, gamma: float, factors: torch.Tensor | None
 ) -> torch.Tensor:
-    """Give the focal loss of each example [batch], or of each class of each example [batch, classes].
+    """Return the focal loss of each example [batch], or of each label [batch, classes] (multi-label).
 
-    What the model is sure of counts less: the cross-entropy is taken (1 - p)^gamma times, p being the probability of
-    what is right.
+    The cross-entropy is multiplied by (1 - p)^gamma, where p is the probability of the true label, so confident correct
+    predictions weigh less.
 
     Args:
-        logits: [batch, classes].
-        labels: Classes [batch], -100 for none; or the share of each class [batch, classes].
+        logits: Logits [batch, classes].
+        labels: Class indices [batch], -100 to ignore; or class probabilities, or zeros and ones, [batch, classes].
         target: ``single_label`` (softmax) or ``multi_label`` (sigmoid).
         gamma: Exponent.
-        factors: Of each class, the paper's alpha; None is 1.
+        factors: Class weights [classes], the paper's alpha; None is 1.
+
     Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
     weights = logits.new_ones(logits.shape[-1]) if factors is None else factors
@@ -225,24 +239,25 @@ def _focal(
 
 
 def _doubt(log_probability: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Give (1 - p)^gamma; its slope at p = 1 would be infinite for a gamma below 1."""
+    """Return (1 - p)^gamma, with 1 - p clamped from below: for gamma < 1 the gradient at p = 1 would be infinite."""
     least = torch.finfo(log_probability.dtype).eps
     doubt: torch.Tensor = (-torch.expm1(log_probability)).clamp(min=least) ** gamma
     return doubt
 
 
 class BalancedSampler(Sampler[int]):
-    """Draw every class equally often; as many examples as there are, in an order that seed and epoch decide.
+    """Sampler that draws all classes equally often; an epoch has as many draws as there are examples.
 
-    The examples of a class come in turn, in an order of their own each time: those of a scarce class several times
-    in an epoch, and of a frequent one some not at all. A resumed epoch is drawn as it was, and all processes draw
-    alike.
+    The examples of a class are cycled through in random order: those of a rare class are drawn several times per epoch,
+    and some of a frequent class not at all. The draws depend on seed and epoch only, so they are the same after a
+    resume and on all processes.
 
     Args:
-        classes: The class of each example.
-        seed: Of the draws.
-        lengths: Number of tokens of each example, to put those of about one length together; None for any order.
-        group: Number of examples of an optimiser step, over all processes.
+        classes: Class index of each example.
+        seed: Seed of the draws.
+        lengths: Number of tokens of each example, to group examples of similar length; None for random order.
+        group: Number of examples per optimizer step, over all processes.
+
     Source: Kang et al. 2020, class-balanced sampling.
     """
 
@@ -250,13 +265,13 @@ class BalancedSampler(Sampler[int]):
         self, classes: Sequence[int], seed: int, lengths: Sequence[int] | None = None, group: int = 1
     ):
         self.size, self.seed, self.lengths, self.group, self.epoch = len(classes), seed, lengths, group, 0
-        found: dict[int, list[int]] = {}
+        indices: dict[int, list[int]] = {}
         for index, label in enumerate(classes):
-            found.setdefault(label, []).append(index)
-        self.members = [torch.tensor(found[label]) for label in sorted(found)]
+            indices.setdefault(label, []).append(index)
+        self.members = [torch.tensor(indices[label]) for label in sorted(indices)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw others from here on."""
+        """Set the epoch, on which the draws depend."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -264,11 +279,11 @@ class BalancedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = generator_of(self.seed, self.epoch)
-        share, left = divmod(self.size, len(self.members))
-        luckier = set(torch.randperm(len(self.members), generator=generator)[:left].tolist())
+        share, remainder = divmod(self.size, len(self.members))
+        with_extra = set(torch.randperm(len(self.members), generator=generator)[:remainder].tolist())
         drawn = torch.cat(
             [
-                sample_with_cycling(members, share + (number in luckier), generator)
+                sample_with_cycling(members, share + (number in with_extra), generator)
                 for number, members in enumerate(self.members)
             ]
         )
@@ -278,13 +293,16 @@ class BalancedSampler(Sampler[int]):
 def label_problems(
     stage: StageSettings, place: str, target: str, label_names: Sequence[str]
 ) -> list[Problem]:
-    """Say what a stage asks of the labels that these labels do not give.
+    """Check that label smoothing and class balance of a stage suit the labels.
 
     Args:
-        stage: A stage, or a strategy.
-        place: Where it stands in the recipe.
-        target: What a label is.
-        label_names: The classes.
+        stage: Stage or strategy of a recipe.
+        place: Path of the stage in the recipe.
+        target: Kind of the labels.
+        label_names: Names of the classes.
+
+    Returns:
+        Problems found; empty if there are none.
     """
     problems = []
     if stage.label_smoothing and target != "single_label":

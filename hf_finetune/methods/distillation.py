@@ -1,4 +1,4 @@
-"""Learn from a larger model too: a part of the loss asks for its probabilities, softened by a temperature."""
+"""Knowledge distillation: part of the loss is the divergence from a teacher's softened probabilities."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,22 +15,23 @@ Loss = Callable[..., torch.Tensor]
 
 
 class Teacher:
-    """A finished model, which is asked about each batch that another one trains on.
+    """Trained model that predicts each batch on which a student trains.
 
     Attributes:
-        temperature: By which the logits of both are divided.
-        weight: Share of the loss that it gives, in [0, 1].
-        logits: What it said of the newest batch [batch, classes], in the student's order; None if it was not asked.
+        temperature: Divisor of the logits of teacher and student.
+        weight: Share of the distillation loss in the total loss, in [0, 1].
+        logits: Logits of the current batch [batch, classes] in the student's class order; None if the batch was not
+            predicted.
     """
 
     def __init__(self, model: PreTrainedModel, order: Sequence[int], temperature: float, weight: float):
-        """Take a model.
+        """Freeze the model and set it to eval mode.
 
         Args:
-            model: The teacher; its weights do not change.
-            order: For each class of the student, the index of that class in the teacher.
-            temperature: By which the logits of both are divided.
-            weight: Share of the loss that it gives, in [0, 1].
+            model: Teacher model; its weights do not change.
+            order: Index in the teacher of each of the student's classes.
+            temperature: Divisor of the logits of teacher and student.
+            weight: Share of the distillation loss in the total loss, in [0, 1].
         """
         self.model = model.eval().requires_grad_(False)
         self.order = list(order)
@@ -38,34 +39,33 @@ class Teacher:
         self.logits: torch.Tensor | None = None
 
     def see(self, inputs: Mapping[str, Any]) -> None:
-        """Predict a batch, as it was augmented."""
+        """Predict a batch with the student's augmented inputs, and store the logits."""
         batch = {name: value for name, value in inputs.items() if name != "labels"}
         device = next(iter(batch.values())).device
         with torch.no_grad():
             self.logits = self.model.to(device)(**batch).logits.float()[:, self.order]
 
     def forget(self) -> None:
-        """Leave the next loss to the labels alone."""
+        """Drop the logits, so that the next loss uses the labels only."""
         self.logits = None
 
 
 def distillation_loss(
     logits: torch.Tensor, wanted: torch.Tensor, target: str, temperature: float
 ) -> torch.Tensor:
-    """Say how far a student's answers are from its teacher's.
+    """Compute the Kullback-Leibler divergence of a student's softened probabilities from its teacher's.
 
-    The divergence of softened probabilities is multiplied by the square of the temperature, by which its gradient
-    would otherwise shrink.
+    It is multiplied by the square of the temperature, by which its gradient would otherwise shrink.
 
     Args:
-        logits: Of the student [batch, classes].
-        wanted: Of the teacher [batch, classes].
+        logits: Logits of the student [batch, classes].
+        wanted: Logits of the teacher [batch, classes].
         target: ``single_label`` (softmax), ``multi_label`` (sigmoid) or ``regression`` (squared difference; the
             temperature is not used).
-        temperature: By which both are divided.
+        temperature: Divisor of both logits.
 
     Returns:
-        [batch], or [batch, classes] for multi-label data.
+        Loss of each example [batch], or of each label [batch, classes] (multi-label).
 
     Source: Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network.
     """
@@ -74,23 +74,23 @@ def distillation_loss(
     student, teacher = logits / temperature, wanted / temperature
     if target == "single_label":
         wanted_log = functional.log_softmax(teacher, dim=-1)
-        each = functional.kl_div(
+        losses = functional.kl_div(
             functional.log_softmax(student, dim=-1), wanted_log, reduction="none", log_target=True
         ).sum(dim=-1)
     else:
         shares = teacher.sigmoid()
         least = functional.binary_cross_entropy_with_logits(teacher, shares, reduction="none")
-        each = functional.binary_cross_entropy_with_logits(student, shares, reduction="none") - least
-    return temperature**2 * each
+        losses = functional.binary_cross_entropy_with_logits(student, shares, reduction="none") - least
+    return temperature**2 * losses
 
 
 def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
-    """Let a teacher give its share of a loss, as a sum over the micro-batch divided as the labels' is.
+    """Return the weighted mean of a loss function and the distillation loss, normalized alike.
 
     Args:
-        loss: What ``loss_for`` gives.
-        teacher: Has seen the batch, or else the labels alone count.
-        target: As in ``loss_for``.
+        loss: Loss function of the labels, as ``loss_for`` returns it.
+        teacher: Teacher that has predicted the batch; without its logits only the labels count.
+        target: Kind of the labels, as in ``loss_for``.
     """
 
     def shared(
@@ -101,8 +101,8 @@ def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
             return hard
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         weights = label_weights(labels, target)
-        each = distillation_loss(logits.float(), teacher.logits, target, teacher.temperature)
-        total = (each * weights.view(each.shape)).sum()
+        losses = distillation_loss(logits.float(), teacher.logits, target, teacher.temperature)
+        total = (losses * weights.view(losses.shape)).sum()
         soft = total / (num_items_in_batch if num_items_in_batch is not None else weights.sum())
         return (1 - teacher.weight) * hard + teacher.weight * soft
 

@@ -1,4 +1,4 @@
-"""Features that are alike in two domains: what is added to the loss of a stage, and what that needs."""
+"""Domain alignment (Deep CORAL, DANN): a loss term that makes the features of two domains alike."""
 
 import logging
 import math
@@ -38,18 +38,21 @@ Loss = Callable[..., torch.Tensor]
 HIDDEN = 100
 """Units of the domain classifier's hidden layer, as in the small networks of Ganin et al. 2016."""
 RATE = 1e-3
-"""Learning rate of the domain classifier, by Adam: it is no part of the model, and has no schedule."""
+"""Learning rate of the domain classifier's Adam optimizer, without schedule."""
 FILE = "domain.pt"
 LEAST = 0.01
-"""Share of the loss below which coral changes next to nothing."""
+"""Share of the loss below which CORAL has almost no effect."""
 
 
 def coral_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Say how far apart the covariances of two sets of features are: ||C_s - C_t||_F^2 / (4 d^2).
+    """Compute the CORAL loss, the distance of two feature covariances: ||C_s - C_t||_F^2 / (4 d^2).
 
     Args:
-        source: [examples, d].
-        target: [examples, d]; of each at least 2 examples, or else the loss is 0.
+        source: Features of the source domain [examples, d].
+        target: Features of the target domain [examples, d].
+
+    Returns:
+        Scalar; 0 if either domain has fewer than 2 examples.
 
     Source: Sun & Saenko 2016, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, equation 1.
     """
@@ -60,10 +63,10 @@ def coral_loss(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def reversal_strength(progress: float) -> float:
-    """Give the factor of the reversed gradient, 2 / (1 + exp(-10 p)) - 1: from 0 at the start to almost 1.
+    """Return the factor of the reversed gradient, 2 / (1 + exp(-10 p)) - 1: from 0 at the start to almost 1.
 
     Args:
-        progress: How much of the stage is done, p, in [0, 1].
+        progress: Completed share of the stage, p, in [0, 1].
 
     Source: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, section 5.2.
     """
@@ -82,7 +85,7 @@ class _Reversed(torch.autograd.Function):
 
 
 def reverse_gradient(features: torch.Tensor, strength: float) -> torch.Tensor:
-    """Give features as they are, whose gradient is taken ``-strength`` times on its way back.
+    """Return the features unchanged; in the backward pass their gradient is multiplied by ``-strength``.
 
     Source: Ganin et al. 2016, equations 16 and 17.
     """
@@ -91,27 +94,28 @@ def reverse_gradient(features: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def domain_loss(logits: torch.Tensor, sources: int) -> torch.Tensor:
-    """Give the mean binary cross-entropy of a domain classifier, 0 without examples.
+    """Return the mean binary cross-entropy of a domain classifier, 0 without examples.
 
     Args:
-        logits: Of the other domain against the own one [examples], those of the own one first.
-        sources: Number of examples of the own domain.
+        logits: Logits of the target domain (class 1) against the source domain (class 0) [examples], source examples
+            first.
+        sources: Number of source examples.
     """
-    wanted = torch.zeros_like(logits)
-    wanted[sources:] = 1.0
-    each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-    return each / max(len(logits), 1)
+    domains = torch.zeros_like(logits)
+    domains[sources:] = 1.0
+    total = functional.binary_cross_entropy_with_logits(logits, domains, reduction="sum")
+    return total / max(len(logits), 1)
 
 
 class HeadInput:
-    """The vector that the head of a model makes its logits of, of each example of the newest forward pass.
+    """Forward hooks that record the feature vector of each example from which the head computes its logits.
 
-    It is the input of the first layer of the head that takes a vector for each example, so behind the choice or the
-    mean of tokens. Where the head has no such layer, it is that of the last token which is no padding, of which
-    decoders make their logits, or of an image the mean over its places.
+    It is the input of the first head layer that takes one vector per example, that is, after pooling. If the head has
+    no such layer, it is the vector of the last non-padding token, from which decoders compute their logits, or the
+    mean over the positions of an image.
 
     Args:
-        model: Any classifier. The hooks stay until ``remove``.
+        model: Classifier on which to register the hooks; ``remove`` removes them.
     """
 
     def __init__(self, model: nn.Module):
@@ -126,22 +130,24 @@ class HeadInput:
         self.vectors, self.others, self.mask = [], [], kwargs.get("attention_mask")
 
     def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
-        if given is None or not given.is_floating_point():
+        head_input = next(
+            (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None
+        )
+        if head_input is None or not head_input.is_floating_point():
             return
-        flat = given.flatten(1)
-        is_vector = given.ndim > 1 and flat.shape[1] == given.shape[1]
-        (self.vectors if is_vector else self.others).append(given)
+        flat = head_input.flatten(1)
+        is_vector = head_input.ndim > 1 and flat.shape[1] == head_input.shape[1]
+        (self.vectors if is_vector else self.others).append(head_input)
 
     def take(self) -> torch.Tensor:
-        """Give the vectors [examples, d] in fp32, and forget them.
+        """Return the vectors of the last forward pass, fp32 [examples, d], and clear them.
 
         Raises:
-            InputError: If the head was given none.
+            InputError: If no layer of the head received features as its input.
         """
-        found, self.vectors, others, self.others = self.vectors, [], self.others, []
-        if found:
-            return found[0].flatten(1).float()
+        vectors, self.vectors, others, self.others = self.vectors, [], self.others, []
+        if vectors:
+            return vectors[0].flatten(1).float()
         if not others:
             rule = (
                 "must be 'continue_pretraining' for an architecture whose head takes no features as its input"
@@ -156,19 +162,19 @@ class HeadInput:
         return first[torch.arange(len(first), device=first.device), last]
 
     def remove(self) -> None:
-        """Leave the model as it was."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
 
 
 @dataclass(frozen=True)
 class AlignmentInputs:
-    """Inputs of another domain, and how features are made alike.
+    """Inputs of the target domain, and the method of the alignment.
 
     Attributes:
-        examples: Gives the inputs by index, prepared as the training examples are.
+        examples: Unlabelled inputs of the target domain, preprocessed like the training examples; indexable.
         method: ``coral`` or ``dann``.
-        weight: Factor on what is added to the loss.
+        weight: Factor on the alignment loss.
     """
 
     examples: Any
@@ -178,13 +184,16 @@ class AlignmentInputs:
     def join(
         self, model: PreTrainedModel, train: Any, collate: Callable[..., Any], seed: int
     ) -> tuple[PairedExamples, PairedCollate, "DomainAlignment"]:
-        """Set an input beside each training example, and give what is added to the loss.
+        """Pair each training example with an input of the target domain, and build the alignment loss.
 
         Args:
-            model: What is trained.
-            train: The training examples.
-            collate: Makes a batch.
-            seed: Of the stage.
+            model: Model to train.
+            train: Training examples.
+            collate: Collate function.
+            seed: Seed of the stage.
+
+        Returns:
+            The paired examples, their collate function, and the alignment.
         """
         batch = dict(collate([self.examples[0], self.examples[len(self.examples) - 1]]))
         alignment = DomainAlignment(model, batch, self.method, self.weight, seed)
@@ -192,17 +201,17 @@ class AlignmentInputs:
 
 
 class DomainAlignment(TrainerCallback):
-    """What is added to a stage's loss, and the classifier of domains that it needs.
+    """Alignment loss of a stage, and the domain classifier that ``dann`` needs.
 
-    That classifier is no part of the model: it has an optimizer of its own, processes share its gradients, and its
-    state lies in each checkpoint.
+    The classifier is not part of the model: it has its own optimizer, its gradients are averaged over the processes,
+    and its state is saved in each checkpoint.
 
     Args:
-        model: What is trained.
-        batch: A batch of it without labels, by which the size of the head's input is found.
+        model: Model to train.
+        batch: Batch without labels, to determine the size of the head's input.
         method: ``coral`` or ``dann``.
-        weight: Factor on what is added.
-        seed: Of the classifier's weights.
+        weight: Factor on the alignment loss.
+        seed: Seed of the classifier's initial weights.
     """
 
     def __init__(
@@ -216,7 +225,7 @@ class DomainAlignment(TrainerCallback):
             model(**{name: value.to(device) for name, value in batch.items()})
         width = self.features.take().shape[1]
         self.judge: nn.Module | None = None
-        # where the model will be: an optimizer's state is loaded to where the weights are
+        # the device of the model in training: optimizer state is loaded onto the device of the weights
         device = PartialState().device
         if method == "dann":
             with torch.random.fork_rng(devices=[]):
@@ -226,11 +235,11 @@ class DomainAlignment(TrainerCallback):
             self.optimizer = torch.optim.Adam(self.judge.parameters(), lr=RATE)
 
     def value(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Give the loss of a micro-batch, not yet weighted.
+        """Compute the alignment loss of a micro-batch, a scalar without the factor ``weight``.
 
         Args:
-            source: Features of the own domain [examples, d].
-            target: Features of the other.
+            source: Features of the source domain [examples, d].
+            target: Features of the target domain [examples, d].
         """
         with torch.autocast(source.device.type, enabled=False):
             if self.judge is None:
@@ -242,7 +251,7 @@ class DomainAlignment(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the progress from the state alone, so that a resumed stage goes on with it."""
+        """Compute the progress from the state alone, so that a resumed stage continues it; reset gradients."""
         self.progress = state.global_step / max(state.max_steps, 1)
         self.seen = []
         if self.judge is not None:
@@ -251,7 +260,7 @@ class DomainAlignment(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the classifier of domains the gradients of all processes, at their own scale."""
+        """Average the domain classifier's gradients over all processes, and undo the fp16 loss scale."""
         if self.judge is None:
             return
         scaler = getattr(kwargs.get("optimizer"), "scaler", None)
@@ -266,16 +275,20 @@ class DomainAlignment(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Train the classifier of domains, unless the model's step was passed over, as in fp16 it may be."""
+        """Update the domain classifier, unless the model's step was skipped (fp16)."""
         if self.judge is None or kwargs["optimizer"].step_was_skipped:
             return
-        if all(bool(each.grad.isfinite().all()) for each in self.judge.parameters() if each.grad is not None):
+        if all(
+            bool(parameter.grad.isfinite().all())
+            for parameter in self.judge.parameters()
+            if parameter.grad is not None
+        ):
             self.optimizer.step()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write down what was added to the loss, not yet weighted: ``domain_loss``, over all processes."""
+        """Log the alignment loss over all processes, without the factor ``weight``, as ``domain_loss``."""
         if "loss" in state.log_history[-1] and self.seen:
             value = torch.stack(self.seen).sum()
             if args.world_size > 1:
@@ -285,7 +298,7 @@ class DomainAlignment(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say which share of the loss coral was: its size depends on that of the features."""
+        """Log the share of CORAL in the loss, which depends on the scale of the features."""
         logged = [entry for entry in state.log_history if "domain_loss" in entry]
         whole = sum(entry["loss"] for entry in logged)
         if self.judge is None and whole > 0 and state.is_world_process_zero:
@@ -296,16 +309,16 @@ class DomainAlignment(TrainerCallback):
             logger.info("coral was %.2g of the loss%s.", share, hint)
 
     def save(self, folder: Path) -> None:
-        """Write the state of the classifier of domains into a checkpoint."""
+        """Write the state of the domain classifier and its optimizer into a checkpoint."""
         if self.judge is not None:
             state = {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
             torch.save(state, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """Read it from a checkpoint.
+        """Load the state of the domain classifier and its optimizer from a checkpoint.
 
         Raises:
-            InputError: If the file does not hold it.
+            InputError: If the file does not hold the state of such a classifier.
         """
         if self.judge is None:
             return
@@ -320,7 +333,7 @@ class DomainAlignment(TrainerCallback):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Leave the model without hooks at the end."""
+        """Context manager: remove the hooks from the model at the end."""
         try:
             yield
         finally:
@@ -328,14 +341,14 @@ class DomainAlignment(TrainerCallback):
 
 
 def aligned_loss(loss: Loss, alignment: DomainAlignment) -> Loss:
-    """Add the alignment to a loss, for batches that hold inputs of the other domain behind the labelled ones.
+    """Return a loss function with the alignment loss added, for batches with target inputs after the labelled ones.
 
-    Over a step it is the mean of its micro-batches' values, each weighted with its share of the step's labels: for dann
-    so the mean over all examples of the step, on any number of processes.
+    Over an optimizer step, the alignment loss is the mean over micro-batches weighted by their share of the step's
+    labels: for ``dann`` this is the mean over all examples of the step, on any number of processes.
 
     Args:
-        loss: What ``loss_for`` gives.
-        alignment: Has seen the batch.
+        loss: Loss function of the labels, as ``loss_for`` returns it.
+        alignment: Domain alignment whose hooks have recorded the features of the batch.
     """
 
     def both(
@@ -347,7 +360,7 @@ def aligned_loss(loss: Loss, alignment: DomainAlignment) -> Loss:
         if len(logits) == count:
             return loss(outputs, labels, num_items_in_batch)
         known = valid_labels(labels)
-        real = known.view(count, -1).any(dim=1)  # a filler counts in neither domain
+        real = known.view(count, -1).any(dim=1)  # a padding example counts in neither domain
         added = alignment.value(features[:count][real], features[count:][real])
         share = known.sum() / (num_items_in_batch if num_items_in_batch is not None else known.sum())
         alignment.seen.append((share * added).detach())

@@ -1,4 +1,4 @@
-"""A running average of the weights (EMA), evaluated beside them; the better of the two goes on."""
+"""Exponential moving average (EMA) of the weights, evaluated next to the raw weights; the better of the two is kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,26 +17,27 @@ from hf_finetune.planning.best_epoch import is_better
 __all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
 
 AVERAGE = "average.safetensors"
-"""In a checkpoint: the average as it was then."""
+"""Name of the file of a checkpoint that stores the average."""
 KEPT = "averaged"
-"""In the log of an evaluation: whether its metrics are those of the average."""
+"""Key in an evaluation's log entry: whether its metrics are those of the averaged weights."""
 
 Tensors = dict[str, torch.Tensor]
 
 
 def decay_at(decay: float, step: int) -> float:
-    """Give the share that a step leaves of the average: smaller in the beginning, else short stages would not move it.
+    """Return the decay at a step: smaller in the beginning, because short stages would hardly move the average.
 
     Args:
-        decay: The share in the long run, in (0, 1).
+        decay: Final decay, in (0, 1).
         step: Number of steps before this one.
+
     Source: TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``: min(decay, (1 + step) / (10 + step)).
     """
     return min(decay, (1 + step) / (10 + step))
 
 
 def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float) -> None:
-    """Take current values into an average, in place: decay x average + (1 - decay) x current.
+    """Update an average with the current values, in place: decay x average + (1 - decay) x current.
 
     Source: Polyak & Juditsky 1992; the exponential form is that of Tarvainen & Valpola 2017, Mean teachers.
     """
@@ -46,16 +47,19 @@ def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Ten
 
 
 class AveragedWeights(TrainerCallback):
-    """Keep the running average of what a stage moves, compare it at each evaluation, and leave the better weights.
+    """Callback that averages the weights of a stage, compares average and raw weights, and keeps the better ones.
 
     Args:
-        names: Of the trained parameters, and of the BatchNorm statistics that move: nothing else is touched.
-        decay: Share of the average that a step leaves in it, in (0, 1).
-        metric: By which the better weights are told; None without an evaluation that chooses: the average goes on.
-        greater_is_better: Which way that metric is better.
+        names: Names of the trained parameters and of the BatchNorm statistics that are updated; only these are
+            averaged.
+        decay: Final decay of the average, in (0, 1).
+        metric: Validation metric by which average and raw weights are compared; None keeps the average.
+        greater_is_better: Whether higher values of ``metric`` are better.
 
     Attributes:
-        checkpoint: The one that the stage goes on from; None if it begins.
+        checkpoint: Checkpoint from which the stage is resumed; None if it is not.
+        moving: Parameters and buffers of the model, by name.
+        average: Their averages, by name.
     """
 
     def __init__(self, names: Sequence[str], decay: float, metric: str | None, greater_is_better: bool):
@@ -67,7 +71,7 @@ class AveragedWeights(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin with the weights as they are, or with the average of the checkpoint."""
+        """Initialize the average with the current weights, or with the average of the resumed checkpoint."""
         self.moving = _tensors(kwargs["model"], self.names)
         self.average = {name: value.detach().clone() for name, value in self.moving.items()}
         if self.checkpoint is not None and (self.checkpoint / AVERAGE).is_file():
@@ -76,14 +80,14 @@ class AveragedWeights(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the new weights in, behind all that moves them in a step."""
+        """Update the average after the step, unless fp16 skipped it."""
         if not kwargs["optimizer"].step_was_skipped:
             fold_in(self.average, self.moving, decay_at(self.decay, state.global_step - 1))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give all processes the first one's average, as each counts BatchNorm statistics of its own batches."""
+        """Broadcast the main process's average: BatchNorm statistics differ, as each process has its own batches."""
         if args.world_size > 1:
             for value in self.average.values():
                 torch.distributed.broadcast(value, 0)
@@ -91,16 +95,16 @@ class AveragedWeights(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the average in the model, if it goes on: that of the best checkpoint, or without one the newest."""
+        """Copy the average into the model if it is kept: that of the best checkpoint, or else the latest."""
         if not self.goes_on(state):
             return
-        found = self.average
+        average = self.average
         if self.metric is not None:
-            found = load_file(Path(args.output_dir) / f"checkpoint-{state.best_global_step}" / AVERAGE)
-        _put(found, self.moving)
+            average = load_file(Path(args.output_dir) / f"checkpoint-{state.best_global_step}" / AVERAGE)
+        _put(average, self.moving)
 
     def goes_on(self, state: TrainerState) -> bool:
-        """Say whether the average goes on, and not the weights themselves."""
+        """Return whether the average is kept rather than the raw weights."""
         if self.metric is None:
             return True
         best = [
@@ -109,10 +113,14 @@ class AveragedWeights(TrainerCallback):
         return bool(best and best[-1][KEPT])
 
     def evaluate(self, evaluation: Callable[[], EvalLoopOutput]) -> EvalLoopOutput:
-        """Evaluate the weights and their average, and return the better evaluation; of two alike, that of the weights.
+        """Evaluate raw and averaged weights.
 
         Args:
-            evaluation: Evaluates the model.
+            evaluation: Function that evaluates the model.
+
+        Returns:
+            The better evaluation, of equal ones that of the raw weights, with the metric of both added. Without a
+            metric only the average is evaluated.
         """
         if self.metric is None:
             with self.in_place():
@@ -121,22 +129,26 @@ class AveragedWeights(TrainerCallback):
         raw = evaluation()
         with self.in_place():
             averaged = evaluation()
-        one, other = raw.metrics or {}, averaged.metrics or {}
-        better = is_better(other, one, self.metric, greater_is_better=self.greater)
+        raw_metrics, averaged_metrics = raw.metrics or {}, averaged.metrics or {}
+        better = is_better(averaged_metrics, raw_metrics, self.metric, greater_is_better=self.greater)
         name = f"eval_{self.metric}"
-        both = {f"raw_{self.metric}": one[name], f"average_{self.metric}": other[name], KEPT: better}
-        kept = averaged if better else raw
-        return kept._replace(metrics={**(kept.metrics or {}), **both})
+        both = {
+            f"raw_{self.metric}": raw_metrics[name],
+            f"average_{self.metric}": averaged_metrics[name],
+            KEPT: better,
+        }
+        output = averaged if better else raw
+        return output._replace(metrics={**(output.metrics or {}), **both})
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the model hold the average; behind it, its own weights again, bit for bit."""
-        own = {name: value.detach().clone() for name, value in self.moving.items()}
+        """Context manager: put the average into the model, and restore its weights bit for bit afterwards."""
+        weights = {name: value.detach().clone() for name, value in self.moving.items()}
         _put(self.average, self.moving)
         try:
             yield
         finally:
-            _put(own, self.moving)
+            _put(weights, self.moving)
 
     def save(self, checkpoint: Path) -> None:
         """Write the average into a checkpoint."""
@@ -145,7 +157,7 @@ class AveragedWeights(TrainerCallback):
 
 
 def _tensors(model: nn.Module, names: Sequence[str]) -> Tensors:
-    """Find parameters and buffers by name."""
+    """Return the named parameters and buffers of a model."""
     known = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {name: known[name] for name in names if name in known}
 

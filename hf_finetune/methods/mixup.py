@@ -1,4 +1,4 @@
-"""Mix the images of a batch with each other, and their labels alike: mixup and cutmix."""
+"""Mixup and CutMix: mix the images of a batch with each other, and their labels in the same proportion."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,10 +14,10 @@ __all__ = ["BatchMixer", "label_shares"]
 
 
 def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Give labels as the share of each class [batch, classes]; those that do not count become nan.
+    """Return labels as class probabilities [batch, classes]; ignored labels become nan.
 
     Args:
-        labels: Classes [batch], or members [batch, classes] of multi-label data.
+        labels: Class indices [batch], or zeros and ones [batch, classes] (multi-label).
         classes: Number of classes.
     """
     if labels.ndim > 1:
@@ -27,19 +27,21 @@ def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 class BatchMixer:
-    """Mix each image with the one before it in its batch; of two methods, one is drawn for each batch.
+    """Mixup and CutMix of batches: each image is mixed with the one before it; with both, one is drawn per batch.
 
-    What is drawn depends on the stage's seed, the optimizer step, the batch within it and the process, so that a
-    resume and any number of workers give the same. Images are mixed within the batch of a process. The model never
-    sees labels: it would take shares for several labels per example.
+    The draws depend on the stage's seed, the optimizer step, the micro-batch and the process only, so they are the same
+    after a resume and with any number of workers. Images are mixed within the micro-batch of a process. Labels are not
+    passed to the model: it would take class probabilities for multi-label data.
 
     Args:
-        mixup: Parameter of the Beta distribution of the share in which two images are blended; 0 = not.
-        cutmix: Parameter of that of the share of an image that another one covers; 0 = not.
+        mixup: Parameter of the Beta distribution of the mixing ratio of two images; 0 disables mixup.
+        cutmix: Parameter of the Beta distribution of the mixing ratio, here the share of an image's area that is kept;
+            0 disables CutMix.
         classes: Number of classes.
-        seed: Of the stage.
+        seed: Seed of the stage.
+
     Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization; Yun et al. 2019, CutMix. Both are
-        torchvision's, which mixes neighbours in a shuffled batch, and draws between the two as its references do.
+        torchvision's, which mixes neighbors in a shuffled batch; one of the two is drawn as in its reference scripts.
     """
 
     def __init__(self, mixup: float, cutmix: float, classes: int, seed: int):
@@ -48,18 +50,18 @@ class BatchMixer:
         self.methods += [v2.CutMix(alpha=cutmix)] if cutmix else []
 
     def over(self, batches: Iterable[dict[str, Any]], step: int, process: int) -> Iterator[dict[str, Any]]:
-        """Mix the batches of an optimizer step as they are asked for.
+        """Yield the mixed micro-batches of an optimizer step.
 
         Args:
-            batches: With ``pixel_values`` and ``labels``.
+            batches: Micro-batches with ``pixel_values`` and ``labels``.
             step: Number of steps before this one.
-            process: Of which the batches are.
+            process: Index of the process.
         """
         for index, batch in enumerate(batches):
             yield self.mix(batch, seed_of(self.seed, step, index, process))
 
     def mix(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Give a batch with mixed images, and with labels that are shares of the classes [batch, classes]."""
+        """Return a batch with mixed images, and with class probabilities [batch, classes] as labels."""
         shares = label_shares(batch["labels"], self.classes)
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)  # torchvision draws from it, on the CPU

@@ -1,9 +1,9 @@
-"""What moves weights behind a step of the optimizer, and noise on the gradient before it.
+"""L1 and L2-SP regularization by proximal steps after each optimizer step, and gradient noise before it.
 
-l1 and l2_sp are penalties on the weights. Here they are no part of the loss: an optimizer that divides by the size of
-the gradient, as Adam does, would divide them too, and clipping would count them. Instead each is a proximal step
-behind the optimizer's, of the length rate x strength: so a strength means the same under every optimizer, zeros are
-exact, and no strength overshoots. For plain SGD and a small rate it is the step of the penalty's gradient.
+l1 and l2_sp are penalties on the weights. Here they are not part of the loss: adaptive optimizers such as Adam would
+rescale their gradients, and gradient clipping would include them. Instead each is a proximal step of size learning
+rate x strength after the optimizer step, so a strength means the same for every optimizer, zeros are exact, and no
+strength overshoots. For plain SGD and a small learning rate it equals a step along the penalty's gradient.
 """
 
 import logging
@@ -22,7 +22,7 @@ __all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pul
 logger = logging.getLogger(__name__)
 
 FADING = 0.55
-"""Exponent by which the noise on the gradient fades."""
+"""Exponent of the decay of the gradient noise's variance."""
 
 
 def soft_threshold(weight: torch.Tensor, by: float) -> None:
@@ -50,17 +50,17 @@ def pull_back(weight: torch.Tensor, start: torch.Tensor, by: float) -> None:
 
 
 class ProximalSteps(TrainerCallback):
-    """Behind each step of the optimizer, shrink weights (l1) and pull them to the checkpoint's (l2_sp).
+    """Callback that, after each optimizer step, shrinks weights (l1) and pulls them to the checkpoint's (l2_sp).
 
-    It goes over what the optimizer holds, so nothing frozen is reached, and passes over what got no gradient, as the
-    optimizer does. A step that fp16's scaler leaves out is left out here.
+    It applies to the optimizer's parameters only, so frozen ones do not change, and skips parameters without a
+    gradient, as the optimizer does. It skips the steps that the fp16 gradient scaler skips.
 
     Args:
-        groups: The planned groups of the optimizer, in its order.
-        l1: Strength of the pull to 0.
+        groups: Planned parameter groups, in the optimizer's order.
+        l1: Strength of the L1 penalty.
         shrunk: Names of the parameters to which ``l1`` applies.
         l2_sp: Strength of the pull to the checkpoint's weights.
-        pretrained: Those weights, by name; parameters that are not among them are not pulled.
+        pretrained: Weights of the checkpoint by name; other parameters are not pulled.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ProximalSteps(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the checkpoint's weights of what is trained to its device."""
+        """Move the checkpoint's weights of the trained parameters to the device of the parameters."""
         held = _held(kwargs["optimizer"], self.groups)
         self.starts = {
             name: self.starts[name].to(weight.device) for name, weight, _ in held if name in self.starts
@@ -87,7 +87,7 @@ class ProximalSteps(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Move the weights, at the rates of this step."""
+        """Apply the proximal steps, with the learning rates of this step."""
         optimizer = kwargs["optimizer"]
         if optimizer.step_was_skipped:
             return
@@ -103,7 +103,7 @@ class ProximalSteps(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say how many zeros there are now."""
+        """Log the number of weights that l1 has set to exactly 0."""
         held = [weight for name, weight, _ in _held(kwargs["optimizer"], self.groups) if name in self.shrunk]
         if held and state.is_world_process_zero:
             zeros = sum(int(weight.eq(0).sum()) for weight in held)
@@ -112,23 +112,24 @@ class ProximalSteps(TrainerCallback):
 
 
 def noise_variance(eta: float, step: int) -> float:
-    """Give the variance of the noise on the gradient: eta / (1 + step)^0.55.
+    """Return the variance of the gradient noise: eta / (1 + step)^0.55.
 
     Args:
         eta: Variance at step 0.
         step: Number of steps before this one.
+
     Source: Neelakantan et al. 2015, Adding Gradient Noise Improves Learning for Very Deep Networks.
     """
     return eta / (1 + step) ** FADING
 
 
 def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> None:
-    """Add normal noise to gradients, in place; equal seeds draw alike on devices of one kind.
+    """Add Gaussian noise to gradients, in place; equal seeds draw equal noise on devices of the same kind.
 
     Args:
-        gradients: In an order that all processes share.
-        variance: Of the noise.
-        seed: Of the draws.
+        gradients: Gradients, in the same order on all processes.
+        variance: Variance of the noise.
+        seed: Seed of the noise.
     """
     generators: dict[torch.device, torch.Generator] = {}
     for gradient in gradients:
@@ -140,12 +141,12 @@ def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> 
 
 
 class GradientNoise(TrainerCallback):
-    """Put noise on the gradient of each step, behind clipping: the same on every process and after a resume.
+    """Callback that adds noise to the gradients after clipping, the same on all processes and after a resume.
 
     Args:
-        groups: The planned groups of the optimizer, in its order.
+        groups: Planned parameter groups, in the optimizer's order.
         eta: Variance at the first step.
-        seed: Of the stage.
+        seed: Seed of the stage.
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], eta: float, seed: int):
@@ -154,7 +155,7 @@ class GradientNoise(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Add the noise. transformers 5.23 has taken fp16's scale off the gradient by now, clipping or not."""
+        """Add the noise; transformers 5.23 has already unscaled fp16 gradients, with or without clipping."""
         step = state.global_step
         held = [weight.grad for _, weight, _ in _held(kwargs["optimizer"], self.groups)]
         seed = seed_of(self.seed, step)
@@ -162,7 +163,7 @@ class GradientNoise(TrainerCallback):
 
 
 def _held(optimizer: Any, groups: Sequence[ParameterGroup]) -> Iterator[tuple[str, nn.Parameter, float]]:
-    """Go over what the optimizer holds: name, parameter, and rate of this step."""
+    """Yield name, parameter and current learning rate of each parameter that the optimizer holds."""
     for planned, group in zip(groups, optimizer.param_groups, strict=True):
         for name, weight in zip(planned.parameters, group["params"], strict=True):
             yield name, weight, float(group["lr"])

@@ -1,4 +1,4 @@
-"""Keep weights at 0 that were pruned: gradients would move them again."""
+"""Pruning masks: keep pruned weights at 0 during training, as optimizer steps would change them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,20 +13,20 @@ Masked = list[tuple[nn.Parameter, torch.Tensor]]
 
 
 def apply_pruning_masks(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> None:
-    """Set weights to 0 where their masks are true.
+    """Set weights to 0 where their masks are true, in place.
 
     Args:
-        masked: Weights, each with a mask of its shape on its device.
+        masked: Weights, each with a mask of the same shape on the same device.
     """
     for weight, zero in masked:
         weight.data.masked_fill_(zero, 0.0)
 
 
 class PruningMaskCallback(TrainerCallback):
-    """Set pruned weights back to 0 behind each step of the optimizer.
+    """Callback that resets pruned weights to 0 after each optimizer step.
 
     Args:
-        masked: Weights, each with a mask that is true where it is to stay 0. What else is frozen needs none.
+        masked: Weights, each with a mask that is true where the weight must stay 0. Frozen weights are skipped.
     """
 
     def __init__(self, masked: Iterable[tuple[nn.Parameter, torch.Tensor]]):
@@ -36,7 +36,7 @@ class PruningMaskCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the masks of what is trained to its device."""
+        """Select the trained weights, and move their masks to their device."""
         self.trained = [
             (weight, zero.to(weight.device)) for weight, zero in self.masked if weight.requires_grad
         ]
@@ -44,5 +44,5 @@ class PruningMaskCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Undo what the step did to them."""
+        """Reset the pruned weights that the step has changed."""
         apply_pruning_masks(self.trained)

@@ -1,4 +1,4 @@
-"""R-Drop: see each text twice under other dropout, and ask both answers to agree."""
+"""R-Drop: two passes with different dropout per input, and a loss on the divergence of their predictions."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -17,10 +17,10 @@ Loss = Callable[..., torch.Tensor]
 
 
 def repeat_batch(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a batch with each input twice, the second time behind all of the first; each label stays once.
+    """Return a batch with all inputs repeated once, [2 x batch, ...]; the labels are not repeated.
 
     Args:
-        inputs: Tensors [batch, ...], or tuples of such.
+        inputs: Tensors [batch, ...], or tuples of such tensors, by name.
     """
     return {name: value if name == "labels" else _twice(value) for name, value in inputs.items()}
 
@@ -28,7 +28,7 @@ def repeat_batch(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _twice(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return torch.cat([value, value])
-    return tuple(_twice(each) for each in value)
+    return tuple(_twice(item) for item in value)
 
 
 def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
@@ -50,14 +50,15 @@ def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.T
 
 
 def r_drop_loss(loss: Loss, factor: float, target: str) -> Loss:
-    """Add to the mean loss of two passes how far they are apart, as a sum divided by the labels of the whole batch.
+    """Return the R-Drop loss function: the mean loss of two passes plus ``factor`` times their symmetric KL divergence.
+
+    The divergence is a sum over the micro-batch divided by the number of labels in the whole batch. For the logits of a
+    single pass, as in evaluations, the function returns ``loss`` alone.
 
     Args:
-        loss: What ``loss_for`` gives.
-        factor: On the disagreement, the alpha of the paper's published code.
+        loss: Loss function of the labels, as ``loss_for`` returns it.
+        factor: Factor on the divergence, the alpha of the paper's published code.
         target: ``single_label`` or ``multi_label``.
-
-    Logits of one pass, as of an evaluation, give the loss alone.
     """
     told = False
 
@@ -68,10 +69,10 @@ def r_drop_loss(loss: Loss, factor: float, target: str) -> Loss:
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if len(logits) == len(labels):
             return loss(outputs, labels, num_items_in_batch)
-        one, other = logits.float().chunk(2)
-        mean = (loss((one,), labels, num_items_in_batch) + loss((other,), labels, num_items_in_batch)) / 2
+        first, second = logits.float().chunk(2)
+        mean = (loss((first,), labels, num_items_in_batch) + loss((second,), labels, num_items_in_batch)) / 2
         weights = label_weights(labels, target)
-        apart = (symmetric_kl(one, other, target) * weights).sum()
+        apart = (symmetric_kl(first, second, target) * weights).sum()
         if not told and not apart.any():
             logger.warning(
                 "R-Drop sees no difference between two passes: nothing that is trained has dropout."

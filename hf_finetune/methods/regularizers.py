@@ -1,4 +1,4 @@
-"""What a stage's ``regularize`` means for its training: callbacks, mixed batches, a second pass, an average."""
+"""Regularization of a stage: build callbacks, batch mixing, R-Drop and weight averaging from ``regularize``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class Regularizers:
-    """How a stage is kept from learning its examples by heart.
+    """Regularization of a stage.
 
     Attributes:
-        callbacks: What goes before and behind each step of the optimizer, in this order.
-        average: Running average of the weights, one of the callbacks; None without it.
-        mixing: Mixes the images of a batch; None leaves them.
-        r_drop: Factor on how far two passes are apart; 0 makes one pass.
+        callbacks: Callbacks that act before and after each optimizer step, in this order.
+        average: Running average of the weights, one of the callbacks; None for none.
+        mixing: Mixup or CutMix of the images of a batch; None for neither.
+        r_drop: Factor on the R-Drop divergence; 0 disables the second pass.
     """
 
     callbacks: tuple[TrainerCallback, ...] = ()
@@ -51,16 +51,16 @@ def build_regularizers(
     best_metric: str | None = None,
     greater_is_better: bool = False,
 ) -> Regularizers:
-    """Work out what a recipe's ``regularize`` means for a stage.
+    """Build the regularizers of a stage from the ``regularize`` field of its recipe.
 
     Args:
-        stage: The stage of the recipe.
-        planned: What it trains.
+        stage: Stage of the recipe.
+        planned: Plan of the stage.
         classes: Number of classes.
-        seed: Of the stage.
-        pretrained: The checkpoint's weights, from ``pretrained_weights``; needed for l2_sp alone.
-        best_metric: Name of the metric that chooses the checkpoint; None keeps the last.
-        greater_is_better: Which way that metric is better.
+        seed: Seed of the stage.
+        pretrained: Weights of the checkpoint, from ``pretrained_weights``; needed for l2_sp only.
+        best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
+        greater_is_better: Whether higher values of ``best_metric`` are better.
     """
     spec, callbacks = stage.regularize, []
     if spec.gradient_noise:
@@ -79,21 +79,24 @@ def build_regularizers(
 
 
 def _moving(planned: StagePlan) -> list[str]:
-    """Name what a stage moves: the trained parameters, and the statistics of BatchNorms that are not frozen."""
+    """Return the names of the trained parameters and of the statistics of BatchNorms that are not frozen."""
     frozen = set(planned.frozen_batch_norms)
     norms = [name for name, _ in planned.layout.batch_norms if name not in frozen]
-    return [*planned.trainable, *(f"{name}.{each}" for name in norms for each in STATISTICS)]
+    return [*planned.trainable, *(f"{name}.{statistic}" for name in norms for statistic in STATISTICS)]
 
 
 def pretrained_weights(
     model: PreTrainedModel, stages: Sequence[StageSpec], plan: Plan
 ) -> dict[str, torch.Tensor]:
-    """Copy the checkpoint's weights to which a stage pulls back: what such stages train below the head.
+    """Return copies of the backbone weights that the stages with l2_sp train, as they are in the checkpoint.
 
     Args:
-        model: As it was loaded, before any stage.
-        stages: Of the recipe.
-        plan: What they train.
+        model: Model with the weights of the checkpoint, before any stage.
+        stages: Stages of the recipe.
+        plan: Plan of the stages.
+
+    Returns:
+        Weights by parameter name; empty if no stage uses l2_sp.
     """
     wanted = {
         name
@@ -102,17 +105,17 @@ def pretrained_weights(
         for name in planned.trainable
     }
     layout = plan.layout
-    wanted &= {each.name for each in layout.parameters if each.group < layout.backbone_groups}
+    wanted &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
     return {name: value.detach().clone() for name, value in model.named_parameters() if name in wanted}
 
 
 def label_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
-    """Say what of ``regularize`` these labels have no meaning for.
+    """Return a problem for each regularizer of a stage that is not defined for the kind of labels.
 
     Args:
-        stage: A stage, or a strategy.
-        place: Where it stands in the recipe.
-        target: What a label is.
+        stage: Stage or strategy of a recipe.
+        place: Path of the stage in the recipe.
+        target: Kind of the labels.
     """
     spec = stage.regularize
     repairs = {
@@ -130,7 +133,7 @@ def label_problems(stage: StageSettings, place: str, target: str) -> list[Proble
 
 
 def sharding_problems(stage: StageSettings, place: str) -> list[Problem]:
-    """Say what of ``regularize`` needs whole weights in every process, which FSDP and DeepSpeed divide."""
+    """Return a problem for each regularizer that needs unsharded weights, which FSDP and DeepSpeed do not provide."""
     rule = "must be left out under FSDP and DeepSpeed, which divide the weights among the processes"
     return [
         Problem(f"{place}.regularize.{name}", rule, repr(value))

@@ -1,4 +1,4 @@
-"""Train on several tasks at once: what an epoch is made of, the loss of a step, and which heads a step moves."""
+"""Multi-task training: sampling of the tasks, their joint loss, and freezing of heads without examples in a step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Loss = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Mix:
-    """What a stage needs to train several tasks.
+    """Task mixture of a multi-task stage.
 
     Attributes:
-        columns: Of each task its columns in labels and logits.
-        sizes: Of each task its number of training examples.
-        counts: Of each task its number of examples in an epoch.
-        loss: Of all tasks, from ``mixed_loss``.
+        columns: Columns of each task in labels and logits.
+        sizes: Number of training examples of each task.
+        counts: Number of examples of each task in an epoch.
+        loss: Joint loss function of all tasks, from ``mixed_loss``.
     """
 
     columns: tuple[TaskColumns, ...]
@@ -34,22 +34,22 @@ class Mix:
     loss: Loss
 
     def sampler(self, seed: int, lengths: Sequence[int] | None, group: int) -> "TaskSampler":
-        """Give what draws an epoch, see ``TaskSampler``."""
+        """Return the sampler of an epoch, see ``TaskSampler``."""
         return TaskSampler(self.sizes, self.counts, seed, lengths, group)
 
 
 class TaskSampler(Sampler[int]):
-    """Draw so many examples of each task, in an order that seed and epoch decide.
+    """Sampler that draws a fixed number of examples of each task per epoch.
 
-    The examples of a task come in turn, in an order of their own each time: all of them once before any comes again.
-    A resumed epoch is drawn as it was, and all processes draw alike.
+    The examples of a task are cycled through in random order: none is drawn again before all have been drawn. The draws
+    depend on seed and epoch only, so they are the same after a resume and on all processes.
 
     Args:
-        sizes: Number of examples of each task; those of the first task have the first indices.
+        sizes: Number of examples of each task; the indices of the tasks follow each other in this order.
         counts: Number of examples of each task in an epoch.
-        seed: Of the draws.
-        lengths: Number of tokens of each example, to put those of about one length together; None for any order.
-        group: Number of examples of an optimiser step, over all processes.
+        seed: Seed of the draws.
+        lengths: Number of tokens of each example, to group examples of similar length; None for random order.
+        group: Number of examples per optimizer step, over all processes.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TaskSampler(Sampler[int]):
         self.lengths, self.group = lengths, group
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw others from here on."""
+        """Set the epoch, on which the draws depend."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -104,37 +104,42 @@ def mixed_loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         logits = (outputs["logits"] if isinstance(outputs, dict) else outputs[0]).float()
-        asked = [~labels[:, task.labels[0]].isnan() for task in columns]
-        examples = num_items_in_batch if num_items_in_batch is not None else torch.stack(asked).sum()
+        masks = [~labels[:, task.labels[0]].isnan() for task in columns]
+        examples = num_items_in_batch if num_items_in_batch is not None else torch.stack(masks).sum()
         total = logits.new_zeros(())
-        for index, (task, rows) in enumerate(zip(columns, asked, strict=True)):
+        for index, (task, rows) in enumerate(zip(columns, masks, strict=True)):
             wanted = task.labels_of(labels[rows])
             wanted = wanted[:, 0].long() if task.target == "single_label" else wanted
-            own = losses[index]((task.logits_of(logits[rows]),), wanted, examples * task.width)
+            task_loss = losses[index]((task.logits_of(logits[rows]),), wanted, examples * task.width)
             if weights is not None:
-                total = total + weights[index] * own
+                total = total + weights[index] * task_loss
                 continue
             variance = logits[0, columns[-1].logits[1] + index]
             factor = 0.5 if task.target == "regression" else 1.0
-            total = total + factor * torch.exp(-variance) * own + variance / 2 * rows.sum() / examples
+            total = total + factor * torch.exp(-variance) * task_loss + variance / 2 * rows.sum() / examples
         return total
 
     return loss
 
 
 class FreezeIdleHeads(TrainerCallback):
-    """Let a step without any example of a task leave its head alone: no decay and no momentum moves it.
+    """Callback that keeps the head of a task unchanged in steps without examples of the task.
 
-    Such a step gives the head, on all processes together, a gradient of exactly 0.
+    In such a step the gradient of the head, over all processes, is exactly 0, but weight decay and momentum would still
+    change it.
     """
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the gradients away, by which optimizers pass over weights."""
+        """Set all-zero gradients of heads to None, so that the optimizer skips their parameters."""
         for heads in task_heads(kwargs["model"]).values():
             for name in heads.names:
-                own = [each for each in heads.parameters_of(name) if each.grad is not None]
-                if own and not any(bool(each.grad.any()) for each in own if each.grad is not None):
-                    for each in own:
-                        each.grad = None
+                parameters = [
+                    parameter for parameter in heads.parameters_of(name) if parameter.grad is not None
+                ]
+                if parameters and not any(
+                    bool(parameter.grad.any()) for parameter in parameters if parameter.grad is not None
+                ):
+                    for parameter in parameters:
+                        parameter.grad = None

@@ -1,1 +1,1 @@
-"""The kinds of labels, and what depends on them."""
+"""Kinds of labels (single-label, multi-label, regression), and what depends on them."""

@@ -1,4 +1,4 @@
-"""The loss of each kind of label: a sum over the labels that count, divided by their number in the whole batch."""
+"""Loss function of each kind of label: the sum over valid labels, divided by their number in the whole batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,24 +9,27 @@ from torch.nn import functional
 __all__ = ["IGNORED", "label_weights", "loss_for", "valid_labels", "weighted_cross_entropy"]
 
 IGNORED = -100
-"""The class that torch's cross-entropy passes over."""
+"""Class index that torch's cross-entropy ignores."""
 
 
 def valid_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Tell which labels count: all but those of fillers. Amounts may well be -100."""
+    """Return a mask of the labels that count: integers other than -100, floats other than nan.
+
+    Labels of padding examples are invalid. A regression target of -100 is valid.
+    """
     return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
 
 
 def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
-    """Return how much each label counts in the loss: 1, its example's weight, or 0 for that of a filler.
+    """Return the weight of each label in the loss: 1, or the weight of its example, or 0 for a padding example.
 
     Args:
-        labels: As a loss takes them. Those of single-label data may be the probability of each class times the weight
-            of the example [batch, classes].
-        target: What a label is.
+        labels: Labels as in ``loss_for``; single-label ones may be class probabilities times the weight of the example
+            [batch, classes].
+        target: Kind of the labels.
 
     Returns:
-        [batch], or [batch, classes] where each class of an example is a label of its own.
+        Weights [batch], or [batch, classes] (multi-label).
     """
     known = valid_labels(labels)
     if target == "single_label" and labels.ndim > 1:
@@ -35,19 +38,23 @@ def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
 
 
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:
-    """Give the loss: a sum over the micro-batch, divided by the labels of the whole batch.
+    """Return the loss function: the sum over the micro-batch, divided by the number of labels in the whole batch.
 
-    So the gradient is that of the mean over the batch, however many micro-batches and processes share it. The labels
-    of fillers do not count.
+    The gradient is thus that of the mean over the batch, on any number of micro-batches and processes. Labels of
+    padding examples are ignored.
+
+    Single-label labels may be class probabilities [batch, classes], as from mixup, times the weight of the example; the
+    sum is then divided by the sum of the weights. Labels are not passed to the model: it would take probabilities for
+    multi-label data, and write that to its config.
 
     Args:
         target: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or ``regression``
             (mean squared error).
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
 
-    Labels of single-label data may be probabilities [batch, classes], as mixup makes them, times the weight of the
-    example; the sum is then divided by the sum of the weights. The model never sees labels: it would take such for
-    several labels per example, and write that into its config.
+    Returns:
+        Function of outputs (with logits [batch, classes]), labels and ``num_items_in_batch`` (by default the number of
+        labels of the micro-batch) to a scalar.
     """
 
     def loss(
@@ -63,23 +70,23 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         else:
             labels = labels.where(known, 0).to(logits)
             if target == "multi_label":
-                each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+                losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
             else:
-                each = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
-            total = (each * known.view_as(each)).sum()
+                losses = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
+            total = (losses * known.view_as(losses)).sum()
         return total / items
 
     return loss
 
 
 def weighted_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Return the cross-entropy of each example [batch], smoothed, times the sum of its shares.
+    """Return the smoothed cross-entropy of each example [batch], weighted by the sum of its shares.
 
-    torch's own would spread the smoothed part over the classes whatever the sum of the shares is.
+    torch's label smoothing does not weight the smoothed part by the sum of the shares.
 
     Args:
-        logits: [batch, classes].
-        shares: Probability of each class times the weight of the example [batch, classes].
+        logits: Logits [batch, classes].
+        shares: Class probabilities times the weight of the example [batch, classes].
         smoothing: Share of each label that is spread over all classes.
     """
     scores = functional.log_softmax(logits, dim=-1)

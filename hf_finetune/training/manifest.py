@@ -48,7 +48,7 @@ class Manifest:
         processes: Number of processes at the start of the run; it determines the number of examples per step.
         pretraining: State, seconds and result of the pretraining before the first stage; empty if there is none or it
             has not started.
-        changes: Changes made to the recipe while the run was interrupted, in order.
+        changes: Changes of recipe, data and checkpoint accepted at resumes, with stage and step, in order.
         format: Version of the file format.
     """
 
