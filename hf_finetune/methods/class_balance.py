@@ -1,9 +1,9 @@
 """Correct class imbalance by class weights, logit adjustment, focal loss or class-balanced sampling.
 
 Each loss here is a sum over the micro-batch divided by the number of labels in the whole batch, as in ``loss_for``, so
-the gradient does not depend on the number of micro-batches and processes. Computed weights have a mean of 1 over the
-training examples, so learning rates keep their meaning; normalizing by the weights in a batch instead would cancel
-their effect in small batches.
+the gradient does not depend on the number of micro-batches and processes. Computed single-label weights have a mean of
+1 over the training examples, so learning rates keep their meaning; normalizing by the weights in a batch instead would
+cancel their effect in small batches.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -105,12 +105,8 @@ def class_weights(
     sizes = [max(1, count) for count in members]
     effective = [float(size) for size in sizes] if beta is None else effective_numbers(sizes, beta)
     if target == "multi_label":
-        non_members = [max(1, examples - count) for count in members]
-        negatives = (
-            [float(number) for number in non_members]
-            if beta is None
-            else effective_numbers(non_members, beta)
-        )
+        others = [max(1, examples - count) for count in members]
+        negatives = [float(number) for number in others] if beta is None else effective_numbers(others, beta)
         return tuple(negative / positive for negative, positive in zip(negatives, effective, strict=True))
     total = sum(count / value for count, value in zip(members, effective, strict=True))
     return tuple(examples / total / value for value in effective)
@@ -152,10 +148,9 @@ def balanced_loss(
     Args:
         target: ``single_label`` or ``multi_label``; without a balance ``regression`` too.
         balance: Correction of class imbalance, from ``build_class_balance``; None for none.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). The loss of an
-            example, smoothed part included, is weighted by the example's class. torch weights the smoothed part by the
-            classes over which it is spread, so that with very different weights a rare class wins the examples of
-            others.
+        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1). With class weights,
+            the whole loss of an example is weighted by its own class. torch weights the smoothed part by the classes
+            over which it is spread, so that with very different weights a rare class attracts the examples of others.
 
     Returns:
         Function of outputs, labels and ``num_items_in_batch`` to a scalar.
@@ -222,7 +217,8 @@ def _focal(
 
     Args:
         logits: Logits [batch, classes].
-        labels: Class indices [batch], -100 to ignore; or class probabilities, or zeros and ones, [batch, classes].
+        labels: Class indices [batch], -100 to ignore; or class probabilities [batch, classes]; or zeros and ones
+            [batch, classes] (multi-label).
         target: ``single_label`` (softmax) or ``multi_label`` (sigmoid).
         gamma: Exponent.
         factors: Class weights [classes], the paper's alpha; None is 1.

@@ -85,7 +85,7 @@ def distillation_loss(
 
 
 def loss_with_teacher(loss: Loss, teacher: Teacher, target: str) -> Loss:
-    """Return the weighted mean of a loss function and the distillation loss, normalized alike.
+    """Return the weighted mean of a loss and the distillation loss; both are divided by the labels of the whole batch.
 
     Args:
         loss: Loss function of the labels, as ``loss_for`` returns it.

@@ -172,7 +172,7 @@ class AlignmentInputs:
     """Inputs of the target domain, and the method of the alignment.
 
     Attributes:
-        examples: Unlabelled inputs of the target domain, preprocessed like the training examples; indexable.
+        examples: Unlabeled inputs of the target domain, preprocessed like the training examples; indexable.
         method: ``coral`` or ``dann``.
         weight: Factor on the alignment loss.
     """
@@ -341,7 +341,7 @@ class DomainAlignment(TrainerCallback):
 
 
 def aligned_loss(loss: Loss, alignment: DomainAlignment) -> Loss:
-    """Return a loss function with the alignment loss added, for batches with target inputs after the labelled ones.
+    """Return a loss function with the alignment loss added, for batches with target inputs after the labeled ones.
 
     Over an optimizer step, the alignment loss is the mean over micro-batches weighted by their share of the step's
     labels: for ``dann`` this is the mean over all examples of the step, on any number of processes.

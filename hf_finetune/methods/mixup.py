@@ -35,8 +35,8 @@ class BatchMixer:
 
     Args:
         mixup: Parameter of the Beta distribution of the mixing ratio of two images; 0 disables mixup.
-        cutmix: Parameter of the Beta distribution of the mixing ratio, here the share of an image's area that is kept;
-            0 disables CutMix.
+        cutmix: Parameter of the Beta distribution of the share of an image's area that is not replaced by the other
+            image; 0 disables CutMix.
         classes: Number of classes.
         seed: Seed of the stage.
 

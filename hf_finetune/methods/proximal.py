@@ -3,7 +3,7 @@
 l1 and l2_sp are penalties on the weights. Here they are not part of the loss: adaptive optimizers such as Adam would
 rescale their gradients, and gradient clipping would include them. Instead each is a proximal step of size learning
 rate x strength after the optimizer step, so a strength means the same for every optimizer, zeros are exact, and no
-strength overshoots. For plain SGD and a small learning rate it equals a step along the penalty's gradient.
+strength overshoots. For plain SGD and a small learning rate it approximates a step along the penalty's gradient.
 """
 
 import logging
@@ -26,23 +26,25 @@ FADING = 0.55
 
 
 def soft_threshold(weight: torch.Tensor, by: float) -> None:
-    """Move each element towards 0, in place, and no further: sign(w) x max(|w| - by, 0).
+    """Shrink each element towards 0, in place: sign(w) x max(|w| - by, 0).
 
     Args:
-        weight: Of any shape.
-        by: At most how far, 0 or more.
+        weight: Tensor of any shape.
+        by: Threshold, 0 or more.
+
     Source: the proximal step of ``by * |w|``, as in ISTA (Daubechies et al. 2004; Beck & Teboulle 2009).
     """
     weight.sub_(weight.clamp(-by, by))
 
 
 def pull_back(weight: torch.Tensor, start: torch.Tensor, by: float) -> None:
-    """Move a weight towards where it started, in place: to start + (weight - start) / (1 + by).
+    """Pull a weight towards its initial value, in place: start + (weight - start) / (1 + by).
 
     Args:
-        weight: Of any shape.
-        start: Of the same shape, on the same device.
-        by: How strongly, 0 or more.
+        weight: Tensor of any shape.
+        start: Initial value, of the same shape and on the same device.
+        by: Strength of the pull, 0 or more.
+
     Source: the proximal step of ``by / 2 * |w - start|^2``, the L2-SP penalty of Li, Grandvalet & Davoine 2018,
         Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """

@@ -32,15 +32,16 @@ def _twice(value: Any) -> Any:
 
 
 def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.Tensor:
-    """Say how far two answers are apart: the mean of both Kullback-Leibler divergences.
+    """Compute the mean of the Kullback-Leibler divergences of two predictions in both directions.
 
     Args:
-        one: Logits [batch, classes].
-        other: Logits of the same examples.
-        target: ``single_label`` (softmax) or ``multi_label`` (sigmoid, each class by itself).
+        one: Logits of the first pass [batch, classes].
+        other: Logits of the second pass for the same examples [batch, classes].
+        target: ``single_label`` (softmax) or ``multi_label`` (sigmoid, each class separately).
 
     Returns:
-        [batch], or [batch, classes] for multi-label data.
+        Divergence of each example [batch], or of each label [batch, classes] (multi-label).
+
     Source: Liang et al. 2021, R-Drop: Regularized Dropout for Neural Networks.
     """
     if target == "multi_label":

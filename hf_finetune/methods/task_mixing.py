@@ -82,21 +82,22 @@ class TaskSampler(Sampler[int]):
 def mixed_loss(
     columns: Sequence[TaskColumns], losses: Sequence[Loss], weights: Sequence[float] | None
 ) -> Loss:
-    """Give the loss of all tasks: the mean over the examples of a step, each by the loss and the weight of its task.
+    """Return the joint loss function of all tasks: the mean over a step's examples of the weighted loss of their task.
 
-    With N examples in a step, over all its forward passes and processes, and l the loss of an example (of several
-    labels its mean over the classes), it is
+    With N examples in a step, over all its micro-batches and processes, and l the loss of an example (multi-label: its
+    mean over the classes), it is
 
         1/N sum w l                              with fixed weights w,
-        1/N sum (c exp(-s) l + s/2)              with learnt ones, s being the logarithm of the task's variance,
+        1/N sum (c exp(-s) l + s/2)              with learned weights, s being the log variance of the task,
 
-    where c is 1/2 for amounts and 1 for classes. So a task counts by its weight and by its share of the examples, and
-    no step depends on how its examples are spread over passes and processes.
+    where c is 1/2 for regression and 1 for classification. The influence of a task is its weight times its share of the
+    examples, and a step does not depend on how its examples are spread over micro-batches and processes.
 
     Args:
-        columns: Of each task its columns.
-        losses: Of each task its loss, as ``balanced_loss`` gives it.
-        weights: Of each task; None takes the variances that stand behind the logits.
+        columns: Columns of each task in labels and logits.
+        losses: Loss function of each task, from ``balanced_loss``.
+        weights: Fixed weight of each task; None uses the learned log variances, which follow the logits in the output.
+
     Source: Kendall, Gal & Cipolla 2018, Multi-Task Learning Using Uncertainty to Weigh Losses, equations 5 to 10.
     """
 

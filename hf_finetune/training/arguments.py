@@ -87,7 +87,6 @@ def training_arguments(
     )
     if arguments.n_gpu > 1:
         logger.info("One of %d GPUs is used: accelerate launch uses all of them.", arguments.n_gpu)
-        arguments._n_gpu = (
-            1  # otherwise the Trainer would split each batch with DataParallel, and count it several times
-        )
+        # Otherwise the Trainer would split each batch with DataParallel, and count it several times.
+        arguments._n_gpu = 1
     return arguments

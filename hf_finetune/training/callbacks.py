@@ -101,7 +101,7 @@ class InterruptCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Install the signal handlers; only the main thread can."""
+        """Install the signal handlers; Python allows this in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             self.previous = {
                 number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
@@ -110,11 +110,11 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Request a checkpoint after a signal; several processes agree on it at the next step that is logged."""
+        """Request a checkpoint if a signal has arrived; several processes agree on that at steps that are logged."""
         if args.world_size > 1 and state.global_step % args.logging_steps != 0:
             return
         self.stops = _anywhere(self.asked, args)
-        # After the last step of an epoch, on_epoch_end requests it: the evaluation that selects the best runs first.
+        # At the last step of an epoch leave it to on_epoch_end: the evaluation then precedes the checkpoint.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
         if self.stops and not at_end:
             control.should_log = control.should_save = True

@@ -41,7 +41,7 @@ class StageExecution:
     Attributes:
         way: Execution mode: precision, memory format and compilation.
         cache: Cached outputs of the frozen prefix for all examples; None if each epoch computes them.
-        report: Whether the prefix is cached, and why not.
+        report: Report of the prefix cache, with the reason if there is none.
         views: Number of augmented versions of each training example that the epochs cycle through; None if every epoch
             has its own version.
     """

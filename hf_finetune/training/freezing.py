@@ -1,4 +1,4 @@
-"""Freeze all parameters of a model but some, and keep the buffers of frozen modules unchanged."""
+"""Freeze a model except for some parameters, and keep the buffers of frozen modules unchanged."""
 
 from collections.abc import Collection
 

@@ -107,10 +107,8 @@ def fit_head(
     def judged() -> dict[str, float]:
         if validation is None:
             return {}
-        validation_outputs = outputs(validation, evaluation_batch_size)
-        return compute_metrics(
-            EvalPrediction(predictions=validation_outputs.logits, label_ids=validation_outputs.labels)
-        )
+        predicted = outputs(validation, evaluation_batch_size)
+        return compute_metrics(EvalPrediction(predictions=predicted.logits, label_ids=predicted.labels))
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
         results, start = [], judged()

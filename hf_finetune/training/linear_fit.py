@@ -295,7 +295,7 @@ def _fit(
         "regression": _amounts,
     }[target]
     with warnings.catch_warnings():
-        # raised for classes with few examples each, although they are classes
+        # scikit-learn suspects a regression problem if the classes have few examples each
         warnings.filterwarnings(
             "ignore", message="The number of unique classes is greater", category=UserWarning
         )
@@ -350,7 +350,7 @@ def _classes(
 def _regression(
     number: int, strength: float, models: dict[int, LogisticRegression] | None
 ) -> LogisticRegression:
-    """Return an unfitted logistic regression, or with ``models`` the earlier one of this class for a warm start."""
+    """Return a logistic regression to fit: a new one, or that of the same ``number`` in ``models`` for a warm start."""
     fresh = LogisticRegression(max_iter=ITERATIONS, warm_start=models is not None)
     model = fresh if models is None else models.setdefault(number, fresh)
     return model.set_params(C=strength)

@@ -1,4 +1,4 @@
-"""Training loss of a stage: the loss of its labels plus distillation, domain alignment or R-Drop; validation loss."""
+"""Training loss of a stage (labels, distillation, domain alignment, R-Drop), and its loss on the validation split."""
 
 from collections.abc import Callable
 from typing import Any

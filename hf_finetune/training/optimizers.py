@@ -14,7 +14,7 @@ from hf_finetune.recipe.schedule import ScheduleSpec
 
 __all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
 
-# Optimizer names of a recipe, and of the Trainer.
+# The Trainer's names of a recipe's optimizers, where they differ.
 ALIASES = {"adamw": "adamw_torch", "adam": "adamw_torch"}
 # Optimizers that replace the parameter groups by their own, or need the whole model.
 WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion", "dummy")

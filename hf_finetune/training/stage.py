@@ -170,9 +170,8 @@ def train_stage(
     )
     stopping = _early_stopping(stage, judging.best_metric)
     interrupt = InterruptCallback()
-    resting = (
-        [FreezeIdleHeads()] if beside.mix is not None else []
-    )  # before the callbacks that move weights, which skip parameters without a gradient
+    # It comes before the callbacks that move weights, as these skip parameters without a gradient.
+    resting = [FreezeIdleHeads()] if beside.mix is not None else []
     trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,

@@ -70,7 +70,7 @@ class StageExtras:
 
     Attributes:
         teacher: Teacher for distillation. It needs the full inputs, so the prefix must not be cached.
-        align: Unlabelled inputs of another domain for domain alignment; the prefix must not be cached either.
+        align: Unlabeled inputs of another domain for domain alignment; the prefix must not be cached either.
         pretrained: Weights of the checkpoint by name, towards which ``regularize.l2_sp`` pulls.
         balance: Correction of class imbalance; None for none.
         mix: Mixture of several tasks, whose loss replaces that of the target; None for a single task.

@@ -154,8 +154,8 @@ class StagedTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count the labels of an optimizer step exactly.
 
-        transformers 5.23 skips every label equal to -100, even a regression target, and counts the examples twice that
-        it repeats to fill the last batches of several processes.
+        transformers 5.23 skips every label equal to -100, even a regression target. On several processes it counts
+        examples twice that fill up the last round of batches.
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
@@ -198,9 +198,7 @@ class StagedTrainer(Trainer):
             return super()._evaluate(trial, ignore_keys_for_eval)
         if self.state.global_step > 0:
             return {}
-        with torch.random.fork_rng(
-            devices=()
-        ):  # only the data loader draws random numbers here, from the CPU's generator
+        with torch.random.fork_rng(devices=()):  # only the data loader draws here, from the CPU's generator
             metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
         if self.args.metric_for_best_model is not None:
             self._determine_best_metric(metrics, trial)
@@ -213,10 +211,13 @@ class StagedTrainer(Trainer):
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Return whether an evaluation is better than the best one so far, see ``is_better``, and record it if so.
+        """Compare an evaluation with the best one so far, see ``is_better``, and record it if it is better.
 
         The Trainer (5.23) keeps the earlier of two equal evaluations whatever their loss, and once the metric was nan
         it considers no later evaluation better.
+
+        Returns:
+            Whether the evaluation is better.
         """
         name = self.args.metric_for_best_model
         if name is None:
