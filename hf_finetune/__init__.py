@@ -1,6 +1,6 @@
-"""Staged fine-tuning of image and text classifiers: what a stage says is trained is trained, and nothing else moves.
+"""Staged fine-tuning of image and text classifiers: each stage trains exactly the parameters that it declares.
 
-The public names are loaded when they are first used, so that importing the package costs nothing.
+The public names are imported on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m hf_finetune``, and so ``accelerate launch -m hf_finetune``."""
+"""Entry point of ``python -m hf_finetune``, and thus of ``accelerate launch -m hf_finetune``."""
 
 from hf_finetune.cli.app import main
 

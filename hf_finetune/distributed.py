@@ -1,4 +1,4 @@
-"""The processes that ``accelerate launch`` started, or the one that there is."""
+"""Setup and communication of the processes that ``accelerate launch`` started, or of a single process."""
 
 import json
 import os
@@ -34,11 +34,11 @@ __all__ = [
     "wait_for_all",
 ]
 
-# One step of training, or the writing of a checkpoint, takes less; a process that is stuck ends all after this.
+# A training step, or writing a checkpoint, takes less; if a process is stuck, all of them end after this time.
 TIMEOUT_SECONDS = 600
-# The first process alone reads the data and evaluates on the test split. The others wait for as long as it takes.
+# Only the main process reads the data and evaluates on the test split. The others wait for as long as it takes.
 PATIENCE = timedelta(days=7)
-# What gloo and NCCL say when another process is gone or silent.
+# Parts of the error messages of gloo and NCCL if another process has ended or does not respond.
 LOST = (
     "closed by peer",
     "reset by peer",
@@ -49,38 +49,38 @@ LOST = (
     "abort",
 )
 
-# DeepSpeed's setting without which no process ever holds whole weights; in spite of its name they stay fp32.
+# DeepSpeed setting without which no process ever holds the full weights; despite its name they stay fp32.
 GATHERS = "stage3_gather_16bit_weights_on_model_save"
 
 _patient_group: Any = None
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the launch has ended, or is stuck."""
+    """Raised if another process of the launch has ended or is stuck."""
 
 
 def start_processes() -> PartialState:
-    """Join the processes of a launch. Without an accelerator they compute on the CPU, and still know each other.
+    """Initialize the process group of a launch and return its state. Without an accelerator, the CPU is used.
 
-    accelerate 1.15 takes several processes for one each unless both of them, ``PartialState`` and the Trainer's own
-    state, are told that it is the CPU that is used.
+    accelerate 1.15 runs each of several processes on the CPU as a single process, unless both ``PartialState`` and the
+    Trainer's state are configured to use the CPU.
 
     Raises:
-        InputError: If FSDP or DeepSpeed are asked for in a way that this package cannot use.
+        InputError: If the configuration of FSDP or DeepSpeed is not supported.
     """
     global _patient_group
     if uses_deepspeed():
         _check_deepspeed()
     if _asked_for("ACCELERATE_USE_FSDP"):
         _check_fsdp()
-        # Each process loads all weights and takes its share: the other way leaves out BatchNorm's buffers
-        # (accelerate 1.15). Checkpoints hold whole weights, so that any number of processes can go on from them.
+        # Each process loads all weights and keeps its shard: RAM-efficient loading leaves out BatchNorm's buffers
+        # (accelerate 1.15). Checkpoints hold the full weights, so that any number of processes can resume from them.
         os.environ.update(FSDP_CPU_RAM_EFFICIENT_LOADING="false", FSDP_STATE_DICT_TYPE="FULL_STATE_DICT")
     timeout = timedelta(seconds=float(os.environ.get("HF_FINETUNE_TIMEOUT", TIMEOUT_SECONDS)))
     if torch.accelerator.is_available():
         state = PartialState(timeout=timeout)
     elif uses_deepspeed():
-        # accelerate 1.15 leaves DeepSpeed out, in silence, where it is told that it is the CPU that is used
+        # accelerate 1.15 silently ignores DeepSpeed if it is configured to use the CPU
         os.environ["ACCELERATE_USE_CPU"] = "false"
         state = PartialState(backend=backend(), timeout=timeout)
     else:
@@ -93,13 +93,15 @@ def start_processes() -> PartialState:
 
 @contextmanager
 def ending_processes() -> Iterator[None]:
-    """Take leave of the other processes at the end of a program, be it done or interrupted.
+    """Destroy the process group at the end of the block, if it completes or is interrupted with Ctrl-C.
 
-    Otherwise a process that is still ending its threads may be aborted, which the launcher takes for a failure.
+    Otherwise a process that is still ending its threads may be aborted, which the launcher reports as a failure.
     """
     try:
         yield
-    except KeyboardInterrupt:  # all of them stop then; after any other error the rest may be gone, or wait
+    except (
+        KeyboardInterrupt
+    ):  # all processes stop then; after any other error the others may be gone, or wait
         _leave()
         raise
     else:
@@ -114,22 +116,22 @@ def _leave() -> None:
 
 
 def backend() -> str | None:
-    """Name what processes speak through where accelerate would not find it: under DeepSpeed on the CPU."""
+    """Return the communication backend if accelerate cannot choose it: gloo for DeepSpeed on the CPU; otherwise None."""
     return "gloo" if uses_deepspeed() and not torch.accelerator.is_available() else None
 
 
 def computes_on_cpu() -> bool:
-    """Say whether the Trainer is to be told that it is the CPU that is used. DeepSpeed is not used where it is told."""
+    """Return whether to configure the Trainer to use the CPU; never with DeepSpeed, which would then be ignored."""
     return not (torch.accelerator.is_available() or uses_deepspeed())
 
 
 def is_sharded() -> bool:
-    """Say whether each process is to hold a part of the model only: under FSDP or DeepSpeed, as accelerate tells."""
+    """Return whether each process holds only a shard of the model: with FSDP or DeepSpeed, by accelerate's settings."""
     return _asked_for("ACCELERATE_USE_FSDP") or uses_deepspeed()
 
 
 def uses_deepspeed() -> bool:
-    """Say whether the launcher was given ``--use_deepspeed``."""
+    """Return whether the launcher was called with ``--use_deepspeed``."""
     return _asked_for("ACCELERATE_USE_DEEPSPEED")
 
 
@@ -138,7 +140,12 @@ def _asked_for(name: str) -> bool:
 
 
 def _check_deepspeed() -> None:
-    """Refuse what would take the rates out of the recipe's hands, or the weights. An optimizer may be in the config."""
+    """Check DeepSpeed's installation and config. The config may set an optimizer.
+
+    Raises:
+        InputError: If DeepSpeed is not installed, or its config sets the learning-rate schedule or does not gather the
+            weights for saving.
+    """
     if not is_deepspeed_available():
         repair = "Install it (python -m pip install deepspeed), or launch without it."
         raise InputError(Problem("--use_deepspeed", "must have DeepSpeed installed", "", repair))
@@ -162,12 +169,12 @@ def _check_fsdp() -> None:
 
 
 def prepare_sharding(model: nn.Module) -> None:
-    """Let FSDP divide this model, on the CPU too. Call it right before an ``Accelerator`` is made.
+    """Configure FSDP to shard this model, also on the CPU. Call it right before an ``Accelerator`` is created.
 
-    accelerate 1.15 looks at the settings of FSDP for processes with an accelerator only; on the CPU it takes
-    ``--use_fsdp`` and trains with DDP, in silence. FSDP itself works with gloo. And where accelerate is to wrap layers
-    without being told their classes, it takes BERT's embeddings for a layer and then divides the word embeddings in
-    them a second time, and looks for classes that timm's models do not have: both fail.
+    accelerate 1.15 reads the settings of FSDP only for processes with an accelerator; on the CPU it accepts
+    ``--use_fsdp`` and silently trains with DDP. FSDP itself works with gloo. If accelerate has to wrap layers and is
+    not given their classes, it treats BERT's embeddings as a layer and then shards the word embeddings in them a second
+    time, or looks for classes that timm's models do not have: both fail.
     """
     if not _asked_for("ACCELERATE_USE_FSDP"):
         return
@@ -184,25 +191,27 @@ def prepare_sharding(model: nn.Module) -> None:
 
 
 def layer_classes(model: nn.Module) -> list[str]:
-    """Name the classes of a model's layers, by which FSDP divides it; none that holds the word embeddings."""
-    # A model that embeds no words, such as one for images, raises one or the other here (transformers 5.23).
+    """Return the class names of the layers by which FSDP shards a model, without those that hold word embeddings."""
+    # A model without word embeddings, such as an image model, raises one of these errors (transformers 5.23).
     try:
         embeddings = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         embeddings = None
-    named = getattr(model, "_no_split_modules", None) or ()
-    found = [module for module in model.modules() if type(module).__name__ in named and module is not model]
-    holders = {type(module).__name__ for module in found if embeddings in list(module.modules())}
-    return sorted({type(module).__name__ for module in found} - holders)
+    class_names = getattr(model, "_no_split_modules", None) or ()
+    layers = [
+        module for module in model.modules() if type(module).__name__ in class_names and module is not model
+    ]
+    holders = {type(module).__name__ for module in layers if embeddings in list(module.modules())}
+    return sorted({type(module).__name__ for module in layers} - holders)
 
 
 def count_workers(workers: int | str, state: PartialState) -> int:
-    """Give the number of data loader processes of each process.
+    """Return the number of data loader workers of each process.
 
     Args:
-        workers: That number, or ``auto``: as many as the cores allow beside a GPU, at most 8. On a CPU none: they
-            would take the cores from the model.
-        state: The processes.
+        workers: That number, or ``auto``: with a GPU, one less than the cores per process, from 1 to 8; on a CPU 0,
+            since workers would compete with the model for the cores.
+        state: Processes of the launch.
     """
     if isinstance(workers, int):
         return workers
@@ -213,21 +222,21 @@ def count_workers(workers: int | str, state: PartialState) -> int:
 
 
 def wait_for_all(state: PartialState) -> None:
-    """Wait until every process is here, also while one of them works alone for long."""
+    """Wait until every process has arrived, even if one of them works alone for a long time."""
     if state.num_processes > 1:
         distributed.barrier(group=_patient_group)
 
 
 def broadcast_from_main(state: PartialState, find: Callable[[], Any]) -> Any:
-    """Give every process what the first one finds, however long it takes."""
-    found = [find() if state.is_main_process else None]
+    """Run ``find`` on the main process and return its result on every process, however long it takes."""
+    result = [find() if state.is_main_process else None]
     if state.num_processes > 1:
-        distributed.broadcast_object_list(found, src=0, group=_patient_group)
-    return found[0]
+        distributed.broadcast_object_list(result, src=0, group=_patient_group)
+    return result[0]
 
 
 def all_gather_objects(state: PartialState, value: Any) -> list[Any]:
-    """Give every process the values of all of them, once the last one is here."""
+    """Return the values of all processes, in the order of their ranks, on every process."""
     values = [value]
     if state.num_processes > 1:
         values = [None] * state.num_processes
@@ -236,7 +245,7 @@ def all_gather_objects(state: PartialState, value: Any) -> list[Any]:
 
 
 def local_processes(state: PartialState) -> int:
-    """Count the processes on this machine, which share its disk."""
+    """Return the number of processes on this machine, which share its disk."""
     if state.num_processes == 1:
         return 1
     return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
@@ -244,7 +253,7 @@ def local_processes(state: PartialState) -> int:
 
 @contextmanager
 def main_process_first(state: PartialState) -> Iterator[None]:
-    """Let the first process do something, and then the others, who find it done. An error does not keep them."""
+    """Run the block on the main process first and then on the others, also if it raises an error on the main process."""
     if not state.is_main_process:
         wait_for_all(state)
     try:
@@ -256,12 +265,13 @@ def main_process_first(state: PartialState) -> Iterator[None]:
 
 @contextmanager
 def detect_lost_process(state: PartialState) -> Iterator[None]:
-    """Say in plain words that another process is gone, where gloo and NCCL tell of sockets.
+    """Replace the socket errors of gloo and NCCL by a clear message if another process is gone.
 
-    The launcher asks the rest to end at once (SIGTERM); from here on this one ends by its error, which is then read.
+    The launcher then terminates the remaining processes (SIGTERM). This process ignores the signal, so that it ends
+    with its own error and the user sees the message.
 
     Raises:
-        LostProcessError: If that is so.
+        LostProcessError: If another process has ended or is stuck.
     """
     try:
         yield

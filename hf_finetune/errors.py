@@ -1,4 +1,4 @@
-"""What is wrong with a person's input, said so that they can mend it."""
+"""Errors in the user's input, with the information needed to fix them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ _MOST_KNOWN = 50
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the input.
+    """One error in the input.
 
     Attributes:
-        place: Where it is: ``stages[1].train``, ``photos/soup.jpg``, ``data.columns.label``.
-        rule: What must hold there, as a clause after the place: ``must be above 0``.
-        value: What was found there, shown as given. Empty if there is nothing to show.
-        repair: What to do about it, a sentence. Empty if the rule says it all.
+        place: Location: ``stages[1].train``, ``photos/soup.jpg``, ``data.columns.label``.
+        rule: Violated rule, as a clause after the place: ``must be above 0``.
+        value: Value at the place, as the user wrote it; empty if there is nothing to show.
+        repair: Fix, a sentence; empty if the rule is enough.
     """
 
     place: str
@@ -35,7 +35,7 @@ class Problem:
 
 
 class InputError(ValueError):
-    """The recipe, the data or the checkpoint cannot be used. Holds every problem found, not only the first."""
+    """Raised if the recipe, the data or the checkpoint cannot be used; holds all problems, not only the first."""
 
     def __init__(self, problems: Problem | Iterable[Problem]):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
@@ -43,19 +43,22 @@ class InputError(ValueError):
 
 
 class DataNotThere(InputError):
-    """There is nothing at ``data.path``, neither here nor on the Hub."""
+    """Raised if ``data.path`` exists neither locally nor on the Hub."""
 
 
 class HubUnreachable(DataNotThere):
-    """Data that is not here may be on the Hub, which gives no answer."""
+    """Raised if data does not exist locally and the Hub, where it might be, does not respond."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Say which known word was probably meant: ``Nearest: 'epochs'.``, or list what there is when none is close.
+    """Return a hint at the known word that was probably meant: ``Nearest: 'epochs'.``
 
     Args:
-        word: What was given.
-        known: What may be given.
+        word: Word that the user wrote.
+        known: Allowed words.
+
+    Returns:
+        The hint; a list of the known words if none is close, and empty if there are none.
     """
     close = get_close_matches(word, known, n=1, cutoff=0.6)
     if close:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files and folders, which are complete or do not exist."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ from pathlib import Path
 __all__ = ["can_be_path", "replacing", "replacing_folder"]
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
-"""Bytes that a name and a path may have on Linux."""
+"""Maximum length of a file name and of a path on Linux, in bytes."""
 
 
 def can_be_path(path: str | Path) -> bool:
-    """Return whether a file can have this path, by its length and its characters."""
+    """Return whether a path is valid for a file, by its length and its characters."""
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:  # half of a surrogate pair
@@ -25,9 +25,9 @@ def can_be_path(path: str | Path) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` to write to, and put it in its place when the block ends well.
+    """Yield the path of a temporary file next to ``path``, which replaces ``path`` when the block succeeds.
 
-    Whatever goes wrong in the block, Ctrl-C included, what was at ``path`` before stays as it was.
+    If the block fails, also by Ctrl-C, a file that was at ``path`` stays unchanged.
 
     Raises:
         OSError: If the folder is missing or cannot be written to.
@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's own mode lets nobody else read the result
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates a file that only its owner can read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give the path of a folder to make, and put it in this one's place when the block ends well."""
+    """Yield the path of a temporary folder for the block to create; it replaces ``folder`` when the block succeeds."""
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

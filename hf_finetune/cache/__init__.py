@@ -1,1 +1,1 @@
-"""Frozen work done once."""
+"""Cache of the outputs of frozen layers."""

@@ -1,4 +1,4 @@
-"""What is kept in the cache folder: listing it, and keeping it small."""
+"""List the entries of the cache folder, and prune it to a size limit."""
 
 import json
 import os
@@ -17,21 +17,21 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["CacheEntry", "cache_folder", "list_cache", "parse_size", "prune_cache"]
 
 PART = re.compile(r"(\.\d+-\d+|-\d\d)$")
-"""End of the name of a part: its range of examples; older versions wrote its number."""
+"""Suffix of a part's folder name: its range of examples; older versions wrote the number of the part."""
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What is kept of one version of some examples.
+    """Cached rows of one version of a dataset, in one folder per part.
 
     Attributes:
-        name: Of its folders, without the range of a part.
-        folders: Where its parts are.
-        about: What they are of.
-        examples: How many.
-        bytes: On the disk.
-        used: When they were last written or read.
+        name: Name of its folders, without the suffix for the range of a part.
+        folders: Folders of the parts.
+        about: Description of the contents: model, boundary and version.
+        examples: Number of examples.
+        bytes: Size on disk.
+        used: Time of the last write or read.
     """
 
     name: str
@@ -43,14 +43,14 @@ class CacheEntry:
 
 
 def cache_folder() -> Path:
-    """Name the folder of all caches: ``HF_FINETUNE_CACHE``, or ``hf-finetune`` in the folder of the Hub's caches."""
+    """Return the root folder of all caches: ``HF_FINETUNE_CACHE``, or ``hf-finetune`` in ``HF_HOME``."""
     named = os.environ.get("HF_FINETUNE_CACHE")
     return Path(named).expanduser() if named else Path(HF_HOME) / "hf-finetune"
 
 
 def list_cache(folder: Path) -> list[CacheEntry]:
-    """List what is kept, the least recently used first. What is half-written, and other files, are passed over."""
-    found: dict[str, CacheEntry] = {}
+    """Return the cache entries, least recently used first; skip half-written folders and other files."""
+    entries: dict[str, CacheEntry] = {}
     for meta in sorted(folder.glob("*/meta.json")):
         try:
             content = json.loads(meta.read_text(encoding="utf-8"))
@@ -58,46 +58,50 @@ def list_cache(folder: Path) -> list[CacheEntry]:
             used = datetime.fromtimestamp(meta.parent.stat().st_mtime)
             about, examples = content.get("about", "an older version"), content["examples"]
             name = PART.sub("", meta.parent.name)
-            before = found.get(name, CacheEntry(name, (), about, 0, 0, used))
-            found[name] = CacheEntry(
+            previous = entries.get(name, CacheEntry(name, (), about, 0, 0, used))
+            entries[name] = CacheEntry(
                 name,
-                (*before.folders, meta.parent),
+                (*previous.folders, meta.parent),
                 about,
-                before.examples + examples,
-                before.bytes + size,
-                max(before.used, used),
+                previous.examples + examples,
+                previous.bytes + size,
+                max(previous.used, used),
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return sorted(found.values(), key=lambda kept: kept.used)
+    return sorted(entries.values(), key=lambda kept: kept.used)
 
 
 def prune_cache(folder: Path, limit: int, spared: Collection[str] = ()) -> list[CacheEntry]:
-    """Remove what was least recently used until the rest takes no more than so many bytes. Give what was removed.
+    """Remove the least recently used cache entries until the others take at most ``limit`` bytes.
 
-    A run that trains on what is removed here goes on: it holds the files open.
+    A run that is training on a removed entry continues: it holds the files open. Folders that a killed run left
+    half-written are removed too.
 
     Args:
-        folder: Of all caches.
-        limit: Bytes that may stay, besides what is spared.
-        spared: Names of what is not removed.
+        folder: Root folder of all caches.
+        limit: Bytes that may remain, not counting the spared entries.
+        spared: Names of entries that are never removed.
+
+    Returns:
+        The removed entries.
     """
     _remove_half_written(folder)
-    kept = [each for each in list_cache(folder) if each.name not in spared]
-    total, removed = sum(each.bytes for each in kept), []
-    for each in kept:
+    removable = [entry for entry in list_cache(folder) if entry.name not in spared]
+    total, removed = sum(entry.bytes for entry in removable), []
+    for entry in removable:
         if total <= limit:
             break
-        for part in each.folders:
+        for part in entry.folders:
             shutil.rmtree(part, ignore_errors=True)
             part.with_name(f"{part.name}.lock").unlink(missing_ok=True)
-        total -= each.bytes
-        removed.append(each)
+        total -= entry.bytes
+        removed.append(entry)
     return removed
 
 
 def _remove_half_written(folder: Path) -> None:
-    """Remove what a killed run left; nobody holds its lock any more."""
+    """Remove the half-written folders of killed runs, whose locks nobody holds any more."""
     for partial in folder.glob(".*.part"):
         name = partial.name.removeprefix(".").removesuffix(".part")
         try:
@@ -108,10 +112,10 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes: ``500MB``, ``2.5 GB``, ``0``.
+    """Return the number of bytes that a text states: ``500MB``, ``2.5 GB``, ``0``.
 
     Raises:
-        InputError: If it is none.
+        InputError: If the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B)?\s*", text, re.IGNORECASE)
     if match is None:

@@ -1,4 +1,4 @@
-"""Examples with what the frozen prefix gives for them, and batches of those."""
+"""Dataset and collate function for examples with cached outputs of the frozen prefix."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ __all__ = ["CachedCollate", "CachedExamples"]
 
 
 class CachedExamples(Dataset):
-    """Examples, each with what the prefix gives for it in the place of its image; a text keeps its tokens.
+    """Dataset that replaces each image by the cached outputs of the frozen prefix; a text keeps its tokens.
 
     Args:
-        examples: What they were made of.
-        versions: The rows of each version.
-        rows: Of each example the number of its row; None if that is its own.
-        text: Whether examples are texts.
+        examples: Examples from which the cached rows were computed.
+        versions: Cached rows of each augmented version.
+        rows: Row index of each example; None if it equals the index of the example.
+        text: Whether the examples are texts.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class CachedExamples(Dataset):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Show the version of this epoch. The tokens of a varied text are those that its version was made of."""
+        """Select the augmented version for an epoch, both of the cached rows and of the tokens of augmented texts."""
         self.view = epoch % len(self.versions)
         set_epoch(self.examples, self.view)
 
@@ -45,25 +45,27 @@ class CachedExamples(Dataset):
 
 
 class CachedCollate:
-    """Make a batch of ``CachedExamples``.
+    """Collate function for ``CachedExamples``.
 
     Args:
-        collate: Makes one of examples without a prefix.
-        cut: Where the prefix ends.
+        collate: Collate function for examples without prefix outputs.
+        cut: Cut point at which the prefix ends.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]], cut: CutPoint):
         self.collate, self.cut = collate, cut
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Put the values together; those of tokens are padded as the tokens are."""
+        """Return a batch with the prefix outputs under ``prefix``; outputs per token are padded like the tokens."""
         rows = [example[PREFIX] for example in examples]
         batch: dict[str, Any] = dict(
-            self.collate([{key: value for key, value in each.items() if key != PREFIX} for each in examples])
+            self.collate(
+                [{key: value for key, value in fields.items() if key != PREFIX} for fields in examples]
+            )
         )
         batch[PREFIX] = tuple(
-            _stack([row[number] for row in rows], varies(shape), batch)
-            for number, shape in enumerate(self.cut.shapes)
+            _stack([row[column] for row in rows], varies(shape), batch)
+            for column, shape in enumerate(self.cut.shapes)
         )
         return batch
 

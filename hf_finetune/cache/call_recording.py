@@ -1,4 +1,4 @@
-"""What a model calls, in which order, with what: recorded from one forward pass."""
+"""Record the module calls of one forward pass: their order, and the shapes of their inputs and outputs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Key = int | str
 
 @dataclass(frozen=True)
 class TensorShape:
-    """Shape and element type of a tensor that was seen."""
+    """Shape and dtype of a recorded tensor."""
 
     sizes: tuple[int, ...]
     dtype: torch.dtype
@@ -24,12 +24,12 @@ class TensorShape:
 
 @dataclass
 class Calls:
-    """The calls of one forward pass.
+    """Module calls of one forward pass.
 
     Attributes:
-        events: Each call's begin (True) and end (False), by the module's name, in order.
-        inputs: The arguments of each module's first call by position and name, tensors as their shapes.
-        outputs: What each module gave at each of its calls, tensors as their shapes.
+        events: Module name with True for the begin and False for the end of each call, in order.
+        inputs: Arguments of the first call of each module by position or name, with shapes in place of tensors.
+        outputs: Outputs of all calls of each module, with shapes in place of tensors.
     """
 
     events: list[tuple[str, bool]] = field(default_factory=list)
@@ -37,7 +37,11 @@ class Calls:
     outputs: dict[str, list[Any]] = field(default_factory=dict)
 
     def before(self, boundary: str) -> list[str]:
-        """List the outermost modules that had computed when a module was first called, none of which holds it."""
+        """Return the outermost modules that had finished when ``boundary`` was first called; none contains it.
+
+        Raises:
+            KeyError: If ``boundary`` was not called.
+        """
         finished: list[list[str]] = [[]]
         for name, begins in self.events:
             if not begins:
@@ -50,17 +54,17 @@ class Calls:
         raise KeyError(boundary)
 
     def called_behind(self, name: str, boundary: str) -> bool:
-        """Say whether a module is called again once the boundary has been."""
+        """Return whether a module is called after the first call of ``boundary`` has begun."""
         start = self.events.index((boundary, True))
         return (name, True) in self.events[start + 1 :]
 
 
 def record_calls(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Calls:
-    """Compute once, in eval mode and without gradients, and write down the calls.
+    """Run one forward pass in eval mode without gradients, and return its module calls.
 
     Args:
-        model: It is left as it was.
-        batch: As the model takes it, without labels.
+        model: Model to run; its state is restored.
+        batch: Inputs of the model, without labels.
     """
     calls = Calls()
     handles = []
@@ -93,18 +97,18 @@ def record_calls(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> Calls:
 
 
 def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[Key, Any]:
-    """Give the arguments of a call by position and name."""
-    given: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
-    return dict(given)
+    """Return the arguments of a call, keyed by position or name."""
+    items: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
+    return dict(items)
 
 
 def shapes_in(value: Any) -> Any:
-    """Replace the tensors of a nested structure by their shapes."""
+    """Return a nested structure with a ``TensorShape`` in place of each tensor."""
     return recursively_apply(lambda tensor: TensorShape(tuple(tensor.shape), tensor.dtype), value)
 
 
 def output_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Give a classifier's logits [examples, labels]."""
+    """Return the logits of a classifier, ``[batch, labels]``."""
     output = model(**batch)
     logits: torch.Tensor = output["logits"] if isinstance(output, dict) else output[0]
     return logits
@@ -112,7 +116,7 @@ def output_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tens
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set every module to eval mode, and put each back as it was."""
+    """Set every module to eval mode within the block, and restore the mode of each afterwards."""
     before = [(module, module.training) for module in model.modules()]
     for module, _ in before:
         module.training = False

@@ -1,4 +1,4 @@
-"""Where the frozen prefix of a model ends: found by watching the model compute, and proved before it is used."""
+"""Find the cut point at which the frozen prefix of a model ends, by recording forward passes of two batches."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,34 +27,34 @@ PLAIN = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
 
 
 class CacheUnavailableError(ValueError):
-    """A model's frozen prefix cannot be left out; the message says why."""
+    """Raised if the outputs of a model's frozen prefix cannot be cached, or need not be; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class OutputShape:
-    """The shape of a tensor, for any batch.
+    """Shape of a tensor for any batch.
 
     Attributes:
-        sizes: Of each dimension its size, or ``examples`` or ``tokens`` where the batch decides.
-        dtype: Its element type.
+        sizes: Size of each dimension, or ``examples`` or ``tokens`` if it depends on the batch.
+        dtype: Element type.
     """
 
     sizes: tuple[int | str, ...]
     dtype: torch.dtype
 
     def at(self, batch: Batch) -> tuple[int, ...]:
-        """Give the shape for a batch."""
+        """Return the shape for a batch."""
         known = batch_sizes(batch)
         return tuple(known[size] if isinstance(size, str) else size for size in self.sizes)
 
 
 @dataclass(frozen=True)
 class PassedModule:
-    """A module of the prefix, which need not compute.
+    """Module of the prefix, whose computation is skipped.
 
     Attributes:
-        name: Its name in the model.
-        outputs: What it gives at each of its calls, with an ``OutputShape`` where there is a tensor.
+        name: Name in the model.
+        outputs: Output of each call, with an ``OutputShape`` in place of each tensor.
     """
 
     name: str
@@ -63,13 +63,13 @@ class PassedModule:
 
 @dataclass(frozen=True)
 class CutPoint:
-    """Where a model can be entered behind its frozen prefix.
+    """Place at which a forward pass can start after the frozen prefix.
 
     Attributes:
-        boundary: Name of the first module that computes.
-        keys: Which of its arguments the prefix makes, by position or name.
-        shapes: Their shapes.
-        passed: The modules of the prefix.
+        boundary: Name of the first module that is computed.
+        keys: Positions or names of the arguments of ``boundary`` that the prefix computes.
+        shapes: Shapes of these arguments.
+        passed: Modules of the prefix, which are skipped.
     """
 
     boundary: str
@@ -79,22 +79,22 @@ class CutPoint:
 
 
 def batch_sizes(batch: Batch) -> dict[str, int]:
-    """Give the number of examples of a batch, and of tokens of each, where it is of texts."""
+    """Return the number of examples in a batch, and of tokens in each text (0 if there are no texts)."""
     first = next(iter(batch.values()))
     tokens = batch["input_ids"].shape[1] if "input_ids" in batch else 0
     return {"examples": len(first), "tokens": tokens}
 
 
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:
-    """Find the cut before the first module that is trained; of several the one with the smallest input.
+    """Return the cut point before the first trained module; of several, the one with the smallest input.
 
     Args:
-        model: It is left as it was.
-        trainable: Names of the parameters that are trained; all others are frozen.
-        probes: Two batches without labels, of different numbers of examples and of tokens.
+        model: Model to run; its state is restored.
+        trainable: Names of the trained parameters; all others are frozen.
+        probes: Two batches without labels, with different numbers of examples and of tokens.
 
     Raises:
-        CacheUnavailableError: If there is no such place, or nothing is saved by it.
+        CacheUnavailableError: If there is no cut point, or skipping the prefix saves nothing.
     """
     try:
         calls = tuple(record_calls(model, probe) for probe in probes)
@@ -102,10 +102,10 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
         RuntimeError,
         ValueError,
         IndexError,
-    ) as error:  # BART wants its end token, which a shortened text lacks
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+    ) as error:  # BART needs its end token, which a shortened text lacks
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
-            f"the model cannot compute a shortened text ({first.rstrip('.')})"
+            f"the model cannot compute a shortened text ({first_line.rstrip('.')})"
         ) from error
     reasons = []
     outer, inner = _boundaries(model, trainable, calls[0])
@@ -125,9 +125,9 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
 
 
 def _gains(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
-    """Return whether the input of a module inside the boundary of a cut is smaller: what lies between pools tokens.
+    """Return whether a module inside the boundary has a smaller input, because the layers in between pool tokens.
 
-    A dropout in between acts while the stage trains, and must compute anew for each batch.
+    Dropout in between is active while the stage trains, and must be computed for each batch: the answer is False.
     """
     between = [name for name in calls.before(inner) if name.startswith(f"{cut.boundary}.")]
     parts = [part for name in between for part in model.get_submodule(name).modules()]
@@ -141,7 +141,7 @@ def _gains(model: nn.Module, calls: Calls, cut: CutPoint, inner: str) -> bool:
 
 
 def _numbers(inputs: Iterable[Any]) -> int:
-    """Return how many floating-point numbers some arguments hold."""
+    """Return the number of floating-point elements in recorded arguments."""
     seen: list[TensorShape] = []
     for value in inputs:
         recursively_apply(seen.append, value, test_type=lambda one: isinstance(one, TensorShape))
@@ -149,8 +149,11 @@ def _numbers(inputs: Iterable[Any]) -> int:
 
 
 def _boundaries(model: nn.Module, trainable: Collection[str], calls: Calls) -> tuple[list[str], list[str]]:
-    """List where to cut: before the outermost module that computes nothing frozen before what is trained, and before
-    the modules that hold it; then the modules inside it that hold what is trained.
+    """Return the candidate boundaries: outer ones, and inner ones.
+
+    The first outer candidate is the outermost module that contains the first trained layer and computes no frozen
+    layer before it; the others are the modules around it, from the inside out. The inner candidates are the modules
+    inside it that contain the first trained layer, from the outside in.
     """
     owners = {name.rpartition(".")[0] for name in trainable}
     heavy = {name for name, module in model.named_modules() if any(True for _ in module.parameters())}
@@ -215,7 +218,7 @@ def _cut_at(
 
 
 def _gives_numbers(outputs: Sequence[Any]) -> bool:
-    """Say whether all tensors of some outputs are numbers to compute with, and not masks or indices."""
+    """Return whether outputs contain tensors, all of them floating-point: no masks or indices."""
     seen: list[TensorShape] = []
     recursively_apply(seen.append, outputs, test_type=lambda value: isinstance(value, TensorShape))
     return bool(seen) and all(shape.dtype.is_floating_point for shape in seen)
@@ -224,10 +227,10 @@ def _gives_numbers(outputs: Sequence[Any]) -> bool:
 def _needed_elsewhere(
     model: nn.Module, boundary: str, passed: Sequence[str], batch: Batch
 ) -> tuple[set[str], tuple[Key, ...]]:
-    """Tell which modules are needed other than through the boundary, and which of its arguments they make.
+    """Return the modules whose outputs bypass the boundary, and the arguments of the boundary that they compute.
 
-    Each of their outputs is made a leaf of autograd, and the boundary's input is cut off from them. Whatever a gradient
-    still reaches from the logits is needed elsewhere.
+    Each of their outputs becomes a leaf of autograd, and the boundary's input is detached from them. A module whose
+    outputs still receive a gradient from the logits is needed elsewhere.
     """
     leaves: dict[int, str] = {}
     tensors: list[torch.Tensor] = []
@@ -237,18 +240,18 @@ def _needed_elsewhere(
         def leaf(value: torch.Tensor) -> torch.Tensor:
             tensors.append(value.detach().requires_grad_())
             leaves[len(tensors) - 1] = name
-            return tensors[-1].clone()  # what comes next may write into it
+            return tensors[-1].clone()  # the next operation may write in place
 
         return lambda module, args, output: recursively_apply(leaf, output)
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        handles[0].remove()  # at its first call only
-        given = arguments(args, kwargs)
-        for key, value in given.items():
+        handles[0].remove()  # only its first call counts
+        inputs = arguments(args, kwargs)
+        for key, value in inputs.items():
             if isinstance(value, torch.Tensor) and value.requires_grad:
                 keys.append(key)
-                given[key] = value.detach()
-        return tuple(given[index] for index in range(len(args))), {key: given[key] for key in kwargs}
+                inputs[key] = value.detach()
+        return tuple(inputs[index] for index in range(len(args))), {key: inputs[key] for key in kwargs}
 
     handles = [model.get_submodule(boundary).register_forward_pre_hook(enter, with_kwargs=True)]
     handles += [model.get_submodule(name).register_forward_hook(leave(name)) for name in passed]
@@ -277,7 +280,7 @@ def _all_frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
-    """Tell from the shapes for two batches what they are for any batch."""
+    """Return a recorded value for any batch, inferred from its shapes in two batches."""
     if isinstance(one, TensorShape) and isinstance(other, TensorShape) and len(one.sizes) == len(other.sizes):
         pairs = zip(one.sizes, other.sizes, strict=True)
         return OutputShape(tuple(_size(pair, sizes) for pair in pairs), one.dtype)
@@ -286,7 +289,7 @@ def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
         return type(one)({key: _for_any(one[key], other[key], sizes) for key in one})  # type: ignore[call-arg]
     if not isinstance(one, PLAIN):
-        return None  # such as a cache of keys and values: if the model needs it, the proof fails
+        return None  # such as a key-value cache: if the model needs it, verification fails
     if one == other:
         return one
     raise CacheUnavailableError("a frozen module gives what depends on the batch in an unknown way")
@@ -296,6 +299,6 @@ def _size(pair: tuple[int, int], sizes: Sequence[Mapping[str, int]]) -> int | st
     if pair[0] == pair[1]:
         return pair[0]
     for name in ("examples", "tokens"):
-        if pair == tuple(each[name] for each in sizes):
+        if pair == tuple(counts[name] for counts in sizes):
             return name
     raise CacheUnavailableError("a frozen module gives a shape that depends on the batch in an unknown way")

@@ -1,4 +1,4 @@
-"""What a stage's prefix cache will hold, told from the structure of the model: without weights, before any run."""
+"""Estimate the size of a stage's prefix cache from the structure of the model, without weights and before any run."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ TOKENS = (6, 7)
 
 @dataclass(frozen=True)
 class CacheEstimate:
-    """What will be kept of a stage's frozen layers, as far as can be told.
+    """Estimate of a stage's prefix cache, as far as it is known before the run.
 
     Attributes:
-        boundary: Name of the first module that computes; empty if nothing will be kept.
-        reason: Why nothing will be kept; empty if something will.
-        example_bytes: Of a version of an example in fp32, besides its tokens'.
-        token_bytes: Of each token of an example.
+        boundary: Name of the first module that is computed; empty if nothing will be cached.
+        reason: Reason why nothing will be cached; empty if something will be.
+        example_bytes: Bytes per version of an example in fp32, not counting its tokens.
+        token_bytes: Bytes per token of an example.
     """
 
     boundary: str = ""
@@ -35,15 +35,15 @@ class CacheEstimate:
 def estimate_cache_size(
     skeleton: nn.Module, trainable: Collection[str], example: Mapping[str, torch.Tensor]
 ) -> CacheEstimate:
-    """Find where a model's frozen prefix ends, and how much it gives for an example.
+    """Return where a model's frozen prefix ends, and the bytes of its outputs per example and token.
 
     Args:
-        skeleton: The model without weights, on the meta device; one that takes texts is laid out in memory.
-        trainable: Names of the parameters that are trained.
-        example: The inputs of one example, as the model takes them.
+        skeleton: Model without weights, on the meta device; a text model is materialized on the CPU with zeros.
+        trainable: Names of the trained parameters.
+        example: Model inputs of one example, with a batch dimension.
     """
     if "input_ids" in example and next(skeleton.parameters()).is_meta:
-        # the masks of transformers 5.23 look at the numbers, which the meta device does not have
+        # the mask functions of transformers 5.23 read tensor values, which the meta device does not have
         skeleton.to_empty(device="cpu")
         for tensor in (*skeleton.parameters(), *skeleton.buffers()):
             tensor.detach().zero_()
@@ -67,7 +67,7 @@ def estimate_cache_size(
 def _probe(
     example: Mapping[str, torch.Tensor], count: int, tokens: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Make a batch of an example: an image again and again, of a text its first token again and again."""
+    """Return a batch of ``count`` copies of an example; a text consists of copies of its first token."""
     batch = {}
     for name, value in example.items():
         row = value[:1, :1].expand(1, tokens) if value.ndim == 2 else value[:1]

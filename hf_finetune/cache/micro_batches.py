@@ -1,4 +1,4 @@
-"""A batch of images in pieces: on the CPU a forward pass without gradients gains nothing from a large batch."""
+"""Split batches of images on the CPU, where a forward pass without gradients gains nothing from a large batch."""
 
 from collections.abc import Iterator, Mapping
 from math import ceil
@@ -9,7 +9,7 @@ import torch
 __all__ = ["in_pieces"]
 
 PIXELS = 1_000_000
-"""Most pixels of a piece.
+"""Approximate maximum number of pixels in a piece.
 
 Measured with EfficientNet-lite0 on 32 images of 224 x 224 pixels: 16 at once take no more CPU time than 32 at once, and
 add 0.4 to 0.6 GB to the resident memory instead of 1.1 to 1.3 GB.
@@ -17,11 +17,15 @@ add 0.4 to 0.6 GB to the resident memory instead of 1.1 to 1.3 GB.
 
 
 def in_pieces(batch: Mapping[str, Any], device: torch.device) -> Iterator[dict[str, Any]]:
-    """Divide a batch of images on the CPU into equal pieces; any other batch is one piece.
+    """Yield the pieces of a batch.
 
     Args:
-        batch: Inputs of a model; images are ``pixel_values`` [examples, channels, height, width].
-        device: Where they are computed.
+        batch: Inputs of a model; images are ``pixel_values`` ``[batch, channels, height, width]``.
+        device: Device that runs the forward pass.
+
+    Yields:
+        Pieces of equal size (the last one may be smaller) if the batch holds images and the device is the CPU;
+        otherwise the whole batch.
     """
     images = batch.get("pixel_values")
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or device.type != "cpu":

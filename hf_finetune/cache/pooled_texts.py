@@ -1,4 +1,4 @@
-"""Vectors of whole texts: every pooling of a frozen backbone's tokens, computed in one pass and kept."""
+"""Text vectors by several poolings of a frozen backbone's tokens, computed in one forward pass and cached."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -40,8 +40,8 @@ class PooledTexts:
     """Vectors of texts by each of several poolings.
 
     Attributes:
-        vectors: Of each pooling the vectors [examples, features] of each split.
-        key: Name of the files in which they are kept.
+        vectors: Float32 vectors ``[examples, features]``, by pooling and split.
+        key: Cache key of the vectors, with which their files' names begin.
     """
 
     vectors: dict[str, dict[str, np.ndarray]]
@@ -49,32 +49,33 @@ class PooledTexts:
 
 
 def poolings_for(config: PreTrainedConfig, declared: str | None) -> tuple[str, ...]:
-    """Return the poolings to compare for a text model, the one that needs no other head first.
+    """Return the poolings to compare for a text model, first the one that needs no new head.
 
     Args:
-        config: Of a text classifier.
-        declared: Pooling that the checkpoint declares, see ``declared_pooling``.
+        config: Config of a text classifier.
+        declared: Pooling that the checkpoint declares, see ``declared_pooling``; None if it declares none.
     """
-    # In a decoder the first token attends to itself only.
+    # In a decoder the first token attends to itself only, so that CLS pooling is left out.
     attends_to_all = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    own = () if pooling_of(config) else (OWN,)
-    names = [*own, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
+    own_pooling = () if pooling_of(config) else (OWN,)
+    names = [*own_pooling, *filter(None, [declared]), *(("cls", "mean") if attends_to_all else ("mean",))]
     return tuple(dict.fromkeys(names))
 
 
 def share_texts(
     model: PreTrainedModel, trainable: Collection[str], settings: CacheSettings, autocast: torch.dtype | None
 ) -> SharedRows | None:
-    """Return the rows of pooled texts from which a stage takes what its head reads.
+    """Return the cached rows of pooled texts from which a stage can take the input of its head.
 
     Args:
-        model: A text classifier.
+        model: Text classifier.
         trainable: Names of the parameters that the stage trains.
-        settings: What is kept for the stage.
-        autocast: Half precision of the forward passes, if any.
+        settings: Cache settings of the stage.
+        autocast: Half-precision dtype of the forward passes; None for full precision.
 
     Returns:
-        None if no other part of the run needs them, or if the stage trains more than the head.
+        The rows; None if no other part of the run needs them, if there are several versions of each text, or if the
+        stage trains more than the head.
     """
     texts = settings.texts
     if texts is None or settings.views != 1 or set(trainable) != set(head_names(model)):
@@ -87,11 +88,11 @@ def share_texts(
 
 
 class PooledPass(PrefixPass):
-    """Computes every pooling of a batch of texts.
+    """Forward pass that computes several poolings of a batch of texts.
 
     Args:
-        model: A text classifier.
-        poolings: Their names.
+        model: Text classifier.
+        poolings: Names of the poolings.
     """
 
     def __init__(self, model: PreTrainedModel, poolings: tuple[str, ...]):
@@ -102,23 +103,24 @@ class PooledPass(PrefixPass):
         self.poolings = poolings
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Return the vectors [examples, features] of each pooling of a batch without labels."""
+        """Return the vectors ``[batch, features]`` of a batch without labels, one tensor per pooling."""
         model: Any = self.model
         tokens: list[Any] = []
-        read: list[torch.Tensor] = []
+        head_inputs: list[torch.Tensor] = []
         handles = [
             model.base_model.register_forward_hook(lambda module, args, output: tokens.append(output[0])),
-            _first_of_head(model).register_forward_pre_hook(lambda module, args: read.append(args[0])),
+            _first_of_head(model).register_forward_pre_hook(lambda module, args: head_inputs.append(args[0])),
         ]
         try:
-            with torch.no_grad(), evaluating(model):  # the head draws no dropout
+            with torch.no_grad(), evaluating(model):  # no dropout in the head
                 model(**batch)
         finally:
             for handle in handles:
                 handle.remove()
         mask = batch["attention_mask"]
         return tuple(
-            _as_read(read[0], mask) if name == OWN else _pool(name, tokens[0], mask) for name in self.poolings
+            _as_read(head_inputs[0], mask) if name == OWN else _pool(name, tokens[0], mask)
+            for name in self.poolings
         )
 
 
@@ -133,20 +135,20 @@ def pool_texts(
     device: torch.device,
     autocast: torch.dtype | None = None,
 ) -> PooledTexts:
-    """Compute, or find in the cache, the vectors of texts by each pooling.
+    """Return the vectors of texts by each pooling, from the cache where possible.
 
     Args:
-        model: A text classifier with the checkpoint's weights; it is moved to the device.
-        splits: Examples by the name of their split, those that are trained on as ``train``.
-        collate: Makes a batch of examples.
-        settings: Where vectors are kept.
-        poolings: From ``poolings_for``.
+        model: Text classifier with the checkpoint's weights; it is moved to ``device``.
+        splits: Examples by the name of their split; the training split is ``train``.
+        collate: Collate function.
+        settings: Cache settings.
+        poolings: Names of the poolings, see ``poolings_for``.
         batch_size: Examples per forward pass.
-        device: Where to compute.
-        autocast: Half precision of the forward passes, if any.
+        device: Device that runs the forward passes.
+        autocast: Half-precision dtype of the forward passes; None for full precision.
 
     Raises:
-        CacheUnavailableError: If they cannot be computed by this architecture, or not be kept.
+        CacheUnavailableError: If the tokens of this architecture cannot be pooled, or the vectors cannot be cached.
     """
     model.to(device).eval()
     entry = PooledPass(model, poolings)
@@ -175,10 +177,10 @@ def pool_texts(
 
 
 def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.device) -> int:
-    """Return the size of the vectors, once it is sure that the model gives one vector for each token.
+    """Return the number of features of the widest pooled vector, computed for the first example.
 
     Raises:
-        CacheUnavailableError: If it does not.
+        CacheUnavailableError: If the model does not return one vector per token.
     """
     batch = {key: value.to(device) for key, value in collate([examples[0]]).items() if key != "labels"}
     try:
@@ -189,7 +191,7 @@ def _width(entry: PooledPass, examples: Any, collate: Collate, device: torch.dev
 
 
 def _first_of_head(model: PreTrainedModel) -> nn.Module:
-    """Return the first layer of the head: that of this package behind its pooling."""
+    """Return the first layer of the head; in a head of this package, the first layer after the pooling."""
     for module in model.modules():
         if isinstance(module, ClassificationHead):
             first: nn.Module = module.layers[0]
@@ -198,15 +200,15 @@ def _first_of_head(model: PreTrainedModel) -> nn.Module:
 
 
 def _as_read(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the vector that the head's logits are of: of heads that read all tokens, as decoders', the last one's."""
+    """Return the vectors that the head reads; if it reads all tokens, as in decoders, those of the last tokens."""
     if values.ndim == 2:
         return values
-    last = mask.shape[1] - 1 - mask.flip(1).to(torch.int32).argmax(dim=1)
-    return values[torch.arange(len(values), device=values.device), last]
+    last_token = mask.shape[1] - 1 - mask.flip(1).to(torch.int32).argmax(dim=1)
+    return values[torch.arange(len(values), device=values.device), last_token]
 
 
 def _pool(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Pool tokens [examples, tokens, features]; padding has no part in it.
+    """Return token vectors ``[batch, tokens, features]`` pooled to ``[batch, features]``, without padding tokens.
 
     Source: sentence-transformers' ``Pooling``.
     """
@@ -215,10 +217,10 @@ def _pool(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if name in HEAD_POOLINGS:
         pooled: torch.Tensor = Pooling(name, values.shape[-1])(values, mask)
         return pooled
-    here = mask.unsqueeze(-1).to(values.dtype)
+    weights = mask.unsqueeze(-1).to(values.dtype)
     if name == "max":
-        return values.masked_fill(here == 0, torch.finfo(values.dtype).min).amax(dim=1)
+        return values.masked_fill(weights == 0, torch.finfo(values.dtype).min).amax(dim=1)
     if name == "weightedmean":
-        here = here * torch.arange(1, mask.shape[1] + 1, device=values.device).view(1, -1, 1)
-        return (values * here).sum(dim=1) / here.sum(dim=1)
-    return (values * here).sum(dim=1) / here.sum(dim=1).sqrt()
+        weights = weights * torch.arange(1, mask.shape[1] + 1, device=values.device).view(1, -1, 1)
+        return (values * weights).sum(dim=1) / weights.sum(dim=1)
+    return (values * weights).sum(dim=1) / weights.sum(dim=1).sqrt()

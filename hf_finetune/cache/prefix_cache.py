@@ -1,4 +1,4 @@
-"""What a frozen prefix gives for each example, computed once and kept; the stage trains on that."""
+"""Cache of the outputs of a frozen prefix: computed once for each example, and then used to train the stage."""
 
 import copy
 import hashlib
@@ -44,21 +44,21 @@ logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "hf-finetune")
 SHORT = 10
-"""Epochs up to which two versions give what a new version in each epoch gives."""
+"""Number of epochs up to which two versions of each example do as well as a new version in each epoch."""
 GAIN_SECONDS = 2.0
-"""Least time that keeping must save in a stage: to look for the cut and to open files takes some, too."""
-FORMAT = 2  # of the files; a change of it makes all of them anew
-PROBES = (2, 3)  # examples of the batches with which a cut is sought
+"""Minimum time that the cache must save in a stage: to find the cut point and to open files takes time, too."""
+FORMAT = 2  # version of the file format; a change of it invalidates all entries
+PROBES = (2, 3)  # numbers of examples in the two batches with which a cut point is searched
 
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors of whole texts that several parts of a run need, each by a pooling of its own.
+    """Poolings of text vectors that several parts of a run share in one set of cached rows.
 
     Attributes:
         poolings: Names of the poolings, in the order of the values in a row.
-        reads: The pooling that the head of the model reads.
-        key: Name of the files, where a model under another head has computed them; empty otherwise.
+        reads: Pooling that the head of the model reads.
+        key: Cache key of the rows if a model with another head has computed them; empty otherwise.
     """
 
     poolings: tuple[str, ...]
@@ -68,12 +68,12 @@ class TextVectors:
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Rows with more values than a stage needs.
+    """Cached rows that hold more values than a stage needs.
 
     Attributes:
-        entry: Computes them; None if another model has done that.
-        key: Name of the files.
-        column: The value in a row that the stage needs.
+        entry: Forward pass that computes the rows; None if another model has computed them.
+        key: Cache key of the rows.
+        column: Index in a row of the value that the stage needs.
     """
 
     entry: PrefixPass | None
@@ -83,16 +83,16 @@ class SharedRows:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Where and how much is kept.
+    """Location and limits of a stage's prefix cache.
 
     Attributes:
-        folder: Of all caches.
+        folder: Root folder of all caches.
         views: Number of augmented versions of each training example; epochs cycle through them.
-        epochs: Passes of the stage over the examples, for which keeping must pay; None keeps in any case.
-        size_limit: Bytes that all caches in the folder may take together.
-        source: Identifies the examples: the data, how it is prepared, and the seed of its augmentation.
-        unsound: Why a stage must not train on what is kept; empty if it may.
-        texts: Vectors of texts that other parts of the run need, too; None if there are none.
+        epochs: Epochs of the stage, within which caching must pay off; None caches in any case.
+        size_limit: Maximum size in bytes of all caches in the folder together.
+        source: Identifier of the examples: the data, its preprocessing, and the seed of its augmentation.
+        unsound: Reason why a stage must not train on cached outputs; empty if it may.
+        texts: Text vectors that other parts of the run need, too; None if there are none.
     """
 
     folder: Path
@@ -105,19 +105,19 @@ class CacheSettings:
 
     @property
     def objection(self) -> str:
-        """Why nothing is kept, or why that cannot pay, whatever it costs; empty if it may, or need not."""
+        """Reason not to cache that is known without measuring; empty if there is none."""
         return self.unsound or not_worth_caching(self.views, self.epochs)
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What came of it, for the person.
+    """Outcome of caching, reported to the user.
 
     Attributes:
-        used: Whether the stage trains behind a cache.
-        reason: Why it does not; empty if it does.
-        views: Number of versions of each training example.
-        bytes: Size of what is kept.
+        used: Whether the stage trains on cached outputs.
+        reason: Reason why it does not; empty if it does.
+        views: Number of augmented versions of each training example.
+        bytes: Size of the cached rows.
     """
 
     used: bool
@@ -128,14 +128,14 @@ class CacheReport:
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """A stage's examples behind its prefix.
+    """Cached examples of a stage, and the means to train on them.
 
     Attributes:
-        train: Takes the place of the training examples.
-        validation: Takes the place of the validation examples; None if there are none.
-        collate: Makes a batch of them, with the prefix's values under ``prefix``.
-        entry: Takes the values at each forward pass, within ``entry.passing()``.
-        report: What is kept.
+        train: Dataset that replaces the training examples.
+        validation: Dataset that replaces the validation examples; None if there are none.
+        collate: Collate function of both, which puts the prefix outputs under ``prefix``.
+        entry: Injects the prefix outputs in each forward pass within ``entry.passing()``.
+        report: Outcome of caching.
     """
 
     train: Dataset
@@ -160,28 +160,28 @@ def cache_prefix(
     held_out: str = "validation",
     shared: SharedRows | None = None,
 ) -> PrefixCache:
-    """Compute a model's frozen prefix for all examples, or find what was kept of it.
+    """Return the examples of a stage with the outputs of the frozen prefix, from the cache where possible.
 
-    Several processes compute side by side, each its share. Of a ``Subset`` the rows of the whole set are kept, so that
-    other subsets, such as the folds of a cross-validation, find them.
+    Several processes compute in parallel, each its share. For a ``Subset`` the rows of the whole dataset are cached,
+    so that other subsets, such as the folds of a cross-validation, can use them.
 
     Args:
-        model: Frozen but for ``trainable``, in the mode in which it trains; it is moved to the device.
-        trainable: Names of the parameters that are trained.
-        train: Training examples; ``set_epoch`` chooses the version.
+        model: Model in which all parameters but ``trainable`` are frozen; it is moved to the device.
+        trainable: Names of the trained parameters.
+        train: Training examples; ``set_epoch`` selects the augmented version.
         validation: Validation examples, or None.
-        collate: Makes a batch of examples.
-        settings: Where and how much is kept.
+        collate: Collate function of the examples.
+        settings: Location and limits of the cache.
         batch_size: Examples per forward pass.
-        state: The processes; all of them call this.
-        workers: Data loader processes.
-        autocast: Half precision that the stage computes in, if it does.
-        held_out: What the validation examples are called in the cache.
-        shared: Rows that hold what the prefix gives, and that other parts of a run need, too.
+        state: Processes of the launch; all of them call this function.
+        workers: Data loader workers.
+        autocast: Half-precision dtype in which the stage computes; None for full precision.
+        held_out: Name of the validation split in the cache.
+        shared: Rows that hold the prefix outputs and that other parts of the run need, too.
 
     Raises:
-        CacheUnavailableError: If the prefix cannot be left out, or not be kept, or if that would not pay. All
-            processes raise it.
+        CacheUnavailableError: If the prefix cannot be skipped or its outputs cannot be cached, or if caching would
+            not pay off. All processes raise it.
     """
     model.to(state.device).train()
     with torch.autocast(state.device.type, autocast) if autocast else nullcontext():
@@ -196,67 +196,78 @@ def cache_prefix(
         ):
             key, column = shared.key, shared.column
             maker = replace(maker, entry=shared.entry or entry)
-        plain = [held_out_version(key, validation, held_out)] if validation is not None else []
-        wanted = [train_version(key, train, view) for view in range(settings.views)]
-        views = broadcast_from_main(state, lambda: _affordable(maker, wanted, plain, settings))
+        held_out_versions = [held_out_version(key, validation, held_out)] if validation is not None else []
+        train_versions = [train_version(key, train, view) for view in range(settings.views)]
+        views = broadcast_from_main(
+            state, lambda: _affordable(maker, train_versions, held_out_versions, settings)
+        )
         if isinstance(views, str):
             raise CacheUnavailableError(views)
-        _make_together(maker, [*wanted[:views], *plain], state)
-        rows = [VersionRows(maker.read(each).stores, column) for each in wanted[:views]]
-        once = [VersionRows(maker.read(each).stores, column) for each in plain]
-    text = "input_ids" in collate([train[0]])
-    examples = CachedExamples(train, rows, _rows_of(train), text=text)
-    held = CachedExamples(validation, once, _rows_of(validation), text=text) if once else None
-    report = CacheReport(True, "", views, sum(each.size for each in [*rows, *once]))
-    return PrefixCache(examples, held, CachedCollate(collate, entry.cut), entry, report)
+        _make_together(maker, [*train_versions[:views], *held_out_versions], state)
+        train_rows = [VersionRows(maker.read(item).stores, column) for item in train_versions[:views]]
+        held_out_rows = [VersionRows(maker.read(item).stores, column) for item in held_out_versions]
+    is_text = "input_ids" in collate([train[0]])
+    train_examples = CachedExamples(train, train_rows, _rows_of(train), text=is_text)
+    validation_examples = (
+        CachedExamples(validation, held_out_rows, _rows_of(validation), text=is_text)
+        if held_out_rows
+        else None
+    )
+    report = CacheReport(True, "", views, sum(item.size for item in [*train_rows, *held_out_rows]))
+    return PrefixCache(train_examples, validation_examples, CachedCollate(collate, entry.cut), entry, report)
 
 
 def train_version(key: str, examples: Any, view: int = 0) -> Version:
-    """Return a version of all training examples of which some are a ``Subset``."""
+    """Return an augmented version of all training examples; for a ``Subset``, of its whole dataset."""
     return Version(_whole(examples), f"{key}-train-{view}", view)
 
 
 def held_out_version(key: str, examples: Any, name: str) -> Version:
-    """Return the version of examples that are not trained on, by the name of their split."""
+    """Return the only version of a split that is not trained on; for a ``Subset``, of its whole dataset."""
     return Version(_whole(examples), f"{key}-{name}")
 
 
 def _serves(shared: SharedRows, maker: RowMaker, train: Any, validation: Any, held_out: str) -> bool:
-    """Return whether shared rows hold, bit for bit, what the prefix gives for the first batch.
+    """Return whether shared rows equal the prefix outputs of the first batch, bit for bit.
 
-    Rows that this model cannot compute must be there, whole.
+    Rows that this model cannot compute must all be in the cache, undamaged.
     """
     first = Subset(_whole(train), range(min(maker.batch_size, len(_whole(train)))))
     expected = maker.compute(first)
-    found: list[tuple[torch.Tensor, ...]]
+    shared_rows: list[tuple[torch.Tensor, ...]]
     if shared.entry is not None:
-        found = [(row[shared.column], row[-1]) for row in replace(maker, entry=shared.entry).compute(first)]
+        shared_rows = [
+            (row[shared.column], row[-1]) for row in replace(maker, entry=shared.entry).compute(first)
+        ]
     else:
         versions = [train_version(shared.key, train)]
         versions += [held_out_version(shared.key, validation, held_out)] if validation is not None else []
-        opened = [maker.open(version) for version in versions]
-        if opened[0] is None or None in opened:
+        entries = [maker.open(version) for version in versions]
+        if entries[0] is None or None in entries:
             return False
-        rows = VersionRows(opened[0].stores, shared.column)
-        found = [rows[index] for index in range(len(expected))]
+        rows = VersionRows(entries[0].stores, shared.column)
+        shared_rows = [rows[index] for index in range(len(expected))]
     return all(
-        len(row) == len(other)
-        and all(one.dtype == two.dtype and torch.equal(one, two) for one, two in zip(row, other, strict=True))
-        for row, other in zip(expected, found, strict=True)
+        len(row) == len(shared_row)
+        and all(
+            value.dtype == shared_value.dtype and torch.equal(value, shared_value)
+            for value, shared_value in zip(row, shared_row, strict=True)
+        )
+        for row, shared_row in zip(expected, shared_rows, strict=True)
     )
 
 
 def choose_views(epochs: float, *, augmented: bool) -> int:
-    """Choose how many versions of each training example are kept.
+    """Return the number of augmented versions of each training example to cache.
 
-    Measured with EfficientNet-lite0 on the dishes at 160 pixels, head only: the test accuracy after 4, 10, 15 and 20
-    epochs, means of 15, was 0.743, 0.740, 0.750 and 0.761 with a new version in each epoch; with 1 version 0.735,
-    0.728, 0.729 and 0.729, with 2 versions 0.751, 0.737, 0.742 and 0.757, with 3 versions 0.741, 0.747, 0.755 and
-    0.756. So two are enough for few epochs and three for many, and further ones cost more than they give.
+    Measured with EfficientNet-lite0 on the dishes data at 160 pixels, head only: the test accuracy (mean of 15 runs)
+    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new version in each epoch; 0.735, 0.728,
+    0.729 and 0.729 with 1 version; 0.751, 0.737, 0.742 and 0.757 with 2 versions; 0.741, 0.747, 0.755 and 0.756 with
+    3 versions. So two versions are enough for few epochs and three for many; more cost more than they gain.
 
     Args:
-        epochs: Passes of the stage over the examples.
-        augmented: Whether versions differ.
+        epochs: Epochs of the stage.
+        augmented: Whether the versions of an example differ.
     """
     if not augmented:
         return 1
@@ -264,19 +275,27 @@ def choose_views(epochs: float, *, augmented: bool) -> int:
 
 
 def not_worth_caching(views: int, epochs: float | None) -> str:
-    """Say why it cannot pay to keep so many versions for so many epochs; nothing if it may, or need not (None)."""
+    """Return why caching so many versions for so many epochs cannot pay off.
+
+    Args:
+        views: Number of augmented versions of each training example.
+        epochs: Epochs of the stage; None if caching need not pay off.
+
+    Returns:
+        The reason; empty if caching may or need not pay off.
+    """
     return "" if epochs is None or views < epochs else "each of its versions would be used once"
 
 
 def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:
-    """Tell how many seconds of computing keeping saves for each example; below 0 it costs more than it saves."""
+    """Return the seconds that caching saves per example; negative if it costs more than it saves."""
     return epochs * (cost.compute - cost.read) - views * (cost.compute + cost.write)
 
 
 def _affordable(
     maker: RowMaker, wanted: Sequence[Version], plain: Sequence[Version], settings: CacheSettings
 ) -> int | str:
-    """Tell how many versions are kept; or why none."""
+    """Return the number of augmented versions to cache, or the reason why none is cached."""
     missing = maker.missing([*wanted, *plain])
     if not missing:
         return len(wanted)
@@ -284,34 +303,34 @@ def _affordable(
         cost = maker.measure(wanted[0].examples)
         views = len(wanted)
         if settings.epochs is not None:
-            fixed = sum(len(each.examples) for each in plain)
+            fixed = sum(len(version.examples) for version in plain)
             fitting = (settings.size_limit // cost.bytes - fixed) // len(wanted[0].examples)
             views = max(1, min(views, fitting))
             saved = len(wanted[0].examples) * saved_seconds(cost, settings.epochs, views)
             if saved < GAIN_SECONDS:
                 return f"to keep what it gives would save less than {GAIN_SECONDS:.0f} s"
         versions = [*wanted[:views], *plain]
-        count = sum(len(each.examples) for each in maker.missing(versions))
+        count = sum(len(version.examples) for version in maker.missing(versions))
         maker.make_room(cost.bytes * count, versions)
     except CacheUnavailableError as error:
         return str(error)
-    examples = len(wanted[0].examples) + sum(len(each.examples) for each in plain)
-    again = f", {count:,} augmented versions of them in all" if count > examples else ""
+    examples = len(wanted[0].examples) + sum(len(version.examples) for version in plain)
+    views_note = f", {count:,} augmented versions of them in all" if count > examples else ""
     seconds = count * (cost.compute + cost.write)
     logger.info(
-        "Computing the frozen layers for %s examples%s: about %.0f s.", f"{examples:,}", again, seconds
+        "Computing the frozen layers for %s examples%s: about %.0f s.", f"{examples:,}", views_note, seconds
     )
     return views
 
 
 def _make_together(maker: RowMaker, versions: Sequence[Version], state: PartialState) -> None:
-    """Let each process make its share; where one cannot, none goes on."""
+    """Compute the share of each process; if one fails, all of them raise ``CacheUnavailableError``."""
     reason = ""
     try:
         maker.make(versions, state.local_process_index, local_processes(state))
     except CacheUnavailableError as error:
         reason = str(error)
-    if reasons := [each for each in all_gather_objects(state, reason) if each]:
+    if reasons := [message for message in all_gather_objects(state, reason) if message]:
         raise CacheUnavailableError(reasons[0])
 
 
@@ -342,28 +361,28 @@ def _check_shapes(cut: CutPoint) -> None:
 
 
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
-    """Make two batches of different numbers of examples, and of tokens."""
+    """Return two batches without labels, with different numbers of examples and of tokens."""
     if len(examples) < sum(PROBES):
         raise CacheUnavailableError("there are too few examples to look for it")
-    found, start = [], 0
+    batches, start = [], 0
     for count in PROBES:
         batch = collate([examples[index] for index in range(start, start + count)])
-        found.append({key: value.to(device) for key, value in batch.items() if key != "labels"})
+        batches.append({key: value.to(device) for key, value in batch.items() if key != "labels"})
         start += count
-    one, other = found
-    if "input_ids" in one and one["input_ids"].shape[1] == other["input_ids"].shape[1]:
-        if one["input_ids"].shape[1] < 3:
+    first, second = batches
+    if "input_ids" in first and first["input_ids"].shape[1] == second["input_ids"].shape[1]:
+        if first["input_ids"].shape[1] < 3:
             raise CacheUnavailableError("the texts are too short to look for it")
-        one = {key: value[:, :-1] if value.ndim == 2 else value for key, value in one.items()}
-    return one, other
+        first = {key: value[:, :-1] if value.ndim == 2 else value for key, value in first.items()}
+    return first, second
 
 
 def cache_key(
     model: nn.Module, trainable: Collection[str], cut: CutPoint, source: str, autocast: torch.dtype | None
 ) -> str:
-    """Return the name of what is kept, made of all that it depends on."""
+    """Return the cache key of the prefix outputs: a hash (32 hex digits) of everything that they depend on."""
     digest = hashlib.sha256()
-    said = {
+    content = {
         "format": FORMAT,
         "cut": [cut.boundary, list(cut.keys), [module.name for module in cut.passed]],
         "config": _backbone_config(model),
@@ -371,7 +390,7 @@ def cache_key(
         "precision": str(autocast),
         "versions": {name: version(name) for name in LIBRARIES},
     }
-    digest.update(json.dumps(said, sort_keys=True).encode())
+    digest.update(json.dumps(content, sort_keys=True).encode())
     trained = set(trainable)
     for name, value in model.state_dict().items():
         if name not in trained:
@@ -381,10 +400,10 @@ def cache_key(
 
 
 def _backbone_config(model: nn.Module) -> str:
-    """Write a model's config without its head: what a prefix gives is the same under another one."""
+    """Return a model's config as text, without the head, on which the prefix outputs do not depend."""
     config = getattr(model, "config", None)
     if config is None or not is_given(config):
         return str(config)
-    plain = copy.deepcopy(config)
-    set_head(plain, None)
-    return str(plain)
+    headless = copy.deepcopy(config)
+    set_head(headless, None)
+    return str(headless)

@@ -1,4 +1,4 @@
-"""Enter a model behind its frozen prefix: the prefix passes by, and what it would have given is put in its place."""
+"""Run a model without its frozen prefix: its modules are skipped, and their cached outputs are injected."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,23 +14,23 @@ from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, 
 __all__ = ["PREFIX", "PrefixPass", "verify"]
 
 PREFIX = "prefix"
-"""Under which a batch holds what the prefix gave."""
+"""Key under which a batch holds the prefix outputs."""
 
 
 class _ReachedError(Exception):
-    """The boundary is reached: nothing behind it is to be computed."""
+    """Raised to end a forward pass at the boundary."""
 
 
 class PrefixPass:
-    """Gives what the prefix of a model makes, and later takes it in the prefix's place.
+    """Computes the outputs of a model's prefix, and later injects them in place of the prefix.
 
     Args:
-        model: The model.
-        cut: Where its prefix ends.
-        image: Shape of an image [channels, height, width], of models that take images.
+        model: Model with a frozen prefix.
+        cut: Cut point at which the prefix ends.
+        image: Shape of an image, ``[channels, height, width]``; None if the model takes no images.
 
     Attributes:
-        values: What is put in at the boundary at the next forward pass, each [examples, ...].
+        values: Tensors to inject at the boundary in the next forward pass, each ``[batch, ...]``.
     """
 
     def __init__(self, model: nn.Module, cut: CutPoint, image: tuple[int, ...] | None = None):
@@ -40,12 +40,12 @@ class PrefixPass:
         self.handles: list[Any] = []
 
     def collect(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Compute the prefix for a batch without labels, and no further."""
-        found: list[torch.Tensor] = []
+        """Return the prefix outputs of a batch without labels; the forward pass ends at the boundary."""
+        values: list[torch.Tensor] = []
 
         def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = arguments(args, kwargs)
-            found.extend(given[key].detach() for key in self.cut.keys)
+            inputs = arguments(args, kwargs)
+            values.extend(inputs[key].detach() for key in self.cut.keys)
             raise _ReachedError
 
         handle = self._boundary().register_forward_pre_hook(stop, with_kwargs=True)
@@ -56,18 +56,21 @@ class PrefixPass:
             pass
         finally:
             handle.remove()
-        return tuple(found)
+        return tuple(values)
 
     def take(self, batch: dict[str, Any]) -> None:
-        """Take the values out of a batch, for the next forward pass, and put an image there that takes no memory."""
+        """Move the prefix outputs from a batch to ``values``, and add placeholder images that take no memory."""
         self.values = batch.pop(PREFIX)
-        if self.image is not None:  # the model looks at its shape only
+        if self.image is not None:  # the model reads only its shape
             first = self.values[0]
             batch["pixel_values"] = torch.zeros((), device=first.device).expand(len(first), *self.image)
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Let the prefix pass by in each forward pass for which there are ``values``. Afterwards all is as it was."""
+        """Skip the prefix and inject ``values`` in each forward pass within the block; restore the model afterwards.
+
+        A forward pass raises ``RuntimeError`` if ``values`` were not set before it.
+        """
         stubs = {module.name: _Stub(module.outputs) for module in self.cut.passed}
         for name, stub in stubs.items():
             self.model.get_submodule(name).forward = stub
@@ -99,14 +102,14 @@ class PrefixPass:
         if self.entered or self.values is None:
             return None
         self.entered = True
-        given = arguments(args, kwargs)
-        given |= dict(zip(self.cut.keys, self.values, strict=True))
+        inputs = arguments(args, kwargs)
+        inputs |= dict(zip(self.cut.keys, self.values, strict=True))
         self.values = None
-        return tuple(given[index] for index in range(len(args))), {key: given[key] for key in kwargs}
+        return tuple(inputs[index] for index in range(len(args))), {key: inputs[key] for key in kwargs}
 
 
 class _Stub:
-    """Stands in for a module's ``forward``, and gives tensors of the right shapes that take no memory.
+    """Replacement of a module's ``forward`` that returns tensors of the right shapes without allocating memory.
 
     A class and not a closure, so that the model can be copied.
     """
@@ -129,19 +132,19 @@ class _Stub:
 
 
 def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
-    """Compare a model with itself entered behind its prefix: logits and gradients, bit for bit.
+    """Check that a model computes the same logits and gradients without its prefix, bit for bit.
 
     Args:
-        model: In the mode in which it trains, frozen; it is left as it was.
-        cut: Where its prefix ends.
-        batch: Without labels.
+        model: Model with a frozen prefix, in the mode in which it trains; its state is restored.
+        cut: Cut point at which the prefix ends.
+        batch: Batch without labels.
 
     Raises:
-        CacheUnavailableError: If they differ, or if what the prefix gives is drawn at random.
+        CacheUnavailableError: If they differ, or if the prefix outputs are random.
     """
     entry = PrefixPass(model, cut)
-    drawn = [entry.collect(batch) for _ in range(2)]
-    if not all(torch.equal(one, other) for one, other in zip(*drawn, strict=True)):
+    runs = [entry.collect(batch) for _ in range(2)]
+    if not all(torch.equal(first, second) for first, second in zip(*runs, strict=True)):
         raise CacheUnavailableError("something in the frozen prefix is drawn at random")
     with evaluating(model):
         expected = _logits_and_gradients(model, batch)
@@ -149,10 +152,12 @@ def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
         try:
             with entry.passing():
                 entry.values = values
-                found = _logits_and_gradients(model, batch)
+                actual = _logits_and_gradients(model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise CacheUnavailableError(f"the model does not compute without its prefix: {error}") from error
-    if found.keys() != expected.keys() or any(not torch.equal(found[name], expected[name]) for name in found):
+    if actual.keys() != expected.keys() or any(
+        not torch.equal(actual[name], expected[name]) for name in actual
+    ):
         raise CacheUnavailableError("the model gives other results without its prefix")
 
 
@@ -162,5 +167,7 @@ def _logits_and_gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Ten
         logits = output_of(model, batch)
         total = logits.float().logsumexp(-1).sum() + logits.float().square().sum()
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-    found = {name: value for name, value in zip(trained, gradients, strict=True) if value is not None}
-    return {**found, "logits": logits.detach()}
+    gradient_by_name = {
+        name: value for name, value in zip(trained, gradients, strict=True) if value is not None
+    }
+    return {**gradient_by_name, "logits": logits.detach()}

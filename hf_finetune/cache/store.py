@@ -1,4 +1,4 @@
-"""Rows of numbers in files: written once from beginning to end, read one by one in any order."""
+"""Store of tensor rows in files: written once in sequence, read row by row in any order."""
 
 import errno
 import json
@@ -28,18 +28,18 @@ CANNOT_BE_KEPT = (
     errno.EEXIST,
     errno.ENOTDIR,
 )
-"""Errors behind which work goes on without files: the disk is full, or nothing can be written where they should be."""
-PIECE = 1 << 24  # bytes read at once to check a file
+"""Error numbers after which a run continues without a cache: the disk is full, or the path cannot be written to."""
+PIECE = 1 << 24  # bytes read at a time to compute a checksum
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """What the rows of one file look like.
+    """Format of the rows in one file.
 
     Attributes:
-        sizes: Shape of a row; of rows of several lengths, the shape of one element.
-        dtype: Name of the element type, as torch calls it: ``float32``.
-        varies: Whether rows have several lengths.
+        sizes: Shape of a row; for rows of varying length, shape of one element.
+        dtype: Name of the torch dtype: ``float32``.
+        varies: Whether the length of the rows varies.
     """
 
     sizes: tuple[int, ...]
@@ -48,7 +48,7 @@ class RowFormat:
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of a row; of rows of several lengths, of one element."""
+        """Bytes of a row; for rows of varying length, bytes of one element."""
         return int(np.prod(self.sizes, dtype=np.int64)) * getattr(torch, self.dtype).itemsize
 
 
@@ -58,16 +58,16 @@ def write_rows(
     formats: Sequence[RowFormat],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write rows one behind the other; the folder is whole or not there.
+    """Write rows in sequence to a folder, which is complete or does not exist.
 
     Args:
-        folder: Where to; what is there is replaced.
-        rows: Of each row, a tensor for each format.
-        formats: One for each file.
-        meta: What the rows are of; kept beside them.
+        folder: Folder to write; an existing one is replaced.
+        rows: Rows, each with one tensor per format.
+        formats: Formats of the files, one per file.
+        meta: Description of the rows, stored next to them.
 
     Raises:
-        OSError: If the disk is full.
+        OSError: If the files cannot be written, for example because the disk is full.
     """
     with replacing_folder(folder) as partial:
         partial.mkdir(parents=True, exist_ok=True)
@@ -94,10 +94,10 @@ def write_rows(
 
 
 class RowStore:
-    """Rows that were written by ``write_rows``. Rows are read from the file, so that memory does not grow with them.
+    """Rows written by ``write_rows``, read from the files on access so that they do not fill the memory.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the rows.
 
     Raises:
         ValueError: If a file is missing, cut off or changed.
@@ -118,7 +118,7 @@ class RowStore:
             raise ValueError(f"{folder} must hold rows that were written whole. {error}") from error
         if not whole:
             raise ValueError(f"{folder} must hold rows as they were written. They were changed.")
-        # Held open from now on: they can still be read when somebody removes them.
+        # The files stay open, so that they can still be read after they were deleted.
         self.files: list[int] | None = self._open()
 
     def __len__(self) -> int:
@@ -130,16 +130,16 @@ class RowStore:
         return int(self.offsets[:, -1].sum())
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        """Read a row: of each format a tensor, with the number of elements in front where rows have several lengths."""
+        """Return a row, one tensor per format; the first dimension of a row of varying length is its length."""
         if self.files is None:
             self.files = self._open()
-        found = []
+        tensors = []
         for file, form, offsets in zip(self.files, self.formats, self.offsets, strict=True):
             begin, end = int(offsets[index]), int(offsets[index + 1])
             raw = bytearray(os.pread(file, end - begin, begin))
             tensor = torch.frombuffer(raw, dtype=getattr(torch, form.dtype)) if raw else torch.empty(0)
-            found.append(tensor.view((-1, *form.sizes) if form.varies else form.sizes))
-        return tuple(found)
+            tensors.append(tensor.view((-1, *form.sizes) if form.varies else form.sizes))
+        return tuple(tensors)
 
     def _open(self) -> list[int]:
         return [os.open(self.folder / f"{number}.bin", os.O_RDONLY) for number in range(len(self.formats))]
@@ -157,7 +157,7 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
 
 
 def _is_whole(folder: Path, meta: Mapping[str, Any], seal: int) -> bool:
-    """Compare every file with the sums that were taken when it was written."""
+    """Return whether every file has the checksum that it had when it was written."""
     names = [*(f"{number}.bin" for number in range(len(meta["formats"]))), OFFSETS]
     return seal == _seal(meta) and [_checksum(folder / name) for name in names] == meta["crc32"]
 

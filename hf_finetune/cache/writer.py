@@ -1,4 +1,4 @@
-"""Compute what a frozen prefix gives for each example, part by part, and keep it."""
+"""Compute the outputs of a frozen prefix for each example, part by part, and write them to the cache."""
 
 import logging
 import shutil
@@ -30,13 +30,13 @@ __all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ran
 logger = logging.getLogger(__name__)
 
 PARTS = 16
-"""Most parts of a version: several processes compute them side by side, and one that is killed loses one part only."""
+"""Maximum number of parts of a version: processes compute them in parallel, and a killed one loses only one part."""
 BATCHES = 8
-"""Least batches of a part."""
+"""Minimum number of batches in a part."""
 TRIAL = 3
-"""Batches that are measured: while one computes, the next is prepared."""
+"""Number of batches to measure: while one is computed, the next is prepared."""
 PATIENCE = 30.0
-"""Seconds between two lines that say how far it is."""
+"""Seconds between two log lines on the progress."""
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 Row = tuple[torch.Tensor, ...]
@@ -44,12 +44,12 @@ Row = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Version:
-    """One version of some examples.
+    """One augmented version of a dataset.
 
     Attributes:
-        examples: Give a version by ``set_epoch``, where they have several.
-        name: Of the files.
-        view: Which version.
+        examples: Dataset; ``set_epoch`` selects the version if there are several.
+        name: Name of the version's cache entry.
+        view: Index of the version.
     """
 
     examples: Any
@@ -59,13 +59,13 @@ class Version:
 
 @dataclass(frozen=True)
 class RowCost:
-    """What the row of one example costs, measured on a batch.
+    """Cost of the row of one example, measured on a few batches.
 
     Attributes:
         compute: Seconds to prepare the example and compute the prefix.
         write: Seconds to write its row.
-        read: Seconds to read it back.
-        bytes: Of its row.
+        read: Seconds to read its row.
+        bytes: Size of its row.
     """
 
     compute: float
@@ -75,11 +75,11 @@ class RowCost:
 
 
 class VersionRows:
-    """The rows of a version, from the files of its parts.
+    """Rows of a version, read from the files of its parts.
 
     Args:
-        stores: The parts, in their order.
-        column: The only value of each row to read, besides its label; None for all of them.
+        stores: Parts of the version, in order.
+        column: Index of the only value to return from each row, along with the label; None returns the whole row.
     """
 
     def __init__(self, stores: Sequence[RowStore], column: int | None = None):
@@ -103,7 +103,7 @@ class VersionRows:
 
 
 def part_ranges(count: int, batch_size: int) -> list[range]:
-    """Divide examples into parts of whole batches, in a way that depends on nothing else."""
+    """Return the example ranges of the parts, each of whole batches; they depend on nothing but the arguments."""
     batches = -(-count // batch_size)
     parts = max(1, min(PARTS, batches // BATCHES))
     ends = [min(count, (number * batches // parts) * batch_size) for number in range(parts + 1)]
@@ -112,16 +112,16 @@ def part_ranges(count: int, batch_size: int) -> list[range]:
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Computes the rows that are not there yet.
+    """Computes the rows that are not in the cache yet.
 
     Attributes:
-        entry: Gives what the prefix makes.
-        collate: Makes a batch of examples.
+        entry: Forward pass that computes the prefix outputs.
+        collate: Collate function of the examples.
         batch_size: Examples per forward pass.
-        workers: Data loader processes.
-        device: Where to compute.
-        folder: Of all caches.
-        size_limit: Bytes that all caches in the folder may take together.
+        workers: Data loader workers.
+        device: Device that runs the forward passes.
+        folder: Root folder of all caches.
+        size_limit: Maximum size in bytes of all caches in the folder together.
     """
 
     entry: PrefixPass
@@ -133,50 +133,55 @@ class RowMaker:
     size_limit: int
 
     def missing(self, versions: Sequence[Version]) -> list[Version]:
-        """List the versions of which a part is not there."""
+        """Return the versions of which at least one part is missing."""
         return [
             version for version in versions if not all(folder.exists() for folder, _ in self._parts(version))
         ]
 
     def measure(self, examples: Any) -> RowCost:
-        """Compute the first batches, write the rows of one and read them back, and see how long that takes.
+        """Measure the cost of a row: compute the first batches, then write and read the rows of one of them.
 
-        Of the batches the median counts, so that a machine that pauses once does not pass for a slow model.
+        The time to compute is the median of the batches, so that one pause of the machine does not count as a slow
+        model.
 
         Raises:
-            CacheUnavailableError: If nothing can be written.
+            CacheUnavailableError: If the folder cannot be written to.
         """
         first = Subset(examples, range(min(TRIAL * self.batch_size, len(examples))))
         next(self._batches(first, 0))  # the first use of each kernel is slow
-        each: list[float] = []
-        computed = perf_counter()
+        compute_seconds: list[float] = []
+        computed_at = perf_counter()
         for rows in self._batches(first, 0):
-            begun, computed = computed, perf_counter()
-            each.append((computed - begun) / len(rows))
+            start, computed_at = computed_at, perf_counter()
+            compute_seconds.append((computed_at - start) / len(rows))
         with _refusing(), tempfile.TemporaryDirectory(dir=self._existing_folder()) as name:
             self._write(Path(name) / "rows", iter([rows]), "a trial", len(rows))
-            written = perf_counter()
+            written_at = perf_counter()
             store = RowStore(Path(name) / "rows")
-            opened = perf_counter()
+            opened_at = perf_counter()
             for index in range(len(store)):
                 store[index]
         count = len(rows)
         return RowCost(
-            median(each),
-            (written - computed) / count,
-            (perf_counter() - opened) / count,
+            median(compute_seconds),
+            (written_at - computed_at) / count,
+            (perf_counter() - opened_at) / count,
             -(-store.size // count),
         )
 
     def compute(self, examples: Subset) -> list[Row]:
-        """Return the rows of a few examples, which are not kept."""
+        """Return the rows of a few examples without caching them."""
         return list(chain.from_iterable(self._batches(examples, 0)))
 
     def make_room(self, needed: int, versions: Sequence[Version]) -> None:
-        """Remove what was least recently used of others, so that these versions fit.
+        """Remove the least recently used cache entries until new rows fit.
+
+        Args:
+            needed: Bytes of the new rows.
+            versions: Versions that are not removed.
 
         Raises:
-            CacheUnavailableError: If they do not fit into the size limit, or on the disk.
+            CacheUnavailableError: If the new rows exceed the size limit or the free disk space.
         """
         if needed > self.size_limit:
             raise CacheUnavailableError(
@@ -193,31 +198,31 @@ class RowMaker:
             )
 
     def make(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
-        """Compute a share of the parts that are not kept.
+        """Compute and write one share of the missing parts.
 
         Args:
-            versions: Of which the rows are wanted.
-            share: Number of this share, from 0 on.
-            shares: Number of processes that compute side by side.
+            versions: Versions to complete.
+            share: Index of this share, from 0.
+            shares: Number of shares, one for each process that computes in parallel.
 
         Raises:
-            CacheUnavailableError: If they cannot be kept.
+            CacheUnavailableError: If the rows cannot be written.
         """
         parts = [(version, *part) for version in versions for part in self._parts(version)][share::shares]
-        begun = told = perf_counter()
+        start = logged = perf_counter()
         for done, (version, folder, part) in enumerate(parts):
-            if perf_counter() - told > PATIENCE:
-                told = perf_counter()
-                logger.info("Frozen layers: %d of %d parts after %.0f s.", done, len(parts), told - begun)
-            if not folder.exists():  # what is there is checked when it is read
+            if perf_counter() - logged > PATIENCE:
+                logged = perf_counter()
+                logger.info("Frozen layers: %d of %d parts after %.0f s.", done, len(parts), logged - start)
+            if not folder.exists():  # existing parts are verified when they are read
                 self._make_part(version, folder, part)
 
     def read(self, version: Version) -> VersionRows:
-        """Open the rows of a version that was made; a part that was damaged since is made anew."""
+        """Return the rows of a version; a part that is missing or damaged is computed again."""
         return VersionRows([self._make_part(version, folder, part) for folder, part in self._parts(version)])
 
     def open(self, version: Version) -> VersionRows | None:
-        """Open the rows of a version as ``read`` does, but make none: None if a part is missing or was damaged."""
+        """Return the rows of a version without computing any; None if a part is missing or damaged."""
         try:
             return VersionRows([RowStore(folder) for folder, _ in self._parts(version)])
         except ValueError:
@@ -233,12 +238,12 @@ class RowMaker:
             self._existing_folder()
             with FileLock(folder.with_name(f"{folder.name}.lock")):
                 try:
-                    found = RowStore(folder)
+                    store = RowStore(folder)
                 except ValueError:
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
-                    folder.touch()  # it is used: others are older
-                    return found
+                    folder.touch()  # marks the part as recently used
+                    return store
                 boundary = f"{type(self.entry.model).__name__} up to {self.entry.cut.boundary}"
                 batches = self._batches(Subset(version.examples, part), version.view)
                 self._write(folder, batches, f"{boundary}, version {version.view + 1}", len(part))
@@ -260,14 +265,14 @@ class RowMaker:
         )
 
     def _batches(self, examples: Subset, view: int) -> Iterator[list[Row]]:
-        """Compute rows in the order of the examples, a list for each batch; the label is the last of a row."""
+        """Yield one list of rows per batch, in the order of the examples; the label is the last value of a row."""
         set_epoch(examples, view)
         loader = DataLoader(examples, self.batch_size, collate_fn=self.collate, num_workers=self.workers)
         for batch in _one_ahead(loader):
             labels = batch.pop("labels")
             moved = {key: value.to(self.device) for key, value in batch.items()}
             pieces = [self.entry.collect(piece) for piece in in_pieces(moved, self.device)]
-            values = [torch.cat(each) for each in zip(*pieces, strict=True)]
+            values = [torch.cat(chunks) for chunks in zip(*pieces, strict=True)]
             mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
             columns = [
                 [row[known] for row, known in zip(value.cpu(), mask, strict=True)]
@@ -279,7 +284,10 @@ class RowMaker:
 
 
 def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
-    """Prepare the next batch in a thread while one is computed. No chance is drawn meanwhile: the prefix is frozen."""
+    """Yield batches while a thread prepares the next one.
+
+    The thread has the random number generator to itself, since a frozen prefix draws no random numbers.
+    """
     following = iter(batches)
     with ThreadPoolExecutor(1) as pool:
         promised = pool.submit(next, following, None)
@@ -290,7 +298,7 @@ def _one_ahead(batches: Iterable[Any]) -> Iterator[Any]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn what hinders writing into the reason why nothing is kept."""
+    """Raise ``CacheUnavailableError`` in place of an ``OSError`` that prevents writing to the cache."""
     try:
         yield
     except OSError as error:
@@ -300,5 +308,5 @@ def _refusing() -> Iterator[None]:
 
 
 def varies(shape: OutputShape) -> bool:
-    """Say whether a value has a row for each token."""
+    """Return whether a value has one row per token."""
     return "tokens" in shape.sizes

@@ -1,1 +1,1 @@
-"""How fast a step computes: execution modes, their measurement, and memory."""
+"""Speed of a training step: execution modes, their benchmark, and memory."""

@@ -1,4 +1,4 @@
-"""Keep the memory that one step has freed for the next one, on the CPU, while steps run."""
+"""Keep freed memory in the process for the next training step, on the CPU."""
 
 import ctypes
 import os
@@ -16,11 +16,12 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 
-# Who sets one of these in the environment has chosen: mallopt(3) and "Memory Allocation Tunables" of the glibc manual.
+# Environment variables by which the user has chosen: mallopt(3) and "Memory Allocation Tunables" of the glibc manual.
 _CHOSEN = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
-# glibc's default number of mapped blocks. The first call of mallopt ends its own adjustment of the two thresholds: they
-# get the values that it ends at by itself, DEFAULT_MMAP_THRESHOLD_MAX of malloc.c and twice that.
+# Values to restore. The number of mapped blocks is glibc's default. The first call of mallopt disables glibc's dynamic
+# adjustment of the two thresholds, so that they get its upper limits: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c, and twice
+# that.
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 2**25), (_M_TRIM_THRESHOLD, 2**26))
 _KEEPING = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
 
@@ -30,19 +31,20 @@ _users = 0
 
 @contextmanager
 def keep_freed_memory(on_cpu: bool | None = None) -> Iterator[bool]:
-    """Have the C library keep what is freed while the body runs, and give it back afterwards.
+    """Make the C library keep freed memory within the block, and return it to the system afterwards.
 
-    glibc asks the kernel again for each block above 32 MiB and gives it back when it is freed, and the kernel clears
-    every page of it. A training step on the CPU frees and asks for all its activations, so up to a third of its time
-    goes there. Other C libraries, and other allocators put in glibc's place, are left as they are.
+    glibc requests each block above 32 MiB from the kernel and returns it when it is freed, and the kernel clears every
+    page of it. A training step on the CPU allocates and frees all its activations, so that this takes up to a third of
+    its time. Other C libraries, and allocators that replace glibc's, are left unchanged.
 
-    It is not for a whole process: what is kept is a heap that large pictures fragment, which grows with their number.
+    Do not use it for a whole process: large images fragment the heap, which then grows with their number.
 
     Args:
-        on_cpu: Whether the steps are computed there; elsewhere nothing is done. None is for those of a Trainer.
+        on_cpu: Whether the steps are computed on the CPU; on other devices nothing is done. None: the device of the
+            Trainer.
 
     Yields:
-        Whether memory is kept.
+        Whether freed memory is kept.
     """
     global _users
     on_cpu = computes_on_cpu() if on_cpu is None else on_cpu

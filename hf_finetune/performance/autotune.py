@@ -1,4 +1,4 @@
-"""``speed: auto``: a stage is computed in the way that was measured to be fastest, and that computes the same."""
+"""``speed: auto``: choose the fastest execution mode of a stage whose results agree with fp32, by measuring."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,48 +28,49 @@ TOO_SHORT = "the stage is too short for it to pay to measure other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
 WORTH_IT = 1.1
-"""Least gain that is taken: on a busy machine the times of equal steps differ by some percent."""
+"""Minimum speedup to choose another mode: on a busy machine the times of equal steps differ by some percent."""
 LOGITS_AGREE = 0.15
-"""Largest difference of the logits from fp32's, as a share of their norm.
+"""Maximum difference of the logits from those of fp32, relative to their norm.
 
-bf16 keeps 8 bits: one rounding is up to 0.4 %, and they add up with the depth. It gave 0.8 % in MiniLM (6 layers) and
-5 % in EfficientNet-lite0 (50 layers); another layout of fp32 gave 0.0001 %.
+bf16 keeps 8 bits: one rounding error is up to 0.4 %, and the errors add up with the depth. Measured: 0.8 % in MiniLM
+(6 layers) and 5 % in EfficientNet-lite0 (50 layers); 0.0001 % for fp32 in another memory layout.
 """
 GRADIENT_AGREES = 0.85
-"""Largest difference of the gradient from fp32's, as a share of its norm.
+"""Maximum difference of the gradient from that of fp32, relative to its norm.
 
-bf16 gave 1 % in MiniLM, and 63 to 68 % in EfficientNet-lite0 in training mode with 32 drawings (82 % with 8), where
-even another layout of fp32, 0.0001 % apart in its logits, gave 3 %: rounding moves values over the edges of ReLU6, and
-every BatchNorm enlarges it. Other examples make a far greater difference, 142 % from one batch to the next, so that
-this is noise among noise: 75 steps in each ended at a loss of 1.57 (bf16) and 1.61 (fp32) on other drawings. A gradient
-that says nothing is 100 % off or more; one within this limit points less than 60 degrees away from fp32's.
+Measured for bf16: 1 % in MiniLM, and 63 to 68 % in EfficientNet-lite0 in training mode on a batch of 32 drawings (82 %
+on 8). For the latter, even fp32 in another memory layout, whose logits differ by 0.0001 %, gave 3 %: rounding moves
+values across the kinks of ReLU6, and every BatchNorm amplifies the difference. From one batch to the next the gradient
+differs far more, by 142 %, so that rounding is small noise in comparison: after 75 training steps the loss on other
+drawings was 1.57 (bf16) and 1.61 (fp32). An uninformative gradient is off by 100 % or more; one within this limit
+points less than 60 degrees away from that of fp32.
 """
 STEADY = 1.5
-"""Times of the fastest step that the slowest of the same way may take, for what was measured to be remembered."""
+"""Maximum ratio of the slowest to the fastest step of a mode for a measurement to be saved."""
 ROUNDS = 5
 PASSES = 5.0
-"""Steps that one way costs at least: two that are timed, and a little less than three to compare its numbers."""
+"""Minimum cost of measuring a mode, in steps: two to time, and a little less than three to compare its outputs."""
 FORWARD_PASSES = 3.0
-"""The same where a step is a forward pass: two that are timed, and one to compare the logits."""
+"""The same if a step is only a forward pass: two to time, and one to compare the logits."""
 WARM = 3.0
-"""Steps that comparing costs at most once a way's kernels have been used; what the first comparison takes longer is not
-counted as measuring."""
+"""Maximum cost of a comparison with warm kernels, in steps; any further time of the first comparison does not count as
+measuring."""
 FEWEST = 8
-"""Examples to measure with, on a CPU, where time goes with their number. A GPU takes about as long for a few."""
+"""Minimum number of examples to measure with, on a CPU, where time grows with their number; on a GPU it hardly does."""
 COMPILE_SECONDS = {"cpu": 120.0, "cuda": 30.0}
-"""Seconds to measure from which on compilation is tried: comparing and timing compile the model three times over, and
-the run then does it again. All three took 250 s for EfficientNet-lite0, on two CPU cores that others used as well."""
+"""Measuring time in seconds from which compilation is tried, by device type: comparing and timing compile the model
+three times, and the run compiles it again. The three took 250 s for EfficientNet-lite0 on two shared CPU cores."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a stage is to be computed.
+    """Choice of the execution mode of a stage.
 
     Attributes:
-        way: In this way.
-        reason: Why, in one line for the person.
-        seconds: Of a step in each way that was measured, by title.
-        remembered: Whether it was measured in an earlier run.
+        way: Chosen execution mode.
+        reason: Reason for the choice, in one line for the user.
+        seconds: Seconds per step of each measured mode, by title.
+        remembered: Whether the measurement is from an earlier run.
     """
 
     way: ExecutionMode
@@ -92,36 +93,38 @@ def choose_mode(
     notes_file: Path | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> Choice:
-    """Choose the fastest way whose numbers agree with fp32, by measuring in a small share of the run's time.
+    """Return the fastest execution mode whose outputs agree with fp32, measured in a small share of the run's time.
 
-    Where the time is short, a CPU measures with fewer examples; where it does not suffice for that either, nothing is
-    measured. What is measured while other programs keep the machine busy may be wrong, and is not remembered. Model
-    and random numbers are afterwards as before. With several processes one of them chooses, while the others wait.
+    If time is short, a CPU measures with fewer examples; if that is still too long, nothing is measured. A measurement
+    on a machine that is busy with other programs may be wrong, and is not saved. The model and the random number
+    generators are restored afterwards. With several processes, one of them calls this function while the others wait.
 
     Args:
-        model: On its device, frozen but for what the stage trains.
-        batch: A batch with labels, on the device, of the stage's size.
-        loss: Gives the loss from the model's outputs and the labels.
-        trainable: Names of the parameters that are trained.
-        candidates: The reference first, see ``candidate_modes``. If they are compiled by the person's wish, they are
-            compared uncompiled.
-        steps: Steps by whose time the share is counted; if ``forward_only``, forward passes.
-        forward_only: Whether what costs is a forward pass without gradients, as that of a frozen prefix.
-        beside: Seconds that the run takes for each step besides it, such as to prepare its batch.
-        budget_share: Largest share of the estimated time of the steps that measuring may take.
-        notes_file: Where what was measured is remembered, by machine and architecture; None for nowhere.
-        clock: Tells the time in seconds.
+        model: Model on its device, in which all parameters that the stage does not train are frozen.
+        batch: Batch with labels, on the device, of the stage's batch size.
+        loss: Function that computes the loss from the model's outputs and the labels.
+        trainable: Names of the trained parameters.
+        candidates: Execution modes, the reference first, see ``candidate_modes``. If the user has set compilation,
+            they are compared uncompiled.
+        steps: Number of steps of the stage, or of forward passes if ``forward_only``, which determines the time budget.
+        forward_only: Whether the expensive part is a forward pass without gradients, as through a frozen prefix.
+        beside: Additional seconds of the run per step, for example to prepare its batch.
+        budget_share: Maximum share of the estimated time of the steps that measuring may take.
+        notes_file: File of saved measurements, by machine and architecture; None to save none.
+        clock: Function that returns the time in seconds.
     """
     reference, device, size = candidates[0], batch["labels"].device, len(batch["labels"])
     if len(candidates) == 1:
         return Choice(reference, f"{reference.title}: there is no other to choose")
     key = speed_key(model, batch, trainable, candidates, forward_only)
-    found = load_measurement(notes_file, key, _measured_as(reference, reference))
+    measurement = load_measurement(notes_file, key, _measured_as(reference, reference))
     allowed = steps * budget_share
-    if found is not None:
-        time = allowed * _full_step(found, reference, size)
-        if not _worth_again(found, time, device):
-            return decide(candidates, found, size=size, compiles=time >= _compile_seconds(device), again=True)
+    if measurement is not None:
+        time = allowed * _full_step(measurement, reference, size)
+        if not _worth_again(measurement, time, device):
+            return decide(
+                candidates, measurement, size=size, compiles=time >= _compile_seconds(device), again=True
+            )
     plain = {replace(way, compile=False) for way in candidates}
     passes = FORWARD_PASSES if forward_only else PASSES
     examples = _examples(size, len(plain), passes, allowed, device)
@@ -130,13 +133,13 @@ def choose_mode(
     part = {name: value[:examples] for name, value in batch.items()}
     try:
         with benchmark_steps(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
-            found = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
-    except torch.OutOfMemoryError:  # fp32 takes more of it than a half precision that the person set
+            measurement = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
+    except torch.OutOfMemoryError:  # fp32 needs more than a half precision that the user set
         return Choice(reference, f"{reference.title}: there is too little memory to compare it with fp32")
-    if notes_file is not None and found.steady:
-        save_measurement(notes_file, key, found)
-    compiles = allowed * _full_step(found, reference, size) >= _compile_seconds(device)
-    return decide(candidates, found, size=size, compiles=compiles)
+    if notes_file is not None and measurement.steady:
+        save_measurement(notes_file, key, measurement)
+    compiles = allowed * _full_step(measurement, reference, size) >= _compile_seconds(device)
+    return decide(candidates, measurement, size=size, compiles=compiles)
 
 
 def measure(
@@ -146,23 +149,23 @@ def measure(
     examples: int,
     seconds: float = 0.0,
 ) -> Measured:
-    """Time the candidates whose numbers agree with fp32.
+    """Return the step times of the candidates whose outputs agree with fp32.
 
     Args:
-        bench: What computes them.
-        candidates: The reference first.
-        allowed: How many steps of the reference the measuring may take.
-        examples: Of the bench's batch.
-        seconds: How many more seconds it may take.
+        bench: Benchmark that runs the steps.
+        candidates: Execution modes, the reference first.
+        allowed: Time budget, in steps of the reference.
+        examples: Number of examples in the batch of the benchmark.
+        seconds: Additional time budget in seconds.
     """
-    begun = bench.now()
+    start = bench.now()
     reference, *others = dict.fromkeys(replace(way, compile=False) for way in candidates)
     truth = bench.numbers(PLAIN)
     if reference != PLAIN:
-        bench.step(reference)  # the first, slow, use of its kernels
+        bench.step(reference)  # the first use of its kernels is slow
     step = bench.step(reference)
-    first_use = max(0.0, truth.seconds - WARM * step)  # the run would meet it anyway
-    end = begun + first_use + allowed * step + seconds
+    first_use = max(0.0, truth.seconds - WARM * step)  # the run would take this time anyway
+    end = start + first_use + allowed * step + seconds
     usable, left_out = [reference], {}
     quickest = truth.seconds
     for way in others:
@@ -170,17 +173,17 @@ def measure(
             left_out[way.title] = NO_TIME
             continue
         try:
-            found = bench.numbers(way)
+            outputs = bench.numbers(way)
         except RuntimeError as error:
             left_out[way.title] = _cannot(bench, error)
             continue
-        if objection := _objection(found, truth):
+        if objection := _objection(outputs, truth):
             left_out[way.title] = objection
-        elif found.seconds > FAR_SLOWER * quickest:
+        elif outputs.seconds > FAR_SLOWER * quickest:
             left_out[way.title] = "far slower"
         else:
             usable.append(way)
-        quickest = min(quickest, found.seconds)
+        quickest = min(quickest, outputs.seconds)
     timed = time_in_turn(bench, usable, ROUNDS, until=end) if len(usable) > 1 else {reference: [step]}
     compiled = replace(min(timed, key=lambda way: min(timed[way])), compile=True)
     if not candidates[0].compile and compiled in candidates:
@@ -193,21 +196,21 @@ def measure(
             left_out[compiled.title] = _cannot(bench, error)
     fastest = {way.title: min(times) for way, times in timed.items()}
     steady = all(max(times) <= STEADY * min(times) for times in timed.values())
-    spent = bench.now() - begun
+    spent = bench.now() - start
     return Measured(fastest, left_out, examples, spent, steady, date.today().isoformat())
 
 
 def decide(
     candidates: Sequence[ExecutionMode], found: Measured, *, size: int, compiles: bool, again: bool = False
 ) -> Choice:
-    """Choose from what was measured.
+    """Return the fastest mode of a measurement, or the reference if no mode is much faster.
 
     Args:
-        candidates: The reference first.
-        found: What was measured.
-        size: Examples of the stage's batch.
+        candidates: Execution modes, the reference first.
+        found: Measurement of the modes.
+        size: Number of examples in the stage's batch.
         compiles: Whether the run is long enough for compilation.
-        again: Whether it was measured in an earlier run.
+        again: Whether the measurement is from an earlier run.
     """
     reference = candidates[0]
     seconds = {way: found.seconds.get(_measured_as(way, reference).title) for way in candidates}
@@ -222,20 +225,20 @@ def decide(
     when = f"remembered from {found.date}" if again else f"measured in {found.spent:.1f} s{busy}"
     plain = milliseconds(usable[reference])
     if usable[reference] < WORTH_IT * usable[best]:
-        best, said = reference, f"{reference.title}: {plain} {unit}, and no other way is much faster"
+        best, summary = reference, f"{reference.title}: {plain} {unit}, and no other way is much faster"
     else:
-        said = f"{best.title}: {milliseconds(usable[best])} {unit}, {reference.title} {plain}"
-    told = [
+        summary = f"{best.title}: {milliseconds(usable[best])} {unit}, {reference.title} {plain}"
+    exclusions = [
         f"{title}: {why}"
         for title, why in found.left_out.items()
         if not title.endswith("compiled") or compiles
     ]
-    reason = f"{said} ({'; '.join([when, *told])})"
+    reason = f"{summary} ({'; '.join([when, *exclusions])})"
     return Choice(best, reason, dict(found.seconds), again)
 
 
 def _objection(found: StepOutputs, truth: StepOutputs) -> str:
-    """Say in which respect numbers are not those of fp32; what is not finite is not."""
+    """Return how outputs differ from those of fp32; empty if they agree. Non-finite outputs differ."""
     apart = difference([found.logits], [truth.logits])
     if not apart <= LOGITS_AGREE:
         return f"its logits are {apart:.0%} off"
@@ -257,12 +260,12 @@ def _time_compiled(
 
 def _cannot(bench: StepBenchmark, error: RuntimeError) -> str:
     bench.clear()
-    said = str(error).strip().splitlines()
-    return f"it cannot be computed here: {said[0] if said else type(error).__name__}"
+    lines = str(error).strip().splitlines()
+    return f"it cannot be computed here: {lines[0] if lines else type(error).__name__}"
 
 
 def _measured_as(way: ExecutionMode, reference: ExecutionMode) -> ExecutionMode:
-    """Compilation that the person set is not measured: it would take longer than all else."""
+    """Return the mode to measure: without compilation that the user set, which would take longer than all else."""
     return replace(way, compile=False) if reference.compile else way
 
 
@@ -271,21 +274,22 @@ def _compile_seconds(device: torch.device) -> float:
 
 
 def _full_step(found: Measured, reference: ExecutionMode, size: int) -> float:
-    """Give the seconds of a step of the reference with the stage's batch."""
+    """Return the seconds that a step of the reference takes with the stage's whole batch."""
     return found.seconds[_measured_as(reference, reference).title] * size / found.examples
 
 
 def _worth_again(found: Measured, time: float, device: torch.device) -> bool:
-    """Say whether this run has the time for what an earlier one left out."""
+    """Return whether this run has the time to measure the modes that an earlier run had no time for."""
     short = [title for title, why in found.left_out.items() if why == NO_TIME]
     needed = _compile_seconds(device) if all(title.endswith("compiled") for title in short) else found.spent
     return bool(short) and time >= found.spent + needed
 
 
 def _examples(size: int, ways: int, passes: float, allowed: float, device: torch.device) -> int:
-    """Give with how many examples of a batch to measure, so that it takes no more steps than allowed; 0 if none do.
+    """Return the number of examples of a batch to measure with, so that the budget in steps suffices; 0 if none does.
 
-    Prefers all of them, if every way can then be measured; then as few as possible, for as many ways as possible.
+    This is the largest number with which every mode can be measured; if there is none, the smallest one, so that as
+    many modes as possible can be measured.
     """
     sizes = [size]
     if device.type == "cpu":

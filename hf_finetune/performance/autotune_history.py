@@ -1,4 +1,4 @@
-"""What was measured of the speed of a machine, remembered for the next run."""
+"""File of measured step times, by machine and model, from which later runs choose an execution mode."""
 
 import hashlib
 import json
@@ -20,20 +20,20 @@ __all__ = ["Measured", "load_measurement", "save_measurement", "speed_key"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # a change of it makes all be measured anew
+FORMAT = 1  # version of the file format; a change of it invalidates all measurements
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, and is remembered.
+    """Measurement of the execution modes of a stage.
 
     Attributes:
-        seconds: Of a step in each way that computes the same as fp32, by title.
-        left_out: Why each other way is not among them, by title.
-        examples: Of the batch that was measured.
-        spent: Seconds that all of it took.
-        steady: Whether equal steps took about as long; on a busy machine they do not.
-        date: When.
+        seconds: Seconds per step of each mode that agrees with fp32, by title.
+        left_out: Reason why each other mode was left out, by title.
+        examples: Number of examples in the measured batch.
+        spent: Seconds that the measurement took.
+        steady: Whether equal steps took about the same time; on a busy machine they do not.
+        date: Date of the measurement, in ISO format.
     """
 
     seconds: dict[str, float]
@@ -51,11 +51,11 @@ def speed_key(
     candidates: Sequence[ExecutionMode],
     forward_only: bool,
 ) -> str:
-    """Name what is measured by all that its speed depends on."""
+    """Return the key of a measurement: a hash (32 hex digits) of everything that the speed depends on."""
     config: Any = getattr(model, "config", None)
     fields = config.to_dict() if config is not None else {}
     labels = ("id2label", "label2id", "_name_or_path")
-    said = {
+    content = {
         "format": FORMAT,
         "device": _device_name(batch["labels"].device),
         "torch": torch.__version__,
@@ -67,36 +67,36 @@ def speed_key(
         "forward_only": forward_only,
         "ways": [way.title for way in candidates],
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    named = platform.processor() or platform.machine()
+    processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    said = sorted({line for line in lines if line.startswith(("model", "flags", "cpu family"))})
-    return f"{named} {said} {torch.get_num_threads()} threads"
+    cpu_lines = sorted({line for line in lines if line.startswith(("model", "flags", "cpu family"))})
+    return f"{processor} {cpu_lines} {torch.get_num_threads()} threads"
 
 
 def load_measurement(notes_file: Path | None, key: str, reference: ExecutionMode) -> Measured | None:
-    """Give what was measured; None if it was not, or if it cannot be read."""
+    """Return a saved measurement; None if there is none, or it cannot be read."""
     if notes_file is None:
         return None
     try:
-        found = Measured(**_read(notes_file)[key])
-        numbers = [found.examples, found.spent, found.seconds[reference.title]]
-        whole = min(*numbers, *found.seconds.values()) > 0 and isinstance(found.left_out, dict)
+        measurement = Measured(**_read(notes_file)[key])
+        numbers = [measurement.examples, measurement.spent, measurement.seconds[reference.title]]
+        is_valid = min(*numbers, *measurement.seconds.values()) > 0 and isinstance(measurement.left_out, dict)
     except (AttributeError, KeyError, TypeError):
         return None
-    return found if whole else None
+    return measurement if is_valid else None
 
 
 def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
-    """Add what was measured to the file."""
+    """Add a measurement to the file; if it cannot be written, only log that."""
     try:
         notes_file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{notes_file}.lock"):
@@ -108,7 +108,7 @@ def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
 
 
 def _read(notes_file: Path) -> dict[str, Any]:
-    """Read what is remembered; a file that is missing or damaged holds nothing."""
+    """Return the saved measurements by key; none if the file is missing or damaged."""
     try:
         notes = json.loads(notes_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Ways to compute a training step: their precision, memory layout and compilation; each timed, its numbers compared."""
+"""Execution modes of a training step (precision, memory layout, compilation), and the benchmark of their steps."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,17 +29,17 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FAR_SLOWER = 2.0
-"""Times as slow as the fastest, from which on a way is not repeated."""
+"""Ratio to the time of the fastest mode above which a mode is not timed again."""
 SCALE = 1024.0
-"""Of the loss in fp16, whose smallest gradients would be lost; in training the gradient scaler sees to that."""
+"""Loss scale in fp16, in which the smallest gradients would underflow; in training, the gradient scaler sets it."""
 
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """A way to compute.
+    """Precision, memory layout and compilation of a step.
 
     Attributes:
-        precision: Of the operations that autocast rounds; weights are kept in fp32.
+        precision: Precision of the operations that autocast covers; weights stay in fp32.
         memory_format: Order of the dimensions of image tensors in memory.
         compile: Whether torch.compile is used.
     """
@@ -50,20 +50,20 @@ class ExecutionMode:
 
     @property
     def title(self) -> str:
-        """Name it: ``bf16 channels_last compiled``."""
+        """Title of the mode: ``bf16 channels_last compiled``."""
         layout = "" if self.memory_format == "contiguous" else f" {self.memory_format}"
         return f"{self.precision}{layout}{' compiled' if self.compile else ''}"
 
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """What a way computes for one batch.
+    """Outputs of one batch in an execution mode.
 
     Attributes:
-        loss: In eval mode.
-        logits: In eval mode, [examples, labels].
-        gradient: Of each trained parameter.
-        seconds: That it took, the first use of each kernel included.
+        loss: Loss in eval mode.
+        logits: Float32 logits in eval mode, ``[batch, labels]``.
+        gradient: Gradient of each trained parameter; empty if a step is only a forward pass.
+        seconds: Seconds that the computation took, including the first use of each kernel.
     """
 
     loss: float
@@ -81,23 +81,24 @@ def candidate_modes(
     memory_format: MemoryFormat | Literal["auto"] = "auto",
     compile: bool | Literal["auto"] = "auto",
 ) -> list[ExecutionMode]:
-    """List the ways that can be faster for a model, the reference first: in fp32, contiguous, not compiled.
+    """Return the execution modes that can be faster for a model, the reference first.
 
-    Behind it come those that promise most, since time may not suffice for all: half precision and channels_last
-    together, then each of them.
+    The reference is fp32, contiguous and not compiled, unless an argument sets another value. After it come the most
+    promising modes, since time may not suffice for all: half precision and channels_last together, then each of them.
+    Compiled modes are last.
 
-    bf16 is listed where the processor has the instructions that torch's bf16 kernels need. That does not make it
-    fast: without avx512_bf16 they widen every number, which can be slower than fp32. channels_last is listed for
-    images in a model of several convolutions; the lone one that cuts an image into patches gains nothing. Compilation
-    is listed for images: texts vary in length, and torch compiles anew for new lengths.
+    bf16 is included if the processor has the instructions that torch's bf16 kernels need. That does not make it fast:
+    without avx512_bf16 they widen every number, which can be slower than fp32. channels_last is included for images in
+    a model of several convolutions; a single one that cuts an image into patches gains nothing. Compilation is included
+    for images only: texts vary in length, and torch recompiles for new lengths.
 
     Args:
-        model: The model.
-        batch: A batch; ``pixel_values`` are images.
-        device: Where the model is trained.
-        precision: What every way has; ``auto`` leaves it open. The same goes for the others.
-        memory_format: See ``precision``.
-        compile: See ``precision``.
+        model: Model to train.
+        batch: Batch of the stage; ``pixel_values`` are images.
+        device: Device on which the model is trained.
+        precision: Precision of all modes; ``auto`` tries several.
+        memory_format: Memory layout of all modes; ``auto`` tries several.
+        compile: Whether all modes are compiled; ``auto`` tries both.
     """
     images = "pixel_values" in batch
     convolutions = images and sum(weight.ndim == 4 for weight in model.parameters()) > 1
@@ -108,10 +109,10 @@ def candidate_modes(
         *(("channels_last",) if convolutions and known else ()),
     )
     compiled = (False, True) if images and known else (False,)
-    reference, *others = [
-        ExecutionMode(one, layout, compiling)
+    reference, *alternatives = [
+        ExecutionMode(step_precision, layout, compiling)
         for compiling in (compiled if compile == "auto" else (compile,))
-        for one in (precisions if precision == "auto" else (precision,))
+        for step_precision in (precisions if precision == "auto" else (precision,))
         for layout in (layouts if memory_format == "auto" else (memory_format,))
     ]
 
@@ -119,7 +120,7 @@ def candidate_modes(
         same = (way.precision == reference.precision) + (way.memory_format == reference.memory_format)
         return way.compile != reference.compile, same
 
-    return [reference, *sorted(others, key=promise)]
+    return [reference, *sorted(alternatives, key=promise)]
 
 
 def _halves(device: torch.device) -> tuple[Precision, ...]:
@@ -130,15 +131,15 @@ def _halves(device: torch.device) -> tuple[Precision, ...]:
 
 
 class StepBenchmark:
-    """Computes passes of a model in several ways. Made by ``benchmark_steps``.
+    """Runs steps of a model in several execution modes. Created by ``benchmark_steps``.
 
     Args:
-        model: On its device, frozen but for what is trained.
-        batch: A batch with labels, on the device.
-        loss: Gives the loss from the model's outputs and the labels.
+        model: Model on its device, in which all parameters but ``trainable`` are frozen.
+        batch: Batch with labels, on the device.
+        loss: Function that computes the loss from the model's outputs and the labels.
         trainable: Names of the parameters whose gradients are compared.
-        forward_only: Whether a step is a forward pass without gradients, and no more.
-        clock: Tells the time in seconds.
+        forward_only: Whether a step is only a forward pass without gradients.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(
@@ -167,10 +168,10 @@ class StepBenchmark:
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Compile what is computed meanwhile.
+        """Compile the model within the block.
 
-        torch 2.15 compiles anew whenever what is trained changes, and behind the eighth time computes uncompiled: so
-        it forgets before and after.
+        torch 2.15 recompiles whenever the set of trained parameters changes, and after the eighth time runs
+        uncompiled: so its compilation caches are cleared before and after the block.
         """
         torch.compiler.reset()
         self.runner = torch.compile(self.model)
@@ -181,9 +182,9 @@ class StepBenchmark:
             torch.compiler.reset()
 
     def step(self, way: ExecutionMode) -> float:
-        """Give the seconds of one step: forward and backward, or only forward."""
+        """Run one step, forward and backward or only forward, and return its duration in seconds."""
         self._lay_out(way)
-        self.model.train(not self.forward_only)  # a frozen prefix computes as in evaluation
+        self.model.train(not self.forward_only)  # a frozen prefix runs in eval mode
         start = self.now()
         if self.forward_only:
             with torch.no_grad():
@@ -195,14 +196,16 @@ class StepBenchmark:
         return seconds
 
     def numbers(self, way: ExecutionMode, *, training: bool = True) -> StepOutputs:
-        """Give what a way computes; equal calls draw the same dropout. No gradient where a step is a forward pass.
+        """Return the outputs of a mode, without gradients if a step is only a forward pass.
+
+        Equal calls use the same dropout masks.
 
         Args:
-            way: How.
-            training: Whether gradients are those of training mode. Compiled dropout draws others than plain dropout,
-                so that compiled gradients are compared in eval mode.
+            way: Execution mode.
+            training: Whether to compute gradients in training mode. Compiled dropout draws other masks than
+                uncompiled dropout, so that compiled gradients are compared in eval mode.
         """
-        self.put_back_buffers()  # BatchNorm's statistics moved in every step
+        self.put_back_buffers()  # every step changes BatchNorm's statistics
         self._lay_out(way)
         start = self.now()
         self.model.eval()
@@ -222,18 +225,18 @@ class StepBenchmark:
         return StepOutputs(loss.item(), logits.float(), gradient, self.now() - start)
 
     def now(self) -> float:
-        """Tell the time, when all that was begun is done."""
+        """Return the time in seconds, after waiting for the GPU to finish."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return self.clock()
 
     def put_back_buffers(self) -> None:
-        """Undo what steps have changed beside the weights."""
+        """Restore the model's buffers, which steps change."""
         for owner, name, buffer, values in self.buffers:
             owner[name] = buffer.copy_(values)
 
     def clear(self) -> None:
-        """Let go of all gradients."""
+        """Drop all gradients."""
         for weight in self.model.parameters():
             weight.grad = None
 
@@ -252,7 +255,7 @@ class StepBenchmark:
 
 @contextmanager
 def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[StepBenchmark]:
-    """Yield a ``StepBenchmark`` of a model; afterwards the model and the random numbers are as before."""
+    """Yield a ``StepBenchmark`` of a model; restore the model and the random number generators afterwards."""
     bench = StepBenchmark(model, *args, **kwargs)
     weights = [(weight, weight.data, weight.grad) for weight in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
@@ -262,7 +265,7 @@ def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Ste
         try:
             yield bench
         finally:
-            for weight, data, grad in weights:  # the very tensors: another layout is a copy of them
+            for weight, data, grad in weights:  # the same tensors: another layout is a copy of them
                 weight.data, weight.grad = data, grad
             bench.put_back_buffers()
             for module, mode in modes:
@@ -272,13 +275,16 @@ def benchmark_steps(model: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Ste
 def time_in_turn(
     bench: StepBenchmark, ways: Sequence[ExecutionMode], rounds: int, *, until: float = math.inf
 ) -> dict[ExecutionMode, list[float]]:
-    """Time ways in turn, so that a busy moment of the machine meets all of them; give the seconds of each step.
+    """Return the step times of several modes, timed in turn so that a busy moment of the machine affects all of them.
 
     Args:
-        bench: What computes them.
-        ways: Whose kernels have been used before: a first use is slower.
-        rounds: Steps of each way, at most; one that is far slower than the fastest is not repeated.
-        until: Time of the bench's clock behind which no further round is begun, once there were two.
+        bench: Benchmark that runs the steps.
+        ways: Execution modes whose kernels have been used before, since the first use is slower.
+        rounds: Maximum number of steps per mode; a mode that is far slower than the fastest is not timed again.
+        until: Time on the benchmark's clock by which the last round should end; there are at least two rounds.
+
+    Returns:
+        Seconds of each step, by mode.
     """
     seconds: dict[ExecutionMode, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
@@ -294,10 +300,10 @@ def time_in_turn(
 
 
 def difference(found: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> float:
-    """Give the norm of the difference as a share of the right norm, all tensors taken for one vector."""
+    """Return the norm of the difference relative to the norm of ``right``, with all tensors joined into one vector."""
     if not right:
         return 0.0
-    apart = _norm([one.float() - other.float() for one, other in zip(found, right, strict=True)])
+    apart = _norm([actual.float() - expected.float() for actual, expected in zip(found, right, strict=True)])
     whole = _norm(right)
     if whole == 0:
         return 0.0 if apart == 0 else math.inf
@@ -305,7 +311,7 @@ def difference(found: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> 
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a duration: ``76 ms``, ``1.20 s``."""
+    """Return a duration as text: ``76 ms``, ``1.20 s``."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
