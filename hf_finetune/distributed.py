@@ -62,7 +62,7 @@ class LostProcessError(RuntimeError):
 def start_processes() -> PartialState:
     """Initialize the process group of a launch and return its state. Without an accelerator, the CPU is used.
 
-    accelerate 1.15 runs each of several processes on the CPU as a single process, unless both ``PartialState`` and the
+    accelerate 1.15 treats each of several processes on the CPU as the only one, unless both ``PartialState`` and the
     Trainer's state are configured to use the CPU.
 
     Raises:
@@ -116,7 +116,7 @@ def _leave() -> None:
 
 
 def backend() -> str | None:
-    """Return the communication backend if accelerate cannot choose it: gloo for DeepSpeed on the CPU; otherwise None."""
+    """Return gloo for DeepSpeed on the CPU, where accelerate chooses no backend; otherwise None."""
     return "gloo" if uses_deepspeed() and not torch.accelerator.is_available() else None
 
 
@@ -253,7 +253,7 @@ def local_processes(state: PartialState) -> int:
 
 @contextmanager
 def main_process_first(state: PartialState) -> Iterator[None]:
-    """Run the block on the main process first and then on the others, also if it raises an error on the main process."""
+    """Run the block on the main process first, and then on the others, even if it fails on the main process."""
     if not state.is_main_process:
         wait_for_all(state)
     try:

@@ -1,1 +1,1 @@
-"""Which parameters each stage trains, at which rates: pure functions on names and numbers, no torch."""
+"""Plan of the trained parameters and learning rates of each stage: pure functions on names and numbers, no torch."""

@@ -1,4 +1,4 @@
-"""Whether what the stages train can be saved as an adapter."""
+"""Check whether the trained parameters can be saved as an adapter."""
 
 from hf_finetune.errors import Problem
 from hf_finetune.planning.stages import Plan
@@ -8,11 +8,16 @@ __all__ = ["adapter_problems"]
 
 
 def adapter_problems(recipe: Recipe, made: Plan) -> list[Problem]:
-    """Refuse to save an adapter on its own where it would not be all that the stages changed."""
+    """Return a problem for each stage that trains parameters which are not saved with the adapter.
+
+    Args:
+        recipe: Recipe, whose ``model.adapter.save`` determines what is saved.
+        made: Plan of its stages.
+    """
     adapter = recipe.model.adapter
     if adapter is None or adapter.save == "merged":
         return []
-    beside = {
+    saved = {
         parameter.name
         for parameter in made.layout.parameters
         if parameter.is_adapter or parameter.group == made.layout.backbone_groups
@@ -22,5 +27,5 @@ def adapter_problems(recipe: Recipe, made: Plan) -> list[Problem]:
     return [
         Problem(f"stages[{index}].train", rule, repr(stage.train), repair)
         for index, stage in enumerate(made.stages)
-        if not beside.issuperset(stage.trainable)
+        if not saved.issuperset(stage.trainable)
     ]

@@ -1,4 +1,4 @@
-"""How a batch is spread over processes."""
+"""Split of the examples of an optimizer step over processes."""
 
 from math import ceil
 
@@ -6,21 +6,21 @@ __all__ = ["spread_batch"]
 
 
 def spread_batch(batch_size: int, accumulation: int, before: int, after: int) -> tuple[int, int] | None:
-    """Spread the examples of one optimiser step over another number of processes.
+    """Split the examples of one optimizer step over a changed number of processes.
 
     Args:
-        batch_size: Examples per process and forward pass, on the first number of processes.
-        accumulation: Forward passes per optimiser step there.
-        before: The first number of processes.
-        after: The other number of processes.
+        batch_size: Examples per process and forward pass before the change.
+        accumulation: Forward passes per optimizer step before the change.
+        before: Number of processes before the change.
+        after: Number of processes after the change.
 
     Returns:
-        Examples per process and forward pass, at most as many as before, and forward passes per step; None if the
-        examples of a step cannot be divided evenly.
+        Examples per process and forward pass, at most ``batch_size``, and forward passes per optimizer step; None if
+        the examples of a step cannot be divided evenly.
     """
-    share, left = divmod(batch_size * accumulation * before, after)
-    if left or not share:
+    per_process, remainder = divmod(batch_size * accumulation * before, after)
+    if remainder or not per_process:
         return None
-    fewest = ceil(share / batch_size)
-    passes = next(passes for passes in range(fewest, share + 1) if share % passes == 0)
-    return share // passes, passes
+    fewest = ceil(per_process / batch_size)
+    passes = next(passes for passes in range(fewest, per_process + 1) if per_process % passes == 0)
+    return per_process // passes, passes

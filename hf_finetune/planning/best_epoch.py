@@ -1,4 +1,4 @@
-"""The best of a stage's evaluations: by the leading metric, ties by the validation loss; its start is the first."""
+"""Best evaluation of a stage, by the primary metric and then the validation loss; the stage's start counts as well."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,16 +10,16 @@ __all__ = ["best_entry", "evaluations", "is_better", "is_undefined"]
 def is_better(
     entry: Mapping[str, Any], other: Mapping[str, Any] | None, metric: str, *, greater_is_better: bool
 ) -> bool:
-    """Return whether an evaluation is better than another one.
+    """Return whether an evaluation is better than an earlier one.
 
-    An undefined leading metric (nan) is worse than any number. Where the metric is equal, or undefined for both, the
-    lower validation loss is better; where that is equal too, the earlier evaluation.
+    An undefined primary metric (NaN) is worse than any number. If the metric is equal, or undefined for both, the
+    lower validation loss is better; if that is equal too, the earlier evaluation.
 
     Args:
         entry: Metrics of the later evaluation, by their names in the Trainer's log: ``eval_accuracy``.
         other: Metrics of the earlier evaluation; None if there is none.
-        metric: Name of the leading metric, without ``eval_``.
-        greater_is_better: Whether a better model has the greater value.
+        metric: Name of the primary metric, without ``eval_``.
+        greater_is_better: Whether greater values of the metric are better.
     """
     if other is None:
         return True
@@ -27,7 +27,7 @@ def is_better(
 
 
 def is_undefined(entry: Mapping[str, Any], metric: str) -> bool:
-    """Return whether an evaluation has no value of a metric."""
+    """Return whether a metric is missing or NaN in an evaluation."""
     value = entry.get(f"eval_{metric}")
     return value is None or math.isnan(value)
 

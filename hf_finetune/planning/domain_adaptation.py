@@ -1,4 +1,4 @@
-"""Which stages of a plan adapt to another domain, and what each of them says of it."""
+"""Domain adaptation in a plan: the stages that align features with the target domain, checks, and notes."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,22 @@ from hf_finetune.recipe.schema import Recipe, StageSpec
 __all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
 
 PRETRAINING = "pretraining"
-"""Name of what is trained before the first stage."""
+"""Name of the pretraining stage before the first stage."""
 SAME_WAY = "the other domain's inputs go the same way"
-"""Why a stage that aligns keeps nothing of its frozen layers."""
+"""Reason why a stage with domain alignment does not cache the outputs of its frozen layers."""
 OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")
-"""Regularisers that mix or repeat a batch, half of which is of the other domain and has no labels."""
+"""Regularizers that mix or repeat a batch, half of which is from the target domain and has no labels."""
 
 
 def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) -> bool:
-    """Say whether a stage makes the features of the other domain like those of its own."""
+    """Return whether a stage aligns the features of the training domain and the target domain."""
     if spec is None or spec.method == "continue_pretraining":
         return False
     return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
 
 
 def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
-    """Refuse an alignment that could change nothing, or does not go together with a stage's other fields."""
+    """Return the problems of a domain alignment that can have no effect or conflicts with other fields of a stage."""
     spec, problems = recipe.domain_adaptation, []
     if spec is None or spec.method == "continue_pretraining":
         return []
@@ -47,35 +47,37 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
     for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
         if not is_aligned(spec, stage, planned):
             continue
-        others = {"teacher": stage.teacher is not None}
-        others |= {f"regularize.{name}": getattr(stage.regularize, name) for name in OF_WHOLE_BATCHES}
+        conflicting = {"teacher": stage.teacher is not None}
+        conflicting |= {f"regularize.{name}": getattr(stage.regularize, name) for name in OF_WHOLE_BATCHES}
         rule = f"must be left out in a stage that {spec.method} is added to"
         repair = "Name the other stages in domain_adaptation.stages."
         problems += [
-            Problem(f"stages[{index}].{field}", rule, "", repair) for field, given in others.items() if given
+            Problem(f"stages[{index}].{field}", rule, "", repair)
+            for field, is_set in conflicting.items()
+            if is_set
         ]
     return problems
 
 
 def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | None) -> list[str]:
-    """Say in sentences what is done with the inputs of the other domain.
+    """Return sentences on the use of the target domain's inputs, one per stage or one on the pretraining.
 
     Args:
-        recipe: Its stages written out.
-        stages: What they train.
-        examples: Number of inputs of the other domain; None if they are not at hand.
+        recipe: Recipe in which a strategy has been expanded to stages.
+        stages: Plans of the stages.
+        examples: Number of inputs of the target domain; None if it is not known.
     """
     spec = recipe.domain_adaptation
     if spec is None:
         return []
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
     if spec.method == "continue_pretraining":
-        long = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
+        duration = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
         masked = "tokens" if recipe.task == "text-classification" else "patches"
-        more = " and of the training split" if spec.source else ""
+        and_source = " and of the training split" if spec.source else ""
         return [
             f"Before stage 1, as stage 0, {PRETRAINING}: everything below the head learns to fill in masked "
-            f"{masked} in {inputs} {spec.target}{more}, for {long} at lr {spec.lr:g}."
+            f"{masked} in {inputs} {spec.target}{and_source}, for {duration} at lr {spec.lr:g}."
         ]
     notes = []
     for stage, planned in zip(recipe.stages, stages, strict=True):

@@ -1,4 +1,4 @@
-"""Parameter groups: which rate, weight decay and schedule each trained parameter gets."""
+"""Parameter groups: the learning rate, weight decay and schedule of each trained parameter."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class ParameterGroup:
     """Parameters that share a learning rate, a weight decay and a schedule.
 
     Attributes:
-        layers: The layer groups it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
+        layers: Layer groups that it spans: ``head``, ``blocks.6``, ``input..blocks.6`` or ``lora in blocks.6``.
         lr: Peak learning rate.
-        weight_decay: Weight decay factor, 0 for parameters that are spared.
-        parameters: Names, in the model's order.
-        size: Number of elements.
-        schedule: Shape of the rate over the stage's steps; None leaves it to the Trainer.
+        weight_decay: Weight decay factor; 0 for parameters without weight decay.
+        parameters: Names of the parameters, in the model's order.
+        size: Number of elements of all its parameters.
+        schedule: Learning-rate schedule over the stage's steps; None leaves it to the Trainer.
     """
 
     layers: str
@@ -39,30 +39,31 @@ def plan_groups(
     schedule: ScheduleSpec | SchedulesSpec | None = None,
     decay_head_only: bool = False,
 ) -> tuple[ParameterGroup, ...]:
-    """Group the trained parameters by rate, decay and schedule, the highest rate first; no group is empty.
+    """Return the trained parameters in groups of equal rate, weight decay and schedule, the highest rate first.
 
-    An adapter in a layer group has that group's rate, in a parameter group of its own.
+    No group is empty. An adapter has the rate of its layer group, in a separate parameter group.
 
     Args:
-        layout: The model's parameters and layer groups.
+        layout: Parameters and layer groups of the model.
         trainable: Names of the parameters to train.
         lr: Learning rate of the head, or rates for head and backbone.
-        weight_decay: Weight decay factor of the parameters that decay.
-        layer_decay: Factor per layer group below the head, in (0, 1]; 1 when `lr` has a rate for the backbone.
-        schedule: Shape of every rate over the steps, or one for head and backbone each.
-        decay_head_only: Whether what is below the head has no weight decay, as something else pulls it.
+        weight_decay: Weight decay factor of the parameters to which it applies.
+        layer_decay: Factor per layer group below the head, in (0, 1]; 1 if ``lr`` has a rate for the backbone.
+        schedule: Learning-rate schedule of all parameters, or one each for head and backbone.
+        decay_head_only: Whether the backbone has no weight decay, because another penalty (L2-SP) replaces it.
+
     Raises:
-        ValueError: If `layer_decay` does not fit, or `trainable` names what the model does not have.
+        ValueError: If ``layer_decay`` is invalid, or ``trainable`` holds names that the model does not have.
     """
     rates = layer_rates(layout.backbone_groups, lr, layer_decay)
     if unknown := sorted(set(trainable) - set(layout.names())):
         raise ValueError(f"trainable must name parameters of the model. Got {', '.join(unknown)}.")
     if isinstance(schedule, SchedulesSpec) and schedule.head == schedule.backbone:
         schedule = schedule.head
-    chosen = set(trainable)
+    trained = set(trainable)
     members: dict[tuple[float, float, bool, bool], list[Parameter]] = {}
     for parameter in layout.parameters:
-        if parameter.name in chosen:
+        if parameter.name in trained:
             in_head = parameter.group == layout.backbone_groups
             decay = weight_decay if parameter.decays and (in_head or not decay_head_only) else 0.0
             apart = isinstance(schedule, SchedulesSpec) and parameter.group < layout.backbone_groups
@@ -90,18 +91,23 @@ def plan_groups(
 
 
 def layer_rates(layer_groups: int, lr: float | RatesSpec, layer_decay: float = 1.0) -> tuple[float, ...]:
-    """Give the peak rate of each layer group, input first, and of the head, which is the last.
+    """Return the peak learning rate of each layer group, from the input to the head, which is the last.
 
-    From one rate, a layer group ``d`` steps below the head gets ``lr * layer_decay**d``. From a range, the layer
-    groups' rates grow by equal factors from its first value, nearest the input, to its second, nearest the head;
-    a single layer group gets the second.
+    With a single rate, a layer group ``d`` groups below the head has ``lr * layer_decay**d``. With a range for the
+    backbone, the rates of its layer groups grow by equal factors from the first value, nearest the input, to the
+    second, nearest the head; a single layer group has the second.
 
     Args:
         layer_groups: Number of layer groups below the head.
         lr: Learning rate of the head, or rates for head and backbone.
         layer_decay: Factor per layer group below the head, in (0, 1].
+
+    Returns:
+        ``layer_groups + 1`` learning rates.
+
     Raises:
-        ValueError: If `layer_decay` is outside (0, 1], or not 1 beside a rate for the backbone.
+        ValueError: If ``layer_decay`` is outside (0, 1], or not 1 although ``lr`` has a rate for the backbone.
+
     Source: Howard & Ruder 2018, discriminative fine-tuning; Clark et al. 2020, layer-wise learning-rate decay;
         the range is fastai's ``slice(first, second)``, its ``even_mults``.
     """

@@ -1,4 +1,4 @@
-"""Whether the head of a model can be fitted at once."""
+"""Decide whether the head of a model can be fitted by a solver, without gradient steps."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,24 @@ from hf_finetune.recipe.schema import StageSpec
 __all__ = ["MOST_WORK", "check_fitted", "linear_head", "settle_fits"]
 
 MOST_WORK = 10**10
-"""Examples x features x classes up to which a head is fitted unasked; beyond, it takes many minutes."""
+"""Maximum examples x features x classes for which ``fit: auto`` uses a solver; more would take many minutes."""
 
 
 def linear_head(layout: Layout) -> str:
-    """Name the one layer that is the head, if it has a weight and a bias and nothing else; else nothing."""
+    """Return the name of the head's only layer if it has a weight and a bias and nothing else; otherwise empty."""
     names = {parameter.name for parameter in layout.parameters if parameter.group == layout.backbone_groups}
     layer = next(iter(names), "").rpartition(".")[0]
     return layer if names == {f"{layer}.weight", f"{layer}.bias"} else ""
 
 
 def check_fitted(layout: Layout, place: str, how: str) -> None:
-    """Refuse to fit a head of several layers, or of another kind.
+    """Check that a solver can fit the head of a model.
 
     Args:
-        layout: The model's parameters.
-        place: Where it is asked for.
-        how: What is asked for.
+        layout: Parameters and layer groups of the model.
+        place: Location of ``fit`` in the recipe, for the error.
+        how: Value of ``fit``: the requested solver.
+
     Raises:
         InputError: If the head is not one layer with weight and bias.
     """
@@ -40,14 +41,14 @@ def check_fitted(layout: Layout, place: str, how: str) -> None:
 def settle_fits(
     stages: Sequence[StageSpec], layout: Layout, target: str, examples: int | None = None, alone: bool = True
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
-    """Decide for each stage with ``fit: auto`` whether its head is fitted at once or trained in steps.
+    """Decide for each stage with ``fit: auto`` whether a solver fits its head or gradient steps train it.
 
-    A stage that is fitted loses its settings of steps.
+    A stage whose head is fitted by a solver loses the settings that only affect gradient steps.
 
     Args:
-        stages: Of a recipe.
-        layout: The model's parameters.
-        target: What the labels are.
+        stages: Stages of a recipe.
+        layout: Parameters and layer groups of the model.
+        target: Kind of the labels; ``regression`` selects ridge regression, any other logistic regression.
         examples: Number of training examples; None if it is not known.
         alone: Whether the model has a single task.
 
@@ -65,14 +66,14 @@ def settle_fits(
             settled.append(stage.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")
             continue
-        kept = {name: getattr(stage, name) for name in KEPT if name in StageSpec.model_fields}
-        settled.append(StageSpec(**{**kept, "fit": how}))
+        fields = {name: getattr(stage, name) for name in KEPT if name in StageSpec.model_fields}
+        settled.append(StageSpec(**{**fields, "fit": how}))
         notes.append(f"stages[{index}].fit is {how}: the head is one linear layer.")
     return tuple(settled), tuple(notes)
 
 
 def _why_not(stage: StageSpec, layout: Layout, examples: int | None, alone: bool) -> str:
-    """Return why a head is not fitted at once; empty if it is."""
+    """Return the reason why no solver fits the head of a stage; empty if one does."""
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
     if not alone:
         return "only the head of a single task is fitted at once"

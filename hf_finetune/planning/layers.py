@@ -1,4 +1,4 @@
-"""What the plan knows of a model: the names, sizes and depths of its parameters."""
+"""Layout of a model, on which plans are based: names, sizes and layer groups of its parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a model.
+    """Parameter of a model.
 
     Attributes:
-        name: As in ``model.named_parameters()``.
+        name: Name in ``model.named_parameters()``.
         size: Number of elements.
         group: Index into ``Layout.groups``, 0 = nearest the input.
-        is_norm: Whether a normalisation layer owns it.
-        decays: Whether weight decay applies: not to norms, biases, and what timm's ``no_weight_decay()`` names.
+        is_norm: Whether it belongs to a normalization layer.
+        decays: Whether weight decay applies: not to norms, biases, and parameters in timm's ``no_weight_decay()``.
         is_adapter: Whether it belongs to an adapter.
     """
 
@@ -31,7 +31,7 @@ class Parameter:
 
     @property
     def bare_name(self) -> str:
-        """Its name in the model without adapters: peft moves an adapted layer into its ``base_layer``."""
+        """Name in the model without adapters: peft moves an adapted layer into its ``base_layer``."""
         return self.name.replace(".base_layer.", ".")
 
     @property
@@ -42,15 +42,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layout:
-    """A model's parameters in order, and the layer groups they belong to.
+    """Parameters of a model in order, and their layer groups.
 
     Attributes:
-        parameters: In the order of ``model.named_parameters()``; a shared parameter once.
+        parameters: Parameters in the order of ``model.named_parameters()``; a shared parameter occurs once.
         groups: Names of the layer groups, input first. The last one is the head.
         batch_norms: Module name of each BatchNorm layer, with the index of its layer group.
-        source: Where the groups come from, for the person: "timm group_matcher", ...
-        note: What the person should know where the architecture is not a known one; empty where it is.
-        adapter: Which adapter the model has: ``lora``, ``dora``, ``ia3``; empty if it has none.
+        source: Origin of the layer groups, for the user: "timm group_matcher", ...
+        note: Note for the user if the architecture is unknown; empty otherwise.
+        adapter: Kind of the model's adapter: ``lora``, ``dora``, ``ia3``; empty if it has none.
     """
 
     parameters: tuple[Parameter, ...]
@@ -71,25 +71,26 @@ class Layout:
         return sum(parameter.size for parameter in self.parameters)
 
     def names(self) -> tuple[str, ...]:
-        """Give the parameters' names, in order."""
+        """Return the names of the parameters, in order."""
         return tuple(parameter.name for parameter in self.parameters)
 
 
 def assign_groups(
     names: Sequence[str], layers: Sequence[str], head: Sequence[str], shared_first: Sequence[str] = ()
 ) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    """Put each parameter into a layer group: what comes before the layers, each layer, and the head.
+    """Assign each parameter to a layer group: the input, one of the layers, or the head.
 
-    What lies between two layers goes with the later one (a downsampling before a block), and what follows the
-    last layer goes with it (a final norm, a pooler).
+    Parameters before the first layer belong to the input, those between two layers to the later one (a downsampling
+    before a block), and those after the last layer to that layer (a final norm, a pooler).
 
     Args:
         names: Parameter names in the model's order.
-        layers: Module name of each layer of the trunk, input first.
+        layers: Module name of each layer of the backbone, input first.
         head: Names of the head's parameters.
-        shared_first: Names of parameters that act from the input on although they are registered later.
+        shared_first: Names of parameters that are used from the input on although they are registered later.
+
     Returns:
-        The group index of each name, and the groups' names; the last group is the head.
+        The group index of each name, and the names of the groups; the last group is the head.
     """
     in_head, early = set(head), set(shared_first)
     owner = {
@@ -106,13 +107,15 @@ def assign_groups(
         elif name in owner:
             groups[name] = owner[name] + 1
         else:
-            before = [owner[other] for other in in_layers if at[other] < position]
-            groups[name] = _between(before, [owner[other] for other in in_layers if at[other] > position])
+            before = [owner[neighbor] for neighbor in in_layers if at[neighbor] < position]
+            groups[name] = _between(
+                before, [owner[neighbor] for neighbor in in_layers if at[neighbor] > position]
+            )
     return renumber(groups, ("input", *layers, HEAD))
 
 
 def _between(before: Sequence[int], after: Sequence[int]) -> int:
-    """Give the group of a parameter that no layer owns, from the layers registered before and after it."""
+    """Return the group of a parameter outside the layers, given the layers registered before and after it."""
     if not before:
         return 0
     later = [layer for layer in after if layer > max(before)]
@@ -120,7 +123,7 @@ def _between(before: Sequence[int], after: Sequence[int]) -> int:
 
 
 def renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    """Drop groups that hold no parameter and number the rest anew. The head stays, even when it is empty."""
+    """Drop groups without parameters and renumber the others. The head is not dropped, even if it is empty."""
     used = sorted({*groups.values(), len(titles) - 1})
     renumbered = {old: new for new, old in enumerate(used)}
     return {name: renumbered[group] for name, group in groups.items()}, tuple(titles[old] for old in used)

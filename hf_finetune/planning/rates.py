@@ -1,4 +1,4 @@
-"""What a recipe leaves to the architecture: how deep a stage trains, at which rates; and given rates far from these."""
+"""Defaults by architecture, of training depth and learning rates; notes on given rates that are far from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from hf_finetune.recipe.schema import RatesSpec, StageSpec
 __all__ = ["FAR", "RATES_OF_PARTS", "Defaults", "fill_depths", "fill_rates", "rate_notes"]
 
 FAR = 10.0
-"""Factor between a given rate and the default above which the given one is pointed out."""
+"""Factor between a given learning rate and the default above which a note points it out."""
 ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """How checkpoints of an architecture are fine-tuned with AdamW, in steps of about 32 examples.
+    """Fine-tuning defaults of an architecture, for AdamW with about 32 examples per optimizer step.
 
     Attributes:
-        family: Name of the architectures, for people.
+        family: Display name of the architectures.
         head_lr: Peak learning rate of a stage that trains the head alone.
         lr: Peak learning rate of a stage that trains layers of the backbone.
-        layer_decay: Factor on that rate per layer group from the head towards the input, in (0, 1].
-        train: Selector of a stage with ``train: auto``: how much of the backbone is worth training; ``all`` or
+        layer_decay: Factor on ``lr`` per layer group from the head towards the input, in (0, 1].
+        train: Selector that replaces ``train: auto``, for the part of the backbone that is worth training; ``all`` or
             ``last:N``.
-        pooling: How tokens or places become the vector that the head reads.
-        lr_source: Where ``lr`` comes from: measured here, stated by a source, scaled from one, or a convention.
-        decay_source: The same of ``layer_decay``.
-        model_types: ``model_type`` of transformers' configs.
-        timm: Regular expression that timm's names match from their beginning; empty for none.
-        narrowest: Smallest hidden size for which the row holds; None for any.
-        widest: Largest hidden size for which the row holds; None for any.
+        pooling: Pooling of tokens or positions into the vector that the head reads.
+        lr_source: Source of ``lr``: measured here, stated by a source, scaled from one, or a convention.
+        decay_source: Source of ``layer_decay``, likewise.
+        model_types: Values of ``model_type`` in transformers configs.
+        timm: Regular expression matched at the beginning of timm model names; empty for none.
+        narrowest: Minimum hidden size for which the defaults apply; None for any.
+        widest: Maximum hidden size for which the defaults apply; None for any.
     """
 
     family: str
@@ -53,12 +53,12 @@ class Defaults:
 
 @dataclass(frozen=True)
 class PartRate:
-    """Peak learning rate of a stage that trains a few parameters of the backbone, whatever the architecture.
+    """Peak learning rate of a stage that trains a few parameters of the backbone, for all architectures.
 
     Attributes:
-        part: What is trained next to the head.
+        part: Parameters that are trained next to the head.
         lr: Peak learning rate, with AdamW.
-        source: Where it comes from.
+        source: Source of the learning rate.
     """
 
     part: str
@@ -91,12 +91,18 @@ RATES_OF_PARTS = {
         "for norms: convention",
     ),
 }
-"""By kind of adapter; ``small`` is for norms and biases."""
+"""Learning rates by kind of adapter; ``small`` is for norms and biases."""
 
 
 @dataclass(frozen=True)
 class _Usual:
-    """The default rates of one stage: of its head, of the layers below it, and whom they belong to."""
+    """Default learning rate of one stage.
+
+    Attributes:
+        lr: Peak learning rate.
+        layer_decay: Factor on ``lr`` per layer group from the head towards the input, in (0, 1].
+        words: Description of the default: its architecture and the part of the model.
+    """
 
     lr: float
     layer_decay: float
@@ -106,43 +112,43 @@ class _Usual:
 def fill_depths(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
-    """Replace ``train: auto`` by the model's adapter, or where it has none by the depth of its architecture.
+    """Replace ``train: auto`` by the model's adapter, or if it has none, by the default of its architecture.
 
     Args:
-        stages: Of a recipe.
-        layout: Of the model, which may have fewer layer groups than ``last:N`` counts.
-        defaults: Of its architecture.
+        stages: Stages of a recipe.
+        layout: Parameters and layer groups of the model; there may be fewer groups than the N of ``last:N``.
+        defaults: Defaults of its architecture.
 
     Returns:
         The stages, and a sentence on those that were changed.
     """
-    open_ones = [index for index, stage in enumerate(stages) if stage.train == AUTO]
-    if not open_ones:
+    open_stages = [index for index, stage in enumerate(stages) if stage.train == AUTO]
+    if not open_stages:
         return tuple(stages), ()
-    selector, whose = layout.adapter, "the model's adapter"
+    selector, origin = layout.adapter, "the model's adapter"
     if not selector:
         last = LAST.fullmatch(defaults.train)
         is_all = last is not None and int(last[1]) >= layout.backbone_groups
-        selector, whose = "all" if is_all else defaults.train, f"default of {defaults.family}"
+        selector, origin = "all" if is_all else defaults.train, f"default of {defaults.family}"
     filled = tuple(
         stage.model_copy(update={"train": selector}) if stage.train == AUTO else stage for stage in stages
     )
-    return filled, (f"stages[{', '.join(map(str, open_ones))}].train is {selector}: {whose}.",)
+    return filled, (f"stages[{', '.join(map(str, open_stages))}].train is {selector}: {origin}.",)
 
 
 def fill_rates(
     stages: Sequence[StageSpec], layout: Layout, defaults: Defaults
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
-    """Give every stage a rate and a layer decay: the recipe's, or where it has none, the architecture's.
+    """Set the learning rates and layer decays that a recipe leaves open to the defaults of the architecture.
 
     Args:
-        stages: Of a recipe.
-        layout: The model's parameters and layer groups.
-        defaults: Of the model's architecture.
+        stages: Stages of a recipe.
+        layout: Parameters and layer groups of the model.
+        defaults: Defaults of the model's architecture.
 
     Returns:
-        The stages, and a sentence for each rate that was filled in, with the stages that have it. A stage whose
-        selector matches nothing, which the plan refuses, stays as it is.
+        The stages, and a sentence for each rate that was set, with the stages that have it. A stage whose selector
+        matches nothing, which the plan rejects later, is unchanged.
     """
     filled: list[StageSpec] = []
     places: dict[str, list[int]] = {}
@@ -160,7 +166,7 @@ def fill_rates(
                 and_decay = f", layer_decay {usual.layer_decay:g}" if usual.layer_decay != 1 else ""
             places.setdefault(f"{usual.lr:g}{and_decay}: default {usual.words}", []).append(index)
         filled.append(stage.model_copy(update=changes) if changes else stage)
-    notes = (f"stages[{', '.join(map(str, at))}].lr is {said}." for said, at in places.items())
+    notes = (f"stages[{', '.join(map(str, at))}].lr is {sentence}." for sentence, at in places.items())
     return tuple(filled), tuple(notes)
 
 
@@ -172,10 +178,10 @@ def rate_notes(
     Only rates of AdamW are compared: those of other optimizers have another scale.
 
     Args:
-        stages: With their rates.
-        layout: The model's parameters and layer groups.
-        defaults: Of the model's architecture.
-        place: Where the rates were given; empty for each stage's own place.
+        stages: Stages with their learning rates.
+        layout: Parameters and layer groups of the model.
+        defaults: Defaults of the model's architecture.
+        place: Location of the rates, if it is not in the stages; empty for ``stages[i].lr``.
     """
     notes = []
     for index, stage in enumerate(stages):
@@ -196,7 +202,7 @@ def rate_notes(
 
 
 def _far(place: str, rate: float, usual: _Usual) -> str:
-    """Return a sentence on a rate that is far from the default; empty for one that is not."""
+    """Return a sentence on a rate that is far from the default; empty if it is not."""
     factor = rate / usual.lr
     if factor * ROUNDING >= 1 / FAR and factor <= FAR * ROUNDING:
         return ""
@@ -212,7 +218,7 @@ def _written(factor: float) -> str:
 
 
 def _usual(stage: StageSpec, layout: Layout, defaults: Defaults) -> _Usual | None:
-    """Return the default rates of a stage, by what it trains; None if that is nothing."""
+    """Return the default rate of a stage, by the parameters it trains; None if its selector matches nothing."""
     try:
         chosen = set(select(layout, stage.train))
     except InputError:

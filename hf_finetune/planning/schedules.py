@@ -1,4 +1,4 @@
-"""Schedules: the factor on the peak learning rate at each step."""
+"""Learning-rate schedules: the factor on the peak learning rate at each step."""
 
 from math import ceil, cos, floor, pi, sqrt
 
@@ -7,23 +7,24 @@ from hf_finetune.recipe.schedule import ScheduleSpec
 __all__ = ["draw_schedule", "rate_factor"]
 
 SPARKS = "_.:-=+*#"
-"""From a rate of 0 to the peak, in characters that every terminal and every pipe has."""
+"""Characters for rates from 0 to the peak, which every terminal and every pipe supports."""
 COLUMNS = 24
 
 
 def rate_factor(step: int, schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> float:
-    """Give the factor on the peak rate, in [0, 1], at one optimiser step.
+    """Return the factor on the peak learning rate, in [0, 1], at one optimizer step.
 
-    It grows from 0 by equal amounts until ``warmup_steps``, then goes as the schedule says until ``steps``.
-    ``one_cycle`` and ``slanted_triangular`` rise by themselves and have no warmup.
+    It grows linearly from 0 until ``warmup_steps``, then follows the schedule until ``steps``. ``one_cycle`` and
+    ``slanted_triangular`` include a rise and have no warmup.
 
     Args:
-        step: Optimiser step, counted from 0.
-        schedule: The shape, and its parameters.
-        steps: Number of optimiser steps.
-        warmup_steps: Optimiser steps until the peak.
+        step: Optimizer step, counted from 0.
+        schedule: Name and parameters of the schedule.
+        steps: Number of optimizer steps.
+        warmup_steps: Number of warmup steps.
+
     Source: transformers' ``get_scheduler`` for linear, cosine, constant, polynomial, cosine_with_restarts and
-        warmup_stable_decay; torch's ``ExponentialLR``, ``StepLR`` and ``OneCycleLR``, the momentum staying as it is;
+        warmup_stable_decay; torch's ``ExponentialLR``, ``StepLR`` and ``OneCycleLR`` with constant momentum;
         cosine: Loshchilov & Hutter 2017; polynomial: Chen et al. 2018 (DeepLab), rate x (1 - step/steps)^power;
         one_cycle: Smith & Topin 2019; warmup_stable_decay: Hu et al. 2024 (MiniCPM), with 1-sqrt: Hägele et al. 2024;
         slanted_triangular: Howard & Ruder 2018.
@@ -35,34 +36,34 @@ def rate_factor(step: int, schedule: ScheduleSpec, steps: int, warmup_steps: int
     if step < warmup_steps:
         return step / max(1, warmup_steps)
     length = max(1, steps - warmup_steps)
-    gone = min(1.0, (step - warmup_steps) / length)
+    progress = min(1.0, (step - warmup_steps) / length)
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "linear":
         return max(0.0, (steps - step) / length)
     if schedule.name == "cosine":
-        return _half_cosine(gone)
+        return _half_cosine(progress)
     if schedule.name == "cosine_with_restarts":
-        return _half_cosine(schedule.cycles * gone % 1.0) if gone < 1 else 0.0
+        return _half_cosine(schedule.cycles * progress % 1.0) if progress < 1 else 0.0
     if schedule.name == "polynomial":
-        return (1 - gone) ** schedule.power
+        return (1 - progress) ** schedule.power
     if schedule.name == "exponential":
-        return schedule.end**gone
+        return schedule.end**progress
     if schedule.name == "step":
         return schedule.factor ** ((step - warmup_steps) // max(1, _steps_of(schedule.every, length)))
     return _stable_decay(step, steps, min(_steps_of(schedule.decay, steps), length), schedule.decay_type)
 
 
 def draw_schedule(schedule: ScheduleSpec, steps: int, warmup_steps: int = 0) -> str:
-    """Draw the rate over the steps in a line of text: ``_`` is 0, and ``#`` the peak.
+    """Return the learning rate over the steps as one line of text: ``_`` is 0, and ``#`` the peak.
 
     Args:
-        schedule: The shape.
-        steps: Number of optimiser steps.
-        warmup_steps: Optimiser steps until the peak.
+        schedule: Name and parameters of the schedule.
+        steps: Number of optimizer steps.
+        warmup_steps: Number of warmup steps.
 
     Returns:
-        A character for each step; of many steps for some of them, at equal distances.
+        One character per step; for more than ``COLUMNS`` steps, for ``COLUMNS`` of them at equal distances.
     """
     columns = min(steps, COLUMNS)
     shown = (floor((column + 0.5) * steps / columns) for column in range(columns))
@@ -75,21 +76,21 @@ def _half_cosine(gone: float) -> float:
 
 
 def _steps_of(length: int | float, steps: int) -> int:
-    """Count the steps of a length that is a number of steps, or a fraction of all."""
+    """Return a length in steps; it is given as a number of steps (int), or as a fraction of all steps (float)."""
     return length if isinstance(length, int) else ceil(length * steps)
 
 
 def _stable_decay(step: int, steps: int, decay: int, shape: str) -> float:
     if step < steps - decay:
         return 1.0
-    gone = min(1.0, (step - (steps - decay)) / max(1, decay))
+    progress = min(1.0, (step - (steps - decay)) / max(1, decay))
     if step >= steps:
         return 0.0
-    return {"linear": 1.0 - gone, "1-sqrt": 1.0 - sqrt(gone), "cosine": _half_cosine(gone)}[shape]
+    return {"linear": 1.0 - progress, "1-sqrt": 1.0 - sqrt(progress), "cosine": _half_cosine(progress)}[shape]
 
 
 def _one_cycle(step: int, steps: int, schedule: ScheduleSpec) -> float:
-    """Rise in a half cosine, then fall in another to the last step, as torch does."""
+    """Return the factor that rises in a half cosine, then falls in another to the last step, as in torch."""
     first = 1 / schedule.div_factor
     last = first / schedule.final_div_factor
     top, end = schedule.pct_start * steps - 1, steps - 1
@@ -99,11 +100,11 @@ def _one_cycle(step: int, steps: int, schedule: ScheduleSpec) -> float:
 
 
 def _slanted_triangular(step: int, steps: int, schedule: ScheduleSpec) -> float:
-    """Rise in equal amounts to the cut, then fall in equal amounts to the last step's end.
+    """Return the factor that rises linearly to the cut, then falls linearly to the end of the last step.
 
-    The paper divides the steps behind the cut by cut x (1 / cut_frac - 1), which is their number where
-    steps x cut_frac is whole; elsewhere the rate would fall below its least, even below 0.
+    The paper divides the steps after the cut by cut x (1 / cut_frac - 1), which is their number if steps x cut_frac is
+    an integer; otherwise the rate would fall below its minimum, even below 0.
     """
-    cut = floor(steps * schedule.cut_frac + 1e-9)  # 0.29 x 100 is a little less than 29
+    cut = floor(steps * schedule.cut_frac + 1e-9)  # as floats, 0.29 x 100 is a little less than 29
     risen = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
     return (1 + risen * (schedule.ratio - 1)) / schedule.ratio

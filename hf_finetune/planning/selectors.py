@@ -1,4 +1,4 @@
-"""Selectors: the words of ``train:`` in a stage, turned into parameter names."""
+"""Selectors: convert the value of ``train:`` in a stage into parameter names."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from hf_finetune.recipe.rules import shown
 __all__ = ["AUTO", "LAST", "form_problems", "select"]
 
 AUTO = "auto"
-"""Alone: what is worth training of the checkpoint's architecture. A plan puts another selector in its place."""
+"""Selector for the default of the checkpoint's architecture, valid only alone; a plan replaces it by another one."""
 WORDS = ("head", "all", "norms", "biases")
 ADAPTERS = ("adapter", "lora", "dora", "ia3")
 FORMS = ("last:N", "layers[A:B]", "/regular expression/")
@@ -20,16 +20,18 @@ LAYERS = re.compile(r"layers\[(-?\d+)?(:)?(-?\d+)?\]")
 
 
 def select(layout: Layout, selector: str | Sequence[str], place: str = "train") -> tuple[str, ...]:
-    """Give the names of the parameters that a selector means, in the model's order.
+    """Return the names of the parameters that a selector matches, in the model's order.
 
     Args:
-        layout: The model's parameters and layer groups.
+        layout: Parameters and layer groups of the model.
         selector: ``head``; ``all``; ``last:3`` (the head and the last three layer groups); ``layers[8:]`` (layer
-            groups by index or slice, 0 = nearest the input, the head not among them); ``norms``; ``biases``;
+            groups by index or slice, 0 = nearest the input, without the head); ``norms``; ``biases``;
             ``lora``, ``dora``, ``ia3`` or ``adapter`` (the model's adapter and the head);
             ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
-            An adapter's weights are in ``all``, and where a word or regular expression names them; not in layer groups.
-        place: Where the selector stands, for the error.
+            An adapter's weights are matched by ``all``, by the words for adapters and by regular expressions, but not
+            as part of layer groups.
+        place: Location of the selector in the recipe, for the error.
+
     Raises:
         InputError: If a selector is malformed or matches no parameter.
     """
@@ -79,12 +81,12 @@ def _match(layout: Layout, part: str, place: str) -> set[str]:
 
 
 def form_problems(selector: str | Sequence[str], place: str, adapter: str | None = None) -> list[Problem]:
-    """Return a problem for each part of a selector that is one for no model whatsoever.
+    """Return a problem for each part of a selector that is invalid for every model.
 
     Args:
-        selector: As for ``select``.
-        place: Where the selector stands.
-        adapter: Kind of the model's adapter, if it gets one.
+        selector: Selector, see ``select``.
+        place: Location of the selector in the recipe, for the problem.
+        adapter: Kind of the model's adapter; None if it has none.
     """
     if selector == AUTO:
         return []
@@ -110,13 +112,13 @@ def _forms(adapter: str | None) -> str:
 
 
 def _adapter(layout: Layout, part: str, place: str) -> set[str]:
-    """Name the adapter's weights and the head: a new task needs both, as peft's ``modules_to_save`` says."""
+    """Return the names of the adapter's weights and of the head: a new task needs both (peft's ``modules_to_save``)."""
     if not layout.adapter or part not in ("adapter", layout.adapter):
         kind = "lora" if part == "adapter" else part
         repair = f"It has {layout.adapter!r}." if layout.adapter else f"Give it one: model.adapter={kind}."
         raise InputError(Problem(place, "must name an adapter that the model has", repr(part), repair))
-    own = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
-    return own | _in_groups(layout, {layout.backbone_groups})
+    adapter_names = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
+    return adapter_names | _in_groups(layout, {layout.backbone_groups})
 
 
 def _last(count: int, head: int, part: str, place: str) -> set[int]:
@@ -157,7 +159,7 @@ def _no_match(layout: Layout, part: str, place: str) -> Problem:
 
 
 def _name_parts(layout: Layout) -> list[str]:
-    """List the dotted prefixes of the parameter names, outermost first, to find the nearest one to a typing error."""
+    """Return the dotted prefixes and the single words of the parameter names, to suggest the nearest one to a typo."""
     prefixes: dict[str, None] = {}
     for parameter in layout.parameters:
         words = parameter.bare_name.split(".")

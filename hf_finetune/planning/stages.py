@@ -1,4 +1,4 @@
-"""The plan: for each stage, exactly what is trained, at which rates and for how many steps."""
+"""Plan of a run: the trained parameters, learning rates and number of steps of each stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +17,20 @@ __all__ = ["Plan", "StagePlan", "build_plan", "steps_per_epoch"]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage does.
+    """Plan of one stage.
 
     Attributes:
-        name: The stage's name.
-        train: Its selector, as written.
+        name: Name of the stage.
+        train: Selector of the stage, as written in the recipe.
         trainable: Names of the trained parameters, in the model's order.
-        groups: The optimiser's parameter groups, with peak rates.
+        groups: Parameter groups of the optimizer, with peak learning rates.
         trainable_size: Number of trained elements.
-        frozen_batch_norms: BatchNorm layers whose statistics do not move: their parameters are frozen.
-        epochs: Passes over the training split, possibly a fraction of one.
-        steps: Optimiser steps; None if the number of training examples is not known.
-        warmup_steps: Optimiser steps of the linear warmup; None if `steps` is needed and not known.
-        layout: The model in this stage: one that was pruned has the same parameters in smaller shapes.
-        carried: Names of the parameters whose optimiser state goes on from the stage before.
+        frozen_batch_norms: BatchNorm layers whose running statistics are not updated: their parameters are frozen.
+        epochs: Number of epochs, possibly fractional; None if it is not known.
+        steps: Number of optimizer steps; None if it depends on the number of training examples, which is not known.
+        warmup_steps: Optimizer steps of the linear warmup; None if it depends on ``steps``, which is not known.
+        layout: Parameters and layer groups of the model in this stage; pruning shrinks the parameters' shapes.
+        carried: Names of the parameters whose optimizer state is kept from the previous stage.
     """
 
     name: str
@@ -48,11 +48,11 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a run, for one model.
+    """Plan of all stages of a run, for one model.
 
     Attributes:
-        layout: The parameters and layer groups of the checkpoint's model.
-        stages: In the order they run.
+        layout: Parameters and layer groups of the checkpoint's model.
+        stages: Plans of the stages, in the order in which they run.
     """
 
     layout: Layout
@@ -66,24 +66,25 @@ def build_plan(
     processes: int = 1,
     layouts: Sequence[Layout] | None = None,
 ) -> Plan:
-    """Say what each stage trains.
+    """Return the plan of all stages.
 
     Args:
-        layout: The model's parameters and layer groups.
-        stages: The stages of a recipe.
-        examples: Number of training examples; None if not known, then the steps are not either.
+        layout: Parameters and layer groups of the model.
+        stages: Stages of a recipe.
+        examples: Number of training examples; None if it is not known, and then the numbers of steps are not either.
         processes: Number of processes that share each epoch.
-        layouts: Of the model in each stage, where stages prune it; None is ``layout`` for all.
+        layouts: Layout of the model in each stage, if stages prune it; None uses ``layout`` for all.
+
     Raises:
-        InputError: If a selector matches nothing, a stage repeats the one before it, or one has nothing to carry
-            on with. Every problem is listed.
+        InputError: If a selector is malformed or matches nothing, a stage repeats the previous one or has no optimizer
+            state to keep, or no stage trains the adapter. All problems are listed.
     """
     problems: list[Problem] = []
     planned: list[StagePlan] = []
     previous: StageSpec | None = None
     before: StagePlan | None = None
-    each = layouts if layouts is not None else [layout] * len(stages)
-    for index, (stage, in_stage) in enumerate(zip(stages, each, strict=True)):
+    stage_layouts = layouts if layouts is not None else [layout] * len(stages)
+    for index, (stage, stage_layout) in enumerate(zip(stages, stage_layouts, strict=True)):
         if previous is not None and _settings(stage) == _settings(previous):
             repair = "Raise the epochs of the earlier stage, or change this one."
             problems.append(
@@ -91,11 +92,11 @@ def build_plan(
             )
         previous = stage
         try:
-            made = _plan_stage(in_stage, stage, f"stages[{index}]", examples, processes)
+            stage_plan = _plan_stage(stage_layout, stage, f"stages[{index}]", examples, processes)
             if stage.carry_optimizer and before is not None:
-                made = _carrying_on(made, before, f"stages[{index}]")
-            planned.append(made)
-            before = made
+                stage_plan = _carrying_on(stage_plan, before, f"stages[{index}]")
+            planned.append(stage_plan)
+            before = stage_plan
         except InputError as error:
             problems.extend(error.problems)
             before = None
@@ -113,12 +114,12 @@ def _trains_adapter(layout: Layout, stage: StagePlan) -> bool:
 
 
 def steps_per_epoch(examples: int, batch_size: int, accumulation: int = 1, processes: int = 1) -> int:
-    """Count the optimiser steps of one epoch, as the Trainer does; the last ones may be smaller.
+    """Return the number of optimizer steps in one epoch, as the Trainer counts; the last one may have fewer examples.
 
     Args:
         examples: Number of training examples.
         batch_size: Examples per process and forward pass.
-        accumulation: Forward passes per optimiser step.
+        accumulation: Forward passes per optimizer step.
         processes: Number of processes that share the epoch.
     """
     batches = ceil(ceil(examples / batch_size) / processes)
@@ -132,7 +133,7 @@ def _plan_stage(
     if fitted_by(stage):
         check_fitted(layout, f"{place}.fit", stage.fit)
     chosen = set(trainable)
-    moving = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
+    trained_norms = {parameter.name for parameter in layout.parameters if parameter.is_norm} & chosen
     per_epoch = (
         None
         if examples is None
@@ -158,7 +159,7 @@ def _plan_stage(
         frozen_batch_norms=tuple(
             name
             for name, _ in layout.batch_norms
-            if not any(other.startswith(f"{name}.") for other in moving)
+            if not any(parameter_name.startswith(f"{name}.") for parameter_name in trained_norms)
         ),
         epochs=stage.epochs
         if stage.epochs is not None

@@ -1,4 +1,4 @@
-"""Strategies: stages that are written for a model's layer groups."""
+"""Expand the strategy of a recipe to stages, according to the layer groups of the model."""
 
 from typing import Any
 
@@ -9,22 +9,23 @@ from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StageSpec, S
 __all__ = ["write_stages"]
 
 SGD: dict[str, Any] = {"lr": 1e-2, "epochs": 20.0, "optimizer": OptimizerSpec(name="sgd")}
-"""Of a head that is trained on kept features, where an epoch takes no time."""
+"""Defaults for a head that is trained on cached features, where an epoch takes almost no time."""
 OTHERS: dict[str, Any] = {"epochs": 1.0, "optimizer": OptimizerSpec()}
-"""The rate of each stage is the architecture's."""
+"""Defaults of the other strategies; the learning rate of each stage is the default of the architecture."""
 WITHOUT_ADAMW = 1e-3
-"""Rate with other optimizers, for which no architecture has a default."""
+"""Learning rate with other optimizers than AdamW, for which architectures have no default."""
 
 
 def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, ...]:
-    """Write the stages of a strategy. Whatever else it says goes for each of them.
+    """Return the stages of a strategy. Its other settings apply to each of them.
 
-    Gradual unfreezing is ``head``, ``last:g``, ``last:2g``, ..., ``all``; the first has no optimizer to carry on with.
-    Features is ``head`` alone.
+    Gradual unfreezing trains ``head``, ``last:g``, ``last:2g``, ..., ``all``; the first stage has no optimizer state to
+    keep. The strategy ``features`` trains ``head`` alone.
 
     Args:
-        strategy: From a recipe; ``g`` is its ``groups_per_stage``.
+        strategy: Strategy of a recipe; ``g`` is its ``groups_per_stage``.
         layer_groups: Number of the model's layer groups below the head.
+
     Source: Howard & Ruder 2018, gradual unfreezing.
     """
     fields = {name: getattr(strategy, name) for name in StageSettings.model_fields}

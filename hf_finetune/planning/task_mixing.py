@@ -1,4 +1,4 @@
-"""How many examples of each task an epoch has."""
+"""Number of examples of each task in an epoch."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,26 @@ __all__ = ["epoch_counts"]
 
 
 def epoch_counts(sizes: Sequence[int], method: str, temperature: float = 2.0) -> tuple[int, ...]:
-    """Share an epoch, which has as many examples as all tasks together, among the tasks.
+    """Return the number of examples of each task in an epoch, which has as many examples as all tasks together.
 
-    The share of a task of n examples goes by n (``size``: each example comes once), by n^(1/temperature), or is that
-    of every other. What rounding leaves goes to the largest remainders, to the task that comes first among equals.
+    The share of a task with n examples is proportional to n (``size``: each example occurs once), proportional to
+    n^(1/temperature), or equal for all tasks. Examples left over by rounding go to the tasks with the largest
+    remainders, the first task among equals.
 
     Args:
         sizes: Number of training examples of each task.
         method: ``size``, ``temperature`` or ``equal``.
-        temperature: Of the shares, from 1 on.
+        temperature: Temperature of the shares, at least 1.
+
     Source: Devlin et al., multilingual BERT (sizes to a power); Raffel et al. 2020, T5, section 3.5.2 (mixing).
     """
     exponent = {"size": 1.0, "temperature": 1 / temperature, "equal": 0.0}[method]
     weights, total = [size**exponent for size in sizes], sum(sizes)
     if exponent == 1.0:
         return tuple(sizes)
-    exact = [total * weight / sum(weights) for weight in weights]
-    counts = [int(value) for value in exact]
-    order = sorted(range(len(sizes)), key=lambda index: counts[index] - exact[index])
+    exact_counts = [total * weight / sum(weights) for weight in weights]
+    counts = [int(value) for value in exact_counts]
+    order = sorted(range(len(sizes)), key=lambda index: counts[index] - exact_counts[index])
     for index in order[: total - sum(counts)]:
         counts[index] += 1
     return tuple(counts)
