@@ -1,4 +1,4 @@
-"""Find the cut point at which the frozen prefix of a model ends, by recording forward passes of two batches."""
+"""Find the cut point at which a model's frozen prefix ends, by recording forward passes of two batches."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ PLAIN = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
 
 
 class CacheUnavailableError(ValueError):
-    """Raised if the outputs of a model's frozen prefix cannot be cached, or need not be; the message is the reason."""
+    """Raised if the outputs of a frozen prefix cannot be cached, or not with a gain; the message is the reason."""
 
 
 @dataclass(frozen=True)

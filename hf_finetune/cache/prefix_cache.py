@@ -48,7 +48,7 @@ SHORT = 10
 GAIN_SECONDS = 2.0
 """Minimum time that the cache must save in a stage: to find the cut point and to open files takes time, too."""
 FORMAT = 2  # version of the file format; a change of it invalidates all entries
-PROBES = (2, 3)  # numbers of examples in the two batches with which a cut point is searched
+PROBES = (2, 3)  # numbers of examples in the two batches with which the cut point is found
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class CacheReport:
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Cached examples of a stage, and the means to train on them.
+    """Cached examples of a stage, and the objects needed to train on them.
 
     Attributes:
         train: Dataset that replaces the training examples.

@@ -141,6 +141,8 @@ def fill_rates(
 ) -> tuple[tuple[StageSpec, ...], tuple[str, ...]]:
     """Set the learning rates and layer decays that a recipe leaves open to the defaults of the architecture.
 
+    If the recipe sets the rate of a stage, the default of its layer decay is 1.
+
     Args:
         stages: Stages of a recipe.
         layout: Parameters and layer groups of the model.

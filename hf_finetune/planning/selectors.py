@@ -28,8 +28,8 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
             groups by index or slice, 0 = nearest the input, without the head); ``norms``; ``biases``;
             ``lora``, ``dora``, ``ia3`` or ``adapter`` (the model's adapter and the head);
             ``/regular expression/`` searched in parameter names; or a list of these, which means their union.
-            An adapter's weights are matched by ``all``, by the words for adapters and by regular expressions, but not
-            as part of layer groups.
+            An adapter's weights are matched by words and regular expressions that apply to them, such as ``all``, but
+            are not part of layer groups.
         place: Location of the selector in the recipe, for the error.
 
     Raises:
