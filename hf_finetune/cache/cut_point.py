@@ -27,7 +27,7 @@ PLAIN = (bool, int, float, str, TensorShape, Sequence, Mapping, type(None))
 
 
 class CacheUnavailableError(ValueError):
-    """Raised if the outputs of a frozen prefix cannot be cached, or not with a gain; the message is the reason."""
+    """Raised if the outputs of a frozen prefix cannot be cached or caching saves too little; the message says why."""
 
 
 @dataclass(frozen=True)
