@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""Commands of the command-line interface: parse arguments, call the library, print results."""
 
 import os
 import sys
@@ -53,8 +53,8 @@ TrustRemoteCode = Annotated[
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 2 the input is wrong, 130 interrupted, 1 anything else."""
-    # Before any library is imported: no usage counts are sent, and no start-up chatter is printed.
+    """Run the command line and exit with 0 (done), 2 (invalid input), 130 (interrupted) or 1 (any other failure)."""
+    # Set before any library is imported, so that no usage counts are sent and no start-up messages are printed.
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from hf_finetune.cli.display import use_utf8
@@ -75,10 +75,13 @@ def main() -> None:
 
 
 def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = False) -> "Recipe":
-    """Load a recipe that is to be used on this machine.
+    """Load a recipe for use on this machine; if it has problems, print all of them and exit.
 
-    A wrong field or path is printed at once. What is left is then checked further, which takes the import of torch, so
-    that everything that is wrong is told in one round.
+    Invalid fields and paths are printed at once. The valid rest is then checked further, which requires importing
+    torch, so that a single run of the command reports all problems.
+
+    Raises:
+        typer.Exit: With code 2, if the recipe has problems.
     """
     from hf_finetune.recipe.first_look import first_look
 
@@ -92,11 +95,11 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
         quiet_libraries(err)
         from hf_finetune.runs.run import plan
 
-        told = {(problem.place, problem.rule) for problem in problems}
+        printed = {(problem.place, problem.rule) for problem in problems}
         try:
             plan(loaded, trust_remote_code=trust_remote_code)
         except InputError as error:
-            others = [problem for problem in error.problems if (problem.place, problem.rule) not in told]
+            others = [problem for problem in error.problems if (problem.place, problem.rule) not in printed]
             if others:
                 print_input_error(err, InputError(others), before=len(problems))
     raise typer.Exit(code)
@@ -496,4 +499,6 @@ def cache_prune(
     from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_cache
 
     removed = prune_cache(cache_folder(), parse_size(max_size))
-    out.print(f"Removed {len(removed)} from {cache_folder()}: {sum(kept.bytes for kept in removed):,} bytes.")
+    out.print(
+        f"Removed {len(removed)} from {cache_folder()}: {sum(entry.bytes for entry in removed):,} bytes."
+    )

@@ -1,4 +1,4 @@
-"""What the command line shows while it works: bars, stages, metrics, tables."""
+"""Progress bars, log lines and results of a run on the command line."""
 
 import logging
 import os
@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 LINE_SECONDS = 30.0
-"""Time (seconds) after which a stage writes a line although its epoch goes on."""
+"""Seconds without a log line after which a stage logs its progress within an epoch, so as not to look stalled."""
 
 
 def use_utf8() -> None:
-    """Write UTF-8 to files and pipes, and read it from them, whatever the locale.
+    """Use UTF-8 for standard streams that are files or pipes, whatever the locale.
 
-    A terminal keeps its encoding; a character that it lacks is written as an escape, so no output is lost.
+    A terminal keeps its encoding; a character that it cannot encode is written as an escape, so no output is lost.
     """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if not isinstance(stream, TextIOWrapper):
@@ -60,33 +60,33 @@ def use_utf8() -> None:
 
 
 def quiet_libraries(console: Console) -> None:
-    """Show this package's own log lines, and of the libraries only errors."""
+    """Show the log lines of this package, and only errors of other libraries; hide their progress bars."""
     quiet_hub(console)
     import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # It logs what it raises as well.
+    # datasets also logs the exceptions that it raises.
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
 
 
 def quiet_hub(console: Console) -> None:
-    """Show this package's own log lines, and of the Hub's client one that says that there is no answer."""
+    """Show the log lines of this package; of the Hub client, only errors and one line if the Hub does not answer."""
     ours = logging.getLogger("hf_finetune")
     ours.handlers, ours.propagate = [_log_handler(console)], False
     ours.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     from huggingface_hub.utils.logging import get_logger
 
-    hub, handler = get_logger(), _log_handler(console)  # its own handler is there now, and is replaced
+    hub, handler = get_logger(), _log_handler(console)  # get_logger has set a handler, which is replaced
     handler.addFilter(_HubOnce())
     hub.handlers, hub.propagate = [handler], False
 
 
 class _HubOnce(logging.Filter):
-    """Say once that the Hub does not answer, where huggingface_hub tells of every attempt."""
+    """Log filter that reports once that the Hub does not answer; huggingface_hub reports every retry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,14 +103,14 @@ class _HubOnce(logging.Filter):
 
 
 def _log_handler(console: Console) -> logging.Handler:
-    """Write above the bars on a terminal; anywhere else (a file, a job's log) plain lines, however long."""
+    """Return a handler that writes above the bars on a terminal, and unwrapped plain lines elsewhere (a job's log)."""
     if console.is_terminal:
         return RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)
     return _PlainHandler(console)
 
 
 class _PlainHandler(logging.Handler):
-    """Print through the console, and so to whatever it writes to at that moment."""
+    """Log handler that prints through a console, and so to the stream that the console writes to at that moment."""
 
     def __init__(self, console: Console):
         super().__init__()
@@ -121,25 +121,31 @@ class _PlainHandler(logging.Handler):
 
 
 def default_run_folder(recipe: str, resume: bool) -> Path | None:
-    """Name a new run's folder, ``runs/RECIPE-DATE``; to resume, find the newest one. None if there is none.
+    """Return the default run directory: a new ``runs/RECIPE-DATE``, or the newest existing one to resume.
 
-    On several processes the launcher's start names it, so that all of them agree.
+    Args:
+        recipe: Path or name of the recipe.
+        resume: Whether to resume a run.
+
+    Returns:
+        Run directory. None if there is no run to resume; None also for a new run on several processes, where the
+        start time of the launcher names it later, so that all processes use the same one.
     """
     stem = Path(recipe).stem
     if resume:
-        found = sorted(Path("runs").glob(f"{stem}-????????-??????"))
-        return found[-1] if found else None
+        run_folders = sorted(Path("runs").glob(f"{stem}-????????-??????"))
+        return run_folders[-1] if run_folders else None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 class RunDisplay:
-    """The bar and the log lines of a run. Silent on all processes but the first.
+    """Progress bar and log lines of a run. Silent on all processes but the main one.
 
     Args:
-        console: Where to.
-        folder: The run directory, for the line after Ctrl-C.
+        console: Console to print to.
+        folder: Run directory, for the line that is printed after Ctrl-C.
     """
 
     def __init__(self, console: Console, folder: Path | None):
@@ -179,20 +185,20 @@ class RunDisplay:
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
     def evaluated(self, done: int) -> None:
-        """Show how many test examples are done."""
+        """Update the bar with the number of test examples that are done."""
         if self.evaluation is None:
             self.evaluation = self.bar.add_task("test", total=None, metrics="")
         self.bar.update(self.evaluation, completed=done)
 
     def print_result(self, console: Console, result: "RunResult") -> None:
-        """Print the last lines: how good it is, and where everything is."""
+        """Print the final lines: the metrics of the model and its baselines, and the paths of all outputs."""
         test, baselines = result.metrics["test"], result.metrics["baselines"]
         if test:
             shown = {name: test.get(name) for name in result.headline}
-            beside = [f"without the input: {_line(baselines['majority'])}"]
+            references = [f"without the input: {_line(baselines['majority'])}"]
             if "linear_probe" in baselines:
-                beside.append(f"on frozen features: {_line(baselines['linear_probe'])}")
-            console.print(f"Test: {_line(shown)}   ({'; '.join(beside)})", markup=False)
+                references.append(f"on frozen features: {_line(baselines['linear_probe'])}")
+            console.print(f"Test: {_line(shown)}   ({'; '.join(references)})", markup=False)
             for sentence in _beside_baselines(result):
                 console.print(sentence, markup=False)
         else:
@@ -211,8 +217,8 @@ class RunDisplay:
         )
         if tasks := result.metrics.get("tasks"):
             how = " and ".join(
-                f"pipeline({found['task']!r}, model='{result.folder}/model/{name}')"
-                for name, found in tasks.items()
+                f"pipeline({task['task']!r}, model='{result.folder}/model/{name}')"
+                for name, task in tasks.items()
             )
             what, how = "Models", f"load them with {how}"
         if not (result.folder / "model").exists():
@@ -223,7 +229,7 @@ class RunDisplay:
 
 @contextmanager
 def counting_bar(console: Console, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a bar that is told how many examples are done."""
+    """Show a progress bar, and yield a function that sets the number of examples done."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -237,13 +243,13 @@ def counting_bar(console: Console, title: str, total: int | None = None) -> Iter
 
 
 class StageClock:
-    """Writes the lines that follow a stage where no bar can: mean loss, learning rate and time left.
+    """Progress lines of a stage for output without a bar: mean loss, learning rate and time left.
 
     Args:
-        stage: The stage's name.
-        steps: Its number of optimizer steps.
-        done: Steps that were done before an interruption.
-        now: Returns the time in seconds.
+        stage: Name of the stage.
+        steps: Number of optimizer steps of the stage.
+        done: Number of optimizer steps that were done before an interruption.
+        now: Clock that returns the time in seconds.
     """
 
     def __init__(self, stage: str, steps: int, done: int = 0, now: Callable[[], float] = perf_counter):
@@ -252,7 +258,14 @@ class StageClock:
         self.losses: list[float] = []
 
     def line(self, epoch: float, epochs: float, step: int, rate: float | None) -> str:
-        """Return the line of this moment; the mean loss of the next line begins anew."""
+        """Return the current progress line, and reset the mean loss.
+
+        Args:
+            epoch: Epochs done, with fraction.
+            epochs: Number of epochs of the stage.
+            step: Number of optimizer steps done.
+            rate: Learning rate; None leaves it out.
+        """
         loss = f"loss {fmean(self.losses):.4f}" if self.losses else ""
         rates = f"learning rate {rate:.2g}" if rate is not None else ""
         self.losses, self.last_line = [], self.now()
@@ -260,7 +273,7 @@ class StageClock:
         return f"Stage {self.stage}: {', '.join(filter(None, parts))}."
 
     def is_due(self) -> bool:
-        """Return whether the last line is so old that a reader may think that nothing happens."""
+        """Return whether ``LINE_SECONDS`` have passed since the last line."""
         return self.now() - self.last_line >= LINE_SECONDS
 
     def _left(self, step: int) -> str:
@@ -275,7 +288,7 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
     log = logging.getLogger("hf_finetune")
 
     class ProgressCallback(TrainerCallback):
-        """Move the bar at every step, and write the loss and metrics of each epoch."""
+        """Trainer callback that moves the bar at every step, and logs the loss and the metrics of each epoch."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             folder = Path(args.output_dir).name
@@ -293,8 +306,8 @@ def _make_callback(display: RunDisplay) -> "TrainerCallback":
             self.clock.losses.append(logs["loss"])
             display.bar.update(self.task, metrics=f"loss {logs['loss']:.3f}")
             ends = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
-            told_with_validation = ends and args.eval_strategy != "no"
-            if told_with_validation or not (
+            logged_with_validation = ends and args.eval_strategy != "no"
+            if logged_with_validation or not (
                 ends or (self.clock.is_due() and not display.console.is_terminal)
             ):
                 return
@@ -323,14 +336,14 @@ def _line(metrics: Mapping[str, float | None]) -> str:
 
 
 def _beside_baselines(result: "RunResult") -> list[str]:
-    """Return a sentence on whether the model is above its baselines; one for each of several tasks."""
+    """Return a sentence on whether the model is better than its baselines; for several tasks, one for each."""
     from hf_finetune.report.verdict import baseline_verdict, leading_metric
 
     tasks = result.metrics.get("tasks")
     if not tasks:
         return [sentence] if (sentence := baseline_verdict(result.metrics, result.headline[0])) else []
-    found = {name: baseline_verdict(task, leading_metric(task) or "") for name, task in tasks.items()}
-    return [f"{name}: {sentence}" for name, sentence in found.items() if sentence]
+    verdicts = {name: baseline_verdict(task, leading_metric(task) or "") for name, task in tasks.items()}
+    return [f"{name}: {sentence}" for name, sentence in verdicts.items() if sentence]
 
 
 def _rank() -> int:

@@ -1,4 +1,4 @@
-"""What the command line says where a command fails, and the exit code."""
+"""Error messages and exit codes of the command line."""
 
 import errno
 import os
@@ -12,17 +12,18 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["print_failure", "print_input_error", "tell_unpublished"]
 
 MOST_PROBLEMS = 20
-"""Problems of one input that are printed."""
-# What typer raises for a wrong command line: the ClickException of click, or of the copy that newer typers bring.
+"""Maximum number of problems that are printed for one input."""
+# Base class of typer's errors for an invalid command line: ClickException of click, or of the copy of click that
+# newer versions of typer include.
 USAGE_ERROR = typer.BadParameter.__mro__[2]
 
 
 def print_input_error(console: Console, error: InputError, before: int = 0) -> int:
-    """Print each problem and return the exit code; of several processes the first one prints.
+    """Print each problem, on the main process only, and return the exit code, 2.
 
     Args:
-        console: Where to.
-        error: The problems.
+        console: Console to print to.
+        error: Error that holds the problems.
         before: Number of problems of the same input that were printed earlier.
     """
     if int(os.environ.get("RANK", "0")) == 0:
@@ -38,7 +39,7 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
 
 
 def tell_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
-    """Print why a run that is done is not published, and how it can be."""
+    """Print why the model of a finished run was not published, and the command that publishes it."""
     console.print("[bold red]The run is done, but its model is not published:[/]")
     for problem in problems:
         console.print(f"  {problem}", markup=False)
@@ -46,7 +47,15 @@ def tell_unpublished(console: Console, problems: Sequence[Problem], command: str
 
 
 def print_failure(console: Console, error: Exception) -> int:
-    """Print any other error in one line, and give the exit code."""
+    """Print an error other than ``InputError`` briefly, and return the exit code.
+
+    Args:
+        console: Console to print to.
+        error: Error that ended the command.
+
+    Raises:
+        Exception: The error itself, if the environment variable ``HF_FINETUNE_TRACEBACK`` is set.
+    """
     if isinstance(error, typer.Exit):
         return error.exit_code
     if isinstance(error, typer.Abort):
@@ -72,7 +81,7 @@ def print_failure(console: Console, error: Exception) -> int:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Tell from an error, or what caused it. safetensors gives only a text."""
+    """Return whether an error or one of its causes is a full disk. For safetensors, only its text shows that."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True

@@ -1,4 +1,4 @@
-"""What the command line prints of plans, metrics and what is kept or sent: tables."""
+"""Tables that the command line prints: plans, metrics, comparisons, cache entries and publications."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hf_finetune.runs.prepare import PlanReport, Ready
 
 ROWS_AT_AN_END = 4
-"""Rows of layer groups that are printed at either end of a long table."""
+"""Number of layer groups that are printed at each end of a long table."""
 
 _SPLITS = {"train": "training"}
 
@@ -51,7 +51,7 @@ def print_metrics(
     caption: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Print metrics one below the other, those that have an interval with it, and notes on them."""
+    """Print one metric per line, with its 95 % interval if there is one, then a caption and notes."""
     table = Table(box=None, show_header=False)
     for name, value in metrics.items():
         ends = intervals.get(name)
@@ -64,7 +64,12 @@ def print_metrics(
 
 
 def grouping(groups: int | None, column: str | None) -> str:
-    """Return what is to be said of groups that were resampled; nothing if there are none."""
+    """Return a phrase on the groups that the bootstrap resampled; empty if there are none.
+
+    Args:
+        groups: Number of groups; None if examples were resampled one by one.
+        column: Column that defines the groups.
+    """
     if groups is None:
         return ""
     from hf_finetune.evaluation.intervals import FEW_GROUPS
@@ -74,7 +79,13 @@ def grouping(groups: int | None, column: str | None) -> str:
 
 
 def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int) -> None:
-    """Print how many of the examples a run has trained on or chosen by; nothing if that is not known."""
+    """Print how many of the examples were in the training or validation split of the run; nothing if unknown.
+
+    Args:
+        console: Console to print to.
+        seen: Number of the examples that are in each split of the run; None if that is unknown.
+        examples: Number of examples.
+    """
     if seen is None:
         return
     counts = {_SPLITS.get(name, name): count for name, count in seen.items() if count}
@@ -89,55 +100,61 @@ def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int
 
 
 def print_slices(console: Console, found: Mapping[str, Any]) -> None:
-    """Print the slices of each column, the worst first, and a sentence on it."""
+    """Print a table of the slices of each column, the worst first, and a sentence on it."""
     if not found:
         return
     from hf_finetune.report.slices import slice_tables
 
-    for each in slice_tables(found):
-        table = Table(box=None, title=f"\nBy {each.column}", title_justify="left")
-        for heading in ("", "examples", *each.metrics, "95 % interval", ""):
+    for slices in slice_tables(found):
+        table = Table(box=None, title=f"\nBy {slices.column}", title_justify="left")
+        for heading in ("", "examples", *slices.metrics, "95 % interval", ""):
             table.add_column(heading, justify="right" if heading else "left")
-        for row in each.rows:
+        for row in slices.rows:
             values = ["undefined" if value is None else f"{value:.4f}" for value in row["metrics"].values()]
-            ends = row["intervals"][each.metrics[0]]
+            ends = row["intervals"][slices.metrics[0]]
             surely = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
             table.add_row(Text(row["name"]), f"{row['examples']:,}", *values, surely, ", ".join(row["notes"]))
         console.print(table)
-        console.print(each.verdict, markup=False)
+        console.print(slices.verdict, markup=False)
 
 
 def print_comparisons(console: Console, first: str, comparisons: "Sequence[Comparison]") -> None:
-    """Print each run beside the first one: metrics, differences with their intervals, and what they mean."""
-    for each in comparisons:
-        grouped = grouping(each.groups, each.group_column)
-        console.print(f"{each.run} beside {first}, on {each.examples:,} test examples{grouped}", markup=False)
-        if each.others:
+    """Print the comparison of each run with the first one: metrics, differences, intervals and verdicts."""
+    for comparison in comparisons:
+        grouped = grouping(comparison.groups, comparison.group_column)
+        console.print(
+            f"{comparison.run} beside {first}, on {comparison.examples:,} test examples{grouped}",
+            markup=False,
+        )
+        if comparison.others:
             console.print(
-                f"{each.others:,} of the test examples have the name of one of the first run's, but another content. "
-                "If the data was put in another order or renamed between the runs, they were not judged on the same "
-                "examples.",
+                f"{comparison.others:,} of the test examples have the name of one of the first run's, but another "
+                "content. If the data was put in another order or renamed between the runs, they were not judged on "
+                "the same examples.",
                 markup=False,
             )
         table = Table(box=None)
         for heading in ("", "first", "this", "difference", "95 % interval", "p"):
             table.add_column(heading, justify="left" if not heading else "right")
-        for found in each.differences:
-            ends = "-" if found.interval is None else f"{found.interval[0]:+.4f} to {found.interval[1]:+.4f}"
-            chance = "-" if found.p_value is None else f"{found.p_value:.3f}"
-            values = (f"{found.first:.4f}", f"{found.value:.4f}", f"{found.value - found.first:+.4f}")
-            table.add_row(found.metric, *values, ends, chance)
+        for row in comparison.differences:
+            ends = "-" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
+            chance = "-" if row.p_value is None else f"{row.p_value:.3f}"
+            values = (f"{row.first:.4f}", f"{row.value:.4f}", f"{row.value - row.first:+.4f}")
+            table.add_row(row.metric, *values, ends, chance)
         console.print(table)
         for verdict in ("above", "below", "not distinguishable"):
-            if names := [found.metric for found in each.differences if found.verdict == verdict]:
+            if names := [row.metric for row in comparison.differences if row.verdict == verdict]:
                 console.print(f"{verdict.capitalize()}: {', '.join(names)}", markup=False)
-        if each.mcnemar is not None:
-            split = f"{each.mcnemar.only_first:,} right in the first only, {each.mcnemar.only_this:,} in this one only"
-            console.print(f"McNemar's test: {split}; p {each.mcnemar.p_value:.3f}\n", markup=False)
+        if comparison.mcnemar is not None:
+            split = (
+                f"{comparison.mcnemar.only_first:,} right in the first only, "
+                f"{comparison.mcnemar.only_this:,} in this one only"
+            )
+            console.print(f"McNemar's test: {split}; p {comparison.mcnemar.p_value:.3f}\n", markup=False)
 
 
 def print_export(console: Console, result: "ExportResult") -> None:
-    """Print what an exported model says and costs beside the model that it was made from."""
+    """Print metrics, size, latency and largest logit difference of an exported model against its original."""
     report = result.report
     table = Table(box=None)
     for heading in ("", "before", "after"):
@@ -161,17 +178,18 @@ def print_export(console: Console, result: "ExportResult") -> None:
 
 
 def print_kept(console: Console, folder: Path, kept: "Sequence[CacheEntry]") -> None:
-    """Print what is kept in the cache folder: when it was last used, its bytes, its examples, what it is of."""
-    for each in kept:
+    """Print the cache entries: time of last use, size, number of examples and description; then the total size."""
+    for entry in kept:
         line = (
-            f"{each.used:%Y-%m-%d %H:%M}  {each.bytes:>15,} bytes  {each.examples:>9,} examples  {each.about}"
+            f"{entry.used:%Y-%m-%d %H:%M}  {entry.bytes:>15,} bytes  {entry.examples:>9,} examples  "
+            f"{entry.about}"
         )
         console.print(line, markup=False)
-    console.print(f"{sum(each.bytes for each in kept):,} bytes in {folder}", markup=False)
+    console.print(f"{sum(entry.bytes for entry in kept):,} bytes in {folder}", markup=False)
 
 
 def print_publication(console: Console, planned: "Publication") -> None:
-    """Print what would be published, where, and who would see it."""
+    """Print the files that would be published, their repository and its visibility."""
     who = "private: only its owners see it" if planned.private else "public: everybody sees it"
     there = "a repository that is there" if planned.exists else "a new repository"
     console.print(f"To {planned.endpoint}/{planned.repository}, {there}, {who}", markup=False)
@@ -196,7 +214,7 @@ def print_publication(console: Console, planned: "Publication") -> None:
 
 
 def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen: "Sequence[str]") -> None:
-    """Print a table per stage: what is trained, at which rates, for how long, and what of the rest is computed once."""
+    """Print the plan of each stage: trained layers, learning rates, duration, and caching of frozen layers."""
     layout = report.plan.layout
     groups = f"{layout.backbone_groups} layer groups and the head, from {layout.source}"
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
@@ -257,7 +275,7 @@ def _print_stage(
 
 
 def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
-    """Return layers, parameters, rate and weight decay of each layer group; of many groups, those at the ends."""
+    """Return layers, parameters, rate and weight decay of each layer group; of many groups, the first and the last."""
     merged: dict[tuple[str, float], list[Any]] = {}
     for group in planned.groups:
         merged.setdefault((group.layers, group.lr), []).append(group)
@@ -281,7 +299,7 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
 
 
 def _print_data(console: Console, ready: "Ready", name: str = "") -> None:
-    """Print the sizes of the splits and the classes; of several tasks, each by itself."""
+    """Print the sizes of the splits and the classes, separately for each task."""
     if ready.parts:
         for task, part in ready.parts.items():
             _print_data(console, part, f" of {task}")
@@ -321,30 +339,30 @@ def _several(number: float, word: str) -> str:
 
 
 def _written(stage: "StageSpec") -> dict[str, Any]:
-    """Give what differs from the defaults of a stage, as short as a recipe may say it."""
+    """Return the fields of a stage that differ from their defaults, with the shorthands of recipe files."""
     fields = stage.model_dump(mode="json", exclude_defaults=True)
     if isinstance(stage.schedule, SchedulesSpec):
         by_part = {"head": stage.schedule.head, "backbone": stage.schedule.backbone}
         fields["schedule"] = {
-            part: {"name": one.name, **given} if (given := _given(one)) else one.name
-            for part, one in by_part.items()
+            part: {"name": schedule.name, **parameters} if (parameters := _given(schedule)) else schedule.name
+            for part, schedule in by_part.items()
         }
     return fields
 
 
 def _given(schedule: ScheduleSpec) -> dict[str, Any]:
-    """Give the parameters of a schedule that are not its defaults."""
+    """Return the parameters of a schedule that differ from their defaults."""
     return schedule.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
 def _rates(planned: "StagePlan") -> list[str]:
-    """Draw the rate over the steps, as far as these are known: a line for all groups of one schedule."""
+    """Return a line per schedule: its layer groups, and a drawing of the rate over the steps if these are known."""
     layers: dict[ScheduleSpec, list[str]] = {}
     for group in planned.groups:
         layers.setdefault(group.schedule or ScheduleSpec(), []).append(group.layers)
     drawn = dict.fromkeys(layers, "")
     if planned.steps is not None and planned.warmup_steps is not None:
-        drawn = {each: draw_schedule(each, planned.steps, planned.warmup_steps) for each in layers}
+        drawn = {spec: draw_schedule(spec, planned.steps, planned.warmup_steps) for spec in layers}
     ends = {schedule: dict.fromkeys((names[0], names[-1])) for schedule, names in layers.items()}
     return [
         f"rate of {' to '.join(ends[schedule])}: {' '.join(filter(None, [drawn[schedule], _schedule(schedule)]))}"

@@ -1,4 +1,4 @@
-"""Recipes: the schema, the files, the overrides."""
+"""Recipes: schema, loading, overrides and shipped recipes."""
 
 from hf_finetune.recipe.augment import AugmentSpec, TransformSpec
 from hf_finetune.recipe.head import HeadSpec

@@ -1,4 +1,4 @@
-"""The fields of how training examples are varied."""
+"""Recipe fields for data augmentation."""
 
 from typing import Annotated, Any, Literal
 
@@ -47,11 +47,11 @@ class AugmentSpec(Part):
     drop: float = Field(default=0.0, ge=0, lt=1, description="Probability that a word of a text is left out.")
 
     def varies(self, modality: str) -> bool:
-        """Say whether training examples of a modality, ``image`` or ``text``, come in several versions."""
+        """Return whether training examples of a modality, ``image`` or ``text``, are augmented."""
         if modality == "text":
             return self.mask > 0 or self.drop > 0
         return self.preset != "none"
 
     def transform_list(self) -> list[tuple[str, dict[str, Any]]]:
-        """Give the transforms as pairs of name and arguments."""
-        return [(each.name, dict(each.args)) for each in self.transforms]
+        """Return the transforms as (name, arguments) pairs."""
+        return [(transform.name, dict(transform.args)) for transform in self.transforms]

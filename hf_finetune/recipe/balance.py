@@ -1,4 +1,4 @@
-"""The fields of how a stage makes up for classes of different sizes."""
+"""Recipe fields for class imbalance."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -50,7 +50,7 @@ class BalanceSpec(Part):
     @field_validator("weights", mode="before")
     @classmethod
     def _name_classes(cls, value: Any) -> Any:
-        """Take whole numbers as keys for the names that classes 0, 1, ... have."""
+        """Convert integer keys to text, because the names of classes 0, 1, ... are text."""
         if not isinstance(value, Mapping):
             return value
         for key in value:
@@ -61,7 +61,7 @@ class BalanceSpec(Part):
 
     @model_serializer(mode="wrap")
     def _leave_out_other_methods(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write the fields that this method has, and those that are wrong beside it."""
+        """Serialize the fields that this method uses, and any other that is set, so that the rules report it."""
         fields: dict[str, Any] = write(self)
         return {
             field: value

@@ -1,4 +1,4 @@
-"""How a model is made smaller before a stage trains it."""
+"""Recipe fields for pruning a model before a stage trains it."""
 
 from typing import Literal
 

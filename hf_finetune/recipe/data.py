@@ -1,4 +1,4 @@
-"""The fields of a recipe's data. Each says in its description what it means and in which unit."""
+"""Recipe fields for the data. Each field description states the meaning and the unit."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The fields of how a model is adapted to another domain, of which there are inputs and no labels."""
+"""Recipe fields for domain adaptation to a target domain with unlabeled inputs."""
 
 from typing import Literal
 

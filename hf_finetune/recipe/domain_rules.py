@@ -1,4 +1,4 @@
-"""Rules between the fields of a recipe that adapts to another domain."""
+"""Rules between the fields of ``domain_adaptation``, and between these and other fields of a recipe."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,15 +19,15 @@ OF_DOMAIN: dict[str, tuple[tuple[str, ...], Any]] = {
     "mask": (BEFORE, None),
     "source": (BEFORE, False),
 }
-"""Fields of domain_adaptation: the methods that have each, and its default."""
+"""Methods that use each field of ``domain_adaptation``, and the default of the field."""
 PLACE = "domain_adaptation"
 
 
 def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check what single fields cannot show.
+    """Yield the problems between fields of ``domain_adaptation``, and between these and other fields of a recipe.
 
     Args:
-        recipe: As for ``rule_problems``.
+        recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
     """
     spec = mapping(recipe.get(PLACE))
     method = spec.get("method")

@@ -1,4 +1,4 @@
-"""The kinds of values that the fields of a recipe take, each with its check."""
+"""Types of the values of recipe fields, each with its validator and its JSON Schema."""
 
 import re
 from collections.abc import Mapping
@@ -41,16 +41,16 @@ __all__ = [
 FILLED = r"\S"
 STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
-"""Names of separators, for those that are hard to write in YAML or in a shell."""
+"""Separators by name, for characters that are hard to write in YAML or in a shell."""
 
 
 def _refuse(rule: str, value: Any, repair: str = "") -> InputError:
-    """Make the error of a value's own check. Its place, where the value stands, is filled in later."""
+    """Return the error of a failed value check. Its place in the recipe is filled in later."""
     return InputError(Problem("", rule, shown(value), repair))
 
 
 def _whole(value: Any) -> Any:
-    """Read 1e3 as 1000: YAML has no other short way to write it."""
+    """Convert 1e3 to 1000: YAML has no other short notation for large integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -59,7 +59,7 @@ def _location(value: Any) -> Any:
 
 
 def as_tuple(value: Any) -> Any:
-    """Make a list, as YAML gives it, a tuple, which stays as it is."""
+    """Convert a list, as YAML returns it, to a tuple; return any other value unchanged."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -108,8 +108,8 @@ def _workers(value: Any) -> Any:
 
 
 def _fold(value: Any) -> Any:
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value) if isinstance(value, str) else None
-    if found is None or not 2 <= int(found[2]) >= int(found[1]):
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value) if isinstance(value, str) else None
+    if match is None or not 2 <= int(match[2]) >= int(match[1]):
         raise _refuse("must be the number of a fold and how many there are", value, "For example 1/5.")
     return value
 
@@ -221,7 +221,7 @@ Argument = Annotated[
 
 
 def _costs(value: Any) -> Any:
-    """Return rows of costs: a number for a whole row is its default, and classes that are numbers are texts."""
+    """Return the costs with a bare number for a row as the default of the row, and with class names as text."""
     if not isinstance(value, Mapping):
         return value
     rows = {

@@ -1,4 +1,4 @@
-"""A first look at a recipe, before any large library is imported: its fields, and the paths that it names."""
+"""First check of a recipe, of its fields and local paths, before any large library is imported."""
 
 import copy
 import re
@@ -14,9 +14,9 @@ from hf_finetune.recipe.schema import Recipe
 __all__ = ["first_look"]
 
 UNCHECKABLE = ("task", "model", "data", "domain_adaptation", "recipe")
-"""Fields without which the rest of a recipe says nothing: where one of them is wrong, nothing more is checked."""
+"""Fields on which all other checks depend: if one of them is invalid, nothing more is checked."""
 ANY_STAGE = {"train": "all", "epochs": 1.0, "lr": 1e-3}
-"""Fields that a stage cannot do without, with values for those that are wrong."""
+"""Required fields of a stage, with the valid values that replace invalid ones."""
 STAGE = re.compile(r"stages\[(\d+)\]")
 
 
@@ -24,12 +24,11 @@ def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recip
     """Load a recipe and check its fields and paths.
 
     Args:
-        source: As for ``load_recipe``.
-        overrides: As for ``load_recipe``.
+        source: Path of a recipe file, or name of a shipped recipe, as for ``load_recipe``.
+        overrides: Fields to change, as ``KEY=VALUE``.
 
     Returns:
-        The recipe, without the fields that are wrong, as far as it can be checked further; None if it cannot. And the
-        problems that were found.
+        Recipe without its invalid fields, or None if it cannot be checked further; and all problems.
     """
     content: Any = None
     problems: list[Problem] = []
@@ -49,7 +48,7 @@ def first_look(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Recip
 
 
 def _remainder(content: Mapping[str, Any], problems: Sequence[Problem]) -> Recipe | None:
-    """Return what is valid of a recipe; None if too little is."""
+    """Return a recipe without its invalid fields; None if it cannot be checked further."""
     if any(problem.place.startswith(UNCHECKABLE) for problem in problems):
         return None
     pruned = copy.deepcopy(dict(content))
@@ -62,8 +61,8 @@ def _remainder(content: Mapping[str, Any], problems: Sequence[Problem]) -> Recip
 
 
 def _remove(content: dict[str, Any], place: str) -> None:
-    """Remove the field at a place such as ``stages[0].lr``; one that a stage needs gets a value that is valid."""
-    if "=" in place:  # a change that could not be read, and so was not made
+    """Remove the field at a place such as ``stages[0].lr``; a required field of a stage gets a valid value instead."""
+    if "=" in place:  # an override that could not be parsed, and so was not applied
         return
     stage = STAGE.match(place)
     if stage is not None:
@@ -73,8 +72,8 @@ def _remove(content: dict[str, Any], place: str) -> None:
         if not isinstance(stages, list) or index >= len(stages):
             return
         content["stages"] = stages
-        rest = place[stage.end() + 1 :]
-        field = re.split(r"[.\[]", rest)[0]
+        field_path = place[stage.end() + 1 :]
+        field = re.split(r"[.\[]", field_path)[0]
         if not isinstance(stages[index], dict) or not field:
             stages[index] = dict(ANY_STAGE)
             return

@@ -1,4 +1,4 @@
-"""The fields of the classification head."""
+"""Recipe fields for the classification head."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ COUNT = {"type": "integer", "minimum": 1}
 
 
 def _sizes(value: Any) -> Any:
-    """Take one number for a list of one."""
+    """Convert a bare number to a tuple of one, and a list to a tuple."""
     return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else as_tuple(value)
 
 
@@ -65,16 +65,16 @@ class HeadSpec(Part):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the architecture's own head."""
+        """Whether the head is the one that the architecture defines: linear, with its own pooling."""
         return self.type == "linear" and self.pool in (None, OWN)
 
     def stated(self) -> "HeadSpec":
-        """Return the head with the architecture's own pooling where none is given."""
+        """Return the head with the architecture's own pooling if ``pool`` is not set."""
         return self if self.pool is not None else self.model_copy(update={"pool": OWN})
 
     def fields(self) -> dict[str, Any]:
-        """Give what a head is made of, as plain values; what a type has no use for is left out."""
-        made: dict[str, Any] = {"type": self.type, "pool": None if self.pool == OWN else self.pool}
+        """Return the head specification as plain values, without the fields that its type does not use."""
+        spec: dict[str, Any] = {"type": self.type, "pool": None if self.pool == OWN else self.pool}
         if self.type == "mlp":
-            made |= {"hidden": list(self.hidden), "activation": self.activation, "dropout": self.dropout}
-        return made
+            spec |= {"hidden": list(self.hidden), "activation": self.activation, "dropout": self.dropout}
+        return spec

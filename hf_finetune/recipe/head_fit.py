@@ -1,4 +1,4 @@
-"""Stages whose head is fitted at once and not trained step by step: their fields, and which others they have not."""
+"""Stages that fit the head with a solver (logistic regression, ridge) instead of gradient steps: fields and rules."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -25,17 +25,21 @@ Classifier = Literal["sgd", "logistic_regression", "ridge"]
 GRADIENT = "gradient"
 AUTO = "auto"
 KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier", "groups_per_stage")
-"""Fields that have a meaning without steps. All others, those to come included, belong to training by gradients."""
+"""Stage fields that apply without gradient steps. All others, future ones included, need gradient steps."""
 WITHOUT_EFFECT = {"layer_decay": 1.0}
-"""Values besides the default with which recipes of runs are written out, and which mean nothing without steps."""
+"""Values other than the default that the saved recipe of a run can hold, and that have no effect without steps."""
 BALANCES = ("none", "class_weights", "effective_number", "logit_adjustment")
 AT_ONCE = "The head is fitted at once, without steps."
 
 
 def fitted_by(part: Any) -> str:
-    """Return how a stage, or the stage that a strategy writes, fits its head at once.
+    """Return the solver that fits the head of a stage, or of the stage that a strategy writes.
 
-    Empty if it trains by gradients, and as long as ``auto`` leaves that to the model.
+    Args:
+        part: ``StageSpec`` or ``StrategySpec``.
+
+    Returns:
+        ``logistic_regression`` or ``ridge``; empty for training by gradients, and for ``auto`` until it is resolved.
     """
     if hasattr(part, "fit"):
         return "" if part.fit in (GRADIENT, AUTO) else str(part.fit)
@@ -43,12 +47,14 @@ def fitted_by(part: Any) -> str:
 
 
 def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> bool:
-    """Return whether a run on texts chooses how the head pools tokens: the backbone stays frozen, and nothing is asked.
+    """Return whether a run on texts chooses the token pooling of its head by cross-validation.
+
+    It does if the backbone stays frozen, the head is linear without a pooling in the recipe, and there is no adapter.
 
     Args:
-        model: As in a recipe.
-        stages: Written out.
-        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+        model: ``ModelSpec`` of the recipe.
+        stages: Stages of the recipe, or those that the strategy wrote.
+        strategy: Name of the strategy that wrote the stages; None if the recipe lists them itself.
     """
     is_open = model.head.pool is None and model.head.type == "linear" and model.adapter is None
     is_frozen = strategy == "features" or (len(stages) > 0 and all(fitted_by(stage) for stage in stages))
@@ -56,10 +62,12 @@ def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> 
 
 
 def leaves_pooling(recipe: Any) -> bool:
-    """Return whether a recipe leaves it to the checkpoint how the head pools tokens: neither that nor a rate is stated.
+    """Return whether the checkpoint decides the token pooling of the head, because the recipe sets no pooling or rate.
+
+    The head must also be linear, with no adapter and no strategy, and a stage must take gradient steps.
 
     Args:
-        recipe: Of one task; its stages as they were given.
+        recipe: Single-task recipe, with its stages as the user wrote them.
     """
     is_open = recipe.model.head.pool is None and recipe.model.head.type == "linear"
     takes_steps = any(stage.fit == GRADIENT for stage in recipe.stages)
@@ -74,11 +82,11 @@ def leaves_pooling(recipe: Any) -> bool:
 
 
 def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
-    """Check the fields of stages that fit their head, and of a strategy that writes one.
+    """Return the problems of stages that fit their head with a solver, and of a strategy that writes such a stage.
 
     Args:
-        stages: As in a recipe.
-        strategy: As in a recipe.
+        stages: Stages of the recipe.
+        strategy: ``StrategySpec`` of the recipe, or None.
     """
     problems: list[Problem] = []
     for index, stage in enumerate(stages):
@@ -117,20 +125,20 @@ def _without_steps(part: Any, place: str, why: str) -> Iterator[Problem]:
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if name not in KEPT and value not in (field.default, WITHOUT_EFFECT.get(name, field.default)):
-            said = getattr(value, getattr(value, "shorthand", None) or "", value)
-            yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(said), AT_ONCE)
+            short_form = getattr(value, getattr(value, "shorthand", None) or "", value)
+            yield Problem(f"{place}.{name}", f"must be left out when {why}", shown(short_form), AT_ONCE)
     if part.balance.method not in BALANCES:
         rule = f"must be {', '.join(BALANCES[:-1])} or {BALANCES[-1]} when {why}"
         yield Problem(f"{place}.balance", rule, shown(part.balance.method), AT_ONCE)
 
 
 def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
-    """Say that a way to fit is for other labels.
+    """Return the problem of a solver that does not suit the type of the labels.
 
     Args:
-        how: ``logistic_regression`` or ``ridge``; empty if nothing is fitted.
-        target: What the labels are.
-        place: Where the way is named.
+        how: ``logistic_regression`` or ``ridge``; empty if the head is not fitted with a solver.
+        target: Type of the labels: ``single_label``, ``multi_label`` or ``regression``.
+        place: Place of the solver in the recipe.
     """
     wanted = "ridge" if target == "regression" else "logistic_regression"
     if how in ("", wanted):

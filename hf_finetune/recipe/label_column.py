@@ -1,4 +1,4 @@
-"""Where the labels are and how they are written: one column, several columns, or file names."""
+"""Recipe fields for the source and the format of the labels: one column, several columns, or file names."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -61,7 +61,7 @@ class LabelColumnSpec(Part):
 
     @model_serializer(mode="plain")
     def _write(self) -> Any:
-        """Write the fields that differ from their defaults; a name alone as the name."""
+        """Serialize the fields that differ from their defaults; if only ``name`` does, as the bare name."""
         fields = {
             field.alias or name: getattr(self, name)
             for name, field in type(self).model_fields.items()

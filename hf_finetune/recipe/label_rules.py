@@ -11,17 +11,17 @@ __all__ = ["label_column_problems"]
 
 PLACE = "data.columns.label"
 OF_ONE_COLUMN = ("separator", "classes", "empty")
-"""Fields that describe the cells of one column."""
+"""Fields that describe the cells of a single label column."""
 
 
 def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check which fields of ``columns.label`` go together.
+    """Yield the problems between the fields of ``columns.label``.
 
     Args:
-        columns: ``data.columns`` as plain mappings, of which any part may be missing or of the wrong type.
+        columns: ``data.columns`` as plain mappings, any part of which may be missing or of the wrong type.
     """
-    given = columns.get("label")
-    label = {"name": given} if isinstance(given, list | tuple) else mapping(given)
+    label_spec = columns.get("label")
+    label = {"name": label_spec} if isinstance(label_spec, list | tuple) else mapping(label_spec)
     name, source, pattern = (label.get(field) for field in ("name", "from", "pattern"))
     if isinstance(name, list | tuple):
         if len(name) < 2:

@@ -1,4 +1,4 @@
-"""Recipes read from files and written to files."""
+"""Loading and validation of recipe files, and their output as YAML and JSON Schema."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ SUFFIXES = (".yaml", ".yml")
 
 
 class RecipeError(InputError):
-    """Fields of a recipe are wrong.
+    """Error for invalid fields of a recipe.
 
     Args:
-        problems: All of them.
-        content: The recipe's fields as they were read, changes included.
+        problems: All problems of the recipe.
+        content: Fields of the recipe as they were read, with overrides applied.
     """
 
     def __init__(self, problems: Iterable[Problem], content: Any):
@@ -44,18 +44,18 @@ class RecipeError(InputError):
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a file or from those that come with the package.
+    """Load a recipe from a file, or a shipped recipe.
 
-    Paths of a local model or local data become absolute; relative ones are looked up in the current folder,
-    then in the recipe's.
+    Paths of local models and data become absolute. Relative paths are resolved against the working directory, then
+    against the recipe's folder.
 
     Args:
-        source: Path of a YAML file, or name of a shipped recipe: ``text/imdb-bert``, or ``imdb-bert`` if
-            only one ends so.
+        source: Path of a YAML file, or name of a shipped recipe: ``text/imdb-bert``, or ``imdb-bert`` if only one
+            name ends with it.
         overrides: Fields to change, as ``KEY=VALUE`` with a dotted path: ``stages.0.lr=0.02``.
 
     Raises:
-        InputError: If the recipe cannot be found or read, or with everything that is wrong in it.
+        InputError: If the recipe cannot be found or read, or is invalid; with all of its problems.
     """
     path = find_recipe(source)
     text = _read_text(path)
@@ -72,35 +72,35 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """Make a recipe of plain mappings and lists, with the shorthands of a recipe file.
+    """Build a recipe from plain mappings and lists, with the same shorthands as in a recipe file.
 
     Args:
-        content: The recipe's fields.
+        content: Fields of the recipe.
         overrides: Fields to change, as ``KEY=VALUE``.
 
     Raises:
-        InputError: With everything that is wrong in it.
+        InputError: If the recipe is invalid; with all of its problems.
     """
     return _parse(content, overrides, [], "recipe")
 
 
 def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
-    """Make the paths of local models and of local data absolute; a Hub id stays as it is.
+    """Return a recipe in which the paths of local models and data are absolute; Hub ids are unchanged.
 
     Args:
-        recipe: The recipe.
-        folders: Where relative paths are looked up, in this order.
+        recipe: Recipe whose paths to resolve.
+        folders: Folders against which relative paths are resolved; the first in which a path exists is used.
     """
     changes: dict[str, Any] = {}
     if isinstance(recipe, MultiTaskRecipe):
-        tasks = {name: (one, _resolved(one.data, folders)) for name, one in recipe.tasks.items()}
+        tasks = {name: (task, _resolved(task.data, folders)) for name, task in recipe.tasks.items()}
         changes["tasks"] = {
-            name: one.model_copy(update={"data": data}) for name, (one, data) in tasks.items()
+            name: task.model_copy(update={"data": data}) for name, (task, data) in tasks.items()
         }
-    own_data = () if isinstance(recipe, MultiTaskRecipe) else (("data", recipe.data),)
-    for name, part in (("model", recipe.model), *own_data):
-        if (found := _resolved(part, folders)) is not part:
-            changes[name] = found
+    single_task_data = () if isinstance(recipe, MultiTaskRecipe) else (("data", recipe.data),)
+    for name, part in (("model", recipe.model), *single_task_data):
+        if (resolved := _resolved(part, folders)) is not part:
+            changes[name] = resolved
     if recipe.domain_adaptation is not None:
         changes["domain_adaptation"] = _resolved(recipe.domain_adaptation, folders, "target")
     if any(stage.teacher for stage in recipe.stages):
@@ -112,8 +112,8 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
 
 def _resolved(part: Any, folders: Sequence[Path], field: str = "path") -> Any:
     candidates = [folder.absolute() / _expanded(getattr(part, field)) for folder in folders]
-    found = next((path for path in candidates if _exists(path)), None)
-    return part if found is None else part.model_copy(update={field: str(found)})
+    existing = next((path for path in candidates if _exists(path)), None)
+    return part if existing is None else part.model_copy(update={field: str(existing)})
 
 
 def _taught_from(stage: Any, folders: Sequence[Path]) -> Any:
@@ -123,13 +123,13 @@ def _taught_from(stage: Any, folders: Sequence[Path]) -> Any:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML, every default written out, so that it loads to an equal recipe."""
+    """Return a recipe as YAML with every default written out, so that it loads to an equal recipe."""
     without = {"stages"} if recipe.strategy is not None else set()
     return write_yaml(recipe.model_dump(mode="json", exclude=without))
 
 
 def json_schema() -> dict[str, Any]:
-    """Give the JSON Schema (draft 2020-12) of a recipe file, by which editors complete and check recipes."""
+    """Return the JSON Schema (draft 2020-12) of recipe files, with which editors complete and check recipes."""
     schema, several = Recipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
     schema["$defs"] = {**several["$defs"], **schema["$defs"]}
     by_name = {part.__name__: part for part in parts() if part.shorthand}
@@ -157,7 +157,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _of_either(schema: dict[str, Any], several: dict[str, Any]) -> dict[str, Any]:
-    """Give the fields that are other ones in a recipe of several tasks, as they are in either."""
+    """Return the JSON Schema of the fields that differ in a multi-task recipe; it allows both forms."""
     task, data = schema["properties"]["task"], schema["properties"]["data"]
     forms = [_bare(data), _bare(several["properties"]["data"])]
     return {
@@ -171,13 +171,13 @@ def _bare(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forms_of_tasks(schema: dict[str, Any], several: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say in JSON Schema what a recipe of one task has, and what one of several."""
-    own = [name for name in several["properties"] if name not in schema["properties"]]
-    one = {"task": {"not": {"const": MULTI_TASK}}, "data": _bare(schema["properties"]["data"])}
-    many = {"task": {"const": MULTI_TASK}, "data": _bare(several["properties"]["data"])}
+    """Return the JSON Schema conditions of a single-task recipe and of a multi-task recipe."""
+    multi_task_only = [name for name in several["properties"] if name not in schema["properties"]]
+    single_task = {"task": {"not": {"const": MULTI_TASK}}, "data": _bare(schema["properties"]["data"])}
+    multi_task = {"task": {"const": MULTI_TASK}, "data": _bare(several["properties"]["data"])}
     return [
-        {"required": ["data"], "properties": {**one, **dict.fromkeys(own, False)}},
-        {"required": ["tasks"], "properties": many},
+        {"required": ["data"], "properties": {**single_task, **dict.fromkeys(multi_task_only, False)}},
+        {"required": ["tasks"], "properties": multi_task},
     ]
 
 
@@ -189,7 +189,7 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _given(one: str, other: str) -> dict[str, Any]:
-    """Say in JSON Schema that one field is given, and the other is not, or null."""
+    """Return the JSON Schema condition that field ``one`` is set, and field ``other`` is missing or null."""
     null = {"type": "null"}
     return {"required": [one], "properties": {one: {"not": null}, other: null}}
 
@@ -200,24 +200,24 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
         raise InputError(
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
-    found, root = list(problems), recipe_class(content)
+    all_problems, root = list(problems), recipe_class(content)
     changes, wrong_overrides = _read_overrides(overrides, root)
-    found.extend(wrong_overrides)
+    all_problems.extend(wrong_overrides)
     for override in changes:
         try:
             content = apply_override(content, override, root)
         except InputError as error:
-            found.extend(error.problems)
-    root = recipe_class(content)  # an override may have named the task
+            all_problems.extend(error.problems)
+    root = recipe_class(content)  # an override may have changed the task
     try:
         recipe = root.model_validate(dict(content))
     except ValidationError as error:
-        found += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
-        # rules that ran in the schema too show values as they were read there (1.0); keep those as given (1)
-        wrong = {(problem.place, problem.rule): problem for problem in found}.values()
+        all_problems += [*problems_of(error, root), *rule_problems(content), *task_problems(content)]
+        # the same rule can fail in the schema, with a converted value (1.0), and here: keep the value as written (1)
+        wrong = {(problem.place, problem.rule): problem for problem in all_problems}.values()
         raise RecipeError(wrong, content) from error
-    if found:
-        raise RecipeError(found, content)
+    if all_problems:
+        raise RecipeError(all_problems, content)
     return recipe
 
 
@@ -235,13 +235,13 @@ def _read_overrides(
 
 
 def find_recipe(source: str | Path) -> Path:
-    """Find a recipe's file.
+    """Return the file of a recipe.
 
     Args:
-        source: Its path, or the name of a shipped one, as for ``load_recipe``.
+        source: Path of the file, or name of a shipped recipe, as for ``load_recipe``.
 
     Raises:
-        InputError: If there is none, or the name fits several.
+        InputError: If there is no such recipe, or several shipped recipes match the name.
     """
     path = _expanded(source)
     if _exists(path) and not path.is_dir():
@@ -265,14 +265,14 @@ def find_recipe(source: str | Path) -> Path:
 
 
 def copy_recipe(source: str | Path, dest: str | Path) -> Path:
-    """Copy a recipe, to change it. Returns the new file.
+    """Copy a recipe file for editing, and return the path of the copy.
 
     Args:
-        source: As for ``find_recipe``.
-        dest: A file that does not exist, or a folder that does.
+        source: Path of the file, or name of a shipped recipe, as for ``load_recipe``.
+        dest: File that does not exist yet, or existing folder.
 
     Raises:
-        InputError: If there is no such recipe, or something is in the copy's place.
+        InputError: If there is no such recipe, the copy would overwrite a file, or its folder does not exist.
     """
     path, target = find_recipe(source), _expanded(dest)
     target = target / path.name if target.is_dir() else target
@@ -289,14 +289,14 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
 def _expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # ~somebody, who has no home here
+    except RuntimeError:  # ~user without a home directory on this machine
         return Path(path)
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # longer than file names can be, or behind a folder that may not be entered
+    except OSError:  # the path is too long, or inside a folder without access
         return False
 
 

@@ -1,4 +1,4 @@
-"""pydantic's errors, said as place, rule, value and repair."""
+"""Conversion of pydantic's errors to problems: place, rule, value and repair."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ RULES = {
     "too_short": "must not be empty",
     "tuple_type": "must be a list",
 }
-"""Rule of each type of error that the schema can give; the braces are filled from the error's context."""
+"""Rule by pydantic error type; the braces are filled from the context of the error."""
 
 PATTERNS = {
     FILLED: "must not be empty",
@@ -42,11 +42,11 @@ PATTERNS = {
 
 
 def problems_of(error: ValidationError, root: type[Part] = Recipe) -> list[Problem]:
-    """Turn every error in a recipe into a problem, in pydantic's order.
+    """Return every error of a recipe as a problem, in pydantic's order.
 
     Args:
-        error: The errors.
-        root: The schema: ``Recipe``, or that of several tasks.
+        error: Validation error of the recipe.
+        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
     """
     return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, root)]
 
@@ -75,7 +75,7 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     elif kind == "string_pattern_mismatch" and context["pattern"] in PATTERNS:
         yield Problem(place, PATTERNS[context["pattern"]], shown(value))
     elif kind == "too_short" and value:
-        return  # pydantic counts valid entries only; what is wrong with the others is said of each
+        return  # pydantic counts valid entries only; each invalid entry has an error of its own
     elif kind in RULES:
         rule = RULES[kind].format_map({name: _short_number(bound) for name, bound in context.items()})
         yield Problem(place, rule, shown(value), _repair(kind, value, context))
@@ -99,10 +99,10 @@ def _repair(kind: str, value: Any, context: Mapping[str, Any]) -> str:
 
 
 def _short_number(bound: Any) -> Any:
-    """Write 0.0 as 0: pydantic gives the bounds of a float field as floats."""
+    """Convert 0.0 to 0: pydantic reports the bounds of a float field as floats."""
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
 def _fallback(message: str) -> str:
-    """Make a clause of a message of a pydantic version that has types of errors this table lacks."""
+    """Return a rule made from pydantic's message, for error types that ``RULES`` lacks (other pydantic versions)."""
     return re.sub(r"^.*?\bshould\b", "must", message) if "should" in message else f"must be valid ({message})"

@@ -1,4 +1,4 @@
-"""The fields of the pretrained checkpoint, and of what is put into it."""
+"""Recipe fields for the pretrained checkpoint and its adapter."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The fields of a recipe that teaches one model several tasks. Each says what it means and in which unit."""
+"""Recipe fields for training one model on several tasks. Each field description states the meaning and the unit."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ SHARED = (
     "workers",
     "group_by_length",
 )
-"""Fields of ``data`` that say how examples become inputs: one model has them once, for all its tasks."""
+"""Fields of ``data`` that control how examples become model inputs; all tasks of a model share them."""
 TEMPERATURE = 2.0
 RULE = "must be left out when the task is multi-task"
 ALONE = {
@@ -52,7 +52,7 @@ ALONE = {
     "domain_adaptation": "Adapt to the other domain in a run of its own, and go on with its model.",
     "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
 }
-"""Fields that are of one task only, each with what to do instead."""
+"""Fields that only a single-task recipe may set, each with the repair to suggest."""
 ALONE_IN_STAGES = {
     "teacher": "A teacher knows one task.",
     "compress": "Prune a task's model in a run of its own.",
@@ -61,11 +61,11 @@ ALONE_IN_STAGES = {
     "regularize.cutmix": "Its labels are shares of the classes of one task.",
     "regularize.r_drop": "It compares what is said of the classes of one task.",
 }
-"""The same of stages."""
+"""Fields of stages that only a single-task recipe may set, each with the reason or the repair to suggest."""
 
 
 def _same(name: str) -> Any:
-    """Give a field as ``DataSpec`` has it."""
+    """Return a copy of a field of ``DataSpec``."""
     return copy(DataSpec.model_fields[name])
 
 
@@ -158,23 +158,29 @@ class MultiTaskRecipe(Recipe):
 
     @property
     def kind(self) -> str:
-        """What the tasks are, each by itself."""
+        """Task type that all tasks of the recipe share."""
         return next(iter(self.tasks.values())).task
 
     def of_task(self, name: str) -> Recipe:
-        """Give the recipe of one task as if it were alone. What chooses the best epoch is left to the joint run."""
+        """Return the single-task recipe of one task.
+
+        Its settings for the best checkpoint and for early stopping are the defaults: the joint run decides on both.
+
+        Args:
+            name: Name of the task, a key of ``tasks``.
+        """
         spec = self.tasks[name]
         shared = {field: getattr(self.data, field) for field in SHARED}
-        own = {field: getattr(spec.data, field) for field in TaskDataSpec.model_fields}
-        kept = {"best": BestSpec(), "early_stopping": None}
+        task_data = {field: getattr(spec.data, field) for field in TaskDataSpec.model_fields}
+        selection = {"best": BestSpec(), "early_stopping": None}
         fields = {field: getattr(self, field) for field in Recipe.model_fields}
         fields |= {
             "task": spec.task,
             "model": self.model.model_copy(update={"head": self.model.head.stated()}),
-            "data": DataSpec(**own, **shared),
+            "data": DataSpec(**task_data, **shared),
             "metrics": spec.metrics or self.metrics,
-            "stages": tuple(stage.model_copy(update=kept) for stage in self.stages),
-            "strategy": None if self.strategy is None else self.strategy.model_copy(update=kept),
+            "stages": tuple(stage.model_copy(update=selection) for stage in self.stages),
+            "strategy": None if self.strategy is None else self.strategy.model_copy(update=selection),
         }
         if not self.stages:
             del fields["stages"]
@@ -188,18 +194,19 @@ class MultiTaskRecipe(Recipe):
 
 
 def recipe_class(content: Mapping[str, Any]) -> type[Recipe]:
-    """Give the class of a recipe, by its ``task``."""
+    """Return the class of a recipe, by its ``task``."""
     return MultiTaskRecipe if content.get("task") == MULTI_TASK else Recipe
 
 
 def refuse_several(recipe: Recipe, what: str) -> None:
-    """Refuse a recipe of several tasks to what looks at one.
+    """Raise an error for a multi-task recipe.
 
     Args:
-        recipe: A recipe.
-        what: What looks at it.
+        recipe: Recipe to check.
+        what: Name of the feature that supports a single task only, for the error.
+
     Raises:
-        InputError: If the recipe is of several tasks.
+        InputError: If the recipe has several tasks.
     """
     if isinstance(recipe, MultiTaskRecipe):
         repair = f"Give the recipe of one task: task: {recipe.kind}, and its data."
@@ -207,7 +214,12 @@ def refuse_several(recipe: Recipe, what: str) -> None:
 
 
 def place_in_task(place: str, name: str) -> str:
-    """Say where in a recipe of several tasks stands what has this place in the recipe of one of them."""
+    """Return the place in a multi-task recipe that corresponds to a place in the recipe of one task.
+
+    Args:
+        place: Place in the recipe of the task, such as ``data.path``.
+        name: Name of the task.
+    """
     head, _, field = place.partition(".")
     if head == "data" and re.split(r"[.\[]", field)[0] not in SHARED:
         return f"tasks.{name}.{place}"
@@ -218,10 +230,10 @@ def place_in_task(place: str, name: str) -> str:
 
 
 def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
-    """Check what single fields of a recipe of several tasks cannot show.
+    """Return the problems between fields of a multi-task recipe; none for a single-task recipe.
 
     Args:
-        recipe: A recipe as plain mappings and lists, of which any part may be missing or of the wrong type.
+        recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
     """
     if recipe.get("task") != MULTI_TASK:
         return []
@@ -286,7 +298,7 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _field(part: Mapping[str, Any], place: str) -> Any:
-    """Give what stands at a dotted place, or None."""
+    """Return the value at a dotted place, or None."""
     value: Any = part
     for step in place.split("."):
         value = mapping(value).get(step)
@@ -305,18 +317,18 @@ def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str,
 
 
 def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    """Apply to each task the rules that hold for the data of one; what they share is told once."""
-    found: dict[Problem, None] = {}
+    """Apply the rules for single-task data to each task, and yield their problems, those of shared fields once."""
+    problems: dict[Problem, None] = {}
     for name, spec in tasks.items():
-        given = spec.get("data")
-        own = {"path": given} if isinstance(given, str) else mapping(given)
-        alone = {
+        data_spec = spec.get("data")
+        task_data = {"path": data_spec} if isinstance(data_spec, str) else mapping(data_spec)
+        single_task = {
             "task": spec.get("task"),
-            "data": {**mapping(recipe.get("data")), **own},
+            "data": {**mapping(recipe.get("data")), **task_data},
             "speed": recipe.get("speed"),
             "strategy": "gradual_unfreeze",
         }
-        for problem in rule_problems(alone):
+        for problem in rule_problems(single_task):
             place = place_in_task(problem.place, name)
-            found[Problem(place, problem.rule, problem.value, problem.repair)] = None
-    yield from found
+            problems[Problem(place, problem.rule, problem.value, problem.repair)] = None
+    yield from problems

@@ -1,4 +1,4 @@
-"""``KEY=VALUE``: one field of a recipe changed by its dotted path."""
+"""Overrides of recipe fields, as ``KEY=VALUE`` with a dotted path."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ __all__ = ["Override", "apply_override", "read_override"]
 
 @dataclass(frozen=True)
 class Override:
-    """A field and its new value.
+    """Field of a recipe and its new value.
 
     Attributes:
-        text: The override as given.
-        path: Fields and list indices down to the field.
-        value: Its new value.
+        text: Override as the user wrote it.
+        path: Field names and list indices from the root of the recipe to the field.
+        value: New value of the field.
     """
 
     text: str
@@ -32,13 +32,14 @@ class Override:
 
 
 def read_override(text: str, root: type[Part] = Recipe) -> Override:
-    """Read one override and check that the schema knows its field.
+    """Parse an override and check that its field is in the schema.
 
     Args:
         text: ``stages.0.lr=0.02``, or ``stages[0].lr=0.02``. The value is YAML; an empty one is null.
-        root: The schema: ``Recipe``, or that of several tasks.
+        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
+
     Raises:
-        InputError: If it lacks its ``=``, names an unknown field, or its value is not YAML.
+        InputError: If ``=`` is missing, the field is unknown, or the value is not YAML.
     """
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -64,13 +65,18 @@ def read_override(text: str, root: type[Part] = Recipe) -> Override:
 def apply_override(
     recipe: Mapping[str, Any], override: Override, root: type[Part] = Recipe
 ) -> dict[str, Any]:
-    """Give a copy of a plain recipe in which one field has its new value.
+    """Return a copy of a recipe in which one field has a new value.
 
-    Parts that the recipe lacks are made, and shorthands are written out: ``model: NAME`` becomes
-    ``model: {path: NAME}`` before ``model.dropout`` is set.
+    Missing parts are created, and shorthands are expanded: ``model: NAME`` becomes ``model: {path: NAME}`` before
+    ``model.dropout`` is set.
+
+    Args:
+        recipe: Recipe as plain mappings and lists.
+        override: Field and its new value.
+        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
 
     Raises:
-        InputError: If an index is past the end of its list, or the recipe has something else on the way.
+        InputError: If an index is past the end of its list, or a value on the path has no such field or entry.
     """
     changed: dict[str, Any] = _changed(recipe, root, override, 0)
     return changed
@@ -97,7 +103,7 @@ def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any
 
 
 def _opened(value: Any, annotation: Any, step: str) -> Any:
-    """Write a shorthand out, so that a field inside it can be set."""
+    """Return a value with its shorthand expanded, so that a field inside it can be set."""
     if _is_list(annotation):
         return [] if value is None else [value] if isinstance(value, str) else value
     part = part_in(annotation, step)
@@ -115,11 +121,11 @@ def _has_any(value: Any, part: type[Part]) -> bool:
 
 
 def _is_list(annotation: Any) -> bool:
-    return any(get_origin(one) is tuple for one in (annotation, *get_args(annotation)))
+    return any(get_origin(option) is tuple for option in (annotation, *get_args(annotation)))
 
 
 def _unknown(text: str, annotation: Any, above: Sequence[str], step: str, root: type[Part]) -> Problem:
-    location = [int(one) if one.isdecimal() else one for one in above]
+    location = [int(key) if key.isdecimal() else key for key in above]
     if known := known_fields(location, root) if not _is_list(annotation) else []:
         return Problem(text, "must name a known field", shown(step), nearest(step, known))
     if _is_list(annotation):

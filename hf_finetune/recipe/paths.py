@@ -1,4 +1,4 @@
-"""Paths in a recipe: which of them can only be local, and what is said of one that is not there."""
+"""Paths in a recipe: which of them can only be local, and the problems of those that do not exist."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,21 +17,23 @@ DATA_ENDINGS = (
     ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".gz", ".zip", ".arrow",
 )  # fmt: skip
 ALMOST = 0.8
-"""Similarity of two names, from 0 to 1, from which one is taken for the other, misspelt."""
+"""Similarity of two names, in [0, 1], from which one counts as a misspelling of the other."""
 MADE_BY = {"assets": "Run `make assets` in the checkout of hf-finetune."}
-"""Folders that a command makes, by their name."""
+"""Folders that a command of this project creates: the instruction for creating each, by its name."""
 
 
 def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
-    """Return whether a path can only mean a local file or folder, and so the Hub need not be asked.
+    """Return whether a path can only be local, so that no request to the Hub is needed.
 
-    That holds for a path without the form of a Hub id (``NAME`` or ``OWNER/NAME``), one that no file can have, one that
-    ends like a data file or is almost the name of one that is here, and one whose first folder is here or is made by a
-    command of this project.
+    A path can only be local if
+
+    - it does not have the form of a Hub id (``NAME`` or ``OWNER/NAME``), or is no valid path at all,
+    - it has the extension of a data file, or is almost the name of an existing data file, or
+    - its first folder exists or is created by a command of this project, and is not ``timm``.
 
     Args:
-        path: As a recipe has it.
-        folders: Where relative paths are looked up besides the current folder.
+        path: Path as in the recipe.
+        folders: Folders in which relative paths are looked up in addition to the working directory.
     """
     if not HUB_ID.fullmatch(path) or not can_be_path(path) or path.lower().endswith(DATA_ENDINGS):
         return True
@@ -44,7 +46,7 @@ def is_local(path: str, folders: Sequence[Path] = ()) -> bool:
 
 
 def _is_misspelt(name: str, folders: Sequence[Path]) -> bool:
-    """Return whether a name with an ending is almost that of a data file that is here."""
+    """Return whether a name with an extension is almost the name of an existing data file."""
     if "." not in name:
         return False
     here = [folder for folder in (Path.cwd(), *folders) if folder.is_dir()]
@@ -54,22 +56,22 @@ def _is_misspelt(name: str, folders: Sequence[Path]) -> bool:
 
 
 def path_problems(content: Any, folders: Sequence[Path] = ()) -> list[Problem]:
-    """Return a problem for each local path of a recipe at which there is nothing; reads no file.
+    """Return a problem for each local path of a recipe that does not exist, without reading any file.
 
     Args:
-        content: A recipe's fields as plain mappings and lists, as valid or as wrong as they are.
-        folders: Where relative paths are looked up besides the current folder.
+        content: Fields of the recipe as plain mappings and lists, which may be invalid.
+        folders: Folders in which relative paths are looked up in addition to the working directory.
     """
-    found = []
+    problems = []
     for place, path, is_model in _paths(content):
         missing = (missing_checkpoint if is_model else missing_data)(path, folders)
         if missing is not None:
-            found.append(Problem(place, missing.rule, missing.value, missing.repair))
-    return found
+            problems.append(Problem(place, missing.rule, missing.value, missing.repair))
+    return problems
 
 
 def _paths(content: Any) -> Iterator[tuple[str, str, bool]]:
-    """Yield place and path of each model and data set, and whether it is a model."""
+    """Yield the place and the path of each model and dataset, and whether it is a model."""
     if not isinstance(content, dict):
         return
     sources: list[tuple[str, Any, str, bool]] = [("data", content.get("data"), "path", False)]
@@ -87,7 +89,7 @@ def _paths(content: Any) -> Iterator[tuple[str, str, bool]]:
 
 
 def missing_checkpoint(path: str, folders: Sequence[Path] = ()) -> Problem | None:
-    """Return the problem of a local checkpoint that is not there; None if it is, or is not meant to be local."""
+    """Return the problem of a local checkpoint that does not exist; None if it exists or may be on the Hub."""
     if not _is_missing(path, folders):
         return None
     close = _close(path, folders)
@@ -100,12 +102,12 @@ def missing_checkpoint(path: str, folders: Sequence[Path] = ()) -> Problem | Non
 
 
 def missing_data(path: str, folders: Sequence[Path] = ()) -> Problem | None:
-    """Return the problem of local data that is not there; None if it is, or is not meant to be local."""
+    """Return the problem of local data that does not exist; None if it exists or may be on the Hub."""
     return no_data(path) if _is_missing(path, folders) else None
 
 
 def no_data(path: str) -> Problem:
-    """Return the problem of data at a path where there is nothing."""
+    """Return the problem of a data path that does not exist."""
     rule = "must be a folder, a data file or a Hub id"
     if not can_be_path(path):
         return Problem("data.path", rule, repr(path), "No file can have this name.")
@@ -115,10 +117,10 @@ def no_data(path: str) -> Problem:
 
 
 def similar_here(path: str) -> str:
-    """Return a sentence with the entry whose name a path probably misspells; empty if there is none.
+    """Return a hint with the existing path of which this one is probably a misspelling; empty if there is none.
 
     Args:
-        path: That of nothing here.
+        path: Path that does not exist.
     """
     missing = Path(path).absolute()
     here = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
@@ -127,7 +129,7 @@ def similar_here(path: str) -> str:
 
 
 def _nearest_path(missing: Path) -> str:
-    """Return a sentence with the entry most like the first part of an absolute path that does not exist."""
+    """Return a hint on the existing entry that is most similar to the first missing part of an absolute path."""
     while not missing.parent.is_dir():
         missing = missing.parent
     close = get_close_matches(missing.name, [entry.name for entry in missing.parent.iterdir()], n=1)
@@ -139,13 +141,13 @@ def _nearest_path(missing: Path) -> str:
 def _is_missing(path: str, folders: Sequence[Path]) -> bool:
     try:
         there = any((folder / Path(path).expanduser()).exists() for folder in (Path.cwd(), *folders))
-    except (OSError, RuntimeError):  # longer than file names can be, or ~somebody who has no home here
+    except (OSError, RuntimeError):  # the path is too long, or ~user has no home directory on this machine
         there = False
     return not there and is_local(path, folders)
 
 
 def _close(path: str, folders: Sequence[Path]) -> str:
-    """Return the entry most like the last part of a path, in the folder that should hold it; else an empty text."""
+    """Return the entry of the parent folder that is most similar to the name of a path; empty if there is none."""
     for folder in (Path.cwd(), *folders):
         try:
             target = (folder / Path(path).expanduser()).absolute()
@@ -158,6 +160,6 @@ def _close(path: str, folders: Sequence[Path]) -> str:
 
 
 def _made_by(path: str) -> str:
-    """Return how to make a folder that a command of this project makes; empty for any other path."""
+    """Return the instruction for creating a folder of this project; empty for any other path."""
     first = Path(path).parts[:1]
     return MADE_BY.get(first[0], "") if first else ""

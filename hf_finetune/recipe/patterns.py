@@ -1,7 +1,7 @@
-"""Regular expressions of a recipe: checked when they are read, and matched within a bounded time.
+"""Regular expressions of a recipe: validated when they are read, and matched with a timeout.
 
-A recipe may come from a stranger, and a pattern such as ``(a|a)*$`` can take longer than anyone waits. The ``re`` of
-Python cannot be stopped; the package ``regex`` matches the same patterns and has a time limit.
+A recipe may come from an untrusted source, and a pattern such as ``(a|a)*$`` can take exponential time. Python's
+``re`` has no timeout; the package ``regex`` matches the same patterns and has one.
 """
 
 import re
@@ -13,20 +13,20 @@ import regex
 __all__ = ["LONGEST", "SECONDS", "PatternError", "check_pattern", "matching"]
 
 LONGEST = 1_000
-"""Characters of a pattern."""
+"""Maximum length of a pattern, in characters."""
 SECONDS, SECONDS_PER_NAME = 1.0, 1e-3
-"""Time in which a pattern must be matched: once, and for each name."""
+"""Timeout for matching a pattern, in seconds: a constant, plus an amount per name."""
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be used; the text is a rule, as in ``Problem``."""
+    """Error for a pattern that cannot be used; its text is a rule, as in ``Problem``."""
 
 
 def check_pattern(pattern: str) -> None:
     """Check that a pattern can be compiled.
 
     Raises:
-        PatternError: If it is no regular expression, or longer than ``LONGEST``.
+        PatternError: If it is not a valid regular expression, or longer than ``LONGEST`` characters.
     """
     if len(pattern) > LONGEST:
         raise PatternError(f"must be a regular expression of at most {LONGEST:,} characters")
@@ -38,25 +38,28 @@ def check_pattern(pattern: str) -> None:
 
 
 def matching(pattern: str, names: Collection[str]) -> dict[str, regex.Match[str]]:
-    """Return the match in each name in which a pattern is found, at any place of the name.
+    """Return the match of a pattern in each name, searched for at any position.
 
     Args:
-        pattern: A regular expression.
+        pattern: Regular expression.
         names: Names of parameters, weights, layers or files.
 
+    Returns:
+        First match by name; names without a match are left out.
+
     Raises:
-        PatternError: If it is no regular expression, or takes longer.
+        PatternError: If the pattern is not a valid regular expression, or matching exceeds the timeout.
     """
     check_pattern(pattern)
-    compiled, found = regex.compile(pattern), {}
+    compiled, matches = regex.compile(pattern), {}
     until = monotonic() + SECONDS + SECONDS_PER_NAME * len(names)
     for name in names:
         try:
             if match := compiled.search(name, timeout=max(until - monotonic(), SECONDS_PER_NAME)):
-                found[name] = match
+                matches[name] = match
         except TimeoutError as error:
             raise PatternError(
                 "must be a regular expression that is matched within seconds, without a repeat inside a repeat as in "
                 "(a|a)*"
             ) from error
-    return found
+    return matches

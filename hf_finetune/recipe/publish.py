@@ -1,4 +1,4 @@
-"""The fields of where a recipe's model is published."""
+"""Recipe fields for publishing the model on the Hub."""
 
 import re
 from typing import Annotated, Any
@@ -16,13 +16,14 @@ PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$"
 
 
 def check_repository(value: Any, place: str = "") -> str:
-    """Give a repository's name back if the Hub can have one of that name.
+    """Return a repository name if it is valid on the Hub.
 
     Args:
-        value: What was given.
-        place: Where it was given; in a recipe it is filled in later.
+        value: Value to check.
+        place: Place of the value, for the error; left empty in a recipe, where it is filled in later.
+
     Raises:
-        InputError: If it is no ``NAMESPACE/NAME``.
+        InputError: If the value is not a valid ``NAMESPACE/NAME``.
     """
     if (
         isinstance(value, str)

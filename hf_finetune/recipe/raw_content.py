@@ -1,4 +1,4 @@
-"""The content of a recipe as it was read, before anything of it is known to be right."""
+"""Access to the content of a recipe that is not validated yet."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,5 +7,5 @@ __all__ = ["mapping"]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Give a value if it has fields, else one without any."""
+    """Return the value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}

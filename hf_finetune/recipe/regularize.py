@@ -1,4 +1,4 @@
-"""The fields of what keeps a stage from learning its examples by heart, and the rules between them and others."""
+"""Recipe fields for regularization, and the rules between them and other fields."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ FOREIGN = {
     "image-classification": (("r_drop",), "It is for texts; images have mixup and cutmix."),
     "text-classification": (("mixup", "cutmix"), "It is for images; texts have r_drop."),
 }
-"""For each task the fields that are of the other one, and what to take instead."""
+"""For each task, the fields that do not apply to it, and the repair to suggest."""
 
 
 class RegularizeSpec(Part):
@@ -64,14 +64,14 @@ class RegularizeSpec(Part):
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch are mixed."""
+        """Whether the images of a batch are mixed (mixup or cutmix)."""
         return bool(self.mixup or self.cutmix)
 
     @property
     def words(self) -> str:
-        """What is switched on, as a recipe says it: ``l1 0.001, ema 0.99``; empty if nothing is."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        return ", ".join(f"{name} {value:g}" for name, value in given.items() if value)
+        """Active fields and their values, such as ``l1 0.001, ema 0.99``; empty if none is active."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return ", ".join(f"{name} {value:g}" for name, value in values.items() if value)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -82,12 +82,12 @@ class RegularizeSpec(Part):
 def regularize_problems(
     task: Any, stages: Sequence[tuple[str, Mapping[str, Any]]], model: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    """Say what of ``regularize`` does not go with the rest of a recipe.
+    """Yield the problems between ``regularize`` and other fields of a recipe.
 
     Args:
-        task: What the model does.
-        stages: Places and fields of the stages, in their order; any of it may be of the wrong type.
-        model: The recipe's ``model``.
+        task: ``task`` of the recipe.
+        stages: Place and fields of the strategy and of each stage, in order; any value may be of the wrong type.
+        model: ``model`` of the recipe, as a plain mapping.
     """
     narrowed = False
     for place, stage in stages:

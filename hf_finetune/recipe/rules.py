@@ -1,7 +1,7 @@
 """Rules between the fields of a recipe.
 
-They read plain mappings and pass over whatever has the wrong type, so that they also run on a recipe in which
-single fields are wrong: then a person sees those errors and these together.
+The rules read plain mappings and ignore values of the wrong type, so that they also run on a recipe with invalid
+fields, and all of its problems are reported together.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 HELD_OUT = 0.1
-"""Fraction of the examples held out for validation, and again for the test, by default."""
+"""Default fraction of the examples that is held out for validation, and again for the test."""
 
 IMAGE_ONLY = ("columns.image", "image_size", "crop_pct")
 DEFAULT_OPTIMIZER = "adamw"
 
 TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
-"""Fields that only lora and dora have, and their defaults."""
+"""Adapter fields that only lora and dora use, and their defaults."""
 OF_SCHEDULES: dict[str, tuple[str, Any, str]] = {
     "power": ("polynomial", 1.0, "a power"),
     "end": ("exponential", 0.01, "an end"),
@@ -47,9 +47,9 @@ OF_SCHEDULES: dict[str, tuple[str, Any, str]] = {
     "cut_frac": ("slanted_triangular", 0.1, "a cut_frac"),
     "ratio": ("slanted_triangular", 32.0, "a ratio"),
 }
-"""Fields of a schedule: the one that has each, its default, and what it is called in a sentence."""
+"""Schedule fields: the schedule that uses the field, its default, and its name with article for messages."""
 RISE_BY_THEMSELVES = {"one_cycle": "pct_start", "slanted_triangular": "cut_frac"}
-"""Schedules that need no warmup, and the field that says for how long they rise."""
+"""Schedules with a warmup phase of their own, and the field that sets its length."""
 
 OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
     "weights": (("class_weights", "focal"), None),
@@ -57,9 +57,9 @@ OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
     "gamma": (("focal",), 2.0),
     "tau": (("logit_adjustment",), 1.0),
 }
-"""Fields of balance: the methods that have each, and its default."""
+"""Balance fields: the methods that use the field, and its default."""
 HIDDEN: dict[str, Any] = {"hidden": (1024,), "activation": None, "dropout": 0.2}
-"""Fields that only a head with hidden layers has, and their defaults."""
+"""Head fields that only a head with hidden layers uses, and their defaults."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -72,22 +72,22 @@ _short.maxlevel = 3
 
 
 def shown(value: Any) -> str:
-    """Give a value as Python writes it, cut short where it is long. A list of the recipe is a list here too."""
+    """Return the ``repr`` of a value, truncated if it is long; a tuple is shown as a list, as in the recipe file."""
     return _short.repr(list(value) if isinstance(value, tuple) else value)
 
 
 def is_adamw(optimizer: Any) -> bool:
-    """Return whether an optimizer is AdamW in one of its forms, to which the default rates apply."""
+    """Return whether an optimizer is Adam or a variant of AdamW, to which the default learning rates apply."""
     return isinstance(optimizer, str) and (
         optimizer == "adam" or optimizer.startswith(("adamw", "paged_adamw"))
     )
 
 
 def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
-    """Check what single fields cannot show.
+    """Return the problems between the fields of a recipe.
 
     Args:
-        recipe: A recipe as plain mappings and lists, of which any part may be missing or of the wrong type.
+        recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
     """
     stages = recipe.get("stages")
     stages = [mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
@@ -124,11 +124,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
-    given = {**data, **{f"columns.{name}": value for name, value in mapping(data.get("columns")).items()}}
+    fields = {**data, **{f"columns.{name}": value for name, value in mapping(data.get("columns")).items()}}
     foreign = {"image-classification": TEXT_ONLY, "text-classification": IMAGE_ONLY}
     for name in foreign.get(task, ()) if isinstance(task, str) else ():
-        if given.get(name) is not None:
-            yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(given[name]))
+        if fields.get(name) is not None:
+            yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(fields[name]))
     if task == "image-classification" and data.get("truncation_side") == "left":
         yield Problem("data.truncation_side", f"must be left out when the task is {task}", "'left'")
     yield from _augment_problems(task, data.get("augment"))
@@ -140,7 +140,7 @@ def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any])
 
 
 def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
-    """Refuse what is of images only for texts and the reverse, and what a preset has no place for."""
+    """Yield the problems of augmentation: fields of the other modality, and fields that conflict with the preset."""
     augment = {"preset": given} if isinstance(given, str) else mapping(given)
     preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
     rule = f"must be left out when the task is {task}"
@@ -169,8 +169,8 @@ def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
 
 
 def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    given = model.get("head")
-    head = {"type": given} if isinstance(given, str) else mapping(given)
+    head_spec = model.get("head")
+    head = {"type": head_spec} if isinstance(head_spec, str) else mapping(head_spec)
     kind = head.get("type", "linear")
     for field, default in HIDDEN.items():
         value = head.get(field, default)
@@ -254,11 +254,11 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
-    given = stage.get("schedule")
+    stage_schedule = stage.get("schedule")
     for part in ("", ".head", ".backbone"):
-        one = mapping(given).get(part[1:]) if part else given
-        schedule = mapping(one)
-        name = schedule.get("name", "linear") if schedule else one
+        spec = mapping(stage_schedule).get(part[1:]) if part else stage_schedule
+        schedule = mapping(spec)
+        name = schedule.get("name", "linear") if schedule else spec
         for field, (owner, default, words) in OF_SCHEDULES.items():
             if schedule.get(field, default) != default and name != owner:
                 repair = f"Only the {owner} schedule has {words}."
@@ -272,9 +272,9 @@ def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem
 
 
 def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
-    given = stage.get("balance")
-    balance = mapping(given)
-    method = balance.get("method", "none") if balance else given
+    balance_spec = stage.get("balance")
+    balance = mapping(balance_spec)
+    method = balance.get("method", "none") if balance else balance_spec
     for field, (owners, default) in OF_BALANCE.items():
         if balance.get(field, default) != default and method not in owners:
             rule = f"must be left out unless method is {' or '.join(owners)}"
@@ -315,10 +315,10 @@ def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
 def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any]) -> Iterator[Problem]:
     zeros: float = 0
     for index, stage in enumerate(stages):
-        given = stage.get("compress")
-        if given is None:
+        compress = stage.get("compress")
+        if compress is None:
             continue
-        spec = mapping(given) or {"prune": given}
+        spec = mapping(compress) or {"prune": compress}
         place, prune = f"stages[{index}].compress", spec.get("prune")
         if model.get("adapter") is not None:
             repair = "An adapter fits the checkpoint as it is: prune the merged model in a run of its own."
@@ -336,9 +336,9 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
 
 
 def _optimizer(stage: Mapping[str, Any]) -> tuple[Any, Any]:
-    given = stage.get("optimizer", DEFAULT_OPTIMIZER)
-    written_out = given if isinstance(given, Mapping) else {"name": given}
-    return written_out.get("name", DEFAULT_OPTIMIZER), dict(mapping(written_out.get("args")))
+    optimizer = stage.get("optimizer", DEFAULT_OPTIMIZER)
+    fields = optimizer if isinstance(optimizer, Mapping) else {"name": optimizer}
+    return fields.get("name", DEFAULT_OPTIMIZER), dict(mapping(fields.get("args")))
 
 
 def _unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:

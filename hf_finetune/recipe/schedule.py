@@ -1,4 +1,4 @@
-"""The fields of a stage's schedule: how the learning rate goes over its steps."""
+"""Recipe fields for the learning-rate schedule of a stage."""
 
 from typing import Annotated, Any, Literal
 
@@ -81,7 +81,7 @@ class ScheduleSpec(Part):
 
     @model_serializer(mode="wrap")
     def _leave_out_other_schedules(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write the fields that this schedule has, and those that are wrong beside it."""
+        """Serialize the fields that this schedule uses, and any other that is set, so that the rules report it."""
         fields: dict[str, Any] = write(self)
         return {
             field: value

@@ -1,4 +1,4 @@
-"""The fields of a recipe. Each says in its description what it means and in which unit."""
+"""Recipe fields: root, stages and evaluation. Each field description states the meaning and the unit."""
 
 import re
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ __all__ = [
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    """Hide the default of a field that is filled in when the recipe is read."""
+    """Remove from the JSON Schema the default of a field that is filled in when the recipe is read."""
     del schema["default"]
 
 
@@ -123,7 +123,7 @@ Rates = Annotated[
 
 
 class StageSettings(Part):
-    """What a stage and a strategy that writes stages have in common: for how long, at which rates."""
+    """Training settings that a stage and a strategy share."""
 
     epochs: float | None = Field(
         default=None, gt=0, description="Passes over the training split; or give max_steps."
@@ -191,14 +191,17 @@ class StageSettings(Part):
 
     @model_validator(mode="after")
     def _without_a_default_for_given_rates(self) -> Self:
-        """Set the layer decay to 1 where there is no rate for the architecture to give, and so no decay with it."""
+        """Set the layer decay to 1 if the architecture's default rates do not apply, as its decay belongs to these.
+
+        They do not apply if the recipe sets the rate, or the head is fitted with a solver.
+        """
         if self.layer_decay is None and (self.lr is not None or fitted_by(self)):
             object.__setattr__(self, "layer_decay", 1.0)
         return self
 
 
 class _Named(Part):
-    """What a stage has besides: these two come first."""
+    """Fields that a stage has in addition to ``StageSettings``; in a base class, so that they come first."""
 
     name: str = Field(
         default="",
@@ -228,7 +231,7 @@ class StageSpec(StageSettings, _Named):
 
 
 class _Strategy(Part):
-    """What a strategy has besides: these two come first."""
+    """Fields that a strategy has in addition to ``StageSettings``; in a base class, so that they come first."""
 
     name: Literal["gradual_unfreeze", "features"] = Field(
         description="gradual_unfreeze: the head, then ever more layer groups below it, then everything; "
@@ -340,17 +343,17 @@ class Recipe(Part):
 
     @property
     def kind(self) -> str:
-        """What the model does: the name of the task, of several tasks the one that each of them is."""
+        """Task type; in a multi-task recipe, the type that all tasks share."""
         return self.task
 
     @model_validator(mode="before")
     @classmethod
     def _leave_out_no_stages(cls, value: Any) -> Any:
-        """Take ``stages: null``, and beside a strategy ``stages: []``, for stages that are not given."""
+        """Treat ``stages: null``, and ``stages: []`` next to a strategy, as missing stages."""
         if isinstance(value, Mapping) and "stages" in value:
             stages, strategy = value["stages"], value.get("strategy")
             if stages is None or (stages in ([], ()) and strategy is not None):
-                return {field: one for field, one in value.items() if field != "stages"}
+                return {field: entry for field, entry in value.items() if field != "stages"}
         return value
 
     @field_validator("stages")
@@ -374,7 +377,7 @@ class Recipe(Part):
 
 
 def _free_name(selector: str | tuple[str, ...], taken: set[str]) -> str:
-    """Make an unused name of a selector: ``last:3`` -> ``last-3``, and ``last-3-2`` if that is taken."""
+    """Return an unused stage name made from a selector: ``last:3`` -> ``last-3``, or ``last-3-2`` if that is taken."""
     words = re.findall(r"[A-Za-z0-9_]+", selector if isinstance(selector, str) else " ".join(selector))
     base = "-".join(words)[:40].strip("-_") or "stage"
     name, count = base, 1

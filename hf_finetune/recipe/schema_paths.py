@@ -1,4 +1,4 @@
-"""Where in the schema a place of a recipe is: which fields are known there, and what a field means."""
+"""Lookup of a recipe location in the schema: its type, its fields and their descriptions."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args, get_origin
@@ -12,41 +12,41 @@ __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
 
 
 def place_of(location: Sequence[str | int]) -> str:
-    """Write a location as people read it: ``stages[1].lr``; the root is ``recipe``."""
+    """Return a location as text, such as ``stages[1].lr``; the root is ``recipe``."""
     steps = [step for step in location if step not in (PLAIN, PER_GROUP)]
     words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return words.removeprefix(".") or "recipe"
 
 
 def part_in(annotation: Any, step: str | int | None = None) -> type[Part] | None:
-    """Give the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none.
+    """Return the class of the part that a field holds: ``BestSpec`` for ``BestSpec | None``; None if it holds none.
 
     Args:
         annotation: Type of the field.
-        step: Of several parts, prefer one that has this field.
+        step: Name of a field; if the type holds several parts, one with this field is preferred.
     """
-    found = _parts_in(annotation)
-    return next((part for part in found if step in _fields(part)), found[0] if found else None)
+    candidates = _parts_in(annotation)
+    return next((part for part in candidates if step in _fields(part)), candidates[0] if candidates else None)
 
 
 def _fields(part: type[Part]) -> dict[str, FieldInfo]:
-    """Return the fields of a part by the names that they have in a recipe."""
+    """Return the fields of a part by their names in a recipe (alias if there is one)."""
     return {field.alias or name: field for name, field in part.model_fields.items()}
 
 
 def _parts_in(annotation: Any) -> list[type[Part]]:
     candidates = [
-        get_args(one)[0] if get_origin(one) is Annotated else one
-        for one in (annotation, *get_args(annotation))
+        get_args(option)[0] if get_origin(option) is Annotated else option
+        for option in (annotation, *get_args(annotation))
     ]
-    return [one for one in candidates if isinstance(one, type) and issubclass(one, Part)]
+    return [option for option in candidates if isinstance(option, type) and issubclass(option, Part)]
 
 
 def step_into(annotation: Any, step: str | int) -> Any:
-    """Give the type one step deeper; None where the schema has nothing there.
+    """Return the type one step deeper in the schema; None if the schema has nothing there.
 
     Args:
-        annotation: Type of a field, or a part of the recipe.
+        annotation: Type of a field, or class of a part.
         step: Name of a field, key of a mapping, or index in a list.
     """
     if step in (PLAIN, PER_GROUP):
@@ -54,21 +54,21 @@ def step_into(annotation: Any, step: str | int) -> Any:
     if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
         field = _fields(part).get(str(step))
         return field.annotation if field is not None else None
-    for one in (annotation, *get_args(annotation)):
-        if get_origin(one) is tuple and (isinstance(step, int) or step.isdecimal()):
-            return get_args(one)[0]
-        if get_origin(one) is dict:
-            return get_args(one)[1]
+    for option in (annotation, *get_args(annotation)):
+        if get_origin(option) is tuple and (isinstance(step, int) or step.isdecimal()):
+            return get_args(option)[0]
+        if get_origin(option) is dict:
+            return get_args(option)[1]
     return None
 
 
 def known_fields(location: Sequence[str | int], root: type[Part] = Recipe) -> list[str]:
-    """List the fields of the part of a recipe at a location; none where there is no part."""
+    """Return the field names of the part at a location; empty if there is no part."""
     return [field for part in _parts_in(_type_at(location, root)) for field in _fields(part)]
 
 
 def meaning(location: Sequence[str | int], root: type[Part] = Recipe) -> str:
-    """Give the description of the field at a location; empty where there is no field."""
+    """Return the description of the field at a location; empty if there is no such field."""
     part = part_in(_type_at(location[:-1], root), location[-1])
     field = _fields(part).get(str(location[-1])) if part else None
     return (field.description or "") if field else ""

@@ -1,4 +1,4 @@
-"""The recipes that come with the package."""
+"""Recipes that ship with the package."""
 
 from collections.abc import Mapping
 from importlib.resources import as_file, files
@@ -9,26 +9,26 @@ __all__ = ["find_shipped", "shipped_recipes"]
 
 
 def shipped_recipes() -> Mapping[str, Path]:
-    """Give the file of each recipe that comes with the package, by name (``text/imdb-bert``), sorted."""
+    """Return the file of each shipped recipe by its name (``text/imdb-bert``), sorted by name."""
     folder = _folder()
-    found = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix("")) if folder else []
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix("")) if folder else []
     return MappingProxyType(
-        {path.relative_to(folder).with_suffix("").as_posix(): path for path in found if folder}
+        {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths if folder}
     )
 
 
 def find_shipped(name: str) -> list[str]:
-    """Give the shipped recipes that a name means: itself, or all that end in it (``imdb-bert``)."""
+    """Return the shipped recipes that match a name: its full name, or the last part of theirs (``imdb-bert``)."""
     names = shipped_recipes()
     return [name] if name in names else [full for full in names if full.rpartition("/")[2] == name]
 
 
 def _folder() -> Path | None:
-    """Find the folder inside the installed package, else the one beside it in a source checkout."""
+    """Return the recipe folder of the installed package, else that of the source checkout, else None."""
     package = files("hf_finetune")
     with as_file(package) as root:
         installed, checkout = root / "shipped_recipes", root.parent
     if installed.is_dir():
         return installed
-    beside = checkout / "recipes"
-    return beside if beside.is_dir() and (checkout / "pyproject.toml").is_file() else None
+    in_checkout = checkout / "recipes"
+    return in_checkout if in_checkout.is_dir() and (checkout / "pyproject.toml").is_file() else None

@@ -1,4 +1,4 @@
-"""The fields of how fast a recipe computes. Each says in its description what it means and in which unit."""
+"""Recipe fields for execution mode and caches. Each field description states the meaning and the unit."""
 
 from typing import Any, Literal
 
@@ -64,5 +64,5 @@ class SpeedSpec(Part):
 
     @property
     def is_measured(self) -> bool:
-        """Whether the way to compute is to be measured."""
+        """Whether a setting of the execution mode is ``auto``, so that the mode is chosen by measurement."""
         return "auto" in (self.precision, self.memory_format, self.compile)

@@ -1,4 +1,4 @@
-"""What every part of a recipe is: a frozen model that converts nothing and knows its fields."""
+"""Base class of the parts of a recipe: a frozen pydantic model in strict mode, without unknown fields."""
 
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
@@ -9,19 +9,19 @@ from pydantic import BaseModel, ConfigDict, model_validator
 __all__ = ["PER_GROUP", "PLAIN", "Part", "form_of", "parts"]
 
 PLAIN, PER_GROUP = "(plain)", "(per group)"
-"""The two forms of a field: one value, or one for the head and one for the backbone. No person sees these tags."""
+"""Internal tags of the two forms of a field: a single value, or one for the head and one for the backbone."""
 
 
 class Part(BaseModel):
-    """A part of a recipe: unknown fields are errors, types are not converted, nothing changes later."""
+    """Part of a recipe: unknown fields are errors, types are not converted, and instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     shorthand: ClassVar[str | None] = None
-    """The field that a bare value stands for: ``model: NAME`` means ``model: {path: NAME}``."""
+    """Field that a bare value sets: ``model: NAME`` means ``model: {path: NAME}``."""
 
     spreads: ClassVar[bool] = False
-    """Whether a bare value stands for every field: ``lr: 0.1`` means ``lr: {head: 0.1, backbone: 0.1}``."""
+    """Whether a bare value sets every field: ``lr: 0.1`` means ``lr: {head: 0.1, backbone: 0.1}``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -32,7 +32,7 @@ class Part(BaseModel):
 
 
 def parts() -> list[type[Part]]:
-    """List the parts that a recipe is made of, without those that others are built on."""
+    """Return the classes of the parts of a recipe, without the classes that others are derived from."""
 
     def leaves(part: type[Part]) -> list[type[Part]]:
         below = [leaf for child in part.__subclasses__() for leaf in leaves(child)]
@@ -42,13 +42,16 @@ def parts() -> list[type[Part]]:
 
 
 def form_of(per_group: type[Part], plain: type[Part] | None = None) -> Callable[[Any], str]:
-    """Give what tells whether a field's value has the form with one value for head and backbone each.
+    """Return a discriminator for a field with a single value, or one for the head and one for the backbone.
 
-    pydantic would list the errors of both forms, of which only those of the form that was meant help.
+    Without it, pydantic would report the errors of both forms; only those of the intended form help the user.
 
     Args:
-        per_group: The form with one value each.
-        plain: The other form, where it can be a mapping too.
+        per_group: Class of the form with one value each for head and backbone.
+        plain: Class of the form with a single value, if that can be a mapping too.
+
+    Returns:
+        Function that returns the tag of a value's form, ``PLAIN`` or ``PER_GROUP``.
     """
 
     def form(value: Any) -> str:

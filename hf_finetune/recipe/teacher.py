@@ -1,4 +1,4 @@
-"""A finished model that a stage learns from."""
+"""Recipe fields for knowledge distillation."""
 
 from pydantic import Field
 

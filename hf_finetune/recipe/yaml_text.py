@@ -1,4 +1,4 @@
-"""YAML in and out. Repeated keys are errors, and 1e-3 is a number, which PyYAML alone would read as text."""
+"""Reading and writing of YAML. Repeated keys are errors, and 1e-3 is a number, unlike in plain PyYAML."""
 
 import re
 from collections.abc import Hashable
@@ -13,9 +13,9 @@ from hf_finetune.recipe.rules import shown
 __all__ = ["MOST_BYTES", "MOST_VALUES", "read_yaml", "write_yaml"]
 
 MOST_BYTES = 1_000_000
-"""Size of a recipe file. Those that people write have a few thousand."""
+"""Maximum size of a recipe file, in bytes; usual ones have a few thousand."""
 MOST_VALUES = 50_000
-"""Keys and values of a recipe, those behind aliases (*name) counted as often as they are used."""
+"""Maximum number of keys and values of a recipe; those of an alias (*name) count at each use."""
 
 # YAML 1.2 core schema; PyYAML implements YAML 1.1, where a float needs a point and its exponent a sign
 EXPONENT_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
@@ -24,20 +24,20 @@ MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 LONGEST_NUMBER = 14_000
-"""Bits of a whole number. Python refuses to print one of more than 4,300 digits."""
+"""Maximum size of an integer, in bits: Python refuses to print integers of more than 4,300 digits."""
 
 
 class TooManyValuesError(Exception):
-    """A document with more values than a recipe has; the rest of it is not read."""
+    """Error for a document with more than ``MOST_VALUES`` values; the rest of it is not read."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that remembers repeated keys, reads 1e-3 as a float, and stops at ``MOST_VALUES``."""
+    """SafeLoader that records repeated keys, reads 1e-3 as a float, and stops at ``MOST_VALUES``."""
 
     def __init__(self, text: str):
         super().__init__(text)
         self.values = 0
-        self.repeated: list[tuple[Any, int, int]] = []  # key, its line, the line of the first; counted from 1
+        self.repeated: list[tuple[Any, int, int]] = []  # key, its line, line of its first use; 1-based
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.values += 1
@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that puts quotes around text which the loader would read as a float."""
+    """SafeDumper that quotes text which the loader would read as a float."""
 
 
 for _class in (_Loader, _Dumper):
@@ -80,14 +80,14 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
     """Read one YAML document.
 
     Args:
-        text: The document.
-        origin: What to call it in problems: a file's path.
+        text: YAML document.
+        origin: Name of the document in problems, such as the path of its file.
 
     Returns:
-        What it holds, and a problem for each repeated key.
+        Content of the document, and a problem for each repeated key.
 
     Raises:
-        InputError: If it is not YAML.
+        InputError: If the text is not valid YAML, or its content is too large or nested too deeply.
     """
     try:
         loader = _Loader(text)
@@ -116,12 +116,12 @@ def read_yaml(text: str, origin: str) -> tuple[Any, list[Problem]]:
 
 
 def _check_size(root: yaml.Node, origin: str) -> None:
-    """Check how many values a document has once its aliases are written out, without writing them out.
+    """Check the number of values that a document has with its aliases expanded, without expanding them.
 
     Raises:
-        InputError: If there are more than ``MOST_VALUES``, or a value is inside itself.
+        InputError: If there are more than ``MOST_VALUES``, or a value contains itself through an alias.
     """
-    sizes: dict[int, int | None] = {}  # None while the node's children are counted
+    sizes: dict[int, int | None] = {}  # None while the children of the node are being counted
 
     def size(node: yaml.Node) -> int:
         key = id(node)
@@ -147,7 +147,7 @@ def _check_size(root: yaml.Node, origin: str) -> None:
 
 
 def write_yaml(value: Any) -> str:
-    """Write plain mappings, lists, numbers and texts as YAML, in their order."""
+    """Return plain mappings, lists, numbers and texts as YAML text, in their order."""
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
     )
@@ -159,11 +159,12 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, origin: str) -> Prob
         return Problem(origin, "must be valid YAML", repair=f"{error.problem}.")
     lines = [*text.splitlines(), ""]
     if error.context_mark is not None and not "".join(lines[mark.line :]).strip():
-        mark = error.context_mark  # the parser notices at the end of the file; the mistake is where it began
+        # the parser fails at the end of the file; the error is where the construct began
+        mark = error.context_mark
     line = lines[mark.line].strip()
-    said = ", ".join(part for part in (error.context, error.problem) if part)
-    repair = f"YAML's parser says: {said}."
-    if r"'\t'" in said:
+    message = ", ".join(part for part in (error.context, error.problem) if part)
+    repair = f"YAML's parser says: {message}."
+    if r"'\t'" in message:
         repair = "Indent with spaces, not tabs."
     elif "layers[" in line:
         repair = "Inside [] and {}, put a selector such as layers[8:] in quotes."
