@@ -1,1 +1,1 @@
-"""What leaves a run: its model card, the Hub, other formats."""
+"""Publishing of finished runs: model cards, uploads to the Hub, and exports to other formats."""

@@ -1,4 +1,4 @@
-"""``RUN/model/README.md``: the model card, made of what the run knows."""
+"""Model card (``RUN/model/README.md``), generated from the files of the run."""
 
 import re
 from collections.abc import Mapping
@@ -24,15 +24,22 @@ from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verd
 
 __all__ = ["render_card", "write_card"]
 
-WEAKEST = 5
+WEAKEST = 5  # classes in the lists of weak and of rare classes, at most
 FEW = 20
-"""Training examples below which a class is named as one of few."""
-LICENCE = ("license", "license_name", "license_link")
+"""Number of training examples below which a class is listed as rare."""
+LICENCE = ("license", "license_name", "license_link")  # metadata fields of a model card
 TASK_NAMES = {"image-classification": "Image Classification", "text-classification": "Text Classification"}
 
 
 def write_card(folder: Path) -> Path:
-    """Write the model card of a run that is done; give its path."""
+    """Write the model card of a finished run.
+
+    Args:
+        folder: Run directory.
+
+    Returns:
+        Path of the card.
+    """
     path = folder / "model" / "README.md"
     with replacing(path) as partial:
         recipe = run_recipe(folder)
@@ -51,14 +58,15 @@ def render_card(
     code: str = "",
     whole: Recipe | None = None,
 ) -> str:
-    """Write the card.
+    """Return the text of the model card: YAML metadata followed by Markdown.
 
     Args:
-        record: The run.
-        recipe: What it did, without this machine's folders.
-        license_fields: The licence of the checkpoint, as its own card has it.
-        code: Name of the file beside the weights that holds the code of the head; empty if it needs none.
-        whole: Of several tasks that were trained together, the recipe of all; None is ``recipe``.
+        record: Finished run.
+        recipe: Recipe of the run, without paths of this machine.
+        license_fields: License fields from the card of the base checkpoint.
+        code: Name of the file next to the weights with the code of the head; empty if the head needs no code.
+        whole: Multi-task recipe of the run, if the model is one of several tasks that were trained together; None
+            uses ``recipe``.
     """
     base, data = recipe.model.path, recipe.data.path
     metadata = ModelCardData(
@@ -116,14 +124,14 @@ def render_card(
 
 
 def _results(record: RunRecord, data: str) -> list[EvalResult]:
-    """Give the test metrics as the Hub's ``model-index`` takes them, each with its interval."""
-    found = []
+    """Return the test metrics in the form of the Hub's ``model-index``, each with its 95 % interval."""
+    results = []
     for name in record.headline:
         value = record.metrics["test"].get(name)
         if value is None:
             continue
         ends = record.metrics.get("test_interval", {}).get(name)
-        found.append(
+        results.append(
             EvalResult(
                 task_type=record.recipe["task"],
                 task_name=TASK_NAMES[record.recipe["task"]],
@@ -136,34 +144,38 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
                 metric_args={"interval_95": [round(end, 4) for end in ends]} if ends else None,
             )
         )
-    return found
+    return results
 
 
 def _few(record: RunRecord) -> list[tuple[str, int]]:
-    """Name the classes of few training examples, the smallest first."""
+    """Return up to ``WEAKEST`` rare classes with their numbers of training examples, the rarest first."""
     counts = record.data["splits"].get("train", {}).get("classes", {})
-    found = sorted((count, name) for name, count in counts.items() if count < FEW)
-    return [(name, count) for count, name in found[:WEAKEST]]
+    rare = sorted((count, name) for name, count in counts.items() if count < FEW)
+    return [(name, count) for count, name in rare[:WEAKEST]]
 
 
 def _license_of(spec: ModelSpec) -> dict[str, str]:
-    """Read the licence from the card of the checkpoint that was fine-tuned; nothing if it says none."""
+    """Return the license fields from the card of the base checkpoint.
+
+    Returns:
+        License fields by name; empty if the card cannot be read or declares no license.
+    """
     try:
         if Path(spec.path).is_dir():
-            said = metadata_load(Path(spec.path) / "README.md")
+            metadata = metadata_load(Path(spec.path) / "README.md")
         else:
-            said = metadata_load(hf_hub_download(spec.path, "README.md", revision=spec.revision))
+            metadata = metadata_load(hf_hub_download(spec.path, "README.md", revision=spec.revision))
     except (OSError, ValueError, YAMLError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
-    return {name: str(said[name]) for name in LICENCE if said and said.get(name)}
+    return {name: str(metadata[name]) for name in LICENCE if metadata and metadata.get(name)}
 
 
 def _fence(text: str) -> str:
-    """Return a code fence of more backticks than any that the text holds."""
+    """Return a Markdown code fence that is longer than any run of backticks in the text."""
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def _plain(text: Any) -> str:
-    """Write text of the data so that Markdown does not read it as its own."""
+    """Return the text on one line, with Markdown special characters escaped."""
     escaped = "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|!" else letter for letter in str(text))
     return " ".join(escaped.splitlines())

@@ -1,4 +1,4 @@
-"""A page on this machine to try a model on: one example, or many into a table."""
+"""Local web page to try a model: classify one example, or many files into a table."""
 
 import logging
 import os
@@ -31,8 +31,8 @@ __all__ = ["Page", "build_page", "prepare_page", "serve"]
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = 8
-MOST_CLASSES = 10
+EXAMPLES = 8  # test examples offered on the page, at most
+MOST_CLASSES = 10  # classes shown for one prediction, at most
 TABLE = "predictions.csv"
 
 Example = dict[str, str]
@@ -40,14 +40,14 @@ Example = dict[str, str]
 
 @dataclass(frozen=True)
 class Page:
-    """What a page needs, and what it does; nothing of it knows gradio.
+    """State and actions of the demo page, independent of gradio.
 
     Attributes:
-        title: The model's name.
-        classifier: The model.
+        title: Name of the model.
+        classifier: Model to try.
         pairs: Whether an example is a pair of texts.
-        examples: Texts, or files with pictures, that can be tried.
-        folder: Where pictures and tables lie while the page is open.
+        examples: Examples to choose from: texts, or paths of image files.
+        folder: Folder for images and tables while the page is open.
     """
 
     title: str
@@ -58,15 +58,15 @@ class Page:
 
     @property
     def image(self) -> bool:
-        """Whether an example is a picture."""
+        """Whether an example is an image."""
         return self.classifier.task == "image-classification"
 
     def one(self, content: Any, text_pair: str | None = None) -> Prediction:
-        """Predict one example.
+        """Return the prediction for one example; an unreadable example has its error in it.
 
         Args:
-            content: The file of a picture, or a text. None if there is none.
-            text_pair: The second text of a pair.
+            content: Path of an image file, or a text. None if the field is empty.
+            text_pair: Second text of a pair.
         """
         if self.image:
             item = open_image("", Path(content)) if content else Item("", error="There is no image.")
@@ -76,13 +76,16 @@ class Page:
         return prediction
 
     def many(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
-        """Predict the pictures, or the texts in csv, jsonl, parquet and txt files.
+        """Predict images, or texts in csv, jsonl, parquet and txt files, and write a table of the predictions.
 
         Args:
-            files: Paths. What cannot be read has its error in its row.
+            files: Paths of the files. An example that cannot be read has its error in its row.
 
         Returns:
-            A csv file, the number of its rows, and how many of those are errors.
+            Path of the csv file, number of its rows, and number of rows with an error.
+
+        Raises:
+            InputError: If there are no files.
         """
         if not files:
             raise InputError(Problem("Files", "must be chosen first"))
@@ -96,28 +99,28 @@ class Page:
         return path, rows, failed
 
     def _predictions(self, files: Sequence[str | Path]) -> Iterator[Prediction]:
-        if self.image:  # a table could name any file of this machine, so that only pictures are read
+        if self.image:  # a table could name any file on this machine, so only image files are read
             paths = [Path(file) for file in files]
             items = (open_image(path.name, path) for path in paths)
             yield from PredictionStream(self.classifier, Inputs(items, len(paths)))
             return
         for file in files:
-            # An upload lies in a folder of its own, whose name says nothing to the person.
+            # gradio puts each upload into a temporary folder; its name means nothing to the user.
             folder = f"{Path(file).parent}{os.sep}"
             try:
-                for found in predict(self.classifier, [str(file)]):
-                    yield replace(found, id=found.id.removeprefix(folder))
+                for prediction in predict(self.classifier, [str(file)]):
+                    yield replace(prediction, id=prediction.id.removeprefix(folder))
             except InputError as error:
                 yield Prediction(Path(file).name, error=str(error).replace(folder, ""))
 
 
 def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: bool = False) -> Page:
-    """Load a model, and examples of its run's test split where its data is at hand.
+    """Load a model, and examples from the test split of its run where that data is available.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        folder: For pictures and tables, as long as the page is open.
-        trust_remote_code: Whether code that lies beside the weights may run.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        folder: Folder for images and tables while the page is open.
+        trust_remote_code: Whether code next to the weights may run.
 
     Raises:
         InputError: If the model cannot be loaded.
@@ -141,20 +144,20 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
 def serve(
     model_or_run: str | Path, *, port: int, opened: Callable[[str], None], trust_remote_code: bool = False
 ) -> None:
-    """Show the page until Ctrl-C, to this machine only.
+    """Serve the page on this machine only, until Ctrl-C.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
-        port: Of the page; 0 takes a free one.
-        opened: Called with the address when the page can be opened.
-        trust_remote_code: Whether code that lies beside the weights may run.
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        port: Port to serve on; 0 picks a free one.
+        opened: Function that is called with the address once the page can be opened.
+        trust_remote_code: Whether code next to the weights may run.
 
     Raises:
-        InputError: If gradio is missing, the model cannot be loaded, or the port is taken.
+        InputError: If gradio is missing, the model cannot be loaded, or the port is in use.
     """
     need_extra("demo", "hf-finetune demo")
     with tempfile.TemporaryDirectory(prefix="hf-finetune-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # or what is uploaded would stay on the disk
+        os.environ["GRADIO_TEMP_DIR"] = folder  # otherwise uploads would stay on the disk
         page = prepare_page(model_or_run, Path(folder), trust_remote_code=trust_remote_code)
         shown = build_page(page)
         try:
@@ -179,7 +182,11 @@ def serve(
 
 
 def build_page(page: Page) -> Any:
-    """Lay the page out with gradio: one tab for one example, one for many."""
+    """Build the gradio page, with one tab for a single example and one for many.
+
+    Returns:
+        The ``gradio.Blocks`` of the page, not yet launched.
+    """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
@@ -193,7 +200,7 @@ def build_page(page: Page) -> Any:
 
 
 def _about(page: Page) -> str:
-    """Say in a sentence what the model does, and that nothing leaves the machine."""
+    """Return the introduction of the page: what the model predicts, and that the data stays on this machine."""
     subject = "a picture" if page.image else "a pair of texts" if page.pairs else "a text"
     classes = f"{len(page.classifier.label_names):,} classes"
     does = {
@@ -207,7 +214,7 @@ def _about(page: Page) -> str:
 def _lay_out_one(gradio: Any, page: Page) -> None:
     with gradio.Row():
         with gradio.Column():
-            given = _fields(gradio, page)
+            fields = _fields(gradio, page)
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
             if page.classifier.target == "regression":
@@ -222,16 +229,16 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
             raise gradio.Error(prediction.error)
         return str(prediction.label) if page.classifier.target == "regression" else dict(prediction.scores)
 
-    button.click(classify, given, answer)
+    button.click(classify, fields, answer)
     if page.examples:
-        keys = ["image"] if page.image else ["text", "text_pair"][: len(given)]
-        shown = [[example.get(key, "") for key in keys] for example in page.examples]
+        keys = ["image"] if page.image else ["text", "text_pair"][: len(fields)]
+        rows = [[example.get(key, "") for key in keys] for example in page.examples]
         label = "Examples of the test split; click one"
-        gradio.Examples(shown, given, answer, classify, label=label, run_on_click=True, cache_examples=False)
+        gradio.Examples(rows, fields, answer, classify, label=label, run_on_click=True, cache_examples=False)
 
 
 def _fields(gradio: Any, page: Page) -> list[Any]:
-    """Make the fields that an example is typed or put into."""
+    """Build the input fields for one example."""
     if page.image:
         sources = ["upload", "clipboard"]
         return [gradio.Image(type="filepath", image_mode=None, label="Picture", sources=sources, height=320)]
@@ -250,7 +257,7 @@ def _lay_out_many(gradio: Any, page: Page) -> None:
             button = gradio.Button("Classify all", variant="primary")
         with gradio.Column():
             table = gradio.File(label="Predictions, a row for each example", interactive=False)
-            said = gradio.Textbox(label="Done", interactive=False)
+            status = gradio.Textbox(label="Done", interactive=False)
 
     def classify(paths: list[str] | None) -> tuple[str, str]:
         try:
@@ -260,11 +267,11 @@ def _lay_out_many(gradio: Any, page: Page) -> None:
         unread = f"; {failed:,} could not be read" if failed else ""
         return f"{rows:,} rows{unread}", str(path)
 
-    button.click(classify, files, [said, table])
+    button.click(classify, files, [status, table])
 
 
 def _theme() -> Any:
-    """Take the fonts of the machine: gradio's own come from another server."""
+    """Return a theme with the system's fonts; the default fonts of gradio are loaded from another server."""
     import gradio
 
     return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

@@ -1,4 +1,4 @@
-"""Write a finished model in a format that other programs run, and check that it still says the same."""
+"""Export of a finished model to ONNX or ``torch.export``, with a parity check against the original."""
 
 import json
 import logging
@@ -55,21 +55,21 @@ QUANTIZATIONS = ("int8",)
 REPORT_FILE = "export.json"
 
 TOLERANCE = 1e-3
-"""Largest difference of a logit without quantisation, as a fraction of the largest logit: what rounding may do."""
+"""Largest difference of a logit that rounding may cause without quantization, as a fraction of the largest logit."""
 
 
 class ParityError(RuntimeError):
-    """An exported model that says something else than the model that it was made from."""
+    """Raised when the logits of an exported model differ from those of the original model."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-        folder: Where it is.
-        report: The content of export.json.
-        headline: Names of the metrics that are worth printing.
+        folder: Folder of the exported model.
+        report: Content of export.json.
+        headline: Names of the primary metrics.
     """
 
     folder: Path
@@ -87,22 +87,26 @@ def export(
     batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> ExportResult:
-    """Export a finished model, with its labels and its preprocessing, and compare it with the model.
+    """Export a finished model with its labels and preprocessing, and compare it with the original model.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder or a Hub id.
+        model_or_run: Run directory, checkpoint folder or Hub id.
         format: ``onnx`` or ``torch_export``.
-        quantize: ``int8`` for weights of 8 bits, of onnx only.
-        output: Where to; None is a folder of the run, named after the format.
-        data: Labelled data to compare on, as in a recipe; None is that of the run.
+        quantize: ``int8`` for 8-bit weights (``onnx`` only); None does not quantize.
+        output: Output folder; None is a folder in the run directory, named after the format.
+        data: Labeled data to compare on, as in a recipe; None is the data of the run.
         batch_size: Examples per forward pass.
-        trust_remote_code: Whether code that lies beside the weights may run.
+        trust_remote_code: Whether code next to the weights may run.
+
+    Returns:
+        Folder and report of the exported model.
 
     Raises:
-        InputError: If there is no such model, format or data, if the folder holds something else, or if a package
-            is missing.
+        InputError: If the model, the format or the data does not exist, if the output folder holds other files, or
+            if a package is missing.
         GraphError: If torch cannot export the architecture.
-        ParityError: If the exported model's logits are others, and it is not quantised. Nothing is written then.
+        ParityError: If the logits of a model that is not quantized differ by more than ``TOLERANCE`` of the largest
+            one. Nothing is written then.
     """
     _check_choices(format, quantize)
     folder = _output_folder(model_or_run, format, quantize, output)
@@ -137,7 +141,7 @@ def export(
 def _load_written(format: str, folder: Path, batch_size: int, trust_remote_code: bool) -> Classifier:
     if format == "onnx":
         return onnx_classifier(folder, batch_size=batch_size, trust_remote_code=trust_remote_code)
-    # the program was written a moment ago by this process; the processor beside it is the checkpoint's
+    # this process has just written the program, so it can be trusted; the processor comes from the checkpoint
     return program_classifier(
         folder, batch_size=batch_size, trust_program=True, trust_remote_code=trust_remote_code
     )
@@ -154,7 +158,11 @@ def _check_choices(format: str, quantize: str | None) -> None:
 
 
 def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
-    """Choose the folder, which is empty, not there, or an export of before."""
+    """Return the output folder, which must be new, empty, or an earlier export.
+
+    Raises:
+        InputError: If the folder holds other files, or if none is given and the model is not a run.
+    """
     if output is None:
         run = run_of(model_or_run)
         if run is None:
@@ -170,14 +178,19 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
 
 
 def _on_cpu(classifier: Classifier) -> Classifier:
-    """Compare like with like: both models on the CPU, in float32."""
+    """Return the classifier with its model moved to the CPU and float32 (in place), as the exported model runs."""
     classifier.pipe.model.to("cpu").float().eval()
     classifier.pipe.device = torch.device("cpu")
     return classifier
 
 
 def _split(model_or_run: str | Path, data: str | None) -> str | None:
-    """Name the split to compare on: the test split, or the validation split of a run without one."""
+    """Return the split to compare on.
+
+    Returns:
+        The test split, or the validation split of a run without a test split. None if ``data`` is given or the model
+        is not a run.
+    """
     run = run_of(model_or_run)
     if data is not None or run is None:
         return None
@@ -189,30 +202,36 @@ def _split(model_or_run: str | Path, data: str | None) -> str | None:
 
 
 def _calibration_images(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
-    """Take images that the parity check does not look at: of the validation split, else of the training split."""
+    """Return images to calibrate the quantization on: from the validation split, else from the training split.
+
+    The parity check does not use them.
+
+    Raises:
+        InputError: If the data has neither split.
+    """
     for split in ("validation", "train"):
         try:
-            found = load_labelled(model_or_run, classifier, data=data, split=split)
+            dataset = load_labelled(model_or_run, classifier, data=data, split=split)
         except InputError:
             continue
-        return found.select(np.random.default_rng(0).permutation(len(found))[:CALIBRATION_EXAMPLES])
+        return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])
     rule = "must hold a validation or a training split, from which int8 takes the ranges of the activations"
     raise InputError(Problem("--data", rule, repr(data)))
 
 
 def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path) -> None:
-    """Let the label map and the preprocessing travel along, in the files that transformers reads."""
+    """Write the config with the label map, and the preprocessing, as the files that transformers reads."""
     source = resolve_model_dir(model_or_run)
     processor_of(classifier).save_pretrained(folder)
     config = classifier.pipe.model.config
     if isinstance(source, Path) and not is_given(config):
         shutil.copyfile(source / "config.json", folder / "config.json")
-    else:  # that of a model under a head of this package names code, which an exported model has no use for
+    else:  # the config file of a model with a custom head refers to Python code, which an export does not need
         config.save_pretrained(folder)
 
 
 def _inputs(classifier: Classifier) -> dict[str, list[int | str]]:
-    """Give the inputs with their shapes, as a person who calls the model has to make them."""
+    """Return the shape of each model input, with symbolic names for the dynamic axes: ``[batch, tokens]``."""
     axes = ["batch"] if classifier.task == "image-classification" else ["batch", "tokens"]
     return {name: [*axes, *value.shape[len(axes) :]] for name, value in _example_inputs(classifier).items()}
 
@@ -234,8 +253,8 @@ def _write_model(
     if quantize is not None:
         whole = path.rename(folder / "float32.onnx")
         quantize_int8(whole, task, path, _calibration_batches(classifier, calibration))
-        for left in folder.glob("float32.onnx*"):
-            left.unlink()
+        for file in folder.glob("float32.onnx*"):
+            file.unlink()
     write_metadata(path, metadata)
 
 
@@ -267,7 +286,7 @@ def _parity_report(parity: Parity) -> dict[str, Any]:
 
 
 def _costs(model_or_run: str | Path, before: Classifier, after: Classifier, folder: Path) -> dict[str, Any]:
-    """Take sizes of the weights, and the time of a forward pass for one example; reading it is not counted."""
+    """Measure the weights (bytes) and a forward pass of one example (milliseconds, without preprocessing)."""
     files = (folder / ONNX_FILE, folder / f"{ONNX_FILE}.data", folder / PROGRAM_FILE)
     return {
         "bytes": {"before": _model_bytes(model_or_run, before), "after": weight_bytes(*files)},
@@ -279,9 +298,9 @@ def _costs(model_or_run: str | Path, before: Classifier, after: Classifier, fold
 def _model_bytes(model_or_run: str | Path, classifier: Classifier) -> int:
     source = resolve_model_dir(model_or_run)
     if isinstance(source, Path):
-        found = weight_bytes(*source.glob("*.safetensors"), *source.glob("*.bin"))
-        if found:
-            return found
+        size = weight_bytes(*source.glob("*.safetensors"), *source.glob("*.bin"))
+        if size:
+            return size
     return sum(value.numel() * value.element_size() for value in classifier.pipe.model.state_dict().values())
 
 

@@ -1,4 +1,4 @@
-"""An exported model that is fed and read like the pipeline of transformers that it was made from."""
+"""Pipeline around an exported model, with the same inputs and logits as the original transformers pipeline."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids")
-"""Inputs that an exported model may have, in the order of its signature."""
+"""Names of the inputs that an exported model may have, in the order of its signature."""
 
 METADATA = ("task", "target", "labels", "logit_temperature", "decision_thresholds", "preprocessing")
-"""What travels inside an exported file, each as JSON."""
+"""Metadata keys stored in an exported file, each with a JSON value."""
 
 Batch = dict[str, torch.Tensor]
 Prepare = Callable[[Sequence[Any]], Batch]
@@ -39,12 +39,12 @@ Forward = Callable[[Batch], np.ndarray]
 
 
 class ExportedPipeline:
-    """Examples in, their logits out, as ``compute_logits`` calls it.
+    """Pipeline that maps a batch of examples to logits, as ``compute_logits`` calls it.
 
     Attributes:
-        prepare: Makes the model's inputs of a few examples.
-        forward: Makes logits [examples, classes] of the model's inputs.
-        label_names: The classes in their order.
+        prepare: Function from a batch of examples to model inputs.
+        forward: Function from model inputs to logits `[examples, classes]`.
+        label_names: Class names, by class index.
     """
 
     def __init__(self, prepare: Prepare, forward: Forward, label_names: Sequence[str]):
@@ -53,19 +53,20 @@ class ExportedPipeline:
         self.label_names = tuple(label_names)
 
     def __call__(self, examples: Sequence[Any]) -> np.ndarray:
-        """Return the logits [examples, classes] of a batch."""
+        """Return the logits `[examples, classes]` of a batch of examples."""
         return self.forward(self.prepare(examples))
 
 
 def model_inputs(task: Task, processor: Any) -> Prepare:
-    """Make the function that prepares examples exactly as the pipeline of transformers does.
+    """Return a function that preprocesses examples exactly as the transformers pipeline does.
 
     Args:
-        task: What the model classifies.
-        processor: Its image processor or tokenizer.
+        task: Task of the model.
+        processor: Image processor or tokenizer of the model.
 
     Returns:
-        A function of a few examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
+        Function from a batch of examples to model inputs. An example is an RGB image, or a text, or a dictionary with
+        ``text`` and perhaps ``text_pair``.
     """
     if task == "image-classification":
         transform = processor_transform(processor)
@@ -87,14 +88,18 @@ def model_inputs(task: Task, processor: Any) -> Prepare:
 
 
 def example_inputs(task: Task, prepare: Prepare) -> Batch:
-    """Make inputs of two examples, to trace a model with: torch takes a batch of one for a constant."""
+    """Return model inputs of two examples for tracing; torch would treat a batch size of 1 as a constant."""
     if task == "image-classification":
         return prepare([Image.new("RGB", (64, 64), (128, 128, 128))] * 2)
     return prepare([{"text": "a text of a few words"}, {"text": "another text of a few more words"}])
 
 
 def describe(classifier: Classifier) -> dict[str, str]:
-    """Write down what is needed to read a model's logits, and to feed it, without any other file."""
+    """Return the metadata of a model: all that is needed to compute its inputs and to interpret its logits.
+
+    Returns:
+        JSON text for each key of ``METADATA``.
+    """
     return {
         name: json.dumps(value, ensure_ascii=False, default=str)
         for name, value in {
@@ -109,7 +114,7 @@ def describe(classifier: Classifier) -> dict[str, str]:
 
 
 def processor_of(classifier: Classifier) -> Any:
-    """Give the image processor or the tokenizer of a pipeline."""
+    """Return the image processor or the tokenizer of a classifier's pipeline."""
     image = classifier.task == "image-classification"
     return classifier.pipe.image_processor if image else classifier.pipe.tokenizer
 
@@ -121,17 +126,24 @@ def exported_classifier(
     batch_size: int,
     trust_remote_code: bool = False,
 ) -> Classifier:
-    """Join an exported model with the processor beside it.
+    """Build a classifier from an exported model and the processor in the same folder.
 
     Args:
-        folder: Holds config.json and the files of the image processor or tokenizer.
-        metadata: What ``describe`` wrote, read from the exported file.
-        forward: Makes logits [examples, classes] of the model's inputs.
-        batch_size: Examples per forward pass. 1 is taken for a tokenizer that cannot pad.
+        folder: Folder with config.json and the files of the image processor or tokenizer.
+        metadata: Metadata from ``describe``, read from the exported file.
+        forward: Function from model inputs to logits `[examples, classes]`.
+        batch_size: Examples per forward pass; a tokenizer without padding token always gets 1.
         trust_remote_code: Whether code of the processor may run.
+
+    Returns:
+        Classifier whose pipeline is an ``ExportedPipeline``.
+
+    Raises:
+        InputError: If the processor needs its own code and may not run it.
+        OSError, ValueError: If transformers cannot load the processor for another reason.
     """
-    said = {name: json.loads(metadata[name]) for name in METADATA}
-    image = said["task"] == "image-classification"
+    values = {name: json.loads(metadata[name]) for name in METADATA}
+    image = values["task"] == "image-classification"
     auto = AutoImageProcessor if image else AutoTokenizer
     if not image:
         check_tokenizer(str(folder), folder, trust_remote_code=trust_remote_code)
@@ -144,15 +156,15 @@ def exported_classifier(
         raise refused from error
     if not image and processor.pad_token_id is None:
         batch_size = 1
-    prepare = model_inputs(said["task"], processor)
+    prepare = model_inputs(values["task"], processor)
     return Classifier(
-        pipe=ExportedPipeline(prepare, forward, said["labels"]),
-        task=said["task"],
-        target=said["target"],
-        label_names=tuple(said["labels"]),
+        pipe=ExportedPipeline(prepare, forward, values["labels"]),
+        task=values["task"],
+        target=values["target"],
+        label_names=tuple(values["labels"]),
         batch_size=batch_size,
-        temperature=said["logit_temperature"],
-        thresholds=None if said["decision_thresholds"] is None else tuple(said["decision_thresholds"]),
+        temperature=values["logit_temperature"],
+        thresholds=None if values["decision_thresholds"] is None else tuple(values["decision_thresholds"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""A classifier as a graph that runs without transformers: an ONNX file, or a program of ``torch.export``."""
+"""Export of a classifier as a graph that runs without transformers: an ONNX file or a ``torch.export`` program."""
 
 import json
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ _METADATA_FILE = "hf_finetune.json"
 
 
 class GraphError(RuntimeError):
-    """A model whose architecture torch cannot turn into a graph."""
+    """Raised when torch cannot export the architecture of a model."""
 
 
 class _ImageLogits(nn.Module):
-    """The logits alone, of one input by name."""
+    """Wrapper around an image model that returns only the logits `[batch, classes]`."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -46,7 +46,7 @@ class _ImageLogits(nn.Module):
 
 
 class _TextLogits(nn.Module):
-    """The logits alone, of the inputs that the tokenizer gives."""
+    """Wrapper around a text model that takes the outputs of its tokenizer and returns only the logits."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -58,22 +58,22 @@ class _TextLogits(nn.Module):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        given = {
+        inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
         }
-        return self.model(**{name: value for name, value in given.items() if value is not None}).logits
+        return self.model(**{name: value for name, value in inputs.items() if value is not None}).logits
 
 
 def write_onnx(model: PreTrainedModel, task: Task, batch: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a model as an ONNX file that takes any number of examples, and texts of any length.
+    """Write a model as an ONNX file with dynamic batch size and text length.
 
     Args:
-        model: On the CPU, in float32 and in eval mode.
-        task: What it classifies.
-        batch: Inputs of two examples.
-        path: The file. Weights of more than 1.5 GB go into a file beside it.
+        model: Model on the CPU, in float32 and in eval mode.
+        task: Task of the model.
+        batch: Model inputs of two examples.
+        path: Path of the ONNX file. Weights of more than 1.5 GB are written to a second file next to it.
 
     Raises:
         GraphError: If torch cannot export the architecture.
@@ -103,14 +103,17 @@ def write_program(
     path: Path,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a model as a program of ``torch.export``; arguments and errors as those of ``write_onnx``.
+    """Write a model as a ``torch.export`` program with dynamic batch size and text length.
 
     Args:
-        model: On the CPU, in float32 and in eval mode.
-        task: What it classifies.
-        batch: Inputs of two examples.
-        path: The file.
-        metadata: What ``describe`` gives; it is kept in the file.
+        model: Model on the CPU, in float32 and in eval mode.
+        task: Task of the model.
+        batch: Model inputs of two examples.
+        path: Path of the program file.
+        metadata: Metadata from ``describe``, which is stored in the file.
+
+    Raises:
+        GraphError: If torch cannot export the architecture.
     """
     shapes = {
         name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
@@ -126,7 +129,7 @@ def write_program(
 
 
 def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Put texts into an ONNX file, by name; weights that lie beside it are not touched."""
+    """Store metadata in an ONNX file; a separate file with weights is not changed."""
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
@@ -137,15 +140,15 @@ def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 def onnx_classifier(
     folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False
 ) -> Classifier:
-    """Load an exported folder for onnxruntime on the CPU.
+    """Load an exported ONNX model with onnxruntime on the CPU.
 
     Args:
-        folder: What ``export`` wrote with the format onnx.
+        folder: Folder that ``export`` wrote with the format ``onnx``.
         batch_size: Examples per forward pass.
-        trust_remote_code: Whether code of a processor beside the model may run.
+        trust_remote_code: Whether code of the processor in the folder may run.
 
     Returns:
-        A classifier that ``predict``, ``evaluate_model`` and ``compute_logits`` take as any other.
+        Classifier for ``predict``, ``evaluate_model`` and ``compute_logits``.
     """
     import onnxruntime
 
@@ -153,7 +156,7 @@ def onnx_classifier(
     options.intra_op_num_threads = torch.get_num_threads()
     path = str(Path(folder) / ONNX_FILE)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
+    names = [model_input.name for model_input in session.get_inputs()]
 
     def forward(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         return session.run(["logits"], {name: batch[name].numpy() for name in names})[0]
@@ -169,39 +172,43 @@ def program_classifier(
     trust_remote_code: bool = False,
     trust_program: bool = False,
 ) -> Classifier:
-    """Load an exported folder for ``torch.export``, which unpickles its file.
+    """Load an exported ``torch.export`` program, which unpickles its file.
 
     Args:
-        folder: What ``export`` wrote with the format torch_export.
+        folder: Folder that ``export`` wrote with the format ``torch_export``.
         batch_size: Examples per forward pass.
-        trust_remote_code: Whether what the file holds may run, and code of a processor beside it.
-        trust_program: Whether the caller wrote the file itself; then only the processor needs the permission.
+        trust_remote_code: Whether code in the program file may run, and code of the processor in the folder.
+        trust_program: Whether to trust the program file, because the caller wrote it; code of the processor still
+            needs ``trust_remote_code``.
+
+    Returns:
+        Classifier for ``predict``, ``evaluate_model`` and ``compute_logits``.
 
     Raises:
-        InputError: If nobody has allowed the file to run.
+        InputError: If neither ``trust_remote_code`` nor ``trust_program`` is set.
     """
     file = Path(folder) / PROGRAM_FILE
     if not (trust_remote_code or trust_program):
-        # torch 2.14 reads it with weights_only=True, and again with False where that fails
+        # torch 2.14 loads it with weights_only=True and, if that fails, again with weights_only=False
         rule = "must be trusted before it is loaded, with trust_remote_code=True"
         repair = f"torch.export.load unpickles {PROGRAM_FILE}, which can run any code. ONNX files run none."
         raise InputError(Problem(str(file), rule, repair=repair))
-    kept = {_METADATA_FILE: ""}
-    program = torch.export.load(file, extra_files=kept)
+    extra_files = {_METADATA_FILE: ""}
+    program = torch.export.load(file, extra_files=extra_files)
     module: Any = program.module()
 
     def forward(batch: Mapping[str, torch.Tensor]) -> np.ndarray:
         with torch.no_grad():
             return module(**batch).numpy()
 
-    metadata = json.loads(kept[_METADATA_FILE])
+    metadata = json.loads(extra_files[_METADATA_FILE])
     described = {name: metadata[name] for name in METADATA}
     return exported_classifier(Path(folder), described, forward, batch_size, trust_remote_code)
 
 
 def _logits_alone(model: PreTrainedModel, task: Task) -> nn.Module:
     if getattr(model.config, "use_cache", False):
-        model.config.use_cache = False  # the pipeline asks for none either
+        model.config.use_cache = False  # the transformers pipeline does not use a cache either
     wrapper = _ImageLogits if task == "image-classification" else _TextLogits
     return wrapper(model).eval()
 

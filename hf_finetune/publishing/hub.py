@@ -1,4 +1,4 @@
-"""Publish a finished run on the Hub: look what would change there, then change it in one commit."""
+"""Publish a finished run on the Hub: plan the changes to the repository, then make them in one commit."""
 
 import hashlib
 import logging
@@ -23,28 +23,28 @@ logger = logging.getLogger(__name__)
 VERSION = version("hf-finetune")
 MAIN = "main"
 KEPT = ("README.md",)
-"""Names that stay in a repository when a run has none of them: somebody wrote them there."""
+"""Files that stay in the repository when the run lacks them: a user has written them there."""
 CONFLICTS = (409, 412)
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What publishing would do.
+    """Plan of the changes that publishing a run would make on the Hub.
 
     Attributes:
-        run: The run directory.
-        repository: ``NAMESPACE/NAME``.
-        endpoint: Address of the Hub.
-        private: Whether nobody else sees the repository.
-        exists: Whether the repository is there already.
-        revision: The branch; None is the main one.
-        has_branch: Whether the branch is there already.
-        head: The commit that this one comes after; None where there is no repository.
-        tag: The tag to be set; None is none.
+        run: Run directory.
+        repository: Repository, as ``NAMESPACE/NAME``.
+        endpoint: URL of the Hub.
+        private: Whether the repository is (or will be) private.
+        exists: Whether the repository exists already.
+        revision: Branch; None is the main branch.
+        has_branch: Whether the branch exists already.
+        head: Parent commit; None if the repository does not exist.
+        tag: Tag to set on the commit; None sets none.
         uploads: All files of the model.
-        added: Names of those that are new there.
-        changed: Names of those that differ there.
-        removed: Names there that the model no longer has.
+        added: Names of files that the repository does not have yet.
+        changed: Names of files that differ from those in the repository.
+        removed: Names of files in the repository that the model no longer has.
         left: Names in ``RUN/model`` that are not published.
     """
 
@@ -70,18 +70,18 @@ class Publication:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether all is there already, the tag too."""
+        """Whether the repository has everything already, including the tag."""
         return self.has_branch and self.tag is None and not self.changes_files
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published.
+    """Result of publishing.
 
     Attributes:
-        url: Where a browser shows it.
-        commit: The commit that holds the model.
-        new: Whether the commit was made now; otherwise everything was there already.
+        url: Web page of the model.
+        commit: Commit that holds the model.
+        new: Whether publishing created the commit; False if the repository had all files already.
     """
 
     url: str
@@ -91,7 +91,7 @@ class Published:
 
 @dataclass(frozen=True)
 class _Found:
-    """A repository as it is: who sees it, its branch, and the files that a commit there would come on top of."""
+    """Current state of a repository: visibility, branch, parent commit, and the files and tags there."""
 
     private: bool
     has_branch: bool
@@ -110,62 +110,78 @@ def plan_publication(
     endpoint: str | None = None,
     token: str | None = None,
 ) -> Publication:
-    """Find out what publishing a run would do. Reads the Hub and writes nothing.
+    """Compare a run with a repository and return the changes that publishing would make, without making them.
 
     Args:
-        run: The run directory.
-        to: ``NAMESPACE/NAME``.
-        private: Whether nobody else may see the repository. None makes a new one private and takes one that exists
-            as it is.
-        revision: The branch that gets the model; it is made if it is not there. None is the main one.
-        tag: A new tag for the commit.
-        endpoint: Address of the Hub; None is that of the environment.
-        token: To log in with; None is that of the environment, or of ``hf auth login``.
+        run: Run directory.
+        to: Repository, as ``NAMESPACE/NAME``.
+        private: Whether the repository must be private. None makes a new repository private and accepts an existing
+            one as it is.
+        revision: Branch to publish to, created if it does not exist. None is the main branch.
+        tag: New tag for the commit; None sets none.
+        endpoint: URL of the Hub; None uses the environment's.
+        token: Access token; None uses the environment's, or that of ``hf auth login``.
+
+    Returns:
+        Plan for ``publish``.
+
     Raises:
-        InputError: If the run is not finished, holds what must not be published, or the Hub refuses.
+        InputError: If the run is not finished, a file holds a secret or a local path, or the Hub refuses.
     """
     folder = Path(run).expanduser()
     repository = check_repository(to, "--to")
     check_finished(folder)
-    uploads, left = collect(folder, repository)
+    uploads, skipped = collect(folder, repository)
     check_private(uploads, folder)
     api = HfApi(endpoint=endpoint, token=token, library_name="hf-finetune", library_version=VERSION)
     branch = None if revision == MAIN else revision
     with hub_errors(repository, api.endpoint):
         if token is None and get_token() is None:
             raise InputError(no_token())
-        found = _look(api, repository, branch)
-    files = found.files if found else {}
+        remote = _look(api, repository, branch)
+    files = remote.files if remote else {}
     names = {upload.name for upload in uploads}
     planned = Publication(
         folder,
         repository,
         api.endpoint,
-        private=found.private if found else private is not False,
-        exists=found is not None,
+        private=remote.private if remote else private is not False,
+        exists=remote is not None,
         revision=branch,
-        has_branch=bool(found and found.has_branch),
-        head=found.head if found else None,
+        has_branch=bool(remote and remote.has_branch),
+        head=remote.head if remote else None,
         tag=tag,
         uploads=tuple(uploads),
         added=tuple(upload.name for upload in uploads if upload.name not in files),
         changed=tuple(upload.name for upload in uploads if upload.name in files and not _same(upload, files)),
         removed=tuple(name for name in files if is_allowed(name) and name not in {*names, *KEPT}),
-        left=tuple(left),
+        left=tuple(skipped),
     )
-    if found:
-        return _agreeing(planned, found, private)
+    if remote:
+        return _agreeing(planned, remote, private)
     return planned
 
 
 def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publication:
-    """Refuse what does not fit a repository that is there already; leave out a tag that is set already."""
+    """Check the plan against an existing repository.
+
+    Args:
+        planned: Plan to check.
+        found: State of the repository.
+        private: Requested visibility; None accepts either.
+
+    Returns:
+        The plan, without its tag if the repository has that tag on the right commit already.
+
+    Raises:
+        InputError: If the visibility differs, or the tag exists on another commit.
+    """
     if private is not None and private != found.private:
-        asked, is_so = ("private", "public") if private else ("public", "private")
+        requested, actual = ("private", "public") if private else ("public", "private")
         repair = (
-            f"Change it on the Hub, or ask for {is_so} (private: {str(found.private).lower()} in a recipe)."
+            f"Change it on the Hub, or ask for {actual} (private: {str(found.private).lower()} in a recipe)."
         )
-        raise InputError(Problem(planned.repository, f"must be {asked}, as asked", is_so, repair))
+        raise InputError(Problem(planned.repository, f"must be {requested}, as asked", actual, repair))
     if planned.tag is None or planned.tag not in found.tags:
         return planned
     if planned.changes_files or not found.has_branch or found.tags[planned.tag] != found.head:
@@ -175,7 +191,7 @@ def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publ
 
 
 def _look(api: HfApi, repository: str, branch: str | None) -> _Found | None:
-    """Read what is in a repository; None if it is not there."""
+    """Return the state of a repository on the Hub; None if it does not exist."""
     try:
         info = with_retries(lambda: api.model_info(repository))
     except GatedRepoError:
@@ -195,7 +211,7 @@ def _look(api: HfApi, repository: str, branch: str | None) -> _Found | None:
 
 
 def _same(upload: Upload, files: dict[str, Any]) -> bool:
-    """Tell by the hash that the Hub keeps whether a file there is this one."""
+    """Return whether the file in the repository is the same, by its hash (SHA-256 in LFS, else git blob SHA-1)."""
     entry = files[upload.name]
     if entry.lfs is None:
         content = upload.source if isinstance(upload.source, bytes) else upload.source.read_bytes()
@@ -208,11 +224,15 @@ def _same(upload: Upload, files: dict[str, Any]) -> bool:
 
 
 def publish(planned: Publication, *, token: str | None = None) -> Published:
-    """Do what was planned. All files go in one commit: whoever loads the model gets the old or the new one.
+    """Publish a run as planned, with all files in one commit, so that the repository never holds a partial model.
 
     Args:
-        planned: From ``plan_publication``.
-        token: As there.
+        planned: Plan from ``plan_publication``.
+        token: Access token; None uses the environment's, or that of ``hf auth login``.
+
+    Returns:
+        URL and commit of the published model.
+
     Raises:
         InputError: If the Hub refuses, or cannot be reached after several attempts.
     """
@@ -229,28 +249,32 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
 
 
 def _create(api: HfApi, planned: Publication) -> str:
-    """Make the repository, and give its first commit."""
+    """Create the repository and return its first commit.
+
+    Raises:
+        InputError: If the name is taken by something else, or the repository does not have the planned visibility.
+    """
     try:
         with_retries(lambda: api.create_repo(planned.repository, private=planned.private))
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
-        # there is something: the repository, if the answer to an earlier attempt was lost, or another of its name
+        # The name exists: as this repository, if the response to an earlier attempt was lost, or as something else.
         if not api.repo_exists(planned.repository):
             raise InputError(_taken(api, planned.repository)) from error
     info = with_retries(lambda: api.model_info(planned.repository))
     if bool(info.private) != planned.private:
-        asked, is_so = ("private", "public") if planned.private else ("public", "private")
-        rule = f"must be {asked}, as asked"
-        raise InputError(Problem(planned.repository, rule, is_so, "It was just made. Nothing was uploaded."))
+        requested, actual = ("private", "public") if planned.private else ("public", "private")
+        rule = f"must be {requested}, as asked"
+        raise InputError(Problem(planned.repository, rule, actual, "It was just made. Nothing was uploaded."))
     return str(info.sha)
 
 
 def _taken(api: HfApi, repository: str) -> Problem:
     kind = next((kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind)), None)
-    found = f"a {kind} of this name" if kind else "something else of this name"
+    existing = f"a {kind} of this name" if kind else "something else of this name"
     repair = "Nothing was sent. Choose another name."
-    return Problem(repository, "must be a model's repository, or free", found, repair)
+    return Problem(repository, "must be a model's repository, or free", existing, repair)
 
 
 def _branch(api: HfApi, planned: Publication) -> None:
@@ -258,16 +282,16 @@ def _branch(api: HfApi, planned: Publication) -> None:
 
 
 def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
-    """Upload what is new or changed, drop what is no longer there, and give the commit."""
+    """Upload the added and changed files, delete the removed ones, and return the commit."""
     sent = {*planned.added, *planned.changed}
-    additions = [CommitOperationAdd(one.name, one.source) for one in planned.uploads if one.name in sent]
+    additions = [CommitOperationAdd(file.name, file.source) for file in planned.uploads if file.name in sent]
     removals = [CommitOperationDelete(name) for name in planned.removed]
     size = sum(upload.size for upload in planned.uploads if upload.name in sent)
     logger.info("Uploading %d files (%s bytes) to %s.", len(additions), f"{size:,}", planned.repository)
-    # the library tries this again by itself, and what it has uploaded is in no commit yet
+    # Outside with_retries, because huggingface_hub retries this itself; the uploaded files are in no commit yet.
     api.preupload_lfs_files(planned.repository, additions, revision=planned.revision, free_memory=False)
     try:
-        made = with_retries(
+        commit = with_retries(
             lambda: api.create_commit(
                 planned.repository,
                 [*additions, *removals],
@@ -283,7 +307,7 @@ def _commit(api: HfApi, planned: Publication, head: str | None) -> str:
         if landed is None:
             raise
         return landed
-    return made.oid
+    return commit.oid
 
 
 def _message(planned: Publication) -> str:
@@ -294,12 +318,16 @@ def _message(planned: Publication) -> str:
 
 
 def _landed(api: HfApi, planned: Publication) -> str | None:
-    """Give the newest commit if it holds just what was to be published: then only the answer to it was lost."""
-    found = _look(api, planned.repository, planned.revision)
-    if found is None or found.head is None or any(name in found.files for name in planned.removed):
+    """Return the newest commit if it holds the planned files, so that only the response to it was lost.
+
+    Returns:
+        Commit hash; None if the branch differs from the plan.
+    """
+    remote = _look(api, planned.repository, planned.revision)
+    if remote is None or remote.head is None or any(name in remote.files for name in planned.removed):
         return None
-    whole = all(upload.name in found.files and _same(upload, found.files) for upload in planned.uploads)
-    return found.head if whole else None
+    complete = all(upload.name in remote.files and _same(upload, remote.files) for upload in planned.uploads)
+    return remote.head if complete else None
 
 
 def _tag(api: HfApi, planned: Publication, commit: str) -> None:

@@ -1,4 +1,4 @@
-"""What the Hub refuses or cannot do now: what is tried again, and what a person is told."""
+"""Error handling for the Hub: retry temporary failures, and report the others as input errors."""
 
 import logging
 import re
@@ -23,19 +23,26 @@ __all__ = ["hub_errors", "no_token", "with_retries"]
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-# What the client library raises when no answer comes: the HTTPError of httpx, or of the copy that newer ones bring.
+# Base class of the connection errors of huggingface_hub: HTTPError of httpx, or of the copy of httpx that newer
+# versions bring.
 NO_ANSWER: type[Exception] = HfHubHTTPError.__mro__[1]
 FAILURES = (NO_ANSWER, OfflineModeIsEnabled, LocalTokenNotFoundError, RuntimeError, ValueError)
 WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further attempt, where the Hub does not say how long to wait."""
+"""Seconds to wait before each retry, unless the Hub requests another time."""
 LONGEST_WAIT = 300.0
-"""Seconds. Who is asked to wait longer than this comes back himself."""
+"""Longest wait requested by the Hub (seconds) that is honored; beyond it the error is reported."""
 QUOTA = re.compile(r"storage|quota|billing|payment|subscri|upgrade|\blimit", re.IGNORECASE)
 TOO_LARGE = re.compile(r"LFS batch API returned errors|too large|exceeds", re.IGNORECASE)
 
 
 def with_retries(ask: Callable[[], Answer]) -> Answer:
-    """Ask the Hub, and again while it is too busy, in trouble, or does not answer."""
+    """Return the result of a request to the Hub, with retries after a rate limit, a server error or no response.
+
+    A permanent error, or the last one when no retries are left, is raised as it is.
+
+    Args:
+        ask: Function that sends the request and returns the result.
+    """
     for wait in WAITS:
         try:
             return ask()
@@ -49,13 +56,13 @@ def with_retries(ask: Callable[[], Answer]) -> Answer:
 
 
 def _pause(error: Exception, wait: float) -> float | None:
-    """Give the seconds to wait before asking again; None if that would not help."""
+    """Return the seconds to wait before the next retry; None if the error is permanent or the wait too long."""
     if not isinstance(error, HfHubHTTPError):
         return wait
     status = error.response.status_code
     if status == 429:
-        asked = _retry_after(error)
-        return wait if asked is None else asked if asked <= LONGEST_WAIT else None
+        requested = _retry_after(error)
+        return wait if requested is None else requested if requested <= LONGEST_WAIT else None
     return wait if status in (408, 500, 502, 503, 504) else None
 
 
@@ -76,11 +83,14 @@ def _trouble(error: Exception) -> str:
 
 @contextmanager
 def hub_errors(repository: str, endpoint: str) -> Iterator[None]:
-    """Turn what the Hub refuses within the block into an InputError.
+    """Convert errors of the Hub in the block to input errors.
 
     Args:
-        repository: What is published to.
-        endpoint: Address of the Hub.
+        repository: Repository that the block publishes to, for the message.
+        endpoint: URL of the Hub, for the message.
+
+    Raises:
+        InputError: If the Hub refuses a request, or cannot be reached.
     """
     try:
         yield
@@ -91,12 +101,12 @@ def hub_errors(repository: str, endpoint: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Find the refusal in what says only that a file could not be uploaded."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, (NO_ANSWER, OfflineModeIsEnabled)):
-            return found
-        found = found.__cause__
+    """Return the error of the Hub that caused a general upload error; the error itself if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (NO_ANSWER, OfflineModeIsEnabled)):
+            return cause
+        cause = cause.__cause__
     return error
 
 
@@ -104,8 +114,8 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repository, endpoint)
     if isinstance(error, OfflineModeIsEnabled):
-        rule, found = "must not be offline to publish", "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
-        return Problem("The Hub", rule, found, "Unset it and publish again.")
+        rule, value = "must not be offline to publish", "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+        return Problem("The Hub", rule, value, "Unset it and publish again.")
     if isinstance(error, LocalTokenNotFoundError):
         return no_token()
     if isinstance(error, NO_ANSWER):
@@ -115,52 +125,56 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, ValueError) and TOO_LARGE.search(text):
         return _too_large(repository, text.splitlines()[-1])
     if isinstance(error, ValueError) and "README.md" in text:
-        said = " ".join(text.split())
-        return Problem("README.md", "must begin with metadata that the Hub knows", said, "Nothing was sent.")
+        message = " ".join(text.split())
+        return Problem(
+            "README.md", "must begin with metadata that the Hub knows", message, "Nothing was sent."
+        )
     repair = "Nothing was published, for that happens in one commit."
     return Problem(repository, "must be accepted by the Hub", _first_line(error), repair)
 
 
 def no_token() -> Problem:
-    """Say that there is nothing to log in with."""
+    """Return the problem of a missing access token."""
     repair = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
     return Problem("The token of the Hub", "must be given to publish", "none", repair)
 
 
 def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
-    """Say what an answer of the Hub means here."""
-    status, said = error.response.status_code, _said(error)
-    found = f"{status}, {said}" if said else str(status)
+    """Return the problem for an error response of the Hub, by its status code."""
+    status, message = error.response.status_code, _said(error)
+    response = f"{status}, {message}" if message else str(status)
     if isinstance(error, GatedRepoError):
         repair = f"Ask for access on {endpoint}/{repository}, or publish to a repository of your own."
-        return Problem(repository, "must not be gated against you", found, repair)
+        return Problem(repository, "must not be gated against you", response, repair)
     if isinstance(error, RevisionNotFoundError):
-        return Problem(repository, "must have the branch", found, "Check --revision; --tag names no branch.")
+        return Problem(
+            repository, "must have the branch", response, "Check --revision; --tag names no branch."
+        )
     if status == 413:
-        return _too_large(repository, found)
-    if status == 402 or (status in (403, 507) and QUOTA.search(said)):
+        return _too_large(repository, response)
+    if status == 402 or (status in (403, 507) and QUOTA.search(message)):
         repair = "Nothing was published. Free some, or publish to another namespace, or with --public."
-        return Problem(repository, "must have room for the model", found, repair)
+        return Problem(repository, "must have room for the model", response, repair)
     if status == 401:
         repair = "Log in again with `hf auth login`, or check HF_TOKEN, which goes before it."
-        return Problem("The token of the Hub", "must be valid", found, repair)
+        return Problem("The token of the Hub", "must be valid", response, repair)
     if status == 403:
         repair = "Take a token that may write there, or another namespace."
-        return Problem("The token of the Hub", f"must have the right to write {repository}", found, repair)
+        return Problem("The token of the Hub", f"must have the right to write {repository}", response, repair)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         repair = "Check the name, and that the token may see it."
-        return Problem(repository, "must be there", found, repair)
+        return Problem(repository, "must be there", response, repair)
     if status in (409, 412):
         repair = "Somebody else has just changed it. Look at it, and publish again."
-        return Problem(repository, "must be as it was when it was looked at", found, repair)
+        return Problem(repository, "must be as it was when it was looked at", response, repair)
     if status == 429:
         seconds = _retry_after(error)
         wait = f"in {seconds:.15g} s" if seconds is not None else "later"
-        return Problem(endpoint, "must allow further requests", found, f"Publish again {wait}.")
+        return Problem(endpoint, "must allow further requests", response, f"Publish again {wait}.")
     if status >= 500:
         repair = "Nothing was published, for that happens in one commit. Publish again later."
-        return Problem(endpoint, "must work to publish", found, repair)
-    return Problem(repository, "must be accepted by the Hub", found)
+        return Problem(endpoint, "must work to publish", response, repair)
+    return Problem(repository, "must be accepted by the Hub", response)
 
 
 def _too_large(repository: str, found: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and what to do when they are missing."""
+"""Checks for optional packages, which only some commands need."""
 
 from importlib.util import find_spec
 
@@ -8,18 +8,18 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["EXTRAS", "need_extra"]
 
 EXTRAS = {"demo": ("gradio",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
-"""Modules of each extra of pyproject.toml that is asked for here."""
+"""Modules that ``need_extra`` looks for, by extra of pyproject.toml."""
 
 
 def need_extra(extra: str, place: str) -> None:
-    """Check that the packages of an extra are there, before anything is computed.
+    """Check that the packages of an extra are installed, before anything is computed.
 
     Args:
-        extra: A key of ``EXTRAS``.
-        place: What needs them, for the message: ``--format onnx``.
+        extra: Key of ``EXTRAS``.
+        place: Command or option that needs the packages, for the message: ``--format onnx``.
 
     Raises:
-        InputError: If one is missing.
+        InputError: If a package is missing.
     """
     missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
     if missing:

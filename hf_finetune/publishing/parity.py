@@ -1,4 +1,4 @@
-"""Whether an exported model says what the model says that it was made from, and what it costs."""
+"""Parity of an exported model with the original: logits, predictions, metrics, latency and size."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ REPEATS, WARM_UP = 30, 5
 
 @dataclass(frozen=True)
 class Parity:
-    """Two models on the same examples.
+    """Comparison of the original and the exported model on the same examples.
 
     Attributes:
-        examples: How many.
-        largest_difference: Of any logit of any example.
-        largest_logit: Of the first model, its absolute value: what a difference is to be judged by.
-        same_answers: Fraction of the examples of which both say the same; None for amounts.
-        before: Metrics of the first model.
-        after: Metrics of the second.
+        examples: Number of examples.
+        largest_difference: Largest absolute difference of a logit, over all examples and classes.
+        largest_logit: Largest absolute logit of the original model, the scale for ``largest_difference``.
+        same_answers: Fraction of the examples with the same prediction, in [0, 1]; None for regression.
+        before: Metrics of the original model.
+        after: Metrics of the exported model.
     """
 
     examples: int
@@ -41,29 +41,29 @@ class Parity:
 
 
 def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> Parity:
-    """Predict the same examples with two models.
+    """Compute the predictions of both models on the same examples and compare them.
 
     Args:
-        before: The model.
-        after: What was made of it.
-        dataset: As ``evaluate_model`` takes it.
+        before: Original model.
+        after: Exported model.
+        dataset: Labeled examples, as for ``evaluate_model``.
     """
-    one, other = (
+    logits_before, logits_after = (
         np.stack(list(compute_logits(classifier, model_examples(dataset)))) for classifier in (before, after)
     )
     target = before.target
     labels = labels_of(dataset, target, len(before.label_names))
-    scores = [probabilities(logits, target) for logits in (one, other)]
+    scores = [probabilities(logits, target) for logits in (logits_before, logits_after)]
     names = all_metrics(target, len(before.label_names))
-    metrics = [compute_metrics(names, target, each, labels, before.thresholds) for each in scores]
+    metrics = [compute_metrics(names, target, outputs, labels, before.thresholds) for outputs in scores]
     same = None
     if target != "regression":
-        answers = [decide(each, target, before.thresholds).reshape(len(labels), -1) for each in scores]
+        answers = [decide(outputs, target, before.thresholds).reshape(len(labels), -1) for outputs in scores]
         same = float((answers[0] == answers[1]).all(axis=1).mean())
     return Parity(
         examples=len(labels),
-        largest_difference=float(np.abs(one - other).max()),
-        largest_logit=float(np.abs(one).max()),
+        largest_difference=float(np.abs(logits_before - logits_after).max()),
+        largest_logit=float(np.abs(logits_before).max()),
         same_answers=same,
         before=metrics[0],
         after=metrics[1],
@@ -71,7 +71,13 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
 
 
 def median_milliseconds(call: Callable[[], Any], repeats: int = REPEATS, warm_up: int = WARM_UP) -> float:
-    """Take the time of a call again and again, and give the median."""
+    """Return the median time of a call in milliseconds.
+
+    Args:
+        call: Function to time.
+        repeats: Number of timed calls.
+        warm_up: Number of calls before these, which are not timed.
+    """
     for _ in range(warm_up):
         call()
     seconds = []
@@ -83,5 +89,5 @@ def median_milliseconds(call: Callable[[], Any], repeats: int = REPEATS, warm_up
 
 
 def weight_bytes(*files: Path) -> int:
-    """Add up the sizes of files; those that are not there count nothing."""
+    """Return the total size of the files in bytes; missing files count as 0."""
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,4 +1,4 @@
-"""A run's recipe, as it can be given to others."""
+"""Recipes without the paths of this machine, to share with others."""
 
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,26 @@ __all__ = ["JOINT", "LOCAL", "RECIPE", "is_local", "portable_recipe", "published
 
 RECIPE = "recipe.yaml"
 JOINT = "joint-recipe.yaml"
-"""In the folder of one of several tasks: the recipe of all of them, by which its model was made."""
+"""Name of the multi-task recipe in the folder of each task of a multi-task run."""
 LOCAL = "./"
-"""What the paths of a portable recipe begin with that lay on a local disk."""
+"""Prefix of the local paths in a portable recipe."""
 
 
 def published_recipe(run: Path) -> Recipe:
-    """Give the recipe by which a run's model was made, as it can be given to others."""
+    """Return the portable recipe of a run; for one task of a multi-task run, that of all its tasks."""
     return portable_recipe(run_recipe(run, JOINT if (run / JOINT).is_file() else RECIPE))
 
 
 def run_recipe(run: Path, name: str = RECIPE) -> Recipe:
-    """Read a run's recipe as it stands: its paths are looked up nowhere."""
+    """Return the recipe of a run as written, without resolving its paths."""
     content, _ = read_yaml((run / name).read_text(encoding="utf-8"), str(run / name))
     return parse_recipe(content)
 
 
 def portable_recipe(recipe: Recipe) -> Recipe:
-    """Give a recipe without the folders of this machine, and without where it is published.
+    """Return a copy of the recipe without absolute paths and without its ``publish`` section.
 
-    Of an absolute path its last part stays, behind ``./``: whoever repeats the run puts theirs there.
+    An absolute path becomes ``./`` and its last component, to be replaced by whoever repeats the run.
     """
     if isinstance(recipe, MultiTaskRecipe):
         datas = {name: _portable_path(task.data) for name, task in recipe.tasks.items()}
@@ -51,7 +51,7 @@ def portable_recipe(recipe: Recipe) -> Recipe:
 
 
 def is_local(path: str) -> bool:
-    """Say whether a path of a recipe is none of the Hub, nor of timm."""
+    """Return whether a path of a recipe is on a local disk, rather than a model or dataset of the Hub or timm."""
     return Path(path).is_absolute() or path.startswith(LOCAL)
 
 

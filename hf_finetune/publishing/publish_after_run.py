@@ -1,4 +1,4 @@
-"""Publishing at the end of a run, which is done whatever becomes of that."""
+"""Publish after a run; a failure to publish does not fail the run."""
 
 import logging
 import shlex
@@ -14,10 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 def publish_run(spec: PublishSpec, folder: Path) -> tuple[tuple[Problem, ...], str]:
-    """Publish a finished run as its recipe says, without asking.
+    """Publish a finished run as its recipe declares, without confirmation.
+
+    Args:
+        spec: The ``publish`` section of the recipe.
+        folder: Run directory.
 
     Returns:
-        Nothing, twice, if it is published; otherwise why not, and the command to publish it later.
+        Problems, and the command to publish the run later; both are empty if the run is published.
     """
     try:
         planned = plan_publication(

@@ -1,4 +1,4 @@
-"""An ONNX file with weights of 8 bits, by onnxruntime's own tools."""
+"""Quantization of an ONNX file to 8-bit weights with onnxruntime."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,14 +11,14 @@ from hf_finetune.evaluation.predictor import Task
 __all__ = ["CALIBRATION_EXAMPLES", "quantize_int8"]
 
 CALIBRATION_EXAMPLES = 128
-"""How many images the ranges of the activations are taken from."""
+"""Number of images from which the ranges of the activations are estimated."""
 
-# Only what does the arithmetic; norms, softmax and activations stay in float32, where rounding them costs most.
+# Norms, softmax and activations stay in float32: quantizing them would cost the most accuracy.
 _IMAGE_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
 
 class _Calibration:
-    """What onnxruntime asks for one batch after another; None when there are no more."""
+    """Calibration data reader for onnxruntime: returns one batch per call, then None."""
 
     def __init__(self, batches: Iterable[Mapping[str, torch.Tensor]]):
         self.batches: Iterator[Mapping[str, torch.Tensor]] = iter(batches)
@@ -31,25 +31,25 @@ class _Calibration:
 def quantize_int8(
     path: Path, task: Task, destination: Path, calibration: Iterable[Mapping[str, torch.Tensor]] = ()
 ) -> None:
-    """Write an ONNX file anew with weights of 8 bits for each output channel.
+    """Write a copy of an ONNX file with 8-bit weights, quantized per output channel.
 
-    Texts: dynamic quantisation, which takes the ranges of the activations from each batch as it comes. Images:
-    static quantisation in the QDQ format, whose ranges come from images, once.
+    Text models get dynamic quantization, with the ranges of the activations computed from each batch at inference.
+    Image models get static quantization in the QDQ format, with the ranges estimated once from calibration images.
 
     Args:
-        path: The ONNX file.
-        task: What the model classifies.
-        destination: The new file.
-        calibration: Model inputs of images, batch by batch.
+        path: ONNX file to quantize.
+        task: Task of the model.
+        destination: Path of the quantized file.
+        calibration: Batches of model inputs to calibrate an image model on; not used for text models.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    # Seven bits for weights: on processors without VNNI the sum of two products of eight bits overflows.
+    # reduce_range limits weights to 7 bits: without VNNI, the sum of two 8-bit products overflows 16 bits.
     options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
     with tempfile.TemporaryDirectory(prefix="hf-finetune-export-") as scratch:
         folded = Path(scratch) / "folded.onnx"
-        # Folds batch norms and constants; the symbolic shapes are of no use here, and fail for some graphs.
+        # Folds batch norms and constants. Symbolic shape inference is not needed here, and fails for some graphs.
         quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)
         _forget_shapes(folded)
         if task == "text-classification":
@@ -67,7 +67,7 @@ def quantize_int8(
 
 
 def _forget_shapes(path: Path) -> None:
-    """Remove the shapes of what is between the layers: those that torch wrote may contradict the new graph's."""
+    """Remove the shapes of intermediate tensors: those that torch wrote may contradict the folded graph."""
     import onnx
 
     model = onnx.load(str(path))

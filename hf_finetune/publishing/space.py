@@ -1,4 +1,4 @@
-"""A folder that runs as a Space of the Hugging Face Hub, and anywhere else, without this package."""
+"""Write a gradio app for a model that runs as a Space of the Hub, or anywhere else, without this package."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from hf_finetune.publishing.exported_pipeline import processor_of
 
 __all__ = ["write_space"]
 
-# What a checkpoint consists of. Its README, and whatever else lies there, stays at home.
+# Files of a checkpoint to copy. The README and all other files are left out.
 _CHECKPOINT = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 _README = """\
@@ -120,14 +120,15 @@ if __name__ == "__main__":
 
 
 def write_space(model_or_run: str | Path, folder: Path) -> None:
-    """Write app.py, its settings, requirements.txt, README.md and the model. No example of the data is in it.
+    """Write app.py, settings.json, requirements.txt, README.md and the model, without any examples of the data.
 
     Args:
-        model_or_run: A run directory, a checkpoint folder, or a Hub id, which the Space then loads from the Hub.
-        folder: Where to. It must be empty or not there.
+        model_or_run: Run directory, checkpoint folder, or Hub id; a model with a Hub id is not copied, and the Space
+            loads it from the Hub.
+        folder: Output folder, which must be empty or not exist.
 
     Raises:
-        InputError: If the model cannot be loaded, or if the folder holds something.
+        InputError: If the model cannot be loaded or depends on remote code, or if the folder is not empty.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(Problem("--space", "must be an empty folder, or not there", repr(str(folder))))
@@ -153,7 +154,7 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         _write(partial / "app.py", _APP)
         _write(partial / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         _write(partial / "requirements.txt", "\n".join(_requirements(classifier)) + "\n")
-        # A JSON string is a YAML string as well, whatever is in it.
+        # Every JSON string is a valid YAML string.
         quoted_title = json.dumps(title, ensure_ascii=False)
         _write(partial / "README.md", _README.format(title=quoted_title, task=classifier.task))
 
@@ -182,19 +183,22 @@ def _copy_checkpoint(source: Path, folder: Path) -> None:
 
 
 def _check_link(file: Path, source: Path) -> None:
-    """Refuse a link out of the checkpoint: what it leads to would be published with the Space.
+    """Check that a file is not a symbolic link out of the checkpoint, whose target would be published with the Space.
 
-    The Hub's own cache links its files to ``blobs`` beside the snapshots.
+    Links into ``blobs`` next to the snapshots are allowed: the cache of the Hub consists of them.
+
+    Raises:
+        InputError: If the file is another link out of the checkpoint folder.
     """
-    own = source.resolve()
+    root = source.resolve()
     target = file.resolve()
-    if not (target.is_relative_to(own) or target.parent == own.parent.parent / "blobs"):
+    if not (target.is_relative_to(root) or target.parent == root.parent.parent / "blobs"):
         rule = "must not be a link out of the checkpoint's folder"
         raise InputError(Problem(str(file), rule, repr(str(target)), "Put a copy of the file in its place."))
 
 
 def _requirements(classifier: Classifier) -> list[str]:
-    """Name what app.py imports, not older than what the model was tried with here."""
+    """Return the requirements of app.py, with the installed versions of the model libraries as lower bounds."""
     names = ["torch", "transformers"]
     if classifier.task == "image-classification":
         names.append("torchvision")
@@ -204,7 +208,7 @@ def _requirements(classifier: Classifier) -> list[str]:
 
 
 def _release(name: str) -> str:
-    """Give a version without what a build adds: 2.9.0+cu128 is 2.9.0."""
+    """Return the installed version of a package without its local part: 2.9.0 for 2.9.0+cu128."""
     return version(name).partition("+")[0]
 
 

@@ -1,4 +1,4 @@
-"""What of a run is published: a list of what may go, and a search for what may not."""
+"""Files of a run to publish: a list of allowed names, and a search for secrets and local paths."""
 
 import json
 import os
@@ -43,27 +43,27 @@ ALLOWED = (
     CARD,
     CODE.name,
 )
-"""Names in ``RUN/model`` that are published; whatever else lies there stays. Beside them goes the recipe."""
+"""Patterns of the names in ``RUN/model`` that are published, in addition to the recipe; no other file is."""
 
 THIS_MODEL = "FOLDER OR NAME OF THIS MODEL"
-"""In a card, as long as the model has no name."""
+"""Placeholder in a model card for the name under which the model is published."""
 NOTE = f"# What begins with {LOCAL} lay on a local disk.\n"
 SECRET_NAMES = ("_TOKEN", "_KEY", "_SECRET")
 SHORTEST_SECRET = 8
-"""Length from which on a value is a secret. A shorter one, such as 1 or true, stands in any text."""
+"""Minimum length of a secret. A shorter value, such as 1 or true, occurs in any text."""
 HUB_TOKEN = re.compile(rb"\b(?:hf|api_org)_[A-Za-z0-9]{16,}")
 MANY = 10
-"""Number of places that are named one by one."""
+"""Maximum number of problems that are listed individually."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file to be published.
+    """File to publish.
 
     Attributes:
-        name: Its path in the repository.
-        source: The file, or its content.
-        size: In bytes.
+        name: Path in the repository.
+        source: Path of the file on disk, or its content.
+        size: Size in bytes.
     """
 
     name: str
@@ -72,58 +72,58 @@ class Upload:
 
 
 def check_finished(run: Path) -> None:
-    """Make sure that a folder is a run, all of whose stages are done, with a model to publish.
+    """Check that a folder is a finished run with a model to publish.
 
     Raises:
-        InputError: If it is not.
+        InputError: If the folder is no run, a stage or the evaluation is not done, or there is no model.
     """
     place = str(run)
     if not (run / "manifest.json").is_file():
-        found = "a folder without manifest.json" if run.is_dir() else "a path where no folder is"
+        value = "a folder without manifest.json" if run.is_dir() else "a path where no folder is"
         repair = "Give the folder that `hf-finetune run` wrote, not the model in it."
-        raise InputError(Problem(place, "must be the folder of a run", found, repair))
+        raise InputError(Problem(place, "must be the folder of a run", value, repair))
     manifest = read_manifest(run / "manifest.json")
     open_stages = [record.name for record in manifest.stages if record.state != "done"]
     if open_stages or manifest.state != "done":
-        found = f"stages not done: {', '.join(open_stages)}" if open_stages else "no evaluation yet"
+        value = f"stages not done: {', '.join(open_stages)}" if open_stages else "no evaluation yet"
         repair = f"Finish it: hf-finetune run {run / RECIPE} --output-dir {run} --resume."
-        raise InputError(Problem(place, "must be a finished run", found, repair))
+        raise InputError(Problem(place, "must be a finished run", value, repair))
     if not (run / "model" / "config.json").is_file():
         adapter = (run / "adapter").is_dir()
-        found = "an adapter alone" if adapter else "no model/config.json"
+        value = "an adapter alone" if adapter else "no model/config.json"
         repair = "Run it again with model.adapter.save: merged, or both." if adapter else ""
         tasks = sorted(str(path) for path in (run / "tasks").glob("*"))
         if tasks:
-            found, repair = "those of several tasks", f"Publish each by itself: {' or '.join(tasks)}."
-        raise InputError(Problem(place, "must hold a model", found, repair))
+            value, repair = "those of several tasks", f"Publish each by itself: {' or '.join(tasks)}."
+        raise InputError(Problem(place, "must hold a model", value, repair))
 
 
 def is_allowed(name: str) -> bool:
-    """Say whether a file of this name may be published."""
+    """Return whether a file with this name may be published."""
     return name == RECIPE or any(fnmatch(name, pattern) for pattern in ALLOWED)
 
 
 def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
-    """List what is published of a finished run. The card gets the name under which the model is published.
+    """Return the files to publish of a finished run, with the model's name filled in the card.
 
     Args:
-        run: The run directory.
-        repository: ``NAMESPACE/NAME``.
+        run: Run directory.
+        repository: Repository to publish to, as ``NAMESPACE/NAME``.
 
     Returns:
-        The files, and the names of what lies in ``RUN/model`` and stays.
+        Files to upload, and names in ``RUN/model`` that are not published.
 
     Raises:
-        InputError: If the code of the head is not that of this package.
+        InputError: If the code of the head differs from that of this package.
     """
-    uploads, left = [], []
+    uploads, skipped = [], []
     code = run / "model" / CODE.name
     if code.is_file() and code.read_bytes() != CODE.read_bytes():
         repair = "Others will run it: publish with the version of hf-finetune that wrote it."
         raise InputError(Problem(str(code), "must be the file of this version", "another one", repair))
     for file in sorted((run / "model").iterdir()):
         if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
-            left.append(file.name)
+            skipped.append(file.name)
         elif file.name == CARD:
             text = file.read_bytes().replace(THIS_MODEL.encode(), repository.encode())
             uploads.append(Upload(CARD, text, len(text)))
@@ -132,18 +132,20 @@ def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
     if (run / RECIPE).is_file():
         recipe = (NOTE + dump_recipe(published_recipe(run))).encode()
         uploads.append(Upload(RECIPE, recipe, len(recipe)))
-    return uploads, left
+    return uploads, skipped
 
 
 def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str, str] | None = None) -> None:
-    """Look for tokens and for this machine's paths in all that is to be published.
+    """Check that the files to publish contain no secrets and no paths of this machine.
 
     Args:
-        uploads: The files. Of weights only the header is text.
-        run: The run directory, which no file may name.
-        environment: Whose variables named ..._TOKEN, ..._KEY and ..._SECRET no file may hold; None is this process's.
+        uploads: Files to check. Only the header of a weights file is searched.
+        run: Run directory, whose path is one of those that no file may contain.
+        environment: Environment variables; the values of those named ..._TOKEN, ..._KEY and ..._SECRET are secrets.
+            None is the environment of this process.
+
     Raises:
-        InputError: With file and line of each. The value of a secret is not repeated.
+        InputError: With the file and line of each problem; the value of a secret is not repeated.
     """
     variables = os.environ if environment is None else environment
     secrets = {
@@ -188,7 +190,7 @@ def _lines(upload: Upload) -> list[bytes]:
 
 
 def _local_paths(run: Path) -> list[str]:
-    """List the folders of this machine that would tell about it, the longest first."""
+    """Return the local folders whose paths must not be published, the longest first."""
     folders = [run, Path.cwd(), Path.home()]
     folders += [Path(os.environ[name]) for name in ("HF_HOME", "HF_HUB_CACHE") if os.environ.get(name)]
     if (run / RECIPE).is_file():
@@ -196,15 +198,20 @@ def _local_paths(run: Path) -> list[str]:
         teachers = [stage.teacher for stage in recipe.stages if stage.teacher is not None]
         named = (recipe.model.path, recipe.data.path, *(teacher.path for teacher in teachers))
         folders += [Path(path) for path in named if Path(path).is_absolute()]
-    found = {str(way) for folder in folders for way in (folder.absolute(), folder.resolve())}
-    return sorted((path for path in found if len(Path(path).parts) > 1), key=lambda path: (-len(path), path))
+    paths = {str(variant) for folder in folders for variant in (folder.absolute(), folder.resolve())}
+    return sorted((path for path in paths if len(Path(path).parts) > 1), key=lambda path: (-len(path), path))
 
 
 def _path_patterns(paths: Sequence[str]) -> dict[str, re.Pattern[bytes]]:
-    """Match a path as a text or a JSON file writes it; /home/me is not found in /home/meg, nor in a web address."""
+    """Return a pattern for each path, which matches it in plain text and in JSON.
+
+    /home/me is found neither in /home/meg nor in a URL.
+    """
 
     def pattern(path: str) -> re.Pattern[bytes]:
-        ways = "|".join(re.escape(way) for way in dict.fromkeys((path, json.dumps(path)[1:-1])))
-        return re.compile(rf"(?<![\w.~-])(?:{ways})(?![\w-])".encode())
+        spellings = "|".join(
+            re.escape(spelling) for spelling in dict.fromkeys((path, json.dumps(path)[1:-1]))
+        )
+        return re.compile(rf"(?<![\w.~-])(?:{spellings})(?![\w-])".encode())
 
     return {path: pattern(path) for path in paths}
