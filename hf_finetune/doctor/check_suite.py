@@ -1,4 +1,4 @@
-"""Put the checks together, and run each so that its failure is a row and not the end."""
+"""Suites of checks, and a runner that turns the exception of a check into a failed result."""
 
 import os
 import platform
@@ -28,12 +28,12 @@ __all__ = ["CheckSuite", "check_suites", "describe_machine", "run_check"]
 
 @dataclass(frozen=True)
 class CheckSuite:
-    """A model, and the checks that it is to go through.
+    """Checks of one model.
 
     Attributes:
-        title: Which model it is.
-        remark: What the person should know before; may be empty.
-        checks: In the order they are run.
+        title: Name of the model, its task and its number of parameters.
+        remark: Note for the user, printed before the checks; may be empty.
+        checks: Checks, in the order in which they are run.
     """
 
     title: str
@@ -44,14 +44,18 @@ class CheckSuite:
 def check_suites(
     recipe: Recipe | None, folder: Path, *, trust_remote_code: bool = False
 ) -> Iterator[CheckSuite]:
-    """Give what is to be examined: the recipe's checkpoint; without a recipe, a tiny model of each kind of input.
+    """Yield the suite of a recipe's checkpoint; without a recipe, one of a tiny model for images and one for texts.
 
     Args:
-        recipe: Whose checkpoint and stages to examine.
-        folder: Where the tiny models are written.
-        trust_remote_code: Whether code that comes with the checkpoint may run.
+        recipe: Recipe whose checkpoint and stages to check; None checks the tiny models.
+        folder: Folder for the tiny models.
+        trust_remote_code: Whether code from the checkpoint may run.
+
+    Yields:
+        Check suites, each with its model loaded.
+
     Raises:
-        InputError: If the recipe or its checkpoint cannot be used, or several processes were started.
+        InputError: If the recipe or its checkpoint cannot be used, or if there are several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         repair = "It starts two of its own; leave accelerate launch away."
@@ -67,16 +71,18 @@ def check_suites(
 
 
 def run_check(check: Check, folder: Path) -> CheckResult:
-    """Run a check. If it breaks off, that is its result; with ``HF_FINETUNE_TRACEBACK`` set the error is raised.
+    """Run a check and return its result; if the check raises an exception, the result is a failure.
+
+    With the environment variable ``HF_FINETUNE_TRACEBACK`` set, the exception is raised instead.
 
     Args:
-        check: What to do.
-        folder: Where it gets a folder of its own, which is removed behind it.
+        check: Check to run.
+        folder: Folder in which a temporary folder for the check is created, and removed afterwards.
     """
-    own = folder / "check"
-    own.mkdir()
+    scratch = folder / "check"
+    scratch.mkdir()
     try:
-        return check.run(own)
+        return check.run(scratch)
     except Exception as error:
         if os.environ.get("HF_FINETUNE_TRACEBACK"):
             raise
@@ -84,21 +90,21 @@ def run_check(check: Check, folder: Path) -> CheckResult:
         measured = f"The check broke off. {type(error).__name__}: {first}".rstrip(": ")
         return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see where.")
     finally:
-        shutil.rmtree(own)
+        shutil.rmtree(scratch)
 
 
 def describe_machine() -> str:
-    """Name the device and the libraries that the results are of."""
+    """Return the device and the library versions that the checks run on, as one line."""
     device = start_processes().device
     if device.type == "cuda":
-        what = torch.cuda.get_device_name(device)
+        hardware = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        what = f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
+        hardware = f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
     else:
-        what = device.type
+        hardware = device.type
     versions = library_versions()
     return ", ".join(
-        [what, *(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "timm"))]
+        [hardware, *(f"{name} {versions[name]}" for name in ("torch", "transformers", "accelerate", "timm"))]
     )
 
 
@@ -127,7 +133,7 @@ def _title(subject: CheckTarget, name: str) -> str:
 
 
 def _short(path: str) -> str:
-    """Write a path as it is seen from here."""
+    """Return a path relative to the working directory, if it is inside it."""
     if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()):
         return str(Path(path).relative_to(Path.cwd()))
     return path

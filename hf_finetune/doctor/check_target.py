@@ -1,4 +1,4 @@
-"""What is examined: a recipe's own checkpoint under its own head, with made-up inputs; or two tiny models."""
+"""Models to check: a recipe's checkpoint with its head, or two tiny models; all with synthetic inputs."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -40,16 +40,16 @@ WORDS = ("good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", 
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """What is examined. The checks copy the model before they train it.
+    """Model to check, with synthetic inputs. The checks copy the model before they train it.
 
     Attributes:
-        ready: The recipe, its processor, its plan, and data that was made up.
-        model: The checkpoint's, under the head of the recipe's labels; on the CPU, in fp32.
-        inputs: The made-up examples as the recipe prepares them.
-        examples: The same, drawn once: equal at every look.
-        notes: What was found of the weights, a sentence each.
-        unaccounted: What is wrong with them.
-        remark: What the person should know before the checks; may be empty.
+        ready: Recipe with its processor, its plan and the synthetic data.
+        model: Model from the checkpoint, with the head for the recipe's labels; on the CPU, in fp32.
+        inputs: Synthetic examples, with the recipe's preprocessing and augmentation.
+        examples: The same examples, preprocessed once, so that random augmentation cannot change them.
+        notes: Sentences on the loaded weights.
+        unaccounted: Problems with missing or unexpected weights.
+        remark: Note for the user, printed before the checks; may be empty.
     """
 
     ready: Ready
@@ -62,29 +62,29 @@ class CheckTarget:
 
 
 def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> CheckTarget:
-    """Load a recipe's checkpoint, and make up inputs. Of the recipe's data only the labels' names are used.
+    """Load a recipe's checkpoint and create synthetic inputs; the recipe's data is used only for the class names.
 
     Args:
-        recipe: Whose checkpoint to load.
-        trust_remote_code: Whether code that comes with the checkpoint may run.
+        recipe: Recipe whose checkpoint to load.
+        trust_remote_code: Whether code from the checkpoint may run.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
     """
     refuse_several(recipe, "doctor")
     modality = TASKS[recipe.task].modality
-    found, remark = None, ""
+    data, remark = None, ""
     with suppress(DataNotThere):
-        found = data_at_hand(recipe)
-    if found is not None:
-        target, names = found.target, found.label_names
+        data = data_at_hand(recipe)
+    if data is not None:
+        target, names = data.target, data.label_names
     else:
         target = "single_label" if recipe.data.target == "auto" else recipe.data.target
         names = ("label",) if target == "regression" else ("0", "1")
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = recipe.data.columns.text_pair is not None
-    examples_of_noise = made_up_data(modality, target, names, pair=pair)
-    ready = make_ready(_without_metrics(recipe), examples_of_noise, trust_remote_code=trust_remote_code)
+    synthetic = made_up_data(modality, target, names, pair=pair)
+    ready = make_ready(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
     built, unaccounted = _load(ready)
     inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
     try_forward(built.model, ready, inputs)
@@ -100,14 +100,16 @@ def made_up_data(
     words: int = 16,
     pair: bool = False,
 ) -> LabelledData:
-    """Make up labelled examples: noise images, or texts of common words; the same at every call.
+    """Return 8 synthetic labeled examples: noise images of 64 x 64 pixels, or texts of common words.
+
+    The examples are the same at every call.
 
     Args:
-        modality: What an example is.
-        target: What a label is.
-        names: The classes; one name for regression.
-        words: Number of words of the longest text; the shortest has a fourth of them.
-        pair: Whether a text has a second part.
+        modality: Kind of the inputs.
+        target: Kind of the labels.
+        names: Class names; one name for regression.
+        words: Number of words of the longest text; the others have at least a fourth of it.
+        pair: Whether an example is a pair of texts.
     """
     chance = random.Random(0)
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)]}
@@ -131,10 +133,13 @@ def made_up_data(
 
 
 def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
-    """Write two tiny checkpoints with random weights, one for images and one for texts, and recipes for them.
+    """Write two tiny checkpoints with random weights, and return a recipe for each.
 
     Args:
-        folder: Where to.
+        folder: Folder for the checkpoints.
+
+    Returns:
+        Recipes of the image model and of the text model.
     """
     torch.manual_seed(0)
     _tiny_image_model().save_pretrained(folder / "tiny-resnet")
@@ -156,7 +161,11 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
 
 
 def _load(ready: Ready) -> tuple[BuiltModel, tuple[Problem, ...]]:
-    """Load the weights; where some are missing or left over, load the rest, and say so."""
+    """Load the model, even if weights are missing or unexpected.
+
+    Returns:
+        The model, and the problems with its weights.
+    """
     try:
         return load_pretrained(ready), ()
     except InputError as error:
@@ -166,7 +175,10 @@ def _load(ready: Ready) -> tuple[BuiltModel, tuple[Problem, ...]]:
 
 
 def _without_metrics(recipe: Recipe) -> Recipe:
-    """Leave out what only the real data can be asked for, and pruning: the checkpoint is examined as it is."""
+    """Return a copy of the recipe without metrics, best checkpoints, early stopping and pruning.
+
+    All but pruning need the real data, and pruning would change the checkpoint that is to be checked.
+    """
     unasked = {"best": None, "early_stopping": None, "compress": None}
     stages = tuple(stage.model_copy(update=unasked) for stage in recipe.stages)
     return recipe.model_copy(update={"metrics": (), "stages": stages})
@@ -178,9 +190,8 @@ def _tiny_image_model() -> PreTrainedModel:
     fields["input_size"] = [3, 32, 32]
     config = TimmWrapperConfig(architecture="test_resnet", pretrained_cfg=fields, num_labels=2, model_args={})
     model = TimmWrapperForImageClassification(config)
-    for (
-        module
-    ) in model.modules():  # timm's own draw gives features, and so gradients, of the size of rounding
+    # timm's default initialization yields features, and so gradients, as small as rounding errors
+    for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, torch.nn.BatchNorm2d):

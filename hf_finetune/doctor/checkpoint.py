@@ -1,4 +1,4 @@
-"""Checks of the checkpoint: every weight accounted for, and what is saved is what is loaded."""
+"""Checks of the checkpoint: no missing or unexpected weights, and the same logits after saving and loading."""
 
 import copy
 from pathlib import Path
@@ -29,11 +29,11 @@ LIBRARIES = (
 
 
 def check_weights(subject: CheckTarget) -> CheckResult:
-    """Check that the checkpoint holds the architecture's weights, no fewer and no more, but for the head's."""
+    """Check that the checkpoint holds exactly the weights of the architecture, except for those of the head."""
     if subject.unaccounted:
         repairs = dict.fromkeys(problem.repair for problem in subject.unaccounted if problem.repair)
-        found = " ".join(f"It {problem.rule}." for problem in subject.unaccounted)
-        return CheckResult(WEIGHTS, "fail", found, " ".join(repairs))
+        rules = " ".join(f"It {problem.rule}." for problem in subject.unaccounted)
+        return CheckResult(WEIGHTS, "fail", rules, " ".join(repairs))
     new = set(head_names(subject.model)) | adapter_names(subject.model)
     backbone = sum(name not in new for name, _ in subject.model.named_parameters())
     measured = " ".join((f"All {backbone} parameters below the head are the checkpoint's.", *subject.notes))
@@ -41,9 +41,13 @@ def check_weights(subject: CheckTarget) -> CheckResult:
 
 
 def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
-    """Check that the saved model, loaded by transformers and where it can by timm, gives the same logits.
+    """Check that the saved model returns the same logits when loaded by transformers, and by timm where possible.
 
-    An adapter is filled with noise first, and merged, as it is at the end of a run.
+    An adapter is first filled with noise and merged, as at the end of a run.
+
+    Args:
+        subject: Model to check.
+        folder: Folder to save the model in.
     """
     model, merged = subject.model.eval(), ""
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
@@ -62,34 +66,34 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
         expected = own_memory(model)(**batch).logits
         export_model(model, subject.ready.processor, folder / "model")
         auto = AUTO_MODELS[subject.ready.task.modality]
-        own_code = is_given(model.config)  # of the file that was just written
+        own_code = is_given(model.config)  # the head's code file, which export_model has just written
         trusted = own_code or subject.ready.trust_remote_code
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
-        found = {"transformers": own_memory(loaded.eval())(**batch).logits}
+        outputs = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
-            found["timm"] = own_memory(native.eval())(batch["pixel_values"])
+            outputs["timm"] = own_memory(native.eval())(batch["pixel_values"])
     wrong = [
         f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
         if logits.shape == expected.shape
         else f"loaded by {library} it has {logits.shape[-1]} outputs, not {expected.shape[-1]}"
-        for library, logits in found.items()
+        for library, logits in outputs.items()
         if not torch.equal(logits, expected)
     ]
     if wrong:
         return CheckResult(ROUND_TRIP, "fail", f"The saved model is another: {'; '.join(wrong)}.", LIBRARIES)
     measured = (
-        f"{merged}Loaded by {' and by '.join(found)}, its {expected.numel()} logits are equal bit for bit."
+        f"{merged}Loaded by {' and by '.join(outputs)}, its {expected.numel()} logits are equal bit for bit."
     )
     return CheckResult(ROUND_TRIP, "pass", measured)
 
 
 def own_memory(model: AnyModel) -> AnyModel:
-    """Copy what a model has read from a file to memory of its own, in place, and give the model.
+    """Copy memory-mapped weights and buffers to newly allocated memory, in place, and return the model.
 
-    transformers 5.23 leaves weights where they are in the file, which may be at any byte. torch puts tensors on 64
-    bytes; elsewhere a convolution of torch 2.15 on a CPU with AVX-512 sums up in another order, and the same weights
-    give logits that differ in their last bit.
+    transformers 5.23 maps the weights from the file, at any byte offset. torch aligns its own tensors to 64 bytes;
+    without that alignment, a convolution of torch 2.15 on a CPU with AVX-512 sums in another order, and the logits of
+    the same weights differ in their last bit.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()

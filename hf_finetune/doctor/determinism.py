@@ -1,4 +1,4 @@
-"""The check of the seed: two short runs are equal bit for bit."""
+"""Check of determinism: two short runs with the same seed end with bitwise equal weights."""
 
 from pathlib import Path
 
@@ -20,14 +20,18 @@ REPAIR = (
 
 
 def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
-    """Check that two runs of two steps, with the recipe's augmentation, dropout and precision, end equal.
+    """Check that two runs of two steps, with the recipe's augmentation, dropout and precision, end with equal weights.
 
-    Off the CPU nobody promises it, so a difference there is told and is no failure.
+    Only the CPU guarantees bitwise equality, so a difference on another device is reported, but is no failure.
+
+    Args:
+        subject: Model to check.
+        folder: Folder for the output of the runs.
     """
     index = widest_stage(subject)
     stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
     speed = subject.ready.recipe.speed.model_copy(update={"compile": False})
-    ends = []
+    states = []
     for attempt in ("first", "second"):
         trained = take_steps(
             subject.model,
@@ -38,18 +42,18 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
             folder=folder / attempt,
             speed=speed,
         )
-        ends.append({name: value.detach().cpu() for name, value in trained.state_dict().items()})
-    one, other = ends
+        states.append({name: value.detach().cpu() for name, value in trained.state_dict().items()})
+    first, second = states
     device = start_processes().device.type
     where = (
         f"on the CPU with {counted(torch.get_num_threads(), 'thread')}" if device == "cpu" else f"on {device}"
     )
-    differ = [name for name in one if not torch.equal(one[name], other[name])]
+    differ = [name for name in first if not torch.equal(first[name], second[name])]
     if not differ:
-        measured = f"Two runs of 2 steps end equal bit for bit in all {len(one)} tensors, {where}."
+        measured = f"Two runs of 2 steps end equal bit for bit in all {len(first)} tensors, {where}."
         return CheckResult(DETERMINISM, "pass", measured)
-    largest = max((one[name].double() - other[name].double()).abs().max().item() for name in differ)
-    share = f"{len(differ)} of {len(one)} tensors"
+    largest = max((first[name].double() - second[name].double()).abs().max().item() for name in differ)
+    share = f"{len(differ)} of {len(first)} tensors"
     measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {some(differ)}."
     if device != "cpu":
         return CheckResult(DETERMINISM, "skipped", f"{measured} Bit for bit is promised on a CPU only.")

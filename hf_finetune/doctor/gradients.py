@@ -1,4 +1,4 @@
-"""The check of the loss: the gradient is that of the whole batch, however it is cut."""
+"""Check of the loss scaling: gradient accumulation does not change the gradient of the batch."""
 
 from pathlib import Path
 
@@ -18,8 +18,8 @@ __all__ = ["TOLERANCE", "check_loss_scaling", "widest_stage"]
 
 LOSS_SCALING = "loss scaling"
 TOLERANCE = 1e-2
-"""Largest difference of two gradients, as a share of their norm. Rounding gives 1e-6 in fp32, 1e-3 in TF32; what is
-looked for are factors of 2 and more."""
+"""Largest difference of two gradients, as a fraction of their norm. Rounding causes 1e-6 in fp32 and 1e-3 in TF32; the
+errors to detect are factors of 2 and more."""
 REPAIR = (
     "Learning rates would mean something else with accumulation. Set accumulation: 1 in every stage, and update "
     "transformers and accelerate."
@@ -27,13 +27,20 @@ REPAIR = (
 
 
 def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
-    """Check that 1 batch of 8 and 4 of 2 give one optimiser step the gradient that plain torch gives for the 8."""
+    """Check that 1 batch of 8 and 4 accumulated batches of 2 have the same gradient, that of plain torch for all 8.
+
+    The gradient is taken right before the optimizer step.
+
+    Args:
+        subject: Model to check.
+        folder: Folder for the output of the steps.
+    """
     index = widest_stage(subject)
     stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
     count, target = len(subject.examples), subject.ready.data.target
-    cuts = ((1, count), (4, count // 4))
-    found = []
-    for accumulation, batch_size in cuts:
+    splits = ((1, count), (4, count // 4))
+    gradients = []
+    for accumulation, batch_size in splits:
         first = FirstGradient()
         take_steps(
             subject.model,
@@ -45,7 +52,7 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
             prepare=hold_in_eval,
             callbacks=[first],
         )
-        found.append(first.gradient)
+        gradients.append(first.gradient)
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     plain = plain_gradient(
         subject.model,
@@ -56,9 +63,9 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         device=start_processes().device,
     )
     names = [
-        f"{counted(accumulation, 'batch', 'batches')} of {batch_size}" for accumulation, batch_size in cuts
+        f"{counted(accumulation, 'batch', 'batches')} of {batch_size}" for accumulation, batch_size in splits
     ]
-    compared = [difference(gradient, plain) for gradient in found]
+    compared = [difference(gradient, plain) for gradient in gradients]
     worst = max(error for _, error in compared)
     if not worst <= TOLERANCE:
         ratios = " and ".join(
@@ -69,12 +76,12 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
             f"the gradients differ by up to {worst:.1%} of it."
         )
         return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
-    cut = " and ".join(names)
-    measured = f"{cut} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
+    listed = " and ".join(names)
+    measured = f"{listed} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
     return CheckResult(LOSS_SCALING, "pass", measured)
 
 
 def widest_stage(subject: CheckTarget) -> int:
-    """Give the index of the stage that trains most; of equals the last."""
+    """Return the index of the stage that trains the most parameters; the last one in a tie."""
     sizes = [stage.trainable_size for stage in subject.ready.plan.stages]
     return max(range(len(sizes)), key=lambda index: (sizes[index], index))

@@ -1,4 +1,4 @@
-"""The check of precision: which one is fastest here, and whether it computes the same loss."""
+"""Check of the precision: the loss agrees with fp32, and no other precision or memory format is much faster."""
 
 import copy
 from dataclasses import dataclass
@@ -24,22 +24,22 @@ __all__ = ["Timing", "check_precision", "judge"]
 
 PRECISION = "precision"
 AGREES = 0.02
-"""Largest difference of a loss from fp32's, as a share of it. bf16 keeps 8 bits: a single rounding is 0.4 %."""
+"""Largest difference from the fp32 loss, as a fraction of it. bf16 has 8 bits of precision: one rounding is 0.4 %."""
 WORTH_IT = 1.1
-"""Least gain that is suggested: on a busy machine the times of equal steps differ by some percent."""
+"""Smallest speedup to suggest; on a busy machine the times of equal steps differ by a few percent."""
 STEPS = 3
 WORDS = 64
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A way to compute, measured.
+    """Benchmark of an execution mode.
 
     Attributes:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         memory_format: ``contiguous`` or ``channels_last``.
-        seconds: Of one step, forward and backward; the fastest of several.
-        loss: Of one batch, in eval mode.
+        seconds: Time of one step (forward and backward pass), the fastest of several.
+        loss: Loss of one batch in eval mode.
     """
 
     precision: Precision
@@ -49,12 +49,12 @@ class Timing:
 
     @property
     def title(self) -> str:
-        """Name it."""
+        """Title of the execution mode."""
         return ExecutionMode(self.precision, self.memory_format).title
 
 
 def check_precision(subject: CheckTarget) -> CheckResult:
-    """Time a step of the widest stage in each precision and memory layout, and compare the losses."""
+    """Time a step of the stage with the most parameters in each precision and memory format, and compare the losses."""
     ready, index = subject.ready, widest_stage(subject)
     device = start_processes().device
     if device.type not in ("cpu", "cuda"):
@@ -72,56 +72,68 @@ def check_precision(subject: CheckTarget) -> CheckResult:
     size = ready.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
     batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
-    layouts: tuple[MemoryFormat, ...] = ("contiguous",)
+    memory_formats: tuple[MemoryFormat, ...] = ("contiguous",)
     if ready.task.modality == "image":
-        layouts = ("contiguous", "channels_last")
+        memory_formats = ("contiguous", "channels_last")
     model = copy.deepcopy(subject.model).to(device)
     trainable = ready.plan.stages[index].trainable
     freeze_all_but(model, trainable)
-    ways = [ExecutionMode(precision, layout) for precision in _precisions(device) for layout in layouts]
+    modes = [
+        ExecutionMode(precision, memory_format)
+        for precision in _precisions(device)
+        for memory_format in memory_formats
+    ]
     with benchmark_steps(model, batch, loss_for(ready.data.target), trainable) as bench:
-        losses = [bench.numbers(way).loss for way in ways]  # also the first, slow, use of each kernel
-        seconds = time_in_turn(bench, ways, STEPS)
+        losses = [bench.numbers(mode).loss for mode in modes]  # also warms up the kernels for the timing
+        seconds = time_in_turn(bench, modes, STEPS)
     timings = [
-        Timing(way.precision, way.memory_format, min(seconds[way]), loss)
-        for way, loss in zip(ways, losses, strict=True)
+        Timing(mode.precision, mode.memory_format, min(seconds[mode]), loss)
+        for mode, loss in zip(modes, losses, strict=True)
     ]
     speed = ready.recipe.speed
-    return judge(timings, size, speed.precision, speed.memory_format if len(layouts) > 1 else "contiguous")
+    return judge(
+        timings, size, speed.precision, speed.memory_format if len(memory_formats) > 1 else "contiguous"
+    )
 
 
 def judge(timings: list[Timing], size: int, precision: str, memory_format: str) -> CheckResult:
-    """Say what the times and losses mean for a recipe.
+    """Return the result of the check for given benchmarks.
 
     Args:
-        timings: The first one is fp32, contiguous: what the others are compared with.
+        timings: Benchmarks of the execution modes. The first one is fp32 and contiguous, the reference for the losses.
         size: Examples per step.
-        precision: The recipe's.
-        memory_format: The recipe's.
+        precision: Precision of the recipe.
+        memory_format: Memory format of the recipe.
+
+    Returns:
+        A failure if the device lacks the recipe's precision, or its loss does not agree with fp32; otherwise a pass,
+        with a suggestion if another mode is at least ``WORTH_IT`` times as fast and its loss agrees with fp32.
     """
     plain = timings[0]
-    ours = next((t for t in timings if (t.precision, t.memory_format) == (precision, memory_format)), None)
+    requested = next(
+        (t for t in timings if (t.precision, t.memory_format) == (precision, memory_format)), None
+    )
     shown = ", ".join(
-        f"{timing.title} {milliseconds(timing.seconds)}{' (the recipe)' if timing is ours else ''}"
+        f"{timing.title} {milliseconds(timing.seconds)}{' (the recipe)' if timing is requested else ''}"
         for timing in timings
     )
     measured = f"A step of {size}: {shown}."
-    if ours is None:
+    if requested is None:
         return CheckResult(
             PRECISION,
             "fail",
             f"{measured} This device does not compute in {precision}, which the recipe asks for.",
             "Set speed.precision=fp32.",
         )
-    if not _agrees(ours, plain):
-        found = f"With {ours.title} the loss is {ours.loss:.4g}, with fp32 {plain.loss:.4g}."
-        return CheckResult(PRECISION, "fail", f"{measured} {found}", "Set speed.precision=fp32.")
+    if not _agrees(requested, plain):
+        difference = f"With {requested.title} the loss is {requested.loss:.4g}, with fp32 {plain.loss:.4g}."
+        return CheckResult(PRECISION, "fail", f"{measured} {difference}", "Set speed.precision=fp32.")
     rejected = [timing.title for timing in timings if not _agrees(timing, plain)]
     if rejected:
         measured += f" The loss of {' and '.join(rejected)} is not that of fp32."
     best = min((timing for timing in timings if _agrees(timing, plain)), key=lambda timing: timing.seconds)
-    gain = ours.seconds / best.seconds
-    if best is ours or gain < WORTH_IT:
+    gain = requested.seconds / best.seconds
+    if best is requested or gain < WORTH_IT:
         return CheckResult(PRECISION, "pass", f"{measured} None is much faster than the recipe's.")
     fields = {"precision": best.precision, "memory_format": best.memory_format}
     current = {"precision": precision, "memory_format": memory_format}

@@ -1,4 +1,4 @@
-"""What a check is and what it finds."""
+"""Checks and their results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ State = Literal["pass", "fail", "skipped"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One row of the table.
+    """Result of a check, which is one row of the table.
 
     Attributes:
-        name: What was checked.
-        state: How it ended.
-        measured: What was found, or why the check was skipped; a sentence.
-        repair: What to do about it; for a check that passed, a suggestion or nothing.
+        name: Name of the check.
+        state: Outcome of the check.
+        measured: Sentence on the measured values, or on the reason for skipping the check.
+        repair: Fix for a failure; for a check that passed, a suggestion or an empty string.
     """
 
     name: str
@@ -29,11 +29,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """A check that is still to be done.
+    """Check that can be run.
 
     Attributes:
-        name: As in its result.
-        run: Takes an empty folder of its own.
+        name: Name of the check, as in its result.
+        run: Function that performs the check, given an empty folder to write to.
     """
 
     name: str
@@ -41,17 +41,23 @@ class Check:
 
 
 def counted(count: int, noun: str, several: str = "") -> str:
-    """Write a number with its noun: 1 thread, 2 threads."""
+    """Format a number with its noun: 1 thread, 2 threads.
+
+    Args:
+        count: Number.
+        noun: Singular form.
+        several: Plural form; empty adds an s to the singular.
+    """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {several or f'{noun}s'}"
 
 
 def sentence(parts: Sequence[str]) -> str:
-    """Make one sentence of several clauses."""
+    """Join clauses into one sentence."""
     joined = "; ".join(parts)
     return f"{joined[0].upper()}{joined[1:]}."
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:
-    """List the first few names, and say how many more there are."""
+    """Join the first ``shown`` names, followed by the number of the others."""
     listed = ", ".join(names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

@@ -1,4 +1,4 @@
-"""The check of a stage: two real steps move exactly what is planned."""
+"""Check of a stage: two training steps change exactly the planned parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ __all__ = ["check_stage", "stage_title"]
 
 LOWEST_RATE = 1e-3
 VISIBLE = 1e-6
-"""Least step, as a share of a weight, that fp32 shows for sure; its rounding is 6e-8."""
+"""Smallest update, as a fraction of a weight, that is certain to change it in fp32, whose rounding error is 6e-8."""
 
 OTHERS_MOVED = (
     "Something besides the optimizer changes the model: its own code, or a library. Update transformers and "
@@ -31,14 +31,19 @@ NOT_MOVED = (
 
 
 def stage_title(subject: CheckTarget, index: int) -> str:
-    """Name the row of a stage."""
+    """Return the name of the check of a stage."""
     return f"stage {subject.ready.recipe.stages[index].name}"
 
 
 def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
-    """Train a stage for two steps, and look at what moved, what the optimiser held, and which modules trained.
+    """Train a stage for two steps, and check the changed tensors, the optimizer's groups and the frozen modules' mode.
 
-    Rates below 1e-3 are raised to it, so that two steps are enough to see.
+    Learning rates below 1e-3 are raised to it, so that two steps are enough to change the weights.
+
+    Args:
+        subject: Model to check.
+        index: Index of the stage.
+        folder: Folder for the output of the stage.
     """
     title = stage_title(subject, index)
     stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
@@ -65,17 +70,17 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     before, after = _tensors(subject.model), _tensors(trained)
     parameters = dict(subject.model.named_parameters())
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    still = [name for name in parameters if name in set(planned.trainable) - moved]
+    unmoved = [name for name in parameters if name in set(planned.trainable) - moved]
     extra = sorted(moved - set(planned.trainable) - _moving_buffers(subject, planned))
-    held_back = _held_back(subject, index, still, first.gradient) if still else set()
-    late = [name for name in still if name not in held_back]
+    held_back = _held_back(subject, index, unmoved, first.gradient) if unmoved else set()
+    missing = [name for name in unmoved if name not in held_back]
     wrong: list[str] = []
     repairs: dict[str, None] = {}
     if extra:
         wrong.append(f"not planned, and changed: {some(extra)}")
         repairs[OTHERS_MOVED] = None
-    if late:
-        wrong.append(f"planned, and not changed: {some(late)}")
+    if missing:
+        wrong.append(f"planned, and not changed: {some(missing)}")
         repairs[NOT_MOVED] = None
     if watch.optimizer_problem:
         wrong.append(watch.optimizer_problem)
@@ -85,11 +90,11 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         repairs[OTHERS_MOVED] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
-    return CheckResult(title, "pass", _summary(subject, planned, still, watch.frozen))
+    return CheckResult(title, "pass", _summary(subject, planned, unmoved, watch.frozen))
 
 
 class _Watch(TrainerCallback):
-    """Look at the optimiser when training begins, and at the mode of every frozen module in each forward pass."""
+    """Callback that checks the optimizer's groups at the start, and the mode of frozen modules in each forward pass."""
 
     def __init__(self, planned: StagePlan):
         self.groups = planned.groups
@@ -99,7 +104,7 @@ class _Watch(TrainerCallback):
         self.optimizer_problem = "the optimizer was never seen"
 
     def look_at(self, model: PreTrainedModel) -> None:
-        """Register on every module none of whose parameters is trained, and on all inside it."""
+        """Register a hook on every module whose parameters are all frozen, and on its submodules."""
         trained = {id(value) for name, value in model.named_parameters() if name in self.trainable}
         frozen: dict[str, nn.Module] = {}
         for name, module in model.named_modules():
@@ -113,29 +118,29 @@ class _Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Compare the optimiser's groups with the plan's."""
+        """Compare the optimizer's parameter groups with the plan."""
         names = {
             id(parameter): name.removeprefix("module.")
             for name, parameter in kwargs["model"].named_parameters()
         }
-        found: dict[str, tuple[float, float]] = {}
+        optimized: dict[str, tuple[float, float]] = {}
         twice = []
         for group in kwargs["optimizer"].param_groups:
             for parameter in group["params"]:
                 name = names.get(id(parameter), "an unknown tensor")
-                twice += [name] if name in found else []
-                found[name] = group["initial_lr"], group["weight_decay"]
+                twice += [name] if name in optimized else []
+                optimized[name] = group["initial_lr"], group["weight_decay"]
         planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
         wrong = {
-            "lacks": sorted(planned.keys() - found.keys()),
-            "holds besides": sorted(found.keys() - planned.keys()),
+            "lacks": sorted(planned.keys() - optimized.keys()),
+            "holds besides": sorted(optimized.keys() - planned.keys()),
             "holds twice": sorted(twice),
             "has another rate or decay for": [
-                name for name in planned if found.get(name, planned[name]) != planned[name]
+                name for name in planned if optimized.get(name, planned[name]) != planned[name]
             ],
         }
-        told = [f"{words} {some(which)}" for words, which in wrong.items() if which]
-        self.optimizer_problem = f"the optimizer {', '.join(told)}" if told else ""
+        clauses = [f"{words} {some(which)}" for words, which in wrong.items() if which]
+        self.optimizer_problem = f"the optimizer {', '.join(clauses)}" if clauses else ""
 
     def _hook(self, name: str) -> Any:
         def look(module: nn.Module, inputs: Any) -> None:
@@ -151,7 +156,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
-    """Name the statistics of the BatchNorms that are trained; every other buffer must stand."""
+    """Return the names of the running statistics of trained BatchNorms; no other buffer may change."""
     moving = [
         name for name, _ in subject.ready.plan.layout.batch_norms if name not in planned.frozen_batch_norms
     ]
@@ -161,9 +166,16 @@ def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
 def _held_back(
     subject: CheckTarget, index: int, still: list[str], gradient: Mapping[str, torch.Tensor]
 ) -> set[str]:
-    """Of the parameters that did not move, name those that could not: the step is lost in rounding, or there is none.
+    """Return the unchanged parameters whose update is zero or lost in rounding, so that they could not change.
 
-    A gradient that the stage lacks and plain torch gives is no excuse.
+    A parameter without a gradient in the stage is not among them if plain torch computes a gradient for it that is
+    large enough.
+
+    Args:
+        subject: Model to check.
+        index: Index of the stage.
+        still: Names of the planned parameters that did not change.
+        gradient: Gradient of the first step of the stage.
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     planned = subject.ready.plan.stages[index].trainable
@@ -189,10 +201,10 @@ def _held_back(
 def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen: int) -> str:
     total = len(subject.ready.plan.layout.parameters)
     buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
-    kept = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
-    kept += [counted(len(buffers), "buffer")] if buffers else []
+    unchanged = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
+    unchanged += [counted(len(buffers), "buffer")] if buffers else []
     text = f"2 steps moved {counted(len(planned.trainable) - len(still), 'planned parameter')}"
-    text += f"; {' and '.join(kept)} stood still bit for bit" if kept else ""
+    text += f"; {' and '.join(unchanged)} stood still bit for bit" if unchanged else ""
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
     text += "; the optimizer held just these, at their rates."
     if still:

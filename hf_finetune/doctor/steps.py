@@ -1,4 +1,4 @@
-"""A few steps of a stage, and the gradient that they ought to have: what the checks are made of."""
+"""Building blocks of the checks: a few training steps of a stage, and a reference gradient."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "sho
 Gradient = dict[str, torch.Tensor]
 
 LR = 1e-3
-"""Of a stage that has none."""
+"""Learning rate of a stage that declares none."""
 
 
 def shorten(
@@ -33,16 +33,16 @@ def shorten(
     clip: float | None = None,
     lowest_rate: float = 0.0,
 ) -> tuple[StageSpec, StagePlan]:
-    """Make a stage of a few steps, without warmup, out of a recipe's.
+    """Return a copy of a stage with a few steps, without warmup, ``regularize``, ``best`` and ``early_stopping``.
 
     Args:
-        stage: The recipe's.
-        planned: What it trains; that stays.
-        steps: Optimiser steps.
+        stage: Stage of the recipe.
+        planned: Plan of the stage; its trainable parameters stay the same.
+        steps: Optimizer steps.
         batch_size: Examples per process and forward pass.
-        accumulation: Forward passes per optimiser step.
+        accumulation: Forward passes per optimizer step.
         clip: Largest gradient norm; None does not clip.
-        lowest_rate: Smaller learning rates are raised to it.
+        lowest_rate: Lower bound of the learning rates; smaller ones are raised to it.
     """
     changes = {
         "epochs": None,
@@ -54,7 +54,7 @@ def shorten(
         "best": None,
         "early_stopping": None,
         "regularize": RegularizeSpec(),
-        "fit": "gradient",  # of a head that is fitted, too, it is seen that nothing else would move
+        "fit": "gradient",  # also where the head is fitted, to show that nothing else would change
         "lr": stage.lr if stage.lr is not None else max(lowest_rate, LR),
     }
     groups = tuple(replace(group, lr=max(group.lr or LR, lowest_rate)) for group in planned.groups)
@@ -73,18 +73,18 @@ def take_steps(
     prepare: Callable[[PreTrainedModel], Any] = lambda model: None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> PreTrainedModel:
-    """Train a copy of a model by ``train_stage``, and give it.
+    """Return a copy of a model, trained by ``train_stage``.
 
     Args:
-        model: It is left as it is.
-        short: From ``shorten``.
-        target: What a label is.
-        examples: Training examples, ready for the model.
-        collate: Makes a batch.
-        folder: Where the stage writes.
-        speed: Precision and memory layout; None is plain fp32.
-        prepare: Is given the copy before it is trained.
-        callbacks: Further callbacks.
+        model: Model to copy; it is not changed.
+        short: Stage and plan from ``shorten``.
+        target: Kind of the labels.
+        examples: Preprocessed training examples.
+        collate: Collate function.
+        folder: Folder for the output of the stage.
+        speed: Precision and memory format; None is fp32.
+        prepare: Function that is called with the copy before training.
+        callbacks: Additional callbacks.
     """
     stage, planned = short
     trained = copy.deepcopy(model)
@@ -104,16 +104,16 @@ def take_steps(
 
 
 def hold_in_eval(model: PreTrainedModel) -> None:
-    """Keep a whole model in eval mode during its forward passes, whatever the Trainer does.
+    """Keep the whole model in eval mode in its forward passes, although the Trainer calls ``model.train()``.
 
-    Dropout draws anew for each micro-batch, and a BatchNorm sees one micro-batch only: with them in train mode no
-    gradient would be that of the whole batch.
+    In train mode, dropout draws a new mask for each micro-batch and BatchNorm normalizes over one micro-batch, so the
+    accumulated gradient would not be that of the whole batch.
     """
     model.register_forward_pre_hook(_eval)
 
 
 class FirstGradient(TrainerCallback):
-    """Keep the gradient of the first optimiser step, on the CPU."""
+    """Callback that stores the gradient of the first optimizer step, on the CPU."""
 
     def __init__(self) -> None:
         self.gradient: Gradient = {}
@@ -121,7 +121,7 @@ class FirstGradient(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Copy it."""
+        """Copy the gradient before the first optimizer step."""
         if state.global_step == 0:
             self.gradient = _gradient(kwargs["model"])
 
@@ -135,15 +135,20 @@ def plain_gradient(
     label_smoothing: float = 0.0,
     device: str | torch.device = "cpu",
 ) -> Gradient:
-    """Compute the gradient of the mean loss over a batch in eval mode, without any Trainer.
+    """Return the gradient of the mean loss over a batch in eval mode, computed with plain torch.
 
     Args:
-        model: It is left as it is.
-        trainable: Names of the parameters to derive by.
-        batch: With ``labels``.
-        target: What a label is.
-        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
-        device: Where to compute; the gradient is given on the CPU.
+        model: Model to differentiate; it is not changed.
+        trainable: Names of the parameters to compute gradients for.
+        batch: Model inputs and ``labels``.
+        target: Kind of the labels: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or
+            ``regression`` (mean squared error).
+        label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1); only for
+            ``single_label``.
+        device: Device to compute on.
+
+    Returns:
+        Gradient of each parameter that has one, by name; on the CPU, in fp32.
     """
     chosen = set(trainable)
     copied = copy.deepcopy(model).to(device).eval()
@@ -163,17 +168,22 @@ def plain_gradient(
 
 
 def difference(found: Gradient, expected: Gradient) -> tuple[float, float]:
-    """Compare two gradients; a parameter that got none counts as zeros.
+    """Compare two gradients, with a missing gradient of a parameter as zeros.
+
+    Args:
+        found: Gradient to check.
+        expected: Reference gradient.
 
     Returns:
-        The ratio of their L2 norms, and the norm of their difference as a share of the expected one's norm.
+        Ratio of the L2 norms, and L2 norm of the difference as a fraction of the reference norm; nan and inf if the
+        reference is zero.
     """
     ours = theirs = apart = 0.0
     for name, like in {**expected, **found}.items():
-        one, other = (side.get(name, torch.zeros_like(like)) for side in (found, expected))
-        ours += _square(one)
-        theirs += _square(other)
-        apart += _square(one - other)
+        gradient, reference = (side.get(name, torch.zeros_like(like)) for side in (found, expected))
+        ours += _square(gradient)
+        theirs += _square(reference)
+        apart += _square(gradient - reference)
     if theirs == 0:
         return float("nan"), float("inf")
     return (ours / theirs) ** 0.5, (apart / theirs) ** 0.5
@@ -184,7 +194,7 @@ def _square(value: torch.Tensor) -> float:
 
 
 class _NoCheckpoints(TrainerCallback):
-    """Nobody goes on with these steps; only Ctrl-C may still ask for a checkpoint, behind this callback."""
+    """Callback that disables checkpoints; only the handler of Ctrl-C, a later callback, can still request one."""
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

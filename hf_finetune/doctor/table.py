@@ -1,4 +1,4 @@
-"""The table of results: on a terminal in columns and colours, elsewhere one plain line for each check."""
+"""Table of results: columns and colors on a terminal, otherwise one plain line for each check."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,22 +18,22 @@ NAME_WIDTH, STATE_WIDTH = 24, 7
 
 
 def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Path) -> bool:
-    """Run the checks and print each result as it comes. Returns whether none failed.
+    """Run the checks, print each result immediately, and return whether no check failed.
 
     Args:
-        console: Where to.
-        found: What to examine.
-        folder: Where the checks may write; they leave nothing.
+        console: Console to print to.
+        found: Check suites to run.
+        folder: Folder for temporary files of the checks.
     """
     began = perf_counter()
     results: list[CheckResult] = []
-    for number, examination in enumerate(found):
+    for number, suite in enumerate(found):
         console.print(describe_machine() if number == 0 else "", markup=False, style="dim")
-        console.print(examination.title, markup=False, style="bold")
-        if examination.remark:
-            console.print(examination.remark, markup=False)
-        width = min(max(len(check.name) for check in examination.checks), NAME_WIDTH)
-        for check in examination.checks:
+        console.print(suite.title, markup=False, style="bold")
+        if suite.remark:
+            console.print(suite.remark, markup=False)
+        width = min(max(len(check.name) for check in suite.checks), NAME_WIDTH)
+        for check in suite.checks:
             if console.is_terminal:
                 with console.status(check.name):
                     result = run_check(check, folder)
@@ -46,12 +46,12 @@ def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Pa
 
 
 def print_result(console: Console, result: CheckResult, width: int) -> None:
-    """Print one row.
+    """Print the result of a check as one row.
 
     Args:
-        console: Where to.
-        result: The row.
-        width: Of the first column, in characters; longer names are wrapped.
+        console: Console to print to.
+        result: Result to print.
+        width: Width of the name column, in characters; longer names are wrapped on a terminal.
     """
     label = "Repair: " if result.state == "fail" else "Faster: "
     if not console.is_terminal:
@@ -73,5 +73,5 @@ def print_result(console: Console, result: CheckResult, width: int) -> None:
 def _summary(results: list[CheckResult], seconds: float) -> str:
     counts = {state: sum(result.state == state for result in results) for state in STYLES}
     words = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
-    told = ", ".join(f"{count} {words[state]}" for state, count in counts.items() if count)
-    return f"{len(results)} checks in {seconds:.0f} s: {told}."
+    listed = ", ".join(f"{count} {words[state]}" for state, count in counts.items() if count)
+    return f"{len(results)} checks in {seconds:.0f} s: {listed}."

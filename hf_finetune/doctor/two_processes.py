@@ -1,4 +1,4 @@
-"""The check of several processes: two on this machine stay equal, and learn what one learns."""
+"""Check of distributed training: two processes keep equal weights, with the gradient of a single process."""
 
 import copy
 import json
@@ -33,9 +33,14 @@ NOT_STARTED = (
 
 
 def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
-    """Check that two gloo processes end two steps of every stage with equal weights, and share out the gradient.
+    """Check that two gloo processes have equal weights after two steps of each stage, and the right gradient.
 
-    They compute on the CPU with batches of half the size, so that the global batch is that of one process.
+    They compute on the CPU with batches of half the size, so that the global batch, and with it the gradient, is that
+    of a single process.
+
+    Args:
+        subject: Model to check.
+        folder: Folder for the files that the processes exchange.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
         return CheckResult(TWO_PROCESSES, "skipped", "This build of torch has no gloo.")
@@ -44,12 +49,12 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         shorten(stage, planned, steps=2, batch_size=count // COUNT)
         for stage, planned in zip(ready.recipe.stages, ready.plan.stages, strict=True)
     ]
-    # Held here and not in the workers: torch counts hooks anew in each process, and one that is registered on a
-    # model from a file may take the place of a hook that the model brought along.
-    held = copy.deepcopy(subject.model)
-    hold_in_eval(held)
+    # The eval hook is registered here and not in the workers: torch numbers hooks from 0 in each process, so a hook
+    # registered on an unpickled model may overwrite one that the model already has.
+    model = copy.deepcopy(subject.model)
+    hold_in_eval(model)
     job = {
-        "model": held,
+        "model": model,
         "stages": stages,
         "target": ready.data.target,
         "examples": list(subject.examples),
@@ -62,7 +67,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     wrong, worst = [], 0.0
     for index, (stage, planned) in enumerate(stages):
-        differ = _differences([found[index] for found in digests])
+        differ = _differences([by_stage[index] for by_stage in digests])
         if differ:
             wrong.append(
                 f"after stage {stage.name} the two differ in {counted(len(differ), 'parameter')} ({some(differ)})"
@@ -87,14 +92,24 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
 
 
 def _differences(digests: Sequence[Mapping[str, str]]) -> list[str]:
-    """Name the parameters that are not the same in all processes."""
+    """Return the names of the parameters that are not equal in all processes.
+
+    Args:
+        digests: SHA-256 of each parameter, for each process.
+    """
     return [
-        name for name, digest in digests[0].items() if any(other[name] != digest for other in digests[1:])
+        name
+        for name, digest in digests[0].items()
+        if any(digests_of_rank[name] != digest for digests_of_rank in digests[1:])
     ]
 
 
 def _run_workers(folder: Path) -> str:
-    """Run both processes to their end, or to the first one's failure. Returns what that one said, or nothing."""
+    """Run both processes until they end or one of them fails.
+
+    Returns:
+        Last line of the output of a failed process, or a note that the time limit is exceeded; empty on success.
+    """
     started: list[subprocess.Popen] = []
     logs = [folder / f"log-{rank}.txt" for rank in range(COUNT)]
     try:
@@ -128,7 +143,7 @@ def _run_workers(folder: Path) -> str:
 
 def _environment(rank: int) -> dict[str, str]:
     threads = max((os.cpu_count() or COUNT) // COUNT, 1)
-    ours = {
+    variables = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(COUNT),
@@ -139,12 +154,12 @@ def _environment(rank: int) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    if loopback:  # gloo looks for the address of the host's name, which in a container may lead nowhere
-        ours["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback)
-    return {**os.environ, **ours}
+    if loopback:  # gloo resolves the host name by default, which may fail in a container
+        variables["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", loopback)
+    return {**os.environ, **variables}
 
 
 def _last_line(log: Path, code: int) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    said = next((line for line in reversed(lines) if line), "")
-    return re.sub(r"^\[rank\d+\]: ", "", said) or f"it ended with code {code} and said nothing."
+    last = next((line for line in reversed(lines) if line), "")
+    return re.sub(r"^\[rank\d+\]: ", "", last) or f"it ended with code {code} and said nothing."

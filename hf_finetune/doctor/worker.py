@@ -1,4 +1,4 @@
-"""One of the two processes of the check: ``python -m hf_finetune.doctor.worker FOLDER``."""
+"""Worker process of the check of distributed training: ``python -m hf_finetune.doctor.worker FOLDER``."""
 
 import hashlib
 import json
@@ -20,21 +20,24 @@ PATIENCE = timedelta(seconds=60)
 
 
 def digests_file(folder: Path, rank: int) -> Path:
-    """Name the file in which a process leaves, for each stage, the SHA-256 of every parameter."""
+    """Return the path of the file to which a process writes the SHA-256 of each parameter after each stage."""
     return folder / f"digests-{rank}.json"
 
 
 def gradient_file(folder: Path, index: int) -> Path:
-    """Name the file in which the first process leaves the gradient of a stage's first step."""
+    """Return the path of the file to which the first process writes the gradient of a stage's first step."""
     return folder / f"gradient-{index}.safetensors"
 
 
 def work(folder: Path) -> None:
-    """Take two steps of every stage together with the other process, and write down what came of it."""
+    """Train two steps of each stage together with the other process; write the digests and the gradients.
+
+    Args:
+        folder: Folder with the job, and for the results.
+    """
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    job = torch.load(
-        folder / JOB, weights_only=False
-    )  # written a moment ago by the process that waits for this one
+    # weights_only=False is safe: the process that started this one has just written the file
+    job = torch.load(folder / JOB, weights_only=False)
     rendezvous = (folder / "rendezvous").as_uri()
     torch.distributed.init_process_group("gloo", rendezvous, timeout=PATIENCE, rank=rank, world_size=count)
     PartialState(cpu=True)

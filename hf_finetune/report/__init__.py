@@ -1,1 +1,1 @@
-"""The report of a run: what was trained, how good it is, where it fails."""
+"""Report of a run: training stages, test metrics and errors."""

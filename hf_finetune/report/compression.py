@@ -1,4 +1,4 @@
-"""What pruning and distillation have gained and cost, as tables."""
+"""Tables that compare model size, speed and test metrics before and after pruning or distillation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class SizeTable:
-    """Two models side by side.
+    """Comparison of two models.
 
     Attributes:
-        title: What made the second one of the first, or beside it.
-        columns: What the two are: before and after, or teacher and student.
-        rows: What was measured, with the two values, written out.
+        title: Stage and method by which the second model was made.
+        columns: Headings of the two models: before and after, or teacher and student.
+        rows: Name of each quantity, and its formatted value for the first and the second model.
     """
 
     title: str
@@ -29,10 +29,10 @@ class SizeTable:
 
 
 def size_tables(metrics: Mapping[str, Any]) -> list[SizeTable]:
-    """Make the tables of a run.
+    """Return the size tables of a run: one for pruning and one for distillation, where the run did either.
 
     Args:
-        metrics: The content of ``metrics.json``.
+        metrics: Content of ``metrics.json``.
     """
     tables = []
     if pruned := metrics.get("compression"):
@@ -50,13 +50,13 @@ def _rows(found: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, st
         (f"test {name}", _number(first["metrics"].get(name), 4), _number(second["metrics"].get(name), 4))
         for name in second["metrics"]
     ]
-    dense = all(each["nonzero_parameters"] == each["parameters"] for each in (first, second))
+    dense = all(model["nonzero_parameters"] == model["parameters"] for model in (first, second))
     for field, words in COUNTS.items():
         if field != "nonzero_parameters" or not dense:
             rows.append((words, f"{first[field]:,}", f"{second[field]:,}"))
     macs = f"MACs (multiply and add) for {found['example']}"
     rows.append((macs, f"{first['macs']:,}", f"{second['macs']:,}"))
-    one, other = (_number(each["milliseconds"], 2) for each in (first, second))
+    one, other = (_number(model["milliseconds"], 2) for model in (first, second))
     rows.append(("ms for that on the CPU", one, other))
     return tuple(rows)
 

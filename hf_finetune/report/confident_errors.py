@@ -1,4 +1,4 @@
-"""The examples that a model has wrong and is surest of, with what a person needs to see why."""
+"""Misclassified examples with the highest confidence, with their content, and counts of examples and classes."""
 
 import base64
 import io
@@ -17,31 +17,32 @@ from hf_finetune.evaluation.unknown_labels import fill_unknown
 
 __all__ = ["describe_data", "find_mistakes"]
 
-SHOWN = 12
+SHOWN = 12  # examples, at most
 EDGE = 200  # pixels
-LETTERS = 600
+LETTERS = 600  # of a text, at most
 
 
 def find_mistakes(
     predictions: Predictions, dataset: Dataset, thresholds: tuple[float, ...] | None = None
 ) -> list[dict[str, Any]]:
-    """Give the wrong answers of the greatest confidence, the surest first; for amounts the largest errors.
+    """Return the wrong predictions with the highest confidence; for regression those with the largest errors.
 
     Args:
-        predictions: Of the dataset's examples, in their order.
-        dataset: With the columns ``id``, and ``image`` or ``text``.
-        thresholds: From which probability on each class of multi-label data holds; None is 0.5 for all.
+        predictions: Predictions for the examples of the dataset, in the same order.
+        dataset: Dataset with the columns ``id``, and ``image`` or ``text``.
+        thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
 
     Returns:
-        Of each ``id``, ``label``, ``prediction``, ``confidence`` (a probability, or the error), and ``text``, or
-        ``image`` as a data URI of a small JPEG.
+        At most 12 examples in descending order of confidence, each with ``id``, ``label``, ``prediction``,
+        ``confidence`` (a probability; for regression the absolute error), and ``text``, or ``image`` as a data URI
+        of a JPEG thumbnail.
     """
     decisions = decide(predictions.scores, predictions.target, thresholds)
     wrong, confidence = _wrong(predictions, decisions)
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[: min(SHOWN, int(wrong.sum()))]
-    found = []
+    mistakes = []
     for row in order.tolist():
-        found.append(
+        mistakes.append(
             {
                 "id": predictions.ids[row],
                 "label": label_text(predictions.labels[row], predictions.target, predictions.label_names),
@@ -50,7 +51,7 @@ def find_mistakes(
                 **_content(dataset[row]),
             }
         )
-    return found
+    return mistakes
 
 
 def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,12 +84,12 @@ def _thumbnail(image: Image.Image) -> str:
 def describe_data(
     splits: Mapping[str, Dataset | None], label_names: tuple[str, ...], notes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Count the examples and classes of each split.
+    """Return the content of ``data.json``: numbers of examples in each split and class, and notes on the data.
 
     Args:
-        splits: By name; None is left out.
-        label_names: The classes in their order.
-        notes: What was inferred, made and left out, a sentence each.
+        splits: Splits by name; a split that is None is left out.
+        label_names: Class names, by class index.
+        notes: Sentences on inferred columns, created splits and skipped examples.
     """
     counted = {
         name: {"examples": len(dataset), "classes": _counts(dataset["label"][:], label_names)}

@@ -1,4 +1,4 @@
-"""What a report and a card say of another domain that a model was adapted to."""
+"""Description of a run's domain adaptation, for the report and the model card."""
 
 from hf_finetune.report.run_record import RunRecord
 
@@ -11,7 +11,7 @@ ALIGNMENTS = {
 
 
 def domain_sentence(record: RunRecord) -> str:
-    """Say in a sentence how a run was adapted to another domain; empty if it was not."""
+    """Return a sentence on how a run adapted the model to another domain; empty if it did not."""
     spec = record.recipe.get("domain_adaptation")
     if spec is None:
         return ""

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG: drawn by matplotlib in a few colours that a page may replace by its own."""
+"""Figures of a report as SVG, drawn by matplotlib in a few colors that a page can replace with its own."""
 
 import io
 import re
@@ -33,28 +33,28 @@ COLOURS = {
     "--second": SECOND,
     "--paper": PAPER,
 }
-"""Colours of the figures by the names that a page has for them."""
+"""Colors of the figures, by the CSS variables that replace them in a page."""
 
 NAMED = 30
-"""Classes up to which a confusion matrix has their names and counts."""
+"""Maximum number of classes for a confusion matrix with class names and counts."""
 DRAWN = 500
-"""Classes up to which there is a matrix of all."""
+"""Maximum number of classes for a confusion matrix of all classes."""
 CELLS = 100
-"""Cells across that can still be seen; of more classes, each is drawn larger than its place."""
+"""Number of cells per side that are still visible at their true size; with more classes, cells are enlarged."""
 CONFUSED = 15
-"""Classes of a matrix of those that are confused most."""
+"""Maximum number of classes in the matrix of the most confused classes."""
 FAINT, STRONG, NUMBERED = 0.08, 0.9, 0.5
-"""How strongly the least and the greatest share is coloured; on what is numbered no stronger than can be read."""
+"""Opacity of the smallest and the largest share, and of the largest share in cells with counts, for readability."""
 STAGES = 4
-"""Stages up to which curves have their names; more have their numbers."""
-WIDTH = 4.6  # inches: wide enough for a page, and not too small on a phone
+"""Maximum number of stages that are labeled by name in the learning curves; more are labeled by number."""
+WIDTH = 4.6  # inches: fills a page, and is still readable on a phone
 BARS = 40
 LETTERS = 24
 LETTER = 0.08
-"""Inches of a letter, not of the narrow ones."""
+"""Width of a wide letter, in inches."""
 SMOOTH = 0.9
-"""Of the training loss: the weight of the past in the line that is drawn over it."""
-STYLE: dict[Any, Any] = {  # matplotlib has a literal type for its keys
+"""Decay factor of the exponential moving average of the training loss."""
+STYLE: dict[Any, Any] = {  # Any, because matplotlib types its keys as literals
     "svg.fonttype": "none",
     "svg.hashsalt": "hf-finetune",
     "font.family": "sans-serif",
@@ -79,13 +79,13 @@ STYLE: dict[Any, Any] = {  # matplotlib has a literal type for its keys
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """Figure of a report.
 
     Attributes:
-        name: Of its file, without the ending.
-        title: Above it.
-        about: What it shows and how to read it, in words.
-        svg: The file.
+        name: File name without extension.
+        title: Title above the figure.
+        about: Description of the figure and how to read it.
+        svg: SVG source.
     """
 
     name: str
@@ -99,35 +99,42 @@ def learning_curves(
     logs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
     metric: str,
 ) -> Picture | None:
-    """Draw the training loss and the validation metric over the steps of all stages.
+    """Draw the training loss and the validation metric over the optimizer steps of all stages.
 
     Args:
-        stages: Names and steps.
-        logs: Of each stage the logged steps and the evaluations.
-        metric: Its name.
+        stages: ``name`` and ``steps`` of each stage.
+        logs: Logged steps and evaluations of each stage.
+        metric: Name of the validation metric.
+
+    Returns:
+        The figure; None if no step was logged.
     """
     if not any(steps for steps, _ in logs):
         return None
-    measured = any(f"eval_{metric}" in each for _, found in logs for each in found)
+    measured = any(f"eval_{metric}" in entry for _, records in logs for entry in records)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0 if measured else 2.4), layout="constrained")
-        made = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
+        panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
         start, last = 0, None
         for number, (stage, (steps, evaluations)) in enumerate(zip(stages, logs, strict=True), 1):
-            places = [start + each["step"] for each in steps]
-            losses = [each["loss"] for each in steps]
-            made[0].plot(places, losses, color=FIRST, alpha=0.25, linewidth=0.8)
-            made[0].plot(places, _smooth(losses), color=FIRST, linewidth=1.6)
+            positions = [start + entry["step"] for entry in steps]
+            losses = [entry["loss"] for entry in steps]
+            panels[0].plot(positions, losses, color=FIRST, alpha=0.25, linewidth=0.8)
+            panels[0].plot(positions, _smooth(losses), color=FIRST, linewidth=1.6)
             if measured:
-                held = [each for each in evaluations if f"eval_{metric}" in each]
-                values = [each[f"eval_{metric}"] for each in held]
-                made[1].plot(
-                    [start + each["step"] for each in held], values, "o-", color=SECOND, markersize=3.5
+                measurements = [entry for entry in evaluations if f"eval_{metric}" in entry]
+                values = [entry[f"eval_{metric}"] for entry in measurements]
+                panels[1].plot(
+                    [start + entry["step"] for entry in measurements],
+                    values,
+                    "o-",
+                    color=SECOND,
+                    markersize=3.5,
                 )
                 last = values[-1] if values else last
-            for axes in made:
+            for axes in panels:
                 axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")
-            made[0].annotate(
+            panels[0].annotate(
                 _short(stage["name"]) if len(stages) <= STAGES else str(number),
                 (start, 1.0),
                 xycoords=("data", "axes fraction"),
@@ -136,10 +143,10 @@ def learning_curves(
                 color=MUTED,
             )
             start += stage["steps"]
-        made[0].set_ylabel("training loss")
+        panels[0].set_ylabel("training loss")
         if measured:
-            made[1].set_ylabel(f"validation {metric}")
-        made[-1].set_xlabel("optimiser step")
+            panels[1].set_ylabel(f"validation {metric}")
+        panels[-1].set_xlabel("optimiser step")
         ended = "" if last is None else f"; the validation {metric} ends at {last:.3f}"
         count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
         about = (
@@ -150,32 +157,32 @@ def learning_curves(
 
 
 def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
-    """Draw how often answers of each confidence are right, and how many there are.
+    """Draw a reliability diagram: accuracy and number of predictions in each confidence bin.
 
     Args:
-        bins: ``low``, ``high``, ``count``, ``confidence`` and ``right`` of each.
-        ece: The expected calibration error.
+        bins: ``low``, ``high``, ``count``, mean ``confidence`` and accuracy (``right``) of each bin.
+        ece: Expected calibration error.
     """
-    held = [each for each in bins if each["count"]]
+    filled = [bucket for bucket in bins if bucket["count"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle="--")
-        for each in held:
-            left, right = sorted((each["confidence"], each["right"]))
-            upper.plot([each["confidence"]] * 2, [left, right], color=SECOND, linewidth=2, alpha=0.5)
-        places = [each["confidence"] for each in held]
-        upper.plot(places, [each["right"] for each in held], "o-", color=FIRST, markersize=4)
+        for bucket in filled:
+            bottom, top = sorted((bucket["confidence"], bucket["right"]))
+            upper.plot([bucket["confidence"]] * 2, [bottom, top], color=SECOND, linewidth=2, alpha=0.5)
+        positions = [bucket["confidence"] for bucket in filled]
+        upper.plot(positions, [bucket["right"] for bucket in filled], "o-", color=FIRST, markersize=4)
         upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
         lower.bar(
-            [(each["low"] + each["high"]) / 2 for each in bins],
-            [each["count"] for each in bins],
-            width=[0.9 * (each["high"] - each["low"]) for each in bins],
+            [(bucket["low"] + bucket["high"]) / 2 for bucket in bins],
+            [bucket["count"] for bucket in bins],
+            width=[0.9 * (bucket["high"] - bucket["low"]) for bucket in bins],
             color=FIRST,
         )
         lower.set(ylabel="answers", xlabel="confidence")
         about = (
-            f"Share of right answers by confidence in {len(held)} bins; the mean gap (ECE) is {ece:.3f}. "
+            f"Share of right answers by confidence in {len(filled)} bins; the mean gap (ECE) is {ece:.3f}. "
             "On the dashed line probabilities mean what they say; below it the model is too sure. "
             "The bars count the answers."
         )
@@ -183,12 +190,15 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
 
 
 def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
-    """Draw how often each class is taken for each. Many classes are drawn without names, very many not at all.
+    """Draw the confusion matrix of all classes, with class names and counts for up to 30 classes.
 
     Args:
-        labels: Class indices [examples].
-        decisions: Class indices [examples].
-        names: The classes in their order.
+        labels: True class indices `[examples]`.
+        decisions: Predicted class indices `[examples]`.
+        names: Class names, by class index.
+
+    Returns:
+        The figure; None for more than 500 classes.
     """
     if len(names) > DRAWN:
         return None
@@ -203,31 +213,34 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
 
 
 def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[str]) -> Picture | None:
-    """Draw, of too many classes for names, those that are confused most, with their names; None if there are none.
+    """Draw the confusion matrix of the most confused classes, where the full matrix has too many for class names.
 
     Args:
-        labels: Class indices [examples].
-        decisions: Class indices [examples].
-        names: The classes in their order.
+        labels: True class indices `[examples]`.
+        decisions: Predicted class indices `[examples]`.
+        names: Class names, by class index.
+
+    Returns:
+        The figure, with class names and counts; None if the full matrix has class names or no prediction is wrong.
     """
     wrong = labels != decisions
     if len(names) <= NAMED or not wrong.any():
         return None
     chosen = _often_together(labels[wrong], decisions[wrong])
-    places = np.full(len(names), len(chosen))
-    places[chosen] = np.arange(len(chosen))
-    # a last row and column stand for all other classes
-    counts = _counted(places[labels], places[decisions], len(chosen) + 1)
+    positions = np.full(len(names), len(chosen))
+    positions[chosen] = np.arange(len(chosen))
+    # the last row and column hold all other classes
+    counts = _counted(positions[labels], positions[decisions], len(chosen) + 1)
     shares, counts = _shares(counts)[:-1, :-1], counts[:-1, :-1]
-    held = counts.sum() - np.trace(counts)
+    errors = counts.sum() - np.trace(counts)
     figure = _matrix(counts, shares, [names[index] for index in chosen])
-    among = f"{held:,} of the {wrong.sum():,} wrong answers are among these classes."
+    among = f"{errors:,} of the {wrong.sum():,} wrong answers are among these classes."
     about = f"{among} A row is a label, a column an answer."
     return Picture("confused-classes", f"The {len(chosen)} classes that are confused most", about, figure)
 
 
 def _often_together(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
-    """Choose the classes of the pairs that are confused most often, either way, pair by pair."""
+    """Return the classes of the pairs that are most often confused, in either direction, added pair by pair."""
     together = np.sort(np.stack([labels, decisions], axis=1), axis=1)
     pairs, counts = np.unique(together, axis=0, return_counts=True)
     chosen: set[int] = set()
@@ -240,7 +253,7 @@ def _often_together(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
 
 
 def _counted(labels: np.ndarray, decisions: np.ndarray, classes: int) -> np.ndarray:
-    """Count the examples of each label (row) and answer (column)."""
+    """Return the confusion matrix `[classes, classes]`: example counts by label (row) and prediction (column)."""
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels, decisions), 1)
     return counts
@@ -251,7 +264,7 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None) -> str:
-    """Draw a matrix; with names, the cells are numbered too."""
+    """Draw a confusion matrix as SVG; with class names, each cell shows its count too."""
     classes = len(counts)
     short = [_short(name) for name in names or ()]
     cell = max(0.34, min(0.75, 3 / classes))  # inches
@@ -264,10 +277,10 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None)
         for row, column in np.argwhere(counts).tolist():
             alpha = FAINT + (strongest - FAINT) * shares[row, column]
             if not names:
-                alpha = max(alpha, 3 * FAINT)  # or a single confusion of many would not be seen
-            colour = FIRST if row == column else SECOND
+                alpha = max(alpha, 3 * FAINT)  # else a cell with few examples would be invisible
+            color = FIRST if row == column else SECOND
             corner = (column - side / 2, row - side / 2)
-            axes.add_patch(Rectangle(corner, side, side, facecolor=colour, alpha=alpha, lw=0))
+            axes.add_patch(Rectangle(corner, side, side, facecolor=color, alpha=alpha, lw=0))
             if names:
                 axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=8)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
@@ -285,10 +298,13 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None)
 
 
 def class_balance(counts: Mapping[str, int]) -> Picture | None:
-    """Draw how many training examples each class has; of many classes the largest and the smallest.
+    """Draw the number of training examples of each class; of more than 40 classes, the 20 largest and 20 smallest.
 
     Args:
-        counts: By class.
+        counts: Number of training examples by class.
+
+    Returns:
+        The figure; None if there are no classes.
     """
     if not counts:
         return None
@@ -313,7 +329,7 @@ def class_balance(counts: Mapping[str, int]) -> Picture | None:
 def _svg(figure: Figure) -> str:
     written = io.StringIO()
     with warnings.catch_warnings():
-        # The browser has the letters that matplotlib's own font lacks.
+        # The browser renders the text, with fonts that have the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     text = written.getvalue()
@@ -321,16 +337,16 @@ def _svg(figure: Figure) -> str:
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Give the exponential mean of the values so far, each weighed from the first on."""
-    found, total, weight = [], 0.0, 0.0
+    """Return the exponential moving average of the values, with bias correction."""
+    smoothed, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = SMOOTH * total + value, SMOOTH * weight + 1
-        found.append(total / weight)
-    return found
+        smoothed.append(total / weight)
+    return smoothed
 
 
 def _short(name: str) -> str:
-    """Cut a name for a figure. A dollar would begin a formula."""
+    """Return a name truncated for a figure, with dollar signs escaped, as they would start a formula."""
     plain = re.sub(r"\s+", " ", name)
     plain = plain if len(plain) <= LETTERS else plain[: LETTERS - 3] + "..."
     return plain.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""``RUN/report.html``: one file that needs nothing else, and the figures as SVG files beside it."""
+"""Self-contained HTML report (``RUN/report.html``), with the figures as SVG files in a folder next to it."""
 
 import base64
 import hashlib
@@ -44,28 +44,28 @@ __all__ = ["figures_of", "render_report", "write_report"]
 FIGURES = "figures"
 NONE = "\N{EN DASH}"
 HEADS = {"majority": "ignoring the input", "linear_probe": "on frozen features"}
-"""Of the columns of baselines, in the order of ``BASELINES``."""
+"""Headings of the baseline columns, in the order of ``BASELINES``."""
 PIXELS = 4 / 3
-"""Of a page, for each point of a figure."""
+"""CSS pixels per point of a figure."""
 SMALL = 720
-"""Pixels up to which a figure is enlarged."""
+"""Width up to which a figure is enlarged, in pixels."""
 LARGER, SMALLER = 1.3, 0.7
-"""How much a figure is enlarged, and how far it may shrink before it is scrolled: its letters must stay readable."""
+"""Scale of an enlarged figure, and smallest scale before a figure scrolls instead, so that its text stays readable."""
 ROWS = 200
-"""Classes up to which all stand in the table; of more, the weakest."""
+"""Maximum number of classes in the table; of more classes, it lists the weakest."""
 PHONE = 358
-"""Pixels of a phone's width that are left for a figure."""
+"""Width available for a figure on a phone, in pixels."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure as a part of a page.
+    """Figure prepared for embedding in the page.
 
     Attributes:
-        title: Above it.
-        about: Below it.
-        svg: The element.
-        scrolls: Whether it is too wide for a phone.
+        title: Title above the figure.
+        about: Description below the figure.
+        svg: SVG element.
+        scrolls: Whether the figure is too wide for a phone, and scrolls there.
     """
 
     title: str
@@ -75,51 +75,63 @@ class Drawn:
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a run, or write it anew; give its path.
+    """Write the report of a finished run, replacing an earlier one.
+
+    Args:
+        folder: Run directory.
+
+    Returns:
+        Path of the report.
 
     Raises:
-        InputError: If the folder holds no run that is done.
+        InputError: If the folder holds no finished run.
     """
     record = read_run(folder)
     pictures = figures_of(record)
     (folder / FIGURES).mkdir(exist_ok=True)
-    for each in pictures:
-        with replacing(folder / FIGURES / f"{each.name}.svg") as partial:
-            partial.write_text(each.svg, encoding="utf-8")
+    for picture in pictures:
+        with replacing(folder / FIGURES / f"{picture.name}.svg") as partial:
+            partial.write_text(picture.svg, encoding="utf-8")
     with replacing(folder / "report.html") as partial:
         partial.write_text(render_report(record, pictures), encoding="utf-8")
     return folder / "report.html"
 
 
 def figures_of(record: RunRecord) -> list[Picture]:
-    """Draw the figures that a run has the numbers for."""
-    logs = [(each.steps, each.evaluations) for each in record.logs]
+    """Return all figures for which the run has data."""
+    logs = [(item.steps, item.evaluations) for item in record.logs]
     metric = record.headline[0] if record.headline else "loss"
-    made = [learning_curves(record.metrics["stages"], logs, metric)]
-    found = record.predictions
-    if found is not None and found.target == "single_label":
-        answers = (found.labels, decide(found.scores, found.target), found.label_names)
-        made += [confusion_matrix(*answers), confused_classes(*answers)]
+    figures = [learning_curves(record.metrics["stages"], logs, metric)]
+    predictions = record.predictions
+    if predictions is not None and predictions.target == "single_label":
+        answers = (
+            predictions.labels,
+            decide(predictions.scores, predictions.target),
+            predictions.label_names,
+        )
+        figures += [confusion_matrix(*answers), confused_classes(*answers)]
     calibration = record.metrics.get("test_calibration")
     if calibration:
-        made.append(reliability_curve(calibration["bins"], calibration["ece"]))
-    made.append(class_balance(record.data["splits"].get("train", {}).get("classes", {})))
-    return [each for each in made if each is not None]
+        figures.append(reliability_curve(calibration["bins"], calibration["ece"]))
+    figures.append(class_balance(record.data["splits"].get("train", {}).get("classes", {})))
+    return [item for item in figures if item is not None]
 
 
 def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
-    """Write the page. All text of the data is escaped, and the browser is told to run no other script than the page's.
+    """Return the HTML of the report.
+
+    All text from the data is escaped, and the content security policy allows no script other than the page's own.
 
     Args:
-        record: The run.
-        pictures: Its figures.
+        record: Finished run.
+        pictures: Figures of the run.
     """
     environment = _environment()
     script = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
-    figures = {each.name: _drawn(each) for each in pictures}
+    figures = {picture.name: _drawn(picture) for picture in pictures}
     thresholds = record.metrics.get("thresholds")
     classes = class_rows(record.predictions, record.data, thresholds)
-    baselines = [said for name, said in HEADS.items() if name in record.metrics.get("baselines", {})]
+    baselines = [heading for name, heading in HEADS.items() if name in record.metrics.get("baselines", {})]
     metrics, sizes = metric_rows(record), size_tables(record.metrics)
     return environment.get_template("page.html").render(
         run=record,
@@ -167,9 +179,9 @@ def _environment() -> Environment:
 def _contents(
     record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, Drawn]
 ) -> list[tuple[str, str]]:
-    """Give the name and the short title of each section that there is."""
+    """Return the table of contents: the anchor and title of each section that the report has."""
     errors = record.predictions is not None and record.predictions.target == "regression"
-    there = [
+    sections = [
         ("stages", "Stages", True),
         ("metrics", "Metrics", metrics),
         ("slices", "Slices", bool(record.metrics.get("slices"))),
@@ -181,23 +193,26 @@ def _contents(
         ("data", "Data", True),
         ("environment", "Environment", True),
     ]
-    return [(name, title) for name, title, held in there if held]
+    return [(name, title) for name, title, present in sections if present]
 
 
 def _class_columns(classes: Sequence[ClassRow], thresholds: bool) -> list[str]:
-    """Name the columns of numbers. The classes of a run are all known to its training split, or none is."""
+    """Return the headings of the numeric columns of the class table.
+
+    Checking the first class for its number of training examples is enough: it is known for all classes or for none.
+    """
     train = ["training examples"] if classes and classes[0].train is not None else []
     chosen = ["threshold"] if thresholds else []
     return ["F1", "precision", "recall", *chosen, "test examples", *train]
 
 
 def _hash(script: str) -> str:
-    """Name a script as a content security policy does."""
+    """Return the SHA-256 hash of a script in the form of a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many decimals, or as many digits if it is less than that."""
+    """Format a number with ``digits`` decimals, or in scientific notation if it would be rounded to 0."""
     if value is None or not math.isfinite(value):
         return NONE
     small = 0 < abs(value) < 0.5 * 10**-digits
@@ -205,24 +220,24 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _said(label: str | float | Sequence[str]) -> str:
-    """Write a label or an answer: a class, an amount, or the classes that hold."""
+    """Format a label or a prediction: a class, a continuous value, or the classes of multi-label data."""
     if isinstance(label, int | float):
         return f"{label:.6g}"
     return label if isinstance(label, str) else ", ".join(label) or "none"
 
 
 def _duration(seconds: float) -> str:
-    """Write a time in the two largest of its units."""
+    """Format a duration in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {remainder} s"
     return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _size(count: int) -> str:
-    """Write a number of bytes."""
+    """Format a number of bytes in decimal units."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -230,16 +245,16 @@ def _size(count: int) -> str:
 
 
 def _drawn(picture: Picture) -> Drawn:
-    """Make a figure part of a page: in the page's colours, with names of its own, and words for who cannot see it."""
+    """Prepare a figure for embedding: use the page's colors, make its ids unique, and label it for screen readers."""
     text = re.sub(r'\b(id|xlink:href|href)="(#?)', rf'\1="\2{picture.name}-', picture.svg)
     text = text.replace("url(#", f"url(#{picture.name}-")
-    for name, colour in COLOURS.items():
-        text = text.replace(colour, f"var({name})")
-    head, rest = text.split(">", 1)
-    width = PIXELS * float(re.search(r'viewBox="0 0 ([\d.]+)', head)[1])  # type: ignore[index]
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    for name, color in COLOURS.items():
+        text = text.replace(color, f"var({name})")
+    start_tag, body = text.split(">", 1)
+    width = PIXELS * float(re.search(r'viewBox="0 0 ([\d.]+)', start_tag)[1])  # type: ignore[index]
+    start_tag = re.sub(r'\s(width|height)="[^"]*"', "", start_tag)
     scrolls = SMALLER * width > PHONE
     least = f"; min-width: {SMALLER * width:.0f}px" if scrolls else ""
     style = f"width: {width * (LARGER if width <= SMALL else 1):.0f}px{least}"
-    svg = Markup(f'{head} role="img" aria-label="{escape(picture.title)}" style="{style}">{rest}')
+    svg = Markup(f'{start_tag} role="img" aria-label="{escape(picture.title)}" style="{style}">{body}')
     return Drawn(picture.title, picture.about, svg, scrolls)

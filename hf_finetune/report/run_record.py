@@ -1,4 +1,4 @@
-"""A finished run, read from its directory."""
+"""Read a finished run from its directory."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from hf_finetune.files import can_be_path
 __all__ = ["DATA", "MISTAKES", "RunRecord", "StageLog", "read_run"]
 
 DATA, MISTAKES = "data.json", "mistakes.json"
-"""Files of a run that are written for its report."""
+"""Names of the files of a run that are written for its report."""
 
 
 @dataclass(frozen=True)
 class StageLog:
-    """What a stage wrote down while it trained.
+    """Training log of a stage.
 
     Attributes:
-        steps: ``step``, ``epoch``, ``loss`` and rates, of each step that was logged.
-        evaluations: ``step``, ``epoch`` and ``eval_...``, of each evaluation.
+        steps: ``step``, ``epoch``, ``loss`` and learning rates of each logged step.
+        evaluations: ``step``, ``epoch`` and ``eval_...`` metrics of each evaluation.
     """
 
     steps: Sequence[Mapping[str, Any]]
@@ -32,18 +32,18 @@ class StageLog:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished run.
+    """Finished run.
 
     Attributes:
-        name: Of its directory.
-        recipe: With all defaults.
-        manifest: The content of ``manifest.json``.
-        metrics: The content of ``metrics.json``.
-        headline: Names of the metrics that are shown first.
-        logs: Of each stage.
-        predictions: Of the test split; None if there is none.
-        data: The content of ``data.json``: examples and classes of each split, and notes.
-        mistakes: The content of ``mistakes.json``.
+        name: Name of the run directory.
+        recipe: Recipe with all defaults filled in.
+        manifest: Content of ``manifest.json``.
+        metrics: Content of ``metrics.json``.
+        headline: Names of the primary metrics, which are shown first.
+        logs: Training log of each stage.
+        predictions: Predictions for the test split; None if there is none.
+        data: Content of ``data.json``: numbers of examples in each split and class, and notes on the data.
+        mistakes: Content of ``mistakes.json``.
     """
 
     name: str
@@ -58,17 +58,20 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run.
+    """Read a finished run from its directory.
+
+    Args:
+        folder: Run directory.
 
     Raises:
-        InputError: If the folder holds no run, or one that is not done.
+        InputError: If the folder holds no run, or a run that is not finished.
     """
     if not can_be_path(folder):
         raise InputError(Problem(str(folder), "must be a run directory", "a name that no folder can have"))
     manifest = _json(folder / "manifest.json")
     if not isinstance(manifest, dict):
-        found = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
-        raise InputError(Problem(str(folder), "must be a run directory", found))
+        value = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
+        raise InputError(Problem(str(folder), "must be a run directory", value))
     metrics = _json(folder / "metrics.json")
     if manifest.get("state") != "done" or not isinstance(metrics, dict):
         repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
@@ -110,6 +113,6 @@ def _log(path: Path) -> StageLog:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     entries = [json.loads(line) for line in lines]
     return StageLog(
-        tuple(each for each in entries if "loss" in each),
-        tuple(each for each in entries if any(name.startswith("eval_") for name in each)),
+        tuple(entry for entry in entries if "loss" in entry),
+        tuple(entry for entry in entries if any(name.startswith("eval_") for name in entry)),
     )

@@ -1,4 +1,4 @@
-"""What a report, a card and the command line say of slices: tables, and a sentence on the worst."""
+"""Metrics by slice for the report, the model card and the command line: tables, and a sentence on the worst slice."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ __all__ = ["SliceTable", "slice_tables", "slices_verdict"]
 
 @dataclass(frozen=True)
 class SliceTable:
-    """The slices of a column.
+    """Table of the slices of a column.
 
     Attributes:
-        column: Its name.
-        metrics: Names of the metrics, the leading one first.
-        rows: Of each slice its name, examples, metrics, intervals, and notes: the worst, unseen, too small.
-        bars: Whether the leading metric is a share, which a bar can show.
-        verdict: A sentence on the worst.
+        column: Name of the column.
+        metrics: Names of the metrics, the primary metric first.
+        rows: Slices, each with name, number of examples, metrics, intervals, and notes (worst slice, not in the
+            training split, too few examples).
+        bars: Whether the primary metric is in [0, 1] for all slices, so that bars can show it.
+        verdict: Sentence on the worst slice.
     """
 
     column: str
@@ -30,10 +31,10 @@ class SliceTable:
 
 
 def slice_tables(found: Mapping[str, Any]) -> list[SliceTable]:
-    """Make a table of each column.
+    """Return a table for each column that the test split was sliced by.
 
     Args:
-        found: ``slices`` of ``metrics.json``.
+        found: The ``slices`` section of ``metrics.json``.
     """
     return [_table(column, content) for column, content in found.items()]
 
@@ -54,16 +55,16 @@ def _table(column: str, content: Mapping[str, Any]) -> SliceTable:
 
 
 def _notes(row: Mapping[str, Any], worst: str | None) -> list[str]:
-    said = {
+    conditions = {
         "worst": row["name"] == worst,
         "not in training": row["in_training"] is False,
         "too few examples to judge": not row["enough"],
     }
-    return [words for words, holds in said.items() if holds]
+    return [words for words, holds in conditions.items() if holds]
 
 
 def slices_verdict(metrics: Mapping[str, Any]) -> list[str]:
-    """Say in a sentence for each column which of its slices is the worst."""
+    """Return a sentence on the worst slice of each column."""
     return [_sentence(column, content) for column, content in metrics.get("slices", {}).items()]
 
 
@@ -71,13 +72,15 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
     name, rows = content["metric"], content["slices"]
     if content["worst"] is None:
         return f"By {column}, fewer than two slices have enough examples to be compared."
-    row = next(each for each in rows if each["name"] == content["worst"])
+    row = next(candidate for candidate in rows if candidate["name"] == content["worst"])
     ends = row["intervals"][name]
     surely = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
     grouped = f" in {row['groups']} groups" if "groups" in row else ""
-    best = [each for each in rows if each["enough"] and each["metrics"][name] is not None][-1]
+    best = [
+        candidate for candidate in rows if candidate["enough"] and candidate["metrics"][name] is not None
+    ][-1]
     doubt = " The difference may be chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
@@ -87,13 +90,13 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
 
 
 def _may_be_chance(worst: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
-    """Say whether the 95 % interval of the difference of two slices, made of those of both, reaches 0.
+    """Return whether the 95 % interval of the difference between two slices, computed from theirs, includes 0.
 
     Source: Zou & Donner 2008, Construction of confidence limits about effect measures (MOVER).
     """
     if not (worst["intervals"][name] and best["intervals"][name]):
         return False
     great, small = (best, worst) if greater_is_better(name) else (worst, best)
-    value, other = great["metrics"][name], small["metrics"][name]
-    below, above = value - great["intervals"][name][0], small["intervals"][name][1] - other
-    return bool(value - other <= math.hypot(below, above))
+    greatest, smallest = great["metrics"][name], small["metrics"][name]
+    below, above = greatest - great["intervals"][name][0], small["intervals"][name][1] - smallest
+    return bool(greatest - smallest <= math.hypot(below, above))

@@ -1,4 +1,4 @@
-"""What the tables of a report show, row by row: metrics, stages, classes and confusions."""
+"""Rows of the tables of a report: metrics, stages, classes and confusions."""
 
 import math
 from collections.abc import Mapping
@@ -18,20 +18,20 @@ __all__ = ["Bar", "ClassRow", "class_rows", "confusion_rows", "headline_bars", "
 
 CONFUSIONS = 15
 LAST = 10
-"""Logged steps whose mean loss is what a stage ends with."""
+"""Number of logged steps over which the final training loss of a stage is averaged."""
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How well a class is recognised.
+    """Test metrics of a class.
 
     Attributes:
-        name: The class.
-        train: Its training examples; None if that is not known.
-        test: Its test examples.
-        precision: Share of the answers of this class that are right.
-        recall: Share of its examples that are found.
-        f1: Harmonic mean of the two.
+        name: Name of the class.
+        train: Number of training examples; None if it is not known.
+        test: Number of test examples.
+        precision: Fraction of the predictions of this class that are right, in [0, 1].
+        recall: Fraction of the examples of this class that are predicted as it, in [0, 1].
+        f1: Harmonic mean of precision and recall.
     """
 
     name: str
@@ -44,12 +44,12 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Bar:
-    """A value between 0 and 1 that is shown beside others.
+    """Bar of a chart that compares the model with its baselines.
 
     Attributes:
-        name: What has it.
-        value: The value.
-        interval: Its 95 % interval; None for a baseline.
+        name: Name of the model or baseline.
+        value: Value of the metric, in [0, 1].
+        interval: 95 % interval of the value; None for a baseline.
     """
 
     name: str
@@ -58,7 +58,12 @@ class Bar:
 
 
 def headline_bars(record: RunRecord) -> list[Bar]:
-    """Give the first metric of the model and of the baselines; nothing if it has no interval or is no share."""
+    """Return the first primary metric of the model and its baselines as bars.
+
+    Returns:
+        Bars of the model and of each baseline; empty if lower values are better, there is no interval, or a value is
+        outside [0, 1].
+    """
     if not record.headline:
         return []
     name = record.headline[0]
@@ -66,16 +71,16 @@ def headline_bars(record: RunRecord) -> list[Bar]:
     if value is None or not ends or not greater_is_better(name):
         return []
     bars = [Bar("this model", value, (ends[0], ends[1]))]
-    for baseline, said in BASELINES.items():
-        found = record.metrics.get("baselines", {}).get(baseline, {}).get(name)
-        if found is not None:
-            bars.append(Bar(said, found))
+    for baseline, description in BASELINES.items():
+        score = record.metrics.get("baselines", {}).get(baseline, {}).get(name)
+        if score is not None:
+            bars.append(Bar(description, score))
     shares = [share for bar in bars for share in (bar.value, *(bar.interval or ()))]
     return bars if all(0 <= share <= 1 for share in shares) else []
 
 
 def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """Give each test metric with its interval and those of the baselines; the headline first."""
+    """Return a row for each test metric, with its interval and the values of the baselines; primary metrics first."""
     test = record.metrics.get("test", {})
     if not test:
         return []
@@ -86,7 +91,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             "name": name,
             "value": test.get(name),
             "interval": record.metrics.get("test_interval", {}).get(name),
-            "baselines": [baselines[each].get(name) for each in BASELINES if each in baselines],
+            "baselines": [baselines[baseline].get(name) for baseline in BASELINES if baseline in baselines],
             "headline": name in record.headline,
         }
         for name in names
@@ -94,59 +99,62 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """Give of each stage what was trained, at which rates, when and for how long, and what came of it."""
+    """Return a row for each stage: trained parameters, learning rates, start, duration, losses and validation metric.
+
+    ``start`` and ``share`` (duration) are fractions of the training time of all stages.
+    """
     headline = record.headline[0] if record.headline else ""
     whole = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
     rows: list[dict[str, Any]] = []
     start = 0.0
-    for spec, found, log in zip(record.recipe["stages"], record.metrics["stages"], record.logs, strict=True):
-        losses = [each["loss"] for each in log.steps]
+    for spec, result, log in zip(record.recipe["stages"], record.metrics["stages"], record.logs, strict=True):
+        losses = [entry["loss"] for entry in log.steps]
         layers = {layer for layer, _ in log.steps[0].get("learning_rates", ())} if log.steps else set()
         rows.append(
             {
-                **found,
+                **result,
                 "train": spec["train"] if isinstance(spec["train"], str) else ", ".join(spec["train"]),
                 "optimizer": spec["optimizer"]["name"],
                 "lr": spec["lr"],
-                "fit": found.get("fit"),
+                "fit": result.get("fit"),
                 "layer_decay": spec["layer_decay"],
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,
                 "last_loss": math.fsum(losses[-LAST:]) / len(losses[-LAST:]) if losses else None,
-                "validation_value": found["validation"].get(headline),
-                "start_value": found.get("start", {}).get(headline),
-                "trained_value": found.get("trained", {}).get(headline),
+                "validation_value": result["validation"].get(headline),
+                "start_value": result.get("start", {}).get(headline),
+                "trained_value": result.get("trained", {}).get(headline),
                 "start": start / whole,
-                "share": found["train_seconds"] / whole,
+                "share": result["train_seconds"] / whole,
             }
         )
-        start += found["train_seconds"]
+        start += result["train_seconds"]
     return rows
 
 
 def class_rows(
     predictions: Predictions | None, data: Mapping[str, Any], thresholds: Mapping[str, float] | None = None
 ) -> list[ClassRow]:
-    """Give precision, recall and F1 of each class that occurs in the test split or among the answers.
+    """Return precision, recall and F1 of each class on the test split.
 
     Args:
-        predictions: Of the test split; None gives no rows.
-        data: The content of ``data.json``.
-        thresholds: Of multi-label data, by class.
+        predictions: Predictions for the test split; without any, or for regression, there are no rows.
+        data: Content of ``data.json``.
+        thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
     """
     if predictions is None or predictions.target == "regression":
         return []
     names = predictions.label_names
     chosen = tuple(thresholds[name] for name in names) if thresholds else None
     decisions = decide(predictions.scores, predictions.target, chosen)
-    found = precision_recall_fscore_support(
+    class_metrics = precision_recall_fscore_support(
         *fill_unknown(predictions.labels, decisions),
         labels=np.arange(len(names)),
         average=None,
         zero_division=0,
     )
     counts = data["splits"].get("train", {}).get("classes", {})
-    columns = zip(names, *found, strict=True)
+    columns = zip(names, *class_metrics, strict=True)
     return [
         ClassRow(name, counts.get(name), int(support), float(precision), float(recall), float(f1))
         for name, precision, recall, f1, support in columns
@@ -154,7 +162,7 @@ def class_rows(
 
 
 def confusion_rows(predictions: Predictions | None) -> list[tuple[str, str, int]]:
-    """Give the pairs of classes that are confused most often: label, answer, how often."""
+    """Return the 15 most frequent confusions, each as label, predicted class and number of examples."""
     if predictions is None or predictions.target != "single_label":
         return []
     names, classes = predictions.label_names, len(predictions.label_names)

@@ -1,4 +1,4 @@
-"""The value of a run in a few sentences: made of its numbers and nothing else."""
+"""Verdict on a run in a few sentences, generated from its metrics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,11 @@ BASELINES = {
     "linear_probe": "a logistic regression on the frozen checkpoint",
 }
 WELL = 0.05
-"""Calibration error up to which probabilities are said to mean what they say."""
+"""Largest expected calibration error at which probabilities count as calibrated."""
 
 
 def verdict(record: RunRecord) -> str:
-    """Return how good the model is on the test split, how surely, and whether it is above its baselines."""
+    """Return sentences on the first primary metric on the test split: value, interval, comparison with baselines."""
     if "tasks" in record.metrics:
         return _of_tasks(record.metrics)
     if record.predictions is None or not record.headline:
@@ -44,12 +44,16 @@ def verdict(record: RunRecord) -> str:
 
 
 def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None = None) -> str:
-    """Return whether the model is above or below each baseline, or the test examples cannot tell.
+    """Return a sentence on whether the model is above, below or not distinguishable from each baseline.
 
     Args:
-        metrics: The content of ``metrics.json``, or what it holds of one of several tasks.
-        name: The leading metric.
-        target: What the labels are; None takes what the metrics say.
+        metrics: Content of ``metrics.json``, or its section for one task of a multi-task run.
+        name: Name of the primary metric.
+        target: Kind of the labels: ``single_label``, ``multi_label`` or ``regression``; None takes it from the
+            metrics.
+
+    Returns:
+        The sentence; empty if the metric was compared with no baseline.
     """
     if not _baseline_values(metrics, name, target):
         return ""
@@ -57,20 +61,20 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
         return "This run has kept no predictions of its baselines, so it is not known which differences may be chance."
     clauses, worse = [], False
     for baseline, tested in metrics["baseline_differences"].items():
-        found = tested.get(name)
-        if baseline not in BASELINES or found is None or found["difference"] is None:
+        comparison = tested.get(name)
+        if baseline not in BASELINES or comparison is None or comparison["difference"] is None:
             continue
         greater = greater_is_better(name)
         word = {
             "above": "above" if greater else "above (worse than)",
             "below": "below" if greater else "below (better than)",
-        }.get(found["verdict"], "not distinguishable from")
-        worse |= found["verdict"] == ("below" if greater else "above")
-        ends = found["interval"]
+        }.get(comparison["verdict"], "not distinguishable from")
+        worse |= comparison["verdict"] == ("below" if greater else "above")
+        ends = comparison["interval"]
         surely = f", 95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
-        if found["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
-            surely += f", but p is {found['p_value']:.4f}"
-        apart = f"difference {found['difference']:+.3f}{surely}"
+        if comparison["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
+            surely += f", but p is {comparison['p_value']:.4f}"
+        apart = f"difference {comparison['difference']:+.3f}{surely}"
         clauses.append(f"{word} {_baseline(baseline, target or metrics.get('target'))} ({apart})")
     if not clauses:
         return ""
@@ -79,13 +83,13 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
-    """Return the first metric that one of several tasks was asked for and that is defined; None if none is."""
+    """Return the first test metric of a task in a multi-task run that is defined; None if none is."""
     names = metrics.get("test_interval") or metrics["test"]
     return next((name for name in names if metrics["test"].get(name) is not None), None)
 
 
 def _value(metrics: Mapping[str, Any], name: str) -> str:
-    """Return the value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
+    """Return the test value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
     ends, groups = metrics.get("test_interval", {}).get(name), metrics.get("test_groups")
     by = f", by groups of {groups['column']}" if groups else ""
     surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
@@ -101,26 +105,28 @@ def _few_groups(metrics: Mapping[str, Any]) -> str:
 
 
 def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> list[str]:
-    """Return a clause on the value of each baseline that has one, joined into one; nothing if none has."""
+    """Return one clause with the values of all baselines, in a list; empty if no baseline has the metric."""
     values = [
-        f"{_baseline(baseline, target or metrics.get('target'))} has {found[name]:.3f}"
-        for baseline, found in metrics.get("baselines", {}).items()
-        if baseline in BASELINES and found.get(name) is not None
+        f"{_baseline(baseline, target or metrics.get('target'))} has {scores[name]:.3f}"
+        for baseline, scores in metrics.get("baselines", {}).items()
+        if baseline in BASELINES and scores.get(name) is not None
     ]
     return [" and ".join(values)] if values else []
 
 
 def _of_tasks(metrics: Mapping[str, Any]) -> str:
-    """Return the first metric of each of several tasks, and whether it is above its baselines."""
+    """Return sentences on the first defined metric of each task, with its baselines."""
     parts = []
-    for task, found in metrics["tasks"].items():
-        name = leading_metric(found)
+    for task, task_metrics in metrics["tasks"].items():
+        name = leading_metric(task_metrics)
         if name is None:
             parts.append(f"{task}: there was no test split.")
             continue
-        sentence = "; ".join([f"{task}: the {_value(found, name)}", *_baseline_values(found, name, None)])
-        tested = baseline_verdict(found, name)
-        parts.append(" ".join(filter(None, [f"{sentence}.", tested, _few_groups(found)])))
+        sentence = "; ".join(
+            [f"{task}: the {_value(task_metrics, name)}", *_baseline_values(task_metrics, name, None)]
+        )
+        tested = baseline_verdict(task_metrics, name)
+        parts.append(" ".join(filter(None, [f"{sentence}.", tested, _few_groups(task_metrics)])))
     return "On the test splits of its tasks: " + " ".join(parts)
 
 
@@ -130,42 +136,58 @@ def _baseline(name: str, target: str | None) -> str:
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:
-    """Say whether probabilities mean what they say, and what was done or can be done about it."""
-    found = metrics.get("test_calibration")
-    if not found:
+    """Return sentences on the calibration of the probabilities, and on temperature scaling where the run has it.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+
+    Returns:
+        The sentences; empty if the calibration was not measured.
+    """
+    measured = metrics.get("test_calibration")
+    if not measured:
         return ""
-    ece = found["ece"]
-    gap = sum(each["count"] * (each["confidence"] - each["right"]) for each in found["bins"] if each["count"])
+    ece = measured["ece"]
+    gap = sum(
+        bucket["count"] * (bucket["confidence"] - bucket["right"])
+        for bucket in measured["bins"]
+        if bucket["count"]
+    )
     if ece <= WELL:
-        said = f"Probabilities mean about what they say: on the test split they are off by {ece:.3f} in the mean (ECE)."
+        text = f"Probabilities mean about what they say: on the test split they are off by {ece:.3f} in the mean (ECE)."
     else:
         how = "too sure" if gap > 0 else "not sure enough"
-        said = f"Probabilities are {how}: on the test split they are off by {ece:.3f} in the mean (ECE)."
+        text = f"Probabilities are {how}: on the test split they are off by {ece:.3f} in the mean (ECE)."
     fitted = metrics.get("calibration")
     if not fitted:
-        return said
+        return text
     temperature = f"the temperature {fitted['temperature']:.2f}, fitted on the validation split"
     applied = {
         "head": f"The head is divided by {temperature}, so every program gets these probabilities.",
         "predict": f"hf-finetune's predict and evaluate divide logits by {temperature}; other programs do not.",
     }.get(fitted["applied"])
     if applied:
-        return f"{said} {applied}"
+        return f"{text} {applied}"
     before, after = (fitted["validation"][when]["ece"] for when in ("before", "after"))
     if ece > WELL and after < before:
         better = f"{temperature} takes that from {before:.3f} to {after:.3f} there"
-        return f"{said} With evaluation.calibrate: true, {better}."
-    return said
+        return f"{text} With evaluation.calibrate: true, {better}."
+    return text
 
 
 def spread_verdict(metrics: Mapping[str, Any], name: str) -> str:
-    """Say what the cross-validation found; nothing if there was none."""
-    found = metrics.get("cross_validation")
-    spread = found["metrics"].get(name) if found else None
-    if not found or not spread or spread["mean"] is None:
+    """Return a sentence on the mean and standard deviation of a metric in cross-validation; empty if there is none.
+
+    Args:
+        metrics: Content of ``metrics.json``.
+        name: Name of the metric.
+    """
+    result = metrics.get("cross_validation")
+    spread = result["metrics"].get(name) if result else None
+    if not result or not spread or spread["mean"] is None:
         return ""
     values = ", ".join(f"{value:.3f}" for value in spread["values"])
     return (
-        f"In a cross-validation of {found['folds']} folds the {name} is {spread['mean']:.3f} in the mean, with a "
+        f"In a cross-validation of {result['folds']} folds the {name} is {spread['mean']:.3f} in the mean, with a "
         f"standard deviation of {spread['std']:.3f} ({values})."
     )
