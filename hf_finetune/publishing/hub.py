@@ -1,4 +1,4 @@
-"""Publish a finished run on the Hub: plan the changes to the repository, then make them in one commit."""
+"""Publishing of a finished run on the Hub: a plan of the changes to the repository, then one commit."""
 
 import hashlib
 import logging

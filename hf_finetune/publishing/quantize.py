@@ -13,7 +13,7 @@ __all__ = ["CALIBRATION_EXAMPLES", "quantize_int8"]
 CALIBRATION_EXAMPLES = 128
 """Number of images from which the ranges of the activations are estimated."""
 
-# Norms, softmax and activations stay in float32: quantizing them would cost the most accuracy.
+# Only the matrix products. Norms, softmax and activations stay in float32: rounding them costs the most accuracy.
 _IMAGE_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
 

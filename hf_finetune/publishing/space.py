@@ -1,4 +1,4 @@
-"""Write a gradio app for a model that runs as a Space of the Hub, or anywhere else, without this package."""
+"""Gradio app for a model, which runs as a Space of the Hub, or anywhere else, without this package."""
 
 import json
 import shutil

@@ -104,7 +104,7 @@ def is_allowed(name: str) -> bool:
 
 
 def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
-    """Return the files to publish of a finished run, with the model's name filled in the card.
+    """Return the files to publish of a finished run, with the repository's name filled into the model card.
 
     Args:
         run: Run directory.

@@ -1,4 +1,4 @@
-"""Read a finished run from its directory."""
+"""Finished run, read from its directory."""
 
 import json
 from collections.abc import Mapping, Sequence
