@@ -204,7 +204,7 @@ def _split(model_or_run: str | Path, data: str | None) -> str | None:
 def _calibration_images(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
     """Return images to calibrate the quantization on: from the validation split, else from the training split.
 
-    The parity check does not use them.
+    The parity check uses the test split, where there is one, so that it compares on other images.
 
     Raises:
         InputError: If the data has neither split.

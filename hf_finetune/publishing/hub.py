@@ -318,7 +318,7 @@ def _message(planned: Publication) -> str:
 
 
 def _landed(api: HfApi, planned: Publication) -> str | None:
-    """Return the newest commit if it holds the planned files, so that only the response to it was lost.
+    """Return the newest commit if it matches the plan, which means that only the response to the commit was lost.
 
     Returns:
         Commit hash; None if the branch differs from the plan.
