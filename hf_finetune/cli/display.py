@@ -194,7 +194,7 @@ class RunDisplay:
         """Print the final lines: the metrics of the model and its baselines, and the paths of all outputs."""
         test, baselines = result.metrics["test"], result.metrics["baselines"]
         if test:
-            shown = {name: test.get(name) for name in result.headline}
+            shown = {name: test.get(name) for name in result.primary_metrics}
             references = [f"without the input: {_line(baselines['majority'])}"]
             if "linear_probe" in baselines:
                 references.append(f"on frozen features: {_line(baselines['linear_probe'])}")
@@ -204,7 +204,7 @@ class RunDisplay:
         else:
             console.print("There is no test split: nothing says how good the model is on new data.")
         for name, spread in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
-            if name in result.headline and spread["mean"] is not None:
+            if name in result.primary_metrics and spread["mean"] is not None:
                 folds = result.metrics["cross_validation"]["folds"]
                 deviation = f", standard deviation {spread['std']:.4f}" if spread["std"] is not None else ""
                 console.print(
@@ -341,7 +341,7 @@ def _beside_baselines(result: "RunResult") -> list[str]:
 
     tasks = result.metrics.get("tasks")
     if not tasks:
-        return [sentence] if (sentence := baseline_verdict(result.metrics, result.headline[0])) else []
+        return [sentence] if (sentence := baseline_verdict(result.metrics, result.primary_metrics[0])) else []
     verdicts = {name: baseline_verdict(task, leading_metric(task) or "") for name, task in tasks.items()}
     return [f"{name}: {sentence}" for name, sentence in verdicts.items() if sentence]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hf_finetune.publishing.export import ExportResult
     from hf_finetune.publishing.hub import Publication
     from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
-    from hf_finetune.runs.prepare import PlanReport, Ready
+    from hf_finetune.runs.prepare import PlanReport, PreparedRun
 
 ROWS_AT_AN_END = 4
 """Number of layer groups that are printed at each end of a long table."""
@@ -159,7 +159,7 @@ def print_export(console: Console, result: "ExportResult") -> None:
     table = Table(box=None)
     for heading in ("", "before", "after"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name in result.headline:
+    for name in result.primary_metrics:
         values = (report["metrics"][when][name] for when in ("before", "after"))
         table.add_row(name, *("undefined" if value is None else f"{value:.4f}" for value in values))
     table.add_row("bytes", *(f"{report['bytes'][when]:,}" for when in ("before", "after")))
@@ -220,8 +220,8 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
     console.print(f"{recipe.model.path}: {layout.size:,} parameters in {groups}:", markup=False)
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
-    if report.ready is not None:
-        _print_data(console, report.ready)
+    if report.prepared is not None:
+        _print_data(console, report.prepared)
     if recipe.strategy is not None:
         written = [_written(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
@@ -298,13 +298,13 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
     return [*written[:ROWS_AT_AN_END], between, *written[-ROWS_AT_AN_END:]]
 
 
-def _print_data(console: Console, ready: "Ready", name: str = "") -> None:
+def _print_data(console: Console, prepared: "PreparedRun", name: str = "") -> None:
     """Print the sizes of the splits and the classes, separately for each task."""
-    if ready.parts:
-        for task, part in ready.parts.items():
+    if prepared.parts:
+        for task, part in prepared.parts.items():
             _print_data(console, part, f" of {task}")
         return
-    data = ready.data
+    data = prepared.data
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
     names = data.label_names

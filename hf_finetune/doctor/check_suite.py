@@ -113,7 +113,7 @@ def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
         Check(WEIGHTS, lambda folder: check_weights(subject)),
         Check(ROUND_TRIP, partial(check_round_trip, subject)),
     ]
-    for index in range(len(subject.ready.recipe.stages)):
+    for index in range(len(subject.prepared.recipe.stages)):
         checks.append(Check(stage_title(subject, index), partial(check_stage, subject, index)))
     checks += [
         Check(LOSS_SCALING, partial(check_loss_scaling, subject)),
@@ -129,7 +129,7 @@ def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
 
 
 def _title(subject: CheckTarget, name: str) -> str:
-    return f"{name}: {subject.ready.recipe.task}, {subject.ready.plan.layout.size:,} parameters"
+    return f"{name}: {subject.prepared.recipe.task}, {subject.prepared.plan.layout.size:,} parameters"
 
 
 def _short(path: str) -> str:

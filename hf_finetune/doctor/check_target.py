@@ -27,7 +27,7 @@ from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.runs.forward_check import try_forward
-from hf_finetune.runs.prepare import Ready, data_at_hand, load_pretrained, make_ready
+from hf_finetune.runs.prepare import PreparedRun, check_task, data_at_hand, load_pretrained
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -43,7 +43,7 @@ class CheckTarget:
     """Model to check, with synthetic inputs. The checks copy the model before they train it.
 
     Attributes:
-        ready: Recipe with its processor, its plan and the synthetic data.
+        prepared: Recipe with its processor, its plan and the synthetic data.
         model: Model from the checkpoint, with the head for the recipe's labels; on the CPU, in fp32.
         inputs: Synthetic examples, with the recipe's preprocessing and augmentation.
         examples: The same examples, preprocessed once, so that random augmentation cannot change them.
@@ -52,7 +52,7 @@ class CheckTarget:
         remark: Note for the user, printed before the checks; may be empty.
     """
 
-    ready: Ready
+    prepared: PreparedRun
     model: PreTrainedModel
     inputs: Inputs
     examples: tuple[Mapping[str, Any], ...]
@@ -84,12 +84,12 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = recipe.data.columns.text_pair is not None
     synthetic = made_up_data(modality, target, names, pair=pair)
-    ready = make_ready(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
-    built, unaccounted = _load(ready)
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
-    try_forward(built.model, ready, inputs)
+    prepared = check_task(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
+    built, unaccounted = _load(prepared)
+    inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
+    try_forward(built.model, prepared, inputs)
     examples = tuple(inputs.train[index] for index in range(EXAMPLES))
-    return CheckTarget(ready, built.model, inputs, examples, built.notes, unaccounted, remark)
+    return CheckTarget(prepared, built.model, inputs, examples, built.notes, unaccounted, remark)
 
 
 def made_up_data(
@@ -160,17 +160,17 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
     )
 
 
-def _load(ready: Ready) -> tuple[BuiltModel, tuple[Problem, ...]]:
+def _load(prepared: PreparedRun) -> tuple[BuiltModel, tuple[Problem, ...]]:
     """Load the model, even if weights are missing or unexpected.
 
     Returns:
         The model, and the problems with its weights.
     """
     try:
-        return load_pretrained(ready), ()
+        return load_pretrained(prepared), ()
     except InputError as error:
-        spec = ready.recipe.model.model_copy(update={"allow_missing": (".*",)})
-        lenient = replace(ready, recipe=ready.recipe.model_copy(update={"model": spec}))
+        spec = prepared.recipe.model.model_copy(update={"allow_missing": (".*",)})
+        lenient = replace(prepared, recipe=prepared.recipe.model_copy(update={"model": spec}))
         return load_pretrained(lenient), error.problems
 
 

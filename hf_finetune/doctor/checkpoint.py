@@ -64,10 +64,10 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
                 f"Its adapter, filled with noise, is merged: no logit changes by more than {change:.1g}. "
             )
         expected = own_memory(model)(**batch).logits
-        export_model(model, subject.ready.processor, folder / "model")
-        auto = AUTO_MODELS[subject.ready.task.modality]
+        export_model(model, subject.prepared.processor, folder / "model")
+        auto = AUTO_MODELS[subject.prepared.task.modality]
         own_code = is_given(model.config)  # the head's code file, which export_model has just written
-        trusted = own_code or subject.ready.trust_remote_code
+        trusted = own_code or subject.prepared.trust_remote_code
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
         outputs = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:

@@ -36,8 +36,8 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         folder: Folder for the output of the steps.
     """
     index = widest_stage(subject)
-    stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
-    count, target = len(subject.examples), subject.ready.data.target
+    stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
+    count, target = len(subject.examples), subject.prepared.data.target
     splits = ((1, count), (4, count // 4))
     gradients = []
     for accumulation, batch_size in splits:
@@ -83,5 +83,5 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
 
 def widest_stage(subject: CheckTarget) -> int:
     """Return the index of the stage that trains the most parameters; the last one in a tie."""
-    sizes = [stage.trainable_size for stage in subject.ready.plan.stages]
+    sizes = [stage.trainable_size for stage in subject.prepared.plan.stages]
     return max(range(len(sizes)), key=lambda index: (sizes[index], index))

@@ -55,42 +55,42 @@ class Timing:
 
 def check_precision(subject: CheckTarget) -> CheckResult:
     """Time a step of the stage with the most parameters in each precision and memory format, and compare the losses."""
-    ready, index = subject.ready, widest_stage(subject)
+    prepared, index = subject.prepared, widest_stage(subject)
     device = start_processes().device
     if device.type not in ("cpu", "cuda"):
         return CheckResult(
             PRECISION, "skipped", f"It is measured on cpu and cuda only, not on {device.type}."
         )
     data = made_up_data(
-        ready.task.modality,
-        ready.data.target,
-        ready.data.label_names,
+        prepared.task.modality,
+        prepared.data.target,
+        prepared.data.label_names,
         words=WORDS,
-        pair=ready.recipe.data.columns.text_pair is not None,
+        pair=prepared.recipe.data.columns.text_pair is not None,
     )
-    inputs = ready.task.prepare(data, ready.processor, ready.recipe.data, ready.recipe.seed)
-    size = ready.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
+    inputs = prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
+    size = prepared.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
     batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
     memory_formats: tuple[MemoryFormat, ...] = ("contiguous",)
-    if ready.task.modality == "image":
+    if prepared.task.modality == "image":
         memory_formats = ("contiguous", "channels_last")
     model = copy.deepcopy(subject.model).to(device)
-    trainable = ready.plan.stages[index].trainable
+    trainable = prepared.plan.stages[index].trainable
     freeze_all_but(model, trainable)
     modes = [
         ExecutionMode(precision, memory_format)
         for precision in _precisions(device)
         for memory_format in memory_formats
     ]
-    with benchmark_steps(model, batch, loss_for(ready.data.target), trainable) as bench:
+    with benchmark_steps(model, batch, loss_for(prepared.data.target), trainable) as bench:
         losses = [bench.numbers(mode).loss for mode in modes]  # also warms up the kernels for the timing
         seconds = time_in_turn(bench, modes, STEPS)
     timings = [
         Timing(mode.precision, mode.memory_format, min(seconds[mode]), loss)
         for mode, loss in zip(modes, losses, strict=True)
     ]
-    speed = ready.recipe.speed
+    speed = prepared.recipe.speed
     return judge(
         timings, size, speed.precision, speed.memory_format if len(memory_formats) > 1 else "contiguous"
     )

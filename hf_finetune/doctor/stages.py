@@ -32,7 +32,7 @@ NOT_MOVED = (
 
 def stage_title(subject: CheckTarget, index: int) -> str:
     """Return the name of the check of a stage."""
-    return f"stage {subject.ready.recipe.stages[index].name}"
+    return f"stage {subject.prepared.recipe.stages[index].name}"
 
 
 def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
@@ -46,7 +46,7 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
         folder: Folder for the output of the stage.
     """
     title = stage_title(subject, index)
-    stage, planned = subject.ready.recipe.stages[index], subject.ready.plan.stages[index]
+    stage, planned = subject.prepared.recipe.stages[index], subject.prepared.plan.stages[index]
     short = shorten(
         stage,
         planned,
@@ -59,11 +59,11 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     trained = take_steps(
         subject.model,
         short,
-        target=subject.ready.data.target,
+        target=subject.prepared.data.target,
         examples=list(subject.examples),
         collate=subject.inputs.collate,
         folder=folder,
-        speed=SpeedSpec(memory_format=subject.ready.recipe.speed.memory_format),
+        speed=SpeedSpec(memory_format=subject.prepared.recipe.speed.memory_format),
         prepare=watch.look_at,
         callbacks=[watch, first],
     )
@@ -158,7 +158,7 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def _moving_buffers(subject: CheckTarget, planned: StagePlan) -> set[str]:
     """Return the names of the running statistics of trained BatchNorms; no other buffer may change."""
     moving = [
-        name for name, _ in subject.ready.plan.layout.batch_norms if name not in planned.frozen_batch_norms
+        name for name, _ in subject.prepared.plan.layout.batch_norms if name not in planned.frozen_batch_norms
     ]
     return {name for name, _ in subject.model.named_buffers() if name.rpartition(".")[0] in moving}
 
@@ -178,9 +178,9 @@ def _held_back(
         gradient: Gradient of the first step of the stage.
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
-    planned = subject.ready.plan.stages[index].trainable
-    expected = plain_gradient(subject.model, planned, batch, subject.ready.data.target)
-    clip = subject.ready.recipe.stages[index].clip
+    planned = subject.prepared.plan.stages[index].trainable
+    expected = plain_gradient(subject.model, planned, batch, subject.prepared.data.target)
+    clip = subject.prepared.recipe.stages[index].clip
     total = torch.stack([value.norm() for value in gradient.values()]).norm().item() if gradient else 0.0
     scale = 1.0 if clip is None or total <= clip else clip / total
     weights = dict(subject.model.named_parameters())
@@ -199,7 +199,7 @@ def _held_back(
 
 
 def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen: int) -> str:
-    total = len(subject.ready.plan.layout.parameters)
+    total = len(subject.prepared.plan.layout.parameters)
     buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
     unchanged = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
     unchanged += [counted(len(buffers), "buffer")] if buffers else []

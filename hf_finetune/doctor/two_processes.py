@@ -44,10 +44,10 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
         return CheckResult(TWO_PROCESSES, "skipped", "This build of torch has no gloo.")
-    ready, count = subject.ready, len(subject.examples)
+    prepared, count = subject.prepared, len(subject.examples)
     stages = [
         shorten(stage, planned, steps=2, batch_size=count // COUNT)
-        for stage, planned in zip(ready.recipe.stages, ready.plan.stages, strict=True)
+        for stage, planned in zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     ]
     # The eval hook is registered here and not in the workers: torch numbers hooks from 0 in each process, so a hook
     # registered on an unpickled model may overwrite one that the model already has.
@@ -56,7 +56,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     job = {
         "model": model,
         "stages": stages,
-        "target": ready.data.target,
+        "target": prepared.data.target,
         "examples": list(subject.examples),
         "collate": subject.inputs.collate,
     }
@@ -73,7 +73,11 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
                 f"after stage {stage.name} the two differ in {counted(len(differ), 'parameter')} ({some(differ)})"
             )
         expected = plain_gradient(
-            subject.model, planned.trainable, batch, ready.data.target, label_smoothing=stage.label_smoothing
+            subject.model,
+            planned.trainable,
+            batch,
+            prepared.data.target,
+            label_smoothing=stage.label_smoothing,
         )
         ratio, error = difference(load_file(gradient_file(folder, index)), expected)
         worst = max(worst, error)

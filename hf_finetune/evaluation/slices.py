@@ -108,7 +108,7 @@ def judge_slices(
     found: EvaluationResult,
     slices: Mapping[str, Sequence[str]],
     training: Mapping[str, Mapping[str, Any]],
-    headline: Sequence[str],
+    primary_metrics: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
     """Compute the leading metric and the accuracy (or exact match) of each slice, and find the worst slice.
@@ -118,14 +118,14 @@ def judge_slices(
         slices: Slice of each example, by column.
         training: Slices of the training split, as ``training_slices`` returns them. For a column that is missing in it,
             it is not known whether the model was trained on its slices.
-        headline: Names of the primary metrics, the leading one first.
+        primary_metrics: Names of the primary metrics, the leading one first.
         seed: Seed of the bootstrap intervals.
 
     Returns:
         A dictionary for each column: ``metric``, ``worst`` (None if fewer than two slices have enough examples),
         ``ends``, ``training`` and ``slices``, ordered from the worst to the best, those with too few examples last.
     """
-    leading = next((name for name in headline if name != "loss"), None)
+    leading = next((name for name in primary_metrics if name != "loss"), None)
     names = list(dict.fromkeys(name for name in (leading, SHARES.get(found.target)) if name))
     return {
         column: _judge(found, np.asarray(values), training.get(column, {}), names, seed)

@@ -79,7 +79,7 @@ def render_card(
             *(["timm"] if base.startswith("timm/") else []),
             *(["custom_code"] if code else []),
         ],
-        metrics=list(record.headline) or None,
+        metrics=list(record.primary_metrics) or None,
         model_name=record.name,
         eval_results=_results(record, data) or None,
         **dict[str, Any](license_fields),
@@ -93,7 +93,7 @@ def render_card(
         keep_trailing_newline=True,
     )
     environment.filters["plain"] = _plain
-    headline = record.headline[0] if record.headline else ""
+    primary_metrics = record.primary_metrics[0] if record.primary_metrics else ""
     rows = [
         row
         for row in class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
@@ -108,7 +108,7 @@ def render_card(
         this_model=THIS_MODEL,
         head=recipe.model.head,
         verdict=verdict(record),
-        spread=spread_verdict(record.metrics, headline),
+        spread=spread_verdict(record.metrics, primary_metrics),
         calibration=calibration_verdict(record.metrics),
         worst=slices_verdict(record.metrics),
         domain=domain_sentence(record),
@@ -126,7 +126,7 @@ def render_card(
 def _results(record: RunRecord, data: str) -> list[EvalResult]:
     """Return the test metrics in the form of the Hub's ``model-index``, each with its 95 % interval."""
     results = []
-    for name in record.headline:
+    for name in record.primary_metrics:
         value = record.metrics["test"].get(name)
         if value is None:
             continue

@@ -69,12 +69,12 @@ class ExportResult:
     Attributes:
         folder: Folder of the exported model.
         report: Content of export.json.
-        headline: Names of the primary metrics.
+        primary_metrics: Names of the primary metrics.
     """
 
     folder: Path
     report: dict[str, Any]
-    headline: tuple[str, ...]
+    primary_metrics: tuple[str, ...]
 
 
 def export(

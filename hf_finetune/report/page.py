@@ -100,7 +100,7 @@ def write_report(folder: Path) -> Path:
 def figures_of(record: RunRecord) -> list[Picture]:
     """Return all figures for which the run has data."""
     logs = [(item.steps, item.evaluations) for item in record.logs]
-    metric = record.headline[0] if record.headline else "loss"
+    metric = record.primary_metrics[0] if record.primary_metrics else "loss"
     figures = [learning_curves(record.metrics["stages"], logs, metric)]
     predictions = record.predictions
     if predictions is not None and predictions.target == "single_label":
@@ -139,7 +139,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
         verdict=verdict(record),
         bars=headline_bars(record),
         calibration=calibration_verdict(record.metrics),
-        spread=spread_verdict(record.metrics, record.headline[0] if record.headline else ""),
+        spread=spread_verdict(record.metrics, record.primary_metrics[0] if record.primary_metrics else ""),
         contents=_contents(record, bool(metrics), bool(classes), bool(sizes), figures),
         figures=figures,
         sizes=sizes,

@@ -39,7 +39,7 @@ class RunRecord:
         recipe: Recipe with all defaults filled in.
         manifest: Content of ``manifest.json``.
         metrics: Content of ``metrics.json``.
-        headline: Names of the primary metrics, which are shown first.
+        primary_metrics: Names of the primary metrics, which are shown first.
         logs: Training log of each stage.
         predictions: Predictions for the test split; None if there is none.
         data: Content of ``data.json``: numbers of examples in each split and class, and notes on the data.
@@ -50,7 +50,7 @@ class RunRecord:
     recipe: Mapping[str, Any]
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    headline: tuple[str, ...]
+    primary_metrics: tuple[str, ...]
     logs: tuple[StageLog, ...]
     predictions: Predictions | None
     data: Mapping[str, Any]
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> RunRecord:
         recipe=recipe,
         manifest=manifest,
         metrics=metrics,
-        headline=tuple(name for name in shown if name != "loss"),
+        primary_metrics=tuple(name for name in shown if name != "loss"),
         logs=tuple(
             _log(folder / "stages" / f"{number:02d}-{stage['name']}" / "log.jsonl")
             for number, stage in enumerate(manifest["stages"], 1)

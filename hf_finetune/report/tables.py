@@ -64,9 +64,9 @@ def headline_bars(record: RunRecord) -> list[Bar]:
         Bars of the model and of each baseline; empty if lower values are better, there is no interval, or a value is
         outside [0, 1].
     """
-    if not record.headline:
+    if not record.primary_metrics:
         return []
-    name = record.headline[0]
+    name = record.primary_metrics[0]
     value, ends = record.metrics["test"].get(name), record.metrics.get("test_interval", {}).get(name)
     if value is None or not ends or not greater_is_better(name):
         return []
@@ -84,7 +84,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
     test = record.metrics.get("test", {})
     if not test:
         return []
-    names = [*record.headline, *(name for name in test if name not in record.headline)]
+    names = [*record.primary_metrics, *(name for name in test if name not in record.primary_metrics)]
     baselines = record.metrics.get("baselines", {})
     return [
         {
@@ -92,7 +92,7 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
             "value": test.get(name),
             "interval": record.metrics.get("test_interval", {}).get(name),
             "baselines": [baselines[baseline].get(name) for baseline in BASELINES if baseline in baselines],
-            "headline": name in record.headline,
+            "headline": name in record.primary_metrics,
         }
         for name in names
     ]
@@ -103,7 +103,7 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
 
     ``start`` and ``share`` (duration) are fractions of the training time of all stages.
     """
-    headline = record.headline[0] if record.headline else ""
+    primary_metrics = record.primary_metrics[0] if record.primary_metrics else ""
     whole = sum(stage["train_seconds"] for stage in record.metrics["stages"]) or 1.0
     rows: list[dict[str, Any]] = []
     start = 0.0
@@ -121,9 +121,9 @@ def stage_rows(record: RunRecord) -> list[dict[str, Any]]:
                 "groups": len(layers),
                 "first_loss": losses[0] if losses else None,
                 "last_loss": math.fsum(losses[-LAST:]) / len(losses[-LAST:]) if losses else None,
-                "validation_value": result["validation"].get(headline),
-                "start_value": result.get("start", {}).get(headline),
-                "trained_value": result.get("trained", {}).get(headline),
+                "validation_value": result["validation"].get(primary_metrics),
+                "start_value": result.get("start", {}).get(primary_metrics),
+                "trained_value": result.get("trained", {}).get(primary_metrics),
                 "start": start / whole,
                 "share": result["train_seconds"] / whole,
             }

@@ -28,9 +28,9 @@ def verdict(record: RunRecord) -> str:
     """Return sentences on the first primary metric on the test split: value, interval, comparison with baselines."""
     if "tasks" in record.metrics:
         return _of_tasks(record.metrics)
-    if record.predictions is None or not record.headline:
+    if record.predictions is None or not record.primary_metrics:
         return "There was no test split, so nothing is known of how good this model is on other data."
-    name, metrics = record.headline[0], record.metrics
+    name, metrics = record.primary_metrics[0], record.metrics
     examples = f"{len(record.predictions.ids):,} test examples"
     if metrics["test"][name] is None:
         return f"On {examples} the {name} is undefined."

@@ -40,10 +40,10 @@ from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.runs.prepare import (
     PlanReport,
     PoolingChoice,
-    Ready,
+    PreparedRun,
     add_recipe_adapter,
+    check_task,
     load_pretrained,
-    make_ready,
 )
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.decoded_images import decode_once
@@ -80,64 +80,66 @@ POOLING_IS_OPEN = (
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
-def cache_settings(ready: Ready, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
+def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
     """Say where and how much is kept of what a stage's frozen layers give; None if nothing is to be."""
-    recipe = ready.recipe
+    recipe = prepared.recipe
     spec = recipe.speed.prefix_cache
     if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
         return None
     if is_aligned(recipe.domain_adaptation, stage, planned):  # the other domain's inputs go the same way
         return None
-    source = _digest(ready, recipe.seed if _is_augmented(recipe) else None)
+    source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
     unsound = MIXES if stage.regularize.mixes else ""
     views = _views(recipe, spec, stage, planned)
-    return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(ready))
+    return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(prepared))
 
 
-def _shared_texts(ready: Ready) -> TextVectors | None:
+def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
     """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs beside a stage."""
-    if ready.parts or _is_augmented(ready.recipe) or not (ready.pooling or has_baseline(ready)):
+    if prepared.parts or _is_augmented(prepared.recipe) or not (prepared.pooling or has_baseline(prepared)):
         return None
-    poolings = text_poolings(ready.pooling.before if ready.pooling else ready)
-    reads = pooling_of(ready.config) or OWN
+    poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
+    reads = pooling_of(prepared.config) or OWN
     if reads not in poolings:
         return None
-    return TextVectors(poolings, reads, ready.pooling.key if ready.pooling and reads != OWN else "")
+    return TextVectors(poolings, reads, prepared.pooling.key if prepared.pooling and reads != OWN else "")
 
 
-def has_baseline(ready: Ready) -> bool:
+def has_baseline(prepared: PreparedRun) -> bool:
     """Return whether a logistic regression on frozen features is wanted beside the model on the test split."""
-    most = ready.recipe.evaluation.linear_probe
-    return most is not None and len(ready.data.train) <= most and ready.data.test is not None
+    most = prepared.recipe.evaluation.linear_probe
+    return most is not None and len(prepared.data.train) <= most and prepared.data.test is not None
 
 
-def probe_settings(ready: Ready) -> CacheSettings:
+def probe_settings(prepared: PreparedRun) -> CacheSettings:
     """Return where the features of unaugmented examples are kept.
 
     A stage that trains the head of the same recipe without augmentation keeps its features there too.
 
     Args:
-        ready: From ``without_augmentation``.
+        prepared: From ``without_augmentation``.
     """
-    spec = ready.recipe.speed.prefix_cache or PrefixCacheSpec()
-    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(ready, None))
+    spec = prepared.recipe.speed.prefix_cache or PrefixCacheSpec()
+    return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(prepared, None))
 
 
-def without_augmentation(ready: Ready) -> Ready:
+def without_augmentation(prepared: PreparedRun) -> PreparedRun:
     """Return a run whose training examples are prepared as inference prepares them."""
-    data = ready.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
-    return replace(ready, recipe=ready.recipe.model_copy(update={"data": data}))
+    data = prepared.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
+    return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
-def text_poolings(ready: Ready) -> tuple[str, ...]:
+def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
     """Return the poolings of texts that are compared for a run; none for images."""
-    if ready.task.modality != "text":
+    if prepared.task.modality != "text":
         return ()
-    spec = ready.recipe.model
-    return poolings_for(ready.config, declared_pooling(spec.path, spec.revision))
+    spec = prepared.recipe.model
+    return poolings_for(prepared.config, declared_pooling(spec.path, spec.revision))
 
 
-def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, state: PartialState) -> Ready:
+def choose_pooling(
+    prepared: PreparedRun, strategy: str | None, before: Manifest | None, state: PartialState
+) -> PreparedRun:
     """Choose by cross-validation how the head of frozen texts pools their tokens, where the recipe leaves it open.
 
     The poolings are those that a head can have: the architecture's own, the first token, and the mean. Any but the own
@@ -145,7 +147,7 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     is chosen for images, for several tasks, with an adapter or another head, and where a stage trains the backbone.
 
     Args:
-        ready: The run.
+        prepared: The run.
         strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
         before: The run that is resumed, whose pooling stays; None if it begins.
         state: The processes; all of them call this.
@@ -153,37 +155,37 @@ def choose_pooling(ready: Ready, strategy: str | None, before: Manifest | None, 
     Returns:
         The run with its pooling, and with the loss of each one that was compared.
     """
-    is_open = chooses_pooling(ready.recipe.model, ready.recipe.stages, strategy)
-    if ready.task.modality != "text" or ready.parts or not is_open:
-        return ready
+    is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
+    if prepared.task.modality != "text" or prepared.parts or not is_open:
+        return prepared
     compared: tuple[dict[str, float], str] | str = broadcast_from_main(
-        state, lambda: _compare_poolings(ready, state.device)
+        state, lambda: _compare_poolings(prepared, state.device)
     )
     if isinstance(compared, str):
         logger.info("The head reads what the architecture gives it: %s.", compared)
-        return ready
+        return prepared
     losses, key = compared
     order = sorted(losses, key=losses.__getitem__)
     if before is not None:
         order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
-    chosen = next(filter(None, (_with_pooling(ready, name, state) for name in order)), ready)
+    chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
     pool = chosen.recipe.model.head.pool or OWN
     others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
     needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
     logger.info(
         f"The head reads {POOLING_NAMES[pool]}, by the cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
     )
-    return replace(chosen, pooling=PoolingChoice(losses, ready, key))
+    return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
 
 
-def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, float], str] | str:
+def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict[str, float], str] | str:
     """Return the cross-validated loss of each pooling on the training split, and the name of the vectors that are kept.
 
     Returns:
         Why they cannot be computed, where that is so.
     """
-    plain, data, target = without_augmentation(ready), ready.data, ready.data.target
-    recipe, model = plain.recipe, load_pretrained(ready).model
+    plain, data, target = without_augmentation(prepared), prepared.data, prepared.data.target
+    recipe, model = plain.recipe, load_pretrained(prepared).model
     inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
     splits = {"train": inputs.train, "validation": inputs.validation}
     try:
@@ -192,7 +194,7 @@ def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, flo
             {name: examples for name, examples in splits.items() if examples is not None},
             inputs.collate,
             probe_settings(plain),
-            text_poolings(ready),
+            text_poolings(prepared),
             batch_size=recipe.stages[0].batch_size,
             device=device,
             autocast=DTYPES.get(recipe.speed.precision),
@@ -208,23 +210,23 @@ def _compare_poolings(ready: Ready, device: torch.device) -> tuple[dict[str, flo
     return fit_best(vectors, answers, target, classes, folds)[2], found.key
 
 
-def _with_pooling(ready: Ready, name: str, state: PartialState) -> Ready | None:
+def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
     """Return a run whose head pools tokens by name; None if the architecture cannot have that head."""
     if name == OWN:
-        return ready
-    head = ready.recipe.model.head.model_copy(update={"pool": name})
-    model = ready.recipe.model.model_copy(update={"head": head})
-    recipe = ready.recipe.model_copy(update={"model": model})
+        return prepared
+    head = prepared.recipe.model.head.model_copy(update={"pool": name})
+    model = prepared.recipe.model.model_copy(update={"head": head})
+    recipe = prepared.recipe.model_copy(update={"model": model})
     try:
-        pooled = make_ready(
-            recipe, ready.data, (), state.num_processes, trust_remote_code=ready.trust_remote_code
+        pooled = check_task(
+            recipe, prepared.data, (), state.num_processes, trust_remote_code=prepared.trust_remote_code
         )
-        if head_problem(load_pretrained(pooled).model, ready.task.dummy(ready.processor)):
+        if head_problem(load_pretrained(pooled).model, prepared.task.dummy(prepared.processor)):
             return None
     except InputError:
         return None
-    asked = ready.asked.model_copy(update={"model": model})
-    return replace(ready, recipe=recipe, asked=asked, config=pooled.config, plan=pooled.plan)
+    asked = prepared.requested.model_copy(update={"model": model})
+    return replace(prepared, recipe=recipe, requested=asked, config=pooled.config, plan=pooled.plan)
 
 
 def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
@@ -333,7 +335,7 @@ def estimate_seconds(
     count = min(TIMED_EXAMPLES, len(inputs.train))
     begun = perf_counter()
     batch = inputs.collate([inputs.train[index] for index in range(count)])
-    prepared = (perf_counter() - begun) / count
+    preparation = (perf_counter() - begun) / count
     seconds = []
     for stage, planned in zip(recipe.stages, stages, strict=True):
         fits = bool(fitted_by(stage))
@@ -345,7 +347,7 @@ def estimate_seconds(
         examples = (planned.epochs or 0.0) * len(inputs.train)
         if planned.steps is not None and not fits:
             examples = float(planned.steps * stage.batch_size * stage.accumulation)
-        seconds.append((examples or len(inputs.train)) * (step / count + prepared))
+        seconds.append((examples or len(inputs.train)) * (step / count + preparation))
     return tuple(seconds)
 
 
@@ -359,19 +361,19 @@ def _is_augmented(recipe: Recipe) -> bool:
     return recipe.data.augment.varies(TASKS[recipe.kind].modality)
 
 
-def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings | None]) -> Inputs:
+def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:
     """Let images be decoded once, where the recipe wants that and it is cheaper.
 
     Args:
         inputs: The examples, as the task prepares them.
-        ready: The run.
+        prepared: The run.
         settings: Of each stage, what is kept of its frozen layers.
     """
-    speed = ready.recipe.speed
-    if speed.decode_once is False or ready.task.modality != "image":
+    speed = prepared.recipe.speed
+    if speed.decode_once is False or prepared.task.modality != "image":
         return inputs
     train = validation = 0
-    for planned, each in zip(ready.plan.stages, settings, strict=True):
+    for planned, each in zip(prepared.plan.stages, settings, strict=True):
         passes = ceil(planned.epochs or 1.0)
         if each is None or each.objection or planned.trainable_size == planned.layout.size:
             train, validation = train + passes, validation + passes
@@ -394,7 +396,7 @@ def decode_images(inputs: Inputs, ready: Ready, settings: Sequence[CacheSettings
         size += report.bytes
         return made
 
-    made = _each_task(inputs, _digest(ready, None), decode)
+    made = _each_task(inputs, _digest(prepared, None), decode)
     if size:
         logger.info("Images are decoded once: %s bytes are kept.", f"{size:,}")
     return made
@@ -418,12 +420,12 @@ def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inpu
     return replace(inputs, train=train.over(decoded), validation=validation)
 
 
-def _digest(ready: Ready, seed: int | None) -> str:
+def _digest(prepared: PreparedRun, seed: int | None) -> str:
     """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
     unseen = {"path", "workers", "on_error", "split"}  # the fingerprint knows what came of them
-    if not _is_augmented(ready.recipe):
+    if not _is_augmented(prepared.recipe):
         unseen |= {"augment"}  # however that is written
-    spec: dict[str, Any] = ready.recipe.data.model_dump(mode="json", exclude=unseen)
-    data = ready.data if ready.data.pool is None else ready.data.pool
-    source = [data.fingerprint, spec, str(ready.processor), seed]
+    spec: dict[str, Any] = prepared.recipe.data.model_dump(mode="json", exclude=unseen)
+    data = prepared.data if prepared.data.pool is None else prepared.data.pool
+    source = [data.fingerprint, spec, str(prepared.processor), seed]
     return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from hf_finetune.planning.batch_split import spread_batch
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.rules import shown
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import stage_folder
@@ -134,12 +134,12 @@ def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
 
 
 def cannot_resume(
-    manifest: Manifest, ready: Ready, fingerprints: Mapping[str, str], position: Position
+    manifest: Manifest, prepared: PreparedRun, fingerprints: Mapping[str, str], position: Position
 ) -> list[Problem]:
     """Say what a run cannot go on with, whoever allows it."""
     problems = []
-    asked = ready.asked.model_dump(mode="json")
-    names = [stage.name for stage in ready.recipe.stages]
+    asked = prepared.requested.model_dump(mode="json")
+    names = [stage.name for stage in prepared.recipe.stages]
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
             found = repr(names[index]) if index < len(names) else "nothing"
@@ -158,11 +158,11 @@ def cannot_resume(
     elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
         rule = "must have the architecture that the run began with"
         repair = "The weights that are trained are those of the other one; begin a new run."
-        problems.append(Problem("model.path", rule, repr(ready.recipe.model.path), repair))
+        problems.append(Problem("model.path", rule, repr(prepared.recipe.model.path), repair))
     if not problems and position.step and not position.anew and position.stage < len(names):
-        steps = ready.plan.stages[position.stage].steps or position.step
+        steps = prepared.plan.stages[position.stage].steps or position.step
         if steps < position.step:
-            field = "epochs" if ready.recipe.stages[position.stage].epochs is not None else "max_steps"
+            field = "epochs" if prepared.recipe.stages[position.stage].epochs is not None else "max_steps"
             rule = f"must be enough for the {position.step} steps that are done"
             problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
     return problems
@@ -192,13 +192,13 @@ def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
     return recipe["stages"][index].get("compress")
 
 
-def begins_anew(manifest: Manifest, changes: Changes, ready: Ready, position: Position) -> bool:
+def begins_anew(manifest: Manifest, changes: Changes, prepared: PreparedRun, position: Position) -> bool:
     """Tell whether the stage that was interrupted has to begin anew with what has changed."""
     if changes.data:
         return True
-    if position.stage >= len(ready.recipe.stages) or not position.step:
+    if position.stage >= len(prepared.recipe.stages) or not position.step:
         return False
-    own, stage = f"stages.{position.stage}", ready.recipe.stages[position.stage]
+    own, stage = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
     carried = re.compile(rf"{SAME_CONTENTS}|{own}\.({IN_THE_STAGE})\b|stages\.(?!{position.stage}\b)")
     chosen_by_first = stage.best is not None and stage.best.metric is None
     for path in changes.recipe:
@@ -208,18 +208,18 @@ def begins_anew(manifest: Manifest, changes: Changes, ready: Ready, position: Po
                 return True
         elif not carried.match(path):
             return True
-    return not _same_groups(manifest, ready, position)
+    return not _same_groups(manifest, prepared, position)
 
 
-def _same_groups(manifest: Manifest, ready: Ready, position: Position) -> bool:
+def _same_groups(manifest: Manifest, prepared: PreparedRun, position: Position) -> bool:
     """Whether the optimiser would hold the same parameters in the same groups, and take steps of as many examples."""
-    now = ready.asked.stages[position.stage]
+    now = prepared.requested.stages[position.stage]
     try:
         before = StageSpec.model_validate(manifest.recipe["stages"][position.stage])
-        planned = build_plan(ready.plan.layout, [before]).stages[0]
+        planned = build_plan(prepared.plan.layout, [before]).stages[0]
     except (ValidationError, InputError, KeyError, IndexError):
         return False
-    groups = ready.plan.stages[position.stage].groups
+    groups = prepared.plan.stages[position.stage].groups
     return before.batch_size * before.accumulation == now.batch_size * now.accumulation and [
         group.parameters for group in planned.groups
     ] == [group.parameters for group in groups]

@@ -14,7 +14,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs
 
@@ -24,13 +24,13 @@ Found = Mapping[str, float | None]
 Batch = Mapping[str, torch.Tensor]
 
 
-def compare_sizes(ready: Ready, inputs: Inputs, folder: Path, test: Found) -> dict[str, Any]:
+def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Found) -> dict[str, Any]:
     """Compare the finished model with the one that was pruned, and with the teacher that it learned from.
 
     What is judged on the test split here chooses nothing: all stages are done.
 
     Args:
-        ready: The run, all of whose stages are done, and whose model is saved.
+        prepared: The run, all of whose stages are done, and whose model is saved.
         inputs: What they were trained on.
         folder: Its directory.
         test: Its test metrics.
@@ -38,33 +38,33 @@ def compare_sizes(ready: Ready, inputs: Inputs, folder: Path, test: Found) -> di
     Returns:
         ``compression`` and ``distillation`` of ``metrics.json``, those of them that there are; for a fold nothing.
     """
-    stages = ready.recipe.stages
+    stages = prepared.recipe.stages
     pruned = [index for index, stage in enumerate(stages) if stage.compress is not None]
     taught = [index for index, stage in enumerate(stages) if stage.teacher is not None]
-    if not (pruned or taught) or ready.recipe.data.split.fold is not None:
+    if not (pruned or taught) or prepared.recipe.data.split.fold is not None:
         return {}
     example = _example(inputs)
-    model = _load(ready, folder / "model")
-    now = {"metrics": _chosen(ready, test), **measure_size(_model(model), example)}
+    model = _load(prepared, folder / "model")
+    now = {"metrics": _chosen(prepared, test), **measure_size(_model(model), example)}
     found: dict[str, Any] = {}
     if pruned:
         methods = dict.fromkeys(stages[index].compress.method for index in pruned)  # type: ignore[union-attr]
         found["compression"] = {
-            "stage": _names(ready, pruned),
+            "stage": _names(prepared, pruned),
             "method": ", ".join(methods),
             "example": _described(example),
-            "before": _before(ready, folder, pruned[0], example),
+            "before": _before(prepared, folder, pruned[0], example),
             "after": now
-            if not _is_adjusted(ready)
-            else {**now, "metrics": _plain(ready, folder, len(stages))},
+            if not _is_adjusted(prepared)
+            else {**now, "metrics": _plain(prepared, folder, len(stages))},
         }
     if taught:
         path = stages[taught[0]].teacher.path  # type: ignore[union-attr]
-        teacher = _load(ready, path)
+        teacher = _load(prepared, path)
         found["distillation"] = {
-            "stage": _names(ready, taught),
+            "stage": _names(prepared, taught),
             "example": _described(example),
-            "teacher": {"metrics": _judged(ready, teacher), **measure_size(_model(teacher), example)},
+            "teacher": {"metrics": _judged(prepared, teacher), **measure_size(_model(teacher), example)},
             "student": now,
         }
     return found
@@ -103,44 +103,48 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
     }
 
 
-def _before(ready: Ready, folder: Path, index: int, example: Batch) -> dict[str, Any]:
+def _before(prepared: PreparedRun, folder: Path, index: int, example: Batch) -> dict[str, Any]:
     """Look at the model that a stage pruned. Of one whose head nothing had trained yet no metric means anything."""
-    model = load_stage_weights(ready, folder, index)
-    metrics = _plain(ready, folder, index) if index else {}
+    model = load_stage_weights(prepared, folder, index)
+    metrics = _plain(prepared, folder, index) if index else {}
     return {"metrics": metrics, **measure_size(model, example)}
 
 
-def _plain(ready: Ready, folder: Path, index: int) -> dict[str, float | None]:
+def _plain(prepared: PreparedRun, folder: Path, index: int) -> dict[str, float | None]:
     """Judge the model that the stages before one left, without temperature and thresholds."""
     with TemporaryDirectory(prefix="hf-finetune-") as scratch:
-        export_model(load_stage_weights(ready, folder, index), ready.processor, Path(scratch) / "model")
-        return _judged(ready, _load(ready, Path(scratch) / "model"))
+        export_model(load_stage_weights(prepared, folder, index), prepared.processor, Path(scratch) / "model")
+        return _judged(prepared, _load(prepared, Path(scratch) / "model"))
 
 
-def _is_adjusted(ready: Ready) -> bool:
+def _is_adjusted(prepared: PreparedRun) -> bool:
     """Tell whether the saved model has a temperature or thresholds, which the one before has not."""
-    return ready.recipe.evaluation.calibrate or ready.recipe.evaluation.thresholds
+    return prepared.recipe.evaluation.calibrate or prepared.recipe.evaluation.thresholds
 
 
-def _judged(ready: Ready, classifier: Classifier) -> dict[str, float | None]:
-    if ready.data.test is None:
+def _judged(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | None]:
+    if prepared.data.test is None:
         return {}
-    extra = [name for name in ready.headline if name != "loss"]
-    found = evaluate_model(classifier, ready.data.test, metrics=extra, costs=ready.recipe.evaluation.costs)
-    return _chosen(ready, found.metrics)
+    extra = [name for name in prepared.primary_metrics if name != "loss"]
+    found = evaluate_model(
+        classifier, prepared.data.test, metrics=extra, costs=prepared.recipe.evaluation.costs
+    )
+    return _chosen(prepared, found.metrics)
 
 
-def _chosen(ready: Ready, metrics: Found) -> dict[str, float | None]:
+def _chosen(prepared: PreparedRun, metrics: Found) -> dict[str, float | None]:
     """Give the metrics that the recipe asks for; what is undefined is None."""
-    values = {name: metrics.get(name) for name in ready.headline if name != "loss"} if metrics else {}
+    values = (
+        {name: metrics.get(name) for name in prepared.primary_metrics if name != "loss"} if metrics else {}
+    )
     return {name: None if value is None or isnan(value) else value for name, value in values.items()}
 
 
-def _load(ready: Ready, source: str | Path) -> Classifier:
+def _load(prepared: PreparedRun, source: str | Path) -> Classifier:
     return load_classifier(
         source,
-        batch_size=ready.recipe.evaluation.batch_size,
-        trust_remote_code=ready.trust_remote_code,
+        batch_size=prepared.recipe.evaluation.batch_size,
+        trust_remote_code=prepared.trust_remote_code,
     )
 
 
@@ -165,5 +169,5 @@ def _described(example: Batch) -> str:
     return f"{example['input_ids'].shape[1]} tokens"
 
 
-def _names(ready: Ready, indices: list[int]) -> str:
-    return ", ".join(ready.recipe.stages[index].name for index in indices)
+def _names(prepared: PreparedRun, indices: list[int]) -> str:
+    return ", ".join(prepared.recipe.stages[index].name for index in indices)

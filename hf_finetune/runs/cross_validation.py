@@ -14,7 +14,7 @@ from accelerate import PartialState
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.manifest import read_manifest
 
@@ -65,15 +65,15 @@ def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialSta
     return {"folds": count, "metrics": {name: _spread([each[name] for each in found]) for name in found[0]}}
 
 
-def recipe_for_folds(ready: Ready) -> Recipe:
+def recipe_for_folds(prepared: PreparedRun) -> Recipe:
     """Return the recipe that is run for each fold.
 
     A pooling that was chosen on all training examples has seen those that a fold is tested on, so each fold chooses its
     own, on its own training examples. Where the head is trained in steps a fold cannot tell that the pooling was open.
     """
-    if ready.pooling is not None and all(fitted_by(stage) for stage in ready.recipe.stages):
-        return ready.pooling.before.asked
-    return ready.asked
+    if prepared.pooling is not None and all(fitted_by(stage) for stage in prepared.recipe.stages):
+        return prepared.pooling.before.requested
+    return prepared.requested
 
 
 def _state_of(place: Path) -> str:

@@ -44,7 +44,7 @@ from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.stages import StagePlan, steps_per_epoch
 from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.runs.folder import write_manifest
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import Manifest
@@ -85,24 +85,24 @@ class Pretraining:
     notes: tuple[str, ...]
 
 
-def load_alignments(ready: Ready) -> list[AlignmentInputs | None]:
+def load_alignments(prepared: PreparedRun) -> list[AlignmentInputs | None]:
     """Prepare the inputs of the other domain as the training examples are; None for a stage without them."""
-    spec, target = ready.recipe.domain_adaptation, ready.target
-    stages = list(zip(ready.recipe.stages, ready.plan.stages, strict=True))
+    spec, target = prepared.recipe.domain_adaptation, prepared.target
+    stages = list(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
     if spec is None or target is None or spec.method == "continue_pretraining":
         return [None] * len(stages)
-    examples = _prepared(ready, target.dataset).train
+    examples = _prepared(prepared, target.dataset).train
     found = AlignmentInputs(examples, spec.method, spec.weight)
     return [found if is_aligned(spec, stage, planned) else None for stage, planned in stages]
 
 
 def prepare_pretraining(
-    ready: Ready, classifier: PreTrainedModel, before: Manifest | None, state: PartialState
+    prepared: PreparedRun, classifier: PreTrainedModel, before: Manifest | None, state: PartialState
 ) -> Pretraining | None:
     """Build what is trained before the first stage; None if there is nothing, or it is done.
 
     Args:
-        ready: The run.
+        prepared: The run.
         classifier: The checkpoint under its new head; for images it is changed in place later.
         before: What the run was, if it is resumed.
         state: The processes.
@@ -110,7 +110,7 @@ def prepare_pretraining(
     Raises:
         InputError: If the checkpoint cannot be trained in this way.
     """
-    spec, target = ready.recipe.domain_adaptation, ready.target
+    spec, target = prepared.recipe.domain_adaptation, prepared.target
     if spec is None or target is None or spec.method != "continue_pretraining":
         return None
     if before is not None and before.pretraining.get("state") == "done":
@@ -118,28 +118,28 @@ def prepare_pretraining(
     if before is not None and before.pretraining and before.processes != state.num_processes:
         rule = f"must go on with {before.processes} processes until the pretraining is done"
         raise InputError(Problem("--resume", rule, str(state.num_processes)))
-    dataset = _inputs_of(ready, target.dataset, spec)
-    seed = ready.recipe.seed
+    dataset = _inputs_of(prepared, target.dataset, spec)
+    seed = prepared.recipe.seed
     notes: list[str] = []
-    if ready.task.modality == "text":
-        mask = masked_texts(ready.processor, spec.mask or OF_TOKENS)
-        data = ready.recipe.data
-        tokens = tokenize(dataset, ready.processor, data.max_length, data.truncation_side)
+    if prepared.task.modality == "text":
+        mask = masked_texts(prepared.processor, spec.mask or OF_TOKENS)
+        data = prepared.recipe.data
+        tokens = tokenize(dataset, prepared.processor, data.max_length, data.truncation_side)
         lengths: list[int] | None = count_tokens(tokens) if data.group_by_length else None
         train: Any = MaskedExamples(tokens, mask, seed)
-        collate: Any = token_collate(ready.processor)
-        spec_of_model = ready.recipe.model
+        collate: Any = token_collate(prepared.processor)
+        spec_of_model = prepared.recipe.model
         model, notes = build_masked_text_model(
             spec_of_model.path,
             revision=spec_of_model.revision,
             dropout=spec_of_model.dropout,
             seed=seed,
-            trust_remote_code=ready.trust_remote_code,
-            rows=embedding_rows(ready.config),
+            trust_remote_code=prepared.trust_remote_code,
+            rows=embedding_rows(prepared.config),
         )
         plain: Callable[[], Iterator[Any]] = partial(iter, ())
     else:
-        inputs = _prepared(ready, dataset)
+        inputs = _prepared(prepared, dataset)
         lengths, collate = None, MaskedPixels(inputs.collate)
         train = MaskedExamples(inputs.train, PatchMask(spec.mask or OF_IMAGES), seed)
         image = inputs.collate([inputs.train[0]])["pixel_values"]
@@ -152,7 +152,7 @@ def prepare_pretraining(
 
 def pretrain(
     found: Pretraining | None,
-    ready: Ready,
+    prepared: PreparedRun,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
@@ -162,7 +162,7 @@ def pretrain(
 
     Args:
         found: What is trained; None does nothing.
-        ready: The run.
+        prepared: The run.
         manifest: Of the run.
         folder: Its directory.
         state: The processes.
@@ -182,26 +182,26 @@ def pretrain(
     )
     begun = perf_counter()
     try:
-        result = _train(found, ready, place, state, callbacks, resumes)
+        result = _train(found, prepared, place, state, callbacks, resumes)
         if state.is_main_process:
-            _leave_backbone(found, ready, place)
+            _leave_backbone(found, prepared, place)
         wait_for_all(state)
     finally:
         spent = round(spent + perf_counter() - begun, 3)
         manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    entry = {"state": "done", "seconds": spent, "result": _entry(found, result, ready, spent)}
+    entry = {"state": "done", "seconds": spent, "result": _entry(found, result, prepared, spent)}
     return _written(manifest, folder, state, entry)
 
 
 def _train(
     found: Pretraining,
-    ready: Ready,
+    prepared: PreparedRun,
     place: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
     resumes: bool,
 ) -> StageResult:
-    recipe = ready.recipe
+    recipe = prepared.recipe
     workers = count_workers(recipe.data.workers, state)
     data = StageData("", found.train, found.collate, lengths=found.lengths, workers=workers)
     return train_stage(
@@ -211,7 +211,7 @@ def _train(
         data,
         folder=place,
         judging=StageEvaluation(recipe.evaluation.batch_size),
-        beside=StageExtras(loss=masked_loss(ready.task.modality)),
+        beside=StageExtras(loss=masked_loss(prepared.task.modality)),
         speed=recipe.speed,
         seed=(recipe.seed - 1) % 2**32,
         resume=resumes,
@@ -220,20 +220,20 @@ def _train(
     )
 
 
-def _inputs_of(ready: Ready, target: Dataset, spec: DomainSpec) -> Dataset:
+def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Dataset:
     """Give the inputs that are masked: of the other domain, and of the training split where that is wanted."""
-    columns = [name for name in ("image", "text", "text_pair") if name in ready.data.train.column_names]
+    columns = [name for name in ("image", "text", "text_pair") if name in prepared.data.train.column_names]
     target = target.select_columns(columns)
     if not spec.source:
         return target
-    source = ready.data.train.select_columns(columns)
+    source = prepared.data.train.select_columns(columns)
     return concatenate_datasets([target, source.cast(target.features)])
 
 
-def _prepared(ready: Ready, dataset: Dataset) -> Inputs:
+def _prepared(prepared: PreparedRun, dataset: Dataset) -> Inputs:
     """Prepare inputs without labels as the training split is prepared, augmentation included."""
-    data = replace(ready.data, train=dataset, validation=None, test=None, pool=None)
-    return ready.task.prepare(data, ready.processor, ready.recipe.data, ready.recipe.seed)
+    data = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
+    return prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
 
 
 def _stage_of(spec: DomainSpec) -> StageSpec:
@@ -274,7 +274,7 @@ def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes:
     )
 
 
-def _leave_backbone(found: Pretraining, ready: Ready, place: Path) -> None:
+def _leave_backbone(found: Pretraining, prepared: PreparedRun, place: Path) -> None:
     """Write what the classifier takes over, the statistics of its norms counted over whole inputs."""
     model = found.model
     if isinstance(model, MaskedImageModel):
@@ -283,7 +283,7 @@ def _leave_backbone(found: Pretraining, ready: Ready, place: Path) -> None:
         head = set(head_names(model.classifier))
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:
-        layout = ready.plan.layout
+        layout = prepared.plan.layout
         names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
     weights = backbone_weights(model, names)
     with replacing(place / BACKBONE) as temporary:
@@ -304,7 +304,7 @@ def _written(manifest: Manifest, folder: Path, state: PartialState, entry: dict[
     return manifest
 
 
-def _entry(found: Pretraining, result: StageResult, ready: Ready, seconds: float) -> dict[str, Any]:
+def _entry(found: Pretraining, result: StageResult, prepared: PreparedRun, seconds: float) -> dict[str, Any]:
     return {
         "name": PRETRAINING,
         "examples": len(found.train),

@@ -30,7 +30,7 @@ from hf_finetune.runs.changes import (
     find_position,
     refusals,
 )
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.runs.weights import pretraining_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
 from hf_finetune.training.run_lock import LOCK, RunLock
@@ -106,23 +106,23 @@ def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -
         raise InputError(problems)
 
 
-def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
+def begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
     """Write the first files of a run directory.
 
     Args:
         folder: The directory, locked.
-        ready: The recipe and what was made of it.
+        prepared: The recipe and what was made of it.
         state: The processes.
     """
-    text = dump_recipe(ready.asked)
+    text = dump_recipe(prepared.requested)
     manifest = Manifest(
-        stages=tuple(StageRecord(stage.name) for stage in ready.asked.stages),
-        fingerprints=_fingerprints(ready),
+        stages=tuple(StageRecord(stage.name) for stage in prepared.requested.stages),
+        fingerprints=_fingerprints(prepared),
         versions=library_versions(),
-        seed=ready.asked.seed,
-        recipe=ready.asked.model_dump(mode="json"),
+        seed=prepared.requested.seed,
+        recipe=prepared.requested.model_dump(mode="json"),
         processes=state.num_processes,
-        determinism=_determinism(ready, state),
+        determinism=_determinism(prepared, state),
     )
     state.wait_for_everyone()
     if state.is_main_process:
@@ -137,13 +137,13 @@ def begin_run(folder: Path, ready: Ready, state: PartialState) -> Manifest:
 
 
 def resume_run(
-    folder: Path, ready: Ready, before: Manifest, state: PartialState, *, allow_changes: bool
+    folder: Path, prepared: PreparedRun, before: Manifest, state: PartialState, *, allow_changes: bool
 ) -> Manifest:
     """Make sure that a run goes on with the recipe, data and checkpoint that it began with, or with allowed changes.
 
     Args:
         folder: The run directory.
-        ready: The recipe and what was made of it for this number of processes.
+        prepared: The recipe and what was made of it for this number of processes.
         before: The run.
         state: The processes.
         allow_changes: Whether the run goes on with what has changed, if that is possible.
@@ -151,13 +151,13 @@ def resume_run(
     Raises:
         InputError: If something has changed, and it is not allowed or not possible.
     """
-    recipe, fingerprints = ready.asked, _fingerprints(ready)
+    recipe, fingerprints = prepared.requested, _fingerprints(prepared)
     changes = find_changes(before, recipe, fingerprints)
     if changes:
         with main_process_first(state):
             position = find_position(folder, before)
-        position = replace(position, anew=begins_anew(before, changes, ready, position))
-        problems = cannot_resume(before, ready, fingerprints, position)
+        position = replace(position, anew=begins_anew(before, changes, prepared, position))
+        problems = cannot_resume(before, prepared, fingerprints, position)
         if not allow_changes:
             raise InputError(refusals(folder, changes, possible=not problems))
         if problems:
@@ -167,7 +167,7 @@ def resume_run(
         before, fingerprints=fingerprints, seed=recipe.seed, recipe=recipe.model_dump(mode="json")
     )
     if before.determinism.get("bit_for_bit", True):
-        manifest = replace(manifest, determinism=_determinism(ready, state))
+        manifest = replace(manifest, determinism=_determinism(prepared, state))
     if changes:
         manifest = _changed(manifest, changes, position, recipe)
     state.wait_for_everyone()
@@ -235,8 +235,8 @@ def _write_recipe(folder: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _determinism(ready: Ready, state: PartialState) -> dict[str, Any]:
-    speed, device = ready.asked.speed, state.device.type
+def _determinism(prepared: PreparedRun, state: PartialState) -> dict[str, Any]:
+    speed, device = prepared.requested.speed, state.device.type
     machine = (device, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
     fields = {"precision": speed.precision, "memory_format": speed.memory_format, "compile": speed.compile}
     measured = [f"speed.{name}" for name, value in fields.items() if value == "auto"]
@@ -247,21 +247,21 @@ def _determinism(ready: Ready, state: PartialState) -> dict[str, Any]:
     return found
 
 
-def _fingerprints(ready: Ready) -> dict[str, str]:
-    layout = [[parameter.name, parameter.size] for parameter in ready.plan.layout.parameters]
+def _fingerprints(prepared: PreparedRun) -> dict[str, str]:
+    layout = [[parameter.name, parameter.size] for parameter in prepared.plan.layout.parameters]
     return {
-        "recipe": _sha256(dump_recipe(ready.asked)),
-        "data": _data_fingerprint(ready),
-        "classes": _sha256(json.dumps([ready.data.target, ready.data.label_names])),
-        "checkpoint": _checkpoints_fingerprint(ready),
+        "recipe": _sha256(dump_recipe(prepared.requested)),
+        "data": _data_fingerprint(prepared),
+        "classes": _sha256(json.dumps([prepared.data.target, prepared.data.label_names])),
+        "checkpoint": _checkpoints_fingerprint(prepared),
         "architecture": _sha256(json.dumps(layout)),
     }
 
 
-def _data_fingerprint(ready: Ready) -> str:
+def _data_fingerprint(prepared: PreparedRun) -> str:
     """Tell whether all examples are the same, those of another domain included."""
-    own = ready.data.fingerprint
-    return own if ready.target is None else _sha256(json.dumps([own, ready.target.fingerprint]))
+    own = prepared.data.fingerprint
+    return own if prepared.target is None else _sha256(json.dumps([own, prepared.target.fingerprint]))
 
 
 def _sha256(text: str) -> str:
@@ -278,10 +278,10 @@ def _make_folder(folder: Path) -> None:
         raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
 
 
-def _checkpoints_fingerprint(ready: Ready) -> str:
+def _checkpoints_fingerprint(prepared: PreparedRun) -> str:
     """Tell whether what is fine-tuned, and what stages learn from, is the same."""
-    found = _checkpoint_fingerprint(ready.asked.model.path, ready.config)
-    teachers = [resolve_model_dir(each.teacher.path) for each in ready.asked.stages if each.teacher]
+    found = _checkpoint_fingerprint(prepared.requested.model.path, prepared.config)
+    teachers = [resolve_model_dir(each.teacher.path) for each in prepared.requested.stages if each.teacher]
     each = [_checkpoint_fingerprint(str(teacher), None) for teacher in teachers]
     return _sha256(json.dumps([found, *each])) if each else found
 

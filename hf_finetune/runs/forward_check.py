@@ -14,7 +14,7 @@ from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import head_problem, unsuited_head
 from hf_finetune.models.linear_head import not_linear
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.runs.prepare import Ready
+from hf_finetune.runs.prepare import PreparedRun
 from hf_finetune.tasks import Inputs
 
 __all__ = ["padding_notes", "try_forward"]
@@ -23,25 +23,25 @@ LARGEST_CHANGE = 1e-3
 """Of the largest logit: what rounding in single precision stays far below."""
 
 
-def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
+def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -> None:
     """Try the first, the longest and the largest examples, so that what does not fit is told before anything trains.
 
     Raises:
         InputError: If the model cannot take what inference or training will give it.
     """
-    if reason := head_problem(model, ready.task.dummy(ready.processor)):
+    if reason := head_problem(model, prepared.task.dummy(prepared.processor)):
         raise unsuited_head(model.config, reason)
-    first = _first(inputs, ready)
+    first = _first(inputs, prepared)
     with uncalled_layers(model) as uncalled:
-        _try(model, ready, [ready.task.dummy(ready.processor)])
-        _try(model, ready, [_collated(inputs, ready, [first])])
+        _try(model, prepared, [prepared.task.dummy(prepared.processor)])
+        _try(model, prepared, [_collated(inputs, prepared, [first])])
         _try(
             model,
-            ready,
-            [_collated(inputs, ready, [first, *extreme]) for extreme in _extremes(inputs, ready)],
+            prepared,
+            [_collated(inputs, prepared, [first, *extreme]) for extreme in _extremes(inputs, prepared)],
         )
-    fitted = [(index, stage) for index, stage in enumerate(ready.recipe.stages) if fitted_by(stage)]
-    if fitted and (reason := not_linear(model, head_names(model), ready.task.dummy(ready.processor))):
+    fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if fitted_by(stage)]
+    if fitted and (reason := not_linear(model, head_names(model), prepared.task.dummy(prepared.processor))):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"Here {reason}."
         index, stage = fitted[0]
@@ -53,16 +53,16 @@ def try_forward(model: PreTrainedModel, ready: Ready, inputs: Inputs) -> None:
         raise InputError(Problem("model.adapter.target", rule, value, repair))
 
 
-def padding_notes(model: PreTrainedModel, ready: Ready) -> list[str]:
+def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
     """Return a sentence if the logits of a short text change where it is padded beside a longer one.
 
     Args:
         model: The classifier, on the CPU.
-        ready: The run, of images or texts.
+        prepared: The run, of images or texts.
     """
-    if ready.task.modality == "image":
+    if prepared.task.modality == "image":
         return []
-    processor = ready.processor
+    processor = prepared.processor
     beside = processor(
         ["a", "a " * 16],
         padding=True,
@@ -71,7 +71,7 @@ def padding_notes(model: PreTrainedModel, ready: Ready) -> list[str]:
         return_tensors="pt",
     )
     with torch.no_grad():
-        alone = model.eval()(**ready.task.dummy(processor)).logits[0].float()
+        alone = model.eval()(**prepared.task.dummy(processor)).logits[0].float()
         padded = model(**beside).logits[0].float()
     largest = alone.abs().max()
     change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
@@ -84,10 +84,12 @@ def padding_notes(model: PreTrainedModel, ready: Ready) -> list[str]:
     ]
 
 
-def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, torch.Tensor]]) -> None:
+def _try(
+    model: PreTrainedModel, prepared: PreparedRun, batches: Sequence[Mapping[str, torch.Tensor]]
+) -> None:
     """Compute logits, and of the last batch a gradient of the trained weight nearest the input."""
-    trained = {name for stage in ready.plan.stages for name in stage.trainable}
-    size = ready.recipe.data.image_size
+    trained = {name for stage in prepared.plan.stages for name in stage.trainable}
+    size = prepared.recipe.data.image_size
     for batch in batches:
         weight = next((value for name, value in model.named_parameters() if name in trained), None)
         try:
@@ -96,7 +98,7 @@ def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, to
                 if logits.requires_grad and weight is not None and weight.requires_grad:
                     torch.autograd.grad(logits.float().sum(), [weight], allow_unused=True)
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-            path = repr(ready.recipe.model.path)
+            path = repr(prepared.recipe.model.path)
             place, value = ("data.image_size", str(size)) if size else ("model.path", path)
             shapes = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
             repair = _complaint(error) + (
@@ -105,7 +107,9 @@ def _try(model: PreTrainedModel, ready: Ready, batches: Sequence[Mapping[str, to
             raise InputError(Problem(place, "must suit the checkpoint", value, repair)) from error
 
 
-def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> Mapping[str, torch.Tensor]:
+def _collated(
+    inputs: Inputs, prepared: PreparedRun, examples: list[dict[str, Any]]
+) -> Mapping[str, torch.Tensor]:
     # labels of training examples may have another form than those of validation, and the model takes none
     unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in examples]
     try:
@@ -121,27 +125,27 @@ def _collated(inputs: Inputs, ready: Ready, examples: list[dict[str, Any]]) -> M
     return batch
 
 
-def _extremes(inputs: Inputs, ready: Ready) -> list[list[dict[str, Any]]]:
+def _extremes(inputs: Inputs, prepared: PreparedRun) -> list[list[dict[str, Any]]]:
     """Return examples that are tried with the first: of each split the longest text or extreme images."""
     splits = [
-        ("train", ready.data.train, inputs.train),
-        ("validation", ready.data.validation, inputs.validation),
+        ("train", prepared.data.train, inputs.train),
+        ("validation", prepared.data.validation, inputs.validation),
     ]
-    found = []
-    for name, raw, prepared in splits:
-        if raw is None or prepared is None or len(raw) != len(prepared):
+    extremes = []
+    for name, raw, transformed in splits:
+        if raw is None or transformed is None or len(raw) != len(transformed):
             continue
-        if ready.task.modality == "image":
+        if prepared.task.modality == "image":
             rows = extreme_images(raw)
         else:
             lengths = inputs.lengths if name == "train" else None
             rows = [int(np.argmax(lengths if lengths is not None else text_lengths(raw)))]
-        found.append([prepared[row] for row in rows])
-    return found
+        extremes.append([transformed[row] for row in rows])
+    return extremes
 
 
-def _first(inputs: Inputs, ready: Ready) -> dict[str, Any]:
-    named = ready.recipe.data.augment.transforms
+def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
+    named = prepared.recipe.data.augment.transforms
     try:
         return inputs.train[0]
     except (RuntimeError, ValueError, TypeError) as error:

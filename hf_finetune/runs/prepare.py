@@ -51,16 +51,16 @@ from hf_finetune.tasks.data import load_target
 
 __all__ = [
     "PlanReport",
-    "Ready",
+    "PreparedRun",
     "add_recipe_adapter",
+    "check_task",
     "collected",
     "config_of",
     "data_at_hand",
     "expand_recipe",
-    "get_ready",
     "load_pretrained",
-    "make_ready",
     "plan",
+    "prepare_single",
     "with_input_notes",
 ]
 
@@ -80,7 +80,7 @@ class PlanReport:
         config: Of the model to be.
         configs: Of each of several tasks, that of its model; empty for one.
         trust_remote_code: Whether the person lets code of the checkpoint run.
-        ready: What a run of the recipe would begin with; None if the data is not at hand.
+        prepared: What a run of the recipe would begin with; None if the data is not at hand.
         seconds: Estimated time of each stage, an upper bound; empty if nothing was measured.
     """
 
@@ -91,7 +91,7 @@ class PlanReport:
     config: PreTrainedConfig
     configs: Mapping[str, PreTrainedConfig] = field_of(default_factory=dict)
     trust_remote_code: bool = False
-    ready: "Ready | None" = None
+    prepared: "PreparedRun | None" = None
     seconds: tuple[float, ...] = ()
 
 
@@ -106,24 +106,24 @@ class PoolingChoice:
     """
 
     losses: Mapping[str, float]
-    before: "Ready"
+    before: "PreparedRun"
     key: str
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRun:
     """Everything a run needs, checked; nothing written yet.
 
     Attributes:
         recipe: What each process does, the stages written out.
-        asked: What the run is to do, the stages written out: the same but for a run that goes on with another number
+        requested: What the run is to do, the stages written out: the same but for a run that goes on with another number
             of processes, whose batches are spread over them.
         task: All that differs between images and texts.
         data: Its splits.
         config: Of the model to be.
         processor: Of its inputs: an image processor or a tokenizer.
         plan: What each stage trains.
-        headline: Names of the metrics, the leading one first.
+        primary_metrics: Names of the metrics, the leading one first.
         target: Inputs of the domain that the model is adapted to; None if it is not.
         parts: Of each of several tasks, what it needs by itself; empty for one.
         trust_remote_code: Whether the person lets code of checkpoints and metrics run.
@@ -133,15 +133,15 @@ class Ready:
     """
 
     recipe: Recipe
-    asked: Recipe
+    requested: Recipe
     task: Task
     data: LabelledData
     config: PreTrainedConfig
     processor: Any
     plan: Plan
-    headline: tuple[str, ...]
+    primary_metrics: tuple[str, ...]
     target: UnlabelledData | None = None
-    parts: Mapping[str, "Ready"] = field_of(default_factory=dict)
+    parts: Mapping[str, "PreparedRun"] = field_of(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
     processor_notes: tuple[str, ...] = ()
@@ -153,7 +153,7 @@ class Ready:
         resolution = [
             f"{task}: {note}" if task else note
             for task, part in (self.parts or {"": self}).items()
-            for note in resolution_notes(self.recipe.stages, part.headline[0], part.data, task)
+            for note in resolution_notes(self.recipe.stages, part.primary_metrics[0], part.data, task)
         ]
         target_notes = self.target.notes if self.target else ()
         return (*self.data.notes, *target_notes, *resolution, *self.processor_notes, *self.stage_notes)
@@ -185,7 +185,7 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Returns:
-        The plan; with ``ready`` if the data could be read.
+        The plan; with ``prepared`` if the data could be read.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint or the data.
@@ -199,15 +199,15 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     if data is None and not problems:
         return _plan_without_data(recipe, other, trust_remote_code)
     processes = start_processes().num_processes
-    ready = make_ready(recipe, data, problems, processes, trust_remote_code=trust_remote_code)
-    ready = replace(ready, target=other)
-    domain = domain_notes(recipe, ready.plan.stages, len(other) if other else None)
-    notes = (*ready.notes, *domain, *filter(None, [ready.plan.layout.note]))
-    examples = len(ready.data.train)
+    prepared = check_task(recipe, data, problems, processes, trust_remote_code=trust_remote_code)
+    prepared = replace(prepared, target=other)
+    domain = domain_notes(recipe, prepared.plan.stages, len(other) if other else None)
+    notes = (*prepared.notes, *domain, *filter(None, [prepared.plan.layout.note]))
+    examples = len(prepared.data.train)
     return PlanReport(
-        *(ready.asked, ready.plan, notes, examples, ready.config),
+        *(prepared.requested, prepared.plan, notes, examples, prepared.config),
         trust_remote_code=trust_remote_code,
-        ready=ready,
+        prepared=prepared,
     )
 
 
@@ -300,13 +300,13 @@ def target_at_hand(recipe: Recipe) -> UnlabelledData | None:
     return load_target(recipe, TASKS[recipe.task].modality)
 
 
-def get_ready(
+def prepare_single(
     recipe: Recipe,
     state: PartialState,
     spread: Callable[[Recipe], Recipe] | None = None,
     *,
     trust_remote_code: bool = False,
-) -> Ready:
+) -> PreparedRun:
     """Check everything before anything is written. Problems of data, checkpoint and recipe are told together.
 
     Args:
@@ -321,13 +321,13 @@ def get_ready(
         data = load_data(recipe, TASKS[recipe.task].modality)
     with collected(problems), main_process_first(state):
         target = load_target(recipe, TASKS[recipe.task].modality, data)
-    ready = make_ready(
+    prepared = check_task(
         recipe, data, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
     )
-    return replace(ready, target=target)
+    return replace(prepared, target=target)
 
 
-def make_ready(
+def check_task(
     recipe: Recipe,
     data: LabelledData | None,
     found: Sequence[Problem] = (),
@@ -336,7 +336,7 @@ def make_ready(
     joined: Layout | None = None,
     *,
     trust_remote_code: bool = False,
-) -> Ready:
+) -> PreparedRun:
     """Check a recipe and its checkpoint against data that is loaded.
 
     Args:
@@ -344,7 +344,7 @@ def make_ready(
         data: Of the recipe, or made up; None if it could not be loaded.
         found: The problems of the data.
         processes: Number of processes that share each epoch.
-        spread: See ``get_ready``.
+        spread: See ``prepare_single``.
         joined: Of the model that this and other tasks share; None plans with the model of this one.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
     Raises:
@@ -368,9 +368,9 @@ def make_ready(
         )
         processor_notes = task.configure(processor, config, recipe.data)
     problems += stage_problems(recipe)
-    headline = recipe.metrics or default_metrics(target)
+    primary_metrics = recipe.metrics or default_metrics(target)
     if data is not None:
-        problems += recipe_problems(recipe, data, headline, trust_remote_code)
+        problems += recipe_problems(recipe, data, primary_metrics, trust_remote_code)
     else:
         problems += metric_name_problems(recipe)
     if layout is None:
@@ -385,28 +385,28 @@ def make_ready(
             problems += [*adapter_problems(recipe, made), *domain_problems(recipe, made)]
     if problems or data is None or config is None or made is None:
         raise InputError(problems)
-    return Ready(
-        *(recipe, asked, task, data, config, processor, made, tuple(headline)),
+    return PreparedRun(
+        *(recipe, asked, task, data, config, processor, made, tuple(primary_metrics)),
         stage_notes=stage_notes,
         processor_notes=processor_notes,
         trust_remote_code=trust_remote_code,
     )
 
 
-def with_input_notes(ready: Ready, inputs: Inputs) -> Ready:
+def with_input_notes(prepared: PreparedRun, inputs: Inputs) -> PreparedRun:
     """Add to the notes of the data, and of the data of each task, those on how examples become inputs."""
     if not inputs.notes:
-        return ready
+        return prepared
     data = _with_notes(
-        ready.data, [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
+        prepared.data, [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
     )
     parts = {
         task: replace(part, data=_with_notes(part.data, [inputs.notes[task]]))
         if task in inputs.notes
         else part
-        for task, part in ready.parts.items()
+        for task, part in prepared.parts.items()
     }
-    return replace(ready, data=data, parts=parts)
+    return replace(prepared, data=data, parts=parts)
 
 
 def _with_notes(data: LabelledData, notes: Sequence[str]) -> LabelledData:
@@ -422,29 +422,29 @@ def collected(problems: list[Problem]) -> Iterator[None]:
         problems.extend(error.problems)
 
 
-def load_pretrained(ready: Ready) -> BuiltModel:
+def load_pretrained(prepared: PreparedRun) -> BuiltModel:
     """Load the checkpoint's weights under a new head, with the recipe's adapter; the same weights at every call."""
-    if isinstance(ready.recipe, MultiTaskRecipe):
-        each = {name: load_pretrained(part) for name, part in ready.parts.items()}
-        learns = ready.recipe.weighting == "uncertainty"
+    if isinstance(prepared.recipe, MultiTaskRecipe):
+        each = {name: load_pretrained(part) for name, part in prepared.parts.items()}
+        learns = prepared.recipe.weighting == "uncertainty"
         model = join_tasks({name: built.model for name, built in each.items()}, learns_weights=learns)
         return BuiltModel(
             model, tuple(dict.fromkeys(note for built in each.values() for note in built.notes))
         )
-    spec = ready.recipe.model
+    spec = prepared.recipe.model
     # While the TrainingArguments of an earlier stage live, transformers 5.23 would divide the model as it loads it
     # for DeepSpeed's ZeRO-3, and leave empty tensors behind. The stage's own engine divides it.
     unset_hf_deepspeed_config()
     built = build_model(
         spec.path,
-        ready.config,
-        modality=ready.task.modality,
+        prepared.config,
+        modality=prepared.task.modality,
         revision=spec.revision,
         allow_missing=spec.allow_missing,
-        trust_remote_code=ready.trust_remote_code,
-        seed=ready.recipe.seed,
+        trust_remote_code=prepared.trust_remote_code,
+        seed=prepared.recipe.seed,
     )
-    return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, ready.recipe)))
+    return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, prepared.recipe)))
 
 
 def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:

@@ -28,20 +28,20 @@ from hf_finetune.recipe.multitask import place_in_task
 from hf_finetune.runs.prepare import (
     NOT_AT_HAND,
     PlanReport,
-    Ready,
+    PreparedRun,
+    check_task,
     collected,
     config_of,
     data_at_hand,
     expand_recipe,
-    make_ready,
 )
-from hf_finetune.runs.prepare import get_ready as get_ready_for_one
 from hf_finetune.runs.prepare import plan as plan_one
+from hf_finetune.runs.prepare import prepare_single as get_ready_for_one
 from hf_finetune.runs.problems import stage_problems
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.multi_task import MultiTask, Share
 
-__all__ = ["MEAN", "columns_of", "counts_of", "get_ready", "make_ready_for_all", "plan"]
+__all__ = ["MEAN", "check_tasks", "columns_of", "counts_of", "plan", "prepare_run"]
 
 MEAN = "mean"
 """The metric of all tasks together: the mean of each task's first metric, errors counted below 0."""
@@ -70,29 +70,29 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     if not problems and any(data is None for data in datas.values()):
         return _plan_without_data(recipe, datas, trust_remote_code)
     processes = start_processes().num_processes
-    ready = make_ready_for_all(recipe, datas, problems, processes, trust_remote_code=trust_remote_code)
-    configs = {name: part.config for name, part in ready.parts.items()}
-    counts = counts_of(recipe, ready)
+    prepared = check_tasks(recipe, datas, problems, processes, trust_remote_code=trust_remote_code)
+    configs = {name: part.config for name, part in prepared.parts.items()}
+    counts = counts_of(recipe, prepared)
     shares = [
         f"{count:,} of {name} ({_times(count / len(part.data.train))})"
-        for count, (name, part) in zip(counts, ready.parts.items(), strict=True)
+        for count, (name, part) in zip(counts, prepared.parts.items(), strict=True)
     ]
-    notes = [*ready.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
-    found = tuple(filter(None, [*notes, ready.plan.layout.note]))
+    notes = [*prepared.notes, f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
+    found = tuple(filter(None, [*notes, prepared.plan.layout.note]))
     return PlanReport(
-        *(ready.asked, ready.plan, found, sum(counts), ready.config, configs),
+        *(prepared.requested, prepared.plan, found, sum(counts), prepared.config, configs),
         trust_remote_code=trust_remote_code,
-        ready=ready,
+        prepared=prepared,
     )
 
 
-def get_ready(
+def prepare_run(
     recipe: Recipe,
     state: PartialState,
     spread: Spread | None = None,
     *,
     trust_remote_code: bool = False,
-) -> Ready:
+) -> PreparedRun:
     """Check everything before anything is written, for one task or for several.
 
     Args:
@@ -106,12 +106,12 @@ def get_ready(
     problems: list[Problem] = []
     with main_process_first(state):
         datas = _of_each(recipe, problems, lambda alone: load_data(alone, TASKS[recipe.kind].modality))
-    return make_ready_for_all(
+    return check_tasks(
         recipe, datas, problems, state.num_processes, spread, trust_remote_code=trust_remote_code
     )
 
 
-def make_ready_for_all(
+def check_tasks(
     recipe: MultiTaskRecipe,
     datas: Datas,
     found: Sequence[Problem] = (),
@@ -119,7 +119,7 @@ def make_ready_for_all(
     spread: Spread | None = None,
     *,
     trust_remote_code: bool = False,
-) -> Ready:
+) -> PreparedRun:
     """Check a recipe of several tasks and its checkpoint against data that is loaded.
 
     Args:
@@ -127,7 +127,7 @@ def make_ready_for_all(
         datas: Of each task its data; None if it could not be loaded.
         found: The problems of the data.
         processes: Number of processes that share each epoch.
-        spread: See ``get_ready``.
+        spread: See ``prepare_single``.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
     Raises:
         InputError: With the problems of all tasks together, each once.
@@ -138,7 +138,7 @@ def make_ready_for_all(
         layout = _joined_layout(recipe, _configs(recipe, datas, trust_remote_code))
     for name, data in datas.items():
         try:
-            parts[name] = make_ready(
+            parts[name] = check_task(
                 *(recipe.of_task(name), data, (), processes),
                 joined=layout,
                 trust_remote_code=trust_remote_code,
@@ -155,15 +155,18 @@ def make_ready_for_all(
     now = spread(asked) if spread else asked
     data = _joined_data({name: part.data for name, part in parts.items()})
     columns = columns_of(parts)
-    return Ready(
+    return PreparedRun(
         recipe=now,
-        asked=asked,
+        requested=asked,
         task=MultiTask(first.task, shares, columns),
         data=data,
         config=first.config,
         processor=first.processor,
         plan=build_plan(layout, now.stages, sum(counts), processes),
-        headline=(MEAN, *(f"{name}/{metric}" for name, part in parts.items() for metric in part.headline)),
+        primary_metrics=(
+            MEAN,
+            *(f"{name}/{metric}" for name, part in parts.items() for metric in part.primary_metrics),
+        ),
         parts=parts,
         stage_notes=stage_notes,
         processor_notes=first.processor_notes,
@@ -171,19 +174,19 @@ def make_ready_for_all(
     )
 
 
-def columns_of(parts: Mapping[str, Ready]) -> tuple[TaskColumns, ...]:
+def columns_of(parts: Mapping[str, PreparedRun]) -> tuple[TaskColumns, ...]:
     """Give each task its columns in labels and logits."""
     return task_columns(
         {name: (part.data.target, len(part.data.label_names)) for name, part in parts.items()}
     )
 
 
-def counts_of(recipe: MultiTaskRecipe, ready: Ready) -> tuple[int, ...]:
+def counts_of(recipe: MultiTaskRecipe, prepared: PreparedRun) -> tuple[int, ...]:
     """Give the number of examples of each task in an epoch."""
-    return epoch_counts(_sizes(ready.parts), recipe.mixing.method, recipe.mixing.temperature)
+    return epoch_counts(_sizes(prepared.parts), recipe.mixing.method, recipe.mixing.temperature)
 
 
-def _sizes(parts: Mapping[str, Ready]) -> list[int]:
+def _sizes(parts: Mapping[str, PreparedRun]) -> list[int]:
     return [len(part.data.train) for part in parts.values()]
 
 

@@ -16,7 +16,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import can_be_path, replacing
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import refuse_several
-from hf_finetune.runs.prepare import Ready, get_ready
+from hf_finetune.runs.prepare import PreparedRun, prepare_single
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["contact_sheet", "preview", "spread_over_classes", "text_page"]
@@ -96,8 +96,8 @@ def preview(
         raise InputError(Problem("--output", "must be a name that a file can have", repr(str(path))))
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
-    ready = get_ready(recipe, start_processes(), trust_remote_code=trust_remote_code)
-    rows = _rows(ready, examples, versions)
+    prepared = prepare_single(recipe, start_processes(), trust_remote_code=trust_remote_code)
+    rows = _rows(prepared, examples, versions)
     with replacing(path) as partial:
         if modality == "image":
             kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
@@ -109,10 +109,10 @@ def preview(
     return path
 
 
-def _rows(ready: Ready, examples: int, versions: int) -> list[Row]:
-    recipe, data = ready.recipe, ready.data
-    inputs = prepare_inputs(ready.task, data, ready.processor, recipe.data, recipe.seed)
-    is_image = ready.task.modality == "image"
+def _rows(prepared: PreparedRun, examples: int, versions: int) -> list[Row]:
+    recipe, data = prepared.recipe, prepared.data
+    inputs = prepare_inputs(prepared.task, data, prepared.processor, recipe.data, recipe.seed)
+    is_image = prepared.task.modality == "image"
     chosen = spread_over_classes(data.train["label"], examples)
     shown: dict[int, list[Any]] = {index: [] for index in chosen}
     for version in range(versions):
@@ -122,7 +122,7 @@ def _rows(ready: Ready, examples: int, versions: int) -> list[Row]:
             shown[index].append(
                 _picture(example["pixel_values"])
                 if is_image
-                else ready.processor.decode(example["input_ids"])
+                else prepared.processor.decode(example["input_ids"])
             )
     rows = []
     for index in chosen:

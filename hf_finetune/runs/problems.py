@@ -70,12 +70,12 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
 
 
 def recipe_problems(
-    recipe: Recipe, data: LabelledData, headline: Sequence[str], trust_remote_code: bool = False
+    recipe: Recipe, data: LabelledData, primary_metrics: Sequence[str], trust_remote_code: bool = False
 ) -> list[Problem]:
     """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
     problems = _evaluation_problems(recipe, data)
     settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
-    for index, name in enumerate(headline):
+    for index, name in enumerate(primary_metrics):
         place = f"metrics[{index}]"
         problem = unknown_label_problem(name, data, place, settings) or metric_problem(
             name, data.target, place, settings, trust_remote_code=trust_remote_code
@@ -86,7 +86,7 @@ def recipe_problems(
         metric = stage.best.metric if stage.best else None
         if stage.best is not None and not fitted_by(stage):
             where = f"{place}.best.metric" if metric else "metrics[0]" if recipe.metrics else f"{place}.best"
-            chosen_by.setdefault(str(metric or headline[0]), where)
+            chosen_by.setdefault(str(metric or primary_metrics[0]), where)
         if metric not in (None, "loss"):
             problem = metric_problem(
                 *(str(metric), data.target, f"{place}.best.metric", settings),

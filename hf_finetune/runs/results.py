@@ -35,7 +35,7 @@ from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA, MISTAKES
 from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
-from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.runs.prepare import PreparedRun, load_pretrained
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
@@ -51,7 +51,7 @@ SURE = 1e-12
 """Least probability whose logarithm is taken for a logit."""
 
 
-def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str, Any]:
+def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) -> dict[str, Any]:
     """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it.
 
     What is fitted on the validation split, the temperature and the thresholds, goes into the model where the recipe
@@ -60,29 +60,29 @@ def finish_model(model: PreTrainedModel, ready: Ready, folder: Path) -> dict[str
     Returns:
         ``calibration`` and ``thresholds`` of ``metrics.json``, those of them that there are.
     """
-    spec = ready.recipe.model
+    spec = prepared.recipe.model
     model.cpu()
     if spec.adapter is not None:
-        if ready.saves != "merged":
+        if prepared.saves != "merged":
             with replacing_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
-        change = merge_adapter(model, ready.task.dummy(ready.processor))
+        change = merge_adapter(model, prepared.task.dummy(prepared.processor))
         logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
-    setattr(model.config, COLUMNS, dict(ready.data.columns))
-    _export(model, ready, folder)
-    if ready.data.validation is None or ready.data.target == "regression":
+    setattr(model.config, COLUMNS, dict(prepared.data.columns))
+    _export(model, prepared, folder)
+    if prepared.data.validation is None or prepared.data.target == "regression":
         return {}
-    held_out = _some_of(ready.data.validation, len(ready.data.label_names))
-    found = _evaluate(ready, folder, held_out, keep_all=True)
+    held_out = _some_of(prepared.data.validation, len(prepared.data.label_names))
+    found = _evaluate(prepared, folder, held_out, keep_all=True)
     content: dict[str, Any] = {}
-    scores, calibration = _calibrated(model, ready, found)
+    scores, calibration = _calibrated(model, prepared, found)
     content["calibration"] = calibration
-    if ready.data.target == "multi_label" and ready.recipe.evaluation.thresholds:
+    if prepared.data.target == "multi_label" and prepared.recipe.evaluation.thresholds:
         thresholds = [round(each, 6) for each in fit_thresholds(scores, found.labels).tolist()]
         setattr(model.config, THRESHOLDS, thresholds)
         content["thresholds"] = dict(zip(found.label_names, thresholds, strict=True))
-    if ready.recipe.evaluation.calibrate or "thresholds" in content:
-        _export(model, ready, folder)
+    if prepared.recipe.evaluation.calibrate or "thresholds" in content:
+        _export(model, prepared, folder)
     return content
 
 
@@ -95,29 +95,34 @@ def _some_of(validation: Any, classes: int) -> Any:
     return validation.select(np.linspace(0, len(validation) - 1, most).astype(int).tolist())
 
 
-def _export(model: PreTrainedModel, ready: Ready, folder: Path) -> None:
+def _export(model: PreTrainedModel, prepared: PreparedRun, folder: Path) -> None:
     with replacing_folder(folder / "model") as partial:
-        export_model(model, ready.processor, partial)
+        export_model(model, prepared.processor, partial)
 
 
 def _evaluate(
-    ready: Ready, folder: Path, dataset: Any, progress: Progress | None = None, *, keep_all: bool = False
+    prepared: PreparedRun,
+    folder: Path,
+    dataset: Any,
+    progress: Progress | None = None,
+    *,
+    keep_all: bool = False,
 ) -> EvaluationResult:
     """Evaluate what was saved, as others will load it."""
     classifier = load_classifier(
         folder / "model",
-        batch_size=ready.recipe.evaluation.batch_size,
-        trust_remote_code=ready.trust_remote_code,
+        batch_size=prepared.recipe.evaluation.batch_size,
+        trust_remote_code=prepared.trust_remote_code,
     )
-    extra = [name for name in ready.headline if name != "loss"]
-    costs = ready.recipe.evaluation.costs
+    extra = [name for name in prepared.primary_metrics if name != "loss"]
+    costs = prepared.recipe.evaluation.costs
     return evaluate_model(
         *(classifier, dataset), metrics=extra, costs=costs, keep_all=keep_all, progress=progress
     )
 
 
 def _calibrated(
-    model: PreTrainedModel, ready: Ready, found: EvaluationResult
+    model: PreTrainedModel, prepared: PreparedRun, found: EvaluationResult
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit the temperature, and divide the head by it where the recipe wants that; give the scores that come of it."""
     target = found.target
@@ -132,9 +137,9 @@ def _calibrated(
             "after": _how_sure(better, found.labels, target),
         },
     }
-    if not ready.recipe.evaluation.calibrate:
+    if not prepared.recipe.evaluation.calibrate:
         return found.scores, said
-    if divide_head(model, head_names(model), temperature, ready.task.dummy(ready.processor)):
+    if divide_head(model, head_names(model), temperature, prepared.task.dummy(prepared.processor)):
         said["applied"] = "head"
         logger.info(
             f"The head is divided by the temperature {temperature:.3g}: everyone gets its probabilities."
@@ -163,7 +168,7 @@ def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, 
 
 
 def evaluate_run(
-    ready: Ready,
+    prepared: PreparedRun,
     inputs: Inputs,
     folder: Path,
     ways: list[ExecutionMode],
@@ -173,7 +178,7 @@ def evaluate_run(
     """Judge what was saved on the test split, once, and write ``predictions.parquet``.
 
     Args:
-        ready: The run.
+        prepared: The run.
         inputs: What its stages were trained on.
         folder: Its directory.
         ways: How each stage was computed.
@@ -184,14 +189,14 @@ def evaluate_run(
         ``test``, ``test_interval``, ``target``, ``baselines``, ``baseline_differences`` and perhaps ``test_groups``,
         ``baseline_fit``, ``slices`` and ``test_calibration`` of ``metrics.json``.
     """
-    if ready.data.test is None:
+    if prepared.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
-    kept = ready.recipe.evaluation.probabilities
-    found = _evaluate(ready, folder, ready.data.test, progress, keep_all=kept == "all")
+    kept = prepared.recipe.evaluation.probabilities
+    found = _evaluate(prepared, folder, prepared.data.test, progress, keep_all=kept == "all")
     for note in found.notes:
         logger.info(f"Test split: {note}")
-    training = training_slices(ready.data.train)
-    slices = sliced(ready.data.test, training)
+    training = training_slices(prepared.data.train)
+    slices = sliced(prepared.data.test, training)
     write_predictions(
         folder / "predictions.parquet",
         *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
@@ -200,11 +205,11 @@ def evaluate_run(
         group_column=found.group_column,
         probabilities=kept,
     )
-    write_json(folder / MISTAKES, find_mistakes(_predictions(found), ready.data.test, found.thresholds))
-    headline = [name for name in ready.headline if name != "loss"]
+    write_json(folder / MISTAKES, find_mistakes(_predictions(found), prepared.data.test, found.thresholds))
+    primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     ends = intervals(
-        *(headline, found.target, found.scores, found.labels),
-        seed=ready.recipe.seed,
+        *(primary_metrics, found.target, found.scores, found.labels),
+        seed=prepared.recipe.seed,
         thresholds=found.thresholds,
         groups=found.groups,
         settings=found.settings,
@@ -217,13 +222,13 @@ def evaluate_run(
     if found.groups is not None:
         content["test_groups"] = {"column": found.group_column, "groups": len(set(found.groups))}
     if slices:
-        content["slices"] = judge_slices(found, slices, training, headline, ready.recipe.seed)
-    baselines = {"majority": _majority(ready, found)}
-    probe = measure_baseline(ready, ways, device)
+        content["slices"] = judge_slices(found, slices, training, primary_metrics, prepared.recipe.seed)
+    baselines = {"majority": _majority(prepared, found)}
+    probe = measure_baseline(prepared, ways, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
         content["baseline_fit"] = probe.about
-    content |= _beside_baselines(ready, found, baselines, folder)
+    content |= _beside_baselines(prepared, found, baselines, folder)
     if found.target != "regression":
         bins = [asdict(each) for each in reliability(found.scores, found.labels)]
         ece = calibration_error(found.scores, found.labels)
@@ -232,12 +237,12 @@ def evaluate_run(
 
 
 def _beside_baselines(
-    ready: Ready, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
+    prepared: PreparedRun, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
     """Score the baselines, test the model against each on the same examples, and keep their predictions.
 
     Args:
-        ready: The run.
+        prepared: The run.
         found: What the model said.
         baselines: Scores of each baseline.
         folder: The run directory; the predictions are kept in ``RUN/baselines``.
@@ -248,20 +253,20 @@ def _beside_baselines(
     """
     content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
     (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
-    headline = [name for name in ready.headline if name != "loss"]
+    primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     for baseline, scores in baselines.items():
         write_predictions(
             folder / BASELINE_FOLDER / f"{baseline}.parquet",
             *(found.ids, found.labels, scores, found.target, found.label_names),
             groups=found.groups,
             group_column=found.group_column,
-            probabilities=ready.recipe.evaluation.probabilities,
+            probabilities=prepared.recipe.evaluation.probabilities,
         )
         content["baselines"][baseline] = without_nan(
-            compute_metrics(headline, found.target, scores, found.labels, settings=found.settings)
+            compute_metrics(primary_metrics, found.target, scores, found.labels, settings=found.settings)
         )
         content["baseline_differences"][baseline] = {
-            name: _difference(name, found, scores, ready.recipe.seed) for name in headline
+            name: _difference(name, found, scores, prepared.recipe.seed) for name in primary_metrics
         }
     return content
 
@@ -287,12 +292,12 @@ def _predictions(found: EvaluationResult) -> Predictions:
     return Predictions(found.ids, found.labels, found.scores, found.target, found.label_names)
 
 
-def write_data(ready: Ready, folder: Path) -> None:
+def write_data(prepared: PreparedRun, folder: Path) -> None:
     """Write what is to be known of the data later: ``data.json``, and the hashes of its inputs in ``examples.npz``.
 
     ``data.json`` has the number of examples and of each class of each split, the columns, and what was noticed.
     """
-    data = ready.data
+    data = prepared.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     content = describe_data(splits, data.label_names, data.notes)
     more = {"label_notes": list(data.label_notes), "columns": dict(data.columns)}
@@ -300,11 +305,11 @@ def write_data(ready: Ready, folder: Path) -> None:
     write_hashes(folder / HASHES, data.hashes)
 
 
-def _majority(ready: Ready, found: EvaluationResult) -> Scores:
+def _majority(prepared: PreparedRun, found: EvaluationResult) -> Scores:
     """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
-    train = labels_of(ready.data.train, ready.data.target, len(ready.data.label_names))
-    if ready.data.target == "single_label":
-        answer: Any = np.bincount(train, minlength=len(ready.data.label_names)) / len(train)
+    train = labels_of(prepared.data.train, prepared.data.target, len(prepared.data.label_names))
+    if prepared.data.target == "single_label":
+        answer: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
     else:
         known = is_known(train)
         answer = np.where(known, train, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -314,32 +319,32 @@ def _majority(ready: Ready, found: EvaluationResult) -> Scores:
 
 
 @keep_freed_memory()
-def measure_baseline(ready: Ready, ways: list[ExecutionMode], device: torch.device) -> Probe | None:
+def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: torch.device) -> Probe | None:
     """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
 
     Its training examples are not augmented: they are prepared as the test examples are.
 
     Args:
-        ready: The run.
+        prepared: The run.
         ways: How each stage was computed; the features are computed as in the first one.
         device: Where to compute them.
 
     Returns:
         Its scores on the test split and how it was fitted; None where the recipe wants none, or it cannot be fitted.
     """
-    if not has_baseline(ready):
+    if not has_baseline(prepared):
         return None
-    cells = len(ready.data.train) * len(ready.data.label_names)
-    if ready.data.target != "regression" and cells > MOST_PROBE_CELLS:
+    cells = len(prepared.data.train) * len(prepared.data.label_names)
+    if prepared.data.target != "regression" and cells > MOST_PROBE_CELLS:
         logger.info(
             "There is no baseline on frozen features: a logistic regression of "
-            f"{len(ready.data.label_names):,} classes on {len(ready.data.train):,} examples would take too long."
+            f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
         )
         return None
-    ready = ready.pooling.before if ready.pooling else ready
-    model, plain = load_pretrained(ready).model, without_augmentation(ready)
-    recipe, data = plain.recipe, replace(ready.data, validation=ready.data.test, pool=None)
-    inputs = ready.task.prepare(data, ready.processor, recipe.data, recipe.seed)
+    prepared = prepared.pooling.before if prepared.pooling else prepared
+    model, plain = load_pretrained(prepared).model, without_augmentation(prepared)
+    recipe, data = plain.recipe, replace(prepared.data, validation=prepared.data.test, pool=None)
+    inputs = prepared.task.prepare(data, prepared.processor, recipe.data, recipe.seed)
     try:
         return linear_probe(
             model,
@@ -348,7 +353,7 @@ def measure_baseline(ready: Ready, ways: list[ExecutionMode], device: torch.devi
             inputs.validation,
             inputs.collate,
             probe_settings(plain),
-            poolings=text_poolings(ready),
+            poolings=text_poolings(prepared),
             labels=data.train["label"][:],
             unknown=data.train[UNKNOWN][:] if UNKNOWN in data.train.column_names else None,
             target=data.target,

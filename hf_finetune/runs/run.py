@@ -63,9 +63,9 @@ from hf_finetune.runs.folder import (
     write_manifest,
 )
 from hf_finetune.runs.forward_check import padding_notes, try_forward
-from hf_finetune.runs.prepare import PlanReport, Ready, collected, load_pretrained, with_input_notes
-from hf_finetune.runs.prepare_tasks import get_ready
+from hf_finetune.runs.prepare import PlanReport, PreparedRun, collected, load_pretrained, with_input_notes
 from hf_finetune.runs.prepare_tasks import plan as plan_stages
+from hf_finetune.runs.prepare_tasks import prepare_run
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
 from hf_finetune.runs.teachers import load_teachers
@@ -92,14 +92,14 @@ class RunResult:
     Attributes:
         folder: The run directory.
         metrics: The content of ``metrics.json``.
-        headline: Names of the metrics that the recipe asks for, the leading one first.
+        primary_metrics: Names of the metrics that the recipe asks for, the leading one first.
         unpublished: Why the model is not published although the recipe wants that.
         publish_later: The command that publishes it, in that case.
     """
 
     folder: Path
     metrics: dict[str, Any]
-    headline: tuple[str, ...]
+    primary_metrics: tuple[str, ...]
     unpublished: tuple[Problem, ...] = ()
     publish_later: str = ""
 
@@ -141,39 +141,39 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         InputError: If ``run`` would refuse the recipe.
     """
     report = plan_stages(recipe, trust_remote_code=trust_remote_code)
-    if report.ready is None:
+    if report.prepared is None:
         return report
-    start = _prepare(report.ready, None, start_processes())
+    start = _prepare(report.prepared, None, start_processes())
     seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
     # what was noted of the data stands first: only now is known what becomes of the examples
-    cut = with_input_notes(report.ready, start.inputs).data.notes[len(report.ready.data.notes) :]
+    cut = with_input_notes(report.prepared, start.inputs).data.notes[len(report.prepared.data.notes) :]
     return replace(report, notes=(*report.notes, *cut, *start.built.notes), seconds=seconds)
 
 
-def _prepare(ready: Ready, before: Manifest | None, state: PartialState) -> _Start:
+def _prepare(prepared: PreparedRun, before: Manifest | None, state: PartialState) -> _Start:
     """Load what a run begins with and try it.
 
     Args:
-        ready: The recipe and what was made of it.
+        prepared: The recipe and what was made of it.
         before: What the run was, if it is resumed.
         state: The processes.
 
     Raises:
         InputError: With the problems of all parts together.
     """
-    recipe, problems = ready.recipe, list[Problem]()
+    recipe, problems = prepared.recipe, list[Problem]()
     teachers, alignments, pretraining = list[Teacher | None](), list[AlignmentInputs | None](), None
-    built = load_pretrained(ready)
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
+    built = load_pretrained(prepared)
+    inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     with collected(problems):
-        try_forward(built.model, ready, inputs)
-        built = replace(built, notes=(*built.notes, *padding_notes(built.model, ready)))
+        try_forward(built.model, prepared, inputs)
+        built = replace(built, notes=(*built.notes, *padding_notes(built.model, prepared)))
     with collected(problems):
-        teachers = load_teachers(ready)
+        teachers = load_teachers(prepared)
     with collected(problems):
-        alignments = load_alignments(ready)
+        alignments = load_alignments(prepared)
     with collected(problems):
-        pretraining = prepare_pretraining(ready, built.model, before, state)
+        pretraining = prepare_pretraining(prepared, built.model, before, state)
     with collected(problems), main_process_first(state):
         check_folds(recipe)
     if problems:
@@ -267,46 +267,48 @@ def _run_locked(
     if before is None:
         check_folder(folder)
     spread = partial(spread_recipe, manifest=before, processes=state.num_processes) if before else None
-    ready = get_ready(recipe, state, spread, trust_remote_code=trust_remote_code)
-    ready = choose_pooling(ready, recipe.strategy.name if recipe.strategy else None, before, state)
-    recipe = ready.recipe
-    start = _prepare(ready, before, state)
+    prepared = prepare_run(recipe, state, spread, trust_remote_code=trust_remote_code)
+    prepared = choose_pooling(prepared, recipe.strategy.name if recipe.strategy else None, before, state)
+    recipe = prepared.recipe
+    start = _prepare(prepared, before, state)
     built, inputs = start.built, start.inputs
-    ready = with_input_notes(ready, inputs)
+    prepared = with_input_notes(prepared, inputs)
     settings = [
-        cache_settings(ready, stage, planned)
-        for stage, planned in zip(recipe.stages, ready.plan.stages, strict=True)
+        cache_settings(prepared, stage, planned)
+        for stage, planned in zip(recipe.stages, prepared.plan.stages, strict=True)
     ]
     if before is None:
         acquire_lock(lock, state, make=folder)
-        manifest = begin_run(folder, ready, state)
+        manifest = begin_run(folder, prepared, state)
     else:
-        manifest = resume_run(folder, ready, before, state, allow_changes=allow_changes)
-    for note in (*ready.notes, *built.notes, *filter(None, [ready.plan.layout.note])):
+        manifest = resume_run(folder, prepared, before, state, allow_changes=allow_changes)
+    for note in (*prepared.notes, *built.notes, *filter(None, [prepared.plan.layout.note])):
         logger.info(note)
-    inputs = decode_images(inputs, ready, settings)
-    model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, ready.plan)
-    manifest = pretrain(start.pretraining, ready, manifest, folder, state, callbacks)
+    inputs = decode_images(inputs, prepared, settings)
+    model, pretrained = built.model, pretrained_weights(built.model, recipe.stages, prepared.plan)
+    manifest = pretrain(start.pretraining, prepared, manifest, folder, state, callbacks)
     teachers, alignments = start.teachers, start.alignments
     del start  # the model of its pretraining need not stay in memory
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
             logger.info("Stage %s is done already.", stage.name)
             continue
-        if index > 0 or ready.pretrains:
-            model = load_stage_weights(ready, folder, index)
+        if index > 0 or prepared.pretrains:
+            model = load_stage_weights(prepared, folder, index)
         model = compress(model, stage)
         beside = StageExtras(
-            teachers[index], alignments[index], pretrained, _balance(ready, stage), mix_of(ready, stage)
+            teachers[index], alignments[index], pretrained, _balance(prepared, stage), mix_of(prepared, stage)
         )
         cache = settings[index]
-        manifest = _run_stage(model, index, ready, inputs, cache, beside, manifest, folder, state, callbacks)
+        manifest = _run_stage(
+            model, index, prepared, inputs, cache, beside, manifest, folder, state, callbacks
+        )
     metrics: dict[str, Any] = {}
     if state.is_main_process:
         model = load_stage_weights(
-            ready, folder, len(recipe.stages)
+            prepared, folder, len(recipe.stages)
         )  # that of the last stage may be divided, or compiled
-        metrics = _results(model, ready, inputs, manifest, folder, state, progress)
+        metrics = _results(model, prepared, inputs, manifest, folder, state, progress)
     wait_for_all(state)
     if recipe.evaluation.folds is not None:
 
@@ -316,54 +318,54 @@ def _run_locked(
                 trust_remote_code=trust_remote_code,
             )
 
-        metrics["cross_validation"] = cross_validate(recipe_for_folds(ready), folder, train, state)
+        metrics["cross_validation"] = cross_validate(recipe_for_folds(prepared), folder, train, state)
     if state.is_main_process:
         metrics["wall_seconds"] = round(perf_counter() - started, 3)
         write_json(folder / "metrics.json", metrics)
-        if ready.saves == "adapter":
+        if prepared.saves == "adapter":
             shutil.rmtree(folder / "model")
         write_manifest(replace(manifest, state="done"), folder, state)
         write_report(folder)
-        if ready.saves != "adapter" and not ready.parts:
+        if prepared.saves != "adapter" and not prepared.parts:
             write_card(folder)
     wait_for_all(state)
-    return RunResult(folder, metrics, ready.headline)
+    return RunResult(folder, metrics, prepared.primary_metrics)
 
 
-def _balance(ready: Ready, stage: StageSpec) -> ClassBalance | None:
+def _balance(prepared: PreparedRun, stage: StageSpec) -> ClassBalance | None:
     """Say how scarce classes get their share; of several tasks each has its own in its loss."""
-    data = ready.data
-    if ready.parts:
+    data = prepared.data
+    if prepared.parts:
         return None
     return build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
 
 
-def _stage_data(ready: Ready, inputs: Inputs, state: PartialState) -> StageData:
+def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> StageData:
     return StageData(
-        ready.data.target,
+        prepared.data.target,
         inputs.train,
         inputs.collate,
         inputs.validation,
         inputs.lengths,
-        count_workers(ready.recipe.data.workers, state),
-        ready.data.train_groups,
+        count_workers(prepared.recipe.data.workers, state),
+        prepared.data.train_groups,
     )
 
 
-def _judging(ready: Ready, best: str | None) -> StageEvaluation:
+def _judging(prepared: PreparedRun, best: str | None) -> StageEvaluation:
     return StageEvaluation(
-        ready.recipe.evaluation.batch_size,
-        score_tasks(ready) if ready.parts else _trainer_metrics(ready),
+        prepared.recipe.evaluation.batch_size,
+        score_tasks(prepared) if prepared.parts else _trainer_metrics(prepared),
         best,
         best is not None and _greater_is_better(best),
-        _keep_top if _reduces(ready) else None,
+        _keep_top if _reduces(prepared) else None,
     )
 
 
 def _run_stage(
     model: PreTrainedModel,
     index: int,
-    ready: Ready,
+    prepared: PreparedRun,
     inputs: Inputs,
     cache: CacheSettings | None,
     beside: StageExtras,
@@ -373,12 +375,12 @@ def _run_stage(
     callbacks: Sequence[TrainerCallback],
 ) -> Manifest:
     """Train one stage, or go on with it, and write down how far it is."""
-    recipe, stage, planned = ready.recipe, ready.recipe.stages[index], ready.plan.stages[index]
+    recipe, stage, planned = prepared.recipe, prepared.recipe.stages[index], prepared.plan.stages[index]
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
     write_manifest(manifest, folder, state)
-    logger.info(_first_line(index, stage, planned, ready, resumes))
-    best = _best_metric(stage, ready)
+    logger.info(_first_line(index, stage, planned, prepared, resumes))
+    best = _best_metric(stage, prepared)
     carries = stage.carry_optimizer
     following = recipe.stages[index + 1 : index + 2]
     zeros = [PruningMaskCallback(pruning_masks(model))] if is_sparse(recipe.stages[: index + 1]) else []
@@ -388,9 +390,9 @@ def _run_stage(
             model,
             stage,
             planned,
-            _stage_data(ready, inputs, state),
+            _stage_data(prepared, inputs, state),
             folder=stage_folder(folder, index, stage.name),
-            judging=_judging(ready, best),
+            judging=_judging(prepared, best),
             beside=beside,
             speed=recipe.speed,
             seed=(recipe.seed + index) % 2**32,
@@ -405,9 +407,9 @@ def _run_stage(
         spent = manifest.stages[index].seconds + perf_counter() - begun
         manifest = manifest.with_stage(index, seconds=round(spent, 3))
         write_manifest(manifest, folder, state)
-    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, ready))
+    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, prepared))
     write_manifest(manifest, folder, state)
-    leading = best or ready.headline[0]
+    leading = best or prepared.primary_metrics[0]
     lines = result_lines(
         stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
     )
@@ -418,7 +420,7 @@ def _run_stage(
 
 def _results(
     model: PreTrainedModel,
-    ready: Ready,
+    prepared: PreparedRun,
     inputs: Inputs,
     manifest: Manifest,
     folder: Path,
@@ -426,29 +428,29 @@ def _results(
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     """Save the model, evaluate it as others will load it, write ``predictions.parquet``, and give the metrics."""
-    if ready.parts:
-        return finish_tasks(model, ready, manifest, folder, state.device, progress)
+    if prepared.parts:
+        return finish_tasks(model, prepared, manifest, folder, state.device, progress)
     stages = [record.result for record in manifest.stages]
-    metrics: dict[str, Any] = {"task": ready.recipe.task, "wall_seconds": 0.0, "stages": stages}
+    metrics: dict[str, Any] = {"task": prepared.recipe.task, "wall_seconds": 0.0, "stages": stages}
     if manifest.pretraining:
         metrics["pretraining"] = manifest.pretraining["result"]
-    write_data(ready, folder)
-    metrics |= finish_model(model, ready, folder)
+    write_data(prepared, folder)
+    metrics |= finish_model(model, prepared, folder)
     ways = [ExecutionMode(**stage["speed"]) for stage in stages]
-    metrics |= evaluate_run(ready, inputs, folder, ways, state.device, progress)
-    metrics |= compare_sizes(ready, inputs, folder, metrics["test"])
+    metrics |= evaluate_run(prepared, inputs, folder, ways, state.device, progress)
+    metrics |= compare_sizes(prepared, inputs, folder, metrics["test"])
     return metrics
 
 
-def _best_metric(stage: StageSpec, ready: Ready) -> str | None:
-    if stage.best is None or ready.data.validation is None:
+def _best_metric(stage: StageSpec, prepared: PreparedRun) -> str | None:
+    if stage.best is None or prepared.data.validation is None:
         return None
-    return stage.best.metric or ready.headline[0]
+    return stage.best.metric or prepared.primary_metrics[0]
 
 
-def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
-    target, settings, names = ready.data.target, ready.metric_settings, _stage_metrics(ready)
-    reduces, classes = _reduces(ready), len(ready.data.label_names)
+def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
+    target, settings, names = prepared.data.target, prepared.metric_settings, _stage_metrics(prepared)
+    reduces, classes = _reduces(prepared), len(prepared.data.label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
@@ -458,21 +460,24 @@ def _trainer_metrics(ready: Ready) -> Callable[[EvalPrediction], dict[str, float
     return compute
 
 
-def _stage_metrics(ready: Ready) -> list[str]:
+def _stage_metrics(prepared: PreparedRun) -> list[str]:
     """Return the metrics that stages compute besides the loss."""
-    wanted = [*ready.headline, *(s.best.metric for s in ready.recipe.stages if s.best and s.best.metric)]
+    wanted = [
+        *prepared.primary_metrics,
+        *(s.best.metric for s in prepared.recipe.stages if s.best and s.best.metric),
+    ]
     return [name for name in dict.fromkeys(wanted) if name != "loss"]
 
 
-def _reduces(ready: Ready) -> bool:
+def _reduces(prepared: PreparedRun) -> bool:
     """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
-    data = ready.data
+    data = prepared.data
     return (
-        not ready.parts
+        not prepared.parts
         and data.target == "single_label"
         and data.validation is not None
         and reduced(len(data.validation), len(data.label_names))
-        and not any(needs_all_scores(name, data.target) for name in _stage_metrics(ready))
+        and not any(needs_all_scores(name, data.target) for name in _stage_metrics(prepared))
     )
 
 
@@ -483,21 +488,25 @@ def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(pack_top(kept), device=logits.device)
 
 
-def _first_line(index: int, stage: StageSpec, planned: StagePlan, ready: Ready, resumes: bool) -> str:
+def _first_line(
+    index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
+) -> str:
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
     verb = "goes on" if resumes else "begins"
     if how := fitted_by(stage):
         verb = "begins anew" if resumes else "begins"
-        return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
-    return f"Stage {index + 1} of {len(ready.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
+        return (
+            f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
+        )
+    return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
 
 
-def _pooling(ready: Ready) -> dict[str, Any]:
+def _pooling(prepared: PreparedRun) -> dict[str, Any]:
     """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
-    if ready.pooling is None:
+    if prepared.pooling is None:
         return {}
-    return {"pool": ready.recipe.model.head.pool or OWN, "pooling": dict(ready.pooling.losses)}
+    return {"pool": prepared.recipe.model.head.pool or OWN, "pooling": dict(prepared.pooling.losses)}
 
 
 def _greater_is_better(metric: str) -> bool:
@@ -505,7 +514,9 @@ def _greater_is_better(metric: str) -> bool:
     return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
 
 
-def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready: Ready) -> dict[str, Any]:
+def _stage_entry(
+    planned: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
+) -> dict[str, Any]:
     return {
         "name": planned.name,
         "epochs": result.epochs,
@@ -520,5 +531,5 @@ def _stage_entry(planned: StagePlan, result: StageResult, seconds: float, ready:
         "validation": without_nan(result.validation),
         "start": without_nan(result.start),
         **({"trained": without_nan(result.trained)} if result.trained else {}),
-        **({"fit": {**result.fit, **_pooling(ready)}} if result.fit else {}),
+        **({"fit": {**result.fit, **_pooling(prepared)}} if result.fit else {}),
     }

@@ -23,7 +23,7 @@ from hf_finetune.publishing.portable_recipe import JOINT
 from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
-from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.runs.prepare import PreparedRun, load_pretrained
 from hf_finetune.runs.prepare_tasks import MEAN, columns_of, counts_of
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.tasks.inputs import prepare_inputs
@@ -36,50 +36,53 @@ TASKS_FOLDER = "tasks"
 PER_TASK = ("test", "test_interval")
 
 
-def mix_of(ready: Ready, stage: StageSpec) -> Mix | None:
+def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
     """Give what a stage needs to train several tasks; None for one.
 
     Smoothed labels are of single-label tasks, and what ``balance`` says is worked out for each task by itself.
     """
-    recipe = ready.recipe
+    recipe = prepared.recipe
     if not isinstance(recipe, MultiTaskRecipe):
         return None
     losses = []
-    for part in ready.parts.values():
+    for part in prepared.parts.values():
         data = part.data
         balance = build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
         losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
-    columns = columns_of(ready.parts)
+    columns = columns_of(prepared.parts)
     learnt = recipe.weighting == "uncertainty"
     weights = None if learnt else [task.weight for task in recipe.tasks.values()]
-    sizes = tuple(len(part.data.train) for part in ready.parts.values())
-    return Mix(columns, sizes, counts_of(recipe, ready), mixed_loss(columns, losses, weights))
+    sizes = tuple(len(part.data.train) for part in prepared.parts.values())
+    return Mix(columns, sizes, counts_of(recipe, prepared), mixed_loss(columns, losses, weights))
 
 
-def score_tasks(ready: Ready) -> Callable[[EvalPrediction], dict[str, float]]:
+def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
     """Give what computes ``TASK/METRIC`` of each task on the validation split, and the mean of the first ones."""
-    columns = columns_of(ready.parts)
-    asked = [stage.best.metric for stage in ready.recipe.stages if stage.best and stage.best.metric]
+    columns = columns_of(prepared.parts)
+    asked = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
         labels = np.asarray(prediction.label_ids)
         found: dict[str, dict[str, float]] = {}
         for task in columns:
-            part, rows = ready.parts[task.name], ~np.isnan(labels[:, task.labels[0]])
+            part, rows = prepared.parts[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
             own = task.labels_of(labels[rows])
             own = own if task.target == "multi_label" else own[:, 0]
             scores = probabilities(task.logits_of(logits[rows]), task.target)
             prefix = f"{task.name}/"
-            names = [*part.headline, *(name[len(prefix) :] for name in asked if name.startswith(prefix))]
+            names = [
+                *part.primary_metrics,
+                *(name[len(prefix) :] for name in asked if name.startswith(prefix)),
+            ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             wanted = own.astype(np.float64 if task.target == "regression" else np.int64)
             found[task.name] = compute_metrics(
                 *(names, task.target, scores, wanted), settings=part.metric_settings
             )
-        return {**_flat(found), MEAN: _mean(found, ready.parts)}
+        return {**_flat(found), MEAN: _mean(found, prepared.parts)}
 
     return compute
 
@@ -88,11 +91,11 @@ def _flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{task}/{name}": value for task, values in found.items() for name, value in values.items()}
 
 
-def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Ready]) -> float:
+def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, PreparedRun]) -> float:
     """Give the mean over the tasks of their first metric, errors counted below 0; nan where one is undefined."""
     values = []
     for task, metrics in found.items():
-        first = next(name for name in parts[task].headline if name != "loss")
+        first = next(name for name in parts[task].primary_metrics if name != "loss")
         value = metrics.get(first)
         signed = float("nan") if value is None else value if greater_is_better(first) else -value
         values.append(signed)
@@ -101,7 +104,7 @@ def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, Ready]) ->
 
 def finish_tasks(
     model: PreTrainedModel,
-    ready: Ready,
+    prepared: PreparedRun,
     manifest: Manifest,
     folder: Path,
     device: torch.device,
@@ -113,7 +116,7 @@ def finish_tasks(
 
     Args:
         model: Of all tasks.
-        ready: The run.
+        prepared: The run.
         manifest: Of the run, whose stages are done.
         folder: The run directory.
         device: Where to compute what a baseline needs.
@@ -125,7 +128,7 @@ def finish_tasks(
     stages = [record.result for record in manifest.stages]
     tasks: dict[str, dict[str, Any]] = {}
     descriptions = {}
-    for name, part in ready.parts.items():
+    for name, part in prepared.parts.items():
         place = folder / TASKS_FOLDER / name
         place.mkdir(parents=True, exist_ok=True)
         write_data(part, place)
@@ -136,20 +139,20 @@ def finish_tasks(
         }
         metrics |= _finish_task(model, name, part, place, stages, device, progress)
         write_json(place / "metrics.json", metrics)
-        _write_run(place, part, ready, manifest)
+        _write_run(place, part, prepared, manifest)
         write_report(place)
         write_card(place)
         _link(place / "model", folder / "model" / name)
         descriptions[name] = _described(place)
         tasks[name] = {key: value for key, value in metrics.items() if key not in ("stages", "wall_seconds")}
-    write_json(folder / DATA, _all_data(descriptions, ready))
-    return _joint_metrics(tasks, stages, ready)
+    write_json(folder / DATA, _all_data(descriptions, prepared))
+    return _joint_metrics(tasks, stages, prepared)
 
 
 def _finish_task(
     model: PreTrainedModel,
     name: str,
-    part: Ready,
+    part: PreparedRun,
     place: Path,
     stages: list[Any],
     device: torch.device,
@@ -173,14 +176,14 @@ def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     return {**stage, **own}
 
 
-def _write_run(place: Path, part: Ready, ready: Ready, manifest: Manifest) -> None:
+def _write_run(place: Path, part: PreparedRun, prepared: PreparedRun, manifest: Manifest) -> None:
     """Write what makes a folder a finished run of one task, and beside it the recipe of all tasks."""
-    for file, recipe in (("recipe.yaml", part.asked), (JOINT, ready.asked)):
+    for file, recipe in (("recipe.yaml", part.requested), (JOINT, prepared.requested)):
         with replacing(place / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
     own = replace(
         manifest,
-        recipe=part.asked.model_dump(mode="json"),
+        recipe=part.requested.model_dump(mode="json"),
         fingerprints={**manifest.fingerprints, "data": part.data.fingerprint},
         state="done",
     )
@@ -204,23 +207,25 @@ def _described(place: Path) -> Mapping[str, Any]:
     return content
 
 
-def _all_data(descriptions: Mapping[str, Mapping[str, Any]], ready: Ready) -> dict[str, Any]:
+def _all_data(descriptions: Mapping[str, Mapping[str, Any]], prepared: PreparedRun) -> dict[str, Any]:
     splits = {
         f"{name}, {split}": found
         for name, content in descriptions.items()
         for split, found in content["splits"].items()
     }
-    return {"splits": splits, "notes": list(ready.data.notes)}
+    return {"splits": splits, "notes": list(prepared.data.notes)}
 
 
-def _joint_metrics(tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], ready: Ready) -> dict[str, Any]:
+def _joint_metrics(
+    tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], prepared: PreparedRun
+) -> dict[str, Any]:
     """Put the metrics of all tasks side by side, as ``TASK/METRIC``."""
     judged = {name: found for name, found in tasks.items() if found["test"]}
     content: dict[str, Any] = {
-        "task": ready.recipe.task,
+        "task": prepared.recipe.task,
         "wall_seconds": 0.0,
         "stages": stages,
-        "headline": [name for name in ready.headline if not name.endswith("/loss")],
+        "headline": [name for name in prepared.primary_metrics if not name.endswith("/loss")],
         "tasks": tasks,
     }
     for key in PER_TASK:
@@ -235,8 +240,8 @@ def _joint_metrics(tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], re
         if found:
             content["baselines"][baseline] = _flat(found)
             if len(found) == len(judged):
-                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, ready.parts)})
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, prepared.parts)})
     if judged:
-        mean = _mean({name: found["test"] for name, found in judged.items()}, ready.parts)
+        mean = _mean({name: found["test"] for name, found in judged.items()}, prepared.parts)
         content["test"] = without_nan({MEAN: mean}) | content["test"]
     return content

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.masked_models import load_backbone
 from hf_finetune.planning.domain_adaptation import PRETRAINING
-from hf_finetune.runs.prepare import Ready, load_pretrained
+from hf_finetune.runs.prepare import PreparedRun, load_pretrained
 from hf_finetune.training.stage import stage_folder
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 
@@ -23,18 +23,18 @@ def pretraining_folder(run: Path) -> Path:
     return stage_folder(run, -1, PRETRAINING)
 
 
-def load_stage_weights(ready: Ready, folder: Path, count: int) -> PreTrainedModel:
+def load_stage_weights(prepared: PreparedRun, folder: Path, count: int) -> PreTrainedModel:
     """Load the model that the first stages of a run left.
 
     Args:
-        ready: The run.
+        prepared: The run.
         folder: Its directory.
         count: How many stages; 0 for the checkpoint under its new head, or what training on masked inputs made of it.
     """
-    stages = ready.recipe.stages[:count]
-    model = apply_pruned_shapes(load_pretrained(ready).model, stages)
+    stages = prepared.recipe.stages[:count]
+    model = apply_pruned_shapes(load_pretrained(prepared).model, stages)
     if stages:
         load_weights(model, stage_folder(folder, count - 1, stages[-1].name) / WEIGHTS)
-    elif ready.pretrains:
+    elif prepared.pretrains:
         load_backbone(model, load_file(pretraining_folder(folder) / BACKBONE))
     return model

@@ -95,7 +95,7 @@ class InterruptCallback(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.asked = self.stops = False
+        self.requested = self.stops = False
         self.previous: dict[int, Any] = {}
 
     def on_train_begin(
@@ -113,7 +113,7 @@ class InterruptCallback(TrainerCallback):
         """Request a checkpoint if a signal has arrived; several processes agree on that at steps that are logged."""
         if args.world_size > 1 and state.global_step % args.logging_steps != 0:
             return
-        self.stops = _anywhere(self.asked, args)
+        self.stops = _anywhere(self.requested, args)
         # At the last step of an epoch leave it to on_epoch_end: the evaluation then precedes the checkpoint.
         at_end = float(state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
         if self.stops and not at_end:
@@ -123,7 +123,7 @@ class InterruptCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Request a checkpoint at the end of the epoch after a signal."""
-        self.stops = self.stops or (self.asked and args.world_size == 1)
+        self.stops = self.stops or (self.requested and args.world_size == 1)
         if self.stops:
             control.should_save = True
 
@@ -137,7 +137,7 @@ class InterruptCallback(TrainerCallback):
 
     def stop_if_asked(self, args: TrainingArguments) -> None:
         """Raise ``KeyboardInterrupt`` if any process received a signal after the last checkpoint."""
-        if _anywhere(self.asked, args):
+        if _anywhere(self.requested, args):
             raise KeyboardInterrupt
 
     def restore(self) -> None:
@@ -148,10 +148,10 @@ class InterruptCallback(TrainerCallback):
         self.previous = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             self.restore()
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def _anywhere(asked: bool, args: TrainingArguments) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.prepare import get_ready, load_pretrained, plan
+from hf_finetune.runs.prepare import load_pretrained, plan, prepare_single
 from hf_finetune.runs.run import run
 from hf_finetune.training.stage_weights import load_weights
 
@@ -181,11 +181,11 @@ def test_every_process_evaluates_with_the_same_statistics(two):
 
 def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
-    ready = get_ready(recipe, start_processes())
-    inputs = ready.task.prepare(ready.data, ready.processor, recipe.data, recipe.seed)
+    prepared = prepare_single(recipe, start_processes())
+    inputs = prepared.task.prepare(prepared.data, prepared.processor, recipe.data, recipe.seed)
     batch = inputs.collate([inputs.validation[index] for index in range(len(inputs.validation))])
     labels = batch.pop("labels")
-    model = load_pretrained(ready).model.eval()
+    model = load_pretrained(prepared).model.eval()
     checked = 0
     for stage in STAGES:
         folder = two.folder / "run" / "stages" / stage

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.prepare import load_pretrained, make_ready
+from hf_finetune.runs.prepare import check_task, load_pretrained
 from hf_finetune.runs.results import measure_baseline
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.linear_fit import STRENGTHS
@@ -20,7 +20,7 @@ PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
 
 def ready_for(recipe):
-    return make_ready(recipe, load_data(recipe, TASKS[recipe.task].modality))
+    return check_task(recipe, load_data(recipe, TASKS[recipe.task].modality))
 
 
 def baseline_of(recipe):
@@ -34,18 +34,18 @@ def with_augment(recipe, preset):
 
 def features_by_hand(recipe, layer):
     """Compute the head's input of each training and test example, prepared as inference does, without any cache."""
-    ready = ready_for(recipe)
-    model, processor = load_pretrained(ready).model.eval(), ready.processor
+    prepared = ready_for(recipe)
+    model, processor = load_pretrained(prepared).model.eval(), prepared.processor
     found, rows = [], {}
     handle = model.get_submodule(layer).register_forward_pre_hook(lambda module, args: found.append(args[0]))
     for split in ("train", "test"):
-        for example in getattr(ready.data, split):
+        for example in getattr(prepared.data, split):
             with torch.no_grad():
                 model(**processor(example["image"].convert("RGB"), return_tensors="pt"))
         rows[split] = np.concatenate([value.flatten(1).numpy() for value in found]).astype(np.float64)
         found.clear()
     handle.remove()
-    return rows["train"], np.array(ready.data.train["label"]), rows["test"]
+    return rows["train"], np.array(prepared.data.train["label"]), rows["test"]
 
 
 def test_the_baseline_does_not_depend_on_how_training_examples_are_augmented(squares, timm_checkpoint):
@@ -88,7 +88,7 @@ def test_examples_of_one_group_are_in_one_fold_of_the_cross_validation(tmp_path,
         "data": {"path": str(table), "split": {"validation": 0, "test": 0.2, "group": "author"}},
         "stages": [{"name": "head", "train": "head", "epochs": 1.0, "lr": 0.1}],
     }
-    ready = ready_for(parse_recipe(recipe))
-    groups = ready.data.train_groups
-    assert len(groups) == len(ready.data.train) and len(set(groups)) == len(groups) / 2
+    prepared = ready_for(parse_recipe(recipe))
+    groups = prepared.data.train_groups
+    assert len(groups) == len(prepared.data.train) and len(set(groups)) == len(groups) / 2
     assert baseline_of(parse_recipe(recipe)).about["C"] == min(STRENGTHS)

@@ -32,8 +32,8 @@ from hf_finetune.publishing.card import write_card
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.caching import choose_pooling
-from hf_finetune.runs.prepare import load_pretrained, make_ready, plan
-from hf_finetune.runs.prepare_tasks import get_ready
+from hf_finetune.runs.prepare import check_task, load_pretrained, plan
+from hf_finetune.runs.prepare_tasks import prepare_run
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -72,9 +72,9 @@ def with_stages(recipe, *stages, **changes):
 
 def examples_of(recipe, split):
     """Give the pretrained model and what it takes of a split, as the run prepares it."""
-    ready = make_ready(recipe, load_data(recipe, TASKS[recipe.task].modality))
-    inputs = prepare_inputs(ready.task, ready.data, ready.processor, recipe.data, recipe.seed)
-    return load_pretrained(ready).model.eval(), inputs, getattr(inputs, split)
+    prepared = check_task(recipe, load_data(recipe, TASKS[recipe.task].modality))
+    inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
+    return load_pretrained(prepared).model.eval(), inputs, getattr(inputs, split)
 
 
 def features_of(recipe, split, layer):
@@ -97,7 +97,7 @@ def test_the_head_is_scikit_learns_on_what_the_frozen_model_gives_and_nothing_el
     kind, recipes, done
 ):
     layer, saved = HEADS[kind], load_file(done[kind] / "stages" / "01-head" / "model.safetensors")
-    before = load_pretrained(make_ready(recipes[kind], load_data(recipes[kind], kind))).model.state_dict()
+    before = load_pretrained(check_task(recipes[kind], load_data(recipes[kind], kind))).model.state_dict()
     assert changed({name: before[name] for name in saved}, saved) == {f"{layer}.weight", f"{layer}.bias"}
     assert_scikit_learns(done[kind], recipes[kind], kind, None)
 
@@ -424,11 +424,13 @@ def test_a_head_that_is_trained_in_steps_on_frozen_texts_pools_by_cross_validati
     strategy = {"name": "features", "classifier": "sgd"}
     recipe = parse_recipe({**content, "model": str(useless_pooler), "strategy": strategy})
     state = start_processes()
-    ready = get_ready(recipe, state)
-    chosen = choose_pooling(ready, "features", None, state)
-    assert chosen.recipe.model.head.pool == chosen.asked.model.head.pool
+    prepared = prepare_run(recipe, state)
+    chosen = choose_pooling(prepared, "features", None, state)
+    assert chosen.recipe.model.head.pool == chosen.requested.model.head.pool
     assert chosen.recipe.model.head.pool == min(chosen.pooling.losses, key=chosen.pooling.losses.get) != "own"
-    assert choose_pooling(ready, None, None, state) is ready, "stages that somebody wrote are as written"
+    assert choose_pooling(prepared, None, None, state) is prepared, (
+        "stages that somebody wrote are as written"
+    )
 
 
 def interrupt(*args, **kwargs):

@@ -139,7 +139,7 @@ def test_metrics_are_told_for_each_task_and_for_all(image_run):
         assert metrics["test_interval"][f"{task}/accuracy"] == found["test_interval"]["accuracy"]
     tests = [metrics["tasks"][task]["test"]["accuracy"] for task in ("colour", "shade")]
     assert metrics["test"]["mean"] == pytest.approx(sum(tests) / 2)
-    assert result.headline[0] == "mean"
+    assert result.primary_metrics[0] == "mean"
 
 
 def test_the_best_epoch_is_that_of_the_best_mean_errors_counted_below_0(text_run, texts):

@@ -99,16 +99,16 @@ def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, m
     real = run_module.get_ready
 
     def turned(*args, **kwargs):
-        ready = real(*args, **kwargs)
-        test = ready.data.test
+        prepared = real(*args, **kwargs)
+        test = prepared.data.test
         other = test.remove_columns("label").add_column(
             "label", [1 - label for label in test["label"]], feature=test.features["label"]
         )
-        return replace(ready, data=replace(ready.data, test=other))
+        return replace(prepared, data=replace(prepared.data, test=other))
 
     recipe = with_evaluation(text_recipe(), calibrate=True)
     quick_run(recipe, tmp_path / "one")
-    monkeypatch.setattr(run_module, "get_ready", turned)
+    monkeypatch.setattr(run_module, "prepare_run", turned)
     quick_run(recipe, tmp_path / "other")
     assert changed(weights_of(tmp_path / "one"), weights_of(tmp_path / "other")) == set()
     one, other = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "other")

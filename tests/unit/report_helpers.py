@@ -23,8 +23,8 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
         skill: How much greater the logit of the right class is; 50 has no mistake.
     """
     predictions = _predictions(target, tuple(names), examples, skill)
-    headline = default_metrics(target)
-    metrics = compute_metrics(headline, target, predictions.scores, predictions.labels)
+    primary_metrics = default_metrics(target)
+    metrics = compute_metrics(primary_metrics, target, predictions.scores, predictions.labels)
     test = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     content = {
         "wall_seconds": 754.2,
@@ -34,7 +34,10 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
             name: None if value is None else [value - 0.02, min(1.0, value + 0.02)]
             for name, value in test.items()
         },
-        "baselines": {"majority": dict.fromkeys(headline, 0.1), "linear_probe": dict.fromkeys(headline, 0.3)},
+        "baselines": {
+            "majority": dict.fromkeys(primary_metrics, 0.1),
+            "linear_probe": dict.fromkeys(primary_metrics, 0.3),
+        },
     }
     if target != "regression":
         bins = [vars(each) for each in reliability(predictions.scores, predictions.labels)]
@@ -53,7 +56,7 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
             "determinism": {"bit_for_bit": True, "obstacles": []},
         },
         metrics=content,
-        headline=headline,
+        primary_metrics=primary_metrics,
         logs=(_log(2.0), _log(1.0)),
         predictions=predictions,
         data={

@@ -20,10 +20,10 @@ class PythonTokenizer:
 
     def __init__(self):
         self.fast = tokenizer()
-        self.asked = []
+        self.requested = []
 
     def __call__(self, *batch, **options):
-        self.asked.append(batch)
+        self.requested.append(batch)
         return dict(self.fast(*batch, **options))
 
 
@@ -48,9 +48,9 @@ def test_what_loses_tokens_is_marked(columns, length, expected, side):
 def test_a_tokenizer_that_does_not_tell_gets_only_full_examples_again():
     slow, batch = PythonTokenizer(), [["one two three", "one two", "one"]]
     encoded = slow(*batch, truncation=True, max_length=4)
-    slow.asked.clear()
+    slow.requested.clear()
     cut_examples(encoded, slow, batch, 4)
-    assert slow.asked == [("one two three",), ("one two",)]
+    assert slow.requested == [("one two three",), ("one two",)]
 
 
 def truncation(**changes):

@@ -102,7 +102,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
 
 def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, text):
     for subject, libraries in ((image, "transformers and by timm"), (text, "transformers")):
-        folder = tmp_path / subject.ready.task.modality
+        folder = tmp_path / subject.prepared.task.modality
         folder.mkdir()
         measured = f"Loaded by {libraries}, its 16 logits are equal bit for bit."
         assert check_round_trip(subject, folder) == CheckResult("save and load", "pass", measured)
@@ -170,7 +170,7 @@ def test_subjects_of_every_target_without_data(request, task, target, labels, sh
 
 def test_labels_of_data_at_hand_are_used(squares, timm_checkpoint):
     subject = make_subject("image", timm_checkpoint, data=str(squares))
-    assert subject.ready.data.label_names == ("blue", "green", "red")
+    assert subject.prepared.data.label_names == ("blue", "green", "red")
     assert subject.remark == ""
 
 

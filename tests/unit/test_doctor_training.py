@@ -143,8 +143,8 @@ def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(t
     from hf_finetune.models.layout import read_layout
     from hf_finetune.planning.stages import build_plan
 
-    plan = build_plan(read_layout(subject.model), subject.ready.recipe.stages, 8)
-    subject = replace(subject, ready=replace(subject.ready, plan=plan))
+    plan = build_plan(read_layout(subject.model), subject.prepared.recipe.stages, 8)
+    subject = replace(subject, prepared=replace(subject.prepared, plan=plan))
     found = check_stage(subject, 1, tmp_path)
     assert found.state == "pass"
     assert found.measured.endswith(" Planned, but no step shows: bert.spare.")
@@ -201,7 +201,7 @@ def test_chance_that_no_seed_fixes_fails(tmp_path, text, monkeypatch):
 def test_the_widest_stage_is_the_one_that_trains_most(image, timm_checkpoint):
     assert widest_stage(image) == 1
     turned = make_subject(
-        "image", timm_checkpoint, stages=image.ready.recipe.model_dump(mode="json")["stages"][::-1]
+        "image", timm_checkpoint, stages=image.prepared.recipe.model_dump(mode="json")["stages"][::-1]
     )
     assert widest_stage(turned) == 0
 

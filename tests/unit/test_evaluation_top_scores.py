@@ -73,9 +73,9 @@ def test_metrics_are_those_of_all_probabilities():
             assert np.isnan(found[name])
         else:
             assert found[name] == pytest.approx(expected[name], abs=1e-12), name
-    headline = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
-    assert intervals(headline, "single_label", kept(scores, labels), labels, seed=0) == intervals(
-        headline, "single_label", scores, labels, seed=0
+    primary_metrics = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
+    assert intervals(primary_metrics, "single_label", kept(scores, labels), labels, seed=0) == intervals(
+        primary_metrics, "single_label", scores, labels, seed=0
     )
     assert reliability(kept(scores, labels), labels) == reliability(scores, labels)
 

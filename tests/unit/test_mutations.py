@@ -50,7 +50,9 @@ def test_a_defence_is_taken_away_wherever_it_has_a_name(monkeypatch):
 
     original = freezing.unfreeze_modes
     (mutation,) = [
-        each for each in mutations.MUTATIONS if each.target.endswith(":unfreeze_modes") and each.removal == "nothing"
+        each
+        for each in mutations.MUTATIONS
+        if each.target.endswith(":unfreeze_modes") and each.removal == "nothing"
     ]
     mutations.apply(mutation, monkeypatch.setattr)
     assert freezing.unfreeze_modes is stage.unfreeze_modes is not original

@@ -180,7 +180,7 @@ def test_bars_are_drawn_for_shares_only():
     undefined = make_record()
     undefined.metrics["test"]["accuracy"] = undefined.metrics["test_interval"]["accuracy"] = None
     assert headline_bars(undefined) == []
-    below = make_record(headline=("matthews",))
+    below = make_record(primary_metrics=("matthews",))
     below.metrics["test"]["matthews"], below.metrics["test_interval"]["matthews"] = 0.2, [-0.1, 0.4]
     assert headline_bars(below) == []
 
@@ -225,7 +225,7 @@ def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
 
 
 def test_of_a_loss_above_is_worse():
-    record = make_record(headline=("log_loss",))
+    record = make_record(primary_metrics=("log_loss",))
     record.metrics["test"]["log_loss"], record.metrics["test_interval"]["log_loss"] = 0.9, [0.8, 1.0]
     record.metrics["baselines"] = {"majority": {"log_loss": 0.5}}
     found = {"difference": 0.4, "interval": [0.3, 0.5], "p_value": 0.01, "verdict": "above"}

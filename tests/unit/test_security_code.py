@@ -38,7 +38,7 @@ from hf_finetune.publishing.exported_pipeline import describe, example_inputs, m
 from hf_finetune.publishing.graph_export import PROGRAM_FILE, program_classifier, write_program
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.runs.prepare_tasks import get_ready, plan
+from hf_finetune.runs.prepare_tasks import plan, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
 from hf_finetune.runs.teachers import load_teachers
@@ -67,7 +67,7 @@ def test_a_metric_script_runs_only_when_allowed(tmp_path, monkeypatch, bert_chec
         f"With the option, evaluate.load runs the script {str(script)!r}."
     )
     assert refused(plan, recipe) == message
-    assert refused(get_ready, recipe, start_processes()) == message
+    assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(preview, recipe, tmp_path / "preview.html") == message
     assert refused(run, recipe, tmp_path / "run") == message
     assert not canary.ran
@@ -135,7 +135,7 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
         f"{would_run(MODEL_CODE, folder)}"
     )
     assert refused(plan, recipe) == message
-    assert refused(get_ready, recipe, start_processes()) == message
+    assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(build_masked_text_model, str(folder)) == message
     assert not canary.ran
     with pytest.raises(
@@ -180,11 +180,11 @@ def test_code_of_a_tokenizer_runs_only_when_allowed(tmp_path, reviews, canary):
     recipe = text_recipe(str(folder), reviews)
     code = "tokenization_own.py (OwnTokenizerFast, named in tokenizer_config.json)"
     message = f"model.path must load without code of its own {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
-    assert refused(get_ready, recipe, start_processes()) == message
+    assert refused(prepare_run, recipe, start_processes()) == message
     assert refused(load_classifier, folder) == message.replace("model.path", str(folder))
     assert not canary.ran
-    ready = get_ready(recipe, start_processes(), trust_remote_code=True)
-    assert type(ready.processor).__name__ == "OwnTokenizerFast"
+    prepared = prepare_run(recipe, start_processes(), trust_remote_code=True)
+    assert type(prepared.processor).__name__ == "OwnTokenizerFast"
     assert canary.ran
 
 
@@ -192,12 +192,12 @@ def test_code_of_an_image_processor_runs_only_when_allowed(tmp_path, squares, ca
     folder = save_own_processor(tmp_path / "own", canary)
     recipe = image_recipe(str(folder), squares)
     code = "processing_own.py (OwnImageProcessor, named in preprocessor_config.json)"
-    assert refused(get_ready, recipe, start_processes()) == (
+    assert refused(prepare_run, recipe, start_processes()) == (
         f"model.path must load without code of its own {UNLESS}. Got {str(folder)!r}. {would_run(code, folder)}"
     )
     assert not canary.ran
-    ready = get_ready(recipe, start_processes(), trust_remote_code=True)
-    assert type(ready.processor).__name__ == "OwnImageProcessor"
+    prepared = prepare_run(recipe, start_processes(), trust_remote_code=True)
+    assert type(prepared.processor).__name__ == "OwnImageProcessor"
     assert canary.ran
 
 
@@ -216,7 +216,7 @@ def test_a_checkpoint_cannot_grant_itself_the_permission(tmp_path, reviews, cana
     change_json(folder / "tokenizer_config.json", **grants)
     for call in (load_classifier, load_finished, lambda path: load_processor(str(path), "text")):
         refused(call, folder)
-    refused(get_ready, text_recipe(str(folder), reviews), start_processes())
+    refused(prepare_run, text_recipe(str(folder), reviews), start_processes())
     assert not canary.ran
 
 
@@ -275,7 +275,7 @@ def test_several_tasks_run_no_code(tmp_path, bert_checkpoint, reviews, canary):
     assert (
         f"stages[0].best.metric must be a metric of this package for single_label labels {UNLESS}" in message
     )
-    message = refused(get_ready, parse_recipe({**content, "model": str(own)}), start_processes())
+    message = refused(prepare_run, parse_recipe({**content, "model": str(own)}), start_processes())
     assert f"model.path must load without code of its own {UNLESS}" in message
     assert not canary.ran
 
@@ -284,14 +284,14 @@ def test_code_of_a_teacher_runs_only_when_allowed(tmp_path, bert_checkpoint, rev
     teacher = save_own_model(tmp_path / "teacher", canary)
     stage = {"name": "head", "train": "head", "epochs": 1, "lr": 0.01, "teacher": str(teacher)}
     recipe = text_recipe(str(bert_checkpoint), reviews, stages=[stage])
-    ready = get_ready(recipe, start_processes())
-    assert refused(load_teachers, ready) == (
+    prepared = prepare_run(recipe, start_processes())
+    assert refused(load_teachers, prepared) == (
         f"{teacher} must load without code of its own {UNLESS}. Got {str(teacher)!r}. "
         f"{would_run(MODEL_CODE, teacher)}"
     )
     assert not canary.ran
     with pytest.raises(InputError, match="must take the model's own inputs"):
-        load_teachers(get_ready(recipe, start_processes(), trust_remote_code=True))
+        load_teachers(prepare_run(recipe, start_processes(), trust_remote_code=True))
     assert canary.ran
 
 

@@ -90,13 +90,13 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
 
     monkeypatch.setattr("hf_finetune.runs.prepare.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
-    ready = SimpleNamespace(
+    prepared = SimpleNamespace(
         recipe=SimpleNamespace(model=spec, seed=0),
         config=None,
         task=SimpleNamespace(modality="text"),
         trust_remote_code=False,
     )
-    load_pretrained(ready)
+    load_pretrained(prepared)
     assert seen == [False]
 
 
@@ -154,7 +154,7 @@ def test_the_launcher_ends_no_process_that_is_about_to_tell_whom_it_lost(termina
         finally:
             interrupt.restore()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert interrupt.asked and terminated == []
+    assert interrupt.requested and terminated == []
 
 
 def test_other_errors_stay_what_they_are():
