@@ -1,10 +1,11 @@
 """Errors in the user's input, with the information needed to fix them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-__all__ = ["InputError", "Problem", "nearest"]
+__all__ = ["DataNotThere", "HubUnreachable", "InputError", "Problem", "collect_problems", "nearest"]
 
 _MOST_KNOWN = 50
 
@@ -65,3 +66,12 @@ def nearest(word: str, known: Sequence[str]) -> str:
         return f"Nearest: {close[0]!r}."
     more = f" and {len(known) - _MOST_KNOWN} more" if len(known) > _MOST_KNOWN else ""
     return f"Known: {', '.join(repr(name) for name in known[:_MOST_KNOWN])}{more}." if known else ""
+
+
+@contextmanager
+def collect_problems(problems: list[Problem]) -> Iterator[None]:
+    """Append the problems of an ``InputError`` raised in the block to ``problems``, and continue after the block."""
+    try:
+        yield
+    except InputError as error:
+        problems.extend(error.problems)

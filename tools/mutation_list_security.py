@@ -11,7 +11,7 @@ FILES = "tests/unit/test_security_files.py::test_"
 OF_SECURITY = (
     Mutation(
         "A recipe declares that it needs code and grants nothing",
-        "hf_finetune.runs.prepare:check_declared",
+        "hf_finetune.runs.checkpoint:check_declared",
         "nothing",
         nothing,
         (f"{CODE}a_recipe_declares_that_it_needs_code_and_grants_nothing",),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hf_finetune.publishing.export import ExportResult
     from hf_finetune.publishing.hub import Publication
     from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
-    from hf_finetune.runs.prepare import PlanReport, PreparedRun
+    from hf_finetune.runs.prepared import PlanReport, PreparedRun
 
 ROWS_AT_AN_END = 4
 """Number of layer groups that are printed at each end of a long table."""

@@ -26,8 +26,10 @@ from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.recipe.multitask import refuse_several
+from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.forward_check import try_forward
-from hf_finetune.runs.prepare import PreparedRun, check_task, data_at_hand, load_pretrained
+from hf_finetune.runs.prepare import data_at_hand, prepare_with
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -84,7 +86,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = recipe.data.columns.text_pair is not None
     synthetic = made_up_data(modality, target, names, pair=pair)
-    prepared = check_task(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
+    prepared = prepare_with(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)
     built, unaccounted = _load(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     try_forward(built.model, prepared, inputs)

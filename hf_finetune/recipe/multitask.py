@@ -161,6 +161,10 @@ class MultiTaskRecipe(Recipe):
         """Task type that all tasks of the recipe share."""
         return next(iter(self.tasks.values())).task
 
+    def by_task(self) -> dict[str, Recipe]:
+        """Return the single-task recipe of each task by its name."""
+        return {name: self.of_task(name) for name in self.tasks}
+
     def of_task(self, name: str) -> Recipe:
         """Return the single-task recipe of one task.
 
@@ -214,12 +218,14 @@ def refuse_several(recipe: Recipe, what: str) -> None:
 
 
 def place_in_task(place: str, name: str) -> str:
-    """Return the place in a multi-task recipe that corresponds to a place in the recipe of one task.
+    """Return the place in a whole recipe that corresponds to a place in the recipe of one task.
 
     Args:
         place: Place in the recipe of the task, such as ``data.path``.
-        name: Name of the task.
+        name: Name of the task; empty for the only one, whose recipe is the whole.
     """
+    if not name:
+        return place
     head, _, field = place.partition(".")
     if head == "data" and re.split(r"[.\[]", field)[0] not in SHARED:
         return f"tasks.{name}.{place}"

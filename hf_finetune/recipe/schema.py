@@ -346,6 +346,10 @@ class Recipe(Part):
         """Task type; in a multi-task recipe, the type that all tasks share."""
         return self.task
 
+    def by_task(self) -> dict[str, "Recipe"]:
+        """Return the single-task recipe of each task by its name; a single task has the name ``""``."""
+        return {"": self}
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_no_stages(cls, value: Any) -> Any:

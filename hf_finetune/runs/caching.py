@@ -37,14 +37,9 @@ from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import OWN, POOLING_NAMES
 from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
 from hf_finetune.recipe.schema import PrefixCacheSpec
-from hf_finetune.runs.prepare import (
-    PlanReport,
-    PoolingChoice,
-    PreparedRun,
-    add_recipe_adapter,
-    check_task,
-    load_pretrained,
-)
+from hf_finetune.runs.checkpoint import add_recipe_adapter, load_pretrained
+from hf_finetune.runs.prepare import prepare_with
+from hf_finetune.runs.prepared import PlanReport, PoolingChoice, PreparedRun
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.decoded_images import decode_once
 from hf_finetune.tasks.inputs import prepare_inputs
@@ -218,8 +213,8 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
     model = prepared.recipe.model.model_copy(update={"head": head})
     recipe = prepared.recipe.model_copy(update={"model": model})
     try:
-        pooled = check_task(
-            recipe, prepared.data, (), state.num_processes, trust_remote_code=prepared.trust_remote_code
+        pooled = prepare_with(
+            recipe, prepared.data, state.num_processes, trust_remote_code=prepared.trust_remote_code
         )
         if head_problem(load_pretrained(pooled).model, prepared.task.dummy(prepared.processor)):
             return None

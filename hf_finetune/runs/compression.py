@@ -14,7 +14,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs
 

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.manifest import read_manifest
 

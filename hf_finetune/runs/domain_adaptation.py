@@ -44,7 +44,7 @@ from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.stages import StagePlan, steps_per_epoch
 from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.runs.folder import write_manifest
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import Manifest

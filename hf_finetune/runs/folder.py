@@ -30,7 +30,7 @@ from hf_finetune.runs.changes import (
     find_position,
     refusals,
 )
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import pretraining_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
 from hf_finetune.training.run_lock import LOCK, RunLock

@@ -14,7 +14,7 @@ from hf_finetune.models.find_head import head_names
 from hf_finetune.models.head_spec import head_problem, unsuited_head
 from hf_finetune.models.linear_head import not_linear
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
 
 __all__ = ["padding_notes", "try_forward"]

@@ -16,7 +16,8 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import can_be_path, replacing
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import refuse_several
-from hf_finetune.runs.prepare import PreparedRun, prepare_single
+from hf_finetune.runs.prepare import prepare_run
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["contact_sheet", "preview", "spread_over_classes", "text_page"]
@@ -96,7 +97,7 @@ def preview(
         raise InputError(Problem("--output", "must be a name that a file can have", repr(str(path))))
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
-    prepared = prepare_single(recipe, start_processes(), trust_remote_code=trust_remote_code)
+    prepared = prepare_run(recipe, start_processes(), trust_remote_code=trust_remote_code)
     rows = _rows(prepared, examples, versions)
     with replacing(path) as partial:
         if modality == "image":

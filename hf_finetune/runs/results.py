@@ -35,7 +35,8 @@ from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode
 from hf_finetune.report.confident_errors import describe_data, find_mistakes
 from hf_finetune.report.run_record import DATA, MISTAKES
 from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
-from hf_finetune.runs.prepare import PreparedRun, load_pretrained
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 

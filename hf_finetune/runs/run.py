@@ -22,7 +22,7 @@ from hf_finetune.distributed import (
     start_processes,
     wait_for_all,
 )
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, collect_problems
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     decide,
@@ -51,6 +51,7 @@ from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
 from hf_finetune.runs.changes import spread_recipe
+from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.compression import compare_sizes
 from hf_finetune.runs.cross_validation import check_folds, cross_validate, recipe_for_folds
 from hf_finetune.runs.domain_adaptation import Pretraining, load_alignments, prepare_pretraining, pretrain
@@ -63,9 +64,9 @@ from hf_finetune.runs.folder import (
     write_manifest,
 )
 from hf_finetune.runs.forward_check import padding_notes, try_forward
-from hf_finetune.runs.prepare import PlanReport, PreparedRun, collected, load_pretrained, with_input_notes
-from hf_finetune.runs.prepare_tasks import plan as plan_stages
-from hf_finetune.runs.prepare_tasks import prepare_run
+from hf_finetune.runs.prepare import plan as plan_stages
+from hf_finetune.runs.prepare import prepare_run
+from hf_finetune.runs.prepared import PlanReport, PreparedRun, with_input_notes
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.runs.tasks import finish_tasks, mix_of, score_tasks
 from hf_finetune.runs.teachers import load_teachers
@@ -165,16 +166,16 @@ def _prepare(prepared: PreparedRun, before: Manifest | None, state: PartialState
     teachers, alignments, pretraining = list[Teacher | None](), list[AlignmentInputs | None](), None
     built = load_pretrained(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
-    with collected(problems):
+    with collect_problems(problems):
         try_forward(built.model, prepared, inputs)
         built = replace(built, notes=(*built.notes, *padding_notes(built.model, prepared)))
-    with collected(problems):
+    with collect_problems(problems):
         teachers = load_teachers(prepared)
-    with collected(problems):
+    with collect_problems(problems):
         alignments = load_alignments(prepared)
-    with collected(problems):
+    with collect_problems(problems):
         pretraining = prepare_pretraining(prepared, built.model, before, state)
-    with collected(problems), main_process_first(state):
+    with collect_problems(problems), main_process_first(state):
         check_folds(recipe)
     if problems:
         raise InputError(problems)

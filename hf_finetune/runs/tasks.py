@@ -23,8 +23,9 @@ from hf_finetune.publishing.portable_recipe import JOINT
 from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
-from hf_finetune.runs.prepare import PreparedRun, load_pretrained
-from hf_finetune.runs.prepare_tasks import MEAN, columns_of, counts_of
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.loss import finite_logits
@@ -49,16 +50,19 @@ def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
         data = part.data
         balance = build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
         losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
-    columns = columns_of(prepared.parts)
+    datas = {name: part.data for name, part in prepared.parts.items()}
+    columns = columns_of(datas)
     learnt = recipe.weighting == "uncertainty"
     weights = None if learnt else [task.weight for task in recipe.tasks.values()]
     sizes = tuple(len(part.data.train) for part in prepared.parts.values())
-    return Mix(columns, sizes, counts_of(recipe, prepared), mixed_loss(columns, losses, weights))
+    return Mix(
+        columns, sizes, examples_of_tasks(recipe, datas.values()), mixed_loss(columns, losses, weights)
+    )
 
 
 def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
     """Give what computes ``TASK/METRIC`` of each task on the validation split, and the mean of the first ones."""
-    columns = columns_of(prepared.parts)
+    columns = columns_of({name: part.data for name, part in prepared.parts.items()})
     asked = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

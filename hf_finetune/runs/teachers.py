@@ -8,7 +8,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.recipe import StageSpec
-from hf_finetune.runs.prepare import PreparedRun
+from hf_finetune.runs.prepared import PreparedRun
 
 __all__ = ["load_teachers"]
 

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.masked_models import load_backbone
 from hf_finetune.planning.domain_adaptation import PRETRAINING
-from hf_finetune.runs.prepare import PreparedRun, load_pretrained
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.stage import stage_folder
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.prepare import load_pretrained, plan, prepare_single
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import plan, prepare_run
 from hf_finetune.runs.run import run
 from hf_finetune.training.stage_weights import load_weights
 
@@ -181,7 +182,7 @@ def test_every_process_evaluates_with_the_same_statistics(two):
 
 def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
-    prepared = prepare_single(recipe, start_processes())
+    prepared = prepare_run(recipe, start_processes())
     inputs = prepared.task.prepare(prepared.data, prepared.processor, recipe.data, recipe.seed)
     batch = inputs.collate([inputs.validation[index] for index in range(len(inputs.validation))])
     labels = batch.pop("labels")

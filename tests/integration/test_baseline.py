@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.prepare import check_task, load_pretrained
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import prepare_with
 from hf_finetune.runs.results import measure_baseline
 from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.linear_fit import STRENGTHS
@@ -20,7 +21,7 @@ PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
 
 def ready_for(recipe):
-    return check_task(recipe, load_data(recipe, TASKS[recipe.task].modality))
+    return prepare_with(recipe, load_data(recipe, TASKS[recipe.task].modality))
 
 
 def baseline_of(recipe):

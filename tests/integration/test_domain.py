@@ -27,7 +27,7 @@ from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
 from hf_finetune.runs.caching import frozen_work
-from hf_finetune.runs.prepare import plan, prepare_single
+from hf_finetune.runs.prepare import plan, prepare_run
 
 METHODS = {
     "coral": {"method": "coral", "weight": 5.0},
@@ -292,10 +292,10 @@ def test_the_path_of_the_other_domain_is_looked_up_beside_the_recipe_and_not_giv
 
 
 def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
-    prepared = prepare_single(adapted("text", "dann"), start_processes())
+    prepared = prepare_run(adapted("text", "dann"), start_processes())
     assert len(prepared.target) == 13 and not prepared.pretrains
-    assert prepare_single(adapted("text", "continue_pretraining"), start_processes()).pretrains
-    assert prepare_single(adapted("text", None), start_processes()).target is None
+    assert prepare_run(adapted("text", "continue_pretraining"), start_processes()).pretrains
+    assert prepare_run(adapted("text", None), start_processes()).target is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
 from hf_finetune.publishing.upload_plan import check_finished, collect
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
-from hf_finetune.runs.prepare_tasks import plan
+from hf_finetune.runs.prepare import plan
 
 ALONE = """
 import json, sys

@@ -38,7 +38,7 @@ from hf_finetune.publishing.exported_pipeline import describe, example_inputs, m
 from hf_finetune.publishing.graph_export import PROGRAM_FILE, program_classifier, write_program
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.runs.prepare_tasks import plan, prepare_run
+from hf_finetune.runs.prepare import plan, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
 from hf_finetune.runs.teachers import load_teachers

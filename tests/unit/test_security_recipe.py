@@ -14,7 +14,7 @@ from hf_finetune.models.build import build_model, read_config
 from hf_finetune.recipe import load_recipe
 from hf_finetune.recipe.patterns import PatternError, check_pattern, matching
 from hf_finetune.recipe.yaml_text import MOST_BYTES, MOST_VALUES
-from hf_finetune.runs.prepare_tasks import plan
+from hf_finetune.runs.prepare import plan
 
 RECIPE = """\
 task: text-classification

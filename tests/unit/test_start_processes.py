@@ -14,7 +14,7 @@ from hf_finetune import distributed as processes
 from hf_finetune.distributed import LostProcessError, detect_lost_process, layer_classes, start_processes
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import BuiltModel
-from hf_finetune.runs.prepare import load_pretrained
+from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.training.callbacks import InterruptCallback
 
 
@@ -88,7 +88,7 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
         seen.append(deepspeed.is_deepspeed_zero3_enabled())
         return BuiltModel(None, ())
 
-    monkeypatch.setattr("hf_finetune.runs.prepare.build_model", build_model)
+    monkeypatch.setattr("hf_finetune.runs.checkpoint.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     prepared = SimpleNamespace(
         recipe=SimpleNamespace(model=spec, seed=0),

@@ -1,0 +1,136 @@
+"""The checkpoint of a recipe: its config with the labels and the head, its layer groups, and its weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from hf_finetune.errors import InputError
+from hf_finetune.models.adapters import add_adapter
+from hf_finetune.models.build import BuiltModel, build_model, build_skeleton, load_processor, read_config
+from hf_finetune.models.head_spec import set_head
+from hf_finetune.models.input_channels import check_channels
+from hf_finetune.models.joining import join_tasks
+from hf_finetune.models.layout import head_names, read_layout
+from hf_finetune.models.pooling import default_pooling, is_left
+from hf_finetune.models.remote_code import check_declared
+from hf_finetune.models.vocabulary import fit_vocabulary
+from hf_finetune.planning.layers import Layout
+from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.tasks import TASKS
+
+__all__ = [
+    "add_recipe_adapter",
+    "load_pretrained",
+    "read_joint_layout",
+    "read_task_config",
+    "read_task_layout",
+]
+
+
+def load_pretrained(prepared: PreparedRun) -> BuiltModel:
+    """Return the checkpoint's model with a new head and the recipe's adapter, with the same weights at every call."""
+    if isinstance(prepared.recipe, MultiTaskRecipe):
+        single = {name: load_pretrained(task) for name, task in prepared.parts.items()}
+        learns = prepared.recipe.weighting == "uncertainty"
+        model = join_tasks({name: built.model for name, built in single.items()}, learns_weights=learns)
+        return BuiltModel(
+            model, tuple(dict.fromkeys(note for built in single.values() for note in built.notes))
+        )
+    spec = prepared.recipe.model
+    # While the TrainingArguments of an earlier stage exist, transformers 5.23 would shard the model for DeepSpeed's
+    # ZeRO-3 as it loads it, and leave empty tensors. The engine of the stage shards it.
+    unset_hf_deepspeed_config()
+    built = build_model(
+        spec.path,
+        prepared.config,
+        modality=prepared.task.modality,
+        revision=spec.revision,
+        allow_missing=spec.allow_missing,
+        trust_remote_code=prepared.trust_remote_code,
+        seed=prepared.recipe.seed,
+    )
+    return replace(built, notes=(*built.notes, *add_recipe_adapter(built.model, prepared.recipe)))
+
+
+def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
+    """Add the adapter of a recipe, if it has one, to a model, and return a note on the layers that have it."""
+    spec = recipe.model.adapter
+    if spec is None:
+        return []
+    note = add_adapter(
+        model,
+        head_names(model),
+        kind=spec.type,
+        r=spec.r,
+        alpha=spec.alpha,
+        dropout=spec.dropout,
+        target=spec.target,
+        seed=recipe.seed,
+    )
+    return [note]
+
+
+def read_task_layout(recipe: Recipe, config: PreTrainedConfig) -> tuple[Layout, list[str]]:
+    """Return the layer groups of the model of a single-task recipe, and notes on its adapter; loads no weights."""
+    skeleton = build_skeleton(config, TASKS[recipe.kind].modality)
+    notes = add_recipe_adapter(skeleton, recipe)
+    return read_layout(skeleton), notes
+
+
+def read_joint_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConfig]) -> Layout:
+    """Return the layer groups of the model that several tasks share; loads no weights.
+
+    Args:
+        recipe: Recipe of the tasks.
+        configs: Config of the model of each task.
+    """
+    modality = TASKS[recipe.kind].modality
+    skeletons = {name: build_skeleton(config, modality) for name, config in configs.items()}
+    return read_layout(join_tasks(skeletons, learns_weights=recipe.weighting == "uncertainty"))
+
+
+def read_task_config(
+    recipe: Recipe, label_names: Sequence[str], target: str, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Read the checkpoint's config, and set the labels and the head of a recipe in it.
+
+    Args:
+        recipe: Recipe of a single task.
+        label_names: Class names.
+        target: Kind of the labels.
+        trust_remote_code: Whether code that comes with the checkpoint may run.
+
+    Raises:
+        InputError: If there is no such checkpoint, or the recipe declares code that may not run.
+    """
+    spec = recipe.model
+    check_declared(spec.trust_remote_code, trust_remote_code, spec.path, spec.revision)
+    config = read_config(
+        spec.path,
+        label_names,
+        target,
+        revision=spec.revision,
+        dropout=spec.dropout,
+        drop_path=spec.drop_path,
+        trust_remote_code=trust_remote_code,
+    )
+    modality = TASKS[recipe.kind].modality
+    head = spec.head
+    suits = default_pooling(config, spec.path, spec.revision)
+    if is_left(recipe, suits):
+        head = head.model_copy(update={"pool": suits.name})
+    set_head(config, None if head.is_plain else head.fields(), spec.dropout)
+    if modality == "image":
+        check_channels(config, spec.path)
+        return config
+    try:
+        tokenizer = load_processor(
+            spec.path, "text", revision=spec.revision, trust_remote_code=trust_remote_code
+        )
+    except InputError:
+        return config  # reported where the tokenizer is loaded for use
+    fit_vocabulary(config, tokenizer, spec.path, resize=spec.resize_embeddings)
+    return config

@@ -1,0 +1,55 @@
+"""The fields that a recipe leaves to the checkpoint, filled in: stages of a strategy, depths, rates and pooling."""
+
+from transformers import PreTrainedConfig
+
+from hf_finetune.models.defaults import find_defaults
+from hf_finetune.models.pooling import default_pooling, fill_pooling, is_left
+from hf_finetune.planning.head_fit import settle_fits
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
+from hf_finetune.planning.strategies import write_stages
+from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe.head import OF_CHECKPOINT
+from hf_finetune.recipe.head_fit import chooses_pooling
+from hf_finetune.tasks import TASKS
+
+__all__ = ["expand_recipe"]
+
+
+def expand_recipe(
+    recipe: Recipe, layout: Layout, config: PreTrainedConfig, target: str, examples: int | None
+) -> tuple[Recipe, tuple[str, ...]]:
+    """Return a recipe with the fields filled in that it leaves to the checkpoint.
+
+    These are the stages of a strategy, their depth, the way the head is fitted, the rates, and the pooling.
+
+    Args:
+        recipe: Recipe as given.
+        layout: Layout of the model.
+        config: Config of the checkpoint, whose architecture has default rates.
+        target: Kind of the labels.
+        examples: Number of training examples; None if it is not known.
+
+    Returns:
+        The recipe, in which every stage that takes optimizer steps has a rate; and notes on the fields filled in and
+        on given rates that are far from the defaults. Stages whose selector matches nothing are unchanged.
+    """
+    modality = TASKS[recipe.kind].modality
+    defaults = find_defaults(config, layout, modality)
+    place, strategy = "", recipe.strategy.name if recipe.strategy else None
+    alone = not isinstance(recipe, MultiTaskRecipe)
+    suits = default_pooling(config, recipe.model.path, recipe.model.revision)
+    leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == OF_CHECKPOINT
+    if recipe.strategy is not None:
+        place = "strategy.lr"
+        fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+        stages = write_stages(recipe.strategy, layout.backbone_groups)
+        recipe = type(recipe)(**{**fields, "strategy": None, "stages": stages})
+    deep, depth_sentences = fill_depths(recipe.stages, layout, defaults)
+    settled, fit_sentences = settle_fits(deep, layout, target, examples, alone)
+    filled, rate_sentences = fill_rates(settled, layout, defaults)
+    is_chosen = chooses_pooling(recipe.model, settled, strategy)
+    model, pooling_sentences = fill_pooling(recipe.model, suits, is_left=leaves, is_chosen=is_chosen)
+    far = rate_notes(settled, layout, defaults, place)
+    notes = (*pooling_sentences, *depth_sentences, *fit_sentences, *rate_sentences, *far)
+    return recipe.model_copy(update={"model": model, "stages": filled}), notes

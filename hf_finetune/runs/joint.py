@@ -1,0 +1,148 @@
+"""Several tasks of one recipe together: their joined data, the examples of an epoch, and rules that span the tasks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from hf_finetune.data.joint_tasks import TaskColumns, task_columns
+from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, Target
+from hf_finetune.data.overlap import count_shared
+from hf_finetune.data.prepare import LabelledData
+from hf_finetune.distributed import is_sharded
+from hf_finetune.errors import Problem, nearest
+from hf_finetune.evaluation.metrics import metric_problem
+from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.planning.task_mixing import epoch_counts
+from hf_finetune.recipe import MultiTaskRecipe
+
+__all__ = ["MEAN", "columns_of", "epoch_note", "examples_of_tasks", "join_data", "joint_problems"]
+
+MEAN = "mean"
+"""Metric of all tasks together: the mean of each task's first metric, with errors negated."""
+
+Datas = Mapping[str, LabelledData | None]
+
+
+def columns_of(datas: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
+    """Return the columns of each task in labels and logits."""
+    return task_columns({name: (data.target, len(data.label_names)) for name, data in datas.items()})
+
+
+def examples_of_tasks(recipe: MultiTaskRecipe, datas: Iterable[LabelledData]) -> tuple[int, ...]:
+    """Return the number of examples of each task in an epoch.
+
+    Args:
+        recipe: Recipe of the tasks.
+        datas: Data of each task, in the order of the recipe.
+    """
+    sizes = [len(data.train) for data in datas]
+    return epoch_counts(sizes, recipe.mixing.method, recipe.mixing.temperature)
+
+
+def epoch_note(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> str:
+    """Return a sentence on the number of examples of each task in an epoch."""
+    shares = [
+        f"{count:,} of {name} ({_times(count / len(data.train))})"
+        for count, (name, data) in zip(counts, datas.items(), strict=True)
+    ]
+    return f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."
+
+
+def _times(factor: float) -> str:
+    return "each once" if factor == 1 else f"each {factor:.3g} times in the mean"
+
+
+def join_data(datas: Mapping[str, LabelledData]) -> LabelledData:
+    """Return the data of all tasks as one. Each split is that of the first task that has it."""
+    fingerprints = {name: data.fingerprint for name, data in datas.items()}
+    held = [data.validation for data in datas.values() if data.validation is not None]
+    judged = [data.test for data in datas.values() if data.test is not None]
+    return LabelledData(
+        train=next(iter(datas.values())).train,
+        validation=held[0] if held else None,
+        test=judged[0] if judged else None,
+        target=cast(Target, json.dumps({name: data.target for name, data in datas.items()})),
+        label_names=tuple(f"{name}/{label}" for name, data in datas.items() for label in data.label_names),
+        notes=(
+            *(f"{name}: {note}" for name, data in datas.items() for note in data.notes),
+            *_seen_elsewhere(datas),
+        ),
+        fingerprint=hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest(),
+    )
+
+
+def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
+    """Return notes on test examples of a task that are training examples of another: the backbone sees their inputs."""
+    notes = []
+    for name, judged in datas.items():
+        for other, trained in datas.items():
+            count = (
+                count_shared(judged.test, trained.train) if name != other and judged.test is not None else 0
+            )
+            if count:
+                notes.append(
+                    f"{count:,} of the {len(judged.test or ()):,} test examples of {name} are training examples of "
+                    f"{other}: the backbone sees them, though not their labels in {name}."
+                )
+    return notes
+
+
+def _complete_problems(name: str, data: LabelledData | None) -> list[Problem]:
+    """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
+    kinds = {
+        UNKNOWN: "must be known for every class when the task is multi-task",
+        TRAINING_LABEL: "must have neither probabilities nor weights when the task is multi-task",
+    }
+    return [
+        Problem(f"The labels of {name}", rule, repair="Train this task in a run of its own.")
+        for column, rule in kinds.items()
+        if data is not None and column in data.train.column_names
+    ]
+
+
+def joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
+    """Return the problems of stages that concern all tasks together, and of labels without a place in a joint loss."""
+    problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
+    if is_sharded():
+        repair = "Leave out --use_fsdp and --use_deepspeed."
+        problems.append(
+            Problem("task", "must not be multi-task under FSDP and DeepSpeed", "'multi-task'", repair)
+        )
+    stages: list[tuple[str, Any]] = [(f"stages[{index}]", one) for index, one in enumerate(recipe.stages)]
+    stages += [("strategy", recipe.strategy)] if recipe.strategy is not None else []
+    for place, stage in stages:
+        metric = stage.best.metric if stage.best else None
+        if metric is not None:
+            where = f"{place}.best.metric"
+            problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
+        looks = any(data is None or data.validation is not None for data in datas.values())
+        if stage.early_stopping is not None and not looks:
+            rule, repair = (
+                "must have a validation split to look at",
+                "Give one of the tasks one, or leave it out.",
+            )
+            problems.append(Problem(f"{place}.early_stopping", rule, "", repair))
+    return problems
+
+
+def _metric_problems(
+    recipe: MultiTaskRecipe, datas: Datas, metric: str, place: str, trust_remote_code: bool
+) -> list[Problem]:
+    """Return the problem of the metric that selects the best checkpoint: mean, loss, or the metric of a task."""
+    if metric in (MEAN, "loss"):
+        return []
+    name, slash, own = metric.partition("/")
+    if not slash or name not in recipe.tasks:
+        rule = "must be mean, loss, or TASK/METRIC of one of the tasks"
+        known = [f"{task}/accuracy" for task in recipe.tasks]
+        return [Problem(place, rule, repr(metric), nearest(metric, [MEAN, "loss", *known]))]
+    data = datas[name]
+    if data is None:
+        return []
+    if data.validation is None:
+        repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."
+        return [Problem(place, f"must have a validation split of {name} to look at", repr(metric), repair)]
+    settings = MetricSettings(data.label_names)
+    problem = metric_problem(own, data.target, place, settings, trust_remote_code=trust_remote_code)
+    return [problem] if problem else []
