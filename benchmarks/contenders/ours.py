@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import hf_finetune.run as run_module
+import hf_finetune.runs.run as run_module
 from benchmarks.contenders.trainer_watch import WatchCallback
 from benchmarks.watch import Watch
 from hf_finetune.recipe import parse_recipe
@@ -13,16 +13,16 @@ __all__ = ["measure"]
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Run the recipe. What it does before ``begin_run`` is loading: data, checks and checkpoint."""
+    """Run the recipe. What it does before ``open_folder`` is loading: data, checks and checkpoint."""
     recipe = parse_recipe({**work["recipe"], "seed": work["seed"]})
     watch = Watch()
-    begin_run = run_module.begin_run
+    open_folder = run_module.open_folder
 
     def begin(*arguments: Any, **options: Any) -> Any:
         watch.start()
-        return begin_run(*arguments, **options)
+        return open_folder(*arguments, **options)
 
-    with patch.object(run_module, "begin_run", begin):
+    with patch.object(run_module, "open_folder", begin):
         done = run_module.run(recipe, Path(work["folder"]) / "run", callbacks=[WatchCallback(watch)])
     stages = done.metrics["stages"]
     return {

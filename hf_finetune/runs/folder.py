@@ -32,11 +32,11 @@ from hf_finetune.runs.changes import (
 )
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import pretraining_folder
-from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions
+from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions, read_manifest
 from hf_finetune.training.run_lock import LOCK, RunLock
 from hf_finetune.training.stage import stage_folder
 
-__all__ = ["acquire_lock", "begin_run", "check_folder", "choose_folder", "resume_run", "write_manifest"]
+__all__ = ["check_folder", "choose_folder", "open_folder", "read_earlier", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -304,3 +304,50 @@ def write_manifest(manifest: Manifest, folder: Path, state: PartialState) -> Non
     """Write down how far the run is; only the first process does."""
     if state.is_main_process:
         manifest.write(folder / "manifest.json")
+
+
+def read_earlier(folder: Path, lock: RunLock, state: PartialState) -> Manifest:
+    """Take the lock of the run that is resumed, and return its manifest.
+
+    Args:
+        folder: Run directory.
+        lock: Lock of the run directory.
+        state: The processes.
+
+    Raises:
+        InputError: If there is no run, or another process writes to it.
+    """
+    if folder.is_dir():
+        acquire_lock(lock, state)
+    return read_manifest(folder / "manifest.json")
+
+
+def open_folder(
+    folder: Path,
+    lock: RunLock,
+    prepared: PreparedRun,
+    before: Manifest | None,
+    state: PartialState,
+    *,
+    allow_changes: bool,
+) -> Manifest:
+    """Write the first files of a new run, or continue the manifest of the run that is resumed.
+
+    Args:
+        folder: Run directory.
+        lock: Lock of the run directory.
+        prepared: Checked run.
+        before: Manifest of the run that is resumed; None for a new run.
+        state: The processes.
+        allow_changes: Whether recipe, data or checkpoint may have changed since.
+
+    Returns:
+        The manifest of the run.
+
+    Raises:
+        InputError: If the folder cannot be used, or a change is not allowed.
+    """
+    if before is None:
+        acquire_lock(lock, state, make=folder)
+        return begin_run(folder, prepared, state)
+    return resume_run(folder, prepared, before, state, allow_changes=allow_changes)

@@ -6,7 +6,7 @@ import pytest
 from kit_stages import skewed_reviews
 from run_helpers import quick_run, tiny_text_recipe, with_stages
 
-import hf_finetune.run as running
+import hf_finetune.runs.stages as running
 from hf_finetune.recipe import parse_recipe
 
 

@@ -242,7 +242,7 @@ def test_a_run_that_is_killed_behind_the_fit_ends_the_same(tmp_path, recipes, do
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("hf_finetune.runs.run._stage_entry", killed)
+        patched.setattr("hf_finetune.runs.stages._stage_entry", killed)
         quick_run(recipes["text"], tmp_path / "run")
     assert (tmp_path / "run" / "stages" / "01-head" / "model.safetensors").is_file()
     quick_run(recipes["text"], tmp_path / "run", resume=True)
@@ -412,7 +412,7 @@ def test_the_pooling_of_texts_is_chosen_by_cross_validation(tmp_path, recipes, u
     # a run that is resumed goes on with what it chose, by the recipe as it was given
     stopped = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_finetune.runs.run.finish_model", interrupt)
+        patch.setattr("hf_finetune.runs.finish.finish_model", interrupt)
         quick_run(recipe, stopped)
     quick_run(recipe, stopped, resume=True)
     assert changed(weights_of(folder), weights_of(stopped)) == set()

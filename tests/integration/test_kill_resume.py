@@ -328,9 +328,7 @@ def half_of(original, where):
 
 
 def moments():
-    import hf_finetune.run as running
-    import hf_finetune.runs.results as results
-    import hf_finetune.runs.weights as weights
+    from hf_finetune.runs import finish, results, stages, weights
     from hf_finetune.training import stage, trainer
 
     checkpoint = "checkpoint {}, half of {}"
@@ -350,7 +348,7 @@ def moments():
         yield f"checkpoint {number}, before older ones go", on_call(trainer, "rotate", number)
     yield "restoring the best weights", on_call(Trainer, "_load_best_model", 1)
     yield "writing the stage's weights", on_call(stage, "save_weights", 1)
-    yield "between the stages", on_call(running, "load_stage_weights", 1)
+    yield "between the stages", on_call(stages, "load_stage_weights", 1)
     yield "loading the stage before", on_call(weights, "load_weights", 1)
     yield "loading the last stage", on_call(weights, "load_weights", 2)
     yield "exporting", on_call(results, "export_model", 1)
@@ -358,9 +356,9 @@ def moments():
     yield "fitting the temperature", on_call(results, "evaluate_model", 1)
     yield "evaluating", on_call(results, "evaluate_model", 2)
     yield "writing the predictions", on_call(results, "write_predictions", 1)
-    yield "writing the metrics", on_call(running, "write_json", 1)
-    yield "writing the report", on_call(running, "write_report", 1)
-    yield "writing the card", on_call(running, "write_card", 1)
+    yield "writing the metrics", on_call(finish, "write_json", 1)
+    yield "writing the report", on_call(finish, "write_report", 1)
+    yield "writing the card", on_call(finish, "write_card", 1)
 
 
 def half_export(model, processor, folder):

@@ -1,0 +1,80 @@
+"""The end of a run: the model is saved, evaluated as other programs will load it, and described."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_finetune.performance.execution_modes import ExecutionMode
+from hf_finetune.publishing.card import write_card
+from hf_finetune.report.page import write_report
+from hf_finetune.runs.compression import compare_sizes
+from hf_finetune.runs.folder import write_manifest
+from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.runs.results import evaluate_run, finish_model, write_data
+from hf_finetune.runs.tasks import finish_tasks
+from hf_finetune.runs.weights import load_stage_weights
+from hf_finetune.tasks import Inputs
+from hf_finetune.training.manifest import Manifest, write_json
+
+__all__ = ["close_run", "finish_model_of_run"]
+
+
+def finish_model_of_run(
+    prepared: PreparedRun,
+    inputs: Inputs,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Save the model of the last stage, evaluate it, and write ``predictions.parquet``.
+
+    Args:
+        prepared: Checked run.
+        inputs: Examples as model inputs.
+        manifest: Progress of the run, whose stages are done.
+        folder: Run directory.
+        state: The processes.
+        progress: Function called with the number of test examples that are done.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
+    # read from the disk: the model of the last stage in memory may be sharded, or compiled
+    model = load_stage_weights(prepared, folder, len(prepared.recipe.stages))
+    if prepared.parts:
+        return finish_tasks(model, prepared, manifest, folder, state.device, progress)
+    stages = [record.result for record in manifest.stages]
+    metrics: dict[str, Any] = {"task": prepared.recipe.task, "wall_seconds": 0.0, "stages": stages}
+    if manifest.pretraining:
+        metrics["pretraining"] = manifest.pretraining["result"]
+    write_data(prepared, folder)
+    metrics |= finish_model(model, prepared, folder)
+    ways = [ExecutionMode(**stage["speed"]) for stage in stages]
+    metrics |= evaluate_run(prepared, inputs, folder, ways, state.device, progress)
+    metrics |= compare_sizes(prepared, inputs, folder, metrics["test"])
+    return metrics
+
+
+def close_run(
+    prepared: PreparedRun, metrics: Mapping[str, Any], manifest: Manifest, folder: Path, state: PartialState
+) -> None:
+    """Write the metrics, the report and the model card, and mark the run as done.
+
+    Args:
+        prepared: Checked run.
+        metrics: Content of ``metrics.json``.
+        manifest: Progress of the run.
+        folder: Run directory.
+        state: The processes.
+    """
+    write_json(folder / "metrics.json", metrics)
+    if prepared.saves == "adapter":
+        shutil.rmtree(folder / "model")
+    write_manifest(manifest, folder, state)
+    write_report(folder)
+    if prepared.saves != "adapter" and not prepared.parts:
+        write_card(folder)

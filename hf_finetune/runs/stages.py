@@ -1,0 +1,277 @@
+"""The stages of a run: each one trained, evaluated and recorded in the manifest."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import EvalPrediction, PreTrainedModel, TrainerCallback
+
+from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.distributed import count_workers
+from hf_finetune.evaluation.metrics import (
+    compute_metrics,
+    decide,
+    greater_is_better,
+    probabilities,
+    without_nan,
+)
+from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
+from hf_finetune.methods.class_balance import ClassBalance, build_class_balance
+from hf_finetune.methods.pruning_masks import PruningMaskCallback
+from hf_finetune.models.compression import compress, is_sparse
+from hf_finetune.models.pruning import pruning_masks
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.head import OWN
+from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.runs.folder import write_manifest
+from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.runs.start import RunStart
+from hf_finetune.runs.tasks import mix_of, score_tasks
+from hf_finetune.runs.weights import load_stage_weights
+from hf_finetune.tasks import Inputs
+from hf_finetune.training.head_fit import FITS
+from hf_finetune.training.loss import finite_logits
+from hf_finetune.training.manifest import Manifest
+from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_result import StageResult, result_lines
+
+__all__ = ["train_stages"]
+
+logger = logging.getLogger(__name__)
+
+
+def train_stages(
+    prepared: PreparedRun,
+    start: RunStart,
+    pretrained: Mapping[str, torch.Tensor],
+    inputs: Inputs,
+    caches: Sequence[CacheSettings | None],
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+) -> Manifest:
+    """Train the stages of a run that are not done, each on the weights of the stage before.
+
+    Args:
+        prepared: Checked run.
+        start: Pretrained model and the other inputs of the stages.
+        pretrained: Weights of the checkpoint to which L2-SP pulls.
+        inputs: Examples as model inputs.
+        caches: Cache settings of each stage; None where nothing is cached.
+        manifest: Progress of the run.
+        folder: Run directory.
+        state: The processes; all of them call this.
+        callbacks: Further callbacks for the Trainer of each stage.
+
+    Returns:
+        The manifest with every stage done.
+    """
+    recipe = prepared.recipe
+    model = start.built.model
+    for index, stage in enumerate(recipe.stages):
+        if manifest.stages[index].state == "done":
+            logger.info("Stage %s is done already.", stage.name)
+            continue
+        if index > 0 or prepared.pretrains:
+            model = load_stage_weights(prepared, folder, index)
+        model = compress(model, stage)
+        extras = StageExtras(
+            start.teachers[index],
+            start.alignments[index],
+            pretrained,
+            _balance(prepared, stage),
+            mix_of(prepared, stage),
+        )
+        manifest = _train_stage(
+            *(model, index, prepared, inputs, caches[index], extras, manifest, folder, state, callbacks)
+        )
+    return manifest
+
+
+def _train_stage(
+    model: PreTrainedModel,
+    index: int,
+    prepared: PreparedRun,
+    inputs: Inputs,
+    cache: CacheSettings | None,
+    extras: StageExtras,
+    manifest: Manifest,
+    folder: Path,
+    state: PartialState,
+    callbacks: Sequence[TrainerCallback],
+) -> Manifest:
+    """Train one stage, or resume it, and record its progress in the manifest."""
+    recipe, stage, planned = prepared.recipe, prepared.recipe.stages[index], prepared.plan.stages[index]
+    resumes = manifest.stages[index].state == "running"
+    manifest = manifest.with_stage(index, state="running")
+    write_manifest(manifest, folder, state)
+    logger.info(_first_line(index, stage, planned, prepared, resumes))
+    best = _best_metric(stage, prepared)
+    carries = stage.carry_optimizer
+    following = recipe.stages[index + 1 : index + 2]
+    zeros = [PruningMaskCallback(pruning_masks(model))] if is_sparse(recipe.stages[: index + 1]) else []
+    begun = perf_counter()
+    try:
+        result = train_stage(
+            model,
+            stage,
+            planned,
+            _stage_data(prepared, inputs, state),
+            folder=stage_folder(folder, index, stage.name),
+            judging=_judging(prepared, best),
+            beside=extras,
+            speed=recipe.speed,
+            seed=(recipe.seed + index) % 2**32,
+            resume=resumes,
+            callbacks=[*callbacks, *zeros],
+            carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
+            keep_optimizer=any(later.carry_optimizer for later in following),
+            cache=cache,
+            track=recipe.track,
+        )
+    finally:
+        spent = manifest.stages[index].seconds + perf_counter() - begun
+        manifest = manifest.with_stage(index, seconds=round(spent, 3))
+        write_manifest(manifest, folder, state)
+    manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, prepared))
+    write_manifest(manifest, folder, state)
+    leading = best or prepared.primary_metrics[0]
+    lines = result_lines(
+        stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
+    )
+    for line in lines:
+        logger.info(line)
+    return manifest
+
+
+def _balance(prepared: PreparedRun, stage: StageSpec) -> ClassBalance | None:
+    """Return the class balancing of a stage; None for several tasks, each of which has its own in its loss."""
+    data = prepared.data
+    if prepared.parts:
+        return None
+    return build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
+
+
+def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> StageData:
+    return StageData(
+        prepared.data.target,
+        inputs.train,
+        inputs.collate,
+        inputs.validation,
+        inputs.lengths,
+        count_workers(prepared.recipe.data.workers, state),
+        prepared.data.train_groups,
+    )
+
+
+def _judging(prepared: PreparedRun, best: str | None) -> StageEvaluation:
+    return StageEvaluation(
+        prepared.recipe.evaluation.batch_size,
+        score_tasks(prepared) if prepared.parts else _trainer_metrics(prepared),
+        best,
+        best is not None and _greater_is_better(best),
+        _keep_top if _reduces(prepared) else None,
+    )
+
+
+def _best_metric(stage: StageSpec, prepared: PreparedRun) -> str | None:
+    if stage.best is None or prepared.data.validation is None:
+        return None
+    return stage.best.metric or prepared.primary_metrics[0]
+
+
+def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
+    target, settings, names = prepared.data.target, prepared.metric_settings, _stage_metrics(prepared)
+    reduces, classes = _reduces(prepared), len(prepared.data.label_names)
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = finite_logits(prediction)
+        scores: Scores = unpack_top(logits, classes) if reduces else probabilities(logits, target)
+        return compute_metrics(names, target, scores, np.asarray(prediction.label_ids), settings=settings)
+
+    return compute
+
+
+def _stage_metrics(prepared: PreparedRun) -> list[str]:
+    """Return the metrics that stages compute besides the loss."""
+    wanted = [
+        *prepared.primary_metrics,
+        *(s.best.metric for s in prepared.recipe.stages if s.best and s.best.metric),
+    ]
+    return [name for name in dict.fromkeys(wanted) if name != "loss"]
+
+
+def _reduces(prepared: PreparedRun) -> bool:
+    """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
+    data = prepared.data
+    return (
+        not prepared.parts
+        and data.target == "single_label"
+        and data.validation is not None
+        and reduced(len(data.validation), len(data.label_names))
+        and not any(needs_all_scores(name, data.target) for name in _stage_metrics(prepared))
+    )
+
+
+def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
+    scores, indices = probabilities(logits.float().cpu().numpy(), "single_label"), labels.cpu().numpy()
+    kept = keep_top(scores, indices, decide(scores, "single_label"))
+    return torch.as_tensor(pack_top(kept), device=logits.device)
+
+
+def _first_line(
+    index: int, stage: StageSpec, planned: StagePlan, prepared: PreparedRun, resumes: bool
+) -> str:
+    rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
+    share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
+    verb = "goes on" if resumes else "begins"
+    if how := fitted_by(stage):
+        verb = "begins anew" if resumes else "begins"
+        return (
+            f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
+        )
+    return f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, lr {rates}."
+
+
+def _pooling(prepared: PreparedRun) -> dict[str, Any]:
+    """Return how a fitted head reads texts, and the loss of each pooling that was compared; empty if none was."""
+    if prepared.pooling is None:
+        return {}
+    return {"pool": prepared.recipe.model.head.pool or OWN, "pooling": dict(prepared.pooling.losses)}
+
+
+def _greater_is_better(metric: str) -> bool:
+    """Return whether a better model has the greater value of a validation metric; of several tasks ``TASK/METRIC``."""
+    return metric != "loss" and greater_is_better(metric.rpartition("/")[2])
+
+
+def _stage_entry(
+    planned: StagePlan, result: StageResult, seconds: float, prepared: PreparedRun
+) -> dict[str, Any]:
+    return {
+        "name": planned.name,
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "train_seconds": round(seconds, 3),
+        "trainable_parameters": planned.trainable_size,
+        "total_parameters": planned.layout.size,
+        "speed": asdict(result.way),
+        "prefix_cache": asdict(result.cache),
+        **({} if result.averaged is None else {"averaged": result.averaged}),
+        "validation": without_nan(result.validation),
+        "start": without_nan(result.start),
+        **({"trained": without_nan(result.trained)} if result.trained else {}),
+        **({"fit": {**result.fit, **_pooling(prepared)}} if result.fit else {}),
+    }
