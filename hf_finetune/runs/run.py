@@ -88,8 +88,9 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         return report
     start = load_start(report.prepared, None, start_processes())
     seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
-    data_notes = with_input_notes(report.prepared, start.inputs).data.notes
-    input_notes = data_notes[len(report.prepared.data.notes) :]
+    input_notes = with_input_notes(report.prepared, start.inputs).data.notes[
+        len(report.prepared.data.notes) :
+    ]
     return replace(report, notes=(*report.notes, *input_notes, *start.built.notes), seconds=seconds)
 
 

@@ -96,7 +96,7 @@ def test_the_test_split_is_not_looked_at_before_the_end(tmp_path, text_recipe, m
     """Other test labels change the test metrics, and nothing that was trained, chosen or fitted."""
     from hf_finetune.runs import run as run_module
 
-    real = run_module.get_ready
+    real = run_module.prepare_run
 
     def turned(*args, **kwargs):
         prepared = real(*args, **kwargs)
