@@ -70,8 +70,7 @@ class _Options:
 def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     """Plan the stages of a recipe, and check everything that ``run`` checks before it writes.
 
-    Trains nothing and writes nothing. Loads the checkpoint and tries a batch, as ``run`` does. For data on a Hub that
-    does not answer, the number of labels and steps stays unknown and the data is not checked.
+    Trains nothing and writes nothing. Data on a Hub that does not answer is not checked; its steps stay unknown.
 
     Args:
         recipe: Recipe to plan.
@@ -110,8 +109,7 @@ def run(
 
     Args:
         recipe: Recipe of the run.
-        output_dir: Run directory; it must be empty or not exist, unless the run is resumed. None creates
-            ``runs/TASK-DATE``.
+        output_dir: Run directory, empty or new unless the run is resumed. None creates ``runs/TASK-DATE``.
         resume: Continue the run in ``output_dir`` at the last checkpoint of its current stage.
         allow_changes: Resume with a recipe, data or checkpoint that has changed; the manifest records the changes.
         callbacks: Further callbacks for the Trainer of each stage.
