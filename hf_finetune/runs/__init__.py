@@ -1,1 +1,1 @@
-"""A run from its recipe to its results: every check, the stages, the evaluation, the report."""
+"""Runs of a recipe: the checks, the stages, the evaluation and the report."""

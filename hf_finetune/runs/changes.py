@@ -1,4 +1,4 @@
-"""What has changed since a run began, and what of the run goes on with it."""
+"""Changes of recipe, data and checkpoint when a run is resumed, and their effect on its stages."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ __all__ = [
     "spread_recipe",
 ]
 
-# Fields with which a stage can go on in its middle; all others make it begin anew. A path beside data or model that
-# leads to the same contents changes nothing, which the fingerprints tell.
+# Fields that may change while a stage is interrupted; a change of any other field restarts the stage. Another path of
+# data or checkpoint needs no restart by itself: the fingerprints detect whether the contents differ.
 SAME_CONTENTS = (
     r"data\.(path|config|revision|columns|split|target|on_error|limit|workers)\b|"
     r"model\.(?!adapter\.alpha|head)|evaluation\.|speed\.|domain_adaptation\.target\b"
@@ -44,12 +44,12 @@ NOTHING = object()
 
 @dataclass(frozen=True)
 class Changes:
-    """What is not as it was when a run began.
+    """Differences between the manifest of a run and the inputs with which it is resumed.
 
     Attributes:
-        recipe: The recipe's fields by dotted path, each with its value before and now.
-        data: Whether the data is other data.
-        checkpoint: Whether the checkpoint is another one.
+        recipe: Changed recipe fields by dotted path, each with the value before and after the change.
+        data: Whether the data differs, that of the target domain included.
+        checkpoint: Whether the checkpoint of the model or of a teacher differs.
     """
 
     recipe: Mapping[str, tuple[Any, Any]]
@@ -60,28 +60,28 @@ class Changes:
         return bool(self.recipe) or self.data or self.checkpoint
 
     def sentence(self) -> str:
-        """Name every change: ``stages.0.lr: 0.02 where it was 0.05; other data``."""
+        """Return all changes as one line: ``stages.0.lr: 0.02 where it was 0.05; other data``."""
         fields = [
-            f"{path}: {_value(now)} where it was {_value(before)}"
-            for path, (before, now) in self.recipe.items()
+            f"{path}: {_value(after)} where it was {_value(before)}"
+            for path, (before, after) in self.recipe.items()
         ]
         others = {"other data": self.data, "another checkpoint": self.checkpoint}
         return "; ".join([*fields, *(words for words, is_so in others.items() if is_so)])
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as plain values, for the manifest."""
+        """Return the changes in a form that JSON can hold, for the manifest."""
         fields = {path: [_plain(value) for value in pair] for path, pair in self.recipe.items()}
         return {**asdict(self), "recipe": fields}
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run was interrupted.
+    """Point at which a run was interrupted.
 
     Attributes:
-        stage: Index of the first stage that is not done; the number of stages if all are.
-        step: Optimiser step of that stage's last checkpoint; 0 if it has none.
-        anew: Whether that stage has to begin anew, because what changed does not go with its checkpoint.
+        stage: Index of the first stage that is not done; the number of stages if all are done.
+        step: Optimizer step of that stage's last checkpoint; 0 if it has none.
+        anew: Whether that stage has to restart, because its checkpoint does not fit the changes.
     """
 
     stage: int
@@ -90,19 +90,25 @@ class Position:
 
 
 def find_changes(manifest: Manifest, recipe: Recipe, fingerprints: Mapping[str, str]) -> Changes:
-    """Compare a run with what it is to be resumed with."""
+    """Return the differences between a run and the inputs with which it is resumed.
+
+    Args:
+        manifest: Manifest of the run.
+        recipe: Recipe with which it is resumed.
+        fingerprints: Fingerprints of ``data`` and ``checkpoint`` with which it is resumed.
+    """
     fields = dict(_compare(_trained(manifest.recipe), _trained(recipe.model_dump(mode="json")), ""))
-    other = {name: manifest.fingerprints.get(name) != fingerprints[name] for name in ("data", "checkpoint")}
-    return Changes(fields, **other)
+    differs = {name: manifest.fingerprints.get(name) != fingerprints[name] for name in ("data", "checkpoint")}
+    return Changes(fields, **differs)
 
 
 def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what has no say in the training: where the model goes afterwards."""
+    """Return the fields of a recipe without ``publish``, which does not affect training."""
     return {field: value for field, value in recipe.items() if field != "publish"}
 
 
 def find_position(folder: Path, manifest: Manifest) -> Position:
-    """Find where a run was interrupted."""
+    """Return the point at which a run was interrupted."""
     for index, record in enumerate(manifest.stages):
         if record.state != "done":
             last = last_checkpoint(stage_folder(folder, index, record.name))
@@ -111,12 +117,12 @@ def find_position(folder: Path, manifest: Manifest) -> Position:
 
 
 def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
-    """Refuse to go on with something else, as long as nobody says that it is meant.
+    """Return the problems of resuming a run with changes that the user has not allowed.
 
     Args:
-        folder: The run directory.
-        changes: What has changed.
-        possible: Whether the run could go on with it.
+        folder: Run directory.
+        changes: Changes of the run.
+        possible: Whether the run can be resumed with the changes; if so, ``--allow-changes`` is suggested.
     """
     allow = "add --allow-changes to go on with it, " if possible else ""
     problems = []
@@ -136,21 +142,21 @@ def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
 def cannot_resume(
     manifest: Manifest, prepared: PreparedRun, fingerprints: Mapping[str, str], position: Position
 ) -> list[Problem]:
-    """Say what a run cannot go on with, whoever allows it."""
+    """Return the problems that prevent resuming a run even if the user allows changes."""
     problems = []
-    asked = prepared.requested.model_dump(mode="json")
+    requested = prepared.requested.model_dump(mode="json")
     names = [stage.name for stage in prepared.recipe.stages]
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
-            found = repr(names[index]) if index < len(names) else "nothing"
+            value = repr(names[index]) if index < len(names) else "nothing"
             repair = "What is done keeps its number, order and names; begin a new run."
             rule = f"must be {record.name!r}, which is done"
-            problems.append(Problem(f"stages[{index}].name", rule, found, repair))
-        elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(asked, index):
+            problems.append(Problem(f"stages[{index}].name", rule, value, repair))
+        elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(requested, index):
             rule = "must stay as it was in a stage that is done"
             repair = "Its weights have the shape and the zeros that this gave them; begin a new run."
             problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
-    problems += _pretraining_problems(manifest, asked, fingerprints)
+    problems += _pretraining_problems(manifest, requested, fingerprints)
     trained = position.stage > 0 or position.step > 0
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
         rule = "must have the classes that the run began with"
@@ -171,18 +177,18 @@ def cannot_resume(
 def _pretraining_problems(
     manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Problem]:
-    """Refuse another pretraining behind one that has begun, and other inputs in the middle of it."""
-    now, before = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
-    if manifest.pretraining and now != before:
+    """Return the problem of a pretraining changed or added too late, or whose data changes before it is done."""
+    spec, previous = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
+    if manifest.pretraining and spec != previous:
         rule = "must stay as it was once the pretraining has begun"
         return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
-    goes_on = manifest.pretraining.get("state") == "running"
-    if goes_on and manifest.fingerprints.get("data") != fingerprints["data"]:
+    is_running = manifest.pretraining.get("state") == "running"
+    if is_running and manifest.fingerprints.get("data") != fingerprints["data"]:
         return [
             Problem("The data", "must stay as it was until the pretraining is done", "", "Begin a new run.")
         ]
     begun = any(record.state != "pending" for record in manifest.stages)
-    if begun and not manifest.pretraining and (now or {}).get("method") == "continue_pretraining":
+    if begun and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
         rule = "must not be continue_pretraining once the first stage has begun"
         return [Problem("domain_adaptation.method", rule, "", "Begin a new run.")]
     return []
@@ -193,13 +199,13 @@ def _pruning(recipe: Mapping[str, Any], index: int) -> Any:
 
 
 def begins_anew(manifest: Manifest, changes: Changes, prepared: PreparedRun, position: Position) -> bool:
-    """Tell whether the stage that was interrupted has to begin anew with what has changed."""
+    """Return whether the changes force the interrupted stage to restart."""
     if changes.data:
         return True
     if position.stage >= len(prepared.recipe.stages) or not position.step:
         return False
-    own, stage = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
-    carried = re.compile(rf"{SAME_CONTENTS}|{own}\.({IN_THE_STAGE})\b|stages\.(?!{position.stage}\b)")
+    prefix, stage = f"stages.{position.stage}", prepared.recipe.stages[position.stage]
+    carried = re.compile(rf"{SAME_CONTENTS}|{prefix}\.({IN_THE_STAGE})\b|stages\.(?!{position.stage}\b)")
     chosen_by_first = stage.best is not None and stage.best.metric is None
     for path in changes.recipe:
         if path.startswith("metrics"):
@@ -212,24 +218,31 @@ def begins_anew(manifest: Manifest, changes: Changes, prepared: PreparedRun, pos
 
 
 def _same_groups(manifest: Manifest, prepared: PreparedRun, position: Position) -> bool:
-    """Whether the optimiser would hold the same parameters in the same groups, and take steps of as many examples."""
-    now = prepared.requested.stages[position.stage]
+    """Return whether the parameter groups of the optimizer and the number of examples per step are unchanged."""
+    stage = prepared.requested.stages[position.stage]
     try:
         before = StageSpec.model_validate(manifest.recipe["stages"][position.stage])
         planned = build_plan(prepared.plan.layout, [before]).stages[0]
     except (ValidationError, InputError, KeyError, IndexError):
         return False
     groups = prepared.plan.stages[position.stage].groups
-    return before.batch_size * before.accumulation == now.batch_size * now.accumulation and [
+    return before.batch_size * before.accumulation == stage.batch_size * stage.accumulation and [
         group.parameters for group in planned.groups
     ] == [group.parameters for group in groups]
 
 
 def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
-    """Spread the batches of a run over another number of processes, so that each step sees the examples it would have.
+    """Return the recipe with its batches distributed over another number of processes.
+
+    Each optimizer step trains on the same examples as before.
+
+    Args:
+        recipe: Recipe of the whole run.
+        manifest: Manifest of the run, with the number of processes at its start.
+        processes: Current number of processes.
 
     Raises:
-        InputError: If a stage's batches do not divide over them.
+        InputError: If the batches of a stage that is not done cannot be divided evenly among the processes.
     """
     if processes == manifest.processes:
         return recipe
@@ -251,7 +264,7 @@ def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
 
 
 def _compare(before: Any, now: Any, path: str) -> list[tuple[str, tuple[Any, Any]]]:
-    """List the fields that differ, by dotted path."""
+    """Return the fields that differ: dotted path, and the value before and after the change."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = [*before, *(key for key in now if key not in before)]
     elif _holds_parts(before) and _holds_parts(now):
@@ -260,9 +273,9 @@ def _compare(before: Any, now: Any, path: str) -> list[tuple[str, tuple[Any, Any
     else:
         return [] if _plain(before) == _plain(now) else [(path, (before, now))]
     return [
-        found
+        difference
         for key in keys
-        for found in _compare(
+        for difference in _compare(
             before.get(key, NOTHING), now.get(key, NOTHING), f"{path}.{key}".removeprefix(".")
         )
     ]

@@ -1,4 +1,4 @@
-"""What pruning and distillation have gained and cost: the model before and after, or teacher and student."""
+"""Size, cost and metrics of a model before and after pruning, or of teacher and student in distillation."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -25,18 +25,19 @@ Batch = Mapping[str, torch.Tensor]
 
 
 def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Found) -> dict[str, Any]:
-    """Compare the finished model with the one that was pruned, and with the teacher that it learned from.
+    """Compare the finished model with the model before pruning, and with its teacher.
 
-    What is judged on the test split here chooses nothing: all stages are done.
+    The comparison uses the test split. It does not affect any choice, because all stages are done.
 
     Args:
-        prepared: The run, all of whose stages are done, and whose model is saved.
-        inputs: What they were trained on.
-        folder: Its directory.
-        test: Its test metrics.
+        prepared: Run whose stages are done and whose model is saved.
+        inputs: Model inputs on which the stages trained.
+        folder: Run directory.
+        test: Test metrics of the finished model.
 
     Returns:
-        ``compression`` and ``distillation`` of ``metrics.json``, those of them that there are; for a fold nothing.
+        ``compression`` and ``distillation`` of ``metrics.json``, each only if the recipe uses it; empty for a fold of
+        a cross-validation.
     """
     stages = prepared.recipe.stages
     pruned = [index for index, stage in enumerate(stages) if stage.compress is not None]
@@ -45,42 +46,43 @@ def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Fou
         return {}
     example = _example(inputs)
     model = _load(prepared, folder / "model")
-    now = {"metrics": _chosen(prepared, test), **measure_size(_model(model), example)}
-    found: dict[str, Any] = {}
+    finished = {"metrics": _chosen(prepared, test), **measure_size(_model(model), example)}
+    content: dict[str, Any] = {}
     if pruned:
         methods = dict.fromkeys(stages[index].compress.method for index in pruned)  # type: ignore[union-attr]
-        found["compression"] = {
+        content["compression"] = {
             "stage": _names(prepared, pruned),
             "method": ", ".join(methods),
             "example": _described(example),
             "before": _before(prepared, folder, pruned[0], example),
-            "after": now
+            "after": finished
             if not _is_adjusted(prepared)
-            else {**now, "metrics": _plain(prepared, folder, len(stages))},
+            else {**finished, "metrics": _plain(prepared, folder, len(stages))},
         }
     if taught:
         path = stages[taught[0]].teacher.path  # type: ignore[union-attr]
         teacher = _load(prepared, path)
-        found["distillation"] = {
+        content["distillation"] = {
             "stage": _names(prepared, taught),
             "example": _described(example),
             "teacher": {"metrics": _judged(prepared, teacher), **measure_size(_model(teacher), example)},
-            "student": now,
+            "student": finished,
         }
-    return found
+    return content
 
 
 def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
-    """Say how large a model is, and what one example costs.
+    """Measure the size of a model and the cost of a forward pass.
 
     Args:
-        model: On the CPU.
-        example: Its inputs, as a batch of one.
+        model: Model on the CPU; it is left in eval mode.
+        example: Inputs of one example, as a batch of one.
 
     Returns:
-        ``parameters``; ``nonzero_parameters``; ``macs``: multiplications and additions of one forward pass, in pairs,
-        in matrix products, convolutions and attention; ``bytes`` of the weights; ``milliseconds`` of one forward pass
-        on the CPU, the median of several.
+        - ``parameters`` and ``nonzero_parameters``.
+        - ``macs``: multiply-accumulate operations of a forward pass in matrix products, convolutions and attention.
+        - ``bytes``: size of the state dict.
+        - ``milliseconds``: median time of a forward pass on the CPU.
     """
     model.eval()
     inputs = {
@@ -95,30 +97,30 @@ def measure_size(model: PreTrainedModel, example: Batch) -> dict[str, float]:
         forward()
     parameters = list(model.parameters())
     return {
-        "parameters": sum(each.numel() for each in parameters),
-        "nonzero_parameters": sum(int(each.count_nonzero()) for each in parameters),
+        "parameters": sum(tensor.numel() for tensor in parameters),
+        "nonzero_parameters": sum(int(tensor.count_nonzero()) for tensor in parameters),
         "macs": counter.get_total_flops() // 2,
-        "bytes": sum(each.numel() * each.element_size() for each in model.state_dict().values()),
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
         "milliseconds": round(median_milliseconds(forward), 3),
     }
 
 
 def _before(prepared: PreparedRun, folder: Path, index: int, example: Batch) -> dict[str, Any]:
-    """Look at the model that a stage pruned. Of one whose head nothing had trained yet no metric means anything."""
+    """Return size and metrics of the model before a stage pruned it; no metrics if its head was not trained yet."""
     model = load_stage_weights(prepared, folder, index)
     metrics = _plain(prepared, folder, index) if index else {}
     return {"metrics": metrics, **measure_size(model, example)}
 
 
 def _plain(prepared: PreparedRun, folder: Path, index: int) -> dict[str, float | None]:
-    """Judge the model that the stages before one left, without temperature and thresholds."""
+    """Return the test metrics of the model after the first ``index`` stages, without temperature and thresholds."""
     with TemporaryDirectory(prefix="hf-finetune-") as scratch:
         export_model(load_stage_weights(prepared, folder, index), prepared.processor, Path(scratch) / "model")
         return _judged(prepared, _load(prepared, Path(scratch) / "model"))
 
 
 def _is_adjusted(prepared: PreparedRun) -> bool:
-    """Tell whether the saved model has a temperature or thresholds, which the one before has not."""
+    """Return whether the saved model has a temperature or thresholds, which the model before pruning lacks."""
     return prepared.recipe.evaluation.calibrate or prepared.recipe.evaluation.thresholds
 
 
@@ -126,14 +128,14 @@ def _judged(prepared: PreparedRun, classifier: Classifier) -> dict[str, float | 
     if prepared.data.test is None:
         return {}
     extra = [name for name in prepared.primary_metrics if name != "loss"]
-    found = evaluate_model(
+    result = evaluate_model(
         classifier, prepared.data.test, metrics=extra, costs=prepared.recipe.evaluation.costs
     )
-    return _chosen(prepared, found.metrics)
+    return _chosen(prepared, result.metrics)
 
 
 def _chosen(prepared: PreparedRun, metrics: Found) -> dict[str, float | None]:
-    """Give the metrics that the recipe asks for; what is undefined is None."""
+    """Return the primary metrics without the loss; an undefined one is None."""
     values = (
         {name: metrics.get(name) for name in prepared.primary_metrics if name != "loss"} if metrics else {}
     )
@@ -154,7 +156,7 @@ def _model(classifier: Classifier) -> PreTrainedModel:
 
 
 def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
-    """Take one example: an image of the model's size, or the text of middle length among those trained on."""
+    """Return a training example as a batch without labels: that of median length; the first if none has a length."""
     lengths = inputs.lengths or [0]
     index = sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
     batch = inputs.collate([inputs.train[index]])
@@ -162,7 +164,7 @@ def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
 
 
 def _described(example: Batch) -> str:
-    """Say what was measured: ``224 x 224 pixels`` or ``38 tokens``."""
+    """Return the size of an example: ``224 x 224 pixels`` or ``38 tokens``."""
     if "pixel_values" in example:
         height, width = example["pixel_values"].shape[-2:]
         return f"{height} x {width} pixels"

@@ -1,4 +1,4 @@
-"""Cross-validation: the whole recipe, stage by stage, once for each fold; a fold that is done stays done."""
+"""Cross-validation: the whole recipe is run once per fold; folds that are done are not repeated."""
 
 import json
 import logging
@@ -26,10 +26,10 @@ Train = Callable[[Recipe, Path, bool], Any]
 
 
 def check_folds(recipe: Recipe) -> None:
-    """Check that the data can be divided into the folds that a recipe asks for, if it does.
+    """Check that the data can be divided into the folds of a recipe, if it has any.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If the data cannot be divided.
     """
     count = recipe.evaluation.folds
     if count is not None:
@@ -37,39 +37,44 @@ def check_folds(recipe: Recipe) -> None:
 
 
 def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialState) -> dict[str, Any]:
-    """Run a recipe for each fold in ``RUN/folds``, or go on where an earlier call ended.
+    """Run a recipe once per fold, in ``RUN/folds``; an interrupted cross-validation continues.
 
-    Of a fold that is done its metrics, predictions and logs are kept, and no weights.
+    Metrics, predictions and logs of a fold are kept; its weights are deleted.
 
     Args:
-        recipe: With ``evaluation.folds``.
-        folder: The run directory.
-        train: Runs a recipe in a folder; the last argument says whether it goes on.
-        state: The processes; all of them call this.
+        recipe: Recipe with ``evaluation.folds``.
+        folder: Run directory.
+        train: Function that runs a recipe in a folder; its last argument is whether to resume the run there.
+        state: Process state; all processes must call this function.
 
     Returns:
-        ``cross_validation`` of ``metrics.json``: mean, spread and value of each metric.
+        ``cross_validation`` of ``metrics.json``: for each metric the mean, the standard deviation and the value of
+        each fold.
     """
     count = recipe.evaluation.folds or 0
-    found = []
+    results = []
     for number in range(1, count + 1):
         place = folder / "folds" / f"{number}-of-{count}"
-        how = broadcast_from_main(state, partial(_state_of, place))
-        if how != "done":
-            logger.info("Fold %d of %d %s.", number, count, "goes on" if how == "running" else "begins")
-            train(_of_fold(recipe, number, count), place, how == "running")
+        progress = broadcast_from_main(state, partial(_state_of, place))
+        if progress != "done":
+            logger.info("Fold %d of %d %s.", number, count, "goes on" if progress == "running" else "begins")
+            train(_of_fold(recipe, number, count), place, progress == "running")
             if state.is_main_process:
                 _drop_weights(place)
         state.wait_for_everyone()
-        found.append(json.loads((place / "metrics.json").read_text(encoding="utf-8"))["test"])
-    return {"folds": count, "metrics": {name: _spread([each[name] for each in found]) for name in found[0]}}
+        results.append(json.loads((place / "metrics.json").read_text(encoding="utf-8"))["test"])
+    return {
+        "folds": count,
+        "metrics": {name: _spread([result[name] for result in results]) for name in results[0]},
+    }
 
 
 def recipe_for_folds(prepared: PreparedRun) -> Recipe:
     """Return the recipe that is run for each fold.
 
-    A pooling that was chosen on all training examples has seen those that a fold is tested on, so each fold chooses its
-    own, on its own training examples. Where the head is trained in steps a fold cannot tell that the pooling was open.
+    A token pooling chosen on all training examples would leak the examples on which a fold is tested. So, if all stages
+    fit the head with a solver, each fold chooses the pooling again on its own training examples. If a stage takes
+    gradient steps, the expanded recipe does not show that the pooling is open, and the folds use the chosen one.
     """
     if prepared.pooling is not None and all(fitted_by(stage) for stage in prepared.recipe.stages):
         return prepared.pooling.before.requested
@@ -77,15 +82,15 @@ def recipe_for_folds(prepared: PreparedRun) -> Recipe:
 
 
 def _state_of(place: Path) -> str:
-    """Say whether a fold is ``done``, ``running``, or has left nothing (empty)."""
+    """Return the state of a fold: ``done``, ``running``, or empty if it has not started; then its folder is removed."""
     if not (place / "manifest.json").is_file():
-        shutil.rmtree(place, ignore_errors=True)  # it was killed before its first line
+        shutil.rmtree(place, ignore_errors=True)  # killed before the manifest was written
         return ""
     return "done" if read_manifest(place / "manifest.json").state == "done" else "running"
 
 
 def _of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
-    """Give the recipe of one fold. It can be run on its own."""
+    """Return the recipe of one fold, which can also be run by itself."""
     split = recipe.data.split.model_copy(update={"fold": f"{number}/{count}"})
     data = recipe.data.model_copy(update={"split": split})
     evaluation = recipe.evaluation.model_copy(update={"folds": None, "linear_probe": None})
@@ -100,7 +105,7 @@ def _drop_weights(place: Path) -> None:
 
 
 def _spread(values: list[float | None]) -> dict[str, Any]:
-    """Give mean and standard deviation over the folds; null where a fold has no value."""
+    """Return mean and standard deviation over the folds, None if a fold has no value, and the value of each fold."""
     known = [value for value in values if value is not None]
     whole = len(known) == len(values)
     return {

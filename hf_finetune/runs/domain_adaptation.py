@@ -1,4 +1,4 @@
-"""Another domain in a run: what is trained on it before the first stage, and what is added to the stages."""
+"""Domain adaptation in a run: pretraining on masked inputs before the first stage, or alignment in the stages."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -57,22 +57,22 @@ __all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]
 logger = logging.getLogger(__name__)
 
 WARMUP = 0.06
-"""Share of the steps over which the rate rises. Source: Gururangan et al. 2020, Don't Stop Pretraining, table 13."""
+"""Share of the optimizer steps used for warmup. Source: Gururangan et al. 2020, Don't Stop Pretraining, table 13."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What is trained before the first stage, and on what.
+    """Model, settings and data of the pretraining before the first stage.
 
     Attributes:
-        model: Fills in what is masked.
-        stage: Its settings.
-        planned: What it trains.
-        train: The masked examples.
-        collate: Makes a batch of them.
-        lengths: Number of tokens of each; None for images.
-        plain: Gives batches of the inputs as they are, for the statistics of norms; nothing for texts.
-        notes: What the person should know.
+        model: Model that predicts masked tokens or pixels.
+        stage: Settings, in the form of a stage.
+        planned: Plan: trained parameters, steps and learning rates.
+        train: Masked examples.
+        collate: Collate function.
+        lengths: Number of tokens of each example, to batch examples of similar length; None for random batches.
+        plain: Function that returns batches of unmasked images, for BatchNorm statistics; no batches for texts.
+        notes: Notes for the user.
     """
 
     model: PreTrainedModel
@@ -86,29 +86,33 @@ class Pretraining:
 
 
 def load_alignments(prepared: PreparedRun) -> list[AlignmentInputs | None]:
-    """Prepare the inputs of the other domain as the training examples are; None for a stage without them."""
+    """Return the alignment inputs of each stage, preprocessed like training examples, or None for a stage without."""
     spec, target = prepared.recipe.domain_adaptation, prepared.target
     stages = list(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
     if spec is None or target is None or spec.method == "continue_pretraining":
         return [None] * len(stages)
     examples = _prepared(prepared, target.dataset).train
-    found = AlignmentInputs(examples, spec.method, spec.weight)
-    return [found if is_aligned(spec, stage, planned) else None for stage, planned in stages]
+    alignment = AlignmentInputs(examples, spec.method, spec.weight)
+    return [alignment if is_aligned(spec, stage, planned) else None for stage, planned in stages]
 
 
 def prepare_pretraining(
     prepared: PreparedRun, classifier: PreTrainedModel, before: Manifest | None, state: PartialState
 ) -> Pretraining | None:
-    """Build what is trained before the first stage; None if there is nothing, or it is done.
+    """Build the pretraining of a run.
 
     Args:
-        prepared: The run.
-        classifier: The checkpoint under its new head; for images it is changed in place later.
-        before: What the run was, if it is resumed.
-        state: The processes.
+        prepared: Checked run.
+        classifier: Checkpoint with its new head; for images its weights are trained in place by ``pretrain``.
+        before: Manifest of the run if it is resumed, else None.
+        state: Process state.
+
+    Returns:
+        The pretraining; None if the recipe has none, or if it is done.
 
     Raises:
-        InputError: If the checkpoint cannot be trained in this way.
+        InputError: If the checkpoint cannot be pretrained on masked inputs, or if an unfinished pretraining is resumed
+            on another number of processes.
     """
     spec, target = prepared.recipe.domain_adaptation, prepared.target
     if spec is None or target is None or spec.method != "continue_pretraining":
@@ -158,15 +162,18 @@ def pretrain(
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
 ) -> Manifest:
-    """Train on masked inputs, or go on with it, and leave in its folder what the classifier takes over.
+    """Train on masked inputs, or resume that training, and save the backbone for the classifier.
 
     Args:
-        found: What is trained; None does nothing.
-        prepared: The run.
-        manifest: Of the run.
-        folder: Its directory.
-        state: The processes.
-        callbacks: Further callbacks.
+        found: Pretraining from ``prepare_pretraining``; None does nothing.
+        prepared: Checked run.
+        manifest: Manifest of the run.
+        folder: Run directory.
+        state: Process state.
+        callbacks: Additional Trainer callbacks.
+
+    Returns:
+        Manifest with the result of the pretraining.
     """
     if found is None:
         return manifest
@@ -221,7 +228,7 @@ def _train(
 
 
 def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Dataset:
-    """Give the inputs that are masked: of the other domain, and of the training split where that is wanted."""
+    """Return the inputs to mask: those of the target domain, and with ``source`` also those of the training split."""
     columns = [name for name in ("image", "text", "text_pair") if name in prepared.data.train.column_names]
     target = target.select_columns(columns)
     if not spec.source:
@@ -231,7 +238,7 @@ def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Data
 
 
 def _prepared(prepared: PreparedRun, dataset: Dataset) -> Inputs:
-    """Prepare inputs without labels as the training split is prepared, augmentation included."""
+    """Return unlabeled examples as model inputs, preprocessed like the training split, augmentation included."""
     data = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
     return prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
 
@@ -251,7 +258,7 @@ def _stage_of(spec: DomainSpec) -> StageSpec:
 
 
 def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes: int) -> StagePlan:
-    """Plan to train all but the head of the classifier, which no masked input reaches."""
+    """Return a plan that trains all parameters except an image classifier's head, which masked images do not reach."""
     layout = read_layout(model)
     unused = set()
     if isinstance(model, MaskedImageModel):
@@ -275,7 +282,7 @@ def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes:
 
 
 def _leave_backbone(found: Pretraining, prepared: PreparedRun, place: Path) -> None:
-    """Write what the classifier takes over, the statistics of its norms counted over whole inputs."""
+    """Save the backbone for the classifier, with BatchNorm statistics recomputed on unmasked images."""
     model = found.model
     if isinstance(model, MaskedImageModel):
         model.classifier.to(memory_format=torch.contiguous_format)
@@ -284,7 +291,9 @@ def _leave_backbone(found: Pretraining, prepared: PreparedRun, place: Path) -> N
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:
         layout = prepared.plan.layout
-        names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
+        names = [
+            parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
+        ]
     weights = backbone_weights(model, names)
     with replacing(place / BACKBONE) as temporary:
         save_file({name: value.clone() for name, value in weights.items()}, temporary)

@@ -1,4 +1,4 @@
-"""The run directory: which folder, whether it may be used, and of what the run in it was made."""
+"""Run directory: choice of the folder, its checks, and its recipe and manifest at the start or resume of a run."""
 
 import errno
 import hashlib
@@ -42,10 +42,10 @@ logger = logging.getLogger(__name__)
 
 
 def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, state: PartialState) -> Path:
-    """Give the folder that was named, or name one on which all processes agree.
+    """Return ``output_dir``, or if it is None a folder named after the task and the time, the same on all processes.
 
     Raises:
-        InputError: If a run is to be resumed and none was named.
+        InputError: If ``resume`` is set and ``output_dir`` is None.
     """
     if output_dir is not None:
         return Path(output_dir).expanduser()
@@ -58,10 +58,10 @@ def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, s
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something, or cannot be made.
+    """Check that a folder can be the directory of a new run.
 
     Raises:
-        InputError: If the folder cannot be used.
+        InputError: If the folder is not empty (apart from a lock file), or if it cannot be created or written to.
     """
     if not can_be_path(folder):
         raise InputError(Problem("--output-dir", "must be a name that a folder can have", str(folder)))
@@ -79,15 +79,15 @@ def check_folder(folder: Path) -> None:
 
 
 def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -> None:
-    """Let the first process lock the run directory; every process learns if it cannot.
+    """Lock the run directory on the main process; if that fails, all processes raise the error.
 
     Args:
-        lock: The directory's.
-        state: The processes.
-        make: The directory, if it is to be made, and must be empty; None if it is there.
+        lock: Lock of the run directory.
+        state: Process state.
+        make: Run directory to create first, which must be empty; None for a directory that exists.
 
     Raises:
-        InputError: If another run writes to the directory, or it cannot be made.
+        InputError: If another run writes to the directory, or if it cannot be created or is not empty.
     """
 
     def acquire() -> tuple[Problem, ...]:
@@ -96,7 +96,7 @@ def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -
                 _make_folder(make)
             lock.acquire()
             if make is not None:
-                check_folder(make)  # another run may have begun and ended since the first look
+                check_folder(make)  # another run may have begun and ended since the first check
         except InputError as error:
             lock.release()
             return error.problems
@@ -107,12 +107,15 @@ def acquire_lock(lock: RunLock, state: PartialState, make: Path | None = None) -
 
 
 def begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manifest:
-    """Write the first files of a run directory.
+    """Write recipe and manifest of a new run.
 
     Args:
-        folder: The directory, locked.
-        prepared: The recipe and what was made of it.
-        state: The processes.
+        folder: Run directory, locked.
+        prepared: Checked run.
+        state: Process state.
+
+    Returns:
+        Manifest with all stages pending.
     """
     text = dump_recipe(prepared.requested)
     manifest = Manifest(
@@ -139,17 +142,20 @@ def begin_run(folder: Path, prepared: PreparedRun, state: PartialState) -> Manif
 def resume_run(
     folder: Path, prepared: PreparedRun, before: Manifest, state: PartialState, *, allow_changes: bool
 ) -> Manifest:
-    """Make sure that a run goes on with the recipe, data and checkpoint that it began with, or with allowed changes.
+    """Check that a run can be resumed, and update its recipe and manifest.
 
     Args:
-        folder: The run directory.
-        prepared: The recipe and what was made of it for this number of processes.
-        before: The run.
-        state: The processes.
-        allow_changes: Whether the run goes on with what has changed, if that is possible.
+        folder: Run directory.
+        prepared: Checked run; its batches are distributed over the current number of processes.
+        before: Manifest of the run.
+        state: Process state.
+        allow_changes: Whether to resume with a changed recipe, data or checkpoint, if possible.
+
+    Returns:
+        Updated manifest; stages that must restart are pending again.
 
     Raises:
-        InputError: If something has changed, and it is not allowed or not possible.
+        InputError: If recipe, data or checkpoint have changed, and that is not allowed or not possible.
     """
     recipe, fingerprints = prepared.requested, _fingerprints(prepared)
     changes = find_changes(before, recipe, fingerprints)
@@ -180,7 +186,7 @@ def resume_run(
 
 
 def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: Recipe) -> Manifest:
-    """Keep of the stages what goes on, and write down what has changed."""
+    """Return the manifest with an entry for the changes; stages that restart or have not begun are pending."""
     records = {record.name: record for record in manifest.stages[: position.stage]}
     if position.stage < len(manifest.stages) and not position.anew:
         records |= {record.name: record for record in manifest.stages[position.stage : position.stage + 1]}
@@ -195,7 +201,7 @@ def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: R
 
 
 def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
-    """Say in one line what has changed, and what becomes of it."""
+    """Return the log line on the changes and their effect on the stages."""
     stages = [record.name for record in manifest.stages]
     where = "behind the last stage"
     if position.stage < len(stages):
@@ -216,7 +222,7 @@ def _touches(changes: Changes, index: int) -> bool:
 
 
 def _tidy(folder: Path, manifest: Manifest) -> None:
-    """Remove what a kill left half-written, and the folders of stages that are to begin anew."""
+    """Remove partial files of a killed process, and the folders of stages that restart."""
     for path in [*folder.glob(".*.part"), *folder.glob("stages/*/.*.part")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     begun = {
@@ -241,10 +247,10 @@ def _determinism(prepared: PreparedRun, state: PartialState) -> dict[str, Any]:
     fields = {"precision": speed.precision, "memory_format": speed.memory_format, "compile": speed.compile}
     measured = [f"speed.{name}" for name, value in fields.items() if value == "auto"]
     precision = "fp32" if speed.precision == "auto" else speed.precision
-    found = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
+    content = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
     if speed.prefix_cache is not None and speed.prefix_cache.views == "auto":
-        found["provided"]["prefix_cache"] = "used for the same stages, which metrics.json tells"
-    return found
+        content["provided"]["prefix_cache"] = "used for the same stages, which metrics.json tells"
+    return content
 
 
 def _fingerprints(prepared: PreparedRun) -> dict[str, str]:
@@ -259,9 +265,9 @@ def _fingerprints(prepared: PreparedRun) -> dict[str, str]:
 
 
 def _data_fingerprint(prepared: PreparedRun) -> str:
-    """Tell whether all examples are the same, those of another domain included."""
-    own = prepared.data.fingerprint
-    return own if prepared.target is None else _sha256(json.dumps([own, prepared.target.fingerprint]))
+    """Return the fingerprint of all examples, those of the target domain included."""
+    labeled = prepared.data.fingerprint
+    return labeled if prepared.target is None else _sha256(json.dumps([labeled, prepared.target.fingerprint]))
 
 
 def _sha256(text: str) -> str:
@@ -279,11 +285,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _checkpoints_fingerprint(prepared: PreparedRun) -> str:
-    """Tell whether what is fine-tuned, and what stages learn from, is the same."""
-    found = _checkpoint_fingerprint(prepared.requested.model.path, prepared.config)
+    """Return the fingerprint of the checkpoint and of all teachers."""
+    checkpoint = _checkpoint_fingerprint(prepared.requested.model.path, prepared.config)
     teachers = [resolve_model_dir(each.teacher.path) for each in prepared.requested.stages if each.teacher]
     each = [_checkpoint_fingerprint(str(teacher), None) for teacher in teachers]
-    return _sha256(json.dumps([found, *each])) if each else found
+    return _sha256(json.dumps([checkpoint, *each])) if each else checkpoint
 
 
 def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
@@ -301,7 +307,7 @@ def _checkpoint_fingerprint(path: str, config: PreTrainedConfig | None) -> str:
 
 
 def write_manifest(manifest: Manifest, folder: Path, state: PartialState) -> None:
-    """Write down how far the run is; only the first process does."""
+    """Write ``manifest.json`` to the run directory, on the main process only."""
     if state.is_main_process:
         manifest.write(folder / "manifest.json")
 

@@ -1,4 +1,4 @@
-"""Try a model on a few examples, before anything is written."""
+"""Check of a model on a few examples before training, and before anything is written."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +20,20 @@ from hf_finetune.tasks import Inputs
 __all__ = ["padding_notes", "try_forward"]
 
 LARGEST_CHANGE = 1e-3
-"""Of the largest logit: what rounding in single precision stays far below."""
+"""Largest accepted change of a logit by padding, relative to the largest logit. Rounding in fp32 stays far below it."""
 
 
 def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -> None:
-    """Try the first, the longest and the largest examples, so that what does not fit is told before anything trains.
+    """Run the first, longest and largest examples through the model, to find errors before training.
+
+    Args:
+        model: Classifier on the CPU, with the adapter of the recipe.
+        prepared: Checked run.
+        inputs: Model inputs of training and validation.
 
     Raises:
-        InputError: If the model cannot take what inference or training will give it.
+        InputError: If the model fails on an example, its architecture does not suit ``model.head``, a head to be fitted
+            with a solver is not linear, or a layer with an adapter is never called.
     """
     if reason := head_problem(model, prepared.task.dummy(prepared.processor)):
         raise unsuited_head(model.config, reason)
@@ -54,16 +60,16 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
 
 
 def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
-    """Return a sentence if the logits of a short text change where it is padded beside a longer one.
+    """Return a note if padding changes the logits of a short text; no note for images.
 
     Args:
-        model: The classifier, on the CPU.
-        prepared: The run, of images or texts.
+        model: Classifier on the CPU.
+        prepared: Checked run.
     """
     if prepared.task.modality == "image":
         return []
     processor = prepared.processor
-    beside = processor(
+    pair = processor(
         ["a", "a " * 16],
         padding=True,
         truncation=True,
@@ -72,7 +78,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
     )
     with torch.no_grad():
         alone = model.eval()(**prepared.task.dummy(processor)).logits[0].float()
-        padded = model(**beside).logits[0].float()
+        padded = model(**pair).logits[0].float()
     largest = alone.abs().max()
     change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
     if change <= LARGEST_CHANGE:
@@ -87,7 +93,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
 def _try(
     model: PreTrainedModel, prepared: PreparedRun, batches: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
-    """Compute logits, and of the last batch a gradient of the trained weight nearest the input."""
+    """Compute the logits of each batch, and for the last the gradient of the trained parameter nearest the input."""
     trained = {name for stage in prepared.plan.stages for name in stage.trainable}
     size = prepared.recipe.data.image_size
     for batch in batches:
@@ -100,7 +106,7 @@ def _try(
         except (RuntimeError, ValueError, AssertionError, IndexError) as error:
             path = repr(prepared.recipe.model.path)
             place, value = ("data.image_size", str(size)) if size else ("model.path", path)
-            shapes = "; ".join(f"{name} {list(each.shape)}" for name, each in batch.items())
+            shapes = "; ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
             repair = _complaint(error) + (
                 f"; it was given {shapes}." if isinstance(error, IndexError) else ""
             )
@@ -110,13 +116,18 @@ def _try(
 def _collated(
     inputs: Inputs, prepared: PreparedRun, examples: list[dict[str, Any]]
 ) -> Mapping[str, torch.Tensor]:
-    # labels of training examples may have another form than those of validation, and the model takes none
-    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in examples]
+    # the labels of training and validation examples may differ in form, and the model needs no labels
+    unlabeled = [{name: value for name, value in example.items() if name != "labels"} for example in examples]
     try:
-        batch = dict(inputs.collate(unlabelled))
+        batch = dict(inputs.collate(unlabeled))
     except (RuntimeError, ValueError) as error:
         shapes = sorted(
-            {tuple(each.shape) for one in examples for each in one.values() if hasattr(each, "shape")}
+            {
+                tuple(tensor.shape)
+                for example in examples
+                for tensor in example.values()
+                if hasattr(tensor, "shape")
+            }
         )
         rule = "must make all images alike in size, for a batch holds several"
         value = " and ".join("x".join(map(str, shape)) for shape in shapes)
@@ -126,7 +137,7 @@ def _collated(
 
 
 def _extremes(inputs: Inputs, prepared: PreparedRun) -> list[list[dict[str, Any]]]:
-    """Return examples that are tried with the first: of each split the longest text or extreme images."""
+    """Return for each split the longest text, or the images of extreme size and shape."""
     splits = [
         ("train", prepared.data.train, inputs.train),
         ("validation", prepared.data.validation, inputs.validation),
@@ -151,7 +162,7 @@ def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
     except (RuntimeError, ValueError, TypeError) as error:
         if not named:
             raise
-        names = ", ".join(repr(each.name) for each in named)
+        names = ", ".join(repr(transform.name) for transform in named)
         repair = f"They say: {next(iter(str(error).splitlines()), type(error).__name__)}"
         problem = Problem("data.augment.transforms", "must take the first training image", names, repair)
         raise InputError(problem) from error

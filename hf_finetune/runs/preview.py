@@ -1,4 +1,4 @@
-"""Show what augmentation makes of training examples: a contact sheet of pictures, or a page of texts side by side."""
+"""Preview of augmented training examples: a contact sheet of images, or an HTML page of texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SUFFIXES = {"image": (".png", ".jpg", ".jpeg"), "text": (".html", ".htm")}
 CELL, GAP, LINE = 160, 8, 18
 """Sizes of the contact sheet, in pixels."""
 LONGEST = 22
-"""Characters of a label that stand on the contact sheet."""
+"""Maximum number of characters of a label on the contact sheet."""
 
 PAGE = """\
 <!doctype html>
@@ -49,12 +49,12 @@ th, td {{ border: 1px solid #ccc; padding: .5em; text-align: left; vertical-alig
 
 @dataclass(frozen=True)
 class Row:
-    """A training example and what becomes of it.
+    """Training example with its augmented versions.
 
     Attributes:
-        label: What it is labelled as.
-        original: The image or the text.
-        versions: Of the first epochs.
+        label: Label as text.
+        original: Image or text before augmentation.
+        versions: Augmented versions, one for each epoch.
     """
 
     label: str
@@ -70,22 +70,23 @@ def preview(
     versions: int = 5,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write a picture or a page of augmented training examples.
+    """Write a contact sheet of augmented training images, or an HTML page of augmented training texts.
 
-    The versions are those that the first epochs of a run would train on, seed and all.
+    The versions are exactly those of the first epochs of a run, because the seed is the same.
 
     Args:
-        recipe: What would be trained. Its checkpoint says what an input looks like; no weights are read.
-        output: The file; what is there is replaced. None is ``preview.png`` or ``preview.html`` in the current folder.
+        recipe: Recipe of the run. Its checkpoint determines the preprocessing; no weights are read.
+        output: File to write; an existing file is replaced. None writes ``preview.png`` or ``preview.html`` in the
+            current folder.
         examples: Number of examples.
-        versions: Number of versions of each.
+        versions: Number of versions of each example.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        InputError: If recipe, data or checkpoint cannot be used, or if the file's name does not suit what it holds.
+        InputError: If recipe, data or checkpoint cannot be used, or if the file cannot be written under that name.
     """
     refuse_several(recipe, "preview")
     modality = "image" if recipe.task == "image-classification" else "text"
@@ -134,7 +135,15 @@ def _rows(prepared: PreparedRun, examples: int, versions: int) -> list[Row]:
 
 
 def spread_over_classes(labels: Sequence[Any], count: int) -> list[int]:
-    """Choose examples of as many labels as there are: the first of each, then the second of each, and so on."""
+    """Choose examples with as many different labels as possible.
+
+    Args:
+        labels: Label of each example.
+        count: Number of examples to choose, at most.
+
+    Returns:
+        Indices of the first example of each label, then of the second example of each label, and so on.
+    """
     by_label: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         by_label.setdefault(str(label), []).append(index)
@@ -153,11 +162,11 @@ def _text_of(example: dict[str, Any]) -> str:
 def _label(label: Any, names: Sequence[str], target: str) -> str:
     if target == "regression":
         return f"{label:g}"
-    return ", ".join(names[each] for each in (label if isinstance(label, list) else [label]))
+    return ", ".join(names[index] for index in (label if isinstance(label, list) else [label]))
 
 
 def _picture(pixels: torch.Tensor) -> Image.Image:
-    """Make a picture of what the model would get; normalised numbers are spread over all grey levels."""
+    """Return a model input [3, height, width] as an image; normalized values are rescaled to the range 0 to 255."""
     if pixels.dtype != torch.uint8:
         low, high = pixels.amin(), pixels.amax()
         pixels = ((pixels - low) / (high - low).clamp_min(1e-6) * 255).round().to(torch.uint8)
@@ -165,10 +174,10 @@ def _picture(pixels: torch.Tensor) -> Image.Image:
 
 
 def contact_sheet(rows: Sequence[Row]) -> Image.Image:
-    """Draw a row for each example: the original first, then its versions, each with what it is.
+    """Draw a row for each example: the original with its label, then its versions. Columns have a title.
 
     Args:
-        rows: Of RGB images.
+        rows: Examples whose originals and versions are RGB images.
     """
     font = ImageFont.load_default(13)
     columns = 1 + max((len(row.versions) for row in rows), default=0)
@@ -187,13 +196,13 @@ def contact_sheet(rows: Sequence[Row]) -> Image.Image:
             small.thumbnail((CELL, CELL))
             left = GAP + column * (CELL + GAP)
             sheet.paste(small, (left, top))
-            # a picture on white would else have no edge
+            # without an outline the edge of a white image would not be visible
             draw.rectangle((left - 1, top - 1, left + small.width, top + small.height), outline="lightgrey")
     return sheet
 
 
 def text_page(rows: Sequence[Row], title: str) -> str:
-    """Write a page with a row for each example: its label, the original, and its versions as the model reads them."""
+    """Return an HTML page with a row for each example: label, original, and the versions decoded from tokens."""
     columns = max((len(row.versions) for row in rows), default=0)
     headings = ["label", "original", *(f"epoch {number}" for number in range(1, columns + 1))]
     lines = [[row.label, row.original, *row.versions] for row in rows]

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe that only its data, or the installed libraries, can tell."""
+"""Checks of a recipe that depend on its data, the installed libraries or FSDP and DeepSpeed."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stag
 
 
 def stage_problems(recipe: Recipe) -> list[Problem]:
-    """Find what neither data nor checkpoint is needed for, but the libraries are."""
+    """Return the problems that depend on installed libraries, FSDP or DeepSpeed, but not on data or checkpoint."""
     problems = check_transforms(recipe.data.augment.transform_list(), "data.augment.transforms")
     for place, stage in _settings(recipe):
         if stage.optimizer is not None:
@@ -49,7 +49,7 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
 
 
 def selector_problems(recipe: Recipe) -> list[Problem]:
-    """Find selectors that are none for any model, where the model is not known."""
+    """Return the problems of selectors that are invalid for every model, for use without a model."""
     adapter = recipe.model.adapter.type if recipe.model.adapter else None
     return [
         problem
@@ -59,7 +59,7 @@ def selector_problems(recipe: Recipe) -> list[Problem]:
 
 
 def metric_name_problems(recipe: Recipe) -> list[Problem]:
-    """Find misspelled metrics, where the labels are not known."""
+    """Return the problems of misspelled metric names, for use without labels."""
     named = [(name, f"metrics[{index}]") for index, name in enumerate(recipe.metrics)]
     named += [
         (stage.best.metric, f"{place}.best.metric")
@@ -72,7 +72,17 @@ def metric_name_problems(recipe: Recipe) -> list[Problem]:
 def recipe_problems(
     recipe: Recipe, data: LabelledData, primary_metrics: Sequence[str], trust_remote_code: bool = False
 ) -> list[Problem]:
-    """Find what only the data can tell of a recipe: metrics, optimisers, and what needs a validation split."""
+    """Return the problems of a recipe that depend on its data.
+
+    They concern metrics, class balance, regularizers, the head fit, the evaluation, and settings that need a validation
+    or test split. Trackers that are not installed are reported too.
+
+    Args:
+        recipe: Recipe to check.
+        data: Labeled data with its splits.
+        primary_metrics: Names of the primary metrics; the first one selects checkpoints by default.
+        trust_remote_code: Whether code of metrics may run.
+    """
     problems = _evaluation_problems(recipe, data)
     settings = MetricSettings(data.label_names, recipe.evaluation.costs or {})
     for index, name in enumerate(primary_metrics):
@@ -108,23 +118,23 @@ def recipe_problems(
 
 
 def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
-    """Find what is asked of the evaluation and cannot be: without a validation split, or of other labels."""
-    asked = recipe.evaluation
-    problems = cost_problems(asked.costs or {}, data.target, data.label_names)
-    for field, wanted in (("calibrate", asked.calibrate), ("thresholds", asked.thresholds)):
+    """Return the problems of evaluation settings that do not suit labels or splits, and of trackers not installed."""
+    evaluation = recipe.evaluation
+    problems = cost_problems(evaluation.costs or {}, data.target, data.label_names)
+    for field, wanted in (("calibrate", evaluation.calibrate), ("thresholds", evaluation.thresholds)):
         if wanted and data.validation is None:
             repair = "Set data.split.validation above 0, or leave it out."
             problems.append(
                 Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
             )
-    if asked.slices and data.test is None:
+    if evaluation.slices and data.test is None:
         repair = "Set data.split.test above 0, or leave it out."
         problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
-    if asked.thresholds and data.target != "multi_label":
+    if evaluation.thresholds and data.target != "multi_label":
         problems.append(
             Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
         )
-    if asked.calibrate and data.target == "regression":
+    if evaluation.calibrate and data.target == "regression":
         problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):
@@ -137,7 +147,7 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:
-    """List what holds for stages, with its place: that of a strategy holds for all of them, and is said once."""
+    """Return the settings of each stage with their location; those of a strategy, for all stages, are listed once."""
     if recipe.strategy is not None:
         return [("strategy", recipe.strategy)]
     return [(f"stages[{index}]", stage) for index, stage in enumerate(recipe.stages)]

@@ -1,4 +1,4 @@
-"""What a run leaves when its stages are done: the model as others load it, and how good it is."""
+"""Results of a run whose stages are done: the exported model, its calibration, and its evaluation with baselines."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -47,19 +47,25 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int], None]
 BASELINE_FOLDER = "baselines"
 MOST_PROBE_CELLS = 4_000_000
-"""Training examples times classes up to which a logistic regression on frozen features is fitted."""
+"""Largest number of training examples times classes for which the linear probe is fitted."""
 SURE = 1e-12
-"""Least probability whose logarithm is taken for a logit."""
+"""Lower bound of probabilities before the logarithm."""
 
 
 def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) -> dict[str, Any]:
-    """Write ``RUN/model``, its adapter merged in, and ``RUN/adapter`` where the recipe wants it.
+    """Save the model as ``RUN/model``, with its adapter merged, and ``RUN/adapter`` if the recipe asks for it.
 
-    What is fitted on the validation split, the temperature and the thresholds, goes into the model where the recipe
-    wants that.
+    The temperature is fitted on the validation split, and stored in the model if the recipe asks for calibration.
+    Decision thresholds are fitted and stored if the recipe asks for them.
+
+    Args:
+        model: Trained model; it is moved to the CPU, and its adapter is merged in place.
+        prepared: Checked run.
+        folder: Run directory.
 
     Returns:
-        ``calibration`` and ``thresholds`` of ``metrics.json``, those of them that there are.
+        ``calibration`` and ``thresholds`` of ``metrics.json``, each only if fitted; empty without a validation split
+        and for regression.
     """
     spec = prepared.recipe.model
     model.cpu()
@@ -74,21 +80,21 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
     if prepared.data.validation is None or prepared.data.target == "regression":
         return {}
     held_out = _some_of(prepared.data.validation, len(prepared.data.label_names))
-    found = _evaluate(prepared, folder, held_out, keep_all=True)
+    result = _evaluate(prepared, folder, held_out, keep_all=True)
     content: dict[str, Any] = {}
-    scores, calibration = _calibrated(model, prepared, found)
+    scores, calibration = _calibrated(model, prepared, result)
     content["calibration"] = calibration
     if prepared.data.target == "multi_label" and prepared.recipe.evaluation.thresholds:
-        thresholds = [round(each, 6) for each in fit_thresholds(scores, found.labels).tolist()]
+        thresholds = [round(threshold, 6) for threshold in fit_thresholds(scores, result.labels).tolist()]
         setattr(model.config, THRESHOLDS, thresholds)
-        content["thresholds"] = dict(zip(found.label_names, thresholds, strict=True))
+        content["thresholds"] = dict(zip(result.label_names, thresholds, strict=True))
     if prepared.recipe.evaluation.calibrate or "thresholds" in content:
         _export(model, prepared, folder)
     return content
 
 
 def _some_of(validation: Any, classes: int) -> Any:
-    """Return so many validation examples, evenly spaced, that all their probabilities can be held at once."""
+    """Return the validation examples; if all their probabilities need too much memory, evenly spaced ones of them."""
     most = max(1, MOST_CELLS // classes)
     if classes <= MANY_CLASSES or len(validation) <= most:
         return validation
@@ -109,7 +115,7 @@ def _evaluate(
     *,
     keep_all: bool = False,
 ) -> EvaluationResult:
-    """Evaluate what was saved, as others will load it."""
+    """Evaluate the saved model, loaded as its users will load it."""
     classifier = load_classifier(
         folder / "model",
         batch_size=prepared.recipe.evaluation.batch_size,
@@ -125,38 +131,44 @@ def _evaluate(
 def _calibrated(
     model: PreTrainedModel, prepared: PreparedRun, found: EvaluationResult
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Fit the temperature, and divide the head by it where the recipe wants that; give the scores that come of it."""
+    """Fit the temperature on validation predictions, and store it in the model if the recipe asks for calibration.
+
+    It is stored in the weights of the head, or in the config if the last layer of the head is not linear.
+
+    Returns:
+        The scores of the stored model [examples, classes], and ``calibration`` of ``metrics.json``.
+    """
     target = found.target
     logits = _logits(found.scores, target)
     temperature = fit_temperature(logits, found.labels, target)
-    better = probabilities(logits / temperature, target)
-    said: dict[str, Any] = {
+    calibrated = probabilities(logits / temperature, target)
+    calibration: dict[str, Any] = {
         "temperature": temperature,
         "applied": None,
         "validation": {
             "before": _how_sure(found.scores, found.labels, target),
-            "after": _how_sure(better, found.labels, target),
+            "after": _how_sure(calibrated, found.labels, target),
         },
     }
     if not prepared.recipe.evaluation.calibrate:
-        return found.scores, said
+        return found.scores, calibration
     if divide_head(model, head_names(model), temperature, prepared.task.dummy(prepared.processor)):
-        said["applied"] = "head"
+        calibration["applied"] = "head"
         logger.info(
             f"The head is divided by the temperature {temperature:.3g}: everyone gets its probabilities."
         )
     else:
         setattr(model.config, TEMPERATURE, temperature)
-        said["applied"] = "predict"
+        calibration["applied"] = "predict"
         logger.info(
             f"The temperature {temperature:.3g} is in the config: predict and evaluate heed it, "
             "plain transformers does not, for the head has no last linear layer."
         )
-    return better, said
+    return calibrated, calibration
 
 
 def _logits(scores: np.ndarray, target: str) -> np.ndarray:
-    """Give logits that make these scores; a number that all classes of an example share is lost, and has no effect."""
+    """Return logits [examples, classes] of scores. A constant per example is lost; it does not affect a softmax."""
     sure = np.clip(scores, SURE, 1.0)
     if target == "single_label":
         return np.log(sure)
@@ -176,63 +188,66 @@ def evaluate_run(
     device: torch.device,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Judge what was saved on the test split, once, and write ``predictions.parquet``.
+    """Evaluate the saved model on the test split, once, and write ``predictions.parquet``.
+
+    The most confident errors and the predictions of the baselines are written too.
 
     Args:
-        prepared: The run.
-        inputs: What its stages were trained on.
-        folder: Its directory.
-        ways: How each stage was computed.
-        device: Where to compute what a baseline needs.
-        progress: Called with the number of test examples done.
+        prepared: Checked run.
+        inputs: Model inputs on which the stages trained.
+        folder: Run directory.
+        ways: Execution mode of each stage.
+        device: Device on which the linear probe computes its features.
+        progress: Function called with the number of test examples done.
 
     Returns:
-        ``test``, ``test_interval``, ``target``, ``baselines``, ``baseline_differences`` and perhaps ``test_groups``,
-        ``baseline_fit``, ``slices`` and ``test_calibration`` of ``metrics.json``.
+        ``test``, ``test_interval``, ``target``, ``baselines`` and ``baseline_differences`` of ``metrics.json``, and if
+        they apply ``test_groups``, ``baseline_fit``, ``slices`` and ``test_calibration``. Without a test split: empty
+        ``test``, ``test_interval`` and ``baselines``.
     """
     if prepared.data.test is None:
         return {"test": {}, "test_interval": {}, "baselines": {}}
-    kept = prepared.recipe.evaluation.probabilities
-    found = _evaluate(prepared, folder, prepared.data.test, progress, keep_all=kept == "all")
-    for note in found.notes:
+    stored = prepared.recipe.evaluation.probabilities
+    result = _evaluate(prepared, folder, prepared.data.test, progress, keep_all=stored == "all")
+    for note in result.notes:
         logger.info(f"Test split: {note}")
     training = training_slices(prepared.data.train)
     slices = sliced(prepared.data.test, training)
     write_predictions(
         folder / "predictions.parquet",
-        *(found.ids, found.labels, found.scores, found.target, found.label_names, found.thresholds),
+        *(result.ids, result.labels, result.scores, result.target, result.label_names, result.thresholds),
         slices=slices,
-        groups=found.groups,
-        group_column=found.group_column,
-        probabilities=kept,
+        groups=result.groups,
+        group_column=result.group_column,
+        probabilities=stored,
     )
-    write_json(folder / MISTAKES, find_mistakes(_predictions(found), prepared.data.test, found.thresholds))
+    write_json(folder / MISTAKES, find_mistakes(_predictions(result), prepared.data.test, result.thresholds))
     primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
     ends = intervals(
-        *(primary_metrics, found.target, found.scores, found.labels),
+        *(primary_metrics, result.target, result.scores, result.labels),
         seed=prepared.recipe.seed,
-        thresholds=found.thresholds,
-        groups=found.groups,
-        settings=found.settings,
+        thresholds=result.thresholds,
+        groups=result.groups,
+        settings=result.settings,
     )
     content: dict[str, Any] = {
-        "test": without_nan(found.metrics),
-        "test_interval": {name: list(each) if each else None for name, each in ends.items()},
-        "target": found.target,
+        "test": without_nan(result.metrics),
+        "test_interval": {name: list(entry) if entry else None for name, entry in ends.items()},
+        "target": result.target,
     }
-    if found.groups is not None:
-        content["test_groups"] = {"column": found.group_column, "groups": len(set(found.groups))}
+    if result.groups is not None:
+        content["test_groups"] = {"column": result.group_column, "groups": len(set(result.groups))}
     if slices:
-        content["slices"] = judge_slices(found, slices, training, primary_metrics, prepared.recipe.seed)
-    baselines = {"majority": _majority(prepared, found)}
+        content["slices"] = judge_slices(result, slices, training, primary_metrics, prepared.recipe.seed)
+    baselines = {"majority": _majority(prepared, result)}
     probe = measure_baseline(prepared, ways, device)
     if probe is not None:
         baselines["linear_probe"] = probe.scores
         content["baseline_fit"] = probe.about
-    content |= _beside_baselines(prepared, found, baselines, folder)
-    if found.target != "regression":
-        bins = [asdict(each) for each in reliability(found.scores, found.labels)]
-        ece = calibration_error(found.scores, found.labels)
+    content |= _beside_baselines(prepared, result, baselines, folder)
+    if result.target != "regression":
+        bins = [asdict(entry) for entry in reliability(result.scores, result.labels)]
+        ece = calibration_error(result.scores, result.labels)
         content["test_calibration"] = {"ece": ece, "bins": bins}
     return content
 
@@ -240,17 +255,17 @@ def evaluate_run(
 def _beside_baselines(
     prepared: PreparedRun, found: EvaluationResult, baselines: Mapping[str, Scores], folder: Path
 ) -> dict[str, Any]:
-    """Score the baselines, test the model against each on the same examples, and keep their predictions.
+    """Compare the model with each baseline on the same test examples, and write the predictions of the baselines.
 
     Args:
-        prepared: The run.
-        found: What the model said.
+        prepared: Checked run.
+        found: Test result of the model.
         baselines: Scores of each baseline.
-        folder: The run directory; the predictions are kept in ``RUN/baselines``.
+        folder: Run directory; the predictions are written to ``RUN/baselines``.
 
     Returns:
-        ``baselines`` and ``baseline_differences`` of ``metrics.json``: of each baseline the headline metrics, and how
-        far the model is from them.
+        ``baselines`` and ``baseline_differences`` of ``metrics.json``: for each baseline its primary metrics, and the
+        difference of the model from them, with interval, p-value and verdict.
     """
     content: dict[str, Any] = {"baselines": {}, "baseline_differences": {}}
     (folder / BASELINE_FOLDER).mkdir(exist_ok=True)
@@ -280,9 +295,9 @@ def _difference(name: str, found: EvaluationResult, baseline: Scores, seed: int)
         groups=found.groups,
         settings=found.settings,
     )
-    apart = difference.value - difference.first
+    gain = difference.value - difference.first
     return {
-        "difference": apart if np.isfinite(apart) else None,
+        "difference": gain if np.isfinite(gain) else None,
         "interval": list(difference.interval) if difference.interval else None,
         "p_value": difference.p_value,
         "verdict": difference.verdict,
@@ -294,9 +309,9 @@ def _predictions(found: EvaluationResult) -> Predictions:
 
 
 def write_data(prepared: PreparedRun, folder: Path) -> None:
-    """Write what is to be known of the data later: ``data.json``, and the hashes of its inputs in ``examples.npz``.
+    """Write the description of the data to ``data.json``, and the hashes of its inputs to ``examples.npz``.
 
-    ``data.json`` has the number of examples and of each class of each split, the columns, and what was noticed.
+    ``data.json`` has the number of examples per split and class, the columns, and the notes on data and labels.
     """
     data = prepared.data
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -307,7 +322,7 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
 
 
 def _majority(prepared: PreparedRun, found: EvaluationResult) -> Scores:
-    """Return the scores of the answer that ignores the input: class frequencies of training, or the mean amount."""
+    """Return the scores of the majority-class (or mean) baseline: training class frequencies, or the mean target."""
     train = labels_of(prepared.data.train, prepared.data.target, len(prepared.data.label_names))
     if prepared.data.target == "single_label":
         answer: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
@@ -321,17 +336,17 @@ def _majority(prepared: PreparedRun, found: EvaluationResult) -> Scores:
 
 @keep_freed_memory()
 def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: torch.device) -> Probe | None:
-    """Fit a logistic regression (ridge for regression) on the pretrained checkpoint's frozen features.
+    """Fit a linear probe: logistic regression (ridge for regression) on frozen features of the pretrained checkpoint.
 
-    Its training examples are not augmented: they are prepared as the test examples are.
+    Its training examples are preprocessed like test examples, without augmentation.
 
     Args:
-        prepared: The run.
-        ways: How each stage was computed; the features are computed as in the first one.
-        device: Where to compute them.
+        prepared: Checked run.
+        ways: Execution mode of each stage; the features are computed in the precision of the first stage.
+        device: Device on which the features are computed.
 
     Returns:
-        Its scores on the test split and how it was fitted; None where the recipe wants none, or it cannot be fitted.
+        Scores on the test split and details of the fit; None if the recipe asks for none, or if it cannot be fitted.
     """
     if not has_baseline(prepared):
         return None

@@ -1,4 +1,4 @@
-"""What a run of several tasks does otherwise than a run of one: what its stages train on, and what it leaves."""
+"""Multi-task runs: the task mixture of a stage, the validation metrics, and the results of each task."""
 
 import json
 import os
@@ -38,9 +38,9 @@ PER_TASK = ("test", "test_interval")
 
 
 def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
-    """Give what a stage needs to train several tasks; None for one.
+    """Return the task mixture of a stage; None for a single task.
 
-    Smoothed labels are of single-label tasks, and what ``balance`` says is worked out for each task by itself.
+    Label smoothing applies to single-label tasks only. The class balance is computed for each task separately.
     """
     recipe = prepared.recipe
     if not isinstance(recipe, MultiTaskRecipe):
@@ -52,8 +52,8 @@ def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
         losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
     datas = {name: part.data for name, part in prepared.parts.items()}
     columns = columns_of(datas)
-    learnt = recipe.weighting == "uncertainty"
-    weights = None if learnt else [task.weight for task in recipe.tasks.values()]
+    is_learned = recipe.weighting == "uncertainty"
+    weights = None if is_learned else [task.weight for task in recipe.tasks.values()]
     sizes = tuple(len(part.data.train) for part in prepared.parts.values())
     return Mix(
         columns, sizes, examples_of_tasks(recipe, datas.values()), mixed_loss(columns, losses, weights)
@@ -61,32 +61,36 @@ def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
 
 
 def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Give what computes ``TASK/METRIC`` of each task on the validation split, and the mean of the first ones."""
+    """Return the function that computes the validation metrics of all tasks.
+
+    It returns ``TASK/METRIC`` of each task that has validation examples, and as ``mean`` the mean over the tasks of
+    their first metric.
+    """
     columns = columns_of({name: part.data for name, part in prepared.parts.items()})
-    asked = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
+    best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
         labels = np.asarray(prediction.label_ids)
-        found: dict[str, dict[str, float]] = {}
+        metrics: dict[str, dict[str, float]] = {}
         for task in columns:
             part, rows = prepared.parts[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
-            own = task.labels_of(labels[rows])
-            own = own if task.target == "multi_label" else own[:, 0]
+            task_labels = task.labels_of(labels[rows])
+            task_labels = task_labels if task.target == "multi_label" else task_labels[:, 0]
             scores = probabilities(task.logits_of(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
                 *part.primary_metrics,
-                *(name[len(prefix) :] for name in asked if name.startswith(prefix)),
+                *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
-            wanted = own.astype(np.float64 if task.target == "regression" else np.int64)
-            found[task.name] = compute_metrics(
-                *(names, task.target, scores, wanted), settings=part.metric_settings
+            targets = task_labels.astype(np.float64 if task.target == "regression" else np.int64)
+            metrics[task.name] = compute_metrics(
+                *(names, task.target, scores, targets), settings=part.metric_settings
             )
-        return {**_flat(found), MEAN: _mean(found, prepared.parts)}
+        return {**_flat(metrics), MEAN: _mean(metrics, prepared.parts)}
 
     return compute
 
@@ -96,7 +100,7 @@ def _flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, PreparedRun]) -> float:
-    """Give the mean over the tasks of their first metric, errors counted below 0; nan where one is undefined."""
+    """Return the mean over the tasks of their first metric, errors negated; nan if one is undefined."""
     values = []
     for task, metrics in found.items():
         first = next(name for name in parts[task].primary_metrics if name != "loss")
@@ -114,17 +118,17 @@ def finish_tasks(
     device: torch.device,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    """Save the model of each task, evaluate it as others will load it, and give the metrics of all.
+    """Save and evaluate the model of each task, and write the files of a finished run for it.
 
     ``RUN/tasks/NAME`` is then a finished run of that task, and ``RUN/model/NAME`` is its model.
 
     Args:
-        model: Of all tasks.
-        prepared: The run.
-        manifest: Of the run, whose stages are done.
-        folder: The run directory.
-        device: Where to compute what a baseline needs.
-        progress: Called with the number of test examples done.
+        model: Multi-task model.
+        prepared: Checked run.
+        manifest: Manifest of the run; its stages are done.
+        folder: Run directory.
+        device: Device on which the linear probes compute their features.
+        progress: Function called with the number of test examples done.
 
     Returns:
         The content of ``metrics.json``.
@@ -139,7 +143,7 @@ def finish_tasks(
         metrics = {
             "task": part.recipe.task,
             "wall_seconds": 0.0,
-            "stages": [_seen_by(name, one) for one in stages],
+            "stages": [_seen_by(name, stage) for stage in stages],
         }
         metrics |= _finish_task(model, name, part, place, stages, device, progress)
         write_json(place / "metrics.json", metrics)
@@ -170,32 +174,32 @@ def _finish_task(
 
 
 def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a stage came to as one task sees it: its own metrics on the validation split."""
+    """Return the result of a stage with only the validation metrics of one task, without the ``TASK/`` prefix."""
     prefix = f"{task}/"
     judged = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
-    own = {
+    task_metrics = {
         name: {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
         for name, values in judged.items()
     }
-    return {**stage, **own}
+    return {**stage, **task_metrics}
 
 
 def _write_run(place: Path, part: PreparedRun, prepared: PreparedRun, manifest: Manifest) -> None:
-    """Write what makes a folder a finished run of one task, and beside it the recipe of all tasks."""
+    """Write recipe and manifest of a finished single-task run, and next to them the recipe of all tasks."""
     for file, recipe in (("recipe.yaml", part.requested), (JOINT, prepared.requested)):
         with replacing(place / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
-    own = replace(
+    task_manifest = replace(
         manifest,
         recipe=part.requested.model_dump(mode="json"),
         fingerprints={**manifest.fingerprints, "data": part.data.fingerprint},
         state="done",
     )
-    own.write(place / "manifest.json")
+    task_manifest.write(place / "manifest.json")
 
 
 def _link(source: Path, place: Path) -> None:
-    """Put a folder in a second place, without a second copy of its files where the disk can do that."""
+    """Copy a folder, with hard links to its files where the file system supports them."""
     place.parent.mkdir(exist_ok=True)
     with replacing_folder(place) as partial:
         partial.mkdir()
@@ -213,9 +217,9 @@ def _described(place: Path) -> Mapping[str, Any]:
 
 def _all_data(descriptions: Mapping[str, Mapping[str, Any]], prepared: PreparedRun) -> dict[str, Any]:
     splits = {
-        f"{name}, {split}": found
+        f"{name}, {split}": description
         for name, content in descriptions.items()
-        for split, found in content["splits"].items()
+        for split, description in content["splits"].items()
     }
     return {"splits": splits, "notes": list(prepared.data.notes)}
 
@@ -223,8 +227,8 @@ def _all_data(descriptions: Mapping[str, Mapping[str, Any]], prepared: PreparedR
 def _joint_metrics(
     tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], prepared: PreparedRun
 ) -> dict[str, Any]:
-    """Put the metrics of all tasks side by side, as ``TASK/METRIC``."""
-    judged = {name: found for name, found in tasks.items() if found["test"]}
+    """Return the content of ``metrics.json`` of the whole run, with the metrics of all tasks as ``TASK/METRIC``."""
+    judged = {name: metrics for name, metrics in tasks.items() if metrics["test"]}
     content: dict[str, Any] = {
         "task": prepared.recipe.task,
         "wall_seconds": 0.0,
@@ -233,19 +237,19 @@ def _joint_metrics(
         "tasks": tasks,
     }
     for key in PER_TASK:
-        content[key] = _flat({name: found[key] for name, found in judged.items()})
+        content[key] = _flat({name: metrics[key] for name, metrics in judged.items()})
     content["baselines"] = {}
     for baseline in ("majority", "linear_probe"):
-        found = {
-            name: each["baselines"][baseline]
-            for name, each in judged.items()
-            if baseline in each["baselines"]
+        metrics = {
+            name: task_metrics["baselines"][baseline]
+            for name, task_metrics in judged.items()
+            if baseline in task_metrics["baselines"]
         }
-        if found:
-            content["baselines"][baseline] = _flat(found)
-            if len(found) == len(judged):
-                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, prepared.parts)})
+        if metrics:
+            content["baselines"][baseline] = _flat(metrics)
+            if len(metrics) == len(judged):
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(metrics, prepared.parts)})
     if judged:
-        mean = _mean({name: found["test"] for name, found in judged.items()}, prepared.parts)
+        mean = _mean({name: metrics["test"] for name, metrics in judged.items()}, prepared.parts)
         content["test"] = without_nan({MEAN: mean}) | content["test"]
     return content

@@ -1,4 +1,4 @@
-"""The teachers that stages learn from, checked against what they are to teach."""
+"""Teacher models of the stages, checked against the model and its data."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ def load_teachers(prepared: PreparedRun) -> list[Teacher | None]:
     """Load the teacher of each stage; None for a stage without one.
 
     Raises:
-        InputError: If a teacher cannot be loaded, knows other classes, or takes other inputs than the model.
+        InputError: If a teacher cannot be loaded, has other classes or another label type, or takes other inputs than
+            the model; or if a run with a teacher is cross-validated.
     """
     if prepared.recipe.evaluation.folds is not None and any(
         stage.teacher for stage in prepared.recipe.stages
@@ -49,18 +50,19 @@ def _load(stage: StageSpec, place: str, prepared: PreparedRun) -> Teacher | None
     else:
         order = [names.index(name) for name in wanted]
     if not _takes_the_same(classifier, prepared):
-        found = "one that is fed otherwise"
+        value = "one that is fed otherwise"
         repair = "Both get the same batch: image size and normalisation, or the tokenizer, must be the same."
-        raise InputError(Problem(place, "must take the model's own inputs", found, repair))
+        raise InputError(Problem(place, "must take the model's own inputs", value, repair))
     return Teacher(classifier.pipe.model, order, spec.temperature, spec.weight)
 
 
 def _takes_the_same(classifier: Classifier, prepared: PreparedRun) -> bool:
-    """Tell whether both models are fed alike, from their tokenizers or from what becomes of an image."""
+    """Return whether teacher and model have the same vocabulary, or preprocess an image to the same pixels."""
     pipe: Any = classifier.pipe
     if prepared.task.modality == "text":
         return pipe.tokenizer.get_vocab() == prepared.processor.get_vocab()
-    one, other = (
-        prepared.task.dummy(each)["pixel_values"] for each in (pipe.image_processor, prepared.processor)
+    teacher_pixels, pixels = (
+        prepared.task.dummy(processor)["pixel_values"]
+        for processor in (pipe.image_processor, prepared.processor)
     )
-    return one.shape == other.shape and torch.equal(one, other)
+    return teacher_pixels.shape == pixels.shape and torch.equal(teacher_pixels, pixels)

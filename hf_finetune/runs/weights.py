@@ -1,4 +1,4 @@
-"""The model as the stages of a run have left it."""
+"""Model with the weights that the stages of a run have saved."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 __all__ = ["BACKBONE", "load_stage_weights", "pretraining_folder"]
 
 BACKBONE = "backbone.safetensors"
-"""What training on masked inputs leaves for the classifier, in its folder."""
+"""Name of the file with the backbone weights after pretraining on masked inputs."""
 
 
 def pretraining_folder(run: Path) -> Path:
-    """Name the folder of what is trained before the first stage: ``RUN/stages/00-pretraining``."""
+    """Return the folder of the pretraining before the first stage: ``RUN/stages/00-pretraining``."""
     return stage_folder(run, -1, PRETRAINING)
 
 
 def load_stage_weights(prepared: PreparedRun, folder: Path, count: int) -> PreTrainedModel:
-    """Load the model that the first stages of a run left.
+    """Load the model with its weights after the first ``count`` stages of a run.
 
     Args:
-        prepared: The run.
-        folder: Its directory.
-        count: How many stages; 0 for the checkpoint under its new head, or what training on masked inputs made of it.
+        prepared: Checked run.
+        folder: Run directory.
+        count: Number of stages; 0 loads the checkpoint with its new head, after pretraining if the recipe has one.
     """
     stages = prepared.recipe.stages[:count]
     model = apply_pruned_shapes(load_pretrained(prepared).model, stages)
