@@ -93,7 +93,7 @@ def render_card(
         keep_trailing_newline=True,
     )
     environment.filters["plain"] = _plain
-    primary_metrics = record.primary_metrics[0] if record.primary_metrics else ""
+    leading_metric = record.primary_metrics[0] if record.primary_metrics else ""
     rows = [
         row
         for row in class_rows(record.predictions, record.data, record.metrics.get("thresholds"))
@@ -108,7 +108,7 @@ def render_card(
         this_model=THIS_MODEL,
         head=recipe.model.head,
         verdict=verdict(record),
-        spread=spread_verdict(record.metrics, primary_metrics),
+        spread=spread_verdict(record.metrics, leading_metric),
         calibration=calibration_verdict(record.metrics),
         worst=slices_verdict(record.metrics),
         domain=domain_sentence(record),

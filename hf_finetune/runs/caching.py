@@ -220,8 +220,8 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
             return None
     except InputError:
         return None
-    asked = prepared.requested.model_copy(update={"model": model})
-    return replace(prepared, recipe=recipe, requested=asked, config=pooled.config, plan=pooled.plan)
+    requested = prepared.requested.model_copy(update={"model": model})
+    return replace(prepared, recipe=recipe, requested=requested, config=pooled.config, plan=pooled.plan)
 
 
 def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:

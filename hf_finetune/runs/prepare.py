@@ -255,7 +255,7 @@ def check_recipe(
     if isinstance(recipe, MultiTaskRecipe):
         problems += joint_problems(recipe, datas, trust_remote_code)
     if problems:
-        raise InputError({(each.place, each.rule, each.value): each for each in problems}.values())
+        raise InputError(dict.fromkeys(problems))
     if isinstance(recipe, MultiTaskRecipe) and joint is not None:
         whole = _join(recipe, tasks, joint, processes, spread)
     else:
@@ -385,7 +385,7 @@ def _report(
 ) -> PlanReport:
     """Return the report of a recipe that passed all checks; ``tasks`` is empty for a single task."""
     layout_notes = filter(None, [whole.plan.layout.note])
-    domain_sentences = domain_notes(recipe, whole.plan.stages, len(domain) if domain else None)
+    domain_sentences = domain_notes(whole.requested, whole.plan.stages, len(domain) if domain else None)
     prepared, examples = None, None
     if whole.data is None:
         absent = [

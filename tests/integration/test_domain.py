@@ -327,3 +327,17 @@ def test_what_mixes_or_repeats_batches_is_refused_in_a_stage_that_aligns(adapted
         f"stages[1].regularize.{field} must be left out in a stage that coral is added to. "
         "Name the other stages in domain_adaptation.stages."
     )
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_a_strategy_with_another_domain_is_planned_with_and_without_the_data(adapted, at_hand):
+    content = adapted("text", "dann").model_dump(mode="json")
+    del content["stages"]
+    content["strategy"] = {"name": "gradual_unfreeze", "epochs": 1}
+    if not at_hand:
+        content["data"]["path"] = "nobody/has-this"
+    report = plan(parse_recipe(content))
+    assert (report.examples is not None) == at_hand
+    assert any("domain" in note for note in report.notes)
+    if at_hand:
+        assert prepare_run(parse_recipe(content), start_processes()).target is not None

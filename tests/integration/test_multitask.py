@@ -317,6 +317,12 @@ def test_what_is_wrong_with_stages_is_told_without_data_too(images):
         "stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got 'size/accuracy'. "
         "Nearest: 'shade/accuracy'."
     )
+    content["stages"][0] |= {"optimizer": "adamw", "best": {"metric": "mean"}}
+    content["tasks"]["shade"]["metrics"] = ["acuracy"]
+    assert "tasks.shade.metrics[0] must be a metric. Got 'acuracy'." in refusal(
+        lambda: plan(parse_recipe(content))
+    )
+    content["stages"][0] |= {"optimizer": "adamm"}
     content["model"]["path"] = "./nowhere"
     told = refusal(lambda: plan(parse_recipe(content)))
     assert "stages[0].optimizer must be" in told and "nowhere" in told
