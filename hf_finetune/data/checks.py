@@ -11,6 +11,7 @@ from hf_finetune.data.image_notes import PictureNotes
 from hf_finetune.data.labels import Target
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import Problem
+from hf_finetune.targets import TARGETS
 
 __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", "drop_unusable"]
 
@@ -113,7 +114,7 @@ def check_class_counts(
     """
     examples: dict[int, set[Any]] = {}
     for row, label in enumerate(table.labels):
-        for index in label if target == "multi_label" else [label]:
+        for index in label if TARGETS[target].has_several_classes else [label]:
             key = table.keys[row]
             examples.setdefault(index, set()).add(row if key is None else key)
     needed = 1 + len(fractions)
@@ -124,7 +125,7 @@ def check_class_counts(
     names = " and ".join(f"data.split.{name}" for name in fractions)
     parts = ", ".join(["train", *fractions])
     repair = f"add examples, set {names} to 0, or set data.split.stratify: false."
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         repair = _ask_for_amounts(table, label_names) + repair
     return [
         Problem(
@@ -208,14 +209,14 @@ def check_labels(
     ]
     if problems:
         return [], problems
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         if len(set(tables["train"].labels)) == 1:
             rule = "must hold at least two different amounts in train"
             return [], [Problem("The label column", rule, repr(tables["train"].labels[0]))]
         return [], []
     classes = {split: _classes(table) for split, table in tables.items()}
     trained = classes["train"]
-    least = 1 if target == "multi_label" else 2
+    least = 1 if TARGETS[target].has_several_classes else 2
     if len(trained) < least or len(label_names) < 2:
         class_list = ", ".join(repr(label_names[index]) for index in sorted(trained)) or "none"
         problems.append(Problem("The label column", "must hold at least two classes in train", class_list))
@@ -225,7 +226,7 @@ def check_labels(
         if unseen:
             rule = "must hold only classes that are in train too"
             repair = "add examples of them to train, or remove them."
-            if target == "single_label":
+            if TARGETS[target].is_exclusive:
                 repair = _ask_for_amounts(tables["train"], label_names) + repair
             repair = repair[:1].upper() + repair[1:]
             problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))

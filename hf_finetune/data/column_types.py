@@ -13,6 +13,7 @@ from datasets.table import InMemoryTable
 from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import Problem
+from hf_finetune.targets import MultiLabel, Regression, SingleLabel
 
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
 
@@ -190,7 +191,7 @@ def settle_labels(
         skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
         known: Classes of the model that will be evaluated; empty before training.
     """
-    splits = labels if requested == "regression" else [split for split in labels if split in of_text]
+    splits = labels if requested == Regression.name else [split for split in labels if split in of_text]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
     others = [
         value
@@ -202,9 +203,9 @@ def settle_labels(
         return LabelTypes(labels)
     if any(isinstance(value, str) for split in labels if split not in splits for value in labels[split]):
         return LabelTypes(labels)
-    if requested in ("single_label", "multi_label") or (requested == "auto" and known):
+    if requested in (SingleLabel.name, MultiLabel.name) or (requested == "auto" and known):
         return LabelTypes(_replaced(labels, splits, _class_names(texts, known)), ())
-    mark, problem = (decimal, None) if decimal else _decimal_mark(texts, certain=requested == "regression")
+    mark, problem = (decimal, None) if decimal else _decimal_mark(texts, certain=requested == Regression.name)
     if problem is not None:
         return LabelTypes(labels, (), (problem,))
     numbers = {text: _number(text, mark or ".") for text in texts}
@@ -219,7 +220,7 @@ def settle_labels(
             return LabelTypes(labels, (), (_no_numbers(strange, labels, ids, requested),))
         strange = set()
     notes = ("The labels are numbers with decimal commas.",) if mark == "," and not strange else ()
-    if not strange and (fractions or requested == "regression"):
+    if not strange and (fractions or requested == Regression.name):
         return LabelTypes(_replaced(labels, splits, numbers), notes)
     return LabelTypes(_replaced(labels, splits, {} if strange else _class_names(texts, ())), notes)
 
@@ -297,7 +298,7 @@ def _are_mistakes(
     requested: str,
 ) -> bool:
     """Return whether non-numeric values are errors in labels that are continuous targets."""
-    if requested == "regression":
+    if requested == Regression.name:
         return bool(real)
     if not fractions:
         return False

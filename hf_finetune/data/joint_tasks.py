@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from hf_finetune.data.labels import Target
 from hf_finetune.data.seeded_augmentation import cycle, set_epoch
+from hf_finetune.targets import TARGETS
 
 __all__ = ["MixedExamples", "TaskColumns", "task_columns"]
 
@@ -63,7 +64,7 @@ def task_columns(tasks: Mapping[str, tuple[Target, int]]) -> tuple[TaskColumns, 
     """
     columns, label, logit = [], 0, 0
     for name, (target, classes) in tasks.items():
-        width = classes if target == "multi_label" else 1
+        width = TARGETS[target].label_width(classes)
         columns.append(TaskColumns(name, target, (label, label + width), (logit, logit + classes)))
         label, logit = label + width, logit + classes
     return tuple(columns)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hf_finetune.data.formatting import quoted
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import Problem
+from hf_finetune.targets import MultiLabel, SingleLabel
 
 __all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]
 
@@ -130,7 +131,7 @@ def _read_members(
         ]
         for split, rows in numbers.items()
     }
-    if requested == "single_label":
+    if requested == SingleLabel.name:
         wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
             rule = "must have exactly one class in every row where data.target is single_label"
@@ -186,12 +187,12 @@ def _read_shares(
         return len(known) < len(row) or min(known) < 0 or abs(math.fsum(known) - 1) > slack
 
     rows_wrong = rows_where(filled, ids, wrong)
-    if rows_wrong or requested == "multi_label":
+    if rows_wrong or requested == MultiLabel.name:
         rule = "must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row"
         repair = "Divide each row by its sum if the numbers are votes or percentages."
         if any(value is not None and value < 0 for value in _flat(filled)):
             repair = "Leave a cell empty if its number, such as -1, says that it is not known."
-        if requested == "multi_label":
+        if requested == MultiLabel.name:
             rule, repair = (
                 "must be 0 or 1 where data.target is multi_label",
                 "Round them, for example at 0.5.",

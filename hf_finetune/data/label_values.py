@@ -12,6 +12,7 @@ from hf_finetune.data.label_places import Cells, LabelValues, Places, read_place
 from hf_finetune.data.label_separator import likely_separator, split_cell
 from hf_finetune.data.labels import Target, label_text
 from hf_finetune.errors import Problem
+from hf_finetune.targets import MultiLabel, SingleLabel
 
 __all__ = ["read_values"]
 
@@ -57,7 +58,7 @@ def read_values(
         return _read_lists(cells, ids, form, known, requested, width, present)
     values = LabelValues({split: list(cells[split]) for split in cells}, names=names)
     texts = [cell for cell in present if isinstance(cell, str)]
-    if requested != "single_label" and declared is None and len(texts) == len(present):
+    if requested != SingleLabel.name and declared is None and len(texts) == len(present):
         notes, problems = _ask_for_separator(texts, form, requested)
         return replace(values, notes=notes), problems
     return values, []
@@ -98,7 +99,7 @@ def _read_literals(
     parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
     if not any(literal is not None for literal in parsed.values()) and len(parsed) < len(set(texts)):
         return cells, []  # some class names look like lists
-    if requested == "single_label" and not all(
+    if requested == SingleLabel.name and not all(
         literal is not None and _is_numeric(literal) for literal in (parsed.get(text) for text in texts)
     ):
         return cells, []
@@ -187,7 +188,7 @@ def _ask_for_separator(
 ) -> tuple[tuple[str, ...], list[Problem]]:
     """Return a note or a problem if the cells probably hold several labels, or must do so because of the target."""
     likely = likely_separator(texts)
-    if requested == "multi_label":
+    if requested == MultiLabel.name:
         separator = likely.separator if likely else ","
         repair = f"Say what separates the classes of a cell: {_with_separator(form, separator)}."
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, List, Value
+
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "TRAINING_LABEL",
@@ -26,7 +28,7 @@ TRAINING_LABEL = "training_label"
 """Column with the probability of each class times the weight of the example: the target of the loss."""
 
 
-Target = Literal["single_label", "multi_label", "regression"]
+Target = str
 
 
 def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ...] | None]:
@@ -74,10 +76,11 @@ def class_order(name: str) -> tuple[bool, float, str]:
 
 def label_feature(target: Target, label_names: Sequence[str]) -> ClassLabel | List | Value:
     """Return the feature type of the label column, which stores the class names with the data."""
-    if target == "regression":
+    kind = TARGETS[target]
+    if not kind.has_classes:
         return Value("float32")
     classes = ClassLabel(names=list(label_names))
-    return List(classes) if target == "multi_label" else classes
+    return List(classes) if kind.has_several_classes else classes
 
 
 def class_count(features: Features) -> int | None:

@@ -34,6 +34,7 @@ from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.targets import TARGETS
 
 __all__ = ["LabelledData", "Pool", "prepare_data"]
 
@@ -191,7 +192,7 @@ def prepare_data(
         tables["train"].declared,
         target,
     )
-    if targets is not None and used.weight is not None and targets.target != "single_label":
+    if targets is not None and used.weight is not None and not TARGETS[targets.target].is_exclusive:
         rule = "must be left out unless each example has one class"
         problems.append(Problem("data.columns.weight", rule, repr(used.weight)))
     notes += note_contradictions(tables)
@@ -205,7 +206,7 @@ def prepare_data(
             split: table.with_labels(targets.labels[split], targets.target, targets.label_names)
             for split, table in tables.items()
         }
-        by_class = stratify and targets.target != "regression"
+        by_class = stratify and TARGETS[targets.target].has_classes
         if by_class and used.group is None:
             problems += check_class_counts(tables["train"], targets.target, targets.label_names, fractions)
         if fractions and not problems:
@@ -229,7 +230,7 @@ def prepare_data(
         raise InputError(problems)
     pool = None
     if fold is not None:
-        by_class = stratify and targets.target != "regression"
+        by_class = stratify and TARGETS[targets.target].has_classes
         folded = fold_tables(tables, fold, validation, by_class, seed)
         pool = Pool(
             folded.pool.dataset,

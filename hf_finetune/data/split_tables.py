@@ -9,6 +9,7 @@ from hf_finetune.data.labels import Target
 from hf_finetune.data.locate import SPLITS
 from hf_finetune.data.split import choose_subset, cut_by_group, cut_splits, strata_of
 from hf_finetune.data.tables import Table
+from hf_finetune.targets import TARGETS
 
 __all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
 
@@ -64,7 +65,7 @@ def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: 
     """
 
     def choose(table: Table) -> Table:
-        strata = None if target == "regression" else strata_of(table.labels)
+        strata = None if not TARGETS[target].has_classes else strata_of(table.labels)
         return table.take(choose_subset(strata, len(table), limit, seed))
 
     limited = {"train": choose(tables["train"])}
@@ -78,7 +79,7 @@ def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: 
 
 def _classes(table: Table, target: Target, row: int | None = None) -> set[int]:
     """Return the class indices of one row, or of all rows; empty for regression."""
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return set()
     labels = table.labels if row is None else (table.labels[row],)
     return {index for label in labels for index in (label if isinstance(label, list) else [label])}

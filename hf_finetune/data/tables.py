@@ -30,6 +30,7 @@ from hf_finetune.data.load import Source
 from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "Table",
@@ -124,10 +125,10 @@ class Table:
         """
         feature = label_feature(target, label_names)
         columns: dict[str, tuple[list[Any], Any]] = {"label": (list(labels), feature)}
-        if target == "multi_label" and self.unknown is not None:
+        if TARGETS[target].has_several_classes and self.unknown is not None:
             places = {name: index for index, name in enumerate(label_names)}
             columns[UNKNOWN] = [sorted(places[name] for name in names) for names in self.unknown], feature
-        elif target == "single_label" and (self.weights is not None or self.shares is not None):
+        elif TARGETS[target].is_exclusive and (self.weights is not None or self.shares is not None):
             weighted = training_labels(labels, label_names, self.weights, self.shares)
             columns[TRAINING_LABEL] = weighted, List(Value("float32"))
         # Adding a column to selected rows makes datasets rewrite all of their images: add it to the whole dataset.

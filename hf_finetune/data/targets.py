@@ -8,6 +8,7 @@ from typing import Any, Literal
 from hf_finetune.data.formatting import quoted
 from hf_finetune.data.labels import Target, class_order, label_text
 from hf_finetune.errors import Problem, nearest
+from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
 
 __all__ = ["Targets", "encode_known", "find_unknown_classes", "resolve_targets"]
 
@@ -54,15 +55,15 @@ def resolve_targets(
     present = [value for split in values for value in values[split] if value is not None]
     target, decided, type_problems = _decide(present, requested)
     problems += type_problems
-    if not type_problems and target == "multi_label":
+    if not type_problems and TARGETS[target].has_several_classes:
         problems += _find_bad_lists(values, ids)
-    if not type_problems and target == "regression":
+    if not type_problems and not TARGETS[target].has_classes:
         problems += _find_bad_amounts(values, ids)
     if problems:
         return None, problems
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         numbers = {split: [float(value) for value in values[split]] for split in values}
-        return Targets("regression", ("label",), numbers, decided), []
+        return Targets(Regression.name, ("label",), numbers, decided), []
     names = _order_names(_flat(present), declared)
     indices = {name: index for index, name in enumerate(names)}
     encoded = {split: [_encode(value, indices) for value in values[split]] for split in values}
@@ -88,9 +89,9 @@ def encode_known(
     present = [value for value in values if value is not None]
     _, _, type_problems = _decide(present, target, place="The model's target", repair="")
     problems += type_problems
-    if not type_problems and target == "multi_label":
+    if not type_problems and TARGETS[target].has_several_classes:
         problems += _find_bad_lists({split: values}, {split: ids})
-    if not type_problems and target == "regression":
+    if not type_problems and not TARGETS[target].has_classes:
         problems += _find_bad_amounts({split: values}, {split: ids})
         return ([] if problems else [float(value) for value in values]), problems
     indices = {name: index for index, name in enumerate(label_names)}
@@ -151,20 +152,20 @@ def _decide(
     lists = [value for value in present if isinstance(value, list)]
     if lists and len(lists) < len(present):
         rule = "must hold a list in every row or in none"
-        return "multi_label", (), [Problem("The label column", rule, f"{len(lists)} of {len(present)}")]
+        return MultiLabel.name, (), [Problem("The label column", rule, f"{len(lists)} of {len(present)}")]
     items = [item for item in _flat(present) if item is not None]
     strange = {type(item).__name__ for item in items if not isinstance(item, str | bool | int | float)}
     if strange:
         rule = "must hold texts, numbers or lists of them"
-        return "single_label", (), [Problem("The label column", rule, ", ".join(sorted(strange)))]
+        return SingleLabel.name, (), [Problem("The label column", rule, ", ".join(sorted(strange)))]
     fractions = any(isinstance(item, float) and not item.is_integer() for item in items)
     numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
     if lists:
-        natural: Target = "multi_label"
+        natural: Target = MultiLabel.name
     elif numbers and any(isinstance(item, float) for item in items) and (fractions or _many(items)):
-        natural = "regression"
+        natural = Regression.name
     else:
-        natural = "single_label"
+        natural = SingleLabel.name
     target = natural if requested == "auto" else requested
     unsuited = _find_unsuited(target, bool(lists), numbers, fractions)
     if unsuited:
@@ -175,11 +176,11 @@ def _decide(
 
 def _find_unsuited(target: Target, lists: bool, numbers: bool, fractions: bool) -> str | None:
     """Return a description of the labels if they do not fit the target, else None."""
-    if target == "regression" and (lists or not numbers):
+    if not TARGETS[target].has_classes and (lists or not numbers):
         return "lists" if lists else "no numbers"
-    if target == "multi_label" and (not lists or (numbers and fractions)):
+    if TARGETS[target].has_several_classes and (not lists or (numbers and fractions)):
         return "no lists of classes"
-    if target == "single_label" and lists:
+    if TARGETS[target].is_exclusive and lists:
         return "lists"
     return None
 
@@ -190,13 +191,13 @@ def _many(items: Sequence[Any]) -> bool:
 
 def _notes(target: Target, items: Sequence[Any], inferred: bool) -> tuple[str, ...]:
     distinct = sorted({label_text(item) for item in items}, key=class_order)
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
     if all(isinstance(item, str) for item in items):
         return ()
     shown = quoted(distinct, most=5)
     hint = " If they are amounts, set data.target: regression."
-    if target == "multi_label" or any(isinstance(item, bool) for item in items):
+    if TARGETS[target].has_several_classes or any(isinstance(item, bool) for item in items):
         hint = ""
     return (f"The labels are no texts; they are read as the class names {shown}.{hint}",)
 

@@ -30,6 +30,7 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.forward_check import try_forward
 from hf_finetune.runs.prepare import data_at_hand, prepare_with
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.targets import TARGETS, SingleLabel
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.tasks.inputs import prepare_inputs
 
@@ -81,8 +82,8 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     if data is not None:
         target, names = data.target, data.label_names
     else:
-        target = "single_label" if recipe.data.target == "auto" else recipe.data.target
-        names = ("label",) if target == "regression" else ("0", "1")
+        target = SingleLabel.name if recipe.data.target == "auto" else recipe.data.target
+        names = ("label",) if not TARGETS[target].has_classes else ("0", "1")
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = recipe.data.columns.text_pair is not None
     synthetic = made_up_data(modality, target, names, pair=pair)
@@ -127,8 +128,10 @@ def made_up_data(
             lengths = [words, *(chance.randint(max(words // 4, 1), words) for _ in range(EXAMPLES - 1))]
             columns[column] = [" ".join(chance.choices(WORDS, k=length)) for length in lengths]
             features[column] = Value("string")
-    label: Any = chance.random if target == "regression" else lambda: chance.randrange(len(names))
-    columns["label"] = [[label()] if target == "multi_label" else label() for _ in range(EXAMPLES)]
+    label: Any = chance.random if not TARGETS[target].has_classes else lambda: chance.randrange(len(names))
+    columns["label"] = [
+        [label()] if TARGETS[target].has_several_classes else label() for _ in range(EXAMPLES)
+    ]
     features["label"] = label_feature(target, names)
     dataset = Dataset.from_dict(columns, Features(features))
     return LabelledData(dataset, None, None, target, tuple(names), (), "made up")

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
+from hf_finetune.targets import TARGETS
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
@@ -157,9 +158,9 @@ def plain_gradient(
     inputs = {name: value.to(device) for name, value in batch.items()}
     labels = inputs.pop("labels")
     logits = copied(**inputs).logits
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    elif target == "multi_label":
+    elif TARGETS[target].has_several_classes:
         loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
     else:
         loss = functional.mse_loss(logits.view(-1), labels.to(logits).view(-1))

@@ -12,6 +12,7 @@ from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.top_scores import Scores, confidences
 from hf_finetune.evaluation.unknown_labels import is_known
+from hf_finetune.targets import TARGETS, SingleLabel
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 
@@ -67,7 +68,7 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[B
         confidence = np.maximum(scores, 1 - scores)[known]
         right = ((scores >= 0.5) == (labels == 1))[known]
     else:
-        confidence, right = confidences(scores), decide(scores, "single_label") == labels
+        confidence, right = confidences(scores), decide(scores, SingleLabel.name) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     curve = []
@@ -133,7 +134,7 @@ def _slope(factor: float, logits: np.ndarray, labels: np.ndarray, target: Target
     for rows in np.array_split(np.arange(len(logits)), max(1, logits.size // _CELLS)):
         part, true = logits[rows], labels[rows]
         scores = probabilities(part * factor, target)
-        if target == "single_label":
+        if TARGETS[target].is_exclusive:
             total += float((scores * part).sum() - part[np.arange(len(rows)), true].sum())
         else:
             known = is_known(true)

@@ -23,6 +23,7 @@ from hf_finetune.evaluation.resampling import example_values, is_fast, is_fracti
 from hf_finetune.evaluation.top_scores import TOP, TopScores
 from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.files import can_be_path
+from hf_finetune.targets import TARGETS
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -223,7 +224,7 @@ class _Judged:
         places = {name: row for row, name in enumerate(mine.ids)}
         rows = [places[name] for name in other.predictions.ids]
         labels, scores, thresholds = mine.labels[rows], mine.scores[rows], self.thresholds
-        if mine.target != "regression":
+        if TARGETS[mine.target].has_classes:
             names = other.predictions.label_names
             columns = [mine.label_names.index(name) for name in names]
             scores = scores.reordered(columns) if isinstance(scores, TopScores) else scores[:, columns]
@@ -280,7 +281,9 @@ def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> Non
         raise InputError(Problem(run, f"must be judged on the test examples of {first_run}", value, repair))
     places = {name: row for row, name in enumerate(after.ids)}
     rows = [places[name] for name in before.ids]
-    if not np.array_equal(_named(before), _named(after)[rows], equal_nan=before.target == "multi_label"):
+    if not np.array_equal(
+        _named(before), _named(after)[rows], equal_nan=TARGETS[before.target].has_several_classes
+    ):
         raise InputError(Problem(run, f"must have the test labels of {first_run}", "others"))
 
 
@@ -290,9 +293,9 @@ def _named(predictions: Predictions) -> np.ndarray:
     They are class names [examples], zeros and ones in alphabetical order of the classes [examples, classes], or
     regression targets [examples].
     """
-    if predictions.target == "single_label":
+    if TARGETS[predictions.target].is_exclusive:
         return np.array(predictions.label_names)[predictions.labels]
-    if predictions.target == "multi_label":
+    if TARGETS[predictions.target].has_several_classes:
         return predictions.labels[:, np.argsort(predictions.label_names)]
     return predictions.labels
 
@@ -312,7 +315,7 @@ def _compare(
         )
         for name in names
     ]
-    mcnemar = None if before.target == "regression" else _mcnemar(_right(first), _right(other))
+    mcnemar = None if not TARGETS[before.target].has_classes else _mcnemar(_right(first), _right(other))
     groups = None if grouped.groups is None else len(set(grouped.groups))
     others = _count_others(first.hashes, other.hashes)
     return Comparison(run, tuple(differences), mcnemar, len(before.ids), grouped.group_column, groups, others)

@@ -6,6 +6,7 @@ import numpy as np
 
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import Problem, nearest
+from hf_finetune.targets import TARGETS
 
 __all__ = ["DEFAULT", "CostTable", "cost_matrix", "cost_problems"]
 
@@ -62,7 +63,7 @@ def cost_problems(
     """
     if not costs:
         return []
-    if target != "single_label":
+    if not TARGETS[target].is_exclusive:
         return [Problem(place, "must be left out unless every example has one class", f"{target} labels")]
     known = [*label_names, DEFAULT]
     return [

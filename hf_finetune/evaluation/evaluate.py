@@ -20,6 +20,7 @@ from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide,
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.registry import MetricSettings, needs_all_scores
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
+from hf_finetune.targets import TARGETS
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
 
@@ -144,7 +145,7 @@ def _predict(
     With ``reduces`` only the highest scores of single-label data are kept, reduced batch by batch to save memory.
     """
     target = classifier.target
-    reduces = reduces and target == "single_label"
+    reduces = reduces and TARGETS[target].is_exclusive
     parts: list[Scores] = []
     done = 0
     for logits in logit_batches(classifier, model_examples(dataset), cut):

@@ -13,9 +13,8 @@ from typing import Any
 import evaluate
 import numpy as np
 from datasets import Dataset
-from scipy.special import expit, softmax
 
-from hf_finetune.data.labels import UNKNOWN, Target, encode_labels
+from hf_finetune.data.labels import UNKNOWN, Target
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.registry import (
@@ -31,6 +30,7 @@ from hf_finetune.evaluation.registry import (
 )
 from hf_finetune.evaluation.top_scores import Scores, TopScores
 from hf_finetune.models.remote_code import FLAG
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "all_metrics",
@@ -49,13 +49,7 @@ __all__ = [
     "without_nan",
 ]
 
-_THRESHOLD = 0.5
 _SUM_TOLERANCE = 1e-3
-_DEFAULTS: dict[Target, tuple[str, ...]] = {
-    "single_label": ("accuracy", "f1_macro"),
-    "multi_label": ("f1_micro", "f1_macro", "exact_match"),
-    "regression": ("rmse", "mae", "r2", "spearman"),
-}
 _LOADED_BY_THIS_NAME = frozenset({"f1", "precision", "recall", "r_squared", "spearmanr"})
 """Names that ``evaluate.load`` also accepts, for a metric other than the nearest one of this package."""
 # Modules of evaluate do not declare whether greater is better; for most of them it is.
@@ -93,12 +87,12 @@ def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> t
 
 
 def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
-    return COST_METRICS if settings.costs and target == "single_label" else ()
+    return COST_METRICS if settings.costs and TARGETS[target].is_exclusive else ()
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:
     """Return the metrics shown when the user names none. The first one selects the best checkpoint."""
-    return _DEFAULTS[target]
+    return TARGETS[target].default_metrics
 
 
 def greater_is_better(name: str) -> bool:
@@ -119,10 +113,7 @@ def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
         Softmax (single_label) or sigmoid (multi_label) [examples, classes], or regression predictions [examples], in
         float64.
     """
-    values = np.asarray(logits, dtype=np.float64)
-    if target == "regression":
-        return values.reshape(len(values))
-    return softmax(values, axis=-1) if target == "single_label" else expit(values)
+    return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
 
 
 def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
@@ -139,11 +130,7 @@ def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = 
     """
     if isinstance(scores, TopScores):
         return scores.decisions
-    if target == "single_label":
-        return scores.argmax(axis=-1)
-    if target == "regression":
-        return scores
-    return (scores >= (_THRESHOLD if thresholds is None else np.asarray(thresholds))).astype(np.int64)
+    return TARGETS[target].decide(scores, thresholds)
 
 
 def labels_of(dataset: Dataset, target: Target, classes: int) -> np.ndarray:
@@ -173,12 +160,7 @@ def label_array(
         Class indices [examples] (int64), regression targets [examples] (float64), or zeros and ones
         [examples, classes]: int64, or float64 with nan for unknown labels if there are any.
     """
-    values = list(labels)
-    if target == "multi_label":
-        kind = np.float64 if unknown is not None and any(unknown) else np.int64
-        rows = encode_labels(values, classes, unknown)
-        return np.asarray(rows, dtype=kind).reshape(len(values), classes)
-    return np.asarray(values, dtype=np.float64 if target == "regression" else np.int64)
+    return TARGETS[target].label_array(list(labels), classes, unknown)
 
 
 def compute_metrics(
@@ -227,17 +209,18 @@ def _checked(scores: Scores, labels: np.ndarray, target: Target) -> tuple[Any, n
         _check_finite(scores.values)
         return scores, labels
     scores = np.asarray(scores, dtype=np.float64)
-    dimensions = 1 if target == "regression" else 2
+    kind = TARGETS[target]
+    dimensions = kind.score_dimensions
     if scores.ndim != dimensions or len(scores) == 0:
         raise ValueError(
             f"{target} scores must be {dimensions}-dimensional and not empty. Got shape {scores.shape}."
         )
-    if labels.shape != (scores.shape if target == "multi_label" else scores.shape[:1]):
+    if labels.shape != (scores.shape if kind.has_several_classes else scores.shape[:1]):
         raise ValueError(
             f"Labels of shape {labels.shape} do not fit {target} scores of shape {scores.shape}."
         )
     _check_finite(scores)
-    if target == "single_label":
+    if kind.is_exclusive:
         sums = scores.sum(axis=1, keepdims=True)
         if np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("Single-label scores must be probabilities that sum to 1 in each row.")
@@ -341,7 +324,7 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
     label = split_class_metric(name)[1]
     if label is not None:
         return nearest(label, settings.label_names)
-    if name in COST_METRICS and target == "single_label":
+    if name in COST_METRICS and TARGETS[target].is_exclusive:
         return "Say what confusions cost in evaluation.costs."
     plain = _plain(name)
     alias = ALIASES.get(plain, plain)
@@ -404,10 +387,10 @@ def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> flo
 
 
 def _trial(target: Target, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return np.array([0.0, 1.0]), np.array([0.0, 1.0])
     examples = np.arange(max(classes, 2))
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         return examples, examples
     return np.eye(len(examples), dtype=np.int64), np.eye(len(examples), dtype=np.int64)
 

@@ -20,6 +20,7 @@ from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictions import label_text
 from hf_finetune.evaluation.predictor import Classifier, Task, logit_batches
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
+from hf_finetune.targets import TARGETS
 
 __all__ = ["Prediction", "PredictionStream", "predict"]
 
@@ -176,7 +177,7 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
     scores = probabilities(np.where(finite[:, None], logits, 0), target)
     decisions = decide(scores, target, classifier.thresholds)
     places: Any = None
-    if target != "regression":
+    if TARGETS[target].has_classes:
         every = np.arange(len(names))
         places = top_indices(scores) if len(names) > MANY_CLASSES else np.broadcast_to(every, scores.shape)
     for row, decision in enumerate(decisions):
@@ -184,9 +185,9 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
             yield Prediction("", error="The model's output is not finite.")
             continue
         label = label_text(decision, target, names)
-        if target == "regression":
+        if not TARGETS[target].has_classes:
             yield Prediction("", label)
             continue
         values = scores[row, places[row]].tolist()
         by_class = {names[place]: value for place, value in zip(places[row].tolist(), values, strict=True)}
-        yield Prediction("", label, max(values) if target == "single_label" else None, by_class)
+        yield Prediction("", label, max(values) if TARGETS[target].is_exclusive else None, by_class)

@@ -14,9 +14,10 @@ from pyarrow import parquet
 from hf_finetune.data.labels import Target
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
-from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
+from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES, label_type
 from hf_finetune.evaluation.top_scores import MANY_CLASSES
 from hf_finetune.files import can_be_path, replacing
+from hf_finetune.targets import TARGETS
 
 __all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
 
@@ -128,17 +129,12 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
 
 def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> dict[str, pa.DataType]:
     """Return the columns of the output table with their types."""
-    prediction = {
-        "single_label": pa.string(),
-        "multi_label": pa.list_(pa.string()),
-        "regression": pa.float64(),
-    }
     fields = {"id": pa.string()}
     fields |= dict.fromkeys(_kept_names(kept, _OURS).values(), pa.string())
-    fields["prediction"] = prediction[target]
-    if target == "single_label":
+    fields["prediction"] = label_type(target)
+    if TARGETS[target].is_exclusive:
         fields["score"] = pa.float64()
-    if target != "regression":
+    if TARGETS[target].has_classes:
         if len(label_names) > MANY_CLASSES:
             fields |= {TOP_CLASSES: pa.list_(pa.string()), TOP_PROBABILITIES: pa.list_(pa.float64())}
         else:

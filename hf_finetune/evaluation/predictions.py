@@ -19,6 +19,7 @@ from hf_finetune.evaluation.metrics import decide, label_array
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.evaluation.unknown_labels import has_unknown, is_known
 from hf_finetune.files import replacing
+from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
 
 __all__ = [
     "PROBABILITY",
@@ -26,6 +27,7 @@ __all__ = [
     "TOP_PROBABILITIES",
     "Predictions",
     "label_text",
+    "label_type",
     "read_predictions",
     "write_predictions",
 ]
@@ -105,9 +107,7 @@ def write_predictions(
         raise ValueError(
             f"ids, labels and scores must be as many. Got {len(ids)}, {len(labels)}, {len(scores)}."
         )
-    kind = {"single_label": pa.string(), "multi_label": pa.list_(pa.string()), "regression": pa.float64()}[
-        target
-    ]
+    kind = label_type(target)
     columns = {
         "id": pa.array(ids, pa.string()),
         "label": pa.array([label_text(label, target, label_names) for label in labels], kind),
@@ -119,11 +119,11 @@ def write_predictions(
     top_scores = None
     if isinstance(scores, TopScores):
         top_scores = scores
-    elif target != "regression" and len(label_names) > MANY_CLASSES and probabilities == "top":
+    elif TARGETS[target].has_classes and len(label_names) > MANY_CLASSES and probabilities == "top":
         top_scores = keep_top(scores, labels, decide(scores, target, thresholds))
     if top_scores is not None:
         columns |= _top_columns(top_scores, label_names)
-    elif target != "regression":
+    elif TARGETS[target].has_classes:
         columns |= {
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
@@ -162,11 +162,19 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
     return columns
 
 
+def label_type(target: Target) -> pa.DataType:
+    """Return the Arrow type of a label or decision: a class name, a list of them, or a number."""
+    kind = TARGETS[target]
+    if not kind.has_classes:
+        return pa.float64()
+    return pa.string() if kind.is_exclusive else pa.list_(pa.string())
+
+
 def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
     """Return a label in readable form: the class name, the names of the positive classes, or the number."""
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         return label_names[int(label)]
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         return [label_names[index] for index in np.flatnonzero(np.asarray(label) == 1).tolist()]
     return float(label)
 
@@ -197,7 +205,7 @@ def _predictions_of(table: pa.Table) -> Predictions:
     kind = table.schema.field("label").type
     if pa.types.is_floating(kind):
         predicted = table["prediction"].to_numpy()
-        return Predictions(ids, np.asarray(labels, dtype=np.float64), predicted, "regression", ("label",))
+        return Predictions(ids, np.asarray(labels, dtype=np.float64), predicted, Regression.name, ("label",))
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
@@ -210,11 +218,11 @@ def _predictions_of(table: pa.Table) -> Predictions:
     if pa.types.is_list(kind):
         members = _indices(labels, names)
         unknown = _indices(table[UNKNOWN].to_pylist(), names) if UNKNOWN in table.column_names else None
-        rows = label_array(members, "multi_label", len(names), unknown)
-        return Predictions(ids, rows, scores, "multi_label", names)
+        rows = label_array(members, MultiLabel.name, len(names), unknown)
+        return Predictions(ids, rows, scores, MultiLabel.name, names)
     indices = {name: index for index, name in enumerate(names)}
     classes = np.asarray([indices[label] for label in labels], dtype=np.int64)
-    return Predictions(ids, classes, scores, "single_label", names)
+    return Predictions(ids, classes, scores, SingleLabel.name, names)
 
 
 def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> TopScores:
@@ -229,7 +237,7 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> To
     indices = places(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
     values = compute.list_flatten(table[TOP_PROBABILITIES]).to_numpy().reshape(examples, -1)
     if not single:
-        decisions = label_array(_indices(table["prediction"].to_pylist(), names), "multi_label", len(names))
+        decisions = label_array(_indices(table["prediction"].to_pylist(), names), MultiLabel.name, len(names))
         return TopScores(len(names), indices, values, decisions)
     of_label, ranks = table[LABEL_PROBABILITY].to_numpy(), table[LABEL_RANK].to_numpy().astype(np.int64)
     return TopScores(len(names), indices, values, places(table["prediction"]), of_label, ranks)

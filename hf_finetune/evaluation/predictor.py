@@ -39,6 +39,7 @@ from hf_finetune.models.max_tokens import position_limit
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
+from hf_finetune.targets import TARGETS, Regression, SingleLabel
 
 __all__ = [
     "COLUMNS",
@@ -60,11 +61,6 @@ Task = Literal["image-classification", "text-classification"]
 _HEADS: dict[str, Task] = {
     "ForImageClassification": "image-classification",
     "ForSequenceClassification": "text-classification",
-}
-_TARGETS: dict[str | None, Target] = {
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
 }
 
 
@@ -323,7 +319,10 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
 
 def _target_of(config: PreTrainedConfig) -> Target:
     """Return the label type of a config. As in transformers, one output without ``problem_type`` is regression."""
-    return _TARGETS.get(config.problem_type, "regression" if config.num_labels == 1 else "single_label")
+    for name, target in TARGETS.items():
+        if target.problem_type == config.problem_type:
+            return name
+    return Regression.name if config.num_labels == 1 else SingleLabel.name
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

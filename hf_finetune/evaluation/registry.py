@@ -21,6 +21,7 @@ from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, 
 from hf_finetune.evaluation.costs import CostTable, cost_matrix
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, TopScores, label_ranks
 from hf_finetune.evaluation.unknown_labels import fill_unknown, is_known
+from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
 
 __all__ = [
     "ALIASES",
@@ -154,14 +155,14 @@ def find_metric(name: str, settings: MetricSettings = NO_SETTINGS) -> Metric | N
         return METRICS[name]
     k = top_k(name)
     if k is not None:
-        return Metric(name, ("single_label",), partial(_top_k_accuracy, k=k), fewest_classes=k + 1)
+        return Metric(name, (SingleLabel.name,), partial(_top_k_accuracy, k=k), fewest_classes=k + 1)
     score, label = split_class_metric(name)
     if label in settings.label_names:
         index = settings.label_names.index(label)
-        return Metric(name, ("single_label", "multi_label"), partial(_of_class, score, index))
+        return Metric(name, (SingleLabel.name, MultiLabel.name), partial(_of_class, score, index))
     if name in COST_METRICS and settings.costs:
         compute = partial(_expected_cost, name, settings.cost_matrix())
-        return Metric(name, ("single_label",), compute, greater_is_better=False)
+        return Metric(name, (SingleLabel.name,), compute, greater_is_better=False)
     return None
 
 
@@ -214,7 +215,7 @@ def needs_all_scores(name: str, target: Target) -> bool:
         name: Name of the metric.
         target: Label type; the log loss of multi-label data needs all classes as well.
     """
-    return name in _OF_ALL_SCORES or (name == "log_loss" and target == "multi_label")
+    return name in _OF_ALL_SCORES or (name == "log_loss" and TARGETS[target].has_several_classes)
 
 
 def _counts(
@@ -376,9 +377,7 @@ def _spearman(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> 
 
 
 def _registry() -> Iterator[Metric]:
-    single: Target = "single_label"
-    multi: Target = "multi_label"
-    regression: Target = "regression"
+    single, multi, regression = SingleLabel.name, MultiLabel.name, Regression.name
     precision, recall, f1 = (
         partial(_averaged, score)
         for score in (sklearn_metrics.precision_score, sklearn_metrics.recall_score, sklearn_metrics.f1_score)

@@ -19,6 +19,7 @@ from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.recipe import Recipe
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import load_data
 
 __all__ = ["OwnSplit", "load_own_split", "match_rows"]
@@ -218,7 +219,7 @@ def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -
         raise InputError(Problem("The labels", rule, whole.target, _REPAIR))
     if TRAINING_LABEL in dataset.column_names:  # used in training only
         dataset = dataset.remove_columns(TRAINING_LABEL)
-    if whole.target == "regression" or whole.label_names == classifier.label_names:
+    if not TARGETS[whole.target].has_classes or whole.label_names == classifier.label_names:
         return dataset
     places = {name: index for index, name in enumerate(classifier.label_names)}
     numbers = [places.get(name) for name in whole.label_names]

@@ -14,6 +14,7 @@ from hf_finetune.evaluation.registry import NO_SETTINGS, Metric, MetricSettings,
 from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import fitted_by
+from hf_finetune.targets import TARGETS
 
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
@@ -50,18 +51,18 @@ def undefined_metric(
 def _of_chance(metric: Metric, data: LabelledData, labels: np.ndarray, seed: int) -> float:
     """Compute a metric of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
-    if data.target == "regression":
+    if not TARGETS[data.target].has_classes:
         scores = rng.normal(size=len(labels))
     else:
         scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
-        scores = scores / scores.sum(axis=1, keepdims=True) if data.target == "single_label" else scores
+        scores = scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
     return float(metric.compute(labels, decide(scores, data.target), scores))
 
 
 def _labels_there(data: LabelledData, labels: np.ndarray) -> str:
-    if data.target == "regression":
+    if not TARGETS[data.target].has_classes:
         return f"labels from {labels.min():g} to {labels.max():g}"
-    if data.target == "single_label":
+    if TARGETS[data.target].is_exclusive:
         return f"of the classes {quoted(data.label_names[index] for index in np.unique(labels))}"
     held = [name for name, column in zip(data.label_names, labels.T, strict=True) if (column == 1).any()]
     return f"with the classes {quoted(held)}" if held else "without any class"

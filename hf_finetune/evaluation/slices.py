@@ -11,13 +11,14 @@ from hf_finetune.data.slices import DISTINCT, SLICE, number_name, slice_columns
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
+from hf_finetune.targets import MultiLabel, SingleLabel
 
 __all__ = ["ENOUGH", "MISSING", "judge_slices", "name_slices", "quartiles", "sliced", "training_slices"]
 
 MISSING = "(missing)"
 ENOUGH = 20
 """Minimum number of examples of a slice that is ranked; with fewer, the interval is too wide to be useful."""
-SHARES: Mapping[str, str] = {"single_label": "accuracy", "multi_label": "exact_match"}
+SHARES: Mapping[str, str] = {SingleLabel.name: "accuracy", MultiLabel.name: "exact_match"}
 """Metric reported in addition to the leading one, by label type."""
 
 

@@ -8,6 +8,7 @@ from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.top_scores import TopScores
 from hf_finetune.evaluation.unknown_labels import is_known
+from hf_finetune.targets import TARGETS
 
 __all__ = ["undefined_notes"]
 
@@ -38,9 +39,9 @@ def _reason(name: str, found: EvaluationResult) -> str:
     """Return the reason why a metric is undefined."""
     if isinstance(found.scores, TopScores) and needs_all_scores(name, found.target):
         return "of each example the highest probabilities alone are kept"
-    if found.target == "multi_label" and name == _PRECISION:
+    if TARGETS[found.target].has_several_classes and name == _PRECISION:
         return "no class holds for any example"
-    reason = _alike(found) if found.target == "regression" else _not_ranked(found)
+    reason = _alike(found) if not TARGETS[found.target].has_classes else _not_ranked(found)
     return reason or "it has no value on these examples"
 
 
@@ -55,7 +56,7 @@ def _alike(found: EvaluationResult) -> str:
 
 def _not_ranked(found: EvaluationResult) -> str:
     """Return the reason why no class has both positive and negative examples; empty if a class has both."""
-    if found.target == "multi_label":
+    if TARGETS[found.target].has_several_classes:
         return _NOTHING_TO_RANK if all(len(values) < 2 for values in _known_values(found)) else ""
     classes = np.unique(found.labels)
     return f"every example is of the class {found.label_names[classes[0]]!r}" if len(classes) == 1 else ""

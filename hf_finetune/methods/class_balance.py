@@ -19,7 +19,9 @@ from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.schema import StageSettings
-from hf_finetune.targets.losses import label_weights, loss_for, valid_labels, weighted_cross_entropy
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.cross_entropy import weighted_cross_entropy
+from hf_finetune.targets.losses import label_weights, loss_for, valid_labels
 
 __all__ = [
     "BalancedSampler",
@@ -104,7 +106,7 @@ def class_weights(
     """
     sizes = [max(1, count) for count in members]
     effective = [float(size) for size in sizes] if beta is None else effective_numbers(sizes, beta)
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         others = [max(1, examples - count) for count in members]
         negatives = [float(number) for number in others] if beta is None else effective_numbers(others, beta)
         return tuple(negative / positive for negative, positive in zip(negatives, effective, strict=True))
@@ -126,7 +128,7 @@ def _log_shares(members: Sequence[int], examples: int, target: str, tau: float) 
     Source: Menon et al. 2021, Long-tail learning via logit adjustment: the loss takes f(x) + tau x log(share).
     """
     sizes = [max(1, count) for count in members]
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         return tuple(tau * log(size / max(1, examples - size)) for size in sizes)
     return tuple(tau * log(size / examples) for size in sizes)
 
@@ -135,7 +137,7 @@ def _count(labels: Sequence[Any], target: str, classes: int) -> list[int]:
     """Return the number of examples of each class."""
     counts = [0] * classes
     for label in labels:
-        for index in label if target == "multi_label" else (label,):
+        for index in label if TARGETS[target].has_several_classes else (label,):
             counts[index] += 1
     return counts
 
@@ -168,11 +170,11 @@ def balanced_loss(
         factors = None if balance.factors is None else logits.new_tensor(balance.factors)
         known = valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
-        if target == "multi_label" or labels.ndim > 1:
+        if TARGETS[target].has_several_classes or labels.ndim > 1:
             labels = labels.where(known, 0).to(logits)
         if balance.gamma is not None:
             losses = _focal(logits, labels, target, balance.gamma, factors)
-        elif target == "multi_label":
+        elif TARGETS[target].has_several_classes:
             losses = functional.binary_cross_entropy_with_logits(
                 logits, labels, pos_weight=factors, reduction="none"
             )
@@ -226,7 +228,7 @@ def _focal(
     Source: Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
     weights = logits.new_ones(logits.shape[-1]) if factors is None else factors
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         right, wrong = functional.logsigmoid(logits), functional.logsigmoid(-logits)
         members = labels * weights * _doubt(right, gamma) * right
         return -(members + (1 - labels) * _doubt(wrong, gamma) * wrong)
@@ -301,13 +303,13 @@ def label_problems(
         Problems found; empty if there are none.
     """
     problems = []
-    if stage.label_smoothing and target != "single_label":
+    if stage.label_smoothing and not TARGETS[target].is_exclusive:
         rule = "must be 0 unless each example has one label"
         problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
     method = stage.balance.method
-    if method != "none" and target == "regression":
+    if method != "none" and not TARGETS[target].has_classes:
         problems.append(Problem(f"{place}.balance", "must be none where labels are amounts", repr(method)))
-    elif method == "sampler" and target == "multi_label":
+    elif method == "sampler" and TARGETS[target].has_several_classes:
         repair = "Who draws a scarce class draws the other classes of its examples too. Take class_weights."
         rule = "must not be sampler where an example has several labels"
         problems.append(Problem(f"{place}.balance", rule, "", repair))

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
 __all__ = ["Teacher", "distillation_loss", "loss_with_teacher"]
@@ -69,10 +70,10 @@ def distillation_loss(
 
     Source: Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network.
     """
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return functional.mse_loss(logits.view(-1), wanted.view(-1), reduction="none")
     student, teacher = logits / temperature, wanted / temperature
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         wanted_log = functional.log_softmax(teacher, dim=-1)
         losses = functional.kl_div(
             functional.log_softmax(student, dim=-1), wanted_log, reduction="none", log_target=True

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
 __all__ = ["r_drop_loss", "repeat_batch", "symmetric_kl"]
@@ -44,7 +45,7 @@ def symmetric_kl(one: torch.Tensor, other: torch.Tensor, target: str) -> torch.T
 
     Source: Liang et al. 2021, R-Drop: Regularized Dropout for Neural Networks.
     """
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         return (one.sigmoid() - other.sigmoid()) * (one - other) / 2
     first, second = functional.log_softmax(one, dim=-1), functional.log_softmax(other, dim=-1)
     return ((first.exp() - second.exp()) * (first - second)).sum(dim=-1) / 2

@@ -12,6 +12,7 @@ from hf_finetune.methods.mixup import BatchMixer
 from hf_finetune.methods.proximal import GradientNoise, ProximalSteps
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.schema import StageSettings, StageSpec
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "Regularizers",
@@ -128,7 +129,7 @@ def label_problems(stage: StageSettings, place: str, target: str) -> list[Proble
             f"{place}.regularize.{name}", "must be left out where labels are amounts", repr(value), repair
         )
         for name, repair in repairs.items()
-        if target == "regression" and (value := getattr(spec, name))
+        if not TARGETS[target].has_classes and (value := getattr(spec, name))
     ]
 
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_finetune.data.joint_tasks import TaskColumns
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
 from hf_finetune.models.joining import task_heads
+from hf_finetune.targets import TARGETS
 
 __all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
 
@@ -110,13 +111,13 @@ def mixed_loss(
         total = logits.new_zeros(())
         for index, (task, rows) in enumerate(zip(columns, masks, strict=True)):
             wanted = task.labels_of(labels[rows])
-            wanted = wanted[:, 0].long() if task.target == "single_label" else wanted
+            wanted = wanted[:, 0].long() if TARGETS[task.target].is_exclusive else wanted
             task_loss = losses[index]((task.logits_of(logits[rows]),), wanted, examples * task.width)
             if weights is not None:
                 total = total + weights[index] * task_loss
                 continue
             variance = logits[0, columns[-1].logits[1] + index]
-            factor = 0.5 if task.target == "regression" else 1.0
+            factor = 0.5 if not TARGETS[task.target].has_classes else 1.0
             total = total + factor * torch.exp(-variance) * task_loss + variance / 2 * rows.sum() / examples
         return total
 

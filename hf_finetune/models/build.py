@@ -36,6 +36,7 @@ from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
 from hf_finetune.recipe.patterns import PatternError, matching
 from hf_finetune.recipe.rules import shown
+from hf_finetune.targets import TARGETS
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
 
@@ -43,11 +44,6 @@ logger = logging.getLogger(__name__)
 
 Modality = Literal["image", "text"]
 
-PROBLEM_TYPES = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
 AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
 # Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
 SPENT = re.compile(
@@ -114,11 +110,11 @@ def read_config(
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
-    config.problem_type = PROBLEM_TYPES[target]
+    config.problem_type = TARGETS[target].problem_type
     if isinstance(config, TimmWrapperConfig):
         # Labels of an earlier fine-tuning would take precedence over id2label when the config is saved.
         config.__dict__.pop("label_names", None)
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
     if dropout is not None:
         set_dropout(config, dropout)

@@ -21,6 +21,7 @@ from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import unreadable
 from hf_finetune.models.find_head import head_names, timm_part
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
+from hf_finetune.targets import SingleLabel
 
 __all__ = [
     "MaskedImageModel",
@@ -142,7 +143,7 @@ def build_masked_text_model(
     config = read_config(
         path,
         ("0", "1"),
-        "single_label",
+        SingleLabel.name,
         revision=revision,
         dropout=dropout,
         trust_remote_code=trust_remote_code,

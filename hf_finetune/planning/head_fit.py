@@ -6,6 +6,7 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.head_fit import AUTO, BALANCES, GRADIENT, KEPT
 from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.targets import TARGETS
 
 __all__ = ["MOST_WORK", "check_fitted", "linear_head", "settle_fits"]
 
@@ -61,7 +62,7 @@ def settle_fits(
             settled.append(stage)
             continue
         reason = _why_not(stage, layout, examples, alone)
-        how = "ridge" if target == "regression" else "logistic_regression"
+        how = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
         if reason:
             settled.append(stage.model_copy(update={"fit": GRADIENT}))
             notes.append(f"stages[{index}].fit is gradient: {reason}.")

@@ -26,6 +26,7 @@ from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.publishing.optional_packages import need_extra
+from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
 
 __all__ = ["Page", "build_page", "prepare_page", "serve"]
 
@@ -204,9 +205,9 @@ def _about(page: Page) -> str:
     subject = "a picture" if page.image else "a pair of texts" if page.pairs else "a text"
     classes = f"{len(page.classifier.label_names):,} classes"
     does = {
-        "regression": f"gives {subject} an amount",
-        "multi_label": f"says which of {classes} {subject} belongs to",
-        "single_label": f"says to which of {classes} {subject} belongs",
+        Regression.name: f"gives {subject} an amount",
+        MultiLabel.name: f"says which of {classes} {subject} belongs to",
+        SingleLabel.name: f"says to which of {classes} {subject} belongs",
     }[page.classifier.target]
     return f"This model {does}. Nothing leaves this machine."
 
@@ -217,7 +218,7 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
             fields = _fields(gradio, page)
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
-            if page.classifier.target == "regression":
+            if not TARGETS[page.classifier.target].has_classes:
                 answer = gradio.Textbox(label="Amount", interactive=False)
             else:
                 most = min(MOST_CLASSES, len(page.classifier.label_names))
@@ -227,7 +228,11 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
         prediction = page.one(*values)
         if prediction.error is not None:
             raise gradio.Error(prediction.error)
-        return str(prediction.label) if page.classifier.target == "regression" else dict(prediction.scores)
+        return (
+            str(prediction.label)
+            if not TARGETS[page.classifier.target].has_classes
+            else dict(prediction.scores)
+        )
 
     button.click(classify, fields, answer)
     if page.examples:

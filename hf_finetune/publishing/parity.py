@@ -13,6 +13,7 @@ from datasets import Dataset
 from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
 from hf_finetune.evaluation.predictor import Classifier, compute_logits
+from hf_finetune.targets import TARGETS
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
@@ -57,7 +58,7 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
     names = all_metrics(target, len(before.label_names))
     metrics = [compute_metrics(names, target, outputs, labels, before.thresholds) for outputs in scores]
     same = None
-    if target != "regression":
+    if TARGETS[target].has_classes:
         answers = [decide(outputs, target, before.thresholds).reshape(len(labels), -1) for outputs in scores]
         same = float((answers[0] == answers[1]).all(axis=1).mean())
     return Parity(

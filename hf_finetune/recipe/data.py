@@ -5,7 +5,16 @@ from typing import Literal
 from pydantic import Field
 
 from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.fields import Count, Encoding, FoldText, Location, Separator, Text, Workers
+from hf_finetune.recipe.fields import (
+    Count,
+    Encoding,
+    FoldText,
+    Location,
+    Separator,
+    TargetName,
+    Text,
+    Workers,
+)
 from hf_finetune.recipe.label_column import LabelColumnSpec
 from hf_finetune.recipe.rules import HELD_OUT
 from hf_finetune.recipe.strict_model import Part
@@ -98,7 +107,7 @@ class DataSpec(Part):
     )
     columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
     split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")
-    target: Literal["auto", "single_label", "multi_label", "regression"] = Field(
+    target: TargetName = Field(
         default="auto",
         description="A label is one class, a list of classes, or a number; auto = told from the column.",
     )

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.patterns import PatternError, check_pattern
 from hf_finetune.recipe.rules import shown
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "FILLED",
@@ -30,6 +31,7 @@ __all__ = [
     "Seed",
     "Selector",
     "Separator",
+    "TargetName",
     "Text",
     "Texts",
     "Views",
@@ -37,6 +39,11 @@ __all__ = [
     "Workers",
     "as_tuple",
 ]
+
+if TYPE_CHECKING:
+    TargetName = str
+else:
+    TargetName = Literal[("auto", *TARGETS)]
 
 FILLED = r"\S"
 STAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from hf_finetune.errors import Problem
 from hf_finetune.recipe.rules import shown
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "AUTO",
@@ -140,8 +141,8 @@ def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
         target: Type of the labels: ``single_label``, ``multi_label`` or ``regression``.
         place: Place of the solver in the recipe.
     """
-    wanted = "ridge" if target == "regression" else "logistic_regression"
+    wanted = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
     if how in ("", wanted):
         return []
-    labels = "amounts" if target == "regression" else "classes"
+    labels = "amounts" if not TARGETS[target].has_classes else "classes"
     return [Problem(place, f"must be {wanted} where labels are {labels}", repr(how))]

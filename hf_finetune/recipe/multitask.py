@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
-from hf_finetune.recipe.fields import Count, Encoding, Location, Separator, Text, Texts, Workers
+from hf_finetune.recipe.fields import Count, Encoding, Location, Separator, TargetName, Text, Texts, Workers
 from hf_finetune.recipe.raw_content import mapping
 from hf_finetune.recipe.rules import rule_problems, shown
 from hf_finetune.recipe.schema import BestSpec, Recipe
@@ -95,7 +95,7 @@ class TaskDataSpec(Part):
     nested: Literal["join", "top"] | None = _same("nested")
     columns: ColumnsSpec = _same("columns")
     split: SplitSpec = _same("split")
-    target: Literal["auto", "single_label", "multi_label", "regression"] = _same("target")
+    target: TargetName = _same("target")
     on_error: Literal["fail", "skip"] = _same("on_error")
     limit: Count | None = _same("limit")
 

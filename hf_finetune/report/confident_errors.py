@@ -14,6 +14,7 @@ from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions, label_text
 from hf_finetune.evaluation.top_scores import confidences
 from hf_finetune.evaluation.unknown_labels import fill_unknown
+from hf_finetune.targets import TARGETS
 
 __all__ = ["describe_data", "find_mistakes"]
 
@@ -56,9 +57,9 @@ def find_mistakes(
 
 def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, scores = predictions.labels, predictions.scores
-    if predictions.target == "regression":
+    if not TARGETS[predictions.target].has_classes:
         return np.ones(len(labels), dtype=bool), np.abs(labels - scores)
-    if predictions.target == "single_label":
+    if TARGETS[predictions.target].is_exclusive:
         return labels != decisions, confidences(scores)
     labels, decisions = fill_unknown(labels, decisions)
     sure = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)

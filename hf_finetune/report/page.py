@@ -38,6 +38,7 @@ from hf_finetune.report.tables import (
     stage_rows,
 )
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
+from hf_finetune.targets import TARGETS
 
 __all__ = ["figures_of", "render_report", "write_report"]
 
@@ -103,7 +104,7 @@ def figures_of(record: RunRecord) -> list[Picture]:
     metric = record.primary_metrics[0] if record.primary_metrics else "loss"
     figures = [learning_curves(record.metrics["stages"], logs, metric)]
     predictions = record.predictions
-    if predictions is not None and predictions.target == "single_label":
+    if predictions is not None and TARGETS[predictions.target].is_exclusive:
         answers = (
             predictions.labels,
             decide(predictions.scores, predictions.target),
@@ -135,7 +136,7 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     metrics, sizes = metric_rows(record), size_tables(record.metrics)
     return environment.get_template("page.html").render(
         run=record,
-        amounts=record.predictions is not None and record.predictions.target == "regression",
+        amounts=record.predictions is not None and not TARGETS[record.predictions.target].has_classes,
         verdict=verdict(record),
         bars=headline_bars(record),
         calibration=calibration_verdict(record.metrics),
@@ -180,7 +181,7 @@ def _contents(
     record: RunRecord, metrics: bool, classes: bool, sizes: bool, figures: dict[str, Drawn]
 ) -> list[tuple[str, str]]:
     """Return the table of contents: the anchor and title of each section that the report has."""
-    errors = record.predictions is not None and record.predictions.target == "regression"
+    errors = record.predictions is not None and not TARGETS[record.predictions.target].has_classes
     sections = [
         ("stages", "Stages", True),
         ("metrics", "Metrics", metrics),

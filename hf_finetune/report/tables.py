@@ -13,6 +13,7 @@ from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.report.verdict import BASELINES
+from hf_finetune.targets import TARGETS
 
 __all__ = ["Bar", "ClassRow", "class_rows", "confusion_rows", "headline_bars", "metric_rows", "stage_rows"]
 
@@ -142,7 +143,7 @@ def class_rows(
         data: Content of ``data.json``.
         thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
     """
-    if predictions is None or predictions.target == "regression":
+    if predictions is None or not TARGETS[predictions.target].has_classes:
         return []
     names = predictions.label_names
     chosen = tuple(thresholds[name] for name in names) if thresholds else None
@@ -163,7 +164,7 @@ def class_rows(
 
 def confusion_rows(predictions: Predictions | None) -> list[tuple[str, str, int]]:
     """Return the 15 most frequent confusions, each as label, predicted class and number of examples."""
-    if predictions is None or predictions.target != "single_label":
+    if predictions is None or not TARGETS[predictions.target].is_exclusive:
         return []
     names, classes = predictions.label_names, len(predictions.label_names)
     decisions = decide(predictions.scores, predictions.target)

@@ -6,6 +6,7 @@ from typing import Any
 from hf_finetune.evaluation.intervals import FEW_GROUPS
 from hf_finetune.evaluation.metrics import greater_is_better
 from hf_finetune.report.run_record import RunRecord
+from hf_finetune.targets import TARGETS
 
 __all__ = [
     "BASELINES",
@@ -132,7 +133,11 @@ def _of_tasks(metrics: Mapping[str, Any]) -> str:
 
 def _baseline(name: str, target: str | None) -> str:
     words = BASELINES[name]
-    return words.replace("logistic", "ridge") if target == "regression" else words
+    return (
+        words.replace("logistic", "ridge")
+        if target is not None and not TARGETS[target].has_classes
+        else words
+    )
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
-from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, Target
+from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded
@@ -62,7 +62,7 @@ def join_data(datas: Mapping[str, LabelledData]) -> LabelledData:
         train=next(iter(datas.values())).train,
         validation=held[0] if held else None,
         test=judged[0] if judged else None,
-        target=cast(Target, json.dumps({name: data.target for name, data in datas.items()})),
+        target=json.dumps({name: data.target for name, data in datas.items()}),
         label_names=tuple(f"{name}/{label}" for name, data in datas.items() for label in data.label_names),
         notes=(
             *(f"{name}: {note}" for name, data in datas.items() for note in data.notes),

@@ -37,6 +37,7 @@ from hf_finetune.runs.problems import (
     selector_problems,
     stage_problems,
 )
+from hf_finetune.targets import SingleLabel
 from hf_finetune.tasks import TASKS, Task, load_data
 from hf_finetune.tasks.data import load_target
 from hf_finetune.tasks.multi_task import MultiTask, Share
@@ -47,7 +48,7 @@ Spread = Callable[[Recipe], Recipe]
 Datas = Mapping[str, LabelledData | None]
 
 NOT_AT_HAND = "its labels are counted as 2, its steps are unknown"
-UNKNOWN_LABELS: tuple[Sequence[str], Target] = (("0", "1"), "single_label")
+UNKNOWN_LABELS: tuple[Sequence[str], Target] = (("0", "1"), SingleLabel.name)
 """Class names and kind of the labels with which a recipe is planned while its data is unknown."""
 
 

@@ -18,6 +18,7 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.inputs import prepare_inputs
 
 __all__ = ["contact_sheet", "preview", "spread_over_classes", "text_page"]
@@ -160,7 +161,7 @@ def _text_of(example: dict[str, Any]) -> str:
 
 
 def _label(label: Any, names: Sequence[str], target: str) -> str:
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return f"{label:g}"
     return ", ".join(names[index] for index in (label if isinstance(label, list) else [label]))
 

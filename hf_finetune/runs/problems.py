@@ -18,6 +18,7 @@ from hf_finetune.models.compression import is_sparse
 from hf_finetune.planning.selectors import form_problems
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
+from hf_finetune.targets import TARGETS
 from hf_finetune.training.optimizers import check_optimizer
 
 __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]
@@ -130,11 +131,11 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
     if evaluation.slices and data.test is None:
         repair = "Set data.split.test above 0, or leave it out."
         problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
-    if evaluation.thresholds and data.target != "multi_label":
+    if evaluation.thresholds and not TARGETS[data.target].has_several_classes:
         problems.append(
             Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
         )
-    if evaluation.calibrate and data.target == "regression":
+    if evaluation.calibrate and not TARGETS[data.target].has_classes:
         problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):

@@ -37,6 +37,7 @@ from hf_finetune.report.run_record import DATA, MISTAKES
 from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings, without_augmentation
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
@@ -77,14 +78,14 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
         logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
     setattr(model.config, COLUMNS, dict(prepared.data.columns))
     _export(model, prepared, folder)
-    if prepared.data.validation is None or prepared.data.target == "regression":
+    if prepared.data.validation is None or not TARGETS[prepared.data.target].has_classes:
         return {}
     held_out = _some_of(prepared.data.validation, len(prepared.data.label_names))
     result = _evaluate(prepared, folder, held_out, keep_all=True)
     content: dict[str, Any] = {}
     scores, calibration = _calibrated(model, prepared, result)
     content["calibration"] = calibration
-    if prepared.data.target == "multi_label" and prepared.recipe.evaluation.thresholds:
+    if TARGETS[prepared.data.target].has_several_classes and prepared.recipe.evaluation.thresholds:
         thresholds = [round(threshold, 6) for threshold in fit_thresholds(scores, result.labels).tolist()]
         setattr(model.config, THRESHOLDS, thresholds)
         content["thresholds"] = dict(zip(result.label_names, thresholds, strict=True))
@@ -170,13 +171,13 @@ def _calibrated(
 def _logits(scores: np.ndarray, target: str) -> np.ndarray:
     """Return logits [examples, classes] of scores. A constant per example is lost; it does not affect a softmax."""
     sure = np.clip(scores, SURE, 1.0)
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         return np.log(sure)
     return np.log(sure) - np.log(np.clip(1 - scores, SURE, 1.0))
 
 
 def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, float]:
-    loss = compute_metrics(["log_loss"], target, scores, labels)["log_loss"]  # type: ignore[arg-type]
+    loss = compute_metrics(["log_loss"], target, scores, labels)["log_loss"]
     return {"ece": calibration_error(scores, labels), "log_loss": loss}
 
 
@@ -245,7 +246,7 @@ def evaluate_run(
         baselines["linear_probe"] = probe.scores
         content["baseline_fit"] = probe.about
     content |= _beside_baselines(prepared, result, baselines, folder)
-    if result.target != "regression":
+    if TARGETS[result.target].has_classes:
         bins = [asdict(entry) for entry in reliability(result.scores, result.labels)]
         ece = calibration_error(result.scores, result.labels)
         content["test_calibration"] = {"ece": ece, "bins": bins}
@@ -324,7 +325,7 @@ def write_data(prepared: PreparedRun, folder: Path) -> None:
 def _majority(prepared: PreparedRun, found: EvaluationResult) -> Scores:
     """Return the scores of the majority-class (or mean) baseline: training class frequencies, or the mean target."""
     train = labels_of(prepared.data.train, prepared.data.target, len(prepared.data.label_names))
-    if prepared.data.target == "single_label":
+    if TARGETS[prepared.data.target].is_exclusive:
         answer: Any = np.bincount(train, minlength=len(prepared.data.label_names)) / len(train)
     else:
         known = is_known(train)
@@ -351,7 +352,7 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
     if not has_baseline(prepared):
         return None
     cells = len(prepared.data.train) * len(prepared.data.label_names)
-    if prepared.data.target != "regression" and cells > MOST_PROBE_CELLS:
+    if TARGETS[prepared.data.target].has_classes and cells > MOST_PROBE_CELLS:
         logger.info(
             "There is no baseline on frozen features: a logistic regression of "
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."

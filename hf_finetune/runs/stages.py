@@ -36,6 +36,7 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import mix_of, score_tasks
 from hf_finetune.runs.weights import load_stage_weights
+from hf_finetune.targets import TARGETS, SingleLabel
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.head_fit import FITS
 from hf_finetune.training.loss import finite_logits
@@ -216,7 +217,7 @@ def _reduces(prepared: PreparedRun) -> bool:
     data = prepared.data
     return (
         not prepared.parts
-        and data.target == "single_label"
+        and TARGETS[data.target].is_exclusive
         and data.validation is not None
         and reduced(len(data.validation), len(data.label_names))
         and not any(needs_all_scores(name, data.target) for name in _stage_metrics(prepared))
@@ -225,8 +226,8 @@ def _reduces(prepared: PreparedRun) -> bool:
 
 def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
-    scores, indices = probabilities(logits.float().cpu().numpy(), "single_label"), labels.cpu().numpy()
-    kept = keep_top(scores, indices, decide(scores, "single_label"))
+    scores, indices = probabilities(logits.float().cpu().numpy(), SingleLabel.name), labels.cpu().numpy()
+    kept = keep_top(scores, indices, decide(scores, SingleLabel.name))
     return torch.as_tensor(pack_top(kept), device=logits.device)
 
 

@@ -27,6 +27,7 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
@@ -78,7 +79,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             if not rows.any():
                 continue
             task_labels = task.labels_of(labels[rows])
-            task_labels = task_labels if task.target == "multi_label" else task_labels[:, 0]
+            task_labels = task_labels if TARGETS[task.target].has_several_classes else task_labels[:, 0]
             scores = probabilities(task.logits_of(logits[rows]), task.target)
             prefix = f"{task.name}/"
             names = [
@@ -86,7 +87,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
                 *(name[len(prefix) :] for name in best_metrics if name.startswith(prefix)),
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
-            targets = task_labels.astype(np.float64 if task.target == "regression" else np.int64)
+            targets = task_labels.astype(np.float64 if not TARGETS[task.target].has_classes else np.int64)
             metrics[task.name] = compute_metrics(
                 *(names, task.target, scores, targets), settings=part.metric_settings
             )

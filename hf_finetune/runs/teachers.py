@@ -9,6 +9,7 @@ from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.methods.distillation import Teacher
 from hf_finetune.recipe import StageSpec
 from hf_finetune.runs.prepared import PreparedRun
+from hf_finetune.targets import TARGETS
 
 __all__ = ["load_teachers"]
 
@@ -42,7 +43,7 @@ def _load(stage: StageSpec, place: str, prepared: PreparedRun) -> Teacher | None
     if classifier.target != prepared.data.target:
         rule = f"must be a model for {prepared.data.target} data"
         raise InputError(Problem(place, rule, f"one for {classifier.target}"))
-    if prepared.data.target == "regression":
+    if not TARGETS[prepared.data.target].has_classes:
         order = [0]
     elif set(names) != set(wanted):
         rule = "must know exactly the classes of the data"

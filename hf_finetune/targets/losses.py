@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-__all__ = ["IGNORED", "label_weights", "loss_for", "valid_labels", "weighted_cross_entropy"]
+from hf_finetune.targets.base import TARGETS
+
+__all__ = ["IGNORED", "label_weights", "loss_for", "valid_labels"]
 
 IGNORED = -100
 """Class index that torch's cross-entropy ignores."""
@@ -26,15 +27,13 @@ def label_weights(labels: torch.Tensor, target: str) -> torch.Tensor:
     Args:
         labels: Labels as in ``loss_for``; single-label ones may be class probabilities times the weight of the example
             [batch, classes].
-        target: Kind of the labels.
+        target: Name of the target; empty for labels of no target, such as masked inputs.
 
     Returns:
         Weights [batch], or [batch, classes] (multi-label).
     """
     known = valid_labels(labels)
-    if target == "single_label" and labels.ndim > 1:
-        return labels.where(known, 0.0).sum(dim=-1)
-    return known
+    return TARGETS[target].label_weights(labels, known) if target else known
 
 
 def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.Tensor]:
@@ -48,14 +47,17 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
     multi-label data, and write that to its config.
 
     Args:
-        target: ``single_label`` (cross-entropy), ``multi_label`` (binary cross-entropy) or ``regression``
-            (mean squared error).
+        target: Name of a registered target, which determines the loss.
         label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
 
     Returns:
         Function of outputs (with logits [batch, classes]), labels and ``num_items_in_batch`` (by default the number of
         labels of the micro-batch) to a scalar.
+
+    Raises:
+        ValueError: If the target is unknown.
     """
+    kind = TARGETS[target]
 
     def loss(
         outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
@@ -63,32 +65,7 @@ def loss_for(target: str, label_smoothing: float = 0.0) -> Callable[..., torch.T
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         logits, known = logits.float(), valid_labels(labels)
         items = label_weights(labels, target).sum() if num_items_in_batch is None else num_items_in_batch
-        if target == "single_label" and labels.ndim > 1:
-            total = weighted_cross_entropy(logits, labels.where(known, 0).to(logits), label_smoothing).sum()
-        elif target == "single_label":
-            total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
-        else:
-            labels = labels.where(known, 0).to(logits)
-            if target == "multi_label":
-                losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-            else:
-                losses = functional.mse_loss(logits.view(-1), labels.view(-1), reduction="none")
-            total = (losses * known.view_as(losses)).sum()
+        total = kind.loss_sum(logits, labels, known, label_smoothing)
         return total / items
 
     return loss
-
-
-def weighted_cross_entropy(logits: torch.Tensor, shares: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Return the smoothed cross-entropy of each example [batch], weighted by the sum of its shares.
-
-    torch's label smoothing does not weight the smoothed part by the sum of the shares.
-
-    Args:
-        logits: Logits [batch, classes].
-        shares: Class probabilities times the weight of the example [batch, classes].
-        smoothing: Share of each label that is spread over all classes.
-    """
-    scores = functional.log_softmax(logits, dim=-1)
-    spread = shares.sum(dim=-1) * scores.mean(dim=-1)
-    return -((1 - smoothing) * (shares * scores).sum(dim=-1) + smoothing * spread)

@@ -18,6 +18,7 @@ from hf_finetune.models.linear_head import read_linear, set_linear, taking_input
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.planning.best_epoch import is_better
+from hf_finetune.targets import TARGETS
 from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
 
@@ -176,7 +177,7 @@ def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 def _plain(labels: np.ndarray, target: str) -> list[Any]:
     """Return labels in the form of ``assign_folds``: class indices, lists of them, or regression targets."""
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         return [np.flatnonzero(row == 1).tolist() for row in labels]
     if labels.ndim == 2:
         return list(labels.argmax(axis=1).tolist())

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from hf_finetune.data.labels import Target
 from hf_finetune.data.split import strata_of
+from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
 
 __all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
 
@@ -92,7 +93,7 @@ def fit_linear(
     Returns:
         The linear layer, the chosen strength and the cross-validated losses.
     """
-    if target == "single_label" and labels.ndim == 2:
+    if TARGETS[target].is_exclusive and labels.ndim == 2:
         labels = labels * (1.0 if factors is None else np.asarray(factors))
         counts = np.ones(len(labels))
     else:
@@ -105,7 +106,7 @@ def fit_linear(
         chosen = min(losses, key=losses.__getitem__, default=strengths[0])
         weight, bias = _fit(features, labels, target, classes, chosen, counts)
     if shifts is not None:
-        sure = target == "multi_label" and np.array([_is_sure(column) for column in labels.T])
+        sure = TARGETS[target].has_several_classes and np.array([_is_sure(column) for column in labels.T])
         bias = bias - np.where(sure, 0.0, shifts)
     return LinearFit(weight, bias, chosen, losses)
 
@@ -135,7 +136,7 @@ def assign_folds(
         Fold numbers [examples x versions], from 0.
     """
     strata: Any = np.zeros(len(labels), dtype=np.int64)
-    if target != "regression":
+    if TARGETS[target].has_classes:
         strata = np.array(strata_of(labels))
     names = groups if len(groups) and len(set(groups)) > 1 else range(len(labels))
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -181,7 +182,7 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
         ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of
         each value tried.
     """
-    ridge = target == "regression"
+    ridge = not TARGETS[target].has_classes
     name = "alpha" if ridge else "C"
 
     def shown(strength: float) -> float:
@@ -194,7 +195,7 @@ def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
 
 def _counts(labels: np.ndarray, target: Target, factors: Sequence[float] | None) -> np.ndarray:
     """Return example weights [examples], or label weights [examples, classes] (multi-label; 0 for unknown labels)."""
-    if target == "multi_label":
+    if TARGETS[target].has_several_classes:
         return np.where(labels == 1, 1.0 if factors is None else np.asarray(factors), 1.0) * ~np.isnan(labels)
     if factors is None:
         return np.ones(labels.shape)
@@ -214,7 +215,7 @@ def _cross_validate(
     """Return the held-out loss by strength, in ascending order until the loss no longer falls."""
     numbers = np.unique(folds)[: 1 if features.size * classes > LARGE else None]
     features = features.astype(np.float32)  # precise enough for the comparison, in half the time
-    if target == "multi_label" and classes > MOST_COMPARED:
+    if TARGETS[target].has_several_classes and classes > MOST_COMPARED:
         columns = np.linspace(0, classes - 1, MOST_COMPARED).astype(np.int64)
         labels, counts = labels[:, columns], counts[:, columns]
     models: Models = {}
@@ -256,11 +257,11 @@ def _loss(outputs: np.ndarray, labels: np.ndarray, target: Target) -> np.ndarray
 
     The loss is the cross-entropy in nats, or the squared error for regression.
     """
-    if target == "regression":
+    if not TARGETS[target].has_classes:
         return np.square(outputs[:, 0] - labels)
-    if target == "single_label" and labels.ndim == 2:
+    if TARGETS[target].is_exclusive and labels.ndim == 2:
         return -(labels * np.maximum(log_softmax(outputs, axis=1), LEAST)).sum(axis=1)
-    if target == "single_label":
+    if TARGETS[target].is_exclusive:
         return -np.maximum(log_softmax(outputs, axis=1)[np.arange(len(labels)), labels], LEAST)
     return -np.maximum(log_expit(np.where(labels == 1, outputs, -outputs)), LEAST)
 
@@ -290,9 +291,9 @@ def _fit(
     """
     means, scales = features.mean(axis=0), _scales(features)
     solve: Callable[..., tuple[np.ndarray, np.ndarray]] = {
-        "single_label": _classes,
-        "multi_label": _each_class,
-        "regression": _amounts,
+        SingleLabel.name: _classes,
+        MultiLabel.name: _each_class,
+        Regression.name: _amounts,
     }[target]
     with warnings.catch_warnings():
         # scikit-learn suspects a regression problem if the classes have few examples each

@@ -1,0 +1,57 @@
+"""Labels that are exactly one class each."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_finetune.targets.base import Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+__all__ = ["SingleLabel"]
+
+
+class SingleLabel(Target):
+    """Exactly one class per example: softmax and cross-entropy."""
+
+    name = "single_label"
+    problem_type = "single_label_classification"
+    is_exclusive = True
+    default_metrics = ("accuracy", "f1_macro")
+
+    def scores(self, logits: "np.ndarray") -> "np.ndarray":
+        """Return the softmax [examples, classes]."""
+        from scipy.special import softmax
+
+        probabilities: np.ndarray = softmax(logits, axis=-1)
+        return probabilities
+
+    def decide(self, scores: "np.ndarray", thresholds: Sequence[float] | None = None) -> "np.ndarray":
+        """Return the most probable class [examples]."""
+        classes: np.ndarray = scores.argmax(axis=-1)
+        return classes
+
+    def label_array(
+        self, labels: Sequence[Any], classes: int, unknown: Sequence[Sequence[int]] | None = None
+    ) -> "np.ndarray":
+        """Return class indices [examples], int64."""
+        import numpy as np
+
+        return np.asarray(labels, dtype=np.int64)
+
+    def loss_sum(
+        self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
+    ) -> "torch.Tensor":
+        """Return the summed cross-entropy; labels may be class probabilities times the weight of the example."""
+        from torch.nn import functional
+
+        from hf_finetune.targets.cross_entropy import weighted_cross_entropy
+
+        if labels.ndim > 1:
+            return weighted_cross_entropy(logits, labels.where(known, 0).to(logits), smoothing).sum()
+        return functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+
+    def label_weights(self, labels: "torch.Tensor", known: "torch.Tensor") -> "torch.Tensor":
+        """Return 1 for each label that counts, or the sum of the weighted class probabilities, [batch]."""
+        return labels.where(known, 0.0).sum(dim=-1) if labels.ndim > 1 else known
