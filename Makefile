@@ -32,6 +32,7 @@ check: $(VENV)/.installed-dev ## lint, format, types and the order of imports
 	$(BIN)/mypy tools/*.py
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_rules.py
 
 clean: ## remove .venv, the assets and all caches; runs/ stays
 	rm -rf $(VENV) assets build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

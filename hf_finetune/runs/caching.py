@@ -1,4 +1,4 @@
-"""What a run computes only once: for each stage, and for the images of all of them."""
+"""Work that a run does only once: outputs of frozen layers, decoded images, and the choice of the pooling."""
 
 import copy
 import hashlib
@@ -63,9 +63,9 @@ logger = logging.getLogger(__name__)
 
 MIXES = "mixup and cutmix mix whole images"
 TIMED_EXAMPLES, TIMED_STEPS = 8, 2
-"""Examples in a step, and steps, by which the time of a stage is estimated."""
+"""Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
 FITTED_VIEWS = 2
-"""Versions of each augmented example that a head is fitted on."""
+"""Number of augmented versions of each example that a head is fitted on."""
 
 POOLING_IS_OPEN = (
     "pooling of the tokens: chosen by cross-validation when the run begins. Any but the architecture's own needs "
@@ -76,12 +76,14 @@ Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
 
 
 def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) -> CacheSettings | None:
-    """Say where and how much is kept of what a stage's frozen layers give; None if nothing is to be."""
+    """Return the cache settings of a stage's frozen layers; None if nothing is cached."""
     recipe = prepared.recipe
     spec = recipe.speed.prefix_cache
-    if spec is None or stage.teacher is not None:  # a teacher looks at whole examples
+    if spec is None or stage.teacher is not None:  # the teacher needs the whole examples
         return None
-    if is_aligned(recipe.domain_adaptation, stage, planned):  # the other domain's inputs go the same way
+    if is_aligned(
+        recipe.domain_adaptation, stage, planned
+    ):  # inputs of the target domain pass through the same layers
         return None
     source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
     unsound = MIXES if stage.regularize.mixes else ""
@@ -90,7 +92,7 @@ def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) 
 
 
 def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
-    """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs beside a stage."""
+    """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs as well."""
     if prepared.parts or _is_augmented(prepared.recipe) or not (prepared.pooling or has_baseline(prepared)):
         return None
     poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
@@ -101,31 +103,31 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
 
 
 def has_baseline(prepared: PreparedRun) -> bool:
-    """Return whether a logistic regression on frozen features is wanted beside the model on the test split."""
+    """Return whether the test split is also predicted by a logistic regression on frozen features."""
     most = prepared.recipe.evaluation.linear_probe
     return most is not None and len(prepared.data.train) <= most and prepared.data.test is not None
 
 
 def probe_settings(prepared: PreparedRun) -> CacheSettings:
-    """Return where the features of unaugmented examples are kept.
+    """Return the cache settings of the features of unaugmented examples.
 
-    A stage that trains the head of the same recipe without augmentation keeps its features there too.
+    A stage that trains the head of the same recipe without augmentation shares these features.
 
     Args:
-        prepared: From ``without_augmentation``.
+        prepared: Run from ``without_augmentation``.
     """
     spec = prepared.recipe.speed.prefix_cache or PrefixCacheSpec()
     return CacheSettings(cache_folder(), 1, None, spec.size_limit, _digest(prepared, None))
 
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
-    """Return a run whose training examples are prepared as inference prepares them."""
+    """Return the run without augmentation: its training examples are transformed as for inference."""
     data = prepared.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
 def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
-    """Return the poolings of texts that are compared for a run; none for images."""
+    """Return the text poolings to compare for a run; none for images."""
     if prepared.task.modality != "text":
         return ()
     spec = prepared.recipe.model
@@ -135,20 +137,20 @@ def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
 def choose_pooling(
     prepared: PreparedRun, strategy: str | None, before: Manifest | None, state: PartialState
 ) -> PreparedRun:
-    """Choose by cross-validation how the head of frozen texts pools their tokens, where the recipe leaves it open.
+    """Choose the pooling of frozen texts by cross-validation, where the recipe leaves it open.
 
-    The poolings are those that a head can have: the architecture's own, the first token, and the mean. Any but the own
-    one needs the head of this package; the recipe of the run then names it, as if it had been written there. Nothing
-    is chosen for images, for several tasks, with an adapter or another head, and where a stage trains the backbone.
+    The candidates are the architecture's own pooling, the first token, and the mean. All but the own one need the head
+    of this package; the recipe of the run then states the pooling. Nothing is chosen for images, several tasks, with
+    an adapter or another head, or where a stage trains the backbone.
 
     Args:
-        prepared: The run.
-        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
-        before: The run that is resumed, whose pooling stays; None if it begins.
+        prepared: Checked run.
+        strategy: Name of the strategy that the stages come from; None if the recipe lists them.
+        before: Manifest of the run that is resumed, whose pooling is kept; None for a new run.
         state: The processes; all of them call this.
 
     Returns:
-        The run with its pooling, and with the loss of each one that was compared.
+        The run with its pooling and the loss of each candidate.
     """
     is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
     if prepared.task.modality != "text" or prepared.parts or not is_open:
@@ -174,10 +176,9 @@ def choose_pooling(
 
 
 def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict[str, float], str] | str:
-    """Return the cross-validated loss of each pooling on the training split, and the name of the vectors that are kept.
+    """Return the cross-validated loss of each pooling on the training split, and the name of the cached vectors.
 
-    Returns:
-        Why they cannot be computed, where that is so.
+    Where they cannot be computed, the return value is the reason.
     """
     plain, data, target = without_augmentation(prepared), prepared.data, prepared.data.target
     recipe, model = plain.recipe, load_pretrained(prepared).model
@@ -206,7 +207,7 @@ def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict
 
 
 def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
-    """Return a run whose head pools tokens by name; None if the architecture cannot have that head."""
+    """Return the run with the named pooling in its head; None if the architecture does not support that head."""
     if name == OWN:
         return prepared
     head = prepared.recipe.model.head.model_copy(update={"pool": name})
@@ -225,11 +226,11 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
 
 
 def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
-    """Return for each stage of a plan a sentence on how often its frozen layers will be computed, and what is kept.
+    """Return a sentence for each stage: how often its frozen layers are computed, and the size of their cache.
 
     Args:
-        report: The plan.
-        strategy: Name of the strategy that wrote the stages; None if the recipe has them itself.
+        report: Plan.
+        strategy: Name of the strategy that the stages come from; None if the recipe lists them.
     """
     subject = cache(lambda: _subject(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
@@ -260,7 +261,7 @@ def _frozen_work(
     try:
         skeleton, example = subject()
     except InputError:
-        return ""  # without the processor nobody knows what an example looks like
+        return ""  # the processor determines the form of an example
     found = estimate_cache_size(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
     )
@@ -270,7 +271,7 @@ def _frozen_work(
 
 
 def _subject(report: PlanReport) -> Subject:
-    """Build the model without weights, and the inputs of one example."""
+    """Return the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
     task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
     processor = load_processor(
@@ -300,7 +301,7 @@ def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
 def _views(
     recipe: Recipe, spec: PrefixCacheSpec, stage: StageSpec, planned: StagePlan
 ) -> tuple[int, float | None]:
-    """Give the number of versions, and the epochs for which keeping them must pay; None where that is no question."""
+    """Return the number of cached versions, and the epochs in which caching must pay off; None if it always applies."""
     epochs, augmented = planned.epochs or 1.0, _is_augmented(recipe)
     if fitted_by(stage):
         views = spec.views if isinstance(spec.views, int) else FITTED_VIEWS
@@ -309,7 +310,7 @@ def _views(
     if isinstance(spec.views, int):
         return spec.views if augmented else views, None
     only_head = all(group.layers == "head" for group in planned.groups)
-    # The baseline reads what the frozen layers give for the examples as they are: one pass more.
+    # The baseline reads the features of unaugmented examples: one more pass.
     return views, epochs + (only_head and not augmented and recipe.evaluation.linear_probe is not None)
 
 
@@ -318,14 +319,14 @@ def estimate_seconds(
 ) -> tuple[float, ...]:
     """Return an upper bound of each stage's training time on this machine, in seconds.
 
-    A few steps are timed on a few examples, in fp32 and without what a run computes only once; evaluation is not
-    counted. The model's weights stay as they are; which of them are frozen changes.
+    A few steps are timed on a few examples, in fp32 and without any cache; evaluation is not included. The weights of
+    the model do not change, but the frozen parameters do.
 
     Args:
-        model: The pretrained model under its new head.
-        stages: What each stage trains.
-        recipe: The recipe, its stages written out.
-        inputs: The examples as the model takes them.
+        model: Pretrained model with its new head.
+        stages: Plan of each stage.
+        recipe: Recipe with its stages expanded.
+        inputs: Examples as model inputs.
     """
     count = min(TIMED_EXAMPLES, len(inputs.train))
     begun = perf_counter()
@@ -347,7 +348,7 @@ def estimate_seconds(
 
 
 def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Return a loss of the logits whose gradient costs what that of any loss does."""
+    """Return a loss of the logits whose gradient costs about the same as that of any other loss."""
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
     return logits.float().square().mean()
 
@@ -357,12 +358,12 @@ def _is_augmented(recipe: Recipe) -> bool:
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:
-    """Let images be decoded once, where the recipe wants that and it is cheaper.
+    """Return the examples with images that are decoded only once, where the recipe asks for it and it is faster.
 
     Args:
-        inputs: The examples, as the task prepares them.
-        prepared: The run.
-        settings: Of each stage, what is kept of its frozen layers.
+        inputs: Examples as model inputs.
+        prepared: Checked run.
+        settings: Cache settings of each stage.
     """
     speed = prepared.recipe.speed
     if speed.decode_once is False or prepared.task.modality != "image":
@@ -398,7 +399,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
 
 
 def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inputs]) -> Inputs:
-    """Decode the images of each of several tasks by themselves, or those of the only one."""
+    """Decode the images of each task separately."""
     train, validation = inputs.train, inputs.validation
     if not isinstance(train, MixedExamples):
         return decode(inputs, source)
@@ -416,10 +417,10 @@ def _each_task(inputs: Inputs, source: str, decode: Callable[[Inputs, str], Inpu
 
 
 def _digest(prepared: PreparedRun, seed: int | None) -> str:
-    """Name the examples: the data, how it is prepared, and the seed of its augmentation."""
-    unseen = {"path", "workers", "on_error", "split"}  # the fingerprint knows what came of them
+    """Return a hash of the examples: data, preprocessing, and seed of the augmentation."""
+    unseen = {"path", "workers", "on_error", "split"}  # their effect is in the fingerprint
     if not _is_augmented(prepared.recipe):
-        unseen |= {"augment"}  # however that is written
+        unseen |= {"augment"}  # all spellings of no augmentation are the same
     spec: dict[str, Any] = prepared.recipe.data.model_dump(mode="json", exclude=unseen)
     data = prepared.data if prepared.data.pool is None else prepared.data.pool
     source = [data.fingerprint, spec, str(prepared.processor), seed]

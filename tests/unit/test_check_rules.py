@@ -1,0 +1,48 @@
+"""The rules that ``tools/check_rules.py`` checks: each is broken by a small package, and kept by this one."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
+
+from check_rules import LIMITS, PACKAGE, find_all, main  # noqa: E402
+
+BROKEN = {
+    "names of targets outside targets/": ("data/a.py", 'is_number = target == "regression"\n'),
+    "names of tasks, modalities and model inputs outside tasks/": (
+        "data/a.py",
+        'pixels = batch["pixel_values"]\n',
+    ),
+    "docstrings that open with another verb than the field uses": ("a.py", 'def a():\n    """Give one."""\n'),
+    "modules of more than 450 lines": ("a.py", "\n" * 451),
+}
+
+
+@pytest.mark.parametrize("rule", LIMITS)
+def test_a_broken_rule_is_found(tmp_path, rule):
+    name, source = BROKEN[rule]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(source, encoding="utf-8")
+    assert [finding.rule for finding in find_all(tmp_path)] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("targets/a.py", 'name = "regression"\n'),
+        ("tasks/a.py", 'name = "pixel_values"\n'),
+        ("models/classifier_head.py", 'pixels = batch["pixel_values"]\n'),
+        ("a.py", '"""Return one of regression."""\n'),
+    ],
+)
+def test_what_is_allowed_is_no_finding(tmp_path, name, source):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(source, encoding="utf-8")
+    assert list(find_all(tmp_path)) == []
+
+
+def test_the_package_keeps_the_rules(capsys):
+    assert PACKAGE.is_dir()
+    assert main() == 0, capsys.readouterr().out

@@ -1,0 +1,76 @@
+"""Kinds of labels: scores, decisions, label arrays and losses fit together, and no other kind is accepted."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from hf_finetune.targets import TARGETS, Regression, Target
+from hf_finetune.targets.losses import label_weights, loss_for
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [-0.5, 0.25, 3.0]])
+EXAMPLES = {
+    "single_label": (LOGITS, [0, 2], np.array([0, 2])),
+    "multi_label": (LOGITS, [[0, 2], [1]], np.array([[1, 0, 1], [0, 1, 0]])),
+    "regression": (LOGITS[:, :1], [1.5, -0.25], np.array([1.5, -0.25])),
+}
+REFERENCE = {
+    "single_label": lambda logits, labels: functional.cross_entropy(logits, labels),
+    "multi_label": lambda logits, labels: (
+        functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / labels.numel()
+    ),
+    "regression": lambda logits, labels: functional.mse_loss(logits[:, 0], labels),
+}
+
+
+def test_every_target_has_an_example_here():
+    assert EXAMPLES.keys() == TARGETS.keys() == REFERENCE.keys()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_labels_and_decisions_have_one_form(name):
+    target, (logits, labels, expected) = TARGETS[name], EXAMPLES[name]
+    encoded = target.label_array(labels, 3)
+    np.testing.assert_array_equal(encoded, expected)
+    scores = target.scores(logits)
+    assert scores.ndim == target.score_dimensions
+    decisions = target.decide(scores)
+    assert decisions.shape == encoded.shape and decisions.dtype == encoded.dtype
+    assert target.label_array([], 3).shape == encoded[:0].shape
+    assert target.label_width(3) == (3 if encoded.ndim == 2 else 1)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_loss_is_the_mean_over_the_labels(name):
+    logits, _, labels = EXAMPLES[name]
+    logits = torch.tensor(logits, dtype=torch.float32)
+    labels = torch.tensor(labels) if name == "single_label" else torch.tensor(labels, dtype=torch.float32)
+    weights = label_weights(labels, name)
+    assert weights.shape == labels.shape and weights.sum() == labels.numel()
+    torch.testing.assert_close(loss_for(name)({"logits": logits}, labels), REFERENCE[name](logits, labels))
+
+
+def test_unknown_labels_are_nan_and_thresholds_decide():
+    target = TARGETS["multi_label"]
+    rows = target.label_array([[0], [1]], 3, [[2], []])
+    assert rows.dtype == np.float64 and np.isnan(rows[0, 2]) and rows[1].tolist() == [0.0, 1.0, 0.0]
+    assert target.decide(np.array([[0.4, 0.4]]), [0.3, 0.5]).tolist() == [[1, 0]]
+    assert TARGETS["single_label"].scores(LOGITS).sum(axis=1) == pytest.approx(1.0)
+
+
+def test_an_unknown_target_is_an_error_and_has_no_default_loss():
+    with pytest.raises(
+        ValueError, match="unknown kind of labels 'ranking'; known: single_label, multi_label, regression"
+    ):
+        loss_for("ranking")
+    with pytest.raises(ValueError, match="registered already"):
+        TARGETS.add(Regression())
+    assert "ranking" not in TARGETS and len(TARGETS) == 3
+
+
+def test_a_target_cannot_leave_out_what_training_needs():
+    class Ranking(Target):
+        name = "ranking"
+
+    with pytest.raises(TypeError, match="loss_sum"):
+        Ranking()

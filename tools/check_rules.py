@@ -1,0 +1,80 @@
+"""Check the rules of the source code that no linter knows. A limit above 0 may only be lowered.
+
+The head file ``models/classifier_head.py`` is exempt from all rules: copies of it are stored with saved models.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "hf_finetune"
+EXEMPT = "models/classifier_head.py"
+TARGETS = {"single_label", "multi_label", "regression"}
+INPUTS = {
+    *("image", "text", "image-classification", "text-classification"),
+    *("pixel_values", "input_ids", "input_values"),
+}
+OPENINGS = re.compile(r"(Give|Say|Tell|Put|Work out)s?\b")
+MOST_LINES = 450
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A place that breaks a rule."""
+
+    rule: str
+    place: str
+
+
+LIMITS = {
+    "names of targets outside targets/": 0,
+    "names of tasks, modalities and model inputs outside tasks/": 277,
+    "docstrings that open with another verb than the field uses": 0,
+    f"modules of more than {MOST_LINES} lines": 1,
+}
+
+
+def find_all(package: Path) -> Iterator[Finding]:
+    """Yield all places of a package that break a rule."""
+    names, inputs, openings, sizes = LIMITS
+    for path in sorted(package.rglob("*.py")):
+        relative = path.relative_to(package).as_posix()
+        if relative == EXEMPT:
+            continue
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+                continue
+            place = f"{relative}:{node.lineno}"
+            if node in prose:
+                if OPENINGS.match(node.value.strip()):
+                    yield Finding(openings, place)
+            elif node.value in TARGETS and not relative.startswith("targets/"):
+                yield Finding(names, place)
+            elif node.value in INPUTS and not relative.startswith("tasks/"):
+                yield Finding(inputs, place)
+        if source.count("\n") > MOST_LINES:
+            yield Finding(sizes, relative)
+
+
+def main() -> int:
+    """Print the count of each rule, and the places of each rule whose limit is exceeded or can be lowered."""
+    findings = list(find_all(PACKAGE))
+    failed = False
+    for rule, limit in LIMITS.items():
+        places = [finding.place for finding in findings if finding.rule == rule]
+        print(f"{len(places):4} of at most {limit:4}: {rule}")
+        if len(places) != limit:
+            failed = True
+            advice = "Fix these:" if len(places) > limit else f"Lower the limit to {len(places)}."
+            print(f"     {advice}", *(places if len(places) > limit else ()), sep="\n     ")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
