@@ -1,22 +1,21 @@
 """Knowledge distillation: part of the loss is the divergence from a teacher's softened probabilities."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
 __all__ = ["Teacher", "distillation_loss", "loss_with_teacher"]
 
-Loss = Callable[..., torch.Tensor]
 
-
-class Teacher:
-    """Trained model that predicts each batch on which a student trains.
+class Teacher(Method):
+    """Method: a trained model predicts each batch, and its softened probabilities are part of the student's loss.
 
     Attributes:
         temperature: Divisor of the logits of teacher and student.
@@ -49,6 +48,18 @@ class Teacher:
     def forget(self) -> None:
         """Drop the logits, so that the next loss uses the labels only."""
         self.logits = None
+
+    def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
+        """Predict the batch in training; the inputs do not change."""
+        if training:
+            self.see(inputs)
+        else:
+            self.forget()
+        return inputs
+
+    def wrap_loss(self, loss: Loss, target: str) -> Loss:
+        """Return the weighted mean of the loss and the distillation loss."""
+        return loss_with_teacher(loss, self, target)
 
 
 def distillation_loss(

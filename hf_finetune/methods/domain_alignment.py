@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from hf_finetune.cache.call_recording import evaluating
 from hf_finetune.data.paired_domains import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
 from hf_finetune.targets.losses import valid_labels
@@ -34,7 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Loss = Callable[..., torch.Tensor]
 HIDDEN = 100
 """Units of the domain classifier's hidden layer, as in the small networks of Ganin et al. 2016."""
 RATE = 1e-3
@@ -200,8 +200,8 @@ class AlignmentInputs:
         return PairedExamples(train, self.examples, seed), PairedCollate(collate), alignment
 
 
-class DomainAlignment(TrainerCallback):
-    """Alignment loss of a stage, and the domain classifier that ``dann`` needs.
+class DomainAlignment(TrainerCallback, Method):
+    """Method and callback: the alignment loss of a stage, and the domain classifier that ``dann`` needs.
 
     The classifier is not part of the model: it has its own optimizer, its gradients are averaged over the processes,
     and its state is saved in each checkpoint.
@@ -331,8 +331,16 @@ class DomainAlignment(TrainerCallback):
                 broken_state(folder / FILE, "the state of another classifier of domains")
             ) from error
 
+    def callbacks(self) -> tuple[TrainerCallback, ...]:
+        """Return the object itself."""
+        return (self,)
+
+    def wrap_loss(self, loss: Loss, target: str) -> Loss:
+        """Return the loss with the alignment loss added."""
+        return aligned_loss(loss, self)
+
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Context manager: remove the hooks from the model at the end."""
         try:
             yield

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_finetune.files import replacing
+from hf_finetune.methods.base import Method
 from hf_finetune.planning.best_epoch import is_better
 
 __all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
@@ -46,8 +47,8 @@ def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Ten
             value.lerp_(current[name], 1 - decay)
 
 
-class AveragedWeights(TrainerCallback):
-    """Callback that averages the weights of a stage, compares average and raw weights, and keeps the better ones.
+class AveragedWeights(TrainerCallback, Method):
+    """Method and callback: average the weights of a stage, compare average and raw weights, and keep the better ones.
 
     Args:
         names: Names of the trained parameters and of the BatchNorm statistics that are updated; only these are
@@ -149,6 +150,18 @@ class AveragedWeights(TrainerCallback):
             yield
         finally:
             _put(weights, self.moving)
+
+    def callbacks(self) -> tuple[TrainerCallback, ...]:
+        """Return the object itself."""
+        return (self,)
+
+    def result(self, state: TrainerState) -> Mapping[str, Any]:
+        """Return whether the average is kept."""
+        return {"averaged": self.goes_on(state)}
+
+    def load(self, checkpoint: Path) -> None:
+        """Set the checkpoint whose average is loaded when training begins."""
+        self.checkpoint = checkpoint
 
     def save(self, checkpoint: Path) -> None:
         """Write the average into a checkpoint."""

@@ -8,6 +8,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from hf_finetune.data.seeded_augmentation import seed_of
+from hf_finetune.methods.base import Method
 from hf_finetune.targets.losses import valid_labels
 
 __all__ = ["BatchMixer", "label_shares"]
@@ -26,8 +27,8 @@ def label_shares(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return shares.masked_fill(~valid_labels(labels).unsqueeze(1), torch.nan)
 
 
-class BatchMixer:
-    """Mixup and CutMix of batches: each image is mixed with the one before it; with both, one is drawn per batch.
+class BatchMixer(Method):
+    """Method: mixup and CutMix; each image is mixed with the one before it. With both, one is drawn per batch.
 
     The draws depend on the stage's seed, the optimizer step, the micro-batch and the process only, so they are the same
     after a resume and with any number of workers. Images are mixed within the micro-batch of a process. Labels are not
@@ -49,7 +50,9 @@ class BatchMixer:
         self.methods: list[Any] = [v2.MixUp(alpha=mixup)] if mixup else []
         self.methods += [v2.CutMix(alpha=cutmix)] if cutmix else []
 
-    def over(self, batches: Iterable[dict[str, Any]], step: int, process: int) -> Iterator[dict[str, Any]]:
+    def on_batches(
+        self, batches: Iterable[dict[str, Any]], step: int, process: int
+    ) -> Iterator[dict[str, Any]]:
         """Yield the mixed micro-batches of an optimizer step.
 
         Args:

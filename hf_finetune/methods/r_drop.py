@@ -1,20 +1,38 @@
 """R-Drop: two passes with different dropout per input, and a loss on the divergence of their predictions."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
-__all__ = ["r_drop_loss", "repeat_batch", "symmetric_kl"]
+__all__ = ["RDrop", "r_drop_loss", "repeat_batch", "symmetric_kl"]
 
 logger = logging.getLogger(__name__)
 
-Loss = Callable[..., torch.Tensor]
+
+class RDrop(Method):
+    """Method: two passes with different dropout for each batch.
+
+    Args:
+        factor: Factor on the divergence of the two predictions.
+    """
+
+    def __init__(self, factor: float):
+        self.factor = factor
+
+    def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
+        """Repeat the batch in training."""
+        return repeat_batch(inputs) if training else inputs
+
+    def wrap_loss(self, loss: Loss, target: str) -> Loss:
+        """Return the R-Drop loss."""
+        return r_drop_loss(loss, self.factor, target)
 
 
 def repeat_batch(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,21 +1,21 @@
-"""Regularization of a stage: build callbacks, batch mixing, R-Drop and weight averaging from ``regularize``."""
+"""Regularization of a stage: the methods that its ``regularize`` field asks for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from hf_finetune.errors import Problem
+from hf_finetune.methods.base import CallbackMethod, Method
 from hf_finetune.methods.ema import AveragedWeights
 from hf_finetune.methods.mixup import BatchMixer
 from hf_finetune.methods.proximal import GradientNoise, ProximalSteps
+from hf_finetune.methods.r_drop import RDrop
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.schema import StageSettings, StageSpec
 from hf_finetune.targets import TARGETS
 
 __all__ = [
-    "Regularizers",
     "build_regularizers",
     "label_problems",
     "pretrained_weights",
@@ -23,23 +23,6 @@ __all__ = [
 ]
 
 STATISTICS = ("running_mean", "running_var")
-
-
-@dataclass(frozen=True)
-class Regularizers:
-    """Regularization of a stage.
-
-    Attributes:
-        callbacks: Callbacks that act before and after each optimizer step, in this order.
-        average: Running average of the weights, one of the callbacks; None for none.
-        mixing: Mixup or CutMix of the images of a batch; None for neither.
-        r_drop: Factor on the R-Drop divergence; 0 disables the second pass.
-    """
-
-    callbacks: tuple[TrainerCallback, ...] = ()
-    average: AveragedWeights | None = None
-    mixing: BatchMixer | None = None
-    r_drop: float = 0.0
 
 
 def build_regularizers(
@@ -51,8 +34,8 @@ def build_regularizers(
     pretrained: Mapping[str, torch.Tensor] | None = None,
     best_metric: str | None = None,
     greater_is_better: bool = False,
-) -> Regularizers:
-    """Build the regularizers of a stage from the ``regularize`` field of its recipe.
+) -> list[Method]:
+    """Return the regularizers of a stage, from the ``regularize`` field of its recipe, in the order of their hooks.
 
     Args:
         stage: Stage of the recipe.
@@ -63,20 +46,22 @@ def build_regularizers(
         best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
         greater_is_better: Whether higher values of ``best_metric`` are better.
     """
-    spec, callbacks = stage.regularize, []
+    spec, methods = stage.regularize, list[Method]()
     if spec.gradient_noise:
-        callbacks.append(GradientNoise(planned.groups, spec.gradient_noise, seed))
+        methods.append(CallbackMethod(GradientNoise(planned.groups, spec.gradient_noise, seed)))
     if spec.l1 or spec.l2_sp:
         shrunk = [parameter.name for parameter in planned.layout.parameters if parameter.decays]
-        callbacks.append(
-            ProximalSteps(planned.groups, l1=spec.l1, shrunk=shrunk, l2_sp=spec.l2_sp, pretrained=pretrained)
+        steps = ProximalSteps(
+            planned.groups, l1=spec.l1, shrunk=shrunk, l2_sp=spec.l2_sp, pretrained=pretrained
         )
-    average = None
+        methods.append(CallbackMethod(steps))
     if spec.ema is not None:
-        average = AveragedWeights(_moving(planned), spec.ema, best_metric, greater_is_better)
-        callbacks.append(average)
-    mixing = BatchMixer(spec.mixup, spec.cutmix, classes, seed) if spec.mixes else None
-    return Regularizers(tuple(callbacks), average, mixing, spec.r_drop)
+        methods.append(AveragedWeights(_moving(planned), spec.ema, best_metric, greater_is_better))
+    if spec.mixes:
+        methods.append(BatchMixer(spec.mixup, spec.cutmix, classes, seed))
+    if spec.r_drop:
+        methods.append(RDrop(spec.r_drop))
+    return methods
 
 
 def _moving(planned: StagePlan) -> list[str]:

@@ -1,44 +1,29 @@
-"""Training loss of a stage (labels, distillation, domain alignment, R-Drop), and its loss on the validation split."""
+"""Training loss of a stage with the parts of its methods, and its loss on the validation split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from hf_finetune.methods.distillation import Teacher, loss_with_teacher
-from hf_finetune.methods.domain_alignment import DomainAlignment, aligned_loss
-from hf_finetune.methods.r_drop import r_drop_loss
-from hf_finetune.methods.regularizers import Regularizers
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.training.callbacks import DivergedError
 
 __all__ = ["finite_logits", "of_logits", "reduce_logits", "training_loss", "with_loss"]
 
-Loss = Callable[..., torch.Tensor]
 
-
-def training_loss(
-    loss: Callable[..., torch.Tensor],
-    target: str,
-    teacher: Teacher | None,
-    regular: Regularizers,
-    alignment: DomainAlignment | None,
-) -> Callable[..., torch.Tensor]:
-    """Return the training loss: the loss of the labels with distillation, and with domain alignment or R-Drop.
+def training_loss(loss: Loss, target: str, methods: Sequence[Method]) -> Loss:
+    """Return the training loss: the loss of the labels with the parts that the methods add, in their order.
 
     Args:
         loss: Loss function of outputs and labels.
         target: Kind of the labels.
-        teacher: Teacher of the distillation loss; None for none.
-        regular: Regularizers; ``r_drop`` above 0 adds the R-Drop loss.
-        alignment: Domain alignment loss to add, in place of R-Drop; None for none.
+        methods: Methods of the stage.
     """
-    if teacher is not None:
-        loss = loss_with_teacher(loss, teacher, target)
-    if alignment is not None:
-        return aligned_loss(loss, alignment)
-    return r_drop_loss(loss, regular.r_drop, target) if regular.r_drop else loss
+    for method in methods:
+        loss = method.wrap_loss(loss, target)
+    return loss
 
 
 def finite_logits(prediction: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,9 +26,9 @@ from hf_finetune.data.distributed_sampling import SharedBuffers
 from hf_finetune.data.seeded_augmentation import cycle, set_epoch
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.methods.base import Method
 from hf_finetune.methods.class_balance import BalancedSampler, ClassBalance, balanced_loss
-from hf_finetune.methods.domain_alignment import DomainAlignment
-from hf_finetune.methods.regularizers import Regularizers, build_regularizers
+from hf_finetune.methods.regularizers import build_regularizers
 from hf_finetune.methods.task_mixing import FreezeIdleHeads
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.domain_adaptation import SAME_WAY
@@ -139,14 +139,17 @@ def train_stage(
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
-    alignment = None
+    methods: list[Method] = [beside.teacher] if beside.teacher is not None else []
+    early_callbacks: tuple[TrainerCallback, ...] = ()
     if beside.align is not None:
         train, collate, alignment = beside.align.join(model, data.train, data.collate, seed)
+        methods.append(alignment)
+        early_callbacks = alignment.callbacks()  # they change the log entry that LogCallback writes
         data = replace(data, train=train, collate=collate)
         if len(planned.trainable) < sum(1 for _ in model.parameters()):
             fast = replace(fast, report=CacheReport(False, SAME_WAY))
     folder.mkdir(parents=True, exist_ok=True)
-    regular = build_regularizers(
+    regularizers = build_regularizers(
         stage,
         planned,
         classes=model.config.num_labels,
@@ -155,6 +158,7 @@ def train_stage(
         best_metric=judging.best_metric,
         greater_is_better=judging.greater_is_better,
     )
+    methods += regularizers
     arguments = training_arguments(
         stage,
         planned,
@@ -175,14 +179,12 @@ def train_stage(
     trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
-        loss=training_loss(loss, data.target, beside.teacher, regular, alignment),
+        loss=training_loss(loss, data.target, methods),
         target=data.target,
-        alignment=alignment,
         lengths=data.lengths,
         sampler=_sampler(beside, stage, data.lengths, seed),
         prefix=fast.cache.entry if fast.cache is not None else None,
-        teacher=beside.teacher,
-        regular=regular,
+        methods=methods,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
@@ -192,22 +194,24 @@ def train_stage(
         compute_metrics=judging.compute_metrics,
         preprocess_logits_for_metrics=preprocess,
         callbacks=[
-            *filter(None, [stopping, alignment]),
+            *filter(None, [stopping]),
+            *early_callbacks,
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
             _EpochCallback(data.train),
             *resting,
-            *regular.callbacks,
+            *(callback for method in regularizers for callback in method.callbacks()),
             *callbacks,
             SharedBuffers(),
             interrupt,
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _go_on(trainer, folder, stopping, regular, alignment) if resume else None
+    checkpoint = _go_on(trainer, folder, stopping, methods) if resume else None
     try:
         passing = fast.cache.entry.passing() if fast.cache is not None else nullcontext()
-        reading = alignment.watching() if alignment is not None else nullcontext()
-        with detect_lost_process(PartialState()), passing, reading:
+        with ExitStack() as stack, detect_lost_process(PartialState()), passing:
+            for method in methods:
+                stack.enter_context(method.active())
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except UnpicklingError as error:  # the Trainer reads a checkpoint's files with weights_only=True
         raise InputError(unsafe_checkpoint(checkpoint or folder)) from error
@@ -218,8 +222,8 @@ def train_stage(
     if keep_optimizer:
         _keep_optimizer(trainer, folder, judging.best_metric)
     _leave(trainer, model, folder)
-    averaged = regular.average.goes_on(trainer.state) if regular.average is not None else None
-    return stage_result(trainer.state, judging, fast, averaged)
+    results = {name: value for method in methods for name, value in method.result(trainer.state).items()}
+    return stage_result(trainer.state, judging, fast, results.get("averaged"))
 
 
 def _loss(stage: StageSpec, data: StageData, beside: StageExtras) -> Callable[..., torch.Tensor]:
@@ -302,8 +306,7 @@ def _go_on(
     trainer: StagedTrainer,
     folder: Path,
     stopping: ResumableEarlyStopping | None,
-    regular: Regularizers,
-    alignment: DomainAlignment | None,
+    methods: Sequence[Method],
 ) -> Path | None:
     """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
@@ -315,10 +318,8 @@ def _go_on(
         return None
     _check_sharding(checkpoint, trainer.is_fsdp_enabled)
     trainer.add_callback(MovedCheckpoint(folder))
-    if alignment is not None:
-        alignment.load(checkpoint)
-    if regular.average is not None:
-        regular.average.checkpoint = checkpoint
+    for method in methods:
+        method.load(checkpoint)
     if stopping is not None and stopping.had_stopped(state, trainer.args):
         trainer.args.max_steps = state.global_step  # it was interrupted after early stopping
     return checkpoint

@@ -25,10 +25,7 @@ from hf_finetune.data.distributed_sampling import (
     tell_epochs,
 )
 from hf_finetune.distributed import prepare_sharding
-from hf_finetune.methods.distillation import Teacher
-from hf_finetune.methods.domain_alignment import DomainAlignment
-from hf_finetune.methods.r_drop import repeat_batch
-from hf_finetune.methods.regularizers import Regularizers
+from hf_finetune.methods.base import Method
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
@@ -59,9 +56,8 @@ class StagedTrainer(Trainer):
         lengths: Number of tokens of each training example, to batch examples of similar length; None for random
             batches.
         sampler: Sampler of the examples of an epoch; it takes ``lengths`` into account itself.
-        teacher: Teacher that predicts each training batch; ``loss`` uses its logits, see ``loss_with_teacher``.
-        regular: Regularizers: batch mixing, R-Drop and weight averaging; its callbacks must also be in ``callbacks``.
-        alignment: Domain alignment, whose state is saved in checkpoints; ``loss`` includes it, see ``aligned_loss``.
+        methods: Methods of the stage, whose hooks are called in this order; ``loss`` must include their parts, see
+            ``training_loss``, and ``callbacks`` their callbacks.
         kwargs: Arguments of ``Trainer``.
     """
 
@@ -76,13 +72,10 @@ class StagedTrainer(Trainer):
         prefix: PrefixPass | None = None,
         lengths: Sequence[int] | None = None,
         sampler: Sampler[int] | None = None,
-        teacher: Teacher | None = None,
-        regular: Regularizers | None = None,
-        alignment: DomainAlignment | None = None,
+        methods: Sequence[Method] = (),
         **kwargs: Any,
     ):
-        self.prefix, self.lengths, self.sampler, self.teacher = prefix, lengths, sampler, teacher
-        self.regular, self.alignment = regular or Regularizers(), alignment
+        self.prefix, self.lengths, self.sampler, self.methods = prefix, lengths, sampler, tuple(methods)
         self.carried, self.target = dict(carried or {}), target
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
@@ -144,10 +137,10 @@ class StagedTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
-        """Return the micro-batches of a step and their label count, after mixup or cutmix, which changes the labels."""
-        if self.regular.mixing is not None:
+        """Return the micro-batches of a step, as the methods change them, and the count of their labels."""
+        for method in self.methods:
             step, process = self.state.global_step, self.accelerator.process_index
-            epoch_iterator = self.regular.mixing.over(epoch_iterator, step, process)
+            epoch_iterator = method.on_batches(epoch_iterator, step, process)
         batches: tuple[list, Any] = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches
 
@@ -164,27 +157,19 @@ class StagedTrainer(Trainer):
         )
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute the loss from full inputs or cached prefix outputs.
-
-        In training, the teacher predicts the batch first, and R-Drop repeats it.
-        """
-        if self.teacher is not None and model.training:
-            self.teacher.see(inputs)
-        elif self.teacher is not None:
-            self.teacher.forget()
-        if self.regular.r_drop and model.training:
-            inputs = repeat_batch(inputs)
+        """Compute the loss from full inputs, as the methods change them, or from cached prefix outputs."""
+        for method in self.methods:
+            inputs = method.on_inputs(inputs, training=model.training)
         if self.prefix is not None:
             self.prefix.take(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate the model; with EMA evaluate raw and averaged weights, and return the better evaluation."""
-        average = self.regular.average
+        """Evaluate the model; after the first step as the methods do."""
         evaluation = partial(super().evaluation_loop, *args, **kwargs)
-        if average is None or self.state.global_step == 0:  # before the first step they are equal
-            return evaluation()
-        return average.evaluate(evaluation)
+        for method in self.methods if self.state.global_step > 0 else ():
+            evaluation = partial(method.evaluate, evaluation)
+        return evaluation()
 
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
@@ -337,8 +322,8 @@ class StagedTrainer(Trainer):
             raise TypeError(f"model must be a PreTrainedModel. Got {type(model).__name__}.")
         model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
         torch.save(self.args, folder / "training_args.bin")
-        if self.regular.average is not None:
-            self.regular.average.save(folder)
+        for method in self.methods:
+            method.save(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save and seal the checkpoint once every process has written its part, and only then remove older ones.
@@ -350,8 +335,6 @@ class StagedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder = Path(self.args.output_dir)
-            if self.alignment is not None:
-                self.alignment.save(folder / f"checkpoint-{self.state.global_step}")
             seal_checkpoint(folder / f"checkpoint-{self.state.global_step}")
             rotate(folder, self.state.best_global_step)
         self.accelerator.wait_for_everyone()

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-from check_rules import LIMITS, PACKAGE, find_all, main  # noqa: E402
+from check_rules import LIMITS, PACKAGE, find_all, main
 
 BROKEN = {
     "names of targets outside targets/": ("data/a.py", 'is_number = target == "regression"\n'),

@@ -125,7 +125,7 @@ def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
         StagedTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
         loss=loss_with_teacher(loss, teacher, "single_label"),
-        teacher=teacher,
+        methods=[teacher],
     )
     steps = {"num_train_epochs": 20, "optim": "adamw_torch", "learning_rate": 0.01}
     trainer = stock_trainer(student, tmp_path, data=examples, make=make, **steps)

@@ -342,7 +342,7 @@ def test_the_hooks_are_gone_at_the_end_and_training_mode_is_as_it_was(tiny_model
     model = tiny_model("vit").train()
     alignment = alignment_of(model, "coral")
     assert model.training and alignment.judge is None
-    with alignment.watching():
+    with alignment.active():
         assert model._forward_pre_hooks
     assert not any(module._forward_pre_hooks for module in model.modules())
 

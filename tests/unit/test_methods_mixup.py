@@ -52,7 +52,7 @@ def test_of_both_each_batch_gets_one():
 
 
 def drawn(mixing, step, process, count=2):
-    return [batch["labels"] for batch in mixing.over([BATCH] * count, step, process)]
+    return [batch["labels"] for batch in mixing.on_batches([BATCH] * count, step, process)]
 
 
 def test_what_is_drawn_depends_on_seed_step_batch_and_process_alone():
@@ -105,7 +105,7 @@ def test_the_loss_of_a_stage_is_the_mean_over_its_mixed_examples(tmp_path, tiny_
         regularize=regularize,
     )
     mixing = BatchMixer(regularize.get("mixup", 0.0), regularize.get("cutmix", 0.0), 3, seed=0)
-    shares = torch.cat([each["labels"] for each in mixing.over(batches[-2:], 0, 0)])
+    shares = torch.cat([each["labels"] for each in mixing.on_batches(batches[-2:], 0, 0)])
     assert len(shares) == 7 and ((shares > 0) & (shares < 1)).any()
     expected = functional.cross_entropy(torch.cat(logits[-2:]), shares).item()
     lines = (tmp_path / "stages" / "01-stage-0" / "log.jsonl").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,116 @@
+"""The hooks of methods: the Trainer calls each of them, in the order of the methods, and knows no method by name."""
+
+from functools import partial
+
+import pytest
+import torch
+from stage_helpers import Examples, stock_trainer
+
+from hf_finetune.methods.base import CallbackMethod, Method
+from hf_finetune.models.layout import read_layout
+from hf_finetune.planning.groups import plan_groups
+from hf_finetune.planning.selectors import select
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.loss import training_loss
+from hf_finetune.training.trainer import StagedTrainer
+
+
+class Recorder(Method):
+    """Method that records its hooks, and adds 1 to the loss."""
+
+    def __init__(self, name, seen):
+        self.name, self.seen = name, seen
+
+    def record(self, hook):
+        self.seen.append(f"{self.name} {hook}")
+
+    def wrap_loss(self, loss, target):
+        self.record(f"wrap_loss {target}")
+        return lambda *arguments, **counts: loss(*arguments, **counts) + 1.0
+
+    def on_batches(self, batches, step, process):
+        self.record(f"on_batches {step} {process}")
+        return batches
+
+    def on_inputs(self, inputs, *, training):
+        self.record(f"on_inputs {'training' if training else 'evaluation'}")
+        return inputs
+
+    def evaluate(self, evaluation):
+        self.record("evaluate")
+        output = evaluation()
+        return output._replace(metrics={**output.metrics, f"eval_{self.name}": 1.0})
+
+    def save(self, checkpoint):
+        self.record(f"save {checkpoint.name}")
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_model):
+    """Train two steps with two methods; return the trainer and the hooks."""
+    model, seen = tiny_model("bert"), []
+    methods = [Recorder("first", seen), Recorder("second", seen)]
+    layout = read_layout(model)
+    trainable = select(layout, "head")
+    freeze_all_but(model, trainable)
+    make = partial(
+        StagedTrainer,
+        groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
+        loss=training_loss(loss_for("single_label"), "single_label", methods),
+        target="single_label",
+        methods=methods,
+    )
+    data = Examples(model, 8)
+    options = {
+        "num_train_epochs": 1,
+        "save_strategy": "epoch",
+        "eval_strategy": "epoch",
+        "eval_dataset": data,
+    }
+    trainer = stock_trainer(model, tmp_path / "stage", data=data, make=make, **options)
+    trainer.train()
+    return trainer, seen
+
+
+def test_every_hook_is_called_in_the_order_of_the_methods(trained):
+    trainer, seen = trained
+    assert seen[:2] == ["first wrap_loss single_label", "second wrap_loss single_label"]
+    step = ["on_batches {} 0", "on_batches {} 0", "on_inputs training", "on_inputs training"]
+    for index in (0, 1):
+        begin = seen.index(f"first on_batches {index} 0")
+        names = ["first", "second"] * 2
+        assert seen[begin : begin + 4] == [
+            f"{name} {hook.format(index)}" for name, hook in zip(names, step, strict=True)
+        ]
+    assert (
+        seen.index("second evaluate")
+        < seen.index("first evaluate")
+        < seen.index("first on_inputs evaluation")
+    )
+    assert seen.index("first save checkpoint-2") < seen.index("second save checkpoint-2")
+    (evaluated,) = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert evaluated["eval_first"] == evaluated["eval_second"] == 1.0
+
+
+def test_the_loss_has_the_part_of_each_method(trained):
+    trainer, _ = trained
+    plain = loss_for("single_label")
+    logits, labels = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+    assert trainer.compute_loss_func((logits,), labels) == plain((logits,), labels) + 2.0
+
+
+def test_a_method_that_overrides_nothing_changes_nothing(tmp_path):
+    method, inputs = Method(), {"labels": torch.zeros(1)}
+    loss = loss_for("single_label")
+    assert method.callbacks() == () and method.result(None) == {}
+    assert method.wrap_loss(loss, "single_label") is loss
+    assert method.on_inputs(inputs, training=True) is inputs
+    assert method.on_batches([inputs], 0, 0) == [inputs]
+    assert method.evaluate(lambda: "evaluation") == "evaluation"
+    method.save(tmp_path)
+    method.load(tmp_path)
+    with method.active():
+        assert list(tmp_path.iterdir()) == []
+    callback = object()
+    assert CallbackMethod(callback).callbacks() == (callback,)
