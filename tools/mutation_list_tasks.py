@@ -18,7 +18,7 @@ OF_TASKS = (
     ),
     Mutation(
         "A step of several tasks is divided by its examples",
-        "hf_finetune.training.mixed_trainer:MixedTrainer._get_num_items_in_batch",
+        f"{MIXING}:Mix.count_labels",
         "the numbers that their labels are made of",
         counts_numbers,
         (f"{TASKS}a_step_counts_examples_however_many_numbers_a_label_is_made_of",),

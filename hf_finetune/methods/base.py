@@ -3,12 +3,13 @@
 The Trainer calls the hooks of all methods of a stage, in their order, and knows none of them by name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -24,6 +25,39 @@ class Method:
     def callbacks(self) -> tuple[TrainerCallback, ...]:
         """Return the callbacks of the method."""
         return ()
+
+    def base_loss(self, target: str, label_smoothing: float) -> Loss | None:
+        """Return the loss function of the labels; None leaves that of the target.
+
+        Args:
+            target: Kind of the labels; empty for labels of several tasks.
+            label_smoothing: Share of each label's weight that is spread over all classes, in [0, 1).
+        """
+        return None
+
+    def sampler(
+        self, seed: int, lengths: Sequence[int] | None, examples_per_step: int
+    ) -> Sampler[int] | None:
+        """Return the sampler of the training examples; None leaves the usual one.
+
+        Args:
+            seed: Seed of the stage.
+            lengths: Number of tokens of each training example, to group examples of similar length; None for any
+                order.
+            examples_per_step: Number of examples of an optimizer step, over all processes.
+        """
+        return None
+
+    def count_labels(
+        self, batches: Sequence[Mapping[str, Any]], gather: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Return the number by which the loss of an optimizer step is divided; None leaves that of the target.
+
+        Args:
+            batches: Micro-batches of this process, each with ``labels``.
+            gather: Function that collects a number from every process.
+        """
+        return None
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
         """Return the training loss: ``loss`` with the method's own part.

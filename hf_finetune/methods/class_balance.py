@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
 from hf_finetune.errors import Problem, nearest
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.schema import StageSettings
 from hf_finetune.targets import TARGETS
@@ -35,8 +36,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class ClassBalance:
-    """Correction of class imbalance for a training split.
+class ClassBalance(Method):
+    """Method: the correction of class imbalance for a training split.
 
     Attributes:
         factors: Class weights [classes]: factor on the loss of a class's examples (multi-label: of its positive
@@ -50,6 +51,18 @@ class ClassBalance:
     shifts: tuple[float, ...] | None = None
     gamma: float | None = None
     classes: tuple[int, ...] | None = None
+
+    def base_loss(self, target: str, label_smoothing: float) -> Loss:
+        """Return the balanced loss of the labels."""
+        return balanced_loss(target, self, label_smoothing)
+
+    def sampler(
+        self, seed: int, lengths: Sequence[int] | None, examples_per_step: int
+    ) -> "BalancedSampler | None":
+        """Return the class-balanced sampler, if this is the correction."""
+        if self.classes is None:
+            return None
+        return BalancedSampler(self.classes, seed, lengths, examples_per_step)
 
 
 def build_class_balance(

@@ -1,6 +1,6 @@
 """Multi-task training: sampling of the tasks, their joint loss, and freezing of heads without examples in a step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_finetune.data.joint_tasks import TaskColumns
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
+from hf_finetune.methods.base import Loss, Method
 from hf_finetune.models.joining import task_heads
 from hf_finetune.targets import TARGETS
 
 __all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
 
-Loss = Callable[..., torch.Tensor]
-
 
 @dataclass(frozen=True)
-class Mix:
-    """Task mixture of a multi-task stage.
+class Mix(Method):
+    """Method: the task mixture of a multi-task stage.
 
     Attributes:
         columns: Columns of each task in labels and logits.
@@ -34,9 +33,24 @@ class Mix:
     counts: tuple[int, ...]
     loss: Loss
 
-    def sampler(self, seed: int, lengths: Sequence[int] | None, group: int) -> "TaskSampler":
+    def base_loss(self, target: str, label_smoothing: float) -> Loss:
+        """Return the joint loss; its tasks have their own smoothing."""
+        return self.loss
+
+    def sampler(self, seed: int, lengths: Sequence[int] | None, examples_per_step: int) -> "TaskSampler":
         """Return the sampler of an epoch, see ``TaskSampler``."""
-        return TaskSampler(self.sizes, self.counts, seed, lengths, group)
+        return TaskSampler(self.sizes, self.counts, seed, lengths, examples_per_step)
+
+    def count_labels(
+        self, batches: Sequence[Mapping[str, Any]], gather: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the number of examples: a label is a row of numbers. Padding examples do not count."""
+        rows = [(~batch["labels"].isnan()).any(dim=-1).sum() for batch in batches]
+        return gather(torch.stack(rows).sum()).sum()
+
+    def callbacks(self) -> tuple[TrainerCallback, ...]:
+        """Return the callback that freezes idle heads."""
+        return (FreezeIdleHeads(),)
 
 
 class TaskSampler(Sampler[int]):

@@ -27,14 +27,14 @@ from hf_finetune.data.seeded_augmentation import cycle, set_epoch
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import Method
-from hf_finetune.methods.class_balance import BalancedSampler, ClassBalance, balanced_loss
+from hf_finetune.methods.class_balance import ClassBalance
 from hf_finetune.methods.regularizers import build_regularizers
-from hf_finetune.methods.task_mixing import FreezeIdleHeads
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.planning.domain_adaptation import SAME_WAY
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.arguments import training_arguments
 from hf_finetune.training.callbacks import InterruptCallback, LogCallback
 from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_checkpoint
@@ -42,7 +42,6 @@ from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.head_fit import fit_head
 from hf_finetune.training.loss import of_logits, reduce_logits, training_loss, with_loss
-from hf_finetune.training.mixed_trainer import MixedTrainer
 from hf_finetune.training.optimizer_state import load_state, optimizer_state, save_state
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import NO_EXTRAS, StageData, StageEvaluation, StageExtras
@@ -111,7 +110,9 @@ def train_stage(
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
     freeze_all_but(model, planned.trainable)
-    loss = _loss(stage, data, beside)
+    given = [beside.teacher, beside.balance, beside.mix]
+    methods: list[Method] = [method for method in given if method is not None]
+    loss = _loss(stage, data, beside.loss, methods)
     if beside.align is not None and speed.compile == "auto":
         speed = speed.model_copy(update={"compile": False})  # hooks read features inside the model
     fast = plan_execution(
@@ -139,7 +140,6 @@ def train_stage(
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
-    methods: list[Method] = [beside.teacher] if beside.teacher is not None else []
     early_callbacks: tuple[TrainerCallback, ...] = ()
     if beside.align is not None:
         train, collate, alignment = beside.align.join(model, data.train, data.collate, seed)
@@ -174,15 +174,13 @@ def train_stage(
     )
     stopping = _early_stopping(stage, judging.best_metric)
     interrupt = InterruptCallback()
-    # It comes before the callbacks that move weights, as these skip parameters without a gradient.
-    resting = [FreezeIdleHeads()] if beside.mix is not None else []
-    trainer = (StagedTrainer if beside.mix is None else MixedTrainer)(
+    trainer = StagedTrainer(
         groups=planned.groups,
         optimizer_args=stage.optimizer.args,
         loss=training_loss(loss, data.target, methods),
         target=data.target,
         lengths=data.lengths,
-        sampler=_sampler(beside, stage, data.lengths, seed),
+        sampler=_sampler(methods, stage, data.lengths, seed),
         prefix=fast.cache.entry if fast.cache is not None else None,
         methods=methods,
         carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
@@ -198,8 +196,7 @@ def train_stage(
             *early_callbacks,
             LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
             _EpochCallback(data.train),
-            *resting,
-            *(callback for method in regularizers for callback in method.callbacks()),
+            *(each for method in methods for each in method.callbacks() if each not in early_callbacks),
             *callbacks,
             SharedBuffers(),
             interrupt,
@@ -226,12 +223,14 @@ def train_stage(
     return stage_result(trainer.state, judging, fast, results.get("averaged"))
 
 
-def _loss(stage: StageSpec, data: StageData, beside: StageExtras) -> Callable[..., torch.Tensor]:
-    if beside.loss is not None:
-        return beside.loss
-    if beside.mix is not None:
-        return beside.mix.loss
-    return balanced_loss(data.target, beside.balance, stage.label_smoothing)
+def _loss(
+    stage: StageSpec, data: StageData, given: Callable[..., torch.Tensor] | None, methods: Sequence[Method]
+) -> Callable[..., torch.Tensor]:
+    """Return the loss of the labels: the given one, that of the first method that has one, or that of the target."""
+    if given is not None:
+        return given
+    own = (method.base_loss(data.target, stage.label_smoothing) for method in methods)
+    return next(filter(None, own), None) or loss_for(data.target, stage.label_smoothing)
 
 
 def _behind(fast: StageExecution, data: StageData) -> StageData:
@@ -326,15 +325,12 @@ def _go_on(
 
 
 def _sampler(
-    beside: StageExtras, stage: StageSpec, lengths: Sequence[int] | None, seed: int
+    methods: Sequence[Method], stage: StageSpec, lengths: Sequence[int] | None, seed: int
 ) -> Sampler[int] | None:
-    """Return the sampler of a class-balanced or multi-task stage, or None; its steps span all processes."""
+    """Return the sampler of the first method that has one, or None; its steps span all processes."""
     examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
-    if beside.mix is not None:
-        return beside.mix.sampler(seed, lengths, examples_per_step)
-    if beside.balance is None or beside.balance.classes is None:
-        return None
-    return BalancedSampler(beside.balance.classes, seed, lengths, examples_per_step)
+    own = (method.sampler(seed, lengths, examples_per_step) for method in methods)
+    return next((sampler for sampler in own if sampler is not None), None)
 
 
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:

@@ -152,9 +152,15 @@ class StagedTrainer(Trainer):
         """
         if self.compute_loss_func is None or not batch_samples or "labels" not in batch_samples[0]:
             return super()._get_num_items_in_batch(batch_samples, device)
-        return count_labels(
-            batch_samples, lambda number: self.accelerator.gather(number.to(device)), self.target
-        )
+
+        def gather(number: torch.Tensor) -> torch.Tensor:
+            everywhere: torch.Tensor = self.accelerator.gather(number.to(device))
+            return everywhere
+
+        for method in self.methods:
+            if (count := method.count_labels(batch_samples, gather)) is not None:
+                return count
+        return count_labels(batch_samples, gather, self.target)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss from full inputs, as the methods change them, or from cached prefix outputs."""

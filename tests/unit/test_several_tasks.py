@@ -1,7 +1,6 @@
 """Several tasks in one model: shares of an epoch, labels, the loss, the heads, and what a step moves."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from hf_finetune.data.distributed_sampling import PaddedDataset
 from hf_finetune.data.joint_tasks import MixedExamples, task_columns
 from hf_finetune.data.seeded_augmentation import set_epoch
 from hf_finetune.methods.class_balance import balanced_loss
-from hf_finetune.methods.task_mixing import FreezeIdleHeads, TaskSampler, mixed_loss
+from hf_finetune.methods.task_mixing import FreezeIdleHeads, Mix, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.joining import join_tasks, task_heads, weights_of_task
 from hf_finetune.models.layout import read_layout
@@ -20,7 +19,6 @@ from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.multitask import task_problems
-from hf_finetune.training.mixed_trainer import MixedTrainer
 
 COLUMNS = task_columns({"type": ("single_label", 3), "tags": ("multi_label", 2), "price": ("regression", 1)})
 NAN = math.nan
@@ -196,12 +194,10 @@ def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_dec
 
 
 def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
-    trainer = MixedTrainer.__new__(MixedTrainer)
-    trainer.accelerator = SimpleNamespace(gather=lambda number: number)
-    trainer.compute_loss_func = mixed_loss(COLUMNS, losses(), None)
+    mix = Mix(COLUMNS, (3, 2, 1), (3, 2, 1), mixed_loss(COLUMNS, losses(), None))
     filler = torch.full((1, 4), NAN)
     batches = [{"labels": LABELS}, {"labels": torch.cat([LABELS[1:2], filler])}]
-    assert trainer._get_num_items_in_batch(batches, torch.device("cpu")).item() == 4
+    assert mix.count_labels(batches, lambda number: number).item() == 4
 
 
 TWO = {
