@@ -62,7 +62,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content, problems = read_yaml(text, str(path))
     except InputError as error:
-        raise InputError([*error.problems, *_read_overrides(overrides)[1]]) from error
+        wrong = (_read_overrides(overrides, root)[1] for root in (Recipe, MultiTaskRecipe))
+        raise InputError([*error.problems, *min(wrong, key=len)]) from error
     if content is None:
         raise InputError(
             Problem(str(path), "must hold a recipe", "an empty file", "Begin with task, model, data, stages.")
@@ -200,7 +201,7 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
         raise InputError(
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
-    all_problems, root = list(problems), recipe_class(content)
+    all_problems, root = list(problems), recipe_class({**content, **_task_override(overrides)})
     changes, wrong_overrides = _read_overrides(overrides, root)
     all_problems.extend(wrong_overrides)
     for override in changes:
@@ -219,6 +220,12 @@ def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], 
     if all_problems:
         raise RecipeError(all_problems, content)
     return recipe
+
+
+def _task_override(texts: Sequence[str]) -> dict[str, str]:
+    """Return the ``task`` that overrides set, which decides on the other fields; empty if they set none."""
+    pairs = [(key.strip(), value.strip()) for key, _, value in (text.partition("=") for text in texts)]
+    return dict(pair for pair in pairs if pair[0] == "task")
 
 
 def _read_overrides(

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe import load_recipe, parse_recipe
 
 
 def plain():
@@ -152,3 +152,19 @@ def test_an_override_that_leads_nowhere_is_said_beside_the_error_that_it_meets()
         "data.limit=5 must name a field or an entry that data has. Got ['photos'].",
         "data must be a mapping of fields. Got ['photos'].",
     ]
+
+
+def test_overrides_of_several_tasks_are_no_problems_of_a_file_that_is_no_yaml(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("task: [multi-task\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_recipe(tmp_path / "recipe.yaml", ["mixing=equal", "tasks.a.weight=0.5"])
+    assert len(caught.value.problems) == 1 and "mixing" not in str(caught.value)
+    with pytest.raises(InputError, match="mixin=equal must name a known field"):
+        load_recipe(tmp_path / "recipe.yaml", ["mixin=equal"])
+
+
+def test_an_override_of_the_task_decides_which_fields_the_others_may_change():
+    several = {key: value for key, value in plain().items() if key not in ("task", "data")}
+    several["tasks"] = {name: {"task": "image-classification", "data": name} for name in ("a", "b")}
+    recipe = parse_recipe(several, ["mixing=equal", "task=multi-task"])
+    assert recipe.mixing.method == "equal"
