@@ -22,12 +22,12 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Fine-tune image and text classifiers in stages: what a stage says is trained is trained, and nothing else.",
+    help="Fine-tune image and text classifiers in stages; each stage trains exactly the parameters it declares.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that ship with the package.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, print and copy the shipped recipes.")
 app.add_typer(recipes_app, name="recipes")
 cache_app = typer.Typer(
-    no_args_is_help=True, help="What is kept of frozen layers, so that it is computed once."
+    no_args_is_help=True, help="Manage cached outputs of frozen layers and cached images."
 )
 app.add_typer(cache_app, name="cache")
 
@@ -35,19 +35,20 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe's path, or the name of a shipped one.")
+    str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change: stages.0.lr=0.02")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Fields to override, such as stages.0.lr=0.02."),
 ]
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL_OR_RUN", help="A run directory, a checkpoint folder or a Hub id.")
+    str, typer.Argument(metavar="MODEL_OR_RUN", help="Run directory, checkpoint folder or Hub id.")
 ]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Let code that comes with a checkpoint or a metric run; without it nothing of theirs is executed.",
+        help="Run custom code that comes with a checkpoint or a metric; by default none is executed.",
     ),
 ]
 
@@ -119,18 +120,18 @@ def run_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="The run directory; it must be empty or not exist.")
+        Path | None, typer.Option(help="Run directory; must be empty or not exist.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output-dir.")] = False,
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Resume although recipe, data or checkpoint have changed; say what has."
+            "--allow-changes", help="Resume even if recipe, data or checkpoint changed; log the changes."
         ),
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Fine-tune, evaluate and save."""
+    """Fine-tune, evaluate and save a model."""
     from hf_finetune.cli.display import RunDisplay, default_run_folder
 
     loaded = _load(recipe, overrides, trust_remote_code)
@@ -161,7 +162,7 @@ def run_command(
 def plan_command(
     recipe: RecipeArgument, overrides: Overrides = None, trust_remote_code: TrustRemoteCode = False
 ) -> None:
-    """Print what each stage would train, at which rates. Trains nothing."""
+    """Print the parameters and learning rates of each stage, without training."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.cli.tables import print_plan
 
@@ -179,10 +180,12 @@ def plan_command(
 def preview_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
-    output: Annotated[Path | None, typer.Option(help="A .png file, for texts a .html file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Output file: .png for images, .html for texts.")
+    ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show what augmentation makes of some training examples. Trains nothing."""
+    """Show augmented versions of some training examples, without training."""
     from hf_finetune.cli.display import quiet_libraries
 
     loaded = _load(recipe, overrides, trust_remote_code)
@@ -198,13 +201,13 @@ def doctor_command(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]", help="Whose checkpoint and stages to check; without one, tiny models."
+            metavar="[RECIPE]", help="Recipe whose checkpoint and stages are checked; default: tiny models."
         ),
     ] = None,
     overrides: Overrides = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Check by numbers that this machine, these libraries and a recipe's checkpoint train what they should."""
+    """Verify numerically that a recipe trains exactly what it declares on this machine."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.recipe import load_recipe
 
@@ -223,18 +226,18 @@ def doctor_command(
 @app.command("evaluate")
 def evaluate_command(
     model: ModelArgument,
-    data: Annotated[str | None, typer.Option(help="Labelled data; without it, that of the run.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, validation or test.")] = None,
+    data: Annotated[str | None, typer.Option(help="Labeled data; default: the data of the run.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split: train, validation or test.")] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=NAME", help="Column of --data: image, text, text_pair, label; may be given again."
+            metavar="KEY=NAME", help="Column of --data: image, text, text_pair or label; repeatable."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Evaluate a finished model on labelled data, through the pipeline that others use."""
+    """Evaluate a finished model on labeled data, through its transformers pipeline."""
     from hf_finetune.cli.display import counting_bar, quiet_libraries
     from hf_finetune.cli.tables import grouping, print_metrics, print_seen, print_slices
 
@@ -266,22 +269,21 @@ def evaluate_command(
 def predict_command(
     model: ModelArgument,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, tables, texts, or - for stdin.")
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, tables or texts; - for stdin.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file; without it, JSON lines on stdout.")
+        Path | None,
+        typer.Option(help="Output file: .csv, .jsonl or .parquet; default: JSON lines on stdout."),
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=NAME", help="Column of tables: image, text, text_pair, id; may be given again."
-        ),
+        typer.Option(metavar="KEY=NAME", help="Column of tables: image, text, text_pair or id; repeatable."),
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Carry all columns of tables to the output.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Copy all columns of tables to the output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Predict with a finished model. Inputs that cannot be read are named, and the rest goes on."""
+    """Predict with a finished model. Unreadable inputs are reported, and all others are predicted."""
     from hf_finetune.cli.display import counting_bar, quiet_libraries
 
     quiet_libraries(err)
@@ -317,7 +319,7 @@ def predict_command(
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")
     if stream.failed:
         unread = "1 input" if stream.failed == 1 else f"{stream.failed:,} inputs"
-        err.print(f"{unread} could not be read; the error stands in its place:")
+        err.print(f"{unread} could not be read; the output holds the error instead:")
         for name, reason in stream.first_failures:
             err.print(f"  {name}: {reason}", markup=False)
         raise typer.Exit(2)
@@ -326,12 +328,12 @@ def predict_command(
 @app.command("compare")
 def compare_command(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Run directories, or files of predictions.")
+        list[str], typer.Argument(metavar="RUN RUN...", help="Run directories or prediction files.")
     ],
-    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; may be given again.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to compare; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
 ) -> None:
-    """Compare runs with the first one on their common test examples, and say which differences are no luck."""
+    """Compare runs with the first one on shared test examples, with confidence intervals and significance tests."""
     from hf_finetune.cli.tables import print_comparisons
     from hf_finetune.evaluation.compare import compare_runs
 
@@ -340,9 +342,9 @@ def compare_command(
 
 @app.command("report")
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run that is done.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
 ) -> None:
-    """Write the report of a run anew: RUN/report.html, and its figures in RUN/figures."""
+    """Rewrite the report of a run: RUN/report.html, with figures in RUN/figures."""
     from hf_finetune.report.page import write_report
 
     out.print(f"{write_report(run)}", markup=False, soft_wrap=True)
@@ -350,17 +352,17 @@ def report_command(
 
 @app.command("publish")
 def publish_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
-    to: Annotated[str, typer.Option(help="The repository on the Hub: NAMESPACE/NAME.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    to: Annotated[str, typer.Option(help="Hub repository: NAMESPACE/NAME.")],
     private: Annotated[
         bool | None,
-        typer.Option("--private/--public", help="Who sees a new repository; without either, only you."),
+        typer.Option("--private/--public", help="Visibility of a new repository; default: private."),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="The branch; without it, the main one.")] = None,
-    tag: Annotated[str | None, typer.Option(help="A new tag for what is published.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; default: the main branch.")] = None,
+    tag: Annotated[str | None, typer.Option(help="New tag for the published commit.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish without asking for confirmation.")] = False,
 ) -> None:
-    """Publish a finished run's model on the Hub, in one commit, after showing what goes there."""
+    """Show the files of a finished run's model, then publish them on the Hub in one commit."""
     from hf_finetune.cli.display import quiet_hub
     from hf_finetune.cli.tables import print_publication
 
@@ -374,7 +376,7 @@ def publish_command(
     if planned.is_nothing:
         return
     if not yes and not typer.confirm("Publish this?"):
-        out.print("Nothing was sent.")
+        out.print("Nothing was published.")
         raise typer.Exit(1)
     published = publish(planned)
     out.print(f"Published as {published.url}, commit {published.commit[:12]}.", markup=False)
@@ -383,19 +385,17 @@ def publish_command(
 @app.command("export")
 def export_command(
     model: ModelArgument,
-    format: Annotated[
-        str, typer.Option(help="onnx, or torch_export for a program of torch.export.")
-    ] = "onnx",
-    quantize: Annotated[str | None, typer.Option(help="int8: weights of 8 bits, for onnx.")] = None,
+    format: Annotated[str, typer.Option(help="onnx, or torch_export (a torch.export program).")] = "onnx",
+    quantize: Annotated[str | None, typer.Option(help="int8: 8-bit weights, for onnx.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The folder; without it, one of the run, named after the format.")
+        Path | None, typer.Option(help="Output folder; default: a folder of the run, named after the format.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labelled data to compare on; without it, the run's test split.")
+        str | None, typer.Option(help="Labeled data for the comparison; default: the run's test split.")
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Write a finished model for programs without transformers, and check that it still says the same."""
+    """Export a finished model to run without transformers, and verify its predictions."""
     from hf_finetune.cli.display import quiet_libraries
     from hf_finetune.cli.tables import print_export
 
@@ -416,14 +416,14 @@ def export_command(
 @app.command("demo")
 def demo_command(
     model: ModelArgument,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0 picks a free one.")] = 7860,
     space: Annotated[
         Path | None,
-        typer.Option(help="Write a folder that runs as a Space of the Hub, and show nothing here."),
+        typer.Option(help="Write a folder that runs as a Hub Space, instead of serving here."),
     ] = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Try a finished model on a page in the browser, which only this machine can open."""
+    """Try a finished model on a web page that only this machine can open."""
     from hf_finetune.cli.display import quiet_libraries
 
     quiet_libraries(err)
@@ -431,14 +431,14 @@ def demo_command(
         from hf_finetune.publishing.space import write_space
 
         write_space(model, space)
-        out.print(f"{space} runs as a Space, and here: python app.py in it.", markup=False)
+        out.print(f"Wrote {space}: it runs as a Space, or locally with python app.py.", markup=False)
         return
     from hf_finetune.publishing.demo import serve
 
     serve(
         model,
         port=port,
-        opened=lambda address: out.print(f"{address}  Ctrl-C ends it.", markup=False),
+        opened=lambda address: out.print(f"{address}  Press Ctrl-C to stop.", markup=False),
         trust_remote_code=trust_remote_code,
     )
 
@@ -454,7 +454,7 @@ def recipes_list() -> None:
 
 
 @recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="As in `recipes list`.")]) -> None:
+def recipes_show(name: Annotated[str, typer.Argument(help="Name from `recipes list`.")]) -> None:
     """Print a shipped recipe."""
     from hf_finetune.recipe.load import find_recipe
 
@@ -463,10 +463,12 @@ def recipes_show(name: Annotated[str, typer.Argument(help="As in `recipes list`.
 
 @recipes_app.command("copy")
 def recipes_copy(
-    name: Annotated[str, typer.Argument(help="As in `recipes list`.")],
-    dest: Annotated[Path, typer.Argument(help="File or folder; nothing is overwritten.")],
+    name: Annotated[str, typer.Argument(help="Name from `recipes list`.")],
+    dest: Annotated[
+        Path, typer.Argument(help="Destination file or folder; existing files are not overwritten.")
+    ],
 ) -> None:
-    """Copy a shipped recipe, to change it."""
+    """Copy a shipped recipe for editing."""
     from hf_finetune.recipe.load import copy_recipe
 
     out.print(f"Copied to {copy_recipe(name, dest)}.")
@@ -474,7 +476,7 @@ def recipes_copy(
 
 @recipes_app.command("schema")
 def recipes_schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
+    """Print the JSON Schema of recipes, for code editors."""
     import json
 
     from hf_finetune.recipe import json_schema
@@ -484,7 +486,7 @@ def recipes_schema() -> None:
 
 @cache_app.command("list")
 def cache_list() -> None:
-    """List what is kept, the least recently used first."""
+    """List cache entries, least recently used first."""
     from hf_finetune.cache.cache_dir import cache_folder, list_cache
     from hf_finetune.cli.tables import print_kept
 
@@ -493,12 +495,12 @@ def cache_list() -> None:
 
 @cache_app.command("prune")
 def cache_prune(
-    max_size: Annotated[str, typer.Option(help="What may stay, such as 500MB or 2GB.")] = "0",
+    max_size: Annotated[str, typer.Option(help="Cache size to keep, such as 500MB or 2GB.")] = "0",
 ) -> None:
-    """Remove what was least recently used; without --max-size, all."""
+    """Remove the least recently used cache entries; without --max-size, all of them."""
     from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_cache
 
     removed = prune_cache(cache_folder(), parse_size(max_size))
-    out.print(
-        f"Removed {len(removed)} from {cache_folder()}: {sum(entry.bytes for entry in removed):,} bytes."
-    )
+    entries = "1 cache entry" if len(removed) == 1 else f"{len(removed):,} cache entries"
+    size = sum(entry.bytes for entry in removed)
+    out.print(f"Removed {entries} ({size:,} bytes) from {cache_folder()}.")

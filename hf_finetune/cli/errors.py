@@ -40,7 +40,7 @@ def print_input_error(console: Console, error: InputError, before: int = 0) -> i
 
 def tell_unpublished(console: Console, problems: Sequence[Problem], command: str) -> None:
     """Print why the model of a finished run was not published, and the command that publishes it."""
-    console.print("[bold red]The run is done, but its model is not published:[/]")
+    console.print("[bold red]The run is finished, but its model was not published:[/]")
     for problem in problems:
         console.print(f"  {problem}", markup=False)
     console.print(f"To publish it later: {command}", markup=False)

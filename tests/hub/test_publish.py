@@ -247,7 +247,7 @@ def test_the_question_is_asked_and_heeded(hub, finished):
     os.write(terminal, b"n\n")
     done = cli("publish", finished, "--to", "me/reviews", check=False, stdin=end)
     assert done.returncode == 1 and "Publish this? [y/N]" in done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith("Nothing was sent.") and not hub.state.requests("POST")
+    assert done.stdout.rstrip().endswith("Nothing was published.") and not hub.state.requests("POST")
     os.write(terminal, b"y\n")
     cli("publish", finished, "--to", "me/reviews", stdin=end)
     assert set(hub.state.model("me/reviews").head.files) == PUBLISHED

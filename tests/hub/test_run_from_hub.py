@@ -89,7 +89,7 @@ def test_a_run_is_not_lost_when_it_cannot_be_published(stocked, tmp_path):
     done = cli("run", recipe, "--output-dir", run, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-3:] == [
-        "The run is done, but its model is not published:",
+        "The run is finished, but its model was not published:",
         "  The token of the Hub must have the right to write us/first. Got 403, No rights here. Take a token "
         "that may write there, or another namespace.",
         f"To publish it later: hf-finetune publish {run} --to us/first --private --revision try",

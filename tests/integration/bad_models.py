@@ -186,7 +186,7 @@ CASES = [
         "an image to predict that is not there",
         "predict run photos/tea/9.png photos/tea/0.png",
         (
-            "1 input could not be read; the error stands in its place:\n"
+            "1 input could not be read; the output holds the error instead:\n"
             "  photos/tea/9.png: The image cannot be read. FileNotFoundError: [Errno 2] No such "
             "file or directory: 'photos/tea/9.png'."
         ),
@@ -196,7 +196,7 @@ CASES = [
         "predict run photos/tea --output found.csv",
         (
             "5 predictions are in found.csv.\n"
-            "1 input could not be read; the error stands in its place:\n"
+            "1 input could not be read; the output holds the error instead:\n"
             "  photos/tea/3.png: The image cannot be read. It is a file of no known image format."
         ),
         write("photos/tea/3.png", "no image"),

@@ -92,7 +92,7 @@ CASES = [
     Case(
         "a folder to predict with a picture that has to be converted",
         "predict run photos/soup",
-        "1 input could not be read; the error stands in its place:\n"
+        "1 input could not be read; the output holds the error instead:\n"
         "  photos/soup/9.svg: The image cannot be read. It is a file in the format svg. Render them as PNG, for "
         "example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         beside_soup("9.svg"),

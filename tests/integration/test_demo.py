@@ -48,5 +48,8 @@ def test_a_run_whose_data_is_gone_has_no_examples(tmp_path, text_run):
 def test_the_command_writes_a_space(tmp_path, text_run):
     done = forked_cli("demo", text_run[1].folder, "--space", tmp_path / "space")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{tmp_path / 'space'} runs as a Space, and here: python app.py in it."
+    assert (
+        done.stdout.strip()
+        == f"Wrote {tmp_path / 'space'}: it runs as a Space, or locally with python app.py."
+    )
     assert (tmp_path / "space" / "model" / "model.safetensors").is_file()
