@@ -8,7 +8,7 @@ __all__ = ["SizeTable", "size_tables"]
 
 COUNTS = {
     "parameters": "parameters",
-    "nonzero_parameters": "parameters that are not 0",
+    "nonzero_parameters": "nonzero parameters",
     "bytes": "bytes of weights",
 }
 
@@ -36,10 +36,12 @@ def size_tables(metrics: Mapping[str, Any]) -> list[SizeTable]:
     """
     tables = []
     if pruned := metrics.get("compression"):
-        title = f"Stage {pruned['stage']}, {pruned['method']} pruning: the model before it, and at the end of the run"
+        title = (
+            f"Stage {pruned['stage']}, {pruned['method']} pruning: the model before pruning and after the run"
+        )
         tables.append(SizeTable(title, ("before", "after"), _rows(pruned, "before", "after")))
     if taught := metrics.get("distillation"):
-        title = f"Stage {taught['stage']}: the teacher, and what learned from it"
+        title = f"Stage {taught['stage']}: teacher and student"
         tables.append(SizeTable(title, ("teacher", "student"), _rows(taught, "teacher", "student")))
     return tables
 
@@ -54,10 +56,10 @@ def _rows(found: Mapping[str, Any], one: str, other: str) -> tuple[tuple[str, st
     for field, words in COUNTS.items():
         if field != "nonzero_parameters" or not dense:
             rows.append((words, f"{first[field]:,}", f"{second[field]:,}"))
-    macs = f"MACs (multiply and add) for {found['example']}"
+    macs = f"MACs (multiply-accumulate operations) for {found['example']}"
     rows.append((macs, f"{first['macs']:,}", f"{second['macs']:,}"))
     one, other = (_number(model["milliseconds"], 2) for model in (first, second))
-    rows.append(("ms for that on the CPU", one, other))
+    rows.append(("ms for that forward pass on the CPU", one, other))
     return tuple(rows)
 
 

@@ -5,8 +5,8 @@ from hf_finetune.report.run_record import RunRecord
 __all__ = ["domain_sentence"]
 
 ALIGNMENTS = {
-    "coral": "the covariances of the head's input were drawn together (Deep CORAL)",
-    "dann": "a classifier of domains was worked against (domain-adversarial training)",
+    "coral": "the covariances of the head's inputs were aligned (Deep CORAL)",
+    "dann": "the features were trained against a domain classifier (domain-adversarial training)",
 }
 
 
@@ -20,9 +20,9 @@ def domain_sentence(record: RunRecord) -> str:
         whose = "this domain and another one" if spec.get("source") else "another domain"
         epochs = f"{done['epochs']:g} {'epoch' if done['epochs'] == 1 else 'epochs'}"
         return (
-            f"Before the first stage all below the head learned for {epochs} to fill in what was masked in "
-            f"{done['examples']:,} unlabelled inputs of {whose}."
+            f"Before the first stage everything below the head was trained for {epochs} to predict masked parts of "
+            f"{done['examples']:,} unlabeled inputs of {whose}."
         )
     stages = spec.get("stages") or ()
     where = f"In {' and '.join(stages)}" if stages else "In each stage that trains more than the head"
-    return f"{where}, {ALIGNMENTS[spec['method']]}, with unlabelled inputs of another domain."
+    return f"{where}, {ALIGNMENTS[spec['method']]}, with unlabeled inputs of another domain."

@@ -146,12 +146,12 @@ def learning_curves(
         panels[0].set_ylabel("training loss")
         if measured:
             panels[1].set_ylabel(f"validation {metric}")
-        panels[-1].set_xlabel("optimiser step")
+        panels[-1].set_xlabel("optimizer step")
         ended = "" if last is None else f"; the validation {metric} ends at {last:.3f}"
         count = "1 stage" if len(stages) == 1 else f"{len(stages)} stages"
         about = (
             f"Training loss over {start:,} steps of {count}, as logged (faint) and smoothed{ended}. "
-            "A dotted line is where a stage begins."
+            "Dotted lines mark the start of a stage."
         )
         return Picture("learning-curves", "Learning curves", about, _svg(figure))
 
@@ -173,18 +173,18 @@ def reliability_curve(bins: Sequence[Mapping[str, Any]], ece: float) -> Picture:
             upper.plot([bucket["confidence"]] * 2, [bottom, top], color=SECOND, linewidth=2, alpha=0.5)
         positions = [bucket["confidence"] for bucket in filled]
         upper.plot(positions, [bucket["right"] for bucket in filled], "o-", color=FIRST, markersize=4)
-        upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        upper.set(ylabel="fraction correct", xlim=(0, 1), ylim=(0, 1.02))
         lower.bar(
             [(bucket["low"] + bucket["high"]) / 2 for bucket in bins],
             [bucket["count"] for bucket in bins],
             width=[0.9 * (bucket["high"] - bucket["low"]) for bucket in bins],
             color=FIRST,
         )
-        lower.set(ylabel="answers", xlabel="confidence")
+        lower.set(ylabel="predictions", xlabel="confidence")
         about = (
-            f"Share of right answers by confidence in {len(filled)} bins; the mean gap (ECE) is {ece:.3f}. "
-            "On the dashed line probabilities mean what they say; below it the model is too sure. "
-            "The bars count the answers."
+            f"Fraction of correct predictions by confidence in {len(filled)} bins; the expected calibration error "
+            f"(ECE) is {ece:.3f}. The dashed line is perfect calibration; below it the model is overconfident. "
+            "The bars count the predictions."
         )
         return Picture("reliability", "Reliability", about, _svg(figure))
 
@@ -205,8 +205,8 @@ def confusion_matrix(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
     counts = _counted(labels, decisions, len(names))
     right = np.trace(counts) / max(1, counts.sum())
     about = (
-        f"{right:.1%} of {counts.sum():,} examples are right (on the diagonal). "
-        "A row is a label, a column an answer; the stronger the colour, the greater the share of its row."
+        f"{right:.1%} of {counts.sum():,} examples are correct (on the diagonal). "
+        "Rows are labels, columns are predictions; the stronger the color, the larger the share of the row."
     )
     figure = _matrix(counts, _shares(counts), names if len(names) <= NAMED else None)
     return Picture("confusion-matrix", f"Confusion matrix of {len(names):,} classes", about, figure)
@@ -234,9 +234,9 @@ def confused_classes(labels: np.ndarray, decisions: np.ndarray, names: Sequence[
     shares, counts = _shares(counts)[:-1, :-1], counts[:-1, :-1]
     errors = counts.sum() - np.trace(counts)
     figure = _matrix(counts, shares, [names[index] for index in chosen])
-    among = f"{errors:,} of the {wrong.sum():,} wrong answers are among these classes."
-    about = f"{among} A row is a label, a column an answer."
-    return Picture("confused-classes", f"The {len(chosen)} classes that are confused most", about, figure)
+    among = f"{errors:,} of the {wrong.sum():,} errors are among these classes."
+    about = f"{among} Rows are labels, columns are predictions."
+    return Picture("confused-classes", f"The {len(chosen)} most confused classes", about, figure)
 
 
 def _often_together(labels: np.ndarray, decisions: np.ndarray) -> list[int]:
@@ -293,7 +293,7 @@ def _matrix(counts: np.ndarray, shares: np.ndarray, names: Sequence[str] | None)
             axes.vlines(np.arange(classes - 1) + 0.5, -0.5, classes - 0.5, color=GRID, linewidth=0.4)
         else:
             axes.set(xticks=[], yticks=[])
-        axes.set(xlabel="answer", ylabel="label")
+        axes.set(xlabel="prediction", ylabel="label")
         return _svg(figure)
 
 
@@ -319,7 +319,7 @@ def class_balance(counts: Mapping[str, int]) -> Picture | None:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.tick_params(axis="y", length=0)
         half = BARS // 2
-        some = f" (drawn: the {half} largest and the {half} smallest)" if len(shown) < len(ranked) else ""
+        some = f" (shown: the {half} largest and the {half} smallest)" if len(shown) < len(ranked) else ""
         about = (
             f"Training examples of {len(ranked)} classes{some}: from {ranked[-1][1]:,} to {ranked[0][1]:,}."
         )

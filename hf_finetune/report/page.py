@@ -37,15 +37,13 @@ from hf_finetune.report.tables import (
     metric_rows,
     stage_rows,
 )
-from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
+from hf_finetune.report.verdict import BASELINES, baseline_name, calibration_verdict, spread_verdict, verdict
 from hf_finetune.targets import TARGETS
 
 __all__ = ["figures_of", "render_report", "write_report"]
 
 FIGURES = "figures"
 NONE = "\N{EN DASH}"
-HEADS = {"majority": "ignoring the input", "linear_probe": "on frozen features"}
-"""Headings of the baseline columns, in the order of ``BASELINES``."""
 PIXELS = 4 / 3
 """CSS pixels per point of a figure."""
 SMALL = 720
@@ -132,7 +130,10 @@ def render_report(record: RunRecord, pictures: Sequence[Picture]) -> str:
     figures = {picture.name: _drawn(picture) for picture in pictures}
     thresholds = record.metrics.get("thresholds")
     classes = class_rows(record.predictions, record.data, thresholds)
-    baselines = [heading for name, heading in HEADS.items() if name in record.metrics.get("baselines", {})]
+    target = record.predictions.target if record.predictions is not None else None
+    baselines = [
+        baseline_name(name, target) for name in BASELINES if name in record.metrics.get("baselines", {})
+    ]
     metrics, sizes = metric_rows(record), size_tables(record.metrics)
     return environment.get_template("page.html").render(
         run=record,
@@ -186,9 +187,9 @@ def _contents(
         ("stages", "Stages", True),
         ("metrics", "Metrics", metrics),
         ("slices", "Slices", bool(record.metrics.get("slices"))),
-        ("confusion", "Confusions", bool({"confusion-matrix", "confused-classes"} & figures.keys())),
+        ("confusion", "Confusion matrix", bool({"confusion-matrix", "confused-classes"} & figures.keys())),
         ("classes", "Classes", classes),
-        ("reliability", "Probabilities", "reliability" in figures),
+        ("reliability", "Calibration", "reliability" in figures),
         ("sizes", "Size", sizes),
         ("mistakes", "Errors" if errors else "Mistakes", bool(record.mistakes)),
         ("data", "Data", True),

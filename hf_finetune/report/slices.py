@@ -58,7 +58,7 @@ def _notes(row: Mapping[str, Any], worst: str | None) -> list[str]:
     conditions = {
         "worst": row["name"] == worst,
         "not in training": row["in_training"] is False,
-        "too few examples to judge": not row["enough"],
+        "too few examples to compare": not row["enough"],
     }
     return [words for words, holds in conditions.items() if holds]
 
@@ -74,17 +74,17 @@ def _sentence(column: str, content: Mapping[str, Any]) -> str:
         return f"By {column}, fewer than two slices have enough examples to be compared."
     row = next(candidate for candidate in rows if candidate["name"] == content["worst"])
     ends = row["intervals"][name]
-    surely = f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
+    surely = f"95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}, " if ends else ""
     extreme = "lowest" if greater_is_better(name) else "highest"
     unseen = "; it does not occur in training" if row["in_training"] is False else ""
     grouped = f" in {row['groups']} groups" if "groups" in row else ""
     best = [
         candidate for candidate in rows if candidate["enough"] and candidate["metrics"][name] is not None
     ][-1]
-    doubt = " The difference may be chance." if _may_be_chance(row, best, name) else ""
+    doubt = " The difference may be due to chance." if _may_be_chance(row, best, name) else ""
     return (
         f"By {column}, the {name} is {extreme} for {row['name']}: {row['metrics'][name]:.3f} "
-        f"({surely}{row['examples']:,} examples{grouped}{unseen}), beside {best['metrics'][name]:.3f} "
+        f"({surely}{row['examples']:,} examples{grouped}{unseen}), compared with {best['metrics'][name]:.3f} "
         f"for {best['name']}.{doubt}"
     )
 

@@ -12,7 +12,7 @@ from hf_finetune.evaluation.metrics import decide, greater_is_better
 from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.report.run_record import RunRecord
-from hf_finetune.report.verdict import BASELINES
+from hf_finetune.report.verdict import BASELINES, baseline_name
 from hf_finetune.targets import TARGETS
 
 __all__ = ["Bar", "ClassRow", "class_rows", "confusion_rows", "headline_bars", "metric_rows", "stage_rows"]
@@ -72,10 +72,11 @@ def headline_bars(record: RunRecord) -> list[Bar]:
     if value is None or not ends or not greater_is_better(name):
         return []
     bars = [Bar("this model", value, (ends[0], ends[1]))]
-    for baseline, description in BASELINES.items():
+    target = record.predictions.target if record.predictions is not None else None
+    for baseline in BASELINES:
         score = record.metrics.get("baselines", {}).get(baseline, {}).get(name)
         if score is not None:
-            bars.append(Bar(description, score))
+            bars.append(Bar(baseline_name(baseline, target), score))
     shares = [share for bar in bars for share in (bar.value, *(bar.interval or ()))]
     return bars if all(0 <= share <= 1 for share in shares) else []
 

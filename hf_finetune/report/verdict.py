@@ -10,6 +10,7 @@ from hf_finetune.targets import TARGETS
 
 __all__ = [
     "BASELINES",
+    "baseline_name",
     "baseline_verdict",
     "calibration_verdict",
     "leading_metric",
@@ -17,10 +18,7 @@ __all__ = [
     "verdict",
 ]
 
-BASELINES = {
-    "majority": "an answer that ignores the input",
-    "linear_probe": "a logistic regression on the frozen checkpoint",
-}
+BASELINES = ("majority", "linear_probe")
 WELL = 0.05
 """Largest expected calibration error at which probabilities count as calibrated."""
 
@@ -30,7 +28,7 @@ def verdict(record: RunRecord) -> str:
     if "tasks" in record.metrics:
         return _of_tasks(record.metrics)
     if record.predictions is None or not record.primary_metrics:
-        return "There was no test split, so nothing is known of how good this model is on other data."
+        return "There was no test split, so performance on new data is unknown."
     name, metrics = record.primary_metrics[0], record.metrics
     examples = f"{len(record.predictions.ids):,} test examples"
     if metrics["test"][name] is None:
@@ -59,7 +57,7 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
     if not _baseline_values(metrics, name, target):
         return ""
     if "baseline_differences" not in metrics:
-        return "This run has kept no predictions of its baselines, so it is not known which differences may be chance."
+        return "This run stored no predictions of its baselines, so the differences cannot be tested for significance."
     clauses, worse = [], False
     for baseline, tested in metrics["baseline_differences"].items():
         comparison = tested.get(name)
@@ -72,15 +70,15 @@ def baseline_verdict(metrics: Mapping[str, Any], name: str, target: str | None =
         }.get(comparison["verdict"], "not distinguishable from")
         worse |= comparison["verdict"] == ("below" if greater else "above")
         ends = comparison["interval"]
-        surely = f", 95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
+        surely = f", 95 % confidence interval {ends[0]:+.3f} to {ends[1]:+.3f}" if ends else ""
         if comparison["verdict"] == "not distinguishable" and ends and not ends[0] <= 0 <= ends[1]:
             surely += f", but p is {comparison['p_value']:.4f}"
         apart = f"difference {comparison['difference']:+.3f}{surely}"
         clauses.append(f"{word} {_baseline(baseline, target or metrics.get('target'))} ({apart})")
     if not clauses:
         return ""
-    advice = " The simpler model is the better one here." if worse else ""
-    return f"Tested on the same examples, that is {' and '.join(clauses)}.{advice}"
+    advice = " The simpler model is better here." if worse else ""
+    return f"On the same examples, the model is {' and '.join(clauses)}.{advice}"
 
 
 def leading_metric(metrics: Mapping[str, Any]) -> str | None:
@@ -93,7 +91,7 @@ def _value(metrics: Mapping[str, Any], name: str) -> str:
     """Return the test value of a metric with its interval: ``accuracy is 0.800 (95 % interval 0.700 to 0.880)``."""
     ends, groups = metrics.get("test_interval", {}).get(name), metrics.get("test_groups")
     by = f", by groups of {groups['column']}" if groups else ""
-    surely = f" (95 % interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
+    surely = f" (95 % confidence interval {ends[0]:.3f} to {ends[1]:.3f}{by})" if ends else ""
     return f"{name} is {metrics['test'][name]:.3f}{surely}"
 
 
@@ -102,7 +100,7 @@ def _few_groups(metrics: Mapping[str, Any]) -> str:
     if not groups or groups["groups"] >= FEW_GROUPS:
         return ""
     few = f"{groups['groups']} groups of {groups['column']}"
-    return f"There are only {few}: intervals of so few are not to be relied on."
+    return f"There are only {few}; intervals from so few groups are unreliable."
 
 
 def _baseline_values(metrics: Mapping[str, Any], name: str, target: str | None) -> list[str]:
@@ -132,12 +130,24 @@ def _of_tasks(metrics: Mapping[str, Any]) -> str:
 
 
 def _baseline(name: str, target: str | None) -> str:
-    words = BASELINES[name]
-    return (
-        words.replace("logistic", "ridge")
-        if target is not None and not TARGETS[target].has_classes
-        else words
-    )
+    article = "the " if name == "majority" else ""
+    return f"{article}{baseline_name(name, target)}"
+
+
+def baseline_name(name: str, target: str | None) -> str:
+    """Return the display name of a baseline.
+
+    Args:
+        name: Name of the baseline, one of ``BASELINES``.
+        target: Kind of the labels; None if it is not known, or for several tasks.
+    """
+    if target is None:
+        names = ("majority-class (or mean) baseline", "logistic (or ridge) regression on frozen features")
+    elif TARGETS[target].has_classes:
+        names = ("majority-class baseline", "logistic regression on frozen features")
+    else:
+        names = ("mean baseline", "ridge regression on frozen features")
+    return names[BASELINES.index(name)]
 
 
 def calibration_verdict(metrics: Mapping[str, Any]) -> str:
@@ -158,11 +168,8 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
         for bucket in measured["bins"]
         if bucket["count"]
     )
-    if ece <= WELL:
-        text = f"Probabilities mean about what they say: on the test split they are off by {ece:.3f} in the mean (ECE)."
-    else:
-        how = "too sure" if gap > 0 else "not sure enough"
-        text = f"Probabilities are {how}: on the test split they are off by {ece:.3f} in the mean (ECE)."
+    state = "well calibrated" if ece <= WELL else "overconfident" if gap > 0 else "underconfident"
+    text = f"Probabilities are {state}: the expected calibration error (ECE) on the test split is {ece:.3f}."
     fitted = metrics.get("calibration")
     if not fitted:
         return text
@@ -175,7 +182,7 @@ def calibration_verdict(metrics: Mapping[str, Any]) -> str:
         return f"{text} {applied}"
     before, after = (fitted["validation"][when]["ece"] for when in ("before", "after"))
     if ece > WELL and after < before:
-        better = f"{temperature} takes that from {before:.3f} to {after:.3f} there"
+        better = f"{temperature}, reduces the ECE there from {before:.3f} to {after:.3f}"
         return f"{text} With evaluation.calibrate: true, {better}."
     return text
 
@@ -193,6 +200,6 @@ def spread_verdict(metrics: Mapping[str, Any], name: str) -> str:
         return ""
     values = ", ".join(f"{value:.3f}" for value in spread["values"])
     return (
-        f"In a cross-validation of {result['folds']} folds the {name} is {spread['mean']:.3f} in the mean, with a "
+        f"In {result['folds']}-fold cross-validation the mean {name} is {spread['mean']:.3f}, with a "
         f"standard deviation of {spread['std']:.3f} ({values})."
     )

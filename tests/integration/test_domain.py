@@ -301,8 +301,8 @@ def test_the_inputs_of_the_other_domain_count_among_the_data(tmp_path, adapted):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("continue_pretraining", "Before the first stage all below the head learned for "),
-        ("dann", "a classifier of domains was worked against (domain-adversarial training)"),
+        ("continue_pretraining", "Before the first stage everything below the head was trained for "),
+        ("dann", "the features were trained against a domain classifier (domain-adversarial training)"),
         (None, None),
     ],
 )

@@ -169,7 +169,7 @@ def test_plain_transformers_gives_the_runs_predictions(done, reviews):
 
 def test_a_report_and_a_card_can_be_written_of_it(done):
     page = write_report(done["image"]).read_text(encoding="utf-8")
-    assert "logistic regression on scaled features, C " in page and ", without steps" in page
+    assert "logistic regression on scaled features, C " in page and ", without optimizer steps" in page
     assert "| head | head |" in write_card(done["image"]).read_text(encoding="utf-8")
 
 

@@ -266,7 +266,7 @@ def test_what_is_published_of_a_task_is_the_recipe_of_all(image_run):
 def test_card_and_report_name_the_tasks(image_run):
     folder = image_run[0].folder
     card = (folder / "model" / "shade" / "README.md").read_text(encoding="utf-8")
-    assert "On one backbone together with colour" in card
+    assert "It was trained on a backbone shared with colour" in card
     assert "task: multi-task" in card
     report = (folder / "report.html").read_text(encoding="utf-8")
     value = metrics_of(folder)["tasks"]["shade"]["test"]["accuracy"]

@@ -135,7 +135,7 @@ def test_plain_transformers_loads_the_finished_model(tmp_path, done):
 def test_the_card_says_how_it_is_loaded_and_that_is_so(tmp_path, done):
     recipe, result = done
     card = (result.folder / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"`{CODE.name}`, one file beside the weights: `trust_remote_code=True` lets it run" in card
+    assert f"`{CODE.name}` next to the weights: `trust_remote_code=True` lets it run" in card
     assert "- custom_code\n" in card
     line = next(line for line in card.splitlines() if line.startswith("classify = pipeline("))
     assert line.endswith(', model="FOLDER OR NAME OF THIS MODEL", trust_remote_code=True)')

@@ -70,7 +70,7 @@ def test_every_slice_of_the_test_split_is_judged(texts):
 def test_report_and_card_tell_of_slices(texts):
     page = (texts[1] / "report.html").read_text(encoding="utf-8")
     assert 'href="#slices"' in page and "By style" in page and "By year" in page
-    assert "not in training, too few examples to judge" in page
+    assert "not in training, too few examples to compare" in page
     card = (texts[1] / "model" / "README.md").read_text(encoding="utf-8")
     assert "By style, fewer than two slices have enough examples to be compared." in card
 

@@ -76,15 +76,15 @@ def test_the_sentence_says_what_is_known_and_whether_it_may_be_chance():
     content = judge_slices(found(RIGHT), {"style": VALUES}, TRAINING, ["accuracy"], seed=0)
     ends = content["style"]["slices"][0]["intervals"]["accuracy"]
     assert slices_verdict({"slices": content}) == [
-        f"By style, the accuracy is lowest for {MISSING}: 0.600 (95 % interval {ends[0]:.3f} to {ends[1]:.3f}, 20 "
-        "examples), beside 0.938 for round."
+        f"By style, the accuracy is lowest for {MISSING}: 0.600 (95 % confidence interval {ends[0]:.3f} to "
+        f"{ends[1]:.3f}, 20 examples), compared with 0.938 for round."
     ]
     close = np.array([True] * 20 + [False] * 10 + [True] * 22 + [False] * 8)
     content = judge_slices(
         found(close), {"style": ["flat"] * 30 + ["new"] * 30}, TRAINING, ["accuracy"], seed=0
     )
     (sentence,) = slices_verdict({"slices": content})
-    assert sentence.endswith("beside 0.733 for new. The difference may be chance.")
+    assert sentence.endswith("compared with 0.733 for new. The difference may be due to chance.")
     content["style"]["slices"][0]["in_training"] = False
     (sentence,) = slices_verdict({"slices": content})
     assert "30 examples; it does not occur in training)" in sentence
@@ -98,7 +98,7 @@ def test_a_table_names_the_worst_the_unseen_and_those_of_too_few_examples():
         ["worst"],
         [],
         ["not in training"],
-        ["not in training", "too few examples to judge"],
+        ["not in training", "too few examples to compare"],
     ]
 
 

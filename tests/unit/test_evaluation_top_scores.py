@@ -263,5 +263,5 @@ def test_figures_of_very_many_classes_are_of_the_confused_ones():
     names = [f"class {index}" for index in range(100_000)]
     assert confusion_matrix(labels, decisions, names) is None
     figure = confused_classes(labels, decisions, names)
-    assert figure.title == "The 15 classes that are confused most"
+    assert figure.title == "The 15 most confused classes"
     assert len(figure.svg) < 100_000

@@ -17,26 +17,26 @@ def record(spec, **metrics):
         (
             {"method": "continue_pretraining", "source": False},
             {"pretraining": {"epochs": 1.0, "examples": 2000}},
-            "Before the first stage all below the head learned for 1 epoch to fill in what was masked in 2,000 "
-            "unlabelled inputs of another domain.",
+            "Before the first stage everything below the head was trained for 1 epoch to predict masked parts of "
+            "2,000 unlabeled inputs of another domain.",
         ),
         (
             {"method": "continue_pretraining", "source": True},
             {"pretraining": {"epochs": 2.5, "examples": 30}},
-            "Before the first stage all below the head learned for 2.5 epochs to fill in what was masked in 30 "
-            "unlabelled inputs of this domain and another one.",
+            "Before the first stage everything below the head was trained for 2.5 epochs to predict masked parts of "
+            "30 unlabeled inputs of this domain and another one.",
         ),
         (
             {"method": "coral", "stages": []},
             {},
-            "In each stage that trains more than the head, the covariances of the head's input were drawn together "
-            "(Deep CORAL), with unlabelled inputs of another domain.",
+            "In each stage that trains more than the head, the covariances of the head's inputs were aligned "
+            "(Deep CORAL), with unlabeled inputs of another domain.",
         ),
         (
             {"method": "dann", "stages": ["mid", "all"]},
             {},
-            "In mid and all, a classifier of domains was worked against (domain-adversarial training), with "
-            "unlabelled inputs of another domain.",
+            "In mid and all, the features were trained against a domain classifier (domain-adversarial training), "
+            "with unlabeled inputs of another domain.",
         ),
     ],
 )

@@ -172,8 +172,8 @@ def test_bars_are_drawn_for_shares_only():
     bars = headline_bars(make_record())
     assert [bar.name for bar in bars] == [
         "this model",
-        "an answer that ignores the input",
-        "a logistic regression on the frozen checkpoint",
+        "majority-class baseline",
+        "logistic regression on frozen features",
     ]
     assert bars[0].interval[0] < bars[0].value < bars[0].interval[1]
     assert headline_bars(make_record("regression")) == []
@@ -208,20 +208,20 @@ def made_of(value, baseline, word, apart):
 def test_a_verdict_tells_worse_from_better_and_from_what_cannot_be_told():
     worse = made_of(0.589, 0.670, "below", -0.081)
     assert worse == (
-        "On 240 test examples the accuracy is 0.589 (95 % interval 0.509 to 0.669); an answer that ignores the input "
-        "has 0.100 and a logistic regression on the frozen checkpoint has 0.670. Tested on the same examples, that is "
-        "above an answer that ignores the input (difference +0.489, 95 % interval +0.200 to +0.600) and below a "
-        "logistic regression on the frozen checkpoint (difference -0.081, 95 % interval -0.131 to -0.031). The simpler "
-        "model is the better one here."
+        "On 240 test examples the accuracy is 0.589 (95 % confidence interval 0.509 to 0.669); the majority-class "
+        "baseline has 0.100 and logistic regression on frozen features has 0.670. On the same examples, the model is "
+        "above the majority-class baseline (difference +0.489, 95 % confidence interval +0.200 to +0.600) and below "
+        "logistic regression on frozen features (difference -0.081, 95 % confidence interval -0.131 to -0.031). The "
+        "simpler model is better here."
     )
     better = made_of(0.732, 0.661, "above", 0.071)
-    assert "and above a logistic regression on the frozen checkpoint (difference +0.071" in better
+    assert "and above logistic regression on frozen features (difference +0.071" in better
     assert "simpler" not in better and "not shown" not in better
     alike = made_of(0.732, 0.725, "not distinguishable", 0.007)
-    assert "and not distinguishable from a logistic regression on the frozen checkpoint (diff" in alike
+    assert "and not distinguishable from logistic regression on frozen features (diff" in alike
     assert "simpler" not in alike and "but p is" not in alike
     by_few = made_of(0.667, 0.771, "not distinguishable", -0.104)
-    assert "(difference -0.104, 95 % interval -0.154 to -0.054, but p is 0.0100)." in by_few
+    assert "(difference -0.104, 95 % confidence interval -0.154 to -0.054, but p is 0.0100)." in by_few
 
 
 def test_of_a_loss_above_is_worse():
@@ -231,14 +231,14 @@ def test_of_a_loss_above_is_worse():
     found = {"difference": 0.4, "interval": [0.3, 0.5], "p_value": 0.01, "verdict": "above"}
     record.metrics["baseline_differences"] = {"majority": {"log_loss": found}}
     assert verdict(record).endswith(
-        "that is above (worse than) an answer that ignores the input (difference +0.400, 95 % interval +0.300 to "
-        "+0.500). The simpler model is the better one here."
+        "the model is above (worse than) the majority-class baseline (difference +0.400, 95 % confidence interval "
+        "+0.300 to +0.500). The simpler model is better here."
     )
 
 
 def test_a_run_from_before_baselines_were_kept_says_so():
     assert verdict(make_record()).endswith(
-        "This run has kept no predictions of its baselines, so it is not known which differences may be chance."
+        "This run stored no predictions of its baselines, so the differences cannot be tested for significance."
     )
 
 
@@ -246,10 +246,10 @@ def test_groups_are_named_in_the_verdict_and_few_of_them_warned_of():
     record = make_record()
     record.metrics["baselines"] = {}
     record.metrics["test_groups"] = {"column": "patient", "groups": 30}
-    assert re.search(r"\(95 % interval .{14}, by groups of patient\)\.$", verdict(record))
+    assert re.search(r"\(95 % confidence interval .{14}, by groups of patient\)\.$", verdict(record))
     record.metrics["test_groups"]["groups"] = 9
     assert verdict(record).endswith(
-        "There are only 9 groups of patient: intervals of so few are not to be relied on."
+        "There are only 9 groups of patient; intervals from so few groups are unreliable."
     )
 
 
@@ -258,12 +258,12 @@ def test_a_verdict_without_a_baseline_ends_as_a_sentence():
     record.metrics["baselines"]["majority"]["accuracy"] = None
     del record.metrics["baselines"]["linear_probe"]
     assert re.fullmatch(
-        r"On 240 test examples the accuracy is 0\.\d{3} \(95 % interval .*\)\.", verdict(record)
+        r"On 240 test examples the accuracy is 0\.\d{3} \(95 % confidence interval .*\)\.", verdict(record)
     )
 
 
 def test_amounts_are_compared_with_another_regression():
-    assert "a ridge regression on the frozen checkpoint has 0.300" in verdict(make_record("regression"))
+    assert "ridge regression on frozen features has 0.300" in verdict(make_record("regression"))
 
 
 def test_stages_follow_each_other_in_time():
@@ -277,10 +277,13 @@ def test_rates_are_told_as_the_recipe_has_them():
     record = make_record()
     record.recipe["stages"][0]["lr"] = {"head": 1e-2, "backbone": [1e-5, 1e-3]}
     text = re.sub(r"\s+", " ", Page(record).text)
-    assert "adamw, rate 0.01 for the head, 1e-05 (nearest the input) to 0.001 below it" in text
-    assert "adamw, rate 0.0001 at the head, times 0.9 for each of 2 layer groups below it" in text
-    assert "computed once and kept: 1 version of each example, 3.4 MB" in text
-    assert "computed anew for each batch: the first layer is trained" in text
+    assert "adamw, learning rate 0.01 for the head, 1e-05 (nearest the input) to 0.001 below it" in text
+    assert (
+        "adamw, learning rate 0.0001 at the head, multiplied by 0.9 for each of 2 layer groups below it"
+        in text
+    )
+    assert "cached: 1 version of each example, 3.4 MB" in text
+    assert "recomputed for each batch: the first layer is trained" in text
 
 
 def letters(svg):
@@ -291,7 +294,7 @@ def test_few_classes_have_their_names_and_counts():
     labels, answers = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 2])
     drawn = confusion_matrix(labels, answers, ("cake", "soup", "tea"))
     assert {"cake", "soup", "tea", "1", "2"} <= set(letters(drawn.svg))
-    assert "80.0% of 5 examples are right" in drawn.about
+    assert "80.0% of 5 examples are correct" in drawn.about
     assert confused_classes(labels, answers, ("cake", "soup", "tea")) is None
 
 
@@ -302,8 +305,8 @@ def test_of_many_classes_those_that_are_confused_have_names():
     whole = confusion_matrix(record.predictions.labels, answers, MANY)
     assert not any("class" in text for text in letters(whole.svg))
     confused = confused_classes(record.predictions.labels, answers, MANY)
-    assert confused.title == "The 2 classes that are confused most"
-    assert confused.about.startswith("3 of the 3 wrong answers are among these classes.")
+    assert confused.title == "The 2 most confused classes"
+    assert confused.about.startswith("3 of the 3 errors are among these classes.")
     assert [text for text in letters(confused.svg) if text.isdigit()] == ["3", "3"]
     assert confused_classes(record.predictions.labels, record.predictions.labels, MANY) is None
 
