@@ -118,8 +118,8 @@ OF_KEPT = (
         "nothing",
         nothing,
         (
-            f"{CUT}a_prefix_that_cannot_be_left_out_is_refused_with_the_reason[dropout-something in the frozen prefix "
-            "is drawn at random]",
+            f"{CUT}a_prefix_that_cannot_be_left_out_is_refused_with_the_reason[dropout-the frozen prefix draws "
+            "random numbers]",
             f"{CUT}a_cut_that_gives_something_else_is_refused",
         ),
     ),

@@ -105,7 +105,7 @@ def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, 
     ) as error:  # BART needs its end token, which a shortened text lacks
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CacheUnavailableError(
-            f"the model cannot compute a shortened text ({first_line.rstrip('.')})"
+            f"the model cannot process a shortened text ({first_line.rstrip('.')})"
         ) from error
     reasons = []
     outer, inner = _boundaries(model, trainable, calls[0])
@@ -188,7 +188,7 @@ def _cut_at(
         if not first.called_behind(name, boundary) and _gives_numbers(first.outputs[name])
     ]
     if any(other.startswith(f"{name}.") for name in passed for other in trainable):
-        raise CacheUnavailableError(f"something before {boundary} is trained")
+        raise CacheUnavailableError(f"a layer before {boundary} is trained")
     if not passed:
         raise CacheUnavailableError("the first layers are trained")
     keys: tuple[Key, ...] = ()
@@ -199,11 +199,11 @@ def _cut_at(
         passed = [name for name in passed if name not in needed]
     spared = [parameter for name in passed for parameter in model.get_submodule(name).parameters()]
     if not spared or not keys:
-        raise CacheUnavailableError(f"what comes before {boundary} is needed behind it too")
+        raise CacheUnavailableError(f"outputs from before {boundary} are also needed after it")
     sizes = [batch_sizes(probe) for probe in probes]
     shapes = tuple(_for_any(first.inputs[boundary][key], second.inputs[boundary][key], sizes) for key in keys)
     if any(shape.sizes[:1] != ("examples",) for shape in shapes):
-        raise CacheUnavailableError(f"the input of {boundary} has no dimension for the examples")
+        raise CacheUnavailableError(f"the input of {boundary} has no batch dimension")
     modules = tuple(
         PassedModule(
             name,
@@ -292,7 +292,7 @@ def _for_any(one: Any, other: Any, sizes: Sequence[Mapping[str, int]]) -> Any:
         return None  # such as a key-value cache: if the model needs it, verification fails
     if one == other:
         return one
-    raise CacheUnavailableError("a frozen module gives what depends on the batch in an unknown way")
+    raise CacheUnavailableError("an output of a frozen module depends on the batch in an unknown way")
 
 
 def _size(pair: tuple[int, int], sizes: Sequence[Mapping[str, int]]) -> int | str:
@@ -301,4 +301,4 @@ def _size(pair: tuple[int, int], sizes: Sequence[Mapping[str, int]]) -> int | st
     for name in ("examples", "tokens"):
         if pair == tuple(counts[name] for counts in sizes):
             return name
-    raise CacheUnavailableError("a frozen module gives a shape that depends on the batch in an unknown way")
+    raise CacheUnavailableError("an output shape of a frozen module depends on the batch in an unknown way")

@@ -164,7 +164,9 @@ def pool_texts(
         count = sum(len(version.examples) for version in missing)
         if count:
             maker.make_room(4 * width * len(poolings) * count, list(versions.values()))
-            logger.info("Computing frozen features of %s texts, by %d poolings.", f"{count:,}", len(poolings))
+            logger.info(
+                "Computing frozen features of %s texts with %d poolings.", f"{count:,}", len(poolings)
+            )
             maker.make(missing)
         vectors: dict[str, dict[str, np.ndarray]] = {name: {} for name in poolings}
         for split, examples in splits.items():

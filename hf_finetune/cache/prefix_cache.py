@@ -284,7 +284,7 @@ def not_worth_caching(views: int, epochs: float | None) -> str:
     Returns:
         The reason; empty if caching may or need not pay off.
     """
-    return "" if epochs is None or views < epochs else "each of its versions would be used once"
+    return "" if epochs is None or views < epochs else "each cached version would be used only once"
 
 
 def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:
@@ -308,17 +308,17 @@ def _affordable(
             views = max(1, min(views, fitting))
             saved = len(wanted[0].examples) * saved_seconds(cost, settings.epochs, views)
             if saved < GAIN_SECONDS:
-                return f"to keep what it gives would save less than {GAIN_SECONDS:.0f} s"
+                return f"caching would save less than {GAIN_SECONDS:.0f} s"
         versions = [*wanted[:views], *plain]
         count = sum(len(version.examples) for version in maker.missing(versions))
         maker.make_room(cost.bytes * count, versions)
     except CacheUnavailableError as error:
         return str(error)
     examples = len(wanted[0].examples) + sum(len(version.examples) for version in plain)
-    views_note = f", {count:,} augmented versions of them in all" if count > examples else ""
+    views_note = f", {count:,} augmented versions in total" if count > examples else ""
     seconds = count * (cost.compute + cost.write)
     logger.info(
-        "Computing the frozen layers for %s examples%s: about %.0f s.", f"{examples:,}", views_note, seconds
+        "Computing the prefix cache of %s examples%s: about %.0f s.", f"{examples:,}", views_note, seconds
     )
     return views
 
@@ -357,13 +357,13 @@ def _rows_of(examples: Any) -> Sequence[int] | None:
 def _check_shapes(cut: CutPoint) -> None:
     for shape in cut.shapes:
         if varies(shape) and (shape.sizes[1] != "tokens" or shape.sizes.count("tokens") > 1):
-            raise CacheUnavailableError(f"the input of {cut.boundary} is not one row for each token")
+            raise CacheUnavailableError(f"the input of {cut.boundary} does not have one row per token")
 
 
 def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batch, Batch]:
     """Return two batches without labels, with different numbers of examples and of tokens."""
     if len(examples) < sum(PROBES):
-        raise CacheUnavailableError("there are too few examples to look for it")
+        raise CacheUnavailableError("there are too few examples to detect the frozen prefix")
     batches, start = [], 0
     for count in PROBES:
         batch = collate([examples[index] for index in range(start, start + count)])
@@ -372,7 +372,7 @@ def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batc
     first, second = batches
     if "input_ids" in first and first["input_ids"].shape[1] == second["input_ids"].shape[1]:
         if first["input_ids"].shape[1] < 3:
-            raise CacheUnavailableError("the texts are too short to look for it")
+            raise CacheUnavailableError("the texts are too short to detect the frozen prefix")
         first = {key: value[:, :-1] if value.ndim == 2 else value for key, value in first.items()}
     return first, second
 

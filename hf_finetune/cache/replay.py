@@ -145,7 +145,7 @@ def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
     entry = PrefixPass(model, cut)
     runs = [entry.collect(batch) for _ in range(2)]
     if not all(torch.equal(first, second) for first, second in zip(*runs, strict=True)):
-        raise CacheUnavailableError("something in the frozen prefix is drawn at random")
+        raise CacheUnavailableError("the frozen prefix draws random numbers")
     with evaluating(model):
         expected = _logits_and_gradients(model, batch)
         values = entry.collect(batch)
@@ -154,11 +154,11 @@ def verify(model: nn.Module, cut: CutPoint, batch: Batch) -> None:
                 entry.values = values
                 actual = _logits_and_gradients(model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise CacheUnavailableError(f"the model does not compute without its prefix: {error}") from error
+            raise CacheUnavailableError(f"the model cannot run without its prefix: {error}") from error
     if actual.keys() != expected.keys() or any(
         not torch.equal(actual[name], expected[name]) for name in actual
     ):
-        raise CacheUnavailableError("the model gives other results without its prefix")
+        raise CacheUnavailableError("the model computes different results without its prefix")
 
 
 def _logits_and_gradients(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -185,16 +185,16 @@ class RowMaker:
         """
         if needed > self.size_limit:
             raise CacheUnavailableError(
-                f"what it gives takes about {needed:,} bytes, and the size limit is {self.size_limit:,}"
+                f"the outputs would take about {needed:,} bytes, and the size limit is {self.size_limit:,}"
             )
         spared = {version.name for version in versions}
         for removed in prune_cache(self.folder, self.size_limit - needed, spared):
-            logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
+            logger.info("Removed from the cache to stay within its size limit: %s", removed.about)
         with _refusing():
             free = shutil.disk_usage(self._existing_folder()).free
         if needed > free:
             raise CacheUnavailableError(
-                f"what it gives takes about {needed:,} bytes, and the disk has {free:,}"
+                f"the outputs would take about {needed:,} bytes, and the disk has {free:,} free"
             )
 
     def make(self, versions: Sequence[Version], share: int = 0, shares: int = 1) -> None:
@@ -213,7 +213,7 @@ class RowMaker:
         for done, (version, folder, part) in enumerate(parts):
             if perf_counter() - logged > PATIENCE:
                 logged = perf_counter()
-                logger.info("Frozen layers: %d of %d parts after %.0f s.", done, len(parts), logged - start)
+                logger.info("Prefix cache: %d of %d parts after %.0f s.", done, len(parts), logged - start)
             if not folder.exists():  # existing parts are verified when they are read
                 self._make_part(version, folder, part)
 
@@ -304,7 +304,7 @@ def _refusing() -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_BE_KEPT:
             raise
-        raise CacheUnavailableError(f"what it gives cannot be kept: {error.strerror}") from error
+        raise CacheUnavailableError(f"the outputs cannot be cached: {error.strerror}") from error
 
 
 def varies(shape: OutputShape) -> bool:

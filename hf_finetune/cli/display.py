@@ -98,7 +98,7 @@ class _HubOnce(logging.Filter):
         if self.said or "Retrying" not in record.getMessage():
             return False
         self.said = True
-        record.msg, record.args = "The Hugging Face Hub does not answer; trying for half a minute.", ()
+        record.msg, record.args = "The Hugging Face Hub does not respond; retrying for half a minute.", ()
         return True
 
 
@@ -180,7 +180,7 @@ class RunDisplay:
             self.console.print("[bold]Stopped[/] before anything was written.")
         else:
             self.console.print(
-                "[bold]Stopped; the state is kept.[/] To go on, repeat the command with", end=" "
+                "[bold]Stopped; the state is saved.[/] To resume, repeat the command with", end=" "
             )
             self.console.print(f"--output-dir {self.folder} --resume", markup=False)
 
@@ -192,17 +192,21 @@ class RunDisplay:
 
     def print_result(self, console: Console, result: "RunResult") -> None:
         """Print the final lines: the metrics of the model and its baselines, and the paths of all outputs."""
+        from hf_finetune.report.verdict import BASELINES, baseline_name
+
         test, baselines = result.metrics["test"], result.metrics["baselines"]
         if test:
             shown = {name: test.get(name) for name in result.primary_metrics}
-            references = [f"without the input: {_line(baselines['majority'])}"]
-            if "linear_probe" in baselines:
-                references.append(f"on frozen features: {_line(baselines['linear_probe'])}")
+            references = [
+                f"{baseline_name(name, result.metrics.get('target'))}: {_line(baselines[name])}"
+                for name in BASELINES
+                if name in baselines
+            ]
             console.print(f"Test: {_line(shown)}   ({'; '.join(references)})", markup=False)
-            for sentence in _beside_baselines(result):
+            for sentence in _compared_with_baselines(result):
                 console.print(sentence, markup=False)
         else:
-            console.print("There is no test split: nothing says how good the model is on new data.")
+            console.print("There is no test split, so performance on new data is unknown.")
         for name, spread in result.metrics.get("cross_validation", {}).get("metrics", {}).items():
             if name in result.primary_metrics and spread["mean"] is not None:
                 folds = result.metrics["cross_validation"]["folds"]
@@ -222,7 +226,7 @@ class RunDisplay:
             )
             what, how = "Models", f"load them with {how}"
         if not (result.folder / "model").exists():
-            what, how = "Adapter", f"{result.folder}/adapter/README.md says how peft loads it"
+            what, how = "Adapter", f"see {result.folder}/adapter/README.md for loading it with peft"
         console.print(f"{what}, metrics and predictions are in {result.folder}; {how}.", markup=False)
         console.print(f"Report: {result.folder / 'report.html'}", markup=False, soft_wrap=True)
 
@@ -335,7 +339,7 @@ def _line(metrics: Mapping[str, float | None]) -> str:
     )
 
 
-def _beside_baselines(result: "RunResult") -> list[str]:
+def _compared_with_baselines(result: "RunResult") -> list[str]:
     """Return a sentence on whether the model is better than its baselines; for several tasks, one for each."""
     from hf_finetune.report.verdict import baseline_verdict, leading_metric
 

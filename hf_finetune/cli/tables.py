@@ -74,8 +74,8 @@ def grouping(groups: int | None, column: str | None) -> str:
         return ""
     from hf_finetune.evaluation.intervals import FEW_GROUPS
 
-    few = "; intervals of so few are not to be relied on" if groups < FEW_GROUPS else ""
-    return f" in {groups:,} groups of {column}, which are resampled whole{few}"
+    few = "; intervals from so few groups are unreliable" if groups < FEW_GROUPS else ""
+    return f" in {groups:,} groups of {column}, resampled as wholes{few}"
 
 
 def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int) -> None:
@@ -95,7 +95,7 @@ def print_seen(console: Console, seen: "Mapping[str, int] | None", examples: int
     (first, number), *others = counts.items()
     parts = [f"{number:,} of {examples:,} examples were in the {first} split"]
     parts += [f"{count:,} in the {name} split" for name, count in others]
-    learnt = ": the metrics do not tell how good the model is on new examples" if seen.get("train") else ""
+    learnt = ": the metrics do not measure performance on new examples" if seen.get("train") else ""
     console.print(f"{', '.join(parts)}{learnt}.", markup=False)
 
 
@@ -123,14 +123,14 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
     for comparison in comparisons:
         grouped = grouping(comparison.groups, comparison.group_column)
         console.print(
-            f"{comparison.run} beside {first}, on {comparison.examples:,} test examples{grouped}",
+            f"{comparison.run} compared with {first}, on {comparison.examples:,} test examples{grouped}",
             markup=False,
         )
         if comparison.others:
             console.print(
-                f"{comparison.others:,} of the test examples have the name of one of the first run's, but another "
-                "content. If the data was put in another order or renamed between the runs, they were not judged on "
-                "the same examples.",
+                f"{comparison.others:,} of the test examples have the same name as one in the first run, but different "
+                "content. If the data was reordered or renamed between the runs, they were not evaluated on the same "
+                "examples.",
                 markup=False,
             )
         table = Table(box=None)
@@ -147,8 +147,8 @@ def print_comparisons(console: Console, first: str, comparisons: "Sequence[Compa
                 console.print(f"{verdict.capitalize()}: {', '.join(names)}", markup=False)
         if comparison.mcnemar is not None:
             split = (
-                f"{comparison.mcnemar.only_first:,} right in the first only, "
-                f"{comparison.mcnemar.only_this:,} in this one only"
+                f"{comparison.mcnemar.only_first:,} correct only in the first, "
+                f"{comparison.mcnemar.only_this:,} only in this one"
             )
             console.print(f"McNemar's test: {split}; p {comparison.mcnemar.p_value:.3f}\n", markup=False)
 
@@ -163,14 +163,12 @@ def print_export(console: Console, result: "ExportResult") -> None:
         values = (report["metrics"][when][name] for when in ("before", "after"))
         table.add_row(name, *("undefined" if value is None else f"{value:.4f}" for value in values))
     table.add_row("bytes", *(f"{report['bytes'][when]:,}" for when in ("before", "after")))
-    table.add_row(
-        "ms for one example", *(f"{report['milliseconds'][when]:.2f}" for when in ("before", "after"))
-    )
+    table.add_row("ms per example", *(f"{report['milliseconds'][when]:.2f}" for when in ("before", "after")))
     console.print(table)
     same = report["same_answers"]
-    agreed = "" if same is None else f"; the same answer for {same:.1%}"
+    agreed = "" if same is None else f"; the same prediction for {same:.1%}"
     console.print(
-        f"Largest difference of a logit: {report['largest_difference']:.2g} of {report['largest_logit']:.3g}, "
+        f"Largest logit difference: {report['largest_difference']:.2g} of {report['largest_logit']:.3g}, "
         f"on {report['examples']:,} examples{agreed}.",
         markup=False,
     )
@@ -190,8 +188,8 @@ def print_kept(console: Console, folder: Path, kept: "Sequence[CacheEntry]") -> 
 
 def print_publication(console: Console, planned: "Publication") -> None:
     """Print the files that would be published, their repository and its visibility."""
-    who = "private: only its owners see it" if planned.private else "public: everybody sees it"
-    there = "a repository that is there" if planned.exists else "a new repository"
+    who = "private: visible only to its owners" if planned.private else "public: visible to everyone"
+    there = "an existing repository" if planned.exists else "a new repository"
     console.print(f"To {planned.endpoint}/{planned.repository}, {there}, {who}", markup=False)
     if planned.revision is not None:
         console.print(f"branch {planned.revision}{'' if planned.has_branch else ' (new)'}", markup=False)
@@ -201,9 +199,9 @@ def print_publication(console: Console, planned: "Publication") -> None:
     table.add_column()
     for upload in planned.uploads:
         new = "new" if upload.name in planned.added else "changed" if upload.name in planned.changed else ""
-        table.add_row(upload.name, f"{upload.size:,} bytes", new or "as it is there")
+        table.add_row(upload.name, f"{upload.size:,} bytes", new or "unchanged")
     for name in planned.removed:
-        table.add_row(name, "", "removed there")
+        table.add_row(name, "", "removed")
     console.print(table)
     if planned.left:
         console.print(f"Not published: {', '.join(planned.left)}", markup=False)
@@ -224,7 +222,7 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
         _print_data(console, report.prepared)
     if recipe.strategy is not None:
         written = [_written(stage) for stage in report.recipe.stages]
-        console.print(f"The strategy {recipe.strategy.name} writes these stages:\n", markup=False)
+        console.print(f"The strategy {recipe.strategy.name} expands to these stages:\n", markup=False)
         console.print(write_yaml({"stages": written}), markup=False)
     stages = zip(report.recipe.stages, report.plan.stages, frozen, strict=True)
     for index, (stage, planned, sentence) in enumerate(stages):
@@ -233,7 +231,9 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
             console.print(sentence, markup=False)
         if report.seconds:
             most = format_seconds(report.seconds[index])
-            console.print(f"takes at most about {most} here, measured on a few steps", markup=False)
+            console.print(
+                f"estimated time: at most about {most} on this machine, measured on a few steps", markup=False
+            )
     if report.notes:
         console.print()
     for note in report.notes:
@@ -262,12 +262,12 @@ def _print_stage(
     for line in _rates(planned):
         console.print(line, markup=False)
     warmup = "unknown" if planned.warmup_steps is None else f"{planned.warmup_steps:,}"
-    carried = f"; carries on with the optimizer's state of {len(planned.carried)} tensors"
+    carried = f"; keeps the optimizer state of {len(planned.carried)} tensors"
     balance = _balance(stage)
     regular = f"; regularize: {stage.regularize.words}" if stage.regularize.words else ""
     console.print(
         f"trains {planned.trainable_size:,} of {planned.layout.size:,} parameters; {epochs}, {steps}, "
-        f"{warmup} of warmup; {stage.optimizer.name}{carried if planned.carried else ''}"
+        f"{warmup} warmup steps; {stage.optimizer.name}{carried if planned.carried else ''}"
         f"{balance}{regular}; "
         f"frozen BatchNorm: {len(planned.frozen_batch_norms)} of {len(layout.batch_norms)}",
         markup=False,
@@ -318,8 +318,9 @@ def _print_fitted(console: Console, index: int, stage: "StageSpec", planned: "St
         console.print(_compression(stage.compress), markup=False)
     how = stage.fit.replace("_", " ")
     console.print(
-        f"finds {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on what the frozen layers "
-        f"give, without steps; its strength is chosen by cross-validation on the training split{_balance(stage)}",
+        f"fits {planned.trainable_size:,} of {planned.layout.size:,} parameters by {how} on frozen features, without "
+        "optimizer steps; its regularization strength is chosen by cross-validation on the training split"
+        f"{_balance(stage)}",
         markup=False,
     )
 
@@ -330,8 +331,8 @@ def _balance(stage: "StageSpec") -> str:
 
 def _compression(spec: "CompressSpec") -> str:
     if spec.method == "structured":
-        return f"first takes {spec.prune:.3g} of the neurons of each feed-forward layer"
-    return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0, and keeps them there"
+        return f"first removes {spec.prune:.3g} of the neurons of each feed-forward layer"
+    return f"first sets {spec.prune:.3g} of the backbone's linear and convolution weights to 0 and keeps them at 0"
 
 
 def _several(number: float, word: str) -> str:
@@ -365,7 +366,7 @@ def _rates(planned: "StagePlan") -> list[str]:
         drawn = {spec: draw_schedule(spec, planned.steps, planned.warmup_steps) for spec in layers}
     ends = {schedule: dict.fromkeys((names[0], names[-1])) for schedule, names in layers.items()}
     return [
-        f"rate of {' to '.join(ends[schedule])}: {' '.join(filter(None, [drawn[schedule], _schedule(schedule)]))}"
+        f"learning rate of {' to '.join(ends[schedule])}: {f'{drawn[schedule]} {_schedule(schedule)}'.lstrip()}"
         for schedule in layers
     ]
 

@@ -303,10 +303,8 @@ class DomainAlignment(TrainerCallback, Method):
         whole = sum(entry["loss"] for entry in logged)
         if self.judge is None and whole > 0 and state.is_world_process_zero:
             share = self.weight * sum(entry["domain_loss"] for entry in logged) / whole
-            hint = (
-                "" if share >= LEAST else "; with so little it changes next to nothing: try a larger weight"
-            )
-            logger.info("coral was %.2g of the loss%s.", share, hint)
+            hint = "" if share >= LEAST else "; this is too little to have an effect: try a larger weight"
+            logger.info("The CORAL loss was %.2g of the training loss%s.", share, hint)
 
     def save(self, folder: Path) -> None:
         """Write the state of the domain classifier and its optimizer into a checkpoint."""

@@ -110,7 +110,9 @@ class ProximalSteps(TrainerCallback):
         if held and state.is_world_process_zero:
             zeros = sum(int(weight.eq(0).sum()) for weight in held)
             size = sum(weight.numel() for weight in held)
-            logger.info("Behind l1 %s of %s trained weights are exactly 0.", f"{zeros:,}", f"{size:,}")
+            logger.info(
+                "After l1 regularization, %s of %s trained weights are exactly 0.", f"{zeros:,}", f"{size:,}"
+            )
 
 
 def noise_variance(eta: float, step: int) -> float:

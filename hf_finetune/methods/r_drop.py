@@ -94,9 +94,7 @@ def r_drop_loss(loss: Loss, factor: float, target: str) -> Loss:
         weights = label_weights(labels, target)
         apart = (symmetric_kl(first, second, target) * weights).sum()
         if not told and not apart.any():
-            logger.warning(
-                "R-Drop sees no difference between two passes: nothing that is trained has dropout."
-            )
+            logger.warning("R-Drop has no effect: no trained module has dropout, so both passes are equal.")
         told = True
         return mean + factor * apart / (
             num_items_in_batch if num_items_in_batch is not None else weights.sum()

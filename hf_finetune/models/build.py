@@ -212,7 +212,7 @@ def build_model(
         )
     elif new:
         notes.append(
-            f"A new head is made for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
+            f"A new head is initialized for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
         )
     old_head = _old_head(saved, config, modality) - head
     notes += _account_for_weights(path, model, info, head, old_head, allow_missing, saved)
@@ -395,12 +395,14 @@ def _account_for_weights(
     notes = []
     for owner in dict.fromkeys(pretrained.values()):
         names = [name for name, class_name in pretrained.items() if class_name == owner]
-        notes.append(f"Left out of the checkpoint, as only {owner} needs them: {_some(names)}.")
+        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {_some(names)}.")
     if spent:
-        notes.append(f"Left out of the checkpoint: {_some(spent)}.")
+        notes.append(f"Checkpoint weights not loaded: {_some(spent)}.")
     if new_norms:
         owner = next(iter(new_norms.values()))
-        notes.append(f"New and without effect until trained, as {owner} has none: {_some(list(new_norms))}.")
+        notes.append(
+            f"New weights, without effect until trained, because {owner} has none: {_some(list(new_norms))}."
+        )
     return notes
 
 

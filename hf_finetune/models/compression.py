@@ -32,11 +32,11 @@ def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:
     before = model.num_parameters()
     if spec.method == "structured":
         model = narrow_model(model, spec.prune)
-        logger.info("Pruned: %s of %s parameters are left.", f"{model.num_parameters():,}", f"{before:,}")
+        logger.info("Pruned: %s of %s parameters remain.", f"{model.num_parameters():,}", f"{before:,}")
     else:
         zero_smallest(model, spec.prune)
         zeros = sum(int(mask.sum()) for _, mask in pruning_masks(model))
-        logger.info("Pruned: %s of %s parameters are 0 and stay so.", f"{zeros:,}", f"{before:,}")
+        logger.info("Pruned: %s of %s parameters are 0 and stay 0.", f"{zeros:,}", f"{before:,}")
     return model
 
 

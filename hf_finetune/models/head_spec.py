@@ -81,7 +81,7 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
         raise ValueError(f"its head is of version {version}, and this hf-finetune knows version {VERSION}")
     code = Path(path) / CODE.name
     if Path(path).is_dir() and not (code.is_file() and code.read_bytes() == CODE.read_bytes()):
-        logger.warning("%s is not this version's: plain transformers may compute something else.", code)
+        logger.warning("%s is from another version: plain transformers may compute different results.", code)
     content.pop("auto_map", None)
     return HeadConfig.from_dict(content, name_or_path=str(path))
 

@@ -71,7 +71,7 @@ def _note(model: nn.Module, in_order: bool, head: Sequence[str], is_known: bool)
         guesses.append("its layer groups are its modules in order")
     if not is_known:
         shown = head[0].rpartition(".")[0] if head else "nothing"
-        guesses.append(f"its head is taken to be {shown}")
+        guesses.append(f"its head is assumed to be {shown}")
     inner = timm_part(model)[0] or model
     return f"{type(inner).__name__} is not a known architecture: {', and '.join(guesses)}." if guesses else ""
 

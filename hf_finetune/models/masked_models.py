@@ -171,7 +171,7 @@ def build_masked_text_model(
         return model, []
     more = f" and {len(new) - 2} more" if len(new) > 2 else ""
     return model, [
-        f"The checkpoint lacks the head that predicts masked tokens; a new one learns: {', '.join(new[:2])}{more}."
+        f"The checkpoint has no masked language modeling head; a new one is trained: {', '.join(new[:2])}{more}."
     ]
 
 

@@ -100,14 +100,14 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
         path: The checkpoint: a Hub id or a folder.
         revision: Branch, tag or commit on the Hub.
     """
-    own_pooling = DefaultPooling(OWN, "what the architecture's own head reads")
+    own_pooling = DefaultPooling(OWN, "the input of the architecture's own head")
     if config.model_type not in POOLED:
         return own_pooling
     saved = _settings(path, revision)
     if isinstance(head := saved.get(FIELD), Mapping):
         pool = head.get("pool")
         return (
-            DefaultPooling(str(pool), "the checkpoint's own head pools so", is_saved=True)
+            DefaultPooling(str(pool), "pooling of the checkpoint's own head", is_saved=True)
             if pool
             else own_pooling
         )
@@ -116,7 +116,7 @@ def default_pooling(config: PreTrainedConfig, path: str, revision: str | None = 
         return own_pooling
     declared = declared_pooling(path, revision)
     if declared in HEAD_POOLINGS:
-        return DefaultPooling(declared, "the checkpoint's 1_Pooling/config.json has it")
+        return DefaultPooling(declared, "from the checkpoint's 1_Pooling/config.json")
     row = find_row(config)
     if declared is not None or row is None or row.pooling == OWN:
         return own_pooling
@@ -162,7 +162,7 @@ def fill_pooling(
     """
     needs_code = default.name != OWN
     if is_left and (needs_code or spec.head.pool is not None):
-        keeps = "" if default.is_saved else "; own keeps the architecture's"
+        keeps = "" if default.is_saved else "; own keeps the architecture's pooling"
         needs = (
             f" Plain transformers needs trust_remote_code=True for this head{keeps}." if needs_code else ""
         )
@@ -172,7 +172,7 @@ def fill_pooling(
     if spec.head.pool is not None or is_chosen or not needs_code or spec.adapter is not None:
         return spec, ()
     return spec, (
-        f"model.head.pool is own, the architecture's. {POOLING_NAMES[default.name].capitalize()} would suit the "
-        f"checkpoint better ({default.whose}): auto takes it, and plain transformers then needs trust_remote_code=True "
-        "to load the model. own, written out, ends this note.",
+        f"model.head.pool is own, the architecture's pooling. {POOLING_NAMES[default.name].capitalize()} suits the "
+        f"checkpoint better ({default.whose}): auto uses it, and plain transformers then needs trust_remote_code=True "
+        "to load the model. Set own explicitly to silence this note.",
     )

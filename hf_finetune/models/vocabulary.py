@@ -65,6 +65,6 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> str:
     before = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(rows)
     return (
-        f"{rows - before:,} embeddings are new (of {rows:,} tokens), drawn like the others; "
-        "they learn nothing in stages that freeze the embeddings."
+        f"{rows - before:,} embeddings are new (of {rows:,} tokens), initialized from the distribution of the "
+        "others; stages that freeze the embeddings do not train them."
     )

@@ -24,7 +24,7 @@ from hf_finetune.performance.execution_modes import (
 __all__ = ["Choice", "choose_mode", "decide", "measure"]
 
 PLAIN = ExecutionMode()
-TOO_SHORT = "the stage is too short for it to pay to measure other modes"
+TOO_SHORT = "the stage is too short to benchmark other modes"
 NO_TIME = "no time was left for it"
 BUDGET_SHARE = 0.05
 WORTH_IT = 1.1
@@ -115,7 +115,7 @@ def choose_mode(
     """
     reference, device, size = candidates[0], batch["labels"].device, len(batch["labels"])
     if len(candidates) == 1:
-        return Choice(reference, f"{reference.title}: there is no other to choose")
+        return Choice(reference, f"{reference.title}: the only candidate")
     key = speed_key(model, batch, trainable, candidates, forward_only)
     measurement = load_measurement(notes_file, key, _measured_as(reference, reference))
     allowed = steps * budget_share
@@ -135,7 +135,7 @@ def choose_mode(
         with benchmark_steps(model, part, loss, trainable, forward_only=forward_only, clock=clock) as bench:
             measurement = measure(bench, candidates, allowed * size / examples, examples, allowed * beside)
     except torch.OutOfMemoryError:  # fp32 needs more than a half precision that the user set
-        return Choice(reference, f"{reference.title}: there is too little memory to compare it with fp32")
+        return Choice(reference, f"{reference.title}: too little memory to compare it with fp32")
     if notes_file is not None and measurement.steady:
         save_measurement(notes_file, key, measurement)
     compiles = allowed * _full_step(measurement, reference, size) >= _compile_seconds(device)
@@ -220,12 +220,12 @@ def decide(
         if spent is not None and (compiles or way.compile == reference.compile)
     }
     best = min(usable, key=lambda way: usable[way])
-    unit = "a step" if found.examples == size else f"a step of {found.examples} examples"
+    unit = "per step" if found.examples == size else f"per step of {found.examples} examples"
     busy = "" if found.steady else ", on a busy machine: the next run measures again"
-    when = f"remembered from {found.date}" if again else f"measured in {found.spent:.1f} s{busy}"
+    when = f"measured on {found.date}" if again else f"measured in {found.spent:.1f} s{busy}"
     plain = milliseconds(usable[reference])
     if usable[reference] < WORTH_IT * usable[best]:
-        best, summary = reference, f"{reference.title}: {plain} {unit}, and no other way is much faster"
+        best, summary = reference, f"{reference.title}: {plain} {unit}, and no other mode is much faster"
     else:
         summary = f"{best.title}: {milliseconds(usable[best])} {unit}, {reference.title} {plain}"
     exclusions = [
@@ -241,9 +241,9 @@ def _objection(found: StepOutputs, truth: StepOutputs) -> str:
     """Return how outputs differ from those of fp32; empty if they agree. Non-finite outputs differ."""
     apart = difference([found.logits], [truth.logits])
     if not apart <= LOGITS_AGREE:
-        return f"its logits are {apart:.0%} off"
+        return f"its logits differ by {apart:.0%}"
     apart = difference(found.gradient, truth.gradient)
-    return "" if apart <= GRADIENT_AGREES else f"its gradient is {apart:.0%} off"
+    return "" if apart <= GRADIENT_AGREES else f"its gradient differs by {apart:.0%}"
 
 
 def _time_compiled(
@@ -261,7 +261,7 @@ def _time_compiled(
 def _cannot(bench: StepBenchmark, error: RuntimeError) -> str:
     bench.clear()
     lines = str(error).strip().splitlines()
-    return f"it cannot be computed here: {lines[0] if lines else type(error).__name__}"
+    return f"it cannot run here: {lines[0] if lines else type(error).__name__}"
 
 
 def _measured_as(way: ExecutionMode, reference: ExecutionMode) -> ExecutionMode:

@@ -104,7 +104,7 @@ def save_measurement(notes_file: Path, key: str, found: Measured) -> None:
             with replacing(notes_file) as partial:
                 partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
     except OSError as error:
-        logger.info("What was measured cannot be remembered: %s.", error)
+        logger.info("The measurements cannot be saved: %s.", error)
 
 
 def _read(notes_file: Path) -> dict[str, Any]:

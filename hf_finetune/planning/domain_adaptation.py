@@ -11,7 +11,7 @@ __all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_ali
 
 PRETRAINING = "pretraining"
 """Name of the pretraining stage before the first stage."""
-SAME_WAY = "the other domain's inputs go the same way"
+SAME_WAY = "domain alignment also needs inputs of the target domain"
 """Reason why a stage with domain alignment does not cache the outputs of its frozen layers."""
 OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")
 """Regularizers that mix or repeat a batch, half of which is from the target domain and has no labels."""
@@ -76,19 +76,19 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
         masked = "tokens" if recipe.task == "text-classification" else "patches"
         and_source = " and of the training split" if spec.source else ""
         return [
-            f"Before stage 1, as stage 0, {PRETRAINING}: everything below the head learns to fill in masked "
+            f"Stage 0, {PRETRAINING}, before stage 1: everything below the head learns to predict masked "
             f"{masked} in {inputs} {spec.target}{and_source}, for {duration} at lr {spec.lr:g}."
         ]
     notes = []
     for stage, planned in zip(recipe.stages, stages, strict=True):
         if is_aligned(spec, stage, planned):
             notes.append(
-                f"Stage {stage.name} makes the head's input alike for {inputs} {spec.target}: {spec.method}, "
+                f"Stage {stage.name} aligns the head's input with {inputs} {spec.target}: {spec.method}, "
                 f"weight {spec.weight:g}."
             )
         else:
-            why = "it is not named" if spec.stages else "it trains the head only"
-            notes.append(f"Stage {stage.name} leaves the other domain aside: {why}.")
+            why = "it is not in domain_adaptation.stages" if spec.stages else "it trains only the head"
+            notes.append(f"Stage {stage.name} has no domain alignment: {why}.")
     return notes
 
 

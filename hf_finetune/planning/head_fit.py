@@ -77,13 +77,13 @@ def _why_not(stage: StageSpec, layout: Layout, examples: int | None, alone: bool
     """Return the reason why no solver fits the head of a stage; empty if one does."""
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
     if not alone:
-        return "only the head of a single task is fitted at once"
+        return "solvers fit only the head of a single task"
     if not linear_head(layout):
         return f"the head is more than one linear layer ({', '.join(parameter.name for parameter in head)})"
     if stage.balance.method not in BALANCES:
-        return f"balance {stage.balance.method} needs steps"
+        return f"balance {stage.balance.method} needs optimizer steps"
     if stage.teacher is not None:
-        return "it learns from a teacher"
+        return "the stage has a teacher"
     if (examples or 0) * max(parameter.size for parameter in head) > MOST_WORK:
         return f"{examples:,} examples and {head[0].size:,} weights take too long to fit"
     return ""

@@ -210,8 +210,8 @@ def _far(place: str, rate: float, usual: _Usual) -> str:
         return ""
     times = f"{_written(factor)} times" if factor > 1 else f"1/{_written(1 / factor)} of"
     return (
-        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave lr out, or set it nearer to "
-        f"{usual.lr:g}, unless it is meant."
+        f"{place} is {rate:g}, {times} {usual.lr:g}, the default {usual.words}. Leave lr out, or set it closer to "
+        f"{usual.lr:g}, unless it is intended."
     )
 
 

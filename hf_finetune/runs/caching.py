@@ -68,8 +68,8 @@ FITTED_VIEWS = 2
 """Number of augmented versions of each example that a head is fitted on."""
 
 POOLING_IS_OPEN = (
-    "pooling of the tokens: chosen by cross-validation when the run begins. Any but the architecture's own needs "
-    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the own one"
+    "token pooling: chosen by cross-validation when the run begins. Any pooling but the architecture's own needs "
+    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
 )
 
 Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
@@ -159,7 +159,7 @@ def choose_pooling(
         state, lambda: _compare_poolings(prepared, state.device)
     )
     if isinstance(compared, str):
-        logger.info("The head reads what the architecture gives it: %s.", compared)
+        logger.info("The head keeps the architecture's own pooling: %s.", compared)
         return prepared
     losses, key = compared
     order = sorted(losses, key=losses.__getitem__)
@@ -170,7 +170,7 @@ def choose_pooling(
     others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
     needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
     logger.info(
-        f"The head reads {POOLING_NAMES[pool]}, by the cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
+        f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
     )
     return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
 
@@ -248,16 +248,16 @@ def _frozen_work(
     if planned.trainable_size == planned.layout.size:
         return ""
     if spec is None:
-        return "frozen layers: computed in every epoch, as the recipe says"
+        return "prefix cache: disabled (set in the recipe)"
     if stage.teacher is not None:
-        return "frozen layers: computed in every epoch; the teacher looks at whole examples"
+        return "prefix cache: disabled (the teacher needs the original inputs)"
     if is_aligned(recipe.domain_adaptation, stage, planned):
-        return f"frozen layers: computed in every epoch; {SAME_WAY}"
+        return f"prefix cache: disabled ({SAME_WAY})"
     if stage.regularize.mixes:
-        return f"frozen layers: computed in every epoch; {MIXES}"
+        return f"prefix cache: disabled ({MIXES})"
     views, epochs = _views(recipe, spec, stage, planned)
     if reason := not_worth_caching(views, epochs):
-        return f"frozen layers: computed in every epoch; {reason}"
+        return f"prefix cache: disabled ({reason})"
     try:
         skeleton, example = subject()
     except InputError:
@@ -266,7 +266,7 @@ def _frozen_work(
         apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
     )
     if found.reason:
-        return f"frozen layers: computed in every epoch; {found.reason}"
+        return f"prefix cache: disabled ({found.reason})"
     return _forecast(found, views, report.examples)
 
 
@@ -288,14 +288,14 @@ def _subject(report: PlanReport) -> Subject:
 
 def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
     size = " and ".join(
-        f"{number:,} bytes for each {what}"
+        f"{number:,} bytes per {what}"
         for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
         if number
     )
     if examples is not None and not found.token_bytes:
         size = f"{views * examples * found.example_bytes:,} bytes"
     versions = f"{views} {'version' if views == 1 else 'versions'} of each example"
-    return f"frozen layers: computed once, up to {found.boundary}, where that saves time; {versions}, {size}"
+    return f"prefix cache: up to {found.boundary}, if that saves time; {versions}, {size}"
 
 
 def _views(
@@ -394,7 +394,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
 
     made = _each_task(inputs, _digest(prepared, None), decode)
     if size:
-        logger.info("Images are decoded once: %s bytes are kept.", f"{size:,}")
+        logger.info("Decoded images cached: %s bytes.", f"{size:,}")
     return made
 
 

@@ -182,7 +182,7 @@ def pretrain(
     place, resumes = pretraining_folder(folder), bool(manifest.pretraining)
     spent = manifest.pretraining.get("seconds", 0.0)
     manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    verb = "goes on" if resumes else "begins"
+    verb = "resumes" if resumes else "begins"
     logger.info(
         f"Stage 0, {PRETRAINING}, {verb}: {len(found.train)} inputs, {found.planned.steps} steps, "
         f"lr {found.stage.lr:.2g}."

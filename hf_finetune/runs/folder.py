@@ -203,17 +203,17 @@ def _changed(manifest: Manifest, changes: Changes, position: Position, recipe: R
 def _announcement(manifest: Manifest, changes: Changes, position: Position) -> str:
     """Return the log line on the changes and their effect on the stages."""
     stages = [record.name for record in manifest.stages]
-    where = "behind the last stage"
+    where = "after the last stage"
     if position.stage < len(stages):
         where = f"at step {position.step} of stage {stages[position.stage]}"
-    words = [f"Goes on with changes, {where}: {changes.sentence()}."]
+    words = [f"Resuming with changes, {where}: {changes.sentence()}."]
     done = [name for index, name in enumerate(stages[: position.stage]) if _touches(changes, index)]
     if done:
-        words.append(f"They come too late for {', '.join(done)}.")
+        words.append(f"They do not affect {', '.join(done)}, already finished.")
     if position.anew and position.step:
-        words.append(f"Stage {stages[position.stage]} begins anew with them.")
+        words.append(f"Stage {stages[position.stage]} restarts with them.")
     if changes.data and (position.stage or position.step):
-        words.append("Examples that were trained on may now be in the test split.")
+        words.append("Earlier training examples may now be in the test split.")
     return " ".join(words)
 
 
@@ -249,7 +249,7 @@ def _determinism(prepared: PreparedRun, state: PartialState) -> dict[str, Any]:
     precision = "fp32" if speed.precision == "auto" else speed.precision
     content = determinism(*machine, precision, speed.compile is True, state.num_processes, measured)
     if speed.prefix_cache is not None and speed.prefix_cache.views == "auto":
-        content["provided"]["prefix_cache"] = "used for the same stages, which metrics.json tells"
+        content["provided"]["prefix_cache"] = "used for the same stages, listed in metrics.json"
     return content
 
 

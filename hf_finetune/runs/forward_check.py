@@ -84,9 +84,9 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
     if change <= LARGEST_CHANGE:
         return []
     return [
-        "The answers of this model depend on padding: the logits of a short text change by "
-        f"{100 * change:.2g} % of the largest beside a longer one. Set evaluation.batch_size: 1, and give evaluate and "
-        "predict --batch-size 1, or take a checkpoint that masks padding."
+        "The predictions of this model depend on padding: the logits of a short text change by "
+        f"{100 * change:.2g} % of the largest in a batch with a longer one. Set evaluation.batch_size: 1, and run "
+        "evaluate and predict with --batch-size 1, or use a checkpoint that masks padding."
     ]
 
 

@@ -50,7 +50,7 @@ def epoch_note(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> str:
 
 
 def _times(factor: float) -> str:
-    return "each once" if factor == 1 else f"each {factor:.3g} times in the mean"
+    return "each once" if factor == 1 else f"each {factor:.3g} times on average"
 
 
 def join_data(datas: Mapping[str, LabelledData]) -> LabelledData:
@@ -83,7 +83,7 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
             if count:
                 notes.append(
                     f"{count:,} of the {len(judged.test or ()):,} test examples of {name} are training examples of "
-                    f"{other}: the backbone sees them, though not their labels in {name}."
+                    f"{other}: the backbone is trained on them, but not on their labels in {name}."
                 )
     return notes
 

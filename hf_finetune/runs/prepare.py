@@ -47,7 +47,7 @@ __all__ = ["check_recipe", "data_at_hand", "plan", "prepare_run", "prepare_with"
 Spread = Callable[[Recipe], Recipe]
 Datas = Mapping[str, LabelledData | None]
 
-NOT_AT_HAND = "its labels are counted as 2, its steps are unknown"
+NOT_AT_HAND = "the plan assumes 2 labels, and the number of steps is unknown"
 UNKNOWN_LABELS: tuple[Sequence[str], Target] = (("0", "1"), SingleLabel.name)
 """Class names and kind of the labels with which a recipe is planned while its data is unknown."""
 
@@ -390,7 +390,7 @@ def _report(
     prepared, examples = None, None
     if whole.data is None:
         absent = [
-            f"{f'{name}: ' if name else ''}the data {single.data.path!r} is not at hand: {NOT_AT_HAND}."
+            f"{f'{name}: ' if name else ''}the data {single.data.path!r} is not available: {NOT_AT_HAND}."
             for name, single in recipe.by_task().items()
             if (tasks or {"": whole})[name].data is None
         ]

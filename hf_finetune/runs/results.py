@@ -75,7 +75,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
             with replacing_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
         change = merge_adapter(model, prepared.task.dummy(prepared.processor))
-        logger.info(f"The adapter is merged: no logit changes by more than {change:.1g} of the largest.")
+        logger.info(f"Adapter merged: logits change by at most {change:.1g} of the largest logit.")
     setattr(model.config, COLUMNS, dict(prepared.data.columns))
     _export(model, prepared, folder)
     if prepared.data.validation is None or not TARGETS[prepared.data.target].has_classes:
@@ -156,14 +156,14 @@ def _calibrated(
     if divide_head(model, head_names(model), temperature, prepared.task.dummy(prepared.processor)):
         calibration["applied"] = "head"
         logger.info(
-            f"The head is divided by the temperature {temperature:.3g}: everyone gets its probabilities."
+            f"The head is divided by the temperature {temperature:.3g}, so every program gets calibrated probabilities."
         )
     else:
         setattr(model.config, TEMPERATURE, temperature)
         calibration["applied"] = "predict"
         logger.info(
-            f"The temperature {temperature:.3g} is in the config: predict and evaluate heed it, "
-            "plain transformers does not, for the head has no last linear layer."
+            f"The temperature {temperature:.3g} is stored in the config: predict and evaluate apply it, "
+            "plain transformers does not, because the head has no final linear layer."
         )
     return calibrated, calibration
 
@@ -354,7 +354,7 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
     cells = len(prepared.data.train) * len(prepared.data.label_names)
     if TARGETS[prepared.data.target].has_classes and cells > MOST_PROBE_CELLS:
         logger.info(
-            "There is no baseline on frozen features: a logistic regression of "
+            "No baseline on frozen features: a logistic regression of "
             f"{len(prepared.data.label_names):,} classes on {len(prepared.data.train):,} examples would take too long."
         )
         return None
@@ -382,5 +382,5 @@ def measure_baseline(prepared: PreparedRun, ways: list[ExecutionMode], device: t
             autocast=DTYPES[ways[0].precision],
         )
     except CacheUnavailableError as error:
-        logger.info("There is no baseline on frozen features: %s.", error)
+        logger.info("No baseline on frozen features: %s.", error)
         return None

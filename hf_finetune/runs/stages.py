@@ -81,7 +81,7 @@ def train_stages(
     model = start.built.model
     for index, stage in enumerate(recipe.stages):
         if manifest.stages[index].state == "done":
-            logger.info("Stage %s is done already.", stage.name)
+            logger.info("Stage %s is already finished.", stage.name)
             continue
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
@@ -236,9 +236,9 @@ def _first_line(
 ) -> str:
     rates = ", ".join(dict.fromkeys(f"{group.layers} {group.lr:.2g}" for group in planned.groups))
     share = f"{planned.trainable_size:,} of {planned.layout.size:,} parameters"
-    verb = "goes on" if resumes else "begins"
+    verb = "resumes" if resumes else "begins"
     if how := fitted_by(stage):
-        verb = "begins anew" if resumes else "begins"
+        verb = "restarts" if resumes else "begins"
         return (
             f"Stage {index + 1} of {len(prepared.recipe.stages)}, {stage.name}, {verb}: {share}, {FITS[how]}."
         )

@@ -87,8 +87,8 @@ def worth_keeping(
         return ""
     times = "once" if passes == 1 else f"{passes} times"
     return (
-        f"each is made {times}, in {1e3 * decode_seconds:.2g} ms from its file and "
-        f"{1e3 * read_seconds:.2g} ms from a kept image, which takes a pass to make"
+        f"each is read {times}, in {1e3 * decode_seconds:.2g} ms from its file or "
+        f"{1e3 * read_seconds:.2g} ms from the cache, which takes a pass to fill"
     )
 
 
@@ -96,7 +96,7 @@ def _too_large(size: int, free: int, limit: int) -> str:
     if size > limit:
         return f"they take about {size:,} bytes, and the size limit leaves {limit:,}"
     if size > free:
-        return f"they take about {size:,} bytes, and the disk has {free:,}"
+        return f"they take about {size:,} bytes, and the disk has {free:,} free"
     return ""
 
 
@@ -264,7 +264,7 @@ class _Keeper:
         except OSError as error:
             if error.errno not in CANNOT_BE_KEPT:
                 raise
-            return None, f"they cannot be kept: {error.strerror}"
+            return None, f"they cannot be cached: {error.strerror}"
 
     def _make(self, examples: Any, images: TransformedImages, folder: Path, passes: int | None) -> None:
         decode_seconds, read_seconds, row_bytes = _measure(examples, images, folder)
@@ -279,7 +279,7 @@ class _Keeper:
         if reason:
             raise _NotKeptError(reason)
         for removed in prune_cache(self.folder, self.size_limit - size):
-            logger.info("Removed from the cache, to stay below its size limit: %s", removed.about)
+            logger.info("Removed from the cache to stay within its size limit: %s", removed.about)
         what = "prepared" if images.transform.fixed else "decoded"
         _write(images, folder, f"{len(images)} {what} images", limit)
 
@@ -371,7 +371,7 @@ def _limited(rows: Iterator[Row], limit: int | None) -> Iterator[Row]:
         if limit is not None and size > limit:
             raise _NotKeptError(f"they take more than the {limit:,} bytes that the size limit leaves")
         if len(row) == 1 and shape not in (None, row[0].shape):
-            raise _NotKeptError("they come out in several sizes")
+            raise _NotKeptError("they have different sizes")
         shape = row[0].shape
         yield row
 

@@ -31,8 +31,8 @@ __all__ = ["TextClassification"]
 # Tokenizer attribute with the limit of the checkpoint, because model_max_length is set to the recipe's length.
 _LIMIT = "checkpoint_max_length"
 _PADDED_RIGHT = (
-    "The checkpoint's tokenizer pads at the left. Here, and in the model that is saved, it pads at the right: the "
-    "model has absolute positions, which padding at the left would shift, so that answers would depend on the batch."
+    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the model has "
+    "absolute positions, which left padding would shift, so that predictions would depend on the batch."
 )
 
 

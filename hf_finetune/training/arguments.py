@@ -86,7 +86,7 @@ def training_arguments(
         log_level_replica="passive",  # the Trainer's default makes all processes but the first more verbose
     )
     if arguments.n_gpu > 1:
-        logger.info("One of %d GPUs is used: accelerate launch uses all of them.", arguments.n_gpu)
+        logger.info("Using one of %d GPUs; accelerate launch uses all of them.", arguments.n_gpu)
         # Otherwise the Trainer would split each batch with DataParallel, and count it several times.
         arguments._n_gpu = 1
     return arguments

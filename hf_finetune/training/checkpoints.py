@@ -69,7 +69,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             if (path / SEAL).exists():
                 logger.warning(
-                    f"{path} is left out and removed: its files have changed since they were written."
+                    f"{path} is ignored and removed: its files have changed since they were written."
                 )
             shutil.rmtree(path, ignore_errors=True)
     for step in sorted(whole.keys() - {0}, reverse=True):
@@ -77,7 +77,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         if best is None or best in whole:
             return whole[step]
         logger.warning(
-            f"{whole[step]} is left out and removed: checkpoint-{best}, the best one up to there, is gone."
+            f"{whole[step]} is ignored and removed: its best checkpoint, checkpoint-{best}, is missing."
         )
         shutil.rmtree(whole[step], ignore_errors=True)
     return None

@@ -88,7 +88,7 @@ def plan_execution(
     work = _Work(model, stage, planned, train, validation, collate, state)
     requested = speed.model_dump(mode="json")
     decided = broadcast_from_main(state, lambda: _read(folder / RECORD, requested) if resume else None)
-    report = CacheReport(False, "it is switched off")
+    report = CacheReport(False, "the prefix cache is off")
     if len(planned.trainable) == sum(1 for _ in model.parameters()):
         settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
@@ -165,7 +165,7 @@ def _choose(
             compile=False if speed.compile == "auto" and cached else speed.compile,
         )
         if is_sharded():
-            return Choice(candidates[0], f"{candidates[0].title}: a model that is divided is not measured")
+            return Choice(candidates[0], f"{candidates[0].title}: a sharded model is not benchmarked")
         work.model.to(device)
         return choose_mode(
             work.model,
@@ -180,7 +180,7 @@ def _choose(
         )
 
     choice: Choice = broadcast_from_main(work.state, choose)
-    logger.info("Stage %s computes in %s.", work.stage.name, choice.reason)
+    logger.info("Stage %s: execution mode %s.", work.stage.name, choice.reason)
     return choice.way
 
 
@@ -195,7 +195,7 @@ def _cached(
     name = work.stage.name
     try:
         if way.compile or is_sharded():
-            raise CacheUnavailableError("a model that is compiled or divided is computed as a whole")
+            raise CacheUnavailableError("compiled and sharded models are not supported")
         if settings.objection:
             raise CacheUnavailableError(settings.objection)
         cache = cache_prefix(
@@ -212,11 +212,11 @@ def _cached(
             shared=share_texts(work.model, work.planned.trainable, settings, DTYPES[way.precision]),
         )
     except CacheUnavailableError as error:
-        logger.info("Stage %s computes its frozen layers in every epoch: %s.", name, error)
+        logger.info("Stage %s: prefix cache disabled (%s).", name, error)
         return None, CacheReport(False, str(error))
     versions = "version" if cache.report.views == 1 else "versions"
     logger.info(
-        "Stage %s computes its frozen layers, up to %s, once: %d %s of each example, %s bytes.",
+        "Stage %s: prefix cache up to %s, %d %s of each example, %s bytes.",
         *(name, cache.entry.cut.boundary, cache.report.views, versions, f"{cache.report.bytes:,}"),
     )
     return cache, cache.report

@@ -189,5 +189,6 @@ def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, floa
     name = "alpha" if "alpha" in about else "C"
     scores = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
     tried = ", ".join(f"{trial[name]:g}" for trial in about["cross_validation"])
-    line = f"Stage {stage} is fitted {FITS[about['method']]}, {name} {about[name]:g} of {tried} by cross-validation"
+    choice = f"{name} {about[name]:g} selected from {tried} by cross-validation"
+    line = f"Stage {stage}: fitted {FITS[about['method']]}, {choice}"
     return f"{line}; validation {scores}." if scores else f"{line}."

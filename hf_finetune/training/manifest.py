@@ -125,16 +125,14 @@ def determinism(
     """
     obstacles = []
     if device != "cpu":
-        obstacles.append(f"{device} kernels may add numbers in another order each time")
+        obstacles.append(f"{device} kernels may sum numbers in a different order each time")
     if precision != "fp32":
-        obstacles.append(
-            f"{precision} autocast leaves the choice of kernels, and so the rounding, to the library"
-        )
-    obstacles += [f"{choice} is chosen by measuring" for choice in measured]
+        obstacles.append(f"with {precision} autocast the library chooses the kernels, and so the rounding")
+    obstacles += [f"{choice} is chosen by a benchmark" for choice in measured]
     if compiled:
-        obstacles.append("torch.compile may choose other kernels each time, by measuring")
+        obstacles.append("torch.compile may choose different kernels each time, by a benchmark")
     if processes > 1:
-        obstacles.append(f"{processes} processes may add their gradients in another order each time")
+        obstacles.append(f"{processes} processes may sum their gradients in a different order each time")
     provided = {"versions": "as listed", "processes": processes}
     if device == "cpu":
         provided |= {"processor": processor, "threads": threads}

@@ -55,7 +55,8 @@ class RunLock:
         if not _is_stale(owner):
             raise InputError(_in_use(self.path, owner))
         logger.info(
-            "The run was left by process %s, which has ended; this one goes on.", owner.get("process")
+            "Process %s, which was writing this run, has ended; this process takes over.",
+            owner.get("process"),
         )
         if not self._remove(owner) or not self._create():
             raise InputError(_in_use(self.path, _read(self.path)))

@@ -103,27 +103,28 @@ def result_lines(
         )
     if kept_start:
         lines.append(
-            f"Stage {stage} made the model no better: the weights with which it began are restored "
+            f"Stage {stage}: no improvement, so its initial weights are restored "
             f"({_values(result.start, metric)}; best of the stage: {_values(result.trained, metric)}{_when(result)})."
         )
     elif result.best_step is not None:
         lines.append(_best_line(stage, result, metric))
     elif result.averaged:
-        lines.append(f"Stage {stage} keeps the average of its weights.")
+        lines.append(f"Stage {stage}: the averaged weights are kept.")
     if metric is None and _is_worse(result, leading, greater_is_better):
         lines.append(
-            f"Stage {stage} made the model worse: {_values(result.start, leading)} at its start, "
-            f"{_values(result.validation, leading)} at its end. best: null keeps the last weights all the same."
+            f"Stage {stage}: the model became worse ({_values(result.start, leading)} at the start; "
+            f"{_values(result.validation, leading)} at the end). With best: null the last weights are kept."
         )
     return lines
 
 
 def _best_line(stage: str, result: StageResult, metric: str | None) -> str:
     value = result.validation.get(str(metric))
-    shown = f", the best {metric}: {value:.4f}" if value is not None else ""
-    which = {None: "", True: ", the average of its weights", False: ", the weights and not their average"}
+    which = {None: "", True: "averaged weights", False: "weights without averaging"}
+    details = [f"{metric} {value:.4f}" if value is not None else "", which[result.averaged]]
+    shown = f" ({', '.join(filter(None, details))})" if any(details) else ""
     epoch = _epoch(result, result.best_step or 0)
-    return f"Stage {stage} keeps epoch {epoch} of {result.epochs:g}{which[result.averaged]}{shown}."
+    return f"Stage {stage}: best checkpoint is epoch {epoch} of {result.epochs:g}{shown}."
 
 
 def _is_worse(result: StageResult, metric: str, greater_is_better: bool) -> bool:

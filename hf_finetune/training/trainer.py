@@ -96,7 +96,7 @@ class StagedTrainer(Trainer):
         first = {parameter.name for parameter in read_layout(self.model).parameters if parameter.group == 0}
         if not first & {name for group in self.planned_groups for name in group.parameters}:
             logger.info(
-                "Activation checkpointing is off: the first layers are frozen and keep no activations."
+                "Activation checkpointing disabled: the first layers are frozen and store no activations."
             )
             self.args.activation_checkpointing = self.args.gradient_checkpointing = False
 
@@ -218,8 +218,8 @@ class StagedTrainer(Trainer):
             best = next(entry for entry in evaluations(self.state.log_history) if entry["step"] == step)
         elif is_undefined(metrics, name):
             logger.warning(
-                "The %s is undefined on the validation split: as long as it is, the lowest validation loss chooses the "
-                "checkpoint.",
+                "The %s is undefined on the validation split; until it is defined, the checkpoint with the lowest "
+                "validation loss is selected.",
                 name,
             )
         if not is_better(metrics, best, name, greater_is_better=bool(self.args.greater_is_better)):

@@ -106,7 +106,7 @@ def allow(recipe, folder, caplog):
     steps = Stop()
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, folder, resume=True, allow_changes=True, callbacks=[steps])
-    found = [record.getMessage() for record in caplog.records if "Goes on with" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "Resuming with" in record.getMessage()]
     assert len(found) == 1
     return found[0], steps.steps
 
@@ -246,7 +246,7 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
     said, steps = allow(other, interrupted, caplog)
     assert said == (
-        "Goes on with changes, at step 4 of stage all: stages.1.epochs: 3.0 where it was 2.0; "
+        "Resuming with changes, at step 4 of stage all: stages.1.epochs: 3.0 where it was 2.0; "
         "stages.1.lr: 0.02 where it was 0.005; stages.1.schedule.name: 'cosine' where it was 'linear'."
     )
     assert steps == [("all", step) for step in range(5, 13)]
@@ -300,7 +300,7 @@ def test_what_changed_is_written_down(interrupted, recipe, caplog):
 def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe, caplog):
     with caplog.at_level(logging.INFO, logger="hf_finetune"):
         quick_run(recipe, interrupted, resume=True, allow_changes=True)
-    assert "Goes on with" not in caplog.text
+    assert "Resuming with" not in caplog.text
     assert manifest_of(interrupted)["changes"] == []
 
 
@@ -318,7 +318,7 @@ def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
     interrupted, recipe, caplog, overrides, words
 ):
     said, steps = allow(changed(recipe, *overrides), interrupted, caplog)
-    assert said == f"Goes on with changes, at step 4 of stage all: {words}. Stage all begins anew with them."
+    assert said == f"Resuming with changes, at step 4 of stage all: {words}. Stage all restarts with them."
     assert steps[0] == ("all", 1) and {stage for stage, _ in steps} == {"all"}
     assert manifest_of(interrupted)["changes"][0]["anew"] is True
     assert [entry["step"] for entry in log_of(interrupted, "02-all")] == [step for _, step in steps]
@@ -334,8 +334,8 @@ def test_a_smaller_batch_of_more_forward_passes_goes_on(interrupted, recipe, cap
 def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplog):
     said, steps = allow(changed(recipe, "stages.0.lr=0.1"), interrupted, caplog)
     assert said == (
-        "Goes on with changes, at step 4 of stage all: stages.0.lr: 0.1 where it was 0.05. "
-        "They come too late for head."
+        "Resuming with changes, at step 4 of stage all: stages.0.lr: 0.1 where it was 0.05. "
+        "They do not affect head, already finished."
     )
     assert steps == [("all", step) for step in range(5, 9)]
 
@@ -346,8 +346,8 @@ def test_other_data_makes_the_stage_begin_anew_and_says_what_the_test_is_worth(
     other_data(place)
     said, steps = allow(recipe, interrupted, caplog)
     assert said == (
-        "Goes on with changes, at step 4 of stage all: other data. Stage all begins anew with them. "
-        "Examples that were trained on may now be in the test split."
+        "Resuming with changes, at step 4 of stage all: other data. Stage all restarts with them. "
+        "Earlier training examples may now be in the test split."
     )
     assert steps == [("all", step) for step in range(1, 9)]
     assert manifest_of(interrupted)["changes"][0]["data"] is True
@@ -360,7 +360,7 @@ def test_a_checkpoint_or_data_that_were_moved_go_on_in_the_middle_of_a_stage(
     (place / "reviews.csv").rename(place / "moved.csv")
     other = changed(recipe, f"model.path={place / 'there'}", f"data.path={place / 'moved.csv'}")
     said, steps = allow(other, interrupted, caplog)
-    assert said.startswith("Goes on with changes, at step 4 of stage all: model.path: ")
+    assert said.startswith("Resuming with changes, at step 4 of stage all: model.path: ")
     assert "another checkpoint" not in said and "other data" not in said and "anew" not in said
     assert steps == [("all", step) for step in range(5, 9)]
 
@@ -370,7 +370,7 @@ def test_another_checkpoint_of_the_same_architecture_changes_nothing_any_more(
 ):
     other_checkpoint(place)
     said, steps = allow(recipe, interrupted, caplog)
-    assert said == "Goes on with changes, at step 4 of stage all: another checkpoint."
+    assert said == "Resuming with changes, at step 4 of stage all: another checkpoint."
     assert steps == [("all", step) for step in range(5, 9)]
 
 
@@ -384,7 +384,7 @@ def test_stages_that_have_not_begun_may_come_go_and_change(recipe, place, caplog
     ]
     said, steps = allow(parse_recipe(content), place / "run", caplog)
     assert said.startswith(
-        "Goes on with changes, at step 0 of stage all: stages.1.name: 'norms' where it was "
+        "Resuming with changes, at step 0 of stage all: stages.1.name: 'norms' where it was "
     )
     assert steps == [("norms", 1), ("end", 1), ("end", 2)]
     folders = sorted(path.name for path in (place / "run" / "stages").iterdir())
@@ -396,7 +396,7 @@ def test_a_finished_run_can_get_another_stage(recipe, place, caplog):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
     said, steps = allow(parse_recipe(content), place / "run", caplog)
-    assert said == "Goes on with changes, behind the last stage: stages.2: 'end' where it was nothing."
+    assert said == "Resuming with changes, after the last stage: stages.2: 'end' where it was nothing."
     assert steps == [("end", 1)]
     manifest = manifest_of(place / "run")
     assert (manifest["state"], manifest["changes"][0]["stage"]) == ("done", "end")
@@ -407,6 +407,6 @@ def test_a_stage_that_was_interrupted_may_be_left_out(interrupted, recipe, caplo
     content = recipe.model_dump(mode="json")
     content["stages"] = content["stages"][:1]
     said, steps = allow(parse_recipe(content), interrupted, caplog)
-    assert said == "Goes on with changes, at step 4 of stage all: stages.1: nothing where it was 'all'."
+    assert said == "Resuming with changes, at step 4 of stage all: stages.1: nothing where it was 'all'."
     assert steps == []
     assert [path.name for path in (interrupted / "stages").iterdir()] == ["01-head"]

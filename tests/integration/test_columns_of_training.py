@@ -59,7 +59,7 @@ def test_evaluate_says_which_examples_the_run_has_seen(pairs, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert (
         f"{train} of 40 examples were in the training split, {validation} in the validation split, {test} in the "
-        "test split: the metrics do not tell how good the model is on new examples."
+        "test split: the metrics do not measure performance on new examples."
     ) in said
     (tmp_path / "new.csv").write_text("premise,hypothesis,label\nother,plot,bad\n", encoding="utf-8")
     app(["evaluate", str(done.folder), "--data", str(tmp_path / "new.csv")], standalone_mode=False)

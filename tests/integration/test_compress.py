@@ -134,7 +134,7 @@ def test_the_plan_counts_what_is_left(tmp_path, narrow_run):
     before, after = (stage["total_parameters"] for stage in content_of(narrow_run[1].folder)["stages"])
     assert f" of {before:,} parameters; 2 epochs" in told
     assert f"trains {after:,} of {after:,} parameters" in told
-    assert "first takes 0.5 of the neurons of each feed-forward layer" in told
+    assert "first removes 0.5 of the neurons of each feed-forward layer" in told
 
 
 def test_stages_may_prune_one_after_the_other_and_the_first_one_too(tmp_path, text_recipe):

@@ -111,7 +111,7 @@ def test_a_stage_that_aligns_moves_what_it_plans_and_the_head_alone_is_as_withou
     assert (
         reasons[1]
         == {
-            "image": "the other domain's inputs go the same way",
+            "image": "domain alignment also needs inputs of the target domain",
             "text": "nothing is frozen",
         }[kind]
     )
@@ -261,21 +261,21 @@ def test_each_fold_of_a_cross_validation_adapts_too(tmp_path, adapted, method):
 def test_the_plan_says_what_is_done_with_the_other_domain(adapted, targets):
     report = plan(adapted("image", "coral"))
     assert report.notes[-2:] == (
-        "Stage head leaves the other domain aside: it trains the head only.",
-        f"Stage all makes the head's input alike for the 10 inputs of {targets['image']}: coral, weight 5.",
+        "Stage head has no domain alignment: it trains only the head.",
+        f"Stage all aligns the head's input with the 10 inputs of {targets['image']}: coral, weight 5.",
     )
     assert frozen_work(report)[1] == (
-        "frozen layers: computed in every epoch; the other domain's inputs go the same way"
+        "prefix cache: disabled (domain alignment also needs inputs of the target domain)"
     )
     assert plan(adapted("text", "continue_pretraining")).notes[-1] == (
-        "Before stage 1, as stage 0, pretraining: everything below the head learns to fill in masked tokens in "
+        "Stage 0, pretraining, before stage 1: everything below the head learns to predict masked tokens in "
         f"the 13 inputs of {targets['text']} and of the training split, for 2 epochs at lr 0.001."
     )
     content = adapted("text", "dann").model_dump(mode="json")
     content["domain_adaptation"] |= {"target": "nobody/has-this", "stages": ["all"]}
     assert plan(parse_recipe(content)).notes[-2:] == (
-        "Stage head leaves the other domain aside: it is not named.",
-        "Stage all makes the head's input alike for the inputs of nobody/has-this: dann, weight 1.",
+        "Stage head has no domain alignment: it is not in domain_adaptation.stages.",
+        "Stage all aligns the head's input with the inputs of nobody/has-this: dann, weight 1.",
     )
 
 

@@ -151,4 +151,4 @@ def test_the_command_prints_what_the_file_holds(tmp_path, text_run):
     assert f"accuracy {accuracy} {accuracy}" in lines
     assert f"bytes {told['bytes']['before']:,} {told['bytes']['after']:,}" in lines
     assert f"The model, its labels and its preprocessing are in {tmp_path / 'out'}." in lines
-    assert any("on 6 examples; the same answer for 100.0%." in line for line in lines)
+    assert any("on 6 examples; the same prediction for 100.0%." in line for line in lines)

@@ -21,22 +21,21 @@ def said(recipe, epochs=2.0, **speed):
 def test_images(image_recipe):
     head, last = said(image_recipe(), epochs=4.0)
     assert head == (
-        "frozen layers: computed once, up to timm_model.fc, where that saves time; 2 versions of each example, "
-        "18,432 bytes"
+        "prefix cache: up to timm_model.fc, if that saves time; 2 versions of each example, 18,432 bytes"
     )
-    assert last.startswith("frozen layers: computed once, up to timm_model.layer3, where that saves time; 2 ")
+    assert last.startswith("prefix cache: up to timm_model.layer3, if that saves time; 2 ")
 
 
 def test_texts(text_recipe):
     head, everything = said(text_recipe())
     assert head == (
-        "frozen layers: computed once, up to classifier, where that saves time; 1 version of each example, 1,792 bytes"
+        "prefix cache: up to classifier, if that saves time; 1 version of each example, 1,792 bytes"
     )
     assert everything == ""
     last, _ = said(with_stages(text_recipe(), {"train": "last:1"}, {}))
     assert re.fullmatch(
-        r"frozen layers: computed once, up to [\w.]+, where that saves time; 1 version of each example, "
-        r"64 bytes for each token",
+        r"prefix cache: up to [\w.]+, if that saves time; 1 version of each example, "
+        r"64 bytes per token",
         last,
     )
 
@@ -44,8 +43,8 @@ def test_texts(text_recipe):
 @pytest.mark.parametrize(
     ("epochs", "speed", "sentence"),
     [
-        (2.0, {}, "frozen layers: computed in every epoch; each of its versions would be used once"),
-        (9.0, {"prefix_cache": None}, "frozen layers: computed in every epoch, as the recipe says"),
+        (2.0, {}, "prefix cache: disabled (each cached version would be used only once)"),
+        (9.0, {"prefix_cache": None}, "prefix cache: disabled (set in the recipe)"),
         (2.0, {"prefix_cache": {"views": 5}}, "5 versions of each example"),
     ],
 )
@@ -68,5 +67,5 @@ def test_a_plan_says_that_the_run_chooses_the_pooling_of_texts(text_recipe, stra
     content["model"] |= model
     recipe = parse_recipe({**content, "strategy": strategy})
     sentences = frozen_work(plan(recipe), strategy["name"])
-    assert sentences[0].startswith("frozen layers: ")
-    assert any("pooling of the tokens: chosen by cross-validation" in each for each in sentences) is is_said
+    assert sentences[0].startswith("prefix cache: ")
+    assert any("token pooling: chosen by cross-validation" in each for each in sentences) is is_said

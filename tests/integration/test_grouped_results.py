@@ -45,7 +45,7 @@ def test_intervals_are_of_groups_everywhere(grouped, capsys):
     assert "by groups of critic)" in page
     app(["evaluate", str(grouped.folder)], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"examples in {groups['groups']} groups of critic, which are resampled whole" in said
+    assert f"examples in {groups['groups']} groups of critic, resampled as wholes" in said
 
 
 def test_every_metric_that_is_asked_for_has_a_value_an_interval_and_baselines(grouped):

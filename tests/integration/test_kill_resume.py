@@ -399,4 +399,4 @@ def test_a_damaged_checkpoint_is_skipped_although_the_rest_of_it_is_whole(
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     kills["damage"] += 1
     resume_and_compare(recipe, folder, expected)
-    assert f"{newest} is left out and removed: its files have changed since they were written." in caplog.text
+    assert f"{newest} is ignored and removed: its files have changed since they were written." in caplog.text

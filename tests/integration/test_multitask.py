@@ -292,7 +292,7 @@ def test_the_plan_says_what_an_epoch_holds(tmp_path, texts):
     (tmp_path / "recipe.yaml").write_text(dump_recipe(texts()), encoding="utf-8")
     told = CliRunner().invoke(app, ["plan", str(tmp_path / "recipe.yaml")]).output
     assert (
-        "An epoch has 42 examples: 21 of type (each 0.75 times in the mean), 21 of words (each 1.5 times in the mean)"
+        "An epoch has 42 examples: 21 of type (each 0.75 times on average), 21 of words (each 1.5 times on average)"
         in told
     )
     assert plan(texts()).plan.stages[0].steps == 12
@@ -303,7 +303,7 @@ def test_a_plan_needs_no_data(images):
     content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
     report = plan(parse_recipe(content))
     assert report.examples is None
-    assert "shade: the data 'nobody/has-this' is not at hand: its labels are counted as 2" in " ".join(
+    assert "shade: the data 'nobody/has-this' is not available: the plan assumes 2 labels" in " ".join(
         report.notes
     )
 
@@ -341,7 +341,7 @@ def test_a_recipe_of_several_tasks_survives_being_written_out_and_takes_override
 def test_images_that_are_decoded_once_train_the_same(tmp_path, images, image_run, caplog):
     caplog.set_level("INFO", logger="hf_finetune")
     folder = quick_run(images(speed={"decode_once": True}), tmp_path / "run").folder
-    assert "Images are decoded once" in caplog.text
+    assert "Decoded images cached" in caplog.text
     for stage in ("01-head", "02-all"):
         one, other = (
             load_file(each / "stages" / stage / "model.safetensors") for each in (image_run[0].folder, folder)

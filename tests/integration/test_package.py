@@ -72,7 +72,7 @@ def test_a_shipped_recipe_can_be_copied_and_planned_offline(installed):
     _run(installed, "-m", "hf_finetune", "recipes", "copy", "image/dishes-resnet50", "mine.yaml")
     printed = _run(installed, "-m", "hf_finetune", "plan", "mine.yaml", "data.path=nobody/has-this")
     assert "timm/resnet50.a1_in1k" in printed
-    assert "The data 'nobody/has-this' is not at hand" in printed
+    assert "The data 'nobody/has-this' is not available" in printed
 
 
 @pytest.mark.parametrize("words", [["-c", "import hf_finetune"], ["-m", "hf_finetune", "--help"]])

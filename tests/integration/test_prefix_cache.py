@@ -99,7 +99,7 @@ def test_a_run_goes_on_uncached_where_the_disk_or_the_limit_is_too_small(tmp_pat
     for report in reports(tmp_path / "run"):
         assert not report["used"]
         assert re.fullmatch(
-            r"what it gives takes about [\d,]+ bytes, and the size limit is 1,000", report["reason"]
+            r"the outputs would take about [\d,]+ bytes, and the size limit is 1,000", report["reason"]
         )
 
 
@@ -169,7 +169,7 @@ def test_a_resumed_run_that_can_keep_nothing_any_more_goes_on_with_the_same_vers
     head = "stages/01-head/model.safetensors"
     assert changed(load_file(tmp_path / "through" / head), load_file(tmp_path / "run" / head)) == set()
     assert [report["used"] for report in reports(tmp_path / "run")] == [False, False]
-    assert reports(tmp_path / "run")[0]["reason"].startswith("what it gives cannot be kept: ")
+    assert reports(tmp_path / "run")[0]["reason"].startswith("the outputs cannot be cached: ")
 
 
 def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
@@ -182,7 +182,7 @@ def test_a_measured_run_keeps_what_was_chosen(tmp_path, folder, image_recipe):
         assert stage["speed"] == record["way"]
         assert stage["speed"]["precision"] in ("fp32", "bf16") and not stage["speed"]["compile"]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
-    assert "speed.precision is chosen by measuring" in manifest["determinism"]["obstacles"]
+    assert "speed.precision is chosen by a benchmark" in manifest["determinism"]["obstacles"]
 
 
 def test_two_runs_at_once_share_what_is_kept(tmp_path, folder, image_recipe, image_run):

@@ -118,4 +118,4 @@ def test_the_plan_says_what_is_switched_on_and_what_is_not_kept(squares, timm_ch
     text = stream.getvalue()
     assert text.count("; regularize: ") == 1
     assert "sgd; regularize: l1 0.001, ema 0.99, cutmix 1; frozen BatchNorm" in text
-    assert text.count("frozen layers: computed in every epoch; mixup and cutmix mix whole images") == 1
+    assert text.count("prefix cache: disabled (mixup and cutmix mix whole images)") == 1

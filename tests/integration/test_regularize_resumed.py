@@ -66,7 +66,7 @@ def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipe
     cached = ("l2-sp", "noise") if kind == "image" else ("l2-sp", "noise", "all-of-them")
     assert used == {name: name in cached for name in used}
     if kind == "image":
-        line = "Stage cutmix computes its frozen layers in every epoch: mixup and cutmix mix whole images."
+        line = "Stage cutmix: prefix cache disabled (mixup and cutmix mix whole images)."
         assert told.count(line) == 1
 
 
@@ -85,9 +85,10 @@ def test_the_log_and_the_metrics_say_which_weights_went_on(tmp_path, recipes, ca
     (best,) = [entry for entry in evaluations if entry["step"] == result["best_step"]]
     assert result["averaged"] == best["averaged"]
     assert result["validation"]["loss"] == best["eval_loss"] == min(e["eval_loss"] for e in evaluations)
-    words = "the average of its weights" if result["averaged"] else "the weights and not their average"
+    words = "averaged weights" if result["averaged"] else "weights without averaging"
     epoch = result["best_step"] * 3 // result["steps"]
-    assert f"Stage ema keeps epoch {epoch} of 3, {words}, the best loss" in caplog.text
+    line = f"Stage ema: best checkpoint is epoch {epoch} of 3 (loss {best['eval_loss']:.4f}, {words})."
+    assert line in caplog.text
 
 
 def test_without_validation_the_average_goes_on_and_the_run_says_so(tmp_path, recipes, caplog):
@@ -98,4 +99,4 @@ def test_without_validation_the_average_goes_on_and_the_run_says_so(tmp_path, re
         quick_run(parse_recipe(content), tmp_path / "run")
     (result,) = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["stages"]
     assert result["averaged"] is True and result["best_step"] is None
-    assert "Stage ema keeps the average of its weights." in caplog.text
+    assert "Stage ema: the averaged weights are kept." in caplog.text

@@ -184,7 +184,7 @@ def test_a_plan_without_the_data_counts_two_labels(text_recipe):
     assert report.examples is None
     assert [stage.steps for stage in report.plan.stages] == [None, None]
     assert report.notes[0] == (
-        "The data 'nobody/has-this' is not at hand: its labels are counted as 2, its steps are unknown."
+        "The data 'nobody/has-this' is not available: the plan assumes 2 labels, and the number of steps is unknown."
     )
     assert [note.split(",")[0] for note in report.notes[1:]] == [
         "stages[0].lr is 0.05",
@@ -225,7 +225,7 @@ def test_what_a_recipe_leaves_to_the_checkpoint_is_filled_in_and_told(text_recip
     assert parse_recipe(report.recipe.model_dump(mode="json")) == report.recipe
     assert report.recipe.model.head.pool == row.pooling
     assert report.notes[1:] == (
-        "model.head.pool is own: what the architecture's own head reads.",
+        "model.head.pool is own: the input of the architecture's own head.",
         f"stages[2].train is {row.train}: default of {row.family}.",
         "stages[0].fit is logistic_regression: the head is one linear layer.",
         f"stages[1].lr is {row.head_lr:g}: default of {row.family} for a stage that trains the head alone.",

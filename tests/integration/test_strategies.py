@@ -66,15 +66,15 @@ def test_the_plan_shows_the_stages_that_the_strategy_writes(strategy):
     stream = io.StringIO()
     print_plan(Console(file=stream, width=200), strategy, report, frozen_work(report))
     text = stream.getvalue()
-    assert "The strategy gradual_unfreeze writes these stages:" in text
+    assert "The strategy gradual_unfreeze expands to these stages:" in text
     shown, _ = read_yaml(text[text.index("\nstages:\n") :].partition("\n\n")[0], "the plan")
     assert [stage["train"] for stage in shown["stages"]] == trains
     again = {**strategy.model_dump(mode="json", exclude={"strategy", "stages"}), **shown}
     assert parse_recipe(again).stages == report.recipe.stages
     assert "Stage 4, all: train all" in text
-    assert "carries on with the optimizer's state of 20 tensors" in text
-    rates = [line for line in text.splitlines() if line.startswith("rate of ")]
-    assert rates[0] == "rate of head: _#+: linear", "a quarter of its 4 steps is warmup"
+    assert "keeps the optimizer state of 20 tensors" in text
+    rates = [line for line in text.splitlines() if line.startswith("learning rate of ")]
+    assert rates[0] == "learning rate of head: _#+: linear", "a quarter of its 4 steps is warmup"
     assert [line.partition(": ")[2] for line in rates[-2:]] == ["_#+: linear", "_#+: cosine"]
 
 

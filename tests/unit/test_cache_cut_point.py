@@ -125,8 +125,8 @@ class Wayward(nn.Module):
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
-        ("skip", "what comes before middle is needed behind it too"),
-        ("dropout", "something in the frozen prefix is drawn at random"),
+        ("skip", "outputs from before middle are also needed after it"),
+        ("dropout", "the frozen prefix draws random numbers"),
     ],
 )
 def test_a_prefix_that_cannot_be_left_out_is_refused_with_the_reason(way, reason):
@@ -148,7 +148,7 @@ def test_a_cut_that_gives_something_else_is_refused(tiny_model):
         other.bert.encoder.layer[1].attention.self.query.weight.add_(0.1)
     verify(other, cut, batches[0])  # what is trained may change; the prefix is the same
     beyond = PassedModule("bert.pooler", (OutputShape(("examples", 16), torch.float32),))
-    with pytest.raises(CacheUnavailableError, match="other results"):
+    with pytest.raises(CacheUnavailableError, match="different results"):
         verify(model, replace(cut, passed=(*cut.passed, beyond)), batches[0])
 
 
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_compute_a_shortened_text_has_no_cut():
             raise ValueError("Each example must contain at least one <eos> token.")
 
     probes = ({"input_ids": torch.ones(2, 3)}, {"input_ids": torch.ones(1, 2)})
-    with pytest.raises(CacheUnavailableError, match="cannot compute a shortened text"):
+    with pytest.raises(CacheUnavailableError, match="cannot process a shortened text"):
         find_cut(Refuses(), ["weight"], probes)
 
 

@@ -191,7 +191,7 @@ def test_shared_rows_are_read_only_where_they_hold_what_the_prefix_gives(model, 
 
 def test_nothing_is_kept_where_little_time_is_saved(model, settings, monkeypatch):
     monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
-    with pytest.raises(CacheUnavailableError, match="to keep what it gives would save less than 2 s"):
+    with pytest.raises(CacheUnavailableError, match="caching would save less than 2 s"):
         keep(model, Versions(model, 9), replace(settings, epochs=5))
     assert list_cache(settings.folder) == []
     keep(model, Versions(model, 9), replace(settings, epochs=5_000))
@@ -202,7 +202,7 @@ def test_a_machine_that_pauses_does_not_pass_for_a_slow_model(model, settings, m
     """A batch takes 0.004 s, but for one that takes 30; to write and to read takes no time."""
     clock = iter([0.0, 0.004, 30.004, 30.008])
     monkeypatch.setattr(writer, "perf_counter", lambda: next(clock, 30.008))
-    with pytest.raises(CacheUnavailableError, match="to keep what it gives would save less than 2 s"):
+    with pytest.raises(CacheUnavailableError, match="caching would save less than 2 s"):
         keep(model, Versions(model, 12), replace(settings, epochs=5))
 
 
@@ -217,5 +217,7 @@ def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monke
     many = replace(settings, views=3, epochs=20)
     kept = keep(model, Versions(model, 9), replace(many, size_limit=100 * (5 + 2 * 9)), Examples(model, 5))
     assert kept.report.views == 2
-    with pytest.raises(CacheUnavailableError, match=r"takes about 1,400 bytes, and the size limit is 1,399"):
+    with pytest.raises(
+        CacheUnavailableError, match=r"would take about 1,400 bytes, and the size limit is 1,399"
+    ):
         keep(model, Versions(model, 9), replace(many, source="other", size_limit=1399), Examples(model, 5))

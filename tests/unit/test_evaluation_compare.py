@@ -67,14 +67,11 @@ def test_groups_are_resampled_whole_and_said(make_run, capsys):
     assert by_group.differences[0].interval != alone.differences[0].interval
     app(["compare", str(runs[1]), str(runs[0])], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "on 200 test examples in 40 groups of patient, which are resampled whole " in said
+    assert "on 200 test examples in 40 groups of patient, resampled as wholes " in said
     few = make_run("few", 0.8, groups=[f"site {row % 4}" for row in range(200)])
     app(["compare", str(few), str(runs[1])], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert (
-        "in 4 groups of patient, which are resampled whole; intervals of so few are not to be relied on"
-        in said
-    )
+    assert "in 4 groups of patient, resampled as wholes; intervals from so few groups are unreliable" in said
 
 
 def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
@@ -88,8 +85,8 @@ def test_examples_that_are_only_called_alike_are_counted(make_run, capsys):
     assert compare_runs(runs)[0].others == 150
     app(["compare", *map(str, runs)], standalone_mode=False)
     assert (
-        "150 of the test examples have the name of one of the first run's, but another content. If the data was put in "
-        "another order or renamed between the runs, they were not judged on the same examples."
+        "150 of the test examples have the same name as one in the first run, but different content. If the data was "
+        "reordered or renamed between the runs, they were not evaluated on the same examples."
     ) in " ".join(capsys.readouterr().out.split())
 
 

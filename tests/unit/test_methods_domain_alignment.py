@@ -322,10 +322,11 @@ def test_the_judge_draws_nothing_from_the_common_chance_and_passes_over_what_is_
 @pytest.mark.parametrize(
     ("weight", "said"),
     [
-        (0.5, "coral was 0.075 of the loss."),
+        (0.5, "The CORAL loss was 0.075 of the training loss."),
         (
             0.05,
-            "coral was 0.0075 of the loss; with so little it changes next to nothing: try a larger weight.",
+            "The CORAL loss was 0.0075 of the training loss; this is too little to have an effect: try a larger "
+            "weight.",
         ),
     ],
 )

@@ -52,11 +52,13 @@ def test_a_backbone_without_a_head_gets_a_new_one(tmp_path, tiny_model):
         tmp_path, lambda weights: [weights.pop(f"classifier.{name}") for name in ("weight", "bias")]
     )
     built = build(tmp_path, ["bad", "good"])
-    assert built.notes == ("A new head is made for 2 labels.",)
+    assert built.notes == ("A new head is initialized for 2 labels.",)
     after = built.model.state_dict()
     assert same(*({n: w for n, w in state.items() if n[:4] == "bert"} for state in (before, after)))
     assert after["classifier.weight"].shape == (2, 16)
-    assert build(tmp_path, ["label"], target="regression").notes == ("A new head is made for 1 label.",)
+    assert build(tmp_path, ["label"], target="regression").notes == (
+        "A new head is initialized for 1 label.",
+    )
 
 
 def test_a_head_of_another_size_is_replaced_and_says_so(tmp_path, tiny_model):
@@ -184,8 +186,8 @@ def test_a_pretraining_head_is_left_out_and_says_so(tmp_path, tiny_model):
 
     change_weights(tmp_path, pretrained)
     assert build(tmp_path, NAMES).notes == (
-        "A new head is made for 3 labels.",
-        "Left out of the checkpoint, as only BertForPreTraining needs them: "
+        "A new head is initialized for 3 labels.",
+        "Checkpoint weights not loaded, because only BertForPreTraining needs them: "
         "cls.predictions.bias, cls.seq_relationship.weight.",
     )
 

@@ -102,7 +102,7 @@ def test_a_head_that_the_architecture_does_not_tell_is_the_last_layer_of_as_many
     model = transformers_skeleton(kind)
     assert find_head(model) == ([f"{head}.weight", f"{head}.bias"], False)
     assert read_layout(model).note == (
-        f"{type(model).__name__} is not a known architecture: its head is taken to be {head}."
+        f"{type(model).__name__} is not a known architecture: its head is assumed to be {head}."
     )
 
 
@@ -178,7 +178,7 @@ def test_an_unknown_architecture_is_grouped_in_module_order_and_that_is_said():
         layout = read_layout(Unknown())
     assert layout.groups == ("stem", "stage1.0", "stage1.1", "stage2.0", "head")
     assert layout.note == (
-        "Unknown is not a known architecture: its layer groups are its modules in order, and its head is taken to be "
+        "Unknown is not a known architecture: its layer groups are its modules in order, and its head is assumed to be "
         "fc."
     )
     assert layout.batch_norms == (("stage1.0.norm", 1), ("stage1.1.norm", 2), ("stage2.0.norm", 3))

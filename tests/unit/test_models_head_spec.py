@@ -182,7 +182,7 @@ def test_a_file_that_is_not_this_versions_is_told_and_not_run(saved, tmp_path, c
     (tmp_path / CODE.name).write_text("raise RuntimeError", encoding="utf-8")
     assert load_config(tmp_path).model_type == "bert"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / CODE.name} is not this version's: plain transformers may compute something else."
+        f"{tmp_path / CODE.name} is from another version: plain transformers may compute different results."
     ]
     newer = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     newer["classification_head"]["version"] = 2

@@ -187,7 +187,7 @@ def test_the_heads_of_pretraining_are_left_out_and_told(tmp_path, modality, name
     make(name, config, **fields).save_pretrained(tmp_path)
     found = read_config(str(tmp_path), NAMES, "single_label")
     notes = build_model(str(tmp_path), found, modality=modality).notes
-    assert any(f"as only {name} needs them" in note for note in notes)
+    assert any(f"because only {name} needs them" in note for note in notes)
     change(tmp_path, lambda weights: weights.update({"layers.99.weight": torch.ones(2)}))
     with pytest.raises(InputError, match=r"it also holds layers\.99\.weight"):
         build_model(str(tmp_path), found, modality=modality)

@@ -111,9 +111,7 @@ def test_a_text_classifier_takes_over_all_that_the_other_model_has(checkpoint):
     folder, classifier = checkpoint
     model, notes = build_masked_text_model(str(folder))
     assert len(notes) == 1
-    assert notes[0].startswith(
-        "The checkpoint lacks the head that predicts masked tokens; a new one learns: "
-    )
+    assert notes[0].startswith("The checkpoint has no masked language modeling head; a new one is trained: ")
     layout = read_layout(classifier)
     names = [one.name for one in layout.parameters if one.group < layout.backbone_groups]
     lacking = {name for name in names if name not in backbone_weights(model, names)}

@@ -18,7 +18,7 @@ from hf_finetune.models.pooling import (
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.model import ModelSpec
 
-OWN = "what the architecture's own head reads"
+OWN = "the input of the architecture's own head"
 MEAN = DefaultPooling("mean", "default of MiniLM")
 
 
@@ -54,11 +54,11 @@ def test_what_a_checkpoint_declares(tmp_path, content, expected):
     [
         ("bert", 384, None, MEAN),
         ("bert", 32, None, DefaultPooling("own", OWN)),
-        ("bert", 384, "cls", DefaultPooling("cls", "the checkpoint's 1_Pooling/config.json has it")),
+        ("bert", 384, "cls", DefaultPooling("cls", "from the checkpoint's 1_Pooling/config.json")),
         ("bert", 384, "max", DefaultPooling("own", OWN)),
         ("squeezebert", 768, "mean", DefaultPooling("own", OWN)),  # a head of this package does not go on it
         ("bert", 768, None, DefaultPooling("own", OWN)),
-        ("bert", 768, "mean", DefaultPooling("mean", "the checkpoint's 1_Pooling/config.json has it")),
+        ("bert", 768, "mean", DefaultPooling("mean", "from the checkpoint's 1_Pooling/config.json")),
         ("gpt2", None, None, DefaultPooling("own", OWN)),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_is_a_classifier_keeps_what_its_head_reads(tmp_path):
         FIELD: {"type": "linear", "pool": "cls"},
     }
     assert saved(tmp_path, **of_this_package) == DefaultPooling(
-        "cls", "the checkpoint's own head pools so", is_saved=True
+        "cls", "pooling of the checkpoint's own head", is_saved=True
     )
     assert saved(tmp_path, **{FIELD: {"type": "mlp"}}).name == "own"
 
@@ -119,7 +119,7 @@ def recipe(**model):
 
 
 def test_a_saved_head_stays_whatever_the_rates_unless_an_adapter_is_saved_by_itself():
-    kept = DefaultPooling("mean", "the checkpoint's own head pools so", is_saved=True)
+    kept = DefaultPooling("mean", "pooling of the checkpoint's own head", is_saved=True)
     assert is_left(recipe(), kept) and not is_left(recipe(), MEAN)
     assert is_left(recipe(adapter="lora"), kept)
     assert not is_left(recipe(adapter={"type": "lora", "save": "both"}), kept)
@@ -127,8 +127,8 @@ def test_a_saved_head_stays_whatever_the_rates_unless_an_adapter_is_saved_by_its
     spec, notes = fill_pooling(head(None), kept, is_left=True, is_chosen=False)
     assert spec == head("mean")
     assert notes == (
-        "model.head.pool is mean: the checkpoint's own head pools so. Plain transformers needs trust_remote_code=True "
-        "for this head.",
+        "model.head.pool is mean: pooling of the checkpoint's own head. Plain transformers needs "
+        "trust_remote_code=True for this head.",
     )
 
 
@@ -136,7 +136,7 @@ def head(pool):
     return ModelSpec(path="x", head={"pool": pool})
 
 
-NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keeps the architecture's."
+NEEDS = "Plain transformers needs trust_remote_code=True for this head; own keeps the architecture's pooling."
 
 
 @pytest.mark.parametrize("pool", ["auto", None])
@@ -157,9 +157,9 @@ def test_where_rates_are_given_the_head_stays_and_is_told_what_would_suit_it():
     assert fill_pooling(head(None), MEAN, is_left=False, is_chosen=False) == (
         head(None),
         (
-            "model.head.pool is own, the architecture's. The mean over tokens would suit the checkpoint better "
-            "(default of MiniLM): auto takes it, and plain transformers then needs trust_remote_code=True to load the "
-            "model. own, written out, ends this note.",
+            "model.head.pool is own, the architecture's pooling. The mean over tokens suits the checkpoint better "
+            "(default of MiniLM): auto uses it, and plain transformers then needs trust_remote_code=True to load the "
+            "model. Set own explicitly to silence this note.",
         ),
     )
 

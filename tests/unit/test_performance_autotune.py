@@ -60,7 +60,7 @@ def test_the_fastest_way_is_chosen():
     bench = MadeUpBench({"fp32": 0.25, "fp32 channels_last": 0.14, "bf16": 0.11, "bf16 channels_last": 0.076})
     found = chosen(bench)
     assert (found.way, found.seconds) == (BF16_LAST, bench.seconds)
-    assert found.reason == f"bf16 channels_last: 76 ms a step, fp32 250 ms (measured in {bench.time:.1f} s)"
+    assert found.reason == f"bf16 channels_last: 76 ms per step, fp32 250 ms (measured in {bench.time:.1f} s)"
 
 
 def test_ways_are_timed_in_turn_and_a_far_slower_one_once():
@@ -101,7 +101,7 @@ def test_noise_changes_nothing():
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.95})
     found = chosen(bench, [FP32, BF16])
     assert found.way == FP32
-    assert found.reason.startswith("fp32: 1.00 s a step, and no other way is much faster (measured in")
+    assert found.reason.startswith("fp32: 1.00 s per step, and no other mode is much faster (measured in")
 
 
 @pytest.mark.parametrize("logits", [1.2, 0.0, -1.0, float("nan"), float("inf")])
@@ -109,13 +109,13 @@ def test_a_faster_way_with_other_numbers_is_left_out(logits):
     bench = MadeUpBench({"fp32": 1.0, "bf16": 0.5}, {"bf16": logits})
     found = chosen(bench, [FP32, BF16])
     assert (found.way, list(found.seconds)) == (FP32, ["fp32"])
-    assert "; bf16: its logits are " in found.reason
+    assert "; bf16: its logits differ by " in found.reason
 
 
 def test_a_way_that_fails_is_left_out():
     found = chosen(MadeUpBench({"fp32": 1.0, "bf16": 0.5}, fails=["bf16"]), [FP32, BF16])
     assert found.way == FP32
-    assert found.reason.endswith("; bf16: it cannot be computed here: no C++ compiler)")
+    assert found.reason.endswith("; bf16: it cannot run here: no C++ compiler)")
 
 
 @pytest.mark.parametrize("allowed", [10, 14, 20, 40, 200])
@@ -132,7 +132,7 @@ def test_compilation_is_tried_on_the_fastest_way_if_the_run_is_long():
     bench = MadeUpBench({**times, "fp32 channels_last compiled": 0.3})
     found = chosen(bench, WAYS + COMPILED, allowed=200, compiles=True)
     assert (found.way, bench.compiled) == (ExecutionMode("fp32", "channels_last", compile=True), 1)
-    assert found.reason.startswith("fp32 channels_last compiled: 300 ms a step, fp32 1.00 s (measured in")
+    assert found.reason.startswith("fp32 channels_last compiled: 300 ms per step, fp32 1.00 s (measured in")
 
 
 def test_compilation_is_not_tried_in_a_short_run():
@@ -148,7 +148,7 @@ def test_compilation_that_fails_is_left_out():
     bench = MadeUpBench(times, fails=["fp32 compiled"])
     found = chosen(bench, [FP32, ExecutionMode(compile=True)], allowed=200, compiles=True)
     assert found.way == FP32
-    assert found.reason.endswith("; fp32 compiled: it cannot be computed here: no C++ compiler)")
+    assert found.reason.endswith("; fp32 compiled: it cannot run here: no C++ compiler)")
 
 
 def test_compilation_set_by_hand_is_kept_and_ways_are_compared_without_it():
@@ -184,7 +184,7 @@ def test_a_model_that_bf16_ruins_is_not_computed_in_bf16(big, left_out):
     found = choose_mode(
         model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
     )
-    assert ("bf16: its logits are " in found.reason) == left_out
+    assert ("bf16: its logits differ by " in found.reason) == left_out
     assert ("bf16" in found.seconds) != left_out
     assert not left_out or found.way == FP32
 
@@ -212,7 +212,7 @@ def test_a_gradient_that_bf16_ruins_is_found():
         model, batch, LOSS, ["first.weight"], [FP32, BF16], steps=10_000, clock=MadeUpClock(model)
     )
     assert found.way == FP32
-    assert "; bf16: its gradient is 100% off" in found.reason
+    assert "; bf16: its gradient differs by 100%" in found.reason
 
 
 class MadeUpClock:
@@ -258,16 +258,16 @@ def test_a_short_run_is_measured_with_fewer_examples_or_not_at_all(subject, step
     found = choose_mode(**subject, steps=steps)
     assert set(subject["clock"].passes) == ({examples} if examples else set())
     if not examples:
-        assert found == Choice(FP32, "fp32: the stage is too short for it to pay to measure other modes")
+        assert found == Choice(FP32, "fp32: the stage is too short to benchmark other modes")
     elif examples < 32:
         assert found.reason.startswith(
-            f"bf16: 500 ms a step of {examples} examples, fp32 1.00 s (measured in"
+            f"bf16: 500 ms per step of {examples} examples, fp32 1.00 s (measured in"
         )
 
 
 def test_what_is_set_by_hand_is_not_measured(subject):
     found = choose_mode(**{**subject, "candidates": [BF16]}, steps=1000)
-    assert found == Choice(BF16, "bf16: there is no other to choose")
+    assert found == Choice(BF16, "bf16: the only candidate")
     assert subject["clock"].passes == []
 
 
@@ -279,7 +279,7 @@ def test_what_was_measured_is_remembered(subject, tmp_path):
     assert subject["clock"].passes == []
     assert second == replace(
         first,
-        reason=f"bf16: 500 ms a step, fp32 1.00 s (remembered from {TODAY})",
+        reason=f"bf16: 500 ms per step, fp32 1.00 s (measured on {TODAY})",
         remembered=True,
     )
     assert [path.name for path in sorted(notes.parent.iterdir())] in (

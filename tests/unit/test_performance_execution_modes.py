@@ -97,7 +97,7 @@ def test_without_the_memory_for_fp32_the_reference_is_kept(tiny_model):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     found = choose_mode(model, image_batch(), loss, ["timm_model.fc.weight"], [BF16, BF16_LAST], steps=1000)
-    assert found == Choice(BF16, "bf16: there is too little memory to compare it with fp32")
+    assert found == Choice(BF16, "bf16: too little memory to compare it with fp32")
     assert is_as_before(model, before)
 
 

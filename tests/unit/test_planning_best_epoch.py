@@ -54,13 +54,13 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
     start, end = {"accuracy": 0.667, "loss": 0.9}, {"accuracy": 0.608, "loss": 1.1}
     kept = StageResult(8.0, 80, 0, start, None, None, start=start, trained={**end, "step": 30})
     assert result_lines("all", kept, "accuracy", leading="accuracy", greater_is_better=True) == [
-        "Stage all made the model no better: the weights with which it began are restored (accuracy 0.6670, loss "
-        "0.9000; best of the stage: accuracy 0.6080, loss 1.1000 in epoch 3 of 8)."
+        "Stage all: no improvement, so its initial weights are restored (accuracy 0.6670, loss 0.9000; best of the "
+        "stage: accuracy 0.6080, loss 1.1000 in epoch 3 of 8)."
     ]
     last = StageResult(8.0, 80, None, end, None, None, start=start)
     assert result_lines("all", last, None, leading="accuracy", greater_is_better=True) == [
-        "Stage all made the model worse: accuracy 0.6670, loss 0.9000 at its start, accuracy 0.6080, loss 1.1000 at "
-        "its end. best: null keeps the last weights all the same."
+        "Stage all: the model became worse (accuracy 0.6670, loss 0.9000 at the start; accuracy 0.6080, loss 1.1000 at "
+        "the end). With best: null the last weights are kept."
     ]
     better = StageResult(8.0, 80, None, start, None, None, start=end)
     assert result_lines("all", better, None, leading="accuracy", greater_is_better=True) == []
@@ -86,6 +86,6 @@ def test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides(tmp_pat
     assert len(losses) == 4 and state["best_global_step"] == min(losses, key=losses.get)
     told = [record.getMessage() for record in caplog.records if "undefined" in record.getMessage()]
     assert told == [
-        "The accuracy is undefined on the validation split: as long as it is, the lowest validation loss chooses the "
-        "checkpoint."
+        "The accuracy is undefined on the validation split; until it is defined, the checkpoint with the lowest "
+        "validation loss is selected."
     ]

@@ -91,6 +91,6 @@ def test_a_recipe_without_another_domain_has_nothing_to_say():
 def test_steps_are_told_where_they_are_given():
     made = recipe(method="continue_pretraining", max_steps=70)
     assert domain_notes(made, (), 9) == [
-        "Before stage 1, as stage 0, pretraining: everything below the head learns to fill in masked tokens in the 9 "
+        "Stage 0, pretraining, before stage 1: everything below the head learns to predict masked tokens in the 9 "
         "inputs of t, for 70 steps at lr 5e-05."
     ]

@@ -37,9 +37,9 @@ def test_one_linear_layer_is_fitted_at_once_and_the_settings_of_steps_go(target,
     ("layout", "fields", "examples", "alone", "reason"),
     [
         (TWO, {}, 100, True, "the head is more than one linear layer (fc.weight, fc.bias, fc.norm.weight)"),
-        (ONE, {}, 100, False, "only the head of a single task is fitted at once"),
-        (ONE, {"balance": "sampler"}, 100, True, "balance sampler needs steps"),
-        (ONE, {"teacher": "runs/large"}, 100, True, "it learns from a teacher"),
+        (ONE, {}, 100, False, "solvers fit only the head of a single task"),
+        (ONE, {"balance": "sampler"}, 100, True, "balance sampler needs optimizer steps"),
+        (ONE, {"teacher": "runs/large"}, 100, True, "the stage has a teacher"),
         (ONE, {}, 2 * 10**9, True, "2,000,000,000 examples and 6 weights take too long to fit"),
     ],
 )

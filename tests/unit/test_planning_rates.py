@@ -116,7 +116,7 @@ def test_a_head_that_is_fitted_at_once_needs_no_rate_and_a_wrong_selector_is_lef
 def test_a_rate_that_is_far_from_the_default_is_pointed_out(train, lr, words):
     (note,) = rate_notes([stage(train, lr=lr)], LAYOUT, DEFAULTS)
     assert note.startswith(f"stages[0].lr is {words}")
-    assert "Leave lr out, or set it nearer to" in note
+    assert "Leave lr out, or set it closer to" in note
 
 
 def test_the_rates_of_head_and_backbone_are_told_apart():

@@ -80,7 +80,7 @@ def test_that_the_hub_does_not_answer_is_said_once():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr.splitlines() == [
-        "The Hugging Face Hub does not answer; trying for half a minute.",
+        "The Hugging Face Hub does not respond; retrying for half a minute.",
         "a failure",
     ]
 

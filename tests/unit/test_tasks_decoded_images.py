@@ -222,7 +222,7 @@ def test_images_that_come_out_in_several_sizes(tmp_path):
     images = TransformedImages(images_of([noise(20, 30), noise(20, 31)]), transform)
     inputs = Inputs(SeededExamples(images, 0), None, list)
     kept, report = once(inputs, tmp_path)
-    assert report.reason == "train: they come out in several sizes" and kept.train is inputs.train
+    assert report.reason == "train: they have different sizes" and kept.train is inputs.train
 
 
 @pytest.mark.parametrize("call", [1, 2], ids=["while measuring", "while writing"])
@@ -239,7 +239,7 @@ def test_a_full_disk(tmp_path, dishes, monkeypatch, call):
     inputs = inputs_of(dishes.select(range(5)))
     kept, report = once(inputs, tmp_path)
     assert len(calls) == call and kept.train is inputs.train
-    assert (report.used, report.reason) == (False, "train: they cannot be kept: No space left on device")
+    assert (report.used, report.reason) == (False, "train: they cannot be cached: No space left on device")
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -297,9 +297,9 @@ def test_measuring_leaves_nothing_behind_and_draws_no_chance(tmp_path, dishes):
     kept, report = once(inputs, tmp_path, train_passes=1, validation_passes=0, always=False)
     assert torch.equal(torch.rand(3), expected)
     assert kept == inputs and not report.used
-    assert report.reason.startswith("train: each is made once, in ")
+    assert report.reason.startswith("train: each is read once, in ")
     assert report.reason.endswith(
-        " ms from a kept image, which takes a pass to make; validation: they are not read"
+        " ms from the cache, which takes a pass to fill; validation: they are not read"
     )
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
@@ -331,14 +331,14 @@ def test_what_is_worth_keeping(changes):
     ("changes", "reason"),
     [
         ({"size_limit": 999}, "they take about 1,000 bytes, and the size limit leaves 999"),
-        ({"free_bytes": 999}, "they take about 1,000 bytes, and the disk has 999"),
+        ({"free_bytes": 999}, "they take about 1,000 bytes, and the disk has 999 free"),
         (
             {"passes": 1, "read_seconds": 0.0},
-            "each is made once, in 10 ms from its file and 0 ms from a kept image, which takes a pass to make",
+            "each is read once, in 10 ms from its file or 0 ms from the cache, which takes a pass to fill",
         ),
         (
             {"passes": 2, "read_seconds": 0.0021},
-            "each is made 2 times, in 10 ms from its file and 2.1 ms from a kept image, which takes a pass to make",
+            "each is read 2 times, in 10 ms from its file or 2.1 ms from the cache, which takes a pass to fill",
         ),
     ],
 )

@@ -18,8 +18,8 @@ from hf_finetune.tasks import TASKS
 
 EXAMPLES = ["good film", "the film is very very very very bad", "bad"]
 CHANGED = (
-    "The checkpoint's tokenizer pads at the left. Here, and in the model that is saved, it pads at the right: the "
-    "model has absolute positions, which padding at the left would shift, so that answers would depend on the batch."
+    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the model has "
+    "absolute positions, which left padding would shift, so that predictions would depend on the batch."
 )
 
 
@@ -129,11 +129,11 @@ def test_positions_that_padding_shifts_are_told_of(tiny_model, padded):
 def test_a_model_whose_answer_depends_on_padding_is_told_of(make, padded):
     (note,) = padding_notes(make(), padded("right"))
     assert note.startswith(
-        "The answers of this model depend on padding: the logits of a short text change by "
+        "The predictions of this model depend on padding: the logits of a short text change by "
     )
     assert note.endswith(
-        " % of the largest beside a longer one. Set evaluation.batch_size: 1, and give evaluate and predict "
-        "--batch-size 1, or take a checkpoint that masks padding."
+        " % of the largest in a batch with a longer one. Set evaluation.batch_size: 1, and run evaluate and predict "
+        "with --batch-size 1, or use a checkpoint that masks padding."
     )
 
 

@@ -39,4 +39,4 @@ def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch,
         track=(),
     )
     assert (made.n_gpu, made.train_batch_size) == (1, 4)
-    assert caplog.messages == ["One of 2 GPUs is used: accelerate launch uses all of them."]
+    assert caplog.messages == ["Using one of 2 GPUs; accelerate launch uses all of them."]

@@ -94,17 +94,17 @@ def test_one_process_in_fp32_on_a_cpu_is_reproducible_on_its_like():
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
-        ({"device": "cuda"}, "cuda kernels may add numbers in another order each time"),
+        ({"device": "cuda"}, "cuda kernels may sum numbers in a different order each time"),
         (
             {"precision": "bf16"},
-            "bf16 autocast leaves the choice of kernels, and so the rounding, to the library",
+            "with bf16 autocast the library chooses the kernels, and so the rounding",
         ),
         (
             {"precision": "fp16"},
-            "fp16 autocast leaves the choice of kernels, and so the rounding, to the library",
+            "with fp16 autocast the library chooses the kernels, and so the rounding",
         ),
-        ({"compiled": True}, "torch.compile may choose other kernels each time, by measuring"),
-        ({"processes": 3}, "3 processes may add their gradients in another order each time"),
+        ({"compiled": True}, "torch.compile may choose different kernels each time, by a benchmark"),
+        ({"processes": 3}, "3 processes may sum their gradients in a different order each time"),
     ],
 )
 def test_what_stands_in_the_way_of_equal_bits_is_named(changes, obstacle):
