@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
     from hf_finetune.planning.stages import build_plan
-    from hf_finetune.recipe import Recipe, load_recipe
-    from hf_finetune.runs.run import plan, run
+    from hf_finetune.recipe import Recipe, load_recipe, parse_recipe
+    from hf_finetune.runs.run import RunResult, plan, run
     from hf_finetune.training.callbacks import FreezingCallback
     from hf_finetune.training.trainer import StagedTrainer
 
@@ -23,10 +23,12 @@ __all__ = [
     "InputError",
     "Problem",
     "Recipe",
+    "RunResult",
     "StagedTrainer",
     "build_plan",
     "load_recipe",
     "parameter_groups",
+    "parse_recipe",
     "plan",
     "read_layout",
     "run",
@@ -37,10 +39,12 @@ _HOME = {
     "InputError": "hf_finetune.errors",
     "Problem": "hf_finetune.errors",
     "Recipe": "hf_finetune.recipe",
+    "RunResult": "hf_finetune.runs.run",
     "StagedTrainer": "hf_finetune.training.trainer",
     "build_plan": "hf_finetune.planning.stages",
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.models.groups",
+    "parse_recipe": "hf_finetune.recipe",
     "plan": "hf_finetune.runs.run",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.runs.run",

@@ -68,6 +68,20 @@ def test_the_wheel_is_what_runs(installed):
     assert Path(where).parent.parent.name == "site"
 
 
+def test_the_wheel_has_every_file_of_the_package(installed):
+    where = Path(_run(installed, "-c", "import hf_finetune; print(hf_finetune.__file__)").strip()).parent
+    there, here = (
+        {
+            path.relative_to(folder)
+            for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+        for folder in (where, ROOT / "hf_finetune")
+    )
+    extra = {path for path in there if path.parts[0] == "shipped_recipes"}
+    assert there - extra == here and Path("py.typed") in here
+
+
 def test_a_shipped_recipe_can_be_copied_and_planned_offline(installed):
     _run(installed, "-m", "hf_finetune", "recipes", "copy", "image/dishes-resnet50", "mine.yaml")
     printed = _run(installed, "-m", "hf_finetune", "plan", "mine.yaml", "data.path=nobody/has-this")
