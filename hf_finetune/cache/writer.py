@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Subset
 
-from hf_finetune.cache.cache_dir import prune_cache
+from hf_finetune.cache.cache_dir import list_cache, prune_cache
 from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.replay import PrefixPass
@@ -178,17 +178,19 @@ class RowMaker:
 
         Args:
             needed: Bytes of the new rows.
-            versions: Versions that are not removed.
+            versions: Versions that are not removed; the complete ones count towards the size limit.
 
         Raises:
             CacheUnavailableError: If the new rows exceed the size limit or the free disk space.
         """
-        if needed > self.size_limit:
-            raise CacheUnavailableError(
-                f"the outputs would take about {needed:,} bytes, and the size limit is {self.size_limit:,}"
-            )
         spared = {version.name for version in versions}
-        for removed in prune_cache(self.folder, self.size_limit - needed, spared):
+        complete = spared - {version.name for version in self.missing(versions)}
+        total = needed + sum(entry.bytes for entry in list_cache(self.folder) if entry.name in complete)
+        if total > self.size_limit:
+            raise CacheUnavailableError(
+                f"the outputs would take about {total:,} bytes, and the size limit is {self.size_limit:,}"
+            )
+        for removed in prune_cache(self.folder, self.size_limit - total, spared):
             logger.info("Removed from the cache to stay within its size limit: %s", removed.about)
         with _refusing():
             free = shutil.disk_usage(self._existing_folder()).free

@@ -211,6 +211,14 @@ def test_what_is_kept_already_is_used_however_little_it_saves(model, settings):
     assert keep(model, Versions(model, 9), replace(settings, epochs=3)).report.used
 
 
+def test_what_is_cached_already_counts_towards_the_size_limit(model, settings):
+    keep(model, Versions(model, 9), settings)
+    stored = sum(entry.bytes for entry in list_cache(settings.folder))
+    with pytest.raises(CacheUnavailableError, match=f"and the size limit is {stored + 1:,}"):
+        keep(model, Versions(model, 9), replace(settings, size_limit=stored + 1), Examples(model, 5))
+    assert sum(entry.bytes for entry in list_cache(settings.folder)) == stored
+
+
 def test_fewer_versions_are_kept_where_the_limit_is_small(model, settings, monkeypatch):
     monkeypatch.setattr(prefix_cache, "GAIN_SECONDS", -1.0)
     monkeypatch.setattr(RowMaker, "measure", lambda self, examples: COST)
