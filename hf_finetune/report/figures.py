@@ -116,6 +116,9 @@ def learning_curves(
         figure = Figure(figsize=(WIDTH, 4.0 if measured else 2.4), layout="constrained")
         panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
         start, last = 0, None
+        titles: dict[
+            int, list[str]
+        ] = {}  # by first step, which a stage shares with the next if it takes no steps
         for number, (stage, (steps, evaluations)) in enumerate(zip(stages, logs, strict=True), 1):
             positions = [start + entry["step"] for entry in steps]
             losses = [entry["loss"] for entry in steps]
@@ -134,15 +137,18 @@ def learning_curves(
                 last = values[-1] if values else last
             for axes in panels:
                 axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")
+            title = _short(stage["name"]) if len(stages) <= STAGES else str(number)
+            titles.setdefault(start, []).append(title)
+            start += stage["steps"]
+        for position, names in titles.items():
             panels[0].annotate(
-                _short(stage["name"]) if len(stages) <= STAGES else str(number),
-                (start, 1.0),
+                ", ".join(names),
+                (position, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(3, 2),
                 textcoords="offset points",
                 color=MUTED,
             )
-            start += stage["steps"]
         panels[0].set_ylabel("training loss")
         if measured:
             panels[1].set_ylabel(f"validation {metric}")

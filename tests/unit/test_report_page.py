@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from report_helpers import make_record
 
-from hf_finetune.report.figures import class_balance, confused_classes, confusion_matrix
+from hf_finetune.report.figures import class_balance, confused_classes, confusion_matrix, learning_curves
 from hf_finetune.report.page import NONE, figures_of, render_report
 from hf_finetune.report.tables import class_rows, confusion_rows, headline_bars, stage_rows
 from hf_finetune.report.verdict import verdict
@@ -328,3 +328,14 @@ def test_confusions_are_counted_by_pair():
     assert sum(count for _, _, count in rows) == wrong
     assert [count for _, _, count in rows] == sorted((count for _, _, count in rows), reverse=True)
     assert all(label != answer for label, answer, _ in rows)
+
+
+def test_a_stage_without_steps_shares_its_title_with_the_next():
+    stages = [{"name": name, "steps": steps} for name, steps in (("head", 0), ("some", 4), ("all", 4))]
+    steps = [{"step": step, "loss": 1.0 / step} for step in range(1, 5)]
+    picture = learning_curves(stages, [([], []), (steps, []), (steps, [])], "accuracy")
+    titles = re.findall(r">([a-z, ]+)</text>", picture.svg)
+    assert [title for title in titles if title in ("head, some", "all", "head", "some")] == [
+        "head, some",
+        "all",
+    ]
