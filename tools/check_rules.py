@@ -17,7 +17,7 @@ INPUTS = {
     *("image", "text", "image-classification", "text-classification"),
     *("pixel_values", "input_ids", "input_values"),
 }
-OPENINGS = re.compile(r"(Give|Say|Tell|Put|Work out)s?\b")
+OPENINGS = re.compile(r"(Gives?|Says?|Tells?|Puts?|Works? out|Name|What)\b")
 MOST_LINES = 450
 
 

@@ -11,7 +11,7 @@ from hf_finetune.files import replacing
 __all__ = ["HASHES", "count_known", "read_hashes", "short_hash", "short_hashes", "write_hashes"]
 
 HASHES = "examples.npz"
-"""Name of the file in a run's folder that stores the sorted input hashes of each split."""
+"""File in a run's folder that stores the sorted input hashes of each split."""
 _HEX_DIGITS = 16
 
 

@@ -20,7 +20,7 @@ from hf_finetune.errors import InputError, Problem
 __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
 
 METADATA = "metadata"
-"""Name of a metadata file without its suffix."""
+"""Stem of a metadata file, without its suffix."""
 FILE = "file_name"
 PLAIN = {pa.string(): str, pa.float64(): float}
 """Conversion of values to the common type of a column that several files have with different types."""

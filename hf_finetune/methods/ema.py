@@ -18,7 +18,7 @@ from hf_finetune.planning.best_epoch import is_better
 __all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
 
 AVERAGE = "average.safetensors"
-"""Name of the file of a checkpoint that stores the average."""
+"""File of a checkpoint that stores the average."""
 KEPT = "averaged"
 """Key in an evaluation's log entry: whether its metrics are those of the averaged weights."""
 

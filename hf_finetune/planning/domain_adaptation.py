@@ -10,7 +10,7 @@ from hf_finetune.recipe.schema import Recipe, StageSpec
 __all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
 
 PRETRAINING = "pretraining"
-"""Name of the pretraining stage before the first stage."""
+"""Title of the pretraining stage before the first stage."""
 SAME_WAY = "domain alignment also needs inputs of the target domain"
 """Reason why a stage with domain alignment does not cache the outputs of its frozen layers."""
 OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")

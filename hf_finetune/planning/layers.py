@@ -31,7 +31,7 @@ class Parameter:
 
     @property
     def bare_name(self) -> str:
-        """Name in the model without adapters: peft moves an adapted layer into its ``base_layer``."""
+        """Parameter name in the model without adapters: peft moves an adapted layer into its ``base_layer``."""
         return self.name.replace(".base_layer.", ".")
 
     @property

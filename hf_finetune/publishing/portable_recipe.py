@@ -10,7 +10,7 @@ __all__ = ["JOINT", "LOCAL", "RECIPE", "is_local", "portable_recipe", "published
 
 RECIPE = "recipe.yaml"
 JOINT = "joint-recipe.yaml"
-"""Name of the multi-task recipe in the folder of each task of a multi-task run."""
+"""File with the multi-task recipe in the folder of each task of a multi-task run."""
 LOCAL = "./"
 """Prefix of the local paths in a portable recipe."""
 

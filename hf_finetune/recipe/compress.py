@@ -10,7 +10,7 @@ __all__ = ["CompressSpec"]
 
 
 class CompressSpec(Part):
-    """What is taken from a model before a stage trains it: the stage then recovers what that has cost."""
+    """Pruning of a model before a stage trains it, which recovers the loss in quality."""
 
     shorthand = "prune"
 

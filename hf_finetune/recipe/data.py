@@ -23,7 +23,7 @@ __all__ = ["ColumnsSpec", "DataSpec", "LabelColumnSpec", "SplitSpec"]
 
 
 class ColumnsSpec(Part):
-    """What the data's columns are called; those left out are inferred."""
+    """Names of the columns of the data; columns that are left out are inferred."""
 
     image: Text | None = Field(
         default=None, description="Column of the images or their paths; null = inferred."

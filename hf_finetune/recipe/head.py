@@ -37,7 +37,7 @@ Sizes = Annotated[
 
 
 class HeadSpec(Part):
-    """What makes logits of the features of the backbone."""
+    """Head that computes the logits from the features of the backbone."""
 
     shorthand = "type"
 

@@ -19,7 +19,7 @@ FOREIGN = {
 
 
 class RegularizeSpec(Part):
-    """What keeps a stage from learning its examples by heart. All of it is off unless it is given."""
+    """Regularization of a stage; all methods are off by default."""
 
     l1: float = Field(
         default=0.0,

@@ -12,7 +12,7 @@ __all__ = ["PrefixCacheSpec", "SpeedSpec"]
 
 
 class PrefixCacheSpec(Part):
-    """What the frozen layers below a stage give is computed once for each example, and kept."""
+    """Cache of the outputs of the frozen layers below a stage, which are computed once per example."""
 
     shorthand = "views"
 

@@ -16,7 +16,7 @@ from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 __all__ = ["BACKBONE", "load_stage_weights", "pretraining_folder"]
 
 BACKBONE = "backbone.safetensors"
-"""Name of the file with the backbone weights after pretraining on masked inputs."""
+"""File with the backbone weights after pretraining on masked inputs."""
 
 
 def pretraining_folder(run: Path) -> Path:

@@ -49,7 +49,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the task in recipes and in ``transformers.pipeline``."""
+        """Task name in recipes and in ``transformers.pipeline``."""
 
     @property
     def modality(self) -> Literal["image", "text"]:

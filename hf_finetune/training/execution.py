@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "speed.json"
 NOTES = "speed.json"
-"""Name of the file in the cache folder that stores the measurements of earlier runs."""
+"""File in the cache folder that stores the measurements of earlier runs."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ __all__ = ["LOCK", "RunLock"]
 logger = logging.getLogger(__name__)
 
 LOCK = "lock.json"
-"""Name of the lock file in a run directory."""
+"""Lock file in a run directory."""
 SAME_START_SECONDS = 2.0
 """Tolerance (seconds) for comparing start times of a process: psutil derives them from the boot time."""
 
