@@ -4,9 +4,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from reprlib import Repr
+from typing import Any
 
-__all__ = ["DataNotThere", "HubUnreachable", "InputError", "Problem", "collect_problems", "nearest"]
+__all__ = [
+    "MOST_SHOWN",
+    "DataNotThere",
+    "HubUnreachable",
+    "InputError",
+    "Problem",
+    "collect_problems",
+    "format_seconds",
+    "listed",
+    "nearest",
+    "quoted",
+    "shortened",
+    "shown",
+]
 
+MOST_SHOWN = 20
+"""Largest number of problems of one kind that are reported one by one, and of names in a complete list."""
+
+_MOST_IN_A_LINE = 8
+_LONGEST = 100
 _MOST_KNOWN = 50
 
 
@@ -75,3 +95,37 @@ def collect_problems(problems: list[Problem]) -> Iterator[None]:
         yield
     except InputError as error:
         problems.extend(error.problems)
+
+
+def listed(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
+    """Return words separated by commas; after the first ``most`` words, only the number of further words."""
+    every = list(words)
+    shown = ", ".join(every[:most])
+    return shown if len(every) <= most else f"{shown} and {len(every) - most} more"
+
+
+def quoted(words: Iterable[str], most: int = _MOST_IN_A_LINE) -> str:
+    """Return words as ``listed`` does, each in quotes."""
+    return listed((repr(word) for word in words), most)
+
+
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Return a text truncated to ``longest`` characters, with an ellipsis if it is longer."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in readable form: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+_short = Repr()
+_short.maxstring = _short.maxother = 100
+_short.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """Return the ``repr`` of a value, truncated if it is long; a tuple is shown as a list, as in the recipe file."""
+    return _short.repr(list(value) if isinstance(value, tuple) else value)

@@ -31,7 +31,7 @@ class Finding:
 
 LIMITS = {
     "names of targets outside targets/": 0,
-    "names of tasks, modalities and model inputs outside tasks/": 277,
+    "names of tasks, modalities and model inputs outside tasks/": 0,
     "docstrings that open with another verb than the field uses": 0,
     f"modules of more than {MOST_LINES} lines": 1,
 }

@@ -276,7 +276,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Augmentation follows from seed, epoch and example",
-        "hf_finetune.data.seeded_augmentation:SeededExamples.__getitem__",
+        "hf_finetune.tasks.seeded_augmentation:SeededExamples.__getitem__",
         "the global generator goes on",
         unseeded,
         (

@@ -9,25 +9,35 @@ from torch.utils.data import Dataset
 from hf_finetune.cache.cut_point import CutPoint
 from hf_finetune.cache.replay import PREFIX
 from hf_finetune.cache.writer import VersionRows, varies
-from hf_finetune.data.seeded_augmentation import set_epoch
+from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 __all__ = ["CachedCollate", "CachedExamples"]
 
 
 class CachedExamples(Dataset):
-    """Dataset that replaces each image by the cached outputs of the frozen prefix; a text keeps its tokens.
+    """Dataset that replaces each example by the cached outputs of the frozen prefix.
 
     Args:
         examples: Examples from which the cached rows were computed.
         versions: Cached rows of each augmented version.
         rows: Row index of each example; None if it equals the index of the example.
-        text: Whether the examples are texts.
+        keeps_inputs: Whether examples keep their own inputs too, such as tokens.
     """
 
     def __init__(
-        self, examples: Any, versions: Sequence[VersionRows], rows: Sequence[int] | None = None, *, text: bool
+        self,
+        examples: Any,
+        versions: Sequence[VersionRows],
+        rows: Sequence[int] | None = None,
+        *,
+        keeps_inputs: bool,
     ):
-        self.examples, self.versions, self.rows, self.text = examples, list(versions), rows, text
+        self.examples, self.versions, self.rows, self.keeps_inputs = (
+            examples,
+            list(versions),
+            rows,
+            keeps_inputs,
+        )
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,7 +50,7 @@ class CachedExamples(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         *values, label = self.versions[self.view][index if self.rows is None else self.rows[index]]
-        example = dict(self.examples[index]) if self.text else {"labels": label}
+        example = dict(self.examples[index]) if self.keeps_inputs else {"labels": label}
         return {**example, PREFIX: tuple(values)}
 
 

@@ -19,6 +19,7 @@ from hf_finetune.cache.call_recording import (
     output_of,
     record_calls,
 )
+from hf_finetune.tasks import token_count
 
 __all__ = ["CacheUnavailableError", "CutPoint", "OutputShape", "PassedModule", "find_cut"]
 
@@ -79,10 +80,9 @@ class CutPoint:
 
 
 def batch_sizes(batch: Batch) -> dict[str, int]:
-    """Return the number of examples in a batch, and of tokens in each text (0 if there are no texts)."""
+    """Return the number of examples in a batch, and of tokens in each (0 if there are none)."""
     first = next(iter(batch.values()))
-    tokens = batch["input_ids"].shape[1] if "input_ids" in batch else 0
-    return {"examples": len(first), "tokens": tokens}
+    return {"examples": len(first), "tokens": token_count(batch)}
 
 
 def find_cut(model: nn.Module, trainable: Collection[str], probes: tuple[Batch, Batch]) -> CutPoint:

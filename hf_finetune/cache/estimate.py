@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
+from hf_finetune.tasks import token_count
 
 __all__ = ["CacheEstimate", "estimate_cache_size"]
 
@@ -42,7 +43,7 @@ def estimate_cache_size(
         trainable: Names of the trained parameters.
         example: Model inputs of one example, with a batch dimension.
     """
-    if "input_ids" in example and next(skeleton.parameters()).is_meta:
+    if token_count(example) and next(skeleton.parameters()).is_meta:
         # the mask functions of transformers 5.23 read tensor values, which the meta device does not have
         skeleton.to_empty(device="cpu")
         for tensor in (*skeleton.parameters(), *skeleton.buffers()):

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from hf_finetune.tasks import spatial_input
+
 __all__ = ["in_pieces"]
 
 PIXELS = 1_000_000
@@ -20,14 +22,15 @@ def in_pieces(batch: Mapping[str, Any], device: torch.device) -> Iterator[dict[s
     """Yield the pieces of a batch.
 
     Args:
-        batch: Inputs of a model; images are ``pixel_values`` ``[batch, channels, height, width]``.
+        batch: Inputs of a model; images are ``[batch, channels, height, width]``.
         device: Device that runs the forward pass.
 
     Yields:
         Pieces of equal size (the last one may be smaller) if the batch holds images and the device is the CPU;
         otherwise the whole batch.
     """
-    images = batch.get("pixel_values")
+    name = spatial_input(batch)
+    images = batch[name] if name is not None else None
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or device.type != "cpu":
         yield dict(batch)
         return

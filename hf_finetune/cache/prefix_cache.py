@@ -24,6 +24,7 @@ from hf_finetune.cache.writer import Collate, RowCost, RowMaker, Version, Versio
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
+from hf_finetune.tasks import spatial_input, token_count
 
 __all__ = [
     "CacheReport",
@@ -206,10 +207,10 @@ def cache_prefix(
         _make_together(maker, [*train_versions[:views], *held_out_versions], state)
         train_rows = [VersionRows(maker.read(item).stores, column) for item in train_versions[:views]]
         held_out_rows = [VersionRows(maker.read(item).stores, column) for item in held_out_versions]
-    is_text = "input_ids" in collate([train[0]])
-    train_examples = CachedExamples(train, train_rows, _rows_of(train), text=is_text)
+    has_tokens = token_count(collate([train[0]])) > 0
+    train_examples = CachedExamples(train, train_rows, _rows_of(train), keeps_inputs=has_tokens)
     validation_examples = (
-        CachedExamples(validation, held_out_rows, _rows_of(validation), text=is_text)
+        CachedExamples(validation, held_out_rows, _rows_of(validation), keeps_inputs=has_tokens)
         if held_out_rows
         else None
     )
@@ -342,8 +343,8 @@ def _prove_cut(
     for probe in probes:
         verify(model, cut, probe)
     _check_shapes(cut)
-    image = tuple(probes[0]["pixel_values"].shape[1:]) if "pixel_values" in probes[0] else None
-    return PrefixPass(model, cut, image)
+    name = spatial_input(probes[0])
+    return PrefixPass(model, cut, None if name is None else (name, tuple(probes[0][name].shape[1:])))
 
 
 def _whole(examples: Any) -> Any:
@@ -370,8 +371,8 @@ def _probes(examples: Any, collate: Collate, device: torch.device) -> tuple[Batc
         batches.append({key: value.to(device) for key, value in batch.items() if key != "labels"})
         start += count
     first, second = batches
-    if "input_ids" in first and first["input_ids"].shape[1] == second["input_ids"].shape[1]:
-        if first["input_ids"].shape[1] < 3:
+    if 0 < token_count(first) == token_count(second):
+        if token_count(first) < 3:
             raise CacheUnavailableError("the texts are too short to detect the frozen prefix")
         first = {key: value[:, :-1] if value.ndim == 2 else value for key, value in first.items()}
     return first, second

@@ -27,14 +27,17 @@ class PrefixPass:
     Args:
         model: Model with a frozen prefix.
         cut: Cut point at which the prefix ends.
-        image: Shape of an image, ``[channels, height, width]``; None if the model takes no images.
+        placeholder: Name of an input and the shape of an example, ``[channels, height, width]``, where the model reads
+            only its shape; None if batches keep their inputs.
 
     Attributes:
         values: Tensors to inject at the boundary in the next forward pass, each ``[batch, ...]``.
     """
 
-    def __init__(self, model: nn.Module, cut: CutPoint, image: tuple[int, ...] | None = None):
-        self.model, self.cut, self.image = model, cut, image
+    def __init__(
+        self, model: nn.Module, cut: CutPoint, placeholder: tuple[str, tuple[int, ...]] | None = None
+    ):
+        self.model, self.cut, self.placeholder = model, cut, placeholder
         self.values: tuple[torch.Tensor, ...] | None = None
         self.entered = False
         self.handles: list[Any] = []
@@ -59,11 +62,11 @@ class PrefixPass:
         return tuple(values)
 
     def take(self, batch: dict[str, Any]) -> None:
-        """Move the prefix outputs from a batch to ``values``, and add placeholder images that take no memory."""
+        """Move the prefix outputs from a batch to ``values``, and add placeholder inputs that take no memory."""
         self.values = batch.pop(PREFIX)
-        if self.image is not None:  # the model reads only its shape
-            first = self.values[0]
-            batch["pixel_values"] = torch.zeros((), device=first.device).expand(len(first), *self.image)
+        if self.placeholder is not None:
+            first, (name, shape) = self.values[0], self.placeholder
+            batch[name] = torch.zeros((), device=first.device).expand(len(first), *shape)
 
     @contextmanager
     def passing(self) -> Iterator[None]:

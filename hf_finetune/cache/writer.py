@@ -23,7 +23,7 @@ from hf_finetune.cache.cut_point import CacheUnavailableError, OutputShape
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.cache.replay import PrefixPass
 from hf_finetune.cache.store import CANNOT_BE_KEPT, RowFormat, RowStore, write_rows
-from hf_finetune.data.seeded_augmentation import set_epoch
+from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 __all__ = ["Collate", "RowCost", "RowMaker", "Version", "VersionRows", "part_ranges", "varies"]
 

@@ -243,7 +243,7 @@ def evaluate_command(
 
     quiet_libraries(err)
     from hf_finetune.data.input_columns import parse_columns
-    from hf_finetune.evaluation.evaluate_run import evaluate_again
+    from hf_finetune.evaluation.evaluate_run import LABELED_KEYS, evaluate_again
     from hf_finetune.evaluation.undefined_metrics import undefined_notes
 
     with counting_bar(err, "Evaluating") as advance:
@@ -251,7 +251,7 @@ def evaluate_command(
             model,
             data=data,
             split=split,
-            columns=parse_columns(column or (), ("image", "text", "text_pair", "label")),
+            columns=parse_columns(column or (), LABELED_KEYS),
             batch_size=batch_size,
             progress=advance,
             trust_remote_code=trust_remote_code,
@@ -313,7 +313,7 @@ def predict_command(
                     write(prediction)
                     advance(stream.done)
     sys.stdout.flush()
-    for note in (*stream.pictures.sentences(), *stream.cut.sentences()):
+    for note in stream.remarks.sentences():
         err.print(note, markup=False)
     if output is not None:
         err.print(f"{stream.done - stream.failed:,} predictions are in {output}.")

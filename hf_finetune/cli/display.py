@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hf_finetune.data.formatting import format_seconds
+from hf_finetune.errors import format_seconds
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

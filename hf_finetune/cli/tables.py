@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_finetune.data.formatting import format_seconds, listed, quoted
+from hf_finetune.errors import format_seconds, listed, quoted
 from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec

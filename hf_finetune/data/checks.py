@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.column_types import is_number
-from hf_finetune.data.formatting import MOST_SHOWN, listed, quoted
-from hf_finetune.data.image_checks import check_pictures
-from hf_finetune.data.image_notes import PictureNotes
-from hf_finetune.data.labels import Target
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import Problem
+from hf_finetune.errors import MOST_SHOWN, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import modality_of
 
 __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", "drop_unusable"]
 
@@ -19,50 +17,37 @@ __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", 
 def drop_unusable(
     tables: Mapping[str, Table], skip: bool
 ) -> tuple[dict[str, Table], list[str], list[Problem]]:
-    """Find unreadable images and empty texts. Each image is fully decoded once.
+    """Find unreadable files and empty texts. Each file is fully decoded once.
 
     Args:
         tables: Table of each split.
         skip: Whether to drop such rows with a note instead of reporting them as problems.
 
     Returns:
-        The splits (without those rows if ``skip``), notes on dropped rows and on how images are read, and problems.
+        The splits (without those rows if ``skip``), notes on dropped rows and on how files are read, and problems.
     """
-    usable, faulty_rows = {}, []
-    pictures = PictureNotes()
+    modality = modality_of(next(iter(tables.values())).dataset.column_names)
+    usable, faulty_rows, check = {}, [], modality.check()
     for split, table in tables.items():
-        has_images = "image" in table.dataset.column_names
-        faults = check_pictures(table, pictures) if has_images else _text_faults(table)
+        faults = check.faults(table.dataset, table.ids)
         good = [row for row, fault in enumerate(faults) if fault is None]
         usable[split] = table if len(good) == len(table) else table.take(good)
         faulty_rows += [(table.ids[row], fault) for row, fault in enumerate(faults) if fault is not None]
-    content = (
-        "a readable image" if any("image" in t.dataset.column_names for t in tables.values()) else "text"
-    )
     more = len(faulty_rows) - MOST_SHOWN
     if skip:
         notes = [f"{row!r} was left out: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
         notes += [f"{more} more were left out for such reasons."] if more > 0 else []
-        return usable, notes + pictures.sentences(), []
+        return usable, notes + check.notes(), []
     repair = "Replace or remove it, or set data.on_error: skip to leave it out."
     problems = [
-        Problem(row, f"must hold {content}", fault, repair) for row, fault in faulty_rows[:MOST_SHOWN]
+        Problem(row, f"must hold {modality.readable}", fault, repair)
+        for row, fault in faulty_rows[:MOST_SHOWN]
     ]
     if more > 0:
         repair = "Replace or remove them, or set data.on_error: skip to leave them out."
         value = f"{more} more rows that do not"
-        problems.append(Problem("The data", f"must hold {content} in every row", value, repair))
-    return dict(tables), pictures.sentences(), problems
-
-
-def _text_faults(table: Table) -> list[str | None]:
-    names = [name for name in ("text", "text_pair") if name in table.dataset.column_names]
-    faults: list[str | None] = []
-    for batch in table.dataset.select_columns(names).iter(batch_size=1000):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            empty = [name for name, text in zip(names, texts, strict=True) if not (text or "").strip()]
-            faults.append(f"an empty {' and '.join(empty)}" if empty else None)
-    return faults
+        problems.append(Problem("The data", f"must hold {modality.readable} in every row", value, repair))
+    return dict(tables), check.notes(), problems
 
 
 def drop_copies(tables: Mapping[str, Table], skip: bool) -> tuple[dict[str, Table], list[str], list[Problem]]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from hf_finetune.data.folder_tree import Folder
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.image_formats import unreadable_problems
 from hf_finetune.data.label_patterns import labels_from_names, suggested_pattern
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import find_split_folders
 from hf_finetune.data.split_names import split_name
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.tasks import Modality
 
 __all__ = ["ARCHIVES", "FolderExamples", "LabelledFile", "Labelling", "find_folder_examples"]
 
@@ -69,7 +68,7 @@ class FolderExamples:
 
 
 def find_folder_examples(
-    root: Folder, labelling: Labelling, *, plural: str, table_beside: bool = False
+    root: Folder, labelling: Labelling, *, modality: Modality, table_beside: bool = False
 ) -> FolderExamples | None:
     """Find the example files below a folder and their labels.
 
@@ -77,7 +76,7 @@ def find_folder_examples(
         root: Folder with class folders, or with split folders. A split folder contains class folders, or examples
             whose labels are in their file names or in a metadata file in the split folder or in the root.
         labelling: Source of the labels.
-        plural: Name of the examples in messages: ``pictures`` or ``texts``.
+        modality: Kind of input.
         table_beside: Whether a table in the root may contain the labels of examples without class folders.
 
     Returns:
@@ -88,14 +87,14 @@ def find_folder_examples(
             formats that cannot be read.
     """
     if not root.holds_examples:
-        if not table_beside and (problems := _unreadable(root, root, plural)):
+        if not table_beside and (problems := _unreadable(root, root, modality)):
             raise InputError(problems)
         return None
-    at_root = _has_metadata(root, plural)
+    at_root = _has_metadata(root, modality)
     classes = labelling.needed and labelling.pattern is None
     splits = find_split_folders(
         root,
-        has_labels=lambda folder: at_root or _has_metadata(folder, plural),
+        has_labels=lambda folder: at_root or _has_metadata(folder, modality),
         nested=labelling.nested is not None,
         classes=classes,
     )
@@ -106,7 +105,7 @@ def find_folder_examples(
         problem
         for folder in root.folders
         if split_name(folder.name) is not None and not folder.holds_examples
-        for problem in _unreadable(folder, root, plural)
+        for problem in _unreadable(folder, root, modality)
     ]
     files: dict[str, tuple[LabelledFile, ...]] = {}
     metadata: dict[str, tuple[Path, ...]] = {}
@@ -119,21 +118,21 @@ def find_folder_examples(
             )
         elif not classes:
             files[split] = _label_by_name(folder, labelling)
-        elif _is_listed(folder, at_root or _has_metadata(folder, plural)):
+        elif _is_listed(folder, at_root or _has_metadata(folder, modality)):
             files[split] = _label_by_name(folder, Labelling(needed=False))
             listed.add(split)
         elif any(inner.holds_examples for inner in folder.folders):
-            class_folders = _read_class_folders(folder, root, labelling, plural)
+            class_folders = _read_class_folders(folder, root, labelling, modality)
             files[split] = class_folders.files
             notes += class_folders.notes
             problems += class_folders.problems
-        elif table_beside or (plural == "texts" and folder is root and not _suggested(folder)):
+        elif table_beside or (not modality.opens_files and folder is root and not _suggested(folder)):
             return None
         else:
-            problems.append(_no_labels(folder, plural))
+            problems.append(_no_labels(folder, modality))
     if problems:
         raise InputError(problems)
-    notes += _left_aside(root, splits.parts.values(), plural)
+    notes += _left_aside(root, splits.parts.values(), modality)
     folders = {split: folder.path for split, folder in splits.parts.items()}
     return FolderExamples(folders, files, metadata, frozenset(listed), tuple(notes))
 
@@ -145,8 +144,8 @@ class _ClassFolders:
     problems: tuple[Problem, ...]
 
 
-def _has_metadata(folder: Folder, plural: str) -> bool:
-    return plural == "pictures" and any(map(is_metadata, folder.others))
+def _has_metadata(folder: Folder, modality: Modality) -> bool:
+    return modality.opens_files and any(map(is_metadata, folder.others))
 
 
 def _is_listed(folder: Folder, metadata: bool) -> bool:
@@ -176,7 +175,9 @@ def _any_matches(folder: Folder, pattern: str) -> bool:
     return any(re.search(pattern, path.name) for inner in folder.walk() for path in inner.examples)
 
 
-def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plural: str) -> _ClassFolders:
+def _read_class_folders(
+    folder: Folder, root: Folder, labelling: Labelling, modality: Modality
+) -> _ClassFolders:
     """Label the files below a folder by their class folders."""
     files: list[LabelledFile] = []
     problems: list[Problem] = []
@@ -185,7 +186,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
     for class_folder in folder.folders:
         place = _relative(class_folder.shown, root)
         inner = [below for below in class_folder.walk() if below.examples]
-        problems += _unreadable(class_folder, root, plural)
+        problems += _unreadable(class_folder, root, modality)
         if inner and class_folder.name.lower() in _UNLABELLED:
             unlabelled.append(place)
         elif not inner:
@@ -198,9 +199,9 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
                 files += [LabelledFile(path, label) for path in below.examples]
         else:
             problems += _splits_within(inner, class_folder, root) or [
-                _too_deep(class_folder, inner, root, plural)
+                _too_deep(class_folder, inner, root, modality)
             ]
-    if folder.examples and plural == "pictures":
+    if folder.examples and modality.opens_files:
         rule, repair = (
             "must hold its pictures in one folder per class",
             "Move them into the folder of their class.",
@@ -208,7 +209,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
         shown = quoted(path.name for path in folder.examples)
         problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
     notes = [
-        f"Folders without {plural} are no classes: {quoted(empty)}." if empty else "",
+        f"Folders without {modality.plural_files} are no classes: {quoted(empty)}." if empty else "",
         f"Folders whose name says that they have no labels were not read: {quoted(unlabelled)}. Rename one that is "
         "a class."
         if unlabelled
@@ -221,7 +222,7 @@ def _read_class_folders(folder: Folder, root: Folder, labelling: Labelling, plur
     return _ClassFolders(tuple(files), tuple(filter(None, notes)), tuple(problems))
 
 
-def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, plural: str) -> Problem:
+def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, modality: Modality) -> Problem:
     below = [folder for folder in inner if folder is not class_folder]
     joined = _relative(below[0].shown, root)
     repair = (
@@ -230,7 +231,9 @@ def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, plural: s
     )
     shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
     place = _relative(class_folder.shown, root)
-    return Problem(place, f"must hold its {plural} itself, not in folders below", shown, repair)
+    return Problem(
+        place, f"must hold its {modality.plural_files} itself, not in folders below", shown, repair
+    )
 
 
 def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> list[Problem]:
@@ -244,21 +247,21 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     return [Problem(_relative(class_folder.shown, root), rule, shown, repair)]
 
 
-def _unreadable(folder: Folder, root: Folder, plural: str) -> list[Problem]:
-    """Return problems for images below a folder, at any depth, whose formats cannot be read."""
-    if plural != "pictures":
-        return []
+def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Problem]:
+    """Return problems for files below a folder, at any depth, whose formats cannot be read."""
     return [
         problem
         for below in folder.walk()
-        for problem in unreadable_problems(_relative(below.shown, root), [*below.examples, *below.others])
+        for problem in modality.unreadable_files(
+            _relative(below.shown, root), [*below.examples, *below.others]
+        )
     ]
 
 
-def _no_labels(folder: Folder, plural: str) -> Problem:
-    rule = f"must hold its {plural} in one folder per class"
+def _no_labels(folder: Folder, modality: Modality) -> Problem:
+    rule = f"must hold its {modality.plural_files} in one folder per class"
     repair = "Make a folder for each class."
-    if plural == "pictures":
+    if modality.opens_files:
         rule += ", or the file metadata.csv with their labels"
         repair = "Make a folder for each class, or add metadata.csv with the columns file_name and label."
     if pattern := _suggested(folder):
@@ -273,7 +276,7 @@ def _suggested(folder: Folder) -> str | None:
     return suggested_pattern([path.name for path in folder.examples])
 
 
-def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]:
+def _left_aside(root: Folder, parts: Iterable[Folder], modality: Modality) -> list[str]:
     """Return notes on skipped files and on links that lead out of the root or were saved as text files."""
     others: list[Path] = []
     hidden: list[Path] = []
@@ -289,7 +292,7 @@ def _left_aside(root: Folder, parts: Iterable[Folder], plural: str) -> list[str]
     notes = []
     if others:
         shown = quoted(sorted(_relative(path, root) for path in others))
-        notes.append(f"Files that are no {plural} were not read: {shown}.")
+        notes.append(f"Files that are no {modality.plural_files} were not read: {shown}.")
     if hidden:
         shown = quoted(_relative(path, root) for path in hidden)
         notes.append(

@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
-from hf_finetune.data.formatting import listed, quoted
-from hf_finetune.data.labels import Target
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, listed, quoted
 from hf_finetune.targets import MultiLabel, Regression, SingleLabel
+from hf_finetune.targets.labels import Target
 
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
 

@@ -7,17 +7,17 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from hf_finetune.data.checks import drop_unusable
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.input_columns import choose_columns, label_columns
 from hf_finetune.data.label_form import read_form
 from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
-from hf_finetune.data.labels import Target
 from hf_finetune.data.load import load_source
-from hf_finetune.data.locate import SPLITS, Modality
+from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import agree_on_columns, is_unlabelled, read_table
 from hf_finetune.data.targets import encode_known, find_unknown_classes
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import Modality
 
 __all__ = ["load_for_evaluation"]
 
@@ -46,7 +46,7 @@ def load_for_evaluation(
 
     Args:
         path: As for ``prepare_data``.
-        modality: Kind of input: image or text.
+        modality: Kind of input.
         target: Kind of labels of the model.
         label_names: Classes of the model in the order of their indices.
         columns: As for ``prepare_data``.
@@ -147,13 +147,14 @@ def _as_in_training(
     if memory is not None:
         there = all(name in present for name in label_columns(memory))
         chosen["label"] = memory.get("label") if there else None
-        if modality == "image":
-            chosen["image"] = memory.get("image") if memory.get("image") in present else None
+        if modality.opens_files:
+            name = memory.get(modality.main_column)
+            chosen[modality.main_column] = name if name in present else None
         else:
             inputs = {key: name for key, name in named.items() if key != "label"}
-            used, notes = choose_columns(path, present, False, inputs, memory)
-            chosen |= {"text": used["text"], "text_pair": used.get("text_pair")}
-    return {**chosen, **(named if memory is None or modality == "image" else _only(named, "label"))}, notes
+            used, notes = choose_columns(path, present, modality, inputs, memory)
+            chosen |= {key: used.get(key) for key in modality.columns}
+    return {**chosen, **(named if memory is None or modality.opens_files else _only(named, "label"))}, notes
 
 
 def _only(named: Mapping[str, str], key: str) -> dict[str, str]:

@@ -12,10 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from hf_finetune.data.csv_files import column_names
-from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.table_options import FileTable
 from hf_finetune.data.text_files import most_unpacked, too_large
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed, quoted
 
 __all__ = ["read_excel"]
 

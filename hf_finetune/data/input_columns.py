@@ -3,23 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from hf_finetune.data.columns import pair_partners
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.label_form import read_form
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, nearest, quoted
+from hf_finetune.tasks import MODALITIES, Modality
 
 __all__ = ["INPUT_KEYS", "choose_columns", "find_id_column", "label_columns", "parse_columns", "takes_pairs"]
 
-INPUT_KEYS = ("image", "text", "text_pair", "id")
+INPUT_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "id")
 """Keys of ``--column KEY=NAME``."""
 
 Memory = Mapping[str, Any]
-"""Columns used in training, by role: image, text, text_pair, label."""
+"""Columns used in training, by role: those of the modality, and label."""
 
-_NAMES = {
-    "image": ("image", "img", "picture", "photo", "file", "file_name", "filename", "path", "image_path"),
-    "text": ("text", "sentence", "review", "content", "comment", "message", "document", "body"),
-}
 _IDS = ("id", "idx")
 
 
@@ -56,8 +51,11 @@ def parse_columns(given: Sequence[str], keys: Collection[str] = INPUT_KEYS) -> d
 
 
 def takes_pairs(memory: Memory | None) -> bool | None:
-    """Return whether a model was trained on text pairs; None if unknown."""
-    return None if memory is None or "text" not in memory else memory.get("text_pair") is not None
+    """Return whether a model was trained on pairs, with an optional column; None if unknown or if there is none."""
+    for modality in MODALITIES.values():
+        if modality.main_column in (memory or {}) and len(modality.columns) > 1:
+            return (memory or {}).get(modality.columns[1]) is not None
+    return None
 
 
 def label_columns(memory: Memory | None) -> tuple[str, ...]:
@@ -68,7 +66,7 @@ def label_columns(memory: Memory | None) -> tuple[str, ...]:
 def choose_columns(
     place: str,
     present: Sequence[str],
-    image: bool,
+    modality: Modality,
     named: Mapping[str, str],
     memory: Memory | None = None,
 ) -> tuple[dict[str, str], list[str]]:
@@ -77,19 +75,19 @@ def choose_columns(
     Args:
         place: Name of the table in the messages.
         present: Columns of the table.
-        image: Whether the inputs are images; else texts or text pairs.
-        named: Columns that the user named, by role: image, text, text_pair, id.
+        modality: Kind of input of the model.
+        named: Columns that the user named, by role: those of the modality, and id.
         memory: Columns used in training; None if they are unknown.
 
     Returns:
-        Column names by role (image, or text and possibly text_pair), and notes on the choice.
+        Column names by role, without an optional one that is not used, and notes on the choice.
 
     Raises:
         InputError: If a named column is missing, or if there is no candidate or several.
     """
-    foreign = ("text", "text_pair") if image else ("image",)
+    foreign = {role for other in MODALITIES.values() for role in other.columns} - set(modality.columns)
     problems = [
-        Problem(f"--column {key}", f"must be left out for a model of {'images' if image else 'texts'}", name)
+        Problem(f"--column {key}", f"must be left out for a model of {modality.plural}", name)
         for key, name in named.items()
         if key in foreign
     ]
@@ -102,43 +100,47 @@ def choose_columns(
         raise InputError(problems)
     known = dict(memory or {})
     candidates = [name for name in present if name not in (*label_columns(memory), *named.values())]
-    if image:
-        return _choose_one(place, present, "image", named, known, candidates)
     pairs = takes_pairs(memory)
     if pairs:
-        return _choose_pair(place, present, named, known)
-    used, notes = _choose_one(place, present, "text", named, known, candidates)
-    if pairs is None:
-        if "text_pair" in named:
-            used["text_pair"] = named["text_pair"]
-        elif used["text"] == "text" and "text_pair" in present:
-            used["text_pair"] = "text_pair"
+        return _choose_pair(place, present, modality, named, known)
+    used, notes = _choose_one(place, present, modality, named, known, candidates)
+    if len(modality.columns) < 2:
         return used, notes
-    second = named.get("text_pair") or next(
-        (name for name in ("text_pair", *pair_partners(used["text"])) if name in candidates), None
+    main, optional = modality.columns
+    if pairs is None:
+        if optional in named:
+            used[optional] = named[optional]
+        elif used[main] == main and optional in present:
+            used[optional] = optional
+        return used, notes
+    second = named.get(optional) or next(
+        (name for name in (optional, *modality.partners(used[main])) if name in candidates), None
     )
-    if second is not None and second != used["text"]:
-        notes.append(f"{place}: the column {second!r} is not read, because the model takes single texts.")
+    if second is not None and second != used[main]:
+        notes.append(
+            f"{place}: the column {second!r} is not read, because the model takes single {modality.plural}."
+        )
     return used, notes
 
 
 def _choose_one(
     place: str,
     present: Sequence[str],
-    key: str,
+    modality: Modality,
     named: Mapping[str, str],
     known: Memory,
     candidates: Sequence[str],
 ) -> tuple[dict[str, str], list[str]]:
-    """Choose the image column, or the text column of single texts."""
+    """Choose the main column."""
+    key = modality.main_column
     if key in named:
         return {key: named[key]}, []
     trained = known.get(key)
     if trained in present:
         return {key: str(trained)}, []
-    likely = [name for name in candidates if name.lower() in _NAMES[key]]
+    likely = [name for name in candidates if name.lower() in modality.roles[0].usual_names]
     # Where the trained text column is missing, another one is not inferred by name if there are several candidates.
-    guess = likely[0] if len(likely) == 1 and (trained is None or key == "image") else None
+    guess = likely[0] if len(likely) == 1 and (trained is None or modality.opens_files) else None
     inputs = [name for name in candidates if name != find_id_column(candidates, ())]
     chosen = key if key in candidates else guess or (inputs[0] if len(inputs) == 1 else None)
     if chosen is None and len(candidates) == 1:
@@ -158,20 +160,19 @@ def _choose_one(
 
 
 def _choose_pair(
-    place: str, present: Sequence[str], named: Mapping[str, str], known: Memory
+    place: str, present: Sequence[str], modality: Modality, named: Mapping[str, str], known: Memory
 ) -> tuple[dict[str, str], list[str]]:
-    """Choose both columns of a text pair: named by the user, as in training, or with the default names."""
+    """Choose both columns of a pair: named by the user, as in training, or with the default names."""
     used = {}
-    for key in ("text", "text_pair"):
+    for key in modality.columns:
         options = (named.get(key), known[key], key)
         used[key] = next((name for name in options if name is not None and name in present), None)
-    wanted = (known["text"], known["text_pair"])
+    wanted = [repr(known[key]) for key in modality.columns]
     chosen = {key: name for key, name in used.items() if name is not None}
     if len(set(chosen.values())) < len(used):
-        rule = (
-            f"must have the columns {wanted[0]!r} and {wanted[1]!r}, because the model takes pairs of texts"
-        )
-        repair = "Rename two columns, or name them: --column text=NAME --column text_pair=NAME."
+        rule = f"must have the columns {' and '.join(wanted)}, because the model takes pairs of {modality.plural}"
+        names = " ".join(f"--column {key}=NAME" for key in modality.columns)
+        repair = f"Rename two columns, or name them: {names}."
         raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
     notes = [
         f"{place}: no column {known[key]!r} as in training; {name!r} is read instead."

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from hf_finetune.data.labels import Target
-from hf_finetune.data.seeded_augmentation import cycle, set_epoch
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 
 __all__ = ["MixedExamples", "TaskColumns", "task_columns"]
 

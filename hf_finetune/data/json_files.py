@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import FileTable, TableOptions
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 
 __all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
 

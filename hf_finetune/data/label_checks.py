@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.label_form import LabelForm
-from hf_finetune.data.labels import label_text
 from hf_finetune.data.tables import Table
+from hf_finetune.errors import listed, quoted
+from hf_finetune.targets.labels import label_text
+from hf_finetune.tasks import modality_of
 
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
 
@@ -125,7 +126,7 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
             group for group in rows.values() if len({_comparable(table.labels[row]) for row in group}) > 1
         ]
         if clashes:
-            kind = "images" if "image" in table.dataset.column_names else "texts"
+            kind = modality_of(table.dataset.column_names).plural
             count = sum(map(len, clashes))
             shown = listed((_shown(table, group) for group in clashes), most=5)
             notes.append(

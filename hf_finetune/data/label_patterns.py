@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.data.formatting import quoted
-from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.patterns import PatternError, matching
+from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.fields.patterns import PatternError, matching
 
 __all__ = ["labels_from_names", "suggested_pattern"]
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.labels import Target
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets import MultiLabel, SingleLabel
+from hf_finetune.targets.labels import Target
 
 __all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]
 

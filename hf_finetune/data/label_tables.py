@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 from hf_finetune.data.column_types import settle_labels
 from hf_finetune.data.columns import Columns
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.label_checks import merge_variants, note_variants
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_places import LabelValues
 from hf_finetune.data.label_values import read_values
-from hf_finetune.data.labels import Target, label_text
 from hf_finetune.data.tables import Table
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, quoted
+from hf_finetune.targets.labels import Target, label_text
 
 __all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
 

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_literals import looks_like_literal, read_literal
 from hf_finetune.data.label_places import Cells, LabelValues, Places, read_places, rows_where
 from hf_finetune.data.label_separator import likely_separator, split_cell
-from hf_finetune.data.labels import Target, label_text
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets import MultiLabel, SingleLabel
+from hf_finetune.targets.labels import Target, label_text
 
 __all__ = ["read_values"]
 

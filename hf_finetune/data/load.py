@@ -11,17 +11,16 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from hf_finetune.data.class_folders import Labelling
 from hf_finetune.data.column_types import settle_numbers
-from hf_finetune.data.formatting import listed, quoted
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.load_folders import check_tables, load_pictures, load_texts
-from hf_finetune.data.locate import Location, Modality, locate
+from hf_finetune.data.load_folders import check_tables, load_files, load_texts
+from hf_finetune.data.locate import Location, locate
 from hf_finetune.data.saved_datasets import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem
+from hf_finetune.errors import DataNotThere, HubUnreachable, InputError, Problem, listed, quoted
 from hf_finetune.recipe.paths import similar_here
+from hf_finetune.tasks import Modality
 
 __all__ = ["Source", "load_source"]
 
@@ -67,10 +66,10 @@ def load_source(
     Args:
         path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
             folder written by ``save_to_disk``, or a Hub id.
-        modality: Kind of input: image or text.
+        modality: Kind of input.
         config: Configuration of a Hub dataset that has several.
         revision: Branch, tag or commit of a Hub dataset.
-        metadata: Whether images in class folders get the columns of the metadata files next to them.
+        metadata: Whether files in class folders get the columns of the metadata files next to them.
         columns: Column names by role, as in a recipe; ``label`` may also be a mapping with a file name pattern.
         nested: Class of a file in nested class folders: all folder names joined, or the top folder's name. None
             makes nested class folders an error.
@@ -98,14 +97,12 @@ def load_source(
         splits, ignored = _load_saved(location)
         notes += _unlisted_in_saved(location.root) if location.root is not None else []
     elif location.examples is not None and location.root is not None:
-        if modality == "image":
+        if modality.opens_files:
             name = label.get("name") if isinstance(label, Mapping) else label
-            loaded = load_pictures(
-                location.examples, PICTURE_SUFFIXES, label=name, metadata=metadata, options=options
-            )
-            check_tables(location.examples, location.tables, PICTURE_SUFFIXES)
+            loaded = load_files(location.examples, modality, label=name, metadata=metadata, options=options)
+            check_tables(location.examples, location.tables, modality)
         else:
-            loaded = load_texts(location.examples, location.root, options)
+            loaded = load_texts(location.examples, location.root, modality, options)
         splits, ignored, files = dict(loaded.splits), [], loaded.files
         untyped = set(loaded.untyped)
         notes += loaded.notes

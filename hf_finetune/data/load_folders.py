@@ -1,4 +1,4 @@
-"""Images and texts stored as one file each, loaded as one Dataset per split."""
+"""Examples stored as one file each, loaded as one Dataset per split."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
 from hf_finetune.data.class_folders import FolderExamples, LabelledFile
-from hf_finetune.data.formatting import MOST_SHOWN, quoted
-from hf_finetune.data.image_paths import PictureFinder
-from hf_finetune.data.labels import class_order
+from hf_finetune.data.file_paths import FileFinder
 from hf_finetune.data.metadata import Metadata, add_metadata, metadata_examples, read_metadata
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
+from hf_finetune.targets.labels import class_order
+from hf_finetune.tasks import Modality
 
-__all__ = ["LoadedFolders", "check_tables", "load_pictures", "load_texts"]
+__all__ = ["LoadedFolders", "check_tables", "load_files", "load_texts"]
 
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
 """Columns of metadata files that may hold labels, which could contradict the class folders."""
-_NAME_COLUMNS = ("image", "image_id", "file", "file_name", "filename", "path", "file_path", "filepath", "id")
-"""Columns of other tables that may hold the file names of images."""
+_NAME_COLUMNS = ("file", "file_name", "filename", "path", "file_path", "filepath", "id")
+"""Columns of other tables that may hold file names, besides that of the modality and its id."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class LoadedFolders:
     """Examples of each split.
 
     Attributes:
-        splits: Datasets with the column ``image`` or ``text``, and ``label`` if folder or file names are the labels.
-        files: Path of each text relative to the root, by split. Empty for images, whose column holds the paths.
+        splits: Datasets with the main column of the modality, and ``label`` if folder or file names are the labels.
+        files: Path of each text relative to the root, by split. Empty for files that are opened later, whose column
+            holds the paths.
         untyped: Splits with columns from metadata files that state no types for their values.
         notes: Messages to the user, for example about ignored files and the class order.
     """
@@ -54,19 +55,19 @@ class _MetadataLabel:
     value: str
 
 
-def load_pictures(
+def load_files(
     found: FolderExamples,
-    suffixes: frozenset[str],
+    modality: Modality,
     *,
     label: str | Sequence[str] | None,
     metadata: bool,
     options: TableOptions = NO_OPTIONS,
 ) -> LoadedFolders:
-    """Build a dataset with one row per image, sorted by file suffix and path, without reading the images.
+    """Build a dataset with one row per file, sorted by file suffix and path, without reading the files.
 
     Args:
         found: Image files of each split.
-        suffixes: Lower-case file suffixes of images.
+        modality: Kind of input.
         label: Label column or columns, possibly columns of metadata files; None if the recipe names none.
         metadata: Whether the columns of metadata files are needed even if folder or file names are the labels.
         options: How to parse metadata files that are text.
@@ -80,7 +81,7 @@ def load_pictures(
     untyped = set()
     for split, files in found.files.items():
         needed = metadata or label is not None or split in found.listed
-        split_metadata = _read_if_needed(found.metadata[split], suffixes, needed, options)
+        split_metadata = _read_if_needed(found.metadata[split], modality, needed, options)
         if split_metadata.is_text:
             untyped.add(split)
         if split in found.listed:
@@ -93,19 +94,24 @@ def load_pictures(
             metadata_labels += _labels_of(split_metadata, files)
         if needed:
             notes += split_metadata.notes
-        dataset = _rows(files)
-        splits[split] = add_metadata(dataset, split_metadata, replaced=str(label)) if needed else dataset
+        dataset = _rows(files, modality)
+        splits[split] = (
+            add_metadata(dataset, split_metadata, modality, replaced=str(label)) if needed else dataset
+        )
     notes += _note_order(file for files in found.files.values() for file in files)
     notes += _note_contradictions(metadata_labels, sum(map(len, found.files.values())))
     return LoadedFolders(splits, {}, frozenset(untyped), tuple(dict.fromkeys(notes)))
 
 
-def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPTIONS) -> LoadedFolders:
+def load_texts(
+    found: FolderExamples, root: Path, modality: Modality, options: TableOptions = NO_OPTIONS
+) -> LoadedFolders:
     """Read each file as one text.
 
     Args:
         found: Text files of each split.
         root: Folder that the returned paths are relative to.
+        modality: Kind of input.
         options: How to parse text files, including their encoding if known.
 
     Raises:
@@ -127,8 +133,9 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
                 problems += [replace(problem, place=str(file.path)) for problem in error.problems]
         if not problems:
             columns, features = _label_column(files)
-            features = Features({"text": Value("string"), **features})
-            splits[split] = Dataset.from_dict({"text": texts, **columns}, features=features)
+            name = modality.main_column
+            features = Features({name: Value("string"), **features})
+            splits[split] = Dataset.from_dict({name: texts, **columns}, features=features)
             names[split] = tuple(Path(os.path.relpath(file.path, root)).as_posix() for file in files)
     if len(problems) > MOST_SHOWN:
         more = Problem("The data", "must hold files that can be read", f"{len(problems) - MOST_SHOWN} more")
@@ -144,12 +151,14 @@ def load_texts(found: FolderExamples, root: Path, options: TableOptions = NO_OPT
     return LoadedFolders(splits, names, notes=tuple(notes))
 
 
-def _rows(files: Sequence[LabelledFile]) -> Dataset:
+def _rows(files: Sequence[LabelledFile], modality: Modality) -> Dataset:
     # Same order as in earlier versions, so that the same seed makes the same splits.
     files = sorted(files, key=lambda file: (file.path.suffix, str(file.path)))
     columns, features = _label_column(files)
     paths = [str(file.path) for file in files]
-    return Dataset.from_dict({"image": paths, **columns}, features=Features({"image": Image(), **features}))
+    name = modality.main_column
+    types = Features({name: modality.features()[name], **features})
+    return Dataset.from_dict({name: paths, **columns}, features=types)
 
 
 def _label_column(files: Sequence[LabelledFile]) -> tuple[dict[str, list[int]], dict[str, Any]]:
@@ -175,10 +184,10 @@ def _note_order(files: Iterable[LabelledFile]) -> list[str]:
 
 
 def _read_if_needed(
-    files: Sequence[Path], suffixes: frozenset[str], needed: bool, options: TableOptions
+    files: Sequence[Path], modality: Modality, needed: bool, options: TableOptions
 ) -> Metadata:
     try:
-        return read_metadata(files, suffixes, options)
+        return read_metadata(files, modality, options)
     except InputError:
         if needed:
             raise
@@ -205,13 +214,13 @@ def _only_renames(labels: Sequence[_MetadataLabel]) -> bool:
     return len({pair[:2] for pair in pairs}) == len(pairs) == len({pair[::2] for pair in pairs})
 
 
-def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozenset[str]) -> None:
+def check_tables(found: FolderExamples, tables: Sequence[Path], modality: Modality) -> None:
     """Check that tables next to class folders do not contradict the labels of the folders.
 
     Args:
         found: Image files of each split.
         tables: Tables to check; they are not used otherwise.
-        suffixes: Lower-case file suffixes of images.
+        modality: Kind of input.
 
     Raises:
         InputError: If a table lists at least half of the images, none of them with the label of its folder.
@@ -222,11 +231,12 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], suffixes: frozen
             table = read_file(path).table if table_format(path) != "parquet" else parquet.read_table(path)
         except (InputError, OSError, pa.ArrowInvalid):
             continue  # not readable as a table
-        names = [name for name in table.column_names if name.lower() in _NAME_COLUMNS]
+        known = (modality.name, f"{modality.name}_id", *_NAME_COLUMNS)
+        names = [name for name in table.column_names if name.lower() in known]
         columns = [name for name in table.column_names if name.lower() in _LABEL_COLUMNS]
         if not names or not columns:
             continue
-        finder = PictureFinder(path.parent, suffixes)
+        finder = FileFinder(path.parent, modality)
         labels = [
             _MetadataLabel(by_path[file], column, str(row[column]))
             for row in table.select([names[0], *columns]).to_pylist()

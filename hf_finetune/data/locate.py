@@ -9,22 +9,18 @@ from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
 from hf_finetune.data.class_folders import ARCHIVES, FolderExamples, Labelling, find_folder_examples
 from hf_finetune.data.folder_tree import Folder, saved_link_target
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES
 from hf_finetune.data.locate_files import names_split, split_files, usable_files
 from hf_finetune.data.metadata import is_metadata
 from hf_finetune.data.split_folders import wrapped_folder
-from hf_finetune.data.split_names import SPLITS, split_name
+from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import TABLE_KINDS, table_format
-from hf_finetune.errors import DataNotThere, InputError, Problem
+from hf_finetune.errors import DataNotThere, InputError, Problem, quoted
 from hf_finetune.files import can_be_path
 from hf_finetune.recipe.paths import is_local, no_data
+from hf_finetune.tasks import Modality
 
-__all__ = ["PICTURE_SUFFIXES", "SPLITS", "Location", "Modality", "locate", "split_name"]
+__all__ = ["Location", "locate"]
 
-Modality = Literal["image", "text"]
-
-TEXT_SUFFIXES = frozenset({".txt"})
 _CLASS_FOLDERS = Labelling()
 
 
@@ -54,7 +50,7 @@ def locate(path: str, modality: Modality, labelling: Labelling = _CLASS_FOLDERS)
 
     Args:
         path: A folder, a csv, tsv, json, jsonl, parquet or xlsx file, or a Hub id.
-        modality: Kind of input: image or text. Class folders hold one file per image or text.
+        modality: Kind of input. Class folders hold one file per example.
         labelling: Source of the labels of such files.
 
     Raises:
@@ -92,14 +88,13 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
     if not files:
         files, below = usable_files(_data_files(folder / "data"))
         useless += below
-    tree = Folder.open(folder, PICTURE_SUFFIXES if modality == "image" else TEXT_SUFFIXES)
-    if not files and (inner := wrapped_folder(tree, _is_data, stray=modality == "text")):
+    tree = Folder.open(folder, modality.suffixes)
+    if not files and (inner := wrapped_folder(tree, _is_data, stray=not modality.opens_files)):
         location = _locate_folder(inner.path, modality, labelling)
         note = f"The data lies in {inner.path.relative_to(folder).as_posix()!r}, the only folder with any."
         return replace(location, notes=(note, *location.notes))
     if _are_class_folders(tree, files, modality, labelling):
-        plural = "pictures" if modality == "image" else "texts"
-        examples = find_folder_examples(tree, labelling, plural=plural, table_beside=bool(files))
+        examples = find_folder_examples(tree, labelling, modality=modality, table_beside=bool(files))
         if examples is not None:
             others = [file.name for file in files if not is_metadata(file)]
             unread_notes = (
@@ -116,12 +111,12 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
             left_aside.append(
                 f"Files that hold no table were not read: {quoted(file.name for file in useless)}."
             )
-        if modality == "text" and (unread := _folders_of_texts(tree)):
+        if not modality.opens_files and (unread := _folders_of_texts(tree)):
             left_aside.append(f"Folders of texts next to the tables were not read: {quoted(unread)}.")
         return Location("files", folder, chosen, tuple(left_aside))
     if useless:  # reading the file raises an error with the reason
         return Location("files", folder, {"train": tuple(useless[:1])})
-    kind = "images" if modality == "image" else ".txt files"
+    kind = modality.plural if modality.opens_files else f"{' or '.join(sorted(modality.suffixes))} files"
     raise InputError(
         Problem(
             "data.path",
@@ -135,7 +130,7 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
     """Return whether the examples of a folder are single image or text files, not rows of its tables."""
     if not files:
         return True
-    if modality == "text":
+    if not modality.opens_files:
         return False
     if labelling.pattern is not None:
         return True

@@ -4,11 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.json_files import holds_no_table
 from hf_finetune.data.split_names import split_name, split_of_words
 from hf_finetune.data.table_options import table_format, table_stem
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 
 __all__ = ["names_split", "split_files", "usable_files"]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, DatasetInfo, Features, Image
+from datasets import Dataset, DatasetInfo, Features
 from datasets.table import InMemoryTable
 from pyarrow import parquet
 
-from hf_finetune.data.formatting import MOST_SHOWN, quoted
-from hf_finetune.data.image_paths import PictureFinder, check_paths
+from hf_finetune.data.file_paths import FileFinder, check_paths
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format, table_stem
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
+from hf_finetune.tasks import Modality
 
 __all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
 
@@ -54,14 +54,12 @@ def is_metadata(path: Path) -> bool:
     return table_format(path) is not None and table_stem(path) == METADATA
 
 
-def read_metadata(
-    files: Iterable[Path], suffixes: frozenset[str], options: TableOptions = NO_OPTIONS
-) -> Metadata:
+def read_metadata(files: Iterable[Path], modality: Modality, options: TableOptions = NO_OPTIONS) -> Metadata:
     """Read metadata files; if several files list an image, the last one overrides the columns it has.
 
     Args:
         files: Metadata files, each in the folder of its images or in a folder above.
-        suffixes: Lower-case file suffixes of images.
+        modality: Kind of input.
         options: How to parse files that are text.
 
     Raises:
@@ -83,7 +81,7 @@ def read_metadata(
         if None in names:
             rule = f"must have a value of {FILE!r} in every row"
             raise InputError(Problem(str(file), rule, f"none in row {names.index(None) + 1}"))
-        finder = PictureFinder(file.parent, suffixes)
+        finder = FileFinder(file.parent, modality)
         paths = [finder.find(str(name)) for name in names]
         finder.raise_problems()
         notes += finder.notes()
@@ -94,28 +92,33 @@ def read_metadata(
     return Metadata(files, rows, fields, is_text, tuple(notes))
 
 
-def add_metadata(pictures: Dataset, metadata: Metadata, replaced: str | None = None) -> Dataset:
+def add_metadata(
+    examples: Dataset, metadata: Metadata, modality: Modality, replaced: str | None = None
+) -> Dataset:
     """Add the columns of metadata files to images; an image that no file lists gets None in all of them.
 
     Args:
-        pictures: Dataset with the column ``image`` and optionally ``label``, which are not changed.
+        examples: Dataset with the main column and optionally ``label``, which are not changed.
         metadata: Rows of the metadata files.
-        replaced: Column of ``pictures`` that the metadata column of the same name replaces.
+        modality: Kind of input.
+        replaced: Column of ``examples`` that the metadata column of the same name replaces.
     """
-    paths = [image["path"] for image in pictures.cast_column("image", Image(decode=False))["image"][:]]
+    name = modality.main_column
+    stored = examples.cast_column(name, modality.features(decode=False)[name])
+    paths = [file["path"] for file in stored[name][:]]
     rows = [metadata.row(Path(path)) for path in paths]
-    if replaced in metadata.fields and replaced in pictures.column_names:
-        pictures = pictures.remove_columns([replaced])
+    if replaced in metadata.fields and replaced in examples.column_names:
+        examples = examples.remove_columns([replaced])
     # datasets 5.2 cannot select the image column of a dataset that add_column returned
-    table, features = pictures.with_format("arrow")[:], dict(pictures.features)
-    for name, kinds in sorted(metadata.fields.items()):
-        if name not in pictures.column_names:
-            values = [row.get(name) for row in rows]
+    table, features = examples.with_format("arrow")[:], dict(examples.features)
+    for field_name, kinds in sorted(metadata.fields.items()):
+        if field_name not in examples.column_names:
+            values = [row.get(field_name) for row in rows]
             kind = _common(kinds)
             if plain := PLAIN.get(kind):
                 values = [None if value is None else plain(value) for value in values]
-            table = table.append_column(name, pa.array(values, kind))
-            features |= Features.from_arrow_schema(pa.schema([(name, kind)]))
+            table = table.append_column(field_name, pa.array(values, kind))
+            features |= Features.from_arrow_schema(pa.schema([(field_name, kind)]))
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=Features(features)))
 
 

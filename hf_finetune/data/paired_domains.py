@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hf_finetune.data.seeded_augmentation import seed_of, set_epoch
+from hf_finetune.tasks.seeded_augmentation import seed_of, set_epoch
 
 __all__ = ["TARGET", "PairedCollate", "PairedExamples"]
 

@@ -19,22 +19,22 @@ from hf_finetune.data.checks import (
 )
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
+from hf_finetune.data.file_column import holds_paths, note_unlisted
 from hf_finetune.data.folds import Fold, fold_tables, number_groups
-from hf_finetune.data.formatting import listed, quoted
-from hf_finetune.data.image_column import holds_paths, note_unlisted
 from hf_finetune.data.label_checks import note_contradictions
 from hf_finetune.data.label_form import read_form
 from hf_finetune.data.label_tables import drop_unlabelled, read_tables, settle_tables
-from hf_finetune.data.labels import Target
 from hf_finetune.data.load import Source, load_source
-from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.slices import value_problems
+from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.split_tables import cut_tables, limit_tables, note_cut
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import Table, agree_on_columns, hash_rows, is_unlabelled, read_table
 from hf_finetune.data.targets import Targets, resolve_targets
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import Modality, modality_of
 
 __all__ = ["LabelledData", "Pool", "prepare_data"]
 
@@ -123,7 +123,7 @@ def prepare_data(
     Args:
         path: A folder of class folders, a folder of data files, a csv, tsv, json, jsonl, parquet or xlsx file, a
             folder written by ``save_to_disk``, or a Hub id.
-        modality: Kind of input: image or text.
+        modality: Kind of input.
         config: Configuration of a Hub dataset that has several.
         revision: Branch, tag or commit of a Hub dataset.
         columns: Column names by role: image, text, text_pair, label, weight, group, split. Missing roles are
@@ -261,8 +261,8 @@ def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[
     Args:
         source: Loaded data.
         used: Columns to use.
-        everything: Whether all images below the source's folder belong to the data, or only those in folders of
-            listed images. Images that no row lists get a note.
+        everything: Whether all files below the source's folder belong to the data, or only those in folders of
+            listed files. Files that no row lists get a note.
 
     Returns:
         The splits, and notes to the user.
@@ -279,8 +279,10 @@ def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[
                 notes.append(f"The {split} split has no labels, so it counts as missing.")
             else:
                 tables[split] = table
-    if used.image is not None and source.root is not None and holds_paths(source.splits["train"], used.image):
-        notes += note_unlisted(ids, source.root, everything)
+    modality = modality_of(used.inputs)
+    column = used.inputs[modality.main_column]
+    if modality.opens_files and source.root is not None and holds_paths(source.splits["train"], str(column)):
+        notes += note_unlisted(ids, source.root, everything, modality)
     return tables, notes
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from hf_finetune.data.seeded_augmentation import seed_of
+from hf_finetune.tasks.seeded_augmentation import seed_of
 
 __all__ = ["generator_of", "sample_with_cycling", "shuffle_by_length"]
 

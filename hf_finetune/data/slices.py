@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
-from hf_finetune.data.formatting import MOST_SHOWN, quoted
-from hf_finetune.data.locate import SPLITS
-from hf_finetune.errors import Problem
+from hf_finetune.data.split_names import SPLITS
+from hf_finetune.errors import MOST_SHOWN, Problem, quoted
 
 __all__ = [
     "DISTINCT",

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, concatenate_datasets
 
-from hf_finetune.data.formatting import listed, quoted
 from hf_finetune.data.label_form import read_form
 from hf_finetune.data.split_names import SPLITS, split_name
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, listed, nearest, quoted
 
 __all__ = ["AUTO", "Division", "divide_by_column", "taken_columns"]
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_finetune.data.folder_tree import Folder
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.split_names import split_name, split_of_words
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, quoted
 
 __all__ = ["SplitFolders", "find_split_folders", "wrapped_folder"]
 

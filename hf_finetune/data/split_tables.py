@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hf_finetune.data.formatting import listed
-from hf_finetune.data.labels import Target
-from hf_finetune.data.locate import SPLITS
 from hf_finetune.data.split import choose_subset, cut_by_group, cut_splits, strata_of
+from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.tables import Table
+from hf_finetune.errors import listed
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
 
 __all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
 

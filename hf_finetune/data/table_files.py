@@ -13,10 +13,9 @@ from datasets.table import InMemoryTable
 
 from hf_finetune.data.csv_files import read_csv
 from hf_finetune.data.excel_files import read_excel
-from hf_finetune.data.formatting import quoted
 from hf_finetune.data.json_files import read_json
 from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, table_format
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 
 __all__ = ["SplitTable", "read_file", "read_split", "unreadable"]
 

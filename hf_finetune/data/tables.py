@@ -1,24 +1,23 @@
 """Splits as tables of canonical columns, with the labels, groups, weights and hashes of their rows."""
 
-import hashlib
-import os
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Features, List, Value
 
 from hf_finetune.data.column_types import guess_features
-from hf_finetune.data.columns import IMAGE_NAMES, Columns, find_columns
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.image_column import as_images
-from hf_finetune.data.image_files import NoImageError, source_of
+from hf_finetune.data.columns import Columns, find_columns
+from hf_finetune.data.file_column import open_files
 from hf_finetune.data.label_places import holds_places
-from hf_finetune.data.labels import (
+from hf_finetune.data.load import Source
+from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
+from hf_finetune.data.split_names import SPLITS
+from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import (
     TRAINING_LABEL,
     UNKNOWN,
     Target,
@@ -26,29 +25,19 @@ from hf_finetune.data.labels import (
     read_labels,
     training_labels,
 )
-from hf_finetune.data.load import Source
-from hf_finetune.data.locate import SPLITS, Modality
-from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_slices
-from hf_finetune.errors import InputError, Problem
-from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import Modality, modality_of
 
 __all__ = [
     "Table",
     "agree_on_columns",
     "content_keys",
-    "hash_image",
     "hash_rows",
     "is_unlabelled",
-    "map_images",
     "read_table",
 ]
 
-_IMAGES_AT_ONCE = 16  # undecoded images in memory
 _ROWS_LOOKED_AT = 1000
 _COLUMNS_SHOWN = 20
-_THREADS = min(8, os.cpu_count() or 1)
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Table:
     """One split as a dataset, with additional values of each row.
 
     Attributes:
-        dataset: Columns ``id``, ``image`` or ``text`` (and ``text_pair``), and ``label`` once it is encoded.
+        dataset: Columns ``id``, those of the modality, and ``label`` once it is encoded.
         ids: Name of each row.
         labels: Label of each row: the plain value, or the encoded one after ``with_labels``.
         declared: Class names that the label column declares.
@@ -157,7 +146,7 @@ def agree_on_columns(
 
     Args:
         source: Loaded data.
-        modality: Kind of input: image or text.
+        modality: Kind of input.
         named: Column names by role, as in a recipe; None is inferred.
         group: Group column of the splits; None if there is none.
         slices: Columns to break metrics down by.
@@ -174,9 +163,9 @@ def agree_on_columns(
     ordered = {split: source.splits[split] for split in SPLITS if split in source.splits}
     features = guess_features(ordered, source.of_text)
     for name, feature in next(iter(ordered.values())).features.items():
-        # Image names may look like numbers (17 for 17.png), and so may texts in columns that the recipe names.
-        if name in (named.get(key) for key in ("image", "text", "text_pair")) or (
-            modality == "image" and name.lower() in IMAGE_NAMES
+        # File names may look like numbers (17 for 17.png), and so may texts in columns that the recipe names.
+        if name in map(named.get, modality.columns) or (
+            modality.opens_files and name.lower() in modality.roles[0].usual_names
         ):
             features[name] = feature
     try:
@@ -184,7 +173,7 @@ def agree_on_columns(
     except InputError as error:
         column_problems = [_with_class_columns(problem, ordered.values()) for problem in error.problems]
         raise InputError([*column_problems, *source.header_doubts]) from error
-    needed = [name for name in (*used.inputs(), used.group) if name is not None]
+    needed = [name for name in (*used.input_columns(), used.group) if name is not None]
     problems = slice_problems(source.splits, slices)
     problems += _label_column_problems(source, used)
     in_use = (*needed, used.label, *used.labels, used.weight, *slices)
@@ -263,16 +252,17 @@ def read_table(
         weights = tuple(dataset[columns.weight][:])
     groups = tuple(dataset[columns.group][:]) if columns.group is not None else None
     notes: list[str] = []
-    inputs = dataset.select_columns(list(columns.inputs()))
-    if columns.image is not None:
-        inputs, paths, notes = as_images(inputs.rename_columns({columns.image: "image"}), root, split)
+    modality = modality_of(columns.inputs)
+    inputs = dataset.select_columns(list(columns.input_columns()))
+    inputs = inputs.rename_columns({name: role for role, name in columns.inputs.items() if name is not None})
+    paths: list[str | None] = [None] * len(dataset) if files is None else list(files)
+    if modality.opens_files:
+        inputs, paths, notes = open_files(inputs, modality, root, split)
     else:
-        names = {old: new for old, new in ((columns.text, "text"), (columns.text_pair, "text_pair")) if old}
-        inputs = inputs.rename_columns(names)
-        strings = Features({name: Value("string") for name in inputs.column_names})
-        if inputs.features != strings:  # large strings, or the untyped column of a split without a text
-            inputs = inputs.cast(strings, keep_in_memory=True)
-        paths = [None] * len(dataset) if files is None else list(files)
+        types = modality.features()
+        features = Features({name: types[name] for name in inputs.column_names})
+        if inputs.features != features:  # large strings, or the untyped column of a split without a text
+            inputs = inputs.cast(features, keep_in_memory=True)
     ids = tuple(path if path is not None else f"{split}:{row}" for row, path in enumerate(paths))
     inputs = inputs.add_column("id", list(ids), feature=Value("string"))
     inputs = add_slices(inputs, dataset, columns.slices, columns.texts)
@@ -300,65 +290,15 @@ def is_unlabelled(table: Table) -> bool:
 
 
 def hash_rows(table: Table) -> Table:
-    """Return the table with ``contents`` and ``keys``. Each image file is read once, and none is decoded."""
-    if "image" in table.dataset.column_names:
-        contents = tuple(map_images(table.dataset, hash_image))
-        return replace(table, contents=contents, keys=contents)
-    names = _inputs(table.dataset)
-    exact, keys = [], []
-    for batch in table.dataset.select_columns(names).iter(batch_size=1000):
-        for texts in zip(*(batch[name] for name in names), strict=True):
-            exact.append(_hash_texts(texts, lambda text: text))
-            keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
-    return replace(table, contents=tuple(exact), keys=tuple(keys))
+    """Return the table with ``contents`` and ``keys``. Each file is read once, and none is decoded."""
+    contents, keys = modality_of(table.dataset.column_names).hashes(table.dataset)
+    return replace(table, contents=tuple(contents), keys=tuple(keys))
 
 
 def content_keys(dataset: Dataset) -> tuple[str | None, ...]:
-    """Return the key of each input, equal for copies: SHA-256 of the image file or of the normalized texts.
+    """Return the key of each input, equal for copies: SHA-256 of the file or of the normalized texts.
 
     Args:
         dataset: Split with the columns of ``LabelledData``.
     """
     return hash_rows(Table(dataset, tuple(dataset["id"]), (None,) * len(dataset), None)).keys
-
-
-def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:
-    """Apply a function to each undecoded image and yield its results in order, with few images in memory at a time.
-
-    Args:
-        dataset: Dataset with an ``image`` column.
-        function: Function of ``{"bytes": ..., "path": ...}``, called from several threads.
-    """
-    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for batch in undecoded.iter(batch_size=_IMAGES_AT_ONCE):
-            yield from pool.map(function, batch["image"])
-
-
-def hash_image(image: dict[str, Any] | None) -> str | None:
-    """Return the SHA-256 of an undecoded image's file, or None if there is no readable file."""
-    try:
-        source = source_of(image)
-        if isinstance(source, bytes):
-            return hashlib.sha256(source).hexdigest()
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, NoImageError):
-        return None
-
-
-def _inputs(dataset: Dataset) -> list[str]:
-    return [name for name in ("image", "text", "text_pair") if name in dataset.column_names]
-
-
-def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
-    """Return the SHA-256 of a text or pair. Lengths are hashed too, so that the hash depends on where a text ends."""
-    digest = hashlib.sha256()
-    for text in texts:
-        encoded = form(text or "").encode("utf-8", "surrogatepass")
-        digest.update(f"{len(encoded)}:".encode() + encoded)
-    return digest.hexdigest()
-
-
-def _normalise(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

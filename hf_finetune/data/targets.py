@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.labels import Target, class_order, label_text
-from hf_finetune.errors import Problem, nearest
+from hf_finetune.errors import Problem, nearest, quoted
 from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets.labels import Target, class_order, label_text
 
 __all__ = ["Targets", "encode_known", "find_unknown_classes", "resolve_targets"]
 

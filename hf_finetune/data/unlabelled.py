@@ -13,13 +13,13 @@ from datasets import Dataset
 from hf_finetune.data.checks import drop_unusable
 from hf_finetune.data.column_types import guess_features
 from hf_finetune.data.columns import find_inputs
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES, unreadable_problems
 from hf_finetune.data.load import Source, load_source
-from hf_finetune.data.locate import SPLITS, Modality
 from hf_finetune.data.split import choose_subset
+from hf_finetune.data.split_names import SPLITS
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.tables import hash_rows, read_table
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.tasks import Modality
 
 __all__ = ["UnlabelledData", "load_unlabelled"]
 
@@ -29,7 +29,7 @@ class UnlabelledData:
     """Unlabeled inputs of the domain that a model is adapted to.
 
     Attributes:
-        dataset: Columns ``id``, and ``image`` or ``text`` and optionally ``text_pair``.
+        dataset: Columns ``id``, and those of the modality.
         notes: Messages to the user on what was inferred and left out, one sentence each.
         fingerprint: SHA-256 over the contents; the same for the same inputs on any machine.
     """
@@ -57,7 +57,7 @@ def load_unlabelled(
 
     Args:
         path: Path or Hub id as for labeled data, or a folder of images.
-        modality: Kind of input: image or text.
+        modality: Kind of input.
         columns: Column names by role: image, text, text_pair. Missing roles are inferred; others are ignored.
         place: Field of the recipe that holds the path, for messages.
         on_error: ``fail`` raises an error for unusable examples; ``skip`` leaves them out.
@@ -69,7 +69,7 @@ def load_unlabelled(
         InputError: If the data cannot be used.
     """
     with _told_at(place):
-        source = _folder_of_images(path) if modality == "image" else None
+        source = _folder_of_files(path, modality) if modality.opens_files else None
         source = source or load_source(path, modality=modality, labelled=False, options=options)
         split = next(name for name in SPLITS if name in source.splits)
         dataset = source.splits[split]
@@ -89,8 +89,8 @@ def load_unlabelled(
     return UnlabelledData(table.dataset, tuple(f"{place}: {note}" for note in notes), digest)
 
 
-def _folder_of_images(path: str) -> Source | None:
-    """Read a folder of images without subfolders and tables; return None for any other path.
+def _folder_of_files(path: str, modality: Modality) -> Source | None:
+    """Read a folder of files without subfolders and tables; return None for any other path.
 
     Raises:
         InputError: If some of the files are images that must be converted first.
@@ -101,12 +101,14 @@ def _folder_of_images(path: str) -> Source | None:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     if any(entry.is_dir() or table_format(entry) for entry in entries):
         return None
-    if problems := unreadable_problems("data.path", entries):
+    if problems := modality.unreadable_files("data.path", entries):
         raise InputError(problems)
-    files = [entry for entry in entries if entry.suffix.lower() in PICTURE_SUFFIXES]
+    files = [entry for entry in entries if entry.suffix.lower() in modality.suffixes]
     if not files:
         return None
-    return Source({"train": Dataset.from_dict({"image": [str(file) for file in files]})}, folder, ())
+    return Source(
+        {"train": Dataset.from_dict({modality.main_column: [str(file) for file in files]})}, folder, ()
+    )
 
 
 @contextmanager

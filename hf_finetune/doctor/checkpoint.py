@@ -11,10 +11,10 @@ from transformers import TimmWrapperConfig
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.models.adapters import adapted_layers, adapter_names, merge_adapter
-from hf_finetune.models.build import AUTO_MODELS
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
+from hf_finetune.tasks import TASKS
 
 __all__ = ["check_round_trip", "check_weights", "own_memory"]
 
@@ -65,14 +65,14 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
             )
         expected = own_memory(model)(**batch).logits
         export_model(model, subject.prepared.processor, folder / "model")
-        auto = AUTO_MODELS[subject.prepared.task.modality]
         own_code = is_given(model.config)  # the head's code file, which export_model has just written
         trusted = own_code or subject.prepared.trust_remote_code
+        auto = TASKS[subject.prepared.recipe.kind].auto_class
         loaded = auto.from_pretrained(folder / "model", trust_remote_code=trusted)
         outputs = {"transformers": own_memory(loaded.eval())(**batch).logits}
         if isinstance(model.config, TimmWrapperConfig) and not own_code:
             native = timm.create_model(f"local-dir:{folder / 'model'}", pretrained=True)
-            outputs["timm"] = own_memory(native.eval())(batch["pixel_values"])
+            outputs["timm"] = own_memory(native.eval())(batch[subject.prepared.task.modality.main_input])
     wrong = [
         f"loaded by {library} its logits differ by up to {(logits - expected).abs().max().item():.2g}"
         if logits.shape == expected.shape

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from hf_finetune.distributed import start_processes
-from hf_finetune.doctor.check_target import CheckTarget, made_up_data
+from hf_finetune.doctor.check_target import CheckTarget, made_up_data, names_optional_column
 from hf_finetune.doctor.gradients import widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.performance.execution_modes import (
@@ -66,14 +66,14 @@ def check_precision(subject: CheckTarget) -> CheckResult:
         prepared.data.target,
         prepared.data.label_names,
         words=WORDS,
-        pair=prepared.recipe.data.columns.text_pair is not None,
+        pair=names_optional_column(prepared.recipe),
     )
     inputs = prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
     size = prepared.recipe.stages[index].batch_size if device.type == "cuda" else len(subject.examples)
     batch = inputs.collate([inputs.train[number % len(data.train)] for number in range(size)])
     batch = {name: value.to(device) for name, value in batch.items()}
     memory_formats: tuple[MemoryFormat, ...] = ("contiguous",)
-    if prepared.task.modality == "image":
+    if prepared.task.modality.is_spatial:
         memory_formats = ("contiguous", "channels_last")
     model = copy.deepcopy(subject.model).to(device)
     trainable = prepared.plan.stages[index].trainable

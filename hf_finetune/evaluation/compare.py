@@ -11,9 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
-from hf_finetune.data.formatting import listed
-from hf_finetune.data.labels import Target
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
 from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metric
@@ -24,6 +22,7 @@ from hf_finetune.evaluation.top_scores import TOP, TopScores
 from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.files import can_be_path
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 

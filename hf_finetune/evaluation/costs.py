@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hf_finetune.data.labels import Target
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
 
 __all__ = ["DEFAULT", "CostTable", "cost_matrix", "cost_problems"]
 

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.images import to_rgb
-from hf_finetune.data.labels import Target
 from hf_finetune.data.slices import group_of
-from hf_finetune.data.truncation import CutTexts
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
@@ -21,6 +18,9 @@ from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.registry import MetricSettings, needs_all_scores
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import modality_of
+from hf_finetune.tasks.examples import Remarks
 
 __all__ = ["EvaluationResult", "evaluate_model", "model_examples"]
 
@@ -87,8 +87,7 @@ def evaluate_model(
 
     Args:
         classifier: Model as ``load_classifier`` returns it.
-        dataset: Columns ``id``, ``image`` or ``text`` (and perhaps ``text_pair``), and ``label`` in the
-            model's classes.
+        dataset: Columns ``id``, those of the modality, and ``label`` in the model's classes.
         metrics: Further metrics: those that are computed on request only, and those that ``evaluate.load`` finds.
         costs: ``evaluation.costs`` of the recipe; None without any.
         keep_all: Whether to keep all probabilities regardless of their number; otherwise only the highest are kept
@@ -111,8 +110,8 @@ def evaluate_model(
     start = perf_counter()
     classes = len(classifier.label_names)
     reduces = not needs_all and (reduced(len(labels), classes) or (classes > MANY_CLASSES and not all_used))
-    cut = CutTexts()
-    scores = _predict(classifier, dataset, labels, cut, reduces=reduces, progress=progress)
+    remarks = classifier.modality.remarks()
+    scores = _predict(classifier, dataset, labels, remarks, reduces=reduces, progress=progress)
     seconds = perf_counter() - start
     group_column, groups = group_of(dataset) or (None, None)
     return EvaluationResult(
@@ -127,7 +126,7 @@ def evaluate_model(
         groups=groups,
         group_column=group_column,
         costs=settings.costs,
-        notes=tuple(cut.sentences()),
+        notes=tuple(remarks.sentences()),
     )
 
 
@@ -135,7 +134,7 @@ def _predict(
     classifier: Classifier,
     dataset: Dataset,
     labels: np.ndarray,
-    cut: CutTexts,
+    remarks: Remarks,
     *,
     reduces: bool,
     progress: Progress | None,
@@ -148,7 +147,7 @@ def _predict(
     reduces = reduces and TARGETS[target].is_exclusive
     parts: list[Scores] = []
     done = 0
-    for logits in logit_batches(classifier, model_examples(dataset), cut):
+    for logits in logit_batches(classifier, model_examples(dataset), remarks):
         scores: Scores = probabilities(logits, target)
         if reduces:
             scores = keep_top(scores, labels[done : done + len(logits)], decide(scores, target))
@@ -161,17 +160,17 @@ def _predict(
 
 
 def model_examples(dataset: Dataset, limit: int | None = None) -> Iterator[Any]:
-    """Yield examples in the form that ``compute_logits`` takes: RGB images, or dictionaries of texts.
+    """Yield examples in the form that ``compute_logits`` takes.
 
     Args:
-        dataset: Data with the columns ``image``, or ``text`` and perhaps ``text_pair``.
+        dataset: Data with the columns of a modality.
         limit: Number of examples to yield, from the first on; None yields all.
     """
-    names = [name for name in ("text", "text_pair") if name in dataset.column_names]
+    modality = modality_of(dataset.column_names)
     # select columns first: every operation on a dataset copies its features, with the names of all classes
-    plain = dataset.select_columns(names or ["image"]).with_format(None)
+    plain = dataset.select_columns(modality.columns_in(dataset.column_names)).with_format(None)
     for row in islice(plain, limit):
-        yield row if names else to_rgb(row["image"])
+        yield modality.pipeline_input(row)
 
 
 def _check_labels(classifier: Classifier, dataset: Dataset) -> None:

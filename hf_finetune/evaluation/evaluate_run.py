@@ -11,22 +11,24 @@ from datasets import Dataset
 
 from hf_finetune.data.content_hashes import HASHES, count_known, read_hashes, short_hashes
 from hf_finetune.data.evaluation_data import load_for_evaluation
+from hf_finetune.data.recipe_data import table_options
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
-from hf_finetune.evaluation.predictor import Classifier, Task, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.run_data import OwnSplit, load_own_split
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
-from hf_finetune.tasks import table_options
+from hf_finetune.tasks import MODALITIES
 
 __all__ = [
+    "LABELED_KEYS",
     "count_seen",
     "evaluate_again",
     "load_finished",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+LABELED_KEYS = (*(role for modality in MODALITIES.values() for role in modality.columns), "label")
+"""Keys of ``--column KEY=NAME`` for labeled data."""
 
 
 @quiet_libraries()
@@ -58,8 +63,8 @@ def evaluate_again(
         data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
             changed since, the examples of the run are matched by their content, and all others are left out.
         split: Name of the split; None is the test split.
-        columns: Columns of ``data`` by role: image, text, text_pair, label. Roles left out take the columns used in
-            training, or are inferred.
+        columns: Columns of ``data`` by role: those of the modality, and label. Roles left out take the columns used
+            in training, or are inferred.
         batch_size: Examples per forward pass.
         progress: Called with the number of examples predicted so far.
         trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
@@ -115,7 +120,7 @@ def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | N
 def load_finished(
     model_or_run: str | Path,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> Classifier:
@@ -157,8 +162,8 @@ def load_labelled(
         data: Labeled data, as in a recipe; None is the data of the run, split as the run split it. If that data has
             changed since, the examples of the run are matched by their content, and all others are left out.
         split: Name of the split; None is the test split.
-        columns: Columns of ``data`` by role: image, text, text_pair, label. Roles left out take the columns used in
-            training, or are inferred.
+        columns: Columns of ``data`` by role: those of the modality, and label. Roles left out take the columns used
+            in training, or are inferred.
 
     Returns:
         Dataset in the form that ``evaluate_model`` takes.
@@ -182,7 +187,7 @@ def _load(
     if data is not None:
         dataset = load_for_evaluation(
             data,
-            modality="image" if classifier.task == "image-classification" else "text",
+            modality=classifier.modality,
             target=classifier.target,
             label_names=classifier.label_names,
             columns=recipe.data.columns.model_dump() if recipe else {},
@@ -225,7 +230,7 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
         classifier: The model, as ``load_classifier`` returns it.
 
     Returns:
-        Column of each role (image, text, text_pair, label); None if the columns are not known.
+        Column of each role of the modality, and ``label``; None if the columns are not known.
     """
     if classifier.columns is not None:
         return dict(classifier.columns)
@@ -233,8 +238,10 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
     if recipe is None:
         return None
     named = recipe.data.columns.model_dump(mode="json")
-    keys = ("image",) if classifier.task == "image-classification" else ("text", "text_pair")
-    return {key: named[key] for key in (*keys, "label")} if named[keys[0]] is not None else None
+    modality = classifier.modality
+    if named[modality.main_column] is None:
+        return None
+    return {key: named[key] for key in (*modality.columns, "label")}
 
 
 def run_options(model_or_run: str | Path) -> TableOptions:

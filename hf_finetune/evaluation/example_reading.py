@@ -1,17 +1,18 @@
-"""Examples to predict, each read on its own: a text or an image, or the reason why it cannot be read."""
+"""Examples to predict, each read on its own: its content, or the reason why it cannot be read."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_finetune.data.formatting import shortened
-from hf_finetune.data.image_files import PictureError, PictureFacts, read_picture
-from hf_finetune.data.image_paths import is_encoded
+from hf_finetune.data.file_paths import FileFinder, is_encoded, is_url
+from hf_finetune.errors import shortened
 from hf_finetune.evaluation.error_text import format_error
 from hf_finetune.files import can_be_path
+from hf_finetune.tasks import Modality
+from hf_finetune.tasks.examples import ExampleError
 
-__all__ = ["Inputs", "Item", "no_file", "open_image", "open_stored_image", "open_text"]
+__all__ = ["Inputs", "Item", "open_cells", "open_file", "open_line", "read_item"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,17 @@ class Item:
 
     Attributes:
         id: Id of the example: a path, ``FILE:ROW`` counted from 0, ``FILE:LINE`` counted from 1, or the text itself.
-            For an image it is never a text that cannot be a file name.
-        content: RGB image, text, or dictionary of ``text`` and ``text_pair``; None if unreadable.
+            For a file it is never a text that cannot be a file name.
+        content: Example as ``Modality.pipeline_input`` returns it; None if unreadable.
         error: Sentence with the reason why it cannot be read; None if it can.
-        picture: Details of how an image was decoded; None for texts.
+        facts: Facts on how it was read, for ``Modality.remarks``; None if there are none.
         row: Cells of its table row by column, if columns are carried along.
     """
 
     id: str
     content: Any = None
     error: str | None = None
-    picture: PictureFacts | None = None
+    facts: Any = None
     row: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,41 +50,77 @@ class Inputs:
     columns: tuple[str, ...] = ()
 
 
-def open_text(name: str, text: Any, text_pair: Any = None) -> Item:
-    """Return the item of a text or of a pair of texts, with an error if one of them is empty."""
-    texts = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-    if any(part is None or not str(part).strip() for part in texts.values()):
-        return Item(name, error="The text is empty.")
-    return Item(name, {key: str(part) for key, part in texts.items()})
+def read_item(modality: Modality, name: str, cells: Mapping[str, Any]) -> Item:
+    """Read an example, as in training.
 
-
-def open_image(name: str, source: Path | bytes) -> Item:
-    """Decode an image as in training: upright, on a white background, in RGB."""
-    if isinstance(source, Path) and not can_be_path(source):
-        return Item(name, error=no_file(str(source)))
+    Args:
+        modality: Kind of input.
+        name: Id of the example.
+        cells: Value of each column, as for ``Modality.read_example``.
+    """
     try:
-        image, facts = read_picture(source)
-    except PictureError as error:
-        return Item(name, error=f"The image cannot be read. It is {error}.")
-    except Exception as error:  # Pillow's decoders let errors of any type through.
-        return Item(name, error=f"The image cannot be read. {format_error(error)}.")
-    return Item(name, image, picture=facts)
+        content, facts = modality.read_example(cells)
+    except ExampleError as error:
+        subject = (
+            f"The {modality.name} cannot be read. It" if modality.opens_files else f"The {modality.name}"
+        )
+        return Item(name, error=f"{subject} is {error}.")
+    except Exception as error:  # Decoders let errors of any type through.
+        return Item(name, error=f"The {modality.name} cannot be read. {format_error(error)}.")
+    return Item(name, content, facts=facts)
 
 
-def open_stored_image(name: str, value: Any, root: Path) -> Item:
-    """Decode an image from a table cell: a path, the bytes of a file, or both as ``datasets`` stores them."""
+def open_file(modality: Modality, name: str, file: Path | bytes | None) -> Item:
+    """Read the example in a file, or in the bytes of a file; None is an error."""
+    if file is None:
+        return Item(name, error=f"There is no {modality.name}.")
+    if isinstance(file, Path) and not can_be_path(file):
+        return Item(name, error=_no_file(modality, str(file)))
+    return read_item(modality, name, {modality.main_column: file})
+
+
+def open_line(modality: Modality, name: str, line: str) -> Item:
+    """Read the example of a line of text: the path of a file, which becomes its id if it is valid, or a text."""
+    if not modality.opens_files:
+        return read_item(modality, name, {modality.main_column: line})
+    if is_encoded(line) or not can_be_path(line):
+        return Item(name, error=_no_file(modality, line))
+    return open_file(modality, line, Path(line))
+
+
+def open_cells(modality: Modality, name: str, cells: Mapping[str, Any], finder: FileFinder) -> Item:
+    """Read the example of a table row.
+
+    Args:
+        modality: Kind of input.
+        name: Id of the example.
+        cells: Value of each column. A file is a path, the bytes of a file, or both as ``datasets`` stores them.
+        finder: Finder of the files, which resolves paths in the same way as in training.
+    """
+    if not modality.opens_files:
+        return read_item(modality, name, cells)
+    value = cells[modality.main_column]
+    if isinstance(value, str) and is_url(value):
+        error = f"The {modality.name} is a URL ({value[:100]}); download it, and write the path of the file."
+        return Item(name, error=error)
+    if isinstance(value, str) and is_encoded(value):
+        return Item(name, error=_no_file(modality, value))
+    if isinstance(value, str) and value.strip():
+        path = finder.find(value)
+        if not can_be_path(path):
+            return Item(name, error=_no_file(modality, value))
+        return open_file(modality, name, path)
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return open_image(name, value)
-    if not value:
-        return Item(name, error="There is no image.")
-    return open_image(name, root / str(value))
+        return open_file(modality, name, value)
+    return open_file(modality, name, finder.root / str(value) if value else None)
 
 
-def no_file(value: str) -> str:
-    """Return the error text for a value that cannot be the path of an image."""
+def _no_file(modality: Modality, value: str) -> str:
+    """Return the error text for a value that cannot be the path of a file."""
     shown = shortened(value)
     if is_encoded(value):
-        return f"The image is base64 or a data URI ({shown}); write the picture to a file, and put its path there."
+        repair = f"write the {modality.file_noun} to a file, and put its path there"
+        return f"The {modality.name} is base64 or a data URI ({shown}); {repair}."
     return f"There is no file of this name ({shown!r})."

@@ -8,21 +8,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import Image as ImageFeature
 from datasets import load_dataset
 from pyarrow import parquet
 
 from hf_finetune.data.csv_files import open_rows
-from hf_finetune.data.image_formats import PICTURE_SUFFIXES
-from hf_finetune.data.image_paths import PictureFinder, is_encoded, is_url
+from hf_finetune.data.file_paths import FileFinder, is_encoded
 from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
 from hf_finetune.data.json_files import is_lines, iterate_lines
 from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.error_text import cause_of
-from hf_finetune.evaluation.example_reading import Inputs, Item, no_file, open_stored_image, open_text
+from hf_finetune.evaluation.example_reading import Inputs, Item, open_cells
 from hf_finetune.files import can_be_path
+from hf_finetune.tasks import Modality
 
 __all__ = ["open_table"]
 
@@ -34,7 +33,7 @@ Row = Mapping[str, Any] | str
 
 def open_table(
     file: Path,
-    image: bool,
+    modality: Modality,
     named: Mapping[str, str],
     options: TableOptions = NO_OPTIONS,
     memory: Mapping[str, Any] | None = None,
@@ -44,9 +43,9 @@ def open_table(
 
     Args:
         file: The table. Relative paths in it are resolved against its folder.
-        image: Whether an example is an image; otherwise it is a text or a pair of texts.
-        named: Columns by role: image, text, text_pair, id. Roles left out take the columns used in training, or are
-            inferred.
+        modality: Kind of input of the model.
+        named: Columns by role: those of the modality, and id. Roles left out take the columns used in training, or
+            are inferred.
         options: Encoding, separator and decimal mark, where they are not recognized.
         memory: Columns of the model's training data by role; None if they are not known.
         keep: Whether items carry the columns of the table.
@@ -73,22 +72,24 @@ def open_table(
     if first is None:
         raise InputError(Problem(str(file), "must hold at least one row"))
     present = names or list(first)
-    used, notes = choose_columns(str(file), present, image, named, memory)
+    used, notes = choose_columns(str(file), present, modality, named, memory)
     for note in notes:
         logger.info("%s", note)
-    used["id"] = named.get("id") or find_id_column(present, used.values()) or used.get("image", "")
+    id_column = named.get("id") or find_id_column(present, used.values())
+    if id_column is None and modality.opens_files:
+        id_column = used[modality.main_column]
     rows = chain([first], rows)
     if takes_pairs(memory):
-        rows = _whole_pairs(rows, used)
-    items = _read_rows(file, rows, used, image, present if keep else None)
+        rows = _whole_pairs(rows, used[modality.columns[1]])
+    items = _read_rows(file, rows, modality, used, id_column, present if keep else None)
     return Inputs(items, total, tuple(present) if keep else ())
 
 
 def _open_parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
     table = load_dataset("parquet", data_files=glob.escape(str(file)), split="train", streaming=True)
     for name, feature in (table.features or {}).items():
-        if isinstance(feature, ImageFeature):
-            table = table.cast_column(name, ImageFeature(decode=False))
+        if hasattr(feature, "decode_example"):
+            table = table.cast_column(name, replace(feature, decode=False))
     return list(table.features or ()), iter(table)
 
 
@@ -122,41 +123,48 @@ def _rows_of_cells(names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) 
 
 
 def _read_rows(
-    file: Path, rows: Iterator[Row], used: Mapping[str, str], image: bool, kept: Sequence[str] | None
+    file: Path,
+    rows: Iterator[Row],
+    modality: Modality,
+    used: Mapping[str, str],
+    id_column: str | None,
+    kept: Sequence[str] | None,
 ) -> Iterator[Item]:
     """Yield the examples of a table.
 
     Args:
         file: The table.
         rows: Rows of the table.
-        used: Columns by role: image, text, text_pair, id.
-        image: Whether an example is an image.
+        modality: Kind of input of the model.
+        used: Columns by role.
+        id_column: Column of the ids; None if there is none.
         kept: Columns that the items carry; None carries none.
     """
     row = -1
-    finder = PictureFinder(file.parent, PICTURE_SUFFIXES)
+    finder = FileFinder(file.parent, modality)
+    paths_are_ids = modality.opens_files and id_column == used[modality.main_column]
     try:
         for row, values in enumerate(rows):
             if isinstance(values, str):
                 yield Item(f"{file}:{row}", error=values)
                 continue
-            name = _name_of(values.get(used["id"]), f"{file}:{row}")
-            if used["id"] == used.get("image") and not _is_path(name):
+            name = _name_of(values.get(id_column) if id_column else None, f"{file}:{row}")
+            if paths_are_ids and not _is_path(name):
                 name = f"{file}:{row}"
-            if image:
-                item = _open_picture(name, values.get(used["image"]), finder)
-            else:
-                item = open_text(
-                    name, *(values.get(used[key]) for key in ("text", "text_pair") if key in used)
-                )
+            cells = {role: values.get(column) for role, column in used.items()}
+            item = open_cells(modality, name, cells, finder)
             yield item if kept is None else replace(item, row=_kept_cells(values, kept))
     except Exception as error:  # A damaged row ends its table: the rows after it cannot be located.
         yield Item(f"{file}:{row + 1}", error=f"The rest of {file} cannot be read. {cause_of(error)}.")
 
 
-def _whole_pairs(rows: Iterator[Row], used: Mapping[str, str]) -> Iterator[Row]:
-    """Yield the rows with missing second texts replaced by empty ones, so that no half pair counts as a single text."""
-    second = used["text_pair"]
+def _whole_pairs(rows: Iterator[Row], second: str) -> Iterator[Row]:
+    """Yield the rows with missing second texts replaced by empty ones, so that no half pair counts as a single text.
+
+    Args:
+        rows: Rows of a table.
+        second: Column of the second texts.
+    """
     for row in rows:
         yield row if isinstance(row, str) else {**row, second: row.get(second) or ""}
 
@@ -169,7 +177,7 @@ def _name_of(value: Any, otherwise: str) -> str:
 
 
 def _kept_cells(values: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-    """Return the cells of a row, with pictures as paths. Columns that the first row lacks come last."""
+    """Return the cells of a row, with files as paths. Columns that the first row lacks come last."""
     names = dict.fromkeys([*kept, *values])
     return {name: _cell(values.get(name)) for name in names}
 
@@ -182,19 +190,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {"bytes", "path"}:
         return value["path"]
     return None if isinstance(value, bytes) else value
-
-
-def _open_picture(name: str, value: Any, finder: PictureFinder) -> Item:
-    """Decode an image from a table cell; a path is resolved in the same way as in training."""
-    if isinstance(value, str) and is_url(value):
-        return Item(
-            name, error=f"The image is a URL ({value[:100]}); download it, and write the path of the file."
-        )
-    if isinstance(value, str) and is_encoded(value):
-        return Item(name, error=no_file(value))
-    if isinstance(value, str) and value.strip():
-        path = finder.find(value)
-        if not can_be_path(path):
-            return Item(name, error=no_file(value))
-        value = str(path)
-    return open_stored_image(name, value, finder.root)

@@ -13,9 +13,9 @@ from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.cache.pooled_texts import pool_texts
 from hf_finetune.cache.prefix_cache import CacheSettings, cache_prefix
 from hf_finetune.cache.replay import PREFIX
-from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.metrics import label_array, probabilities
 from hf_finetune.planning.head_fit import MOST_WORK
+from hf_finetune.targets.labels import Target
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.linear_fit import about_fit, assign_folds, fit_best
 

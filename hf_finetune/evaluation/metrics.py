@@ -14,7 +14,6 @@ import evaluate
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.labels import UNKNOWN, Target
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.registry import (
@@ -31,6 +30,7 @@ from hf_finetune.evaluation.registry import (
 from hf_finetune.evaluation.top_scores import Scores, TopScores
 from hf_finetune.models.remote_code import FLAG
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import UNKNOWN, Target
 
 __all__ = [
     "all_metrics",

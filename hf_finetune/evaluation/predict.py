@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_finetune.data.image_notes import PictureNotes
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.data.truncation import CutTexts
 from hf_finetune.evaluation.evaluate_run import load_finished, training_columns
 from hf_finetune.evaluation.example_reading import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictions import label_text
-from hf_finetune.evaluation.predictor import Classifier, Task, logit_batches
+from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 from hf_finetune.targets import TARGETS
 
@@ -61,8 +59,7 @@ class PredictionStream:
         done: Number of predictions and errors so far.
         failed: Number of errors so far.
         first_failures: Ids and errors of the first ten failures.
-        pictures: Remarks on how the images so far were decoded.
-        cut: Counter of truncated texts.
+        remarks: Remarks on how the examples so far were read, and on truncated ones.
         columns: Columns of the input tables, if they are carried along.
     """
 
@@ -72,8 +69,7 @@ class PredictionStream:
         self.done = 0
         self.failed = 0
         self.first_failures: list[tuple[str, str]] = []
-        self.pictures = PictureNotes()
-        self.cut = CutTexts()
+        self.remarks = classifier.modality.remarks()
         self.columns = inputs.columns
         self._items = inputs.items
 
@@ -96,14 +92,14 @@ class PredictionStream:
 
         def readable() -> Iterator[Any]:
             for item in items:
-                # Only id, error and row are queued, so that images are not held in memory.
+                # Only id, error and row are queued, so that examples are not held in memory.
                 waiting.append(Item(item.id, error=item.error, row=item.row))
-                if item.picture is not None:
-                    self.pictures.add(item.id, item.picture)
+                if item.facts is not None:
+                    self.remarks.add(item.id, item.facts)
                 if item.error is None:
                     yield item.content
 
-        for logits in logit_batches(self.classifier, readable(), self.cut):
+        for logits in logit_batches(self.classifier, readable(), self.remarks):
             for prediction in _predictions(logits, self.classifier):
                 while waiting[0].error is not None:
                     yield _failure(waiting.popleft())
@@ -117,7 +113,7 @@ def predict(
     model: str | Path | Classifier,
     inputs: Sequence[str],
     *,
-    task: Task | None = None,
+    task: str | None = None,
     batch_size: int = 64,
     columns: Mapping[str, str | None] | None = None,
     stdin: Iterable[str] | None = None,
@@ -134,7 +130,7 @@ def predict(
         inputs: Paths, texts or ``-``, see ``open_inputs``.
         task: Expected pipeline task; None takes the task of the model.
         batch_size: Examples per forward pass.
-        columns: Columns of the tables by role: image, text, text_pair and id. Roles left out take the columns used in
+        columns: Columns of the tables by role: those of the modality, and id. Roles left out take the columns used in
             training, or are inferred.
         stdin: Lines to read for ``-``; None reads standard input.
         trust_remote_code: Whether code stored next to the weights may run.
@@ -156,7 +152,7 @@ def predict(
         memory = training_columns(model, classifier)
     lines = sys.stdin if stdin is None else stdin
     opened = open_inputs(
-        *(inputs, classifier.task),
+        *(inputs, classifier.modality),
         columns=columns,
         memory=memory,
         stdin=lines,

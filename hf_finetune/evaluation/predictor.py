@@ -6,28 +6,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    Pipeline,
-    PreTrainedConfig,
-    pipeline,
-)
-from transformers.pipelines.base import pad_collate_fn
+from transformers import Pipeline, PreTrainedConfig, pipeline
 
 from hf_finetune.cache.micro_batches import in_pieces
-from hf_finetune.data.formatting import listed
-from hf_finetune.data.labels import Target
-from hf_finetune.data.texts import pad_right, resolve_max_length
-from hf_finetune.data.truncation import CutTexts, cut_examples
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, listed
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.files import can_be_path
 from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
@@ -35,18 +23,19 @@ from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.head_spec import load_config
 from hf_finetune.models.library_logging import quiet_libraries
-from hf_finetune.models.max_tokens import position_limit
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.targets import TARGETS, Regression, SingleLabel
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import TASKS, Modality, Task
+from hf_finetune.tasks.examples import Remarks
 
 __all__ = [
     "COLUMNS",
     "TEMPERATURE",
     "THRESHOLDS",
     "Classifier",
-    "Task",
     "compute_logits",
     "load_classifier",
     "logit_batches",
@@ -56,13 +45,6 @@ __all__ = [
 TEMPERATURE, THRESHOLDS, COLUMNS = "logit_temperature", "decision_thresholds", "training_columns"
 """Config attributes that ``predict`` and ``evaluate`` apply; plain transformers stores them without using them."""
 
-Task = Literal["image-classification", "text-classification"]
-
-_HEADS: dict[str, Task] = {
-    "ForImageClassification": "image-classification",
-    "ForSequenceClassification": "text-classification",
-}
-
 
 @dataclass(frozen=True)
 class Classifier:
@@ -71,23 +53,28 @@ class Classifier:
     Attributes:
         pipe: Pipeline of transformers; for an exported model, a function from a list of examples to their logits
             [examples, classes].
-        task: Pipeline task.
+        task: Name of the task.
         target: Label type: ``single_label``, ``multi_label`` or ``regression``.
         label_names: Class names in the order of the model, all distinct.
         batch_size: Examples per forward pass.
         temperature: Temperature to divide logits by; 1 unless it could not be folded into the weights of the head.
         thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
-        columns: Columns of the training data by role: image, text, text_pair, label; None if they are not known.
+        columns: Columns of the training data by role: those of the modality, and label; None if they are not known.
     """
 
     pipe: Pipeline
-    task: Task
+    task: str
     target: Target
     label_names: tuple[str, ...]
     batch_size: int
     temperature: float = 1.0
     thresholds: tuple[float, ...] | None = None
     columns: Mapping[str, Any] | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """Kind of input."""
+        return TASKS[self.task].modality
 
 
 def resolve_model_dir(model_or_run: str | Path) -> Path | str:
@@ -126,7 +113,7 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
 def load_classifier(
     model_or_run: str | Path,
     *,
-    task: Task | None = None,
+    task: str | None = None,
     batch_size: int = 64,
     trust_remote_code: bool = False,
 ) -> Classifier:
@@ -135,7 +122,7 @@ def load_classifier(
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
         task: Expected pipeline task; None takes the task of the model.
-        batch_size: Examples per forward pass; 1 is used if the tokenizer has no padding token.
+        batch_size: Examples per forward pass; 1 is used if inputs cannot be joined to batches.
         trust_remote_code: Whether code stored next to the weights may run.
 
     Returns:
@@ -153,19 +140,18 @@ def load_classifier(
         refused = None if trust_remote_code else code_refused(place, source)
         raise (refused or InputError(_no_checkpoint(source, error))) from error
     made_for = _task_of(config, place)
-    if task is not None and task != made_for:
-        raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for}"))
-    image = made_for == "image-classification"
-    model_class = AutoModelForImageClassification if image else AutoModelForSequenceClassification
-    known: dict[str, Any] = {}
+    if task is not None and task != made_for.name:
+        raise InputError(Problem(place, f"must be a model for {task}", f"one for {made_for.name}"))
+    modality = made_for.modality
+    model_class, known = made_for.auto_class, dict[str, Any]()
     if is_given(config):  # this package implements the head: the code next to the weights is not run
         model_class, known = HeadModel, {"config": config}
-    if not image:
+    if modality.has_tokens:
         check_tokenizer(place, source, trust_remote_code=trust_remote_code)
     try:
         model, loaded = model_class.from_pretrained(source, output_loading_info=True, **known, **options)
-        preprocessor = (AutoImageProcessor if image else AutoTokenizer).from_pretrained(
-            source, **({} if image else known), **options
+        processor = getattr(transformers, modality.processor_class).from_pretrained(
+            source, **(known if modality.has_tokens else {}), **options
         )
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error
@@ -181,35 +167,22 @@ def load_classifier(
         raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
-    settings: dict[str, Any] = {}
-    if image:
-        settings["image_processor"] = preprocessor
-    else:
-        positions = position_limit(model)
-        pad_right(preprocessor, positions)
-        settings |= {
-            "tokenizer": preprocessor,
-            "truncation": True,
-            "max_length": resolve_max_length(preprocessor, None, positions),
-        }
-        # an exported tokenizer then truncates at the same length
-        preprocessor.model_max_length = settings["max_length"]
-        batch_size = 1 if preprocessor.pad_token_id is None else batch_size
-    pipe = pipeline(made_for, model=model, **settings)
+    pipe = pipeline(made_for.name, model=model, **modality.pipeline_settings(processor, model))
     return Classifier(
-        *(pipe, made_for, _target_of(model.config), label_names, batch_size),
+        *(pipe, made_for.name, _target_of(model.config), label_names),
+        batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
         thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
-        columns=_columns_of(model.config),
+        columns=_columns_of(model.config, modality),
     )
 
 
-def _columns_of(config: PreTrainedConfig) -> dict[str, Any] | None:
+def _columns_of(config: PreTrainedConfig, modality: Modality) -> dict[str, Any] | None:
     """Return the training columns stored in a config, by role; None if they are missing or malformed."""
     columns = getattr(config, COLUMNS, None)
     if not isinstance(columns, dict):
         return None
-    inputs = {key: columns.get(key) for key in ("image", "text", "text_pair") if key in columns}
+    inputs = {key: columns.get(key) for key in modality.columns_in(columns)}
     if not inputs or not all(name is None or isinstance(name, str) for name in inputs.values()):
         return None
     return {**inputs, "label": columns.get("label")}
@@ -220,7 +193,7 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
 
     Args:
         classifier: The model.
-        examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
+        examples: Examples as ``Modality.pipeline_input`` returns them.
 
     Yields:
         Logits of one example [classes], in float32.
@@ -230,7 +203,7 @@ def compute_logits(classifier: Classifier, examples: Iterable[Any]) -> Iterator[
 
 
 def logit_batches(
-    classifier: Classifier, examples: Iterable[Any], cut: CutTexts | None = None
+    classifier: Classifier, examples: Iterable[Any], remarks: Remarks | None = None
 ) -> Iterator[np.ndarray]:
     """Compute the logits of a stream of examples, and yield them batch by batch.
 
@@ -240,64 +213,32 @@ def logit_batches(
 
     Args:
         classifier: The model.
-        examples: RGB images; or texts, or dictionaries of ``text`` and ``text_pair``.
-        cut: Counter of truncated texts; texts of an exported model are not counted.
+        examples: Examples as ``Modality.pipeline_input`` returns them.
+        remarks: Collector of the modality, which counts truncated examples, though not those of an exported model.
 
     Yields:
         Logits of a batch [batch, classes], in float32.
     """
     pipe, waiting = classifier.pipe, iter(examples)
-    is_text = classifier.task == "text-classification"
-    with keep_freed_memory(isinstance(pipe, Pipeline) and pipe.device.type == "cpu"):
-        while batch := _take(waiting, classifier):
-            if not isinstance(pipe, Pipeline):
-                logits = pipe(batch)
-            else:
-                inputs = _tokenized(pipe, batch, cut) if is_text else _collate(pipe, batch)
-                pieces = [pipe.forward(piece)["logits"].float() for piece in in_pieces(inputs, pipe.device)]
-                logits = torch.cat(pieces).numpy()
+    is_exported = not isinstance(pipe, Pipeline)
+    with keep_freed_memory(not is_exported and pipe.device.type == "cpu"):
+        batches = (
+            _exported_logits(classifier, waiting) if is_exported else _logits(classifier, waiting, remarks)
+        )
+        for logits in batches:
             yield np.asarray(logits, dtype=np.float32) / classifier.temperature
 
 
-def _take(examples: Iterator[Any], classifier: Classifier) -> list[Any]:
-    """Return the examples of the next batch.
-
-    Images are preprocessed one by one as they are read, so that only one is in memory at full size.
-    """
-    pipe, batch = classifier.pipe, islice(examples, classifier.batch_size)
-    if classifier.task == "image-classification" and isinstance(pipe, Pipeline):
-        return [pipe.preprocess(image, **pipe._preprocess_params) for image in batch]
-    return list(batch)
+def _exported_logits(classifier: Classifier, examples: Iterator[Any]) -> Iterator[Any]:
+    while batch := list(islice(examples, classifier.batch_size)):
+        yield classifier.pipe(batch)
 
 
-def _tokenized(pipe: Pipeline, examples: Sequence[Any], cut: CutTexts | None = None) -> Any:
-    """Tokenize a batch in one call, which is many times faster than text by text.
-
-    A batch that mixes single texts and pairs is tokenized one example at a time.
-    """
-    columns = [example if isinstance(example, Mapping) else {"text": example} for example in examples]
-    if len({"text_pair" in example for example in columns}) > 1:
-        inputs = [pipe.preprocess(dict(texts), **pipe._preprocess_params) for texts in columns]
-        for example, encoding in zip(columns, inputs, strict=True):
-            _count_cut(pipe, encoding, [example], cut)
-        return _collate(pipe, inputs)
-    batch = {name: [example[name] for example in columns] for name in columns[0]}
-    inputs = pipe.preprocess({**batch, "padding": len(columns) > 1}, **pipe._preprocess_params)
-    _count_cut(pipe, inputs, columns, cut)
-    return inputs
-
-
-def _count_cut(
-    pipe: Pipeline, inputs: Any, examples: Sequence[Mapping[str, str]], cut: CutTexts | None
-) -> None:
-    if cut is not None:
-        texts = list(zip(*(example.values() for example in examples), strict=True))
-        cut.add(cut_examples(inputs, pipe.tokenizer, texts, pipe.tokenizer.model_max_length), pipe.tokenizer)
-
-
-def _collate(pipe: Pipeline, inputs: list[Any]) -> Any:
-    """Collate a batch in the same way as the pipeline."""
-    return inputs[0] if len(inputs) == 1 else pad_collate_fn(pipe.tokenizer, pipe.image_processor)(inputs)
+def _logits(classifier: Classifier, examples: Iterator[Any], remarks: Remarks | None) -> Iterator[Any]:
+    pipe, read_batch = classifier.pipe, classifier.modality.read_batch
+    while (inputs := read_batch(pipe, examples, classifier.batch_size, remarks)) is not None:
+        pieces = [pipe.forward(piece)["logits"].float() for piece in in_pieces(inputs, pipe.device)]
+        yield torch.cat(pieces).numpy()
 
 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
@@ -310,11 +251,12 @@ def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
 
 def _task_of(config: PreTrainedConfig, place: str) -> Task:
     for name in config.architectures or ():
-        for ending, task in _HEADS.items():
-            if name.endswith(ending):
+        for task in TASKS.values():
+            if name.endswith(task.suffix):
                 return task
     value = ", ".join(config.architectures or ()) or "no architectures in its config"
-    raise InputError(Problem(place, f"must be a model {' or '.join(_HEADS)}", value))
+    suffixes = " or ".join(task.suffix for task in TASKS.values())
+    raise InputError(Problem(place, f"must be a model {suffixes}", value))
 
 
 def _target_of(config: PreTrainedConfig) -> Target:

@@ -16,12 +16,12 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 from sklearn import metrics as sklearn_metrics
 
-from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.costs import CostTable, cost_matrix
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, TopScores, label_ranks
 from hf_finetune.evaluation.unknown_labels import fill_unknown, is_known
 from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets.labels import Target
 
 __all__ = [
     "ALIASES",

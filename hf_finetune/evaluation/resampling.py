@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from hf_finetune.data.labels import Target
 from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.metrics import compute_metrics, decide
 from hf_finetune.evaluation.registry import (
@@ -23,6 +22,7 @@ from hf_finetune.evaluation.registry import (
 )
 from hf_finetune.evaluation.top_scores import Scores, TopScores, label_ranks
 from hf_finetune.evaluation.unknown_labels import fill_unknown, has_unknown, is_known
+from hf_finetune.targets.labels import Target
 
 __all__ = ["Statistic", "cross_entropy_per_example", "example_values", "is_fast", "is_fraction", "statistic"]
 

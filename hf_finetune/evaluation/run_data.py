@@ -11,16 +11,14 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes, short_hash
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN, label_feature
-from hf_finetune.data.locate import Modality
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.data.tables import content_keys
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.recipe import Recipe
 from hf_finetune.targets import TARGETS
-from hf_finetune.tasks import load_data
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, label_feature
 
 __all__ = ["OwnSplit", "load_own_split", "match_rows"]
 
@@ -60,15 +58,14 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         InputError: If the data cannot be used, if the run has no such split, or if none of its examples are found.
     """
     known = read_hashes(run / HASHES)
-    modality: Modality = "image" if classifier.task == "image-classification" else "text"
     try:
-        prepared = load_data(recipe, modality)
+        prepared = load_data(recipe)
     except InputError as error:
         # Added or removed examples may prevent splitting again: a single example of a new class is enough.
         if known is None or split not in known:
             raise
         try:
-            whole = load_data(_uncut(recipe), modality)
+            whole = load_data(_uncut(recipe))
         except InputError:
             raise error from None
         return _find_split(whole, classifier, known, split)
@@ -82,7 +79,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
         return _cut_without_hashes(run, recipe, prepared, split)
     if _same_inputs(prepared.hashes[split], known[split]):
         return OwnSplit(dataset, _told_of_labels(run, recipe, prepared, split))
-    return _find_split(load_data(_uncut(recipe), modality), classifier, known, split)
+    return _find_split(load_data(_uncut(recipe)), classifier, known, split)
 
 
 def match_rows(

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_finetune.data.formatting import quoted
-from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.slices import group_of
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, quoted
 from hf_finetune.evaluation.metrics import decide, defined_metrics, labels_of
 from hf_finetune.evaluation.registry import NO_SETTINGS, Metric, MetricSettings, find_metric
 from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import UNKNOWN
 
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from hf_finetune.data.seeded_augmentation import seed_of
 from hf_finetune.methods.base import Method
 from hf_finetune.targets.losses import valid_labels
+from hf_finetune.tasks import modality_of
+from hf_finetune.tasks.seeded_augmentation import seed_of
 
 __all__ = ["BatchMixer", "label_shares"]
 
@@ -56,7 +57,7 @@ class BatchMixer(Method):
         """Yield the mixed micro-batches of an optimizer step.
 
         Args:
-            batches: Micro-batches with ``pixel_values`` and ``labels``.
+            batches: Micro-batches of images with ``labels``.
             step: Number of steps before this one.
             process: Index of the process.
         """
@@ -65,12 +66,13 @@ class BatchMixer(Method):
 
     def mix(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
         """Return a batch with mixed images, and with class probabilities [batch, classes] as labels."""
+        name = modality_of(batch).main_input
         shares = label_shares(batch["labels"], self.classes)
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)  # torchvision draws from it, on the CPU
         try:
             method = self.methods[int(torch.randint(len(self.methods), ()))]
-            images, shares = method(batch["pixel_values"], shares)
+            images, shares = method(batch[name], shares)
         finally:
             torch.set_rng_state(before)
-        return {**batch, "pixel_values": images, "labels": shares}
+        return {**batch, name: images, "labels": shares}

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.data.seeded_augmentation import seed_of
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.tasks.seeded_augmentation import seed_of
 
 __all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pull_back", "soft_threshold"]
 

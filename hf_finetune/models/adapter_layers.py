@@ -12,9 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.recipe.patterns import PatternError, matching
-from hf_finetune.recipe.rules import shown
+from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.fields.patterns import PatternError, matching
 
 __all__ = ["describe_layers", "ends_with", "target_layers"]
 

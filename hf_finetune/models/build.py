@@ -6,24 +6,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
-from PIL import Image
+import transformers
 from safetensors import SafetensorError
 from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     TimmWrapperConfig,
     set_seed,
 )
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.fields.patterns import PatternError, matching
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropout import set_drop_path, set_dropout
@@ -34,17 +31,13 @@ from hf_finetune.models.pretraining_weights import classifier_config, pretrainin
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
-from hf_finetune.recipe.patterns import PatternError, matching
-from hf_finetune.recipe.rules import shown
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import Modality, Task
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
 
 logger = logging.getLogger(__name__)
 
-Modality = Literal["image", "text"]
-
-AUTO_MODELS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
 # Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
 SPENT = re.compile(
     r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
@@ -124,26 +117,26 @@ def read_config(
     return config
 
 
-def build_skeleton(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel:
+def build_skeleton(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     """Build a classifier without weights, on the meta device, for planning.
 
     Args:
         config: Config from ``read_config``.
-        modality: ``image`` or ``text``.
+        task: Task of the model.
 
     Raises:
-        InputError: If the architecture has no classifier for this modality, or the config does not build one.
+        InputError: If the architecture has no classifier for this task, or the config does not build one.
     """
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = _auto_model(config, modality)._from_config(config)
+            model: PreTrainedModel = _auto_model(config, task)._from_config(config)
     except HeadError as error:
         raise unsuited_head(config, str(error)) from error
     except InputError:
         raise
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         raise InputError(no_model(config.name_or_path, error)) from error
-    refuse_head(model, modality)
+    refuse_head(model, task.modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
         rule = "must be a checkpoint that an image classifier can be built of"
         repair = "It gives features only: take another architecture."
@@ -155,7 +148,7 @@ def build_model(
     path: str,
     config: PreTrainedConfig,
     *,
-    modality: Modality,
+    task: Task,
     revision: str | None = None,
     allow_missing: Sequence[str] = (),
     trust_remote_code: bool = False,
@@ -166,7 +159,7 @@ def build_model(
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
         config: Config from ``read_config``.
-        modality: ``image`` or ``text``.
+        task: Task of the model.
         revision: Branch, tag or commit on the Hub.
         allow_missing: Regular expressions of weight names that may be missing or unexpected.
         trust_remote_code: Whether code that comes with the checkpoint may run.
@@ -176,7 +169,7 @@ def build_model(
         InputError: If the weights cannot be read, or a weight outside the head is missing, unexpected, of another
             shape or not finite.
     """
-    model_class = _auto_model(config, modality)
+    model_class = _auto_model(config, task)
     saved = _config_on_disk(path, revision, trust_remote_code)
     old_labels = tuple(saved.id2label.values()) if saved is not None and saved.id2label else ()
     rows, old_rows = embedding_rows(config), embedding_rows(saved) if saved is not None else None
@@ -214,55 +207,38 @@ def build_model(
         notes.append(
             f"A new head is initialized for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
         )
-    old_head = _old_head(saved, config, modality) - head
+    old_head = _old_head(saved, config, task) - head
     notes += _account_for_weights(path, model, info, head, old_head, allow_missing, saved)
     refuse_not_finite(path, model)
     if resizes:
         notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
-    if modality == "text" and getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = getattr(model.config, "eos_token_id", None)
+    task.modality.complete_config(model.config)
     return BuiltModel(model, tuple(notes))
 
 
 def load_processor(
     path: str, modality: Modality, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Any:
-    """Load the checkpoint's image processor, or its tokenizer with a padding token.
+    """Load the checkpoint's preprocessor: its image processor, or its tokenizer with a padding token.
 
     Raises:
         InputError: If the checkpoint has none, or none that works.
     """
-    auto = AutoImageProcessor if modality == "image" else AutoTokenizer
     try:
-        processor = auto.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-        _try_processor(processor, modality)
+        processor = getattr(transformers, modality.processor_class).from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+        modality.check_processor(processor)
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused("model.path", path, revision)
         raise (refused or InputError(no_processor(path, modality, error))) from error
-    if modality == "text":
+    if modality.has_tokens:
         check_tokenizer("model.path", path, revision=revision, trust_remote_code=trust_remote_code)
-    if modality == "text" and len(processor) <= len(processor.all_special_ids):
-        # transformers builds an empty tokenizer if its files are missing
+    if modality.is_empty(processor):
         raise InputError(no_processor(path, modality))
-    if modality == "text" and processor.pad_token is None:
-        if processor.eos_token is None:
-            raise InputError(Problem("model.path", "must have a tokenizer with a padding token", repr(path)))
-        processor.pad_token = processor.eos_token
+    if missing := modality.complete_processor(processor):
+        raise InputError(Problem("model.path", f"must have {missing}", repr(path)))
     return processor
-
-
-def _try_processor(processor: Any, modality: Modality) -> None:
-    """Run an image processor on a small image, or check a tokenizer's length limit: loading checks no settings.
-
-    Raises:
-        Exception: Of any class, if a setting has an invalid value.
-    """
-    if modality == "image":
-        processor(Image.new("RGB", (8, 8)))
-    else:
-        limit, fewest = processor.model_max_length, processor.num_special_tokens_to_add() + 1
-        if limit < fewest or int(limit) != limit:
-            raise ValueError(f"model_max_length must be a whole number of at least {fewest}, not {limit!r}")
 
 
 def _timm_config(path: str) -> TimmWrapperConfig | None:
@@ -277,17 +253,15 @@ def _timm_config(path: str) -> TimmWrapperConfig | None:
     return TimmWrapperConfig(architecture=name.split(".")[0], pretrained_cfg=fields, num_labels=1)
 
 
-def _auto_model(config: PreTrainedConfig, modality: Modality) -> Any:
-    auto = AUTO_MODELS[modality]
+def _auto_model(config: PreTrainedConfig, task: Task) -> Any:
     try:
-        mapped = auto._model_mapping[type(config)]
+        mapped = task.auto_class._model_mapping[type(config)]
         # DeiT, LeViT and Perceiver have several classifiers; the checkpoint's config names its own
         saved_classes = config.architectures or ()
         classes = mapped if isinstance(mapped, tuple) else (mapped,)
         return with_head(config, next((cls for cls in classes if cls.__name__ in saved_classes), classes[0]))
     except KeyError as error:
-        kind = "an image" if modality == "image" else "a text"
-        rule = f"must be a checkpoint that transformers can build {kind} classifier of"
+        rule = f"must be a checkpoint that transformers can build {task.modality.article} classifier of"
         raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model")) from error
 
 
@@ -300,14 +274,14 @@ def _config_on_disk(path: str, revision: str | None, trust_remote_code: bool) ->
     return config
 
 
-def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, modality: Modality) -> set[str]:
+def _old_head(saved: PreTrainedConfig | None, config: PreTrainedConfig, task: Task) -> set[str]:
     """Return the weight names of the checkpoint's head if it or the model has a head of this package; else none."""
     if saved is None:
         saved = copy.deepcopy(config)
         set_head(saved, None)
     if not is_given(saved) and not is_given(config):
         return set()
-    return set(head_names(build_skeleton(saved, modality)))
+    return set(head_names(build_skeleton(saved, task)))
 
 
 def _head_modules(model: PreTrainedModel, head: set[str]) -> list[torch.nn.Module]:

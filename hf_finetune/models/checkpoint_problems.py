@@ -8,17 +8,9 @@ import timm
 from safetensors import SafetensorError
 
 from hf_finetune.errors import Problem, nearest
+from hf_finetune.tasks import Modality
 
 __all__ = ["no_checkpoint", "no_model", "no_processor", "unreadable", "unsafe_pickle"]
-
-PROCESSORS = {
-    "image": ("an image processor", ("preprocessor_config.json", "processor_config.json")),
-    "text": (
-        "a tokenizer",
-        ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
-    ),
-}
-"""Preprocessor of each modality, and the checkpoint files that configure it, the most common first."""
 
 
 def no_checkpoint(path: str, error: Exception) -> Problem:
@@ -62,15 +54,15 @@ def no_model(path: str, error: Exception) -> Problem:
     return Problem("model.path", rule, repr(path), f"{type(error).__name__}: {_brief(error)}")
 
 
-def no_processor(path: str, modality: str, error: Exception | None = None) -> Problem:
+def no_processor(path: str, modality: Modality, error: Exception | None = None) -> Problem:
     """Return the problem of a checkpoint whose image processor or tokenizer is missing or damaged.
 
     Args:
         path: A Hub id, ``timm/NAME``, or a folder.
-        modality: ``image`` or ``text``.
+        modality: Kind of input.
         error: Exception raised by transformers; None if it raised none.
     """
-    kind, files = PROCESSORS[modality]
+    kind, files = modality.processor_noun, modality.processor_files
     present = [name for name in files if (Path(path).expanduser() / name).is_file()]
     if error is None or not present:
         return Problem("model.path", f"must be a checkpoint with {kind}", repr(path), f"It lacks {files[0]}.")

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.models.build import Modality, build_skeleton
+from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.pruning import NotNarrowedError, narrow_model, pruning_masks, zero_smallest
 from hf_finetune.planning.layers import Layout
 from hf_finetune.recipe.schema import StageSpec
+from hf_finetune.tasks import Task
 
 __all__ = ["apply_pruned_shapes", "compress", "is_sparse", "stage_layouts"]
 
@@ -59,14 +60,14 @@ def is_sparse(stages: Iterable[StageSpec]) -> bool:
 
 
 def stage_layouts(
-    layout: Layout, config: PreTrainedConfig, modality: Modality, stages: Sequence[StageSpec]
+    layout: Layout, config: PreTrainedConfig, task: Task, stages: Sequence[StageSpec]
 ) -> tuple[Layout, ...]:
     """Return the model's layout in each stage: the same layers, with fewer neurons after structured pruning.
 
     Args:
         layout: Layout of the checkpoint's model.
         config: Config of the checkpoint's model.
-        modality: ``image`` or ``text``.
+        task: Task of the model.
         stages: The stages of a recipe.
 
     Raises:
@@ -76,7 +77,7 @@ def stage_layouts(
     skeleton = None
     for index, stage in enumerate(stages):
         if stage.compress is not None and stage.compress.method == "structured":
-            skeleton = skeleton if skeleton is not None else build_skeleton(config, modality)
+            skeleton = skeleton if skeleton is not None else build_skeleton(config, task)
             try:
                 skeleton = narrow_model(skeleton, stage.compress.prune)
             except NotNarrowedError as error:

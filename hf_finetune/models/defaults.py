@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import Defaults
+from hf_finetune.tasks import Modality
 
 __all__ = ["FALLBACKS", "TABLE", "find_defaults", "find_row"]
 
@@ -287,8 +288,8 @@ TABLE: tuple[Defaults, ...] = (
 )
 """Defaults by architecture; the first row that matches a checkpoint applies."""
 
-FALLBACKS = {
-    "text": Defaults(
+FALLBACKS: dict[tuple[bool, bool], Defaults] = {
+    (False, False): Defaults(
         family="text models that docs/rates.md does not list",
         head_lr=1e-3,
         lr=3e-5,
@@ -298,7 +299,7 @@ FALLBACKS = {
         lr_source="convention: the middle of BERT's range",
         decay_source=_AS_BERT,
     ),
-    "image": Defaults(
+    (True, False): Defaults(
         family="image models without BatchNorm that docs/rates.md does not list",
         head_lr=1e-3,
         lr=5e-5,
@@ -308,7 +309,7 @@ FALLBACKS = {
         lr_source="convention: as Swin and ConvNeXt",
         decay_source="convention: between ViT and ConvNeXt",
     ),
-    "batch_norm": Defaults(
+    (True, True): Defaults(
         family="image models with BatchNorm that docs/rates.md does not list",
         head_lr=2e-3,
         lr=1e-3,
@@ -319,19 +320,20 @@ FALLBACKS = {
         decay_source="convention: nearer 1 than ResNet, as many of these have more layer groups",
     ),
 }
-"""Defaults of architectures that no row of ``TABLE`` matches."""
+"""Defaults of architectures that no row of ``TABLE`` matches, by whether inputs are spatial and BatchNorm is used."""
 
 
-def find_defaults(config: PreTrainedConfig, layout: Layout, modality: str) -> Defaults:
+def find_defaults(config: PreTrainedConfig, layout: Layout, modality: Modality) -> Defaults:
     """Return the defaults of a checkpoint's architecture, or the fallback if no row of ``TABLE`` matches.
 
     Args:
         config: Config of the checkpoint.
         layout: Layout of its model.
-        modality: ``image`` or ``text``.
+        modality: Kind of input.
     """
-    unknown = FALLBACKS["batch_norm" if modality == "image" and layout.batch_norms else modality]
-    return find_row(config) or unknown
+    return (
+        find_row(config) or FALLBACKS[modality.is_spatial, modality.is_spatial and bool(layout.batch_norms)]
+    )
 
 
 def find_row(config: PreTrainedConfig) -> Defaults | None:

@@ -8,14 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, TimmWrapperConfig
 from transformers import TimmWrapperForImageClassification as TimmClassifier
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models import classifier_head
@@ -29,6 +28,7 @@ from hf_finetune.models.classifier_head import (
     is_given,
 )
 from hf_finetune.models.remote_code import check_settings
+from hf_finetune.tasks import Modality
 
 __all__ = [
     "CODE",
@@ -164,23 +164,20 @@ def pooling_of(config: PreTrainedConfig) -> str | None:
     return pool
 
 
-def refuse_head(model: PreTrainedModel, modality: Literal["image", "text"]) -> None:
+def refuse_head(model: PreTrainedModel, modality: Modality) -> None:
     """Raise an error if the head pools a class token that the architecture does not have.
 
     Args:
         model: Model on any device.
-        modality: ``image`` or ``text``.
+        modality: Kind of input.
 
     Raises:
         InputError: If the pooling is ``cls`` and the model has no class token that attends to the other tokens.
     """
     pools = [head.pool for head in _heads(model) if head.pool is not None]
-    if not pools or pools[0].kind != "cls":
-        return
-    if modality == "image" and not any(name.endswith("cls_token") for name, _ in model.named_parameters()):
-        raise unsuited_head(model.config, "it has no class token")
-    if modality == "text" and model.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        raise unsuited_head(model.config, "its first token does not see those behind it")
+    reason = modality.unfit_pooling(model, pools[0].kind) if pools else None
+    if reason is not None:
+        raise unsuited_head(model.config, reason)
 
 
 def unsuited_head(config: PreTrainedConfig, reason: str) -> InputError:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from hf_finetune.tasks import spatial_input
+
 __all__ = [
     "ExecutionMode",
     "MemoryFormat",
@@ -94,13 +96,13 @@ def candidate_modes(
 
     Args:
         model: Model to train.
-        batch: Batch of the stage; ``pixel_values`` are images.
+        batch: Batch of the stage.
         device: Device on which the model is trained.
         precision: Precision of all modes; ``auto`` tries several.
         memory_format: Memory layout of all modes; ``auto`` tries several.
         compile: Whether all modes are compiled; ``auto`` tries both.
     """
-    images = "pixel_values" in batch
+    images = spatial_input(batch) is not None
     convolutions = images and sum(weight.ndim == 4 for weight in model.parameters()) > 1
     known = device.type in ("cpu", "cuda")
     precisions: tuple[Precision, ...] = ("fp32", *(_halves(device) if known else ()))

@@ -6,6 +6,7 @@ from hf_finetune.errors import Problem, nearest
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.schema import Recipe, StageSpec
+from hf_finetune.tasks import TASKS
 
 __all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
 
@@ -73,7 +74,7 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
     if spec.method == "continue_pretraining":
         duration = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
-        masked = "tokens" if recipe.task == "text-classification" else "patches"
+        masked = "tokens" if TASKS[recipe.kind].modality.has_tokens else "patches"
         and_source = " and of the training split" if spec.source else ""
         return [
             f"Stage 0, {PRETRAINING}, before stage 1: everything below the head learns to predict masked "

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.fields.patterns import PatternError, matching
 from hf_finetune.planning.layers import Layout
-from hf_finetune.recipe.patterns import PatternError, matching
-from hf_finetune.recipe.rules import shown
 
 __all__ = ["AUTO", "LAST", "form_problems", "select"]
 

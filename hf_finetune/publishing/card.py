@@ -21,6 +21,7 @@ from hf_finetune.report.run_record import RunRecord, read_run
 from hf_finetune.report.slices import slices_verdict
 from hf_finetune.report.tables import class_rows
 from hf_finetune.report.verdict import calibration_verdict, spread_verdict, verdict
+from hf_finetune.tasks import TASKS
 
 __all__ = ["render_card", "write_card"]
 
@@ -28,7 +29,6 @@ WEAKEST = 5  # classes in the lists of weak and of rare classes, at most
 FEW = 20
 """Number of training examples below which a class is listed as rare."""
 LICENCE = ("license", "license_name", "license_link")  # metadata fields of a model card
-TASK_NAMES = {"image-classification": "Image Classification", "text-classification": "Text Classification"}
 
 
 def write_card(folder: Path) -> Path:
@@ -106,6 +106,7 @@ def render_card(
         data=data,
         code=code,
         this_model=THIS_MODEL,
+        example=_example(record),
         head=recipe.model.head,
         verdict=verdict(record),
         spread=spread_verdict(record.metrics, leading_metric),
@@ -134,7 +135,7 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
         results.append(
             EvalResult(
                 task_type=record.recipe["task"],
-                task_name=TASK_NAMES[record.recipe["task"]],
+                task_name=TASKS[record.recipe["task"]].title,
                 dataset_type=data if not is_local(data) else "local",
                 dataset_name=data.removeprefix("./"),
                 dataset_split="test",
@@ -145,6 +146,13 @@ def _results(record: RunRecord, data: str) -> list[EvalResult]:
             )
         )
     return results
+
+
+def _example(record: RunRecord) -> str:
+    """Return the example in the card's code."""
+    modality = TASKS[record.recipe["task"]].modality
+    columns = record.data.get("columns", {})
+    return modality.example_code(pair=any(columns.get(name) for name in modality.columns[1:]))
 
 
 def _few(record: RunRecord) -> list[tuple[str, int]]:

@@ -3,13 +3,11 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
@@ -21,12 +19,13 @@ from hf_finetune.evaluation.evaluate_run import (
     run_of,
     training_columns,
 )
-from hf_finetune.evaluation.example_reading import Inputs, Item, open_image, open_text
+from hf_finetune.evaluation.example_reading import Inputs, open_file, read_item
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.publishing.optional_packages import need_extra
 from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.tasks import Modality
 
 __all__ = ["Page", "build_page", "prepare_page", "serve"]
 
@@ -46,9 +45,9 @@ class Page:
     Attributes:
         title: Name of the model.
         classifier: Model to try.
-        pairs: Whether an example is a pair of texts.
-        examples: Examples to choose from: texts, or paths of image files.
-        folder: Folder for images and tables while the page is open.
+        pairs: Whether an example has the optional column, as pairs of texts have.
+        examples: Examples to choose from, by column: texts, or paths of files.
+        folder: Folder for files and tables while the page is open.
     """
 
     title: str
@@ -58,26 +57,31 @@ class Page:
     folder: Path
 
     @property
-    def image(self) -> bool:
-        """Whether an example is an image."""
-        return self.classifier.task == "image-classification"
+    def modality(self) -> Modality:
+        """Kind of input."""
+        return self.classifier.modality
 
-    def one(self, content: Any, text_pair: str | None = None) -> Prediction:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of an example."""
+        return self.modality.columns if self.pairs else self.modality.columns[:1]
+
+    def one(self, *values: str | None) -> Prediction:
         """Return the prediction for one example; an unreadable example has its error in it.
 
         Args:
-            content: Path of an image file, or a text. None if the field is empty.
-            text_pair: Second text of a pair.
+            values: Path of a file or a text, for each column. None if the field is empty.
         """
-        if self.image:
-            item = open_image("", Path(content)) if content else Item("", error="There is no image.")
+        if self.modality.opens_files:
+            item = open_file(self.modality, "", Path(values[0]) if values[0] else None)
         else:
-            item = open_text("", content or "", (text_pair or "") if self.pairs else None)
+            cells = {name: value or "" for name, value in zip(self.columns, values, strict=True)}
+            item = read_item(self.modality, "", cells)
         (prediction,) = PredictionStream(self.classifier, Inputs(iter([item]), 1))
         return prediction
 
     def many(self, files: Sequence[str | Path]) -> tuple[Path, int, int]:
-        """Predict images, or texts in csv, jsonl, parquet and txt files, and write a table of the predictions.
+        """Predict files, or texts in csv, jsonl, parquet and txt files, and write a table of the predictions.
 
         Args:
             files: Paths of the files. An example that cannot be read has its error in its row.
@@ -100,9 +104,9 @@ class Page:
         return path, rows, failed
 
     def _predictions(self, files: Sequence[str | Path]) -> Iterator[Prediction]:
-        if self.image:  # a table could name any file on this machine, so only image files are read
+        if self.modality.opens_files:  # a table could name any file on this machine, so no table is read
             paths = [Path(file) for file in files]
-            items = (open_image(path.name, path) for path in paths)
+            items = (open_file(self.modality, path.name, path) for path in paths)
             yield from PredictionStream(self.classifier, Inputs(items, len(paths)))
             return
         for file in files:
@@ -120,7 +124,7 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
 
     Args:
         model_or_run: Run directory, checkpoint folder or Hub id.
-        folder: Folder for images and tables while the page is open.
+        folder: Folder for files and tables while the page is open.
         trust_remote_code: Whether code next to the weights may run.
 
     Raises:
@@ -132,13 +136,16 @@ def prepare_page(model_or_run: str | Path, folder: Path, *, trust_remote_code: b
     if recipe is not None:
         try:
             dataset = load_labelled(model_or_run, classifier)
-            examples = tuple(_keep(model_examples(dataset, EXAMPLES), folder))
+            examples = tuple(
+                classifier.modality.page_values(example, folder / f"example-{number}")
+                for number, example in enumerate(model_examples(dataset, EXAMPLES))
+            )
         except InputError as error:
             logger.info("The page has no examples. %s", error)
     columns = training_columns(model_or_run, classifier)
     classifier = replace(classifier, columns=columns)
     title = (run_of(model_or_run) or Path(resolve_model_dir(model_or_run))).absolute().name
-    pairs = bool(takes_pairs(columns)) or any("text_pair" in example for example in examples)
+    pairs = bool(takes_pairs(columns)) or any(len(example) > 1 for example in examples)
     return Page(title, classifier, pairs, examples, folder)
 
 
@@ -193,7 +200,7 @@ def build_page(page: Page) -> Any:
 
     with gradio.Blocks(title=page.title, analytics_enabled=False) as shown:
         gradio.HTML(f"<h1>{escape(page.title)}</h1><p>{escape(_about(page))}</p>")
-        with gradio.Tab("One picture" if page.image else "One text"):
+        with gradio.Tab(f"One {page.modality.file_noun}"):
             _lay_out_one(gradio, page)
         with gradio.Tab("Several files"):
             _lay_out_many(gradio, page)
@@ -202,7 +209,8 @@ def build_page(page: Page) -> Any:
 
 def _about(page: Page) -> str:
     """Return the introduction of the page: what the model predicts, and that the data stays on this machine."""
-    subject = "a picture" if page.image else "a pair of texts" if page.pairs else "a text"
+    modality = page.modality
+    subject = f"a pair of {modality.plural}" if page.pairs else f"a {modality.file_noun}"
     classes = f"{len(page.classifier.label_names):,} classes"
     does = {
         Regression.name: f"gives {subject} an amount",
@@ -215,7 +223,7 @@ def _about(page: Page) -> str:
 def _lay_out_one(gradio: Any, page: Page) -> None:
     with gradio.Row():
         with gradio.Column():
-            fields = _fields(gradio, page)
+            fields = page.modality.page_fields(gradio, pair=page.pairs)
             button = gradio.Button("Classify", variant="primary")
         with gradio.Column():
             if not TARGETS[page.classifier.target].has_classes:
@@ -236,26 +244,19 @@ def _lay_out_one(gradio: Any, page: Page) -> None:
 
     button.click(classify, fields, answer)
     if page.examples:
-        keys = ["image"] if page.image else ["text", "text_pair"][: len(fields)]
-        rows = [[example.get(key, "") for key in keys] for example in page.examples]
+        rows = [[example.get(name, "") for name in page.columns] for example in page.examples]
         label = "Examples of the test split; click one"
         gradio.Examples(rows, fields, answer, classify, label=label, run_on_click=True, cache_examples=False)
 
 
-def _fields(gradio: Any, page: Page) -> list[Any]:
-    """Build the input fields for one example."""
-    if page.image:
-        sources = ["upload", "clipboard"]
-        return [gradio.Image(type="filepath", image_mode=None, label="Picture", sources=sources, height=320)]
-    names = ["Text", "Second text"] if page.pairs else ["Text"]
-    return [gradio.Textbox(label=name, lines=4 if page.pairs else 6) for name in names]
-
-
 def _lay_out_many(gradio: Any, page: Page) -> None:
-    kinds = ["image"] if page.image else [".csv", ".jsonl", ".json", ".parquet", ".txt"]
-    label = (
-        "Pictures" if page.image else "Tables with a column of texts, or .txt files with a text in each line"
-    )
+    modality = page.modality
+    kinds, label = [modality.name], modality.plural_files.capitalize()  # gradio has kinds of these names
+    if not modality.opens_files:
+        kinds = [".csv", ".jsonl", ".json", ".parquet", ".txt"]
+        label = (
+            f"Tables with a column of {modality.plural}, or .txt files with {modality.article} in each line"
+        )
     with gradio.Row():
         with gradio.Column():
             files = gradio.File(label=label, file_count="multiple", type="filepath", file_types=kinds)
@@ -280,13 +281,3 @@ def _theme() -> Any:
     import gradio
 
     return gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-
-
-def _keep(examples: Iterable[Any], folder: Path) -> Iterator[Example]:
-    for number, example in enumerate(examples):
-        if isinstance(example, Image.Image):
-            file = folder / f"example-{number}.png"
-            example.save(file)
-            yield {"image": str(file)}
-        else:
-            yield {name: str(text) for name, text in example.items()}

@@ -29,6 +29,7 @@ from hf_finetune.publishing.exported_pipeline import (
 from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
     PROGRAM_FILE,
+    dynamic_axes,
     onnx_classifier,
     program_classifier,
     write_metadata,
@@ -117,8 +118,8 @@ def export(
     )
     dataset = load_labelled(model_or_run, classifier, data=data, split=_split(model_or_run, data))
     calibration = None
-    if quantize is not None and classifier.task == "image-classification":
-        calibration = _calibration_images(model_or_run, classifier, data)
+    if quantize is not None and not classifier.modality.has_tokens:
+        calibration = _calibration_examples(model_or_run, classifier, data)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(folder) as partial:
         partial.mkdir()
@@ -201,10 +202,10 @@ def _split(model_or_run: str | Path, data: str | None) -> str | None:
     return "test"
 
 
-def _calibration_images(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
-    """Return images to calibrate the quantization on: from the validation split, else from the training split.
+def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data: str | None) -> Dataset:
+    """Return examples to calibrate the quantization on: from the validation split, else from the training split.
 
-    The parity check uses the test split, where there is one, so that it compares on other images.
+    The parity check uses the test split, where there is one, so that it compares on other examples.
 
     Raises:
         InputError: If the data has neither split.
@@ -232,38 +233,33 @@ def _copy_config(model_or_run: str | Path, classifier: Classifier, folder: Path)
 
 def _inputs(classifier: Classifier) -> dict[str, list[int | str]]:
     """Return the shape of each model input, with symbolic names for the dynamic axes: ``[batch, tokens]``."""
-    axes = ["batch"] if classifier.task == "image-classification" else ["batch", "tokens"]
-    return {name: [*axes, *value.shape[len(axes) :]] for name, value in _example_inputs(classifier).items()}
-
-
-def _example_inputs(classifier: Classifier) -> dict[str, torch.Tensor]:
-    return example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+    axes = dynamic_axes(classifier.modality)
+    return {name: [*axes, *value.shape[len(axes) :]] for name, value in example_inputs(classifier).items()}
 
 
 def _write_model(
     classifier: Classifier, format: str, quantize: str | None, calibration: Dataset | None, folder: Path
 ) -> None:
-    model, task, batch = classifier.pipe.model, classifier.task, _example_inputs(classifier)
+    model, modality, batch = classifier.pipe.model, classifier.modality, example_inputs(classifier)
     metadata = describe(classifier)
     if format == "torch_export":
-        write_program(model, task, batch, folder / PROGRAM_FILE, metadata)
+        write_program(model, modality, batch, folder / PROGRAM_FILE, metadata)
         return
     path = folder / ONNX_FILE
-    write_onnx(model, task, batch, path)
+    write_onnx(model, modality, batch, path)
     if quantize is not None:
         whole = path.rename(folder / "float32.onnx")
-        quantize_int8(whole, task, path, _calibration_batches(classifier, calibration))
+        batches = None if calibration is None else _calibration_batches(classifier, calibration)
+        quantize_int8(whole, path, batches)
         for file in folder.glob("float32.onnx*"):
             file.unlink()
     write_metadata(path, metadata)
 
 
-def _calibration_batches(
-    classifier: Classifier, images: Dataset | None
-) -> Iterator[Mapping[str, torch.Tensor]]:
-    prepare = model_inputs(classifier.task, processor_of(classifier))
-    for image in () if images is None else model_examples(images):
-        yield prepare([image])
+def _calibration_batches(classifier: Classifier, dataset: Dataset) -> Iterator[Mapping[str, torch.Tensor]]:
+    prepare = model_inputs(classifier)
+    for example in model_examples(dataset):
+        yield prepare([example])
 
 
 def _check_parity(parity: Parity) -> None:
@@ -309,8 +305,8 @@ def _latency(classifier: Classifier) -> float:
     if isinstance(pipe, ExportedPipeline):
         prepare, forward = pipe.prepare, pipe.forward
     else:
-        prepare, forward = model_inputs(classifier.task, processor_of(classifier)), _model_forward(pipe.model)
-    batch = {name: value[:1] for name, value in example_inputs(classifier.task, prepare).items()}
+        prepare, forward = model_inputs(classifier), _model_forward(pipe.model)
+    batch = {name: value[:1] for name, value in prepare(classifier.modality.tracing_examples()).items()}
     return median_milliseconds(lambda: forward(batch))
 
 

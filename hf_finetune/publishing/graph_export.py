@@ -1,7 +1,8 @@
 """Export of a classifier as a graph that runs without transformers: an ONNX file or a ``torch.export`` program."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.predictor import Classifier, Task
+from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.publishing.exported_pipeline import METADATA, exported_classifier
+from hf_finetune.tasks import Modality
 
 __all__ = [
     "ONNX_FILE",
     "PROGRAM_FILE",
     "GraphError",
+    "dynamic_axes",
     "onnx_classifier",
     "program_classifier",
     "write_metadata",
@@ -34,57 +37,53 @@ class GraphError(RuntimeError):
     """Raised when torch cannot export the architecture of a model."""
 
 
-class _ImageLogits(nn.Module):
-    """Wrapper around an image model that returns only the logits `[batch, classes]`."""
+class _Logits(nn.Module):
+    """Wrapper around a model that returns only the logits `[batch, classes]`.
 
-    def __init__(self, model: PreTrainedModel):
+    torch names the inputs of the graph by the signature of ``forward``.
+
+    Args:
+        model: The model.
+        names: Names of the model inputs.
+    """
+
+    def __init__(self, model: PreTrainedModel, names: Iterable[str]):
         super().__init__()
         self.model = model
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixel_values).logits
+        def forward(**inputs: torch.Tensor) -> torch.Tensor:
+            return self.model(**inputs).logits
+
+        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        self.forward = forward
 
 
-class _TextLogits(nn.Module):
-    """Wrapper around a text model that takes the outputs of its tokenizer and returns only the logits."""
-
-    def __init__(self, model: PreTrainedModel):
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-        }
-        return self.model(**{name: value for name, value in inputs.items() if value is not None}).logits
+def dynamic_axes(modality: Modality) -> tuple[str, ...]:
+    """Return the names of the first axes of the model inputs, whose sizes vary."""
+    return ("batch", "tokens") if modality.has_tokens else ("batch",)
 
 
-def write_onnx(model: PreTrainedModel, task: Task, batch: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a model as an ONNX file with dynamic batch size and text length.
+def write_onnx(
+    model: PreTrainedModel, modality: Modality, batch: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Write a model as an ONNX file with dynamic batch size and number of tokens.
 
     Args:
         model: Model on the CPU, in float32 and in eval mode.
-        task: Task of the model.
+        modality: Kind of input.
         batch: Model inputs of two examples.
         path: Path of the ONNX file. Weights of more than 1.5 GB are written to a second file next to it.
 
     Raises:
         GraphError: If torch cannot export the architecture.
     """
-    names = list(batch)
     try:
         program: Any = torch.onnx.export(
-            _logits_alone(model, task),
+            _logits_alone(model, batch),
             kwargs=dict(batch),
-            dynamic_shapes=_named_axes(task, names),
-            input_names=names,
+            dynamic_shapes=_named_axes(modality, batch),
+            input_names=list(batch),
             output_names=["logits"],
             dynamo=True,
             verbose=False,
@@ -98,16 +97,16 @@ def write_onnx(model: PreTrainedModel, task: Task, batch: Mapping[str, torch.Ten
 
 def write_program(
     model: PreTrainedModel,
-    task: Task,
+    modality: Modality,
     batch: Mapping[str, torch.Tensor],
     path: Path,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a model as a ``torch.export`` program with dynamic batch size and text length.
+    """Write a model as a ``torch.export`` program with dynamic batch size and number of tokens.
 
     Args:
         model: Model on the CPU, in float32 and in eval mode.
-        task: Task of the model.
+        modality: Kind of input.
         batch: Model inputs of two examples.
         path: Path of the program file.
         metadata: Metadata from ``describe``, which is stored in the file.
@@ -117,11 +116,11 @@ def write_program(
     """
     shapes = {
         name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
-        for name, axes in _named_axes(task, list(batch)).items()
+        for name, axes in _named_axes(modality, batch).items()
     }
     try:
         program = torch.export.export(
-            _logits_alone(model, task), (), dict(batch), dynamic_shapes=shapes, strict=False
+            _logits_alone(model, batch), (), dict(batch), dynamic_shapes=shapes, strict=False
         )
     except (RuntimeError, ValueError, AssertionError) as error:
         raise GraphError(f"torch.export cannot write {type(model).__name__}. {_first_line(error)}") from error
@@ -206,16 +205,14 @@ def program_classifier(
     return exported_classifier(Path(folder), described, forward, batch_size, trust_remote_code)
 
 
-def _logits_alone(model: PreTrainedModel, task: Task) -> nn.Module:
+def _logits_alone(model: PreTrainedModel, names: Iterable[str]) -> nn.Module:
     if getattr(model.config, "use_cache", False):
         model.config.use_cache = False  # the transformers pipeline does not use a cache either
-    wrapper = _ImageLogits if task == "image-classification" else _TextLogits
-    return wrapper(model).eval()
+    return _Logits(model, names).eval()
 
 
-def _named_axes(task: Task, names: list[str]) -> dict[str, dict[int, str]]:
-    axes = {0: "batch"} if task == "image-classification" else {0: "batch", 1: "tokens"}
-    return {name: dict(axes) for name in names}
+def _named_axes(modality: Modality, names: Iterable[str]) -> dict[str, dict[int, str]]:
+    return {name: dict(enumerate(dynamic_axes(modality))) for name in names}
 
 
 def _first_line(error: Exception) -> str:

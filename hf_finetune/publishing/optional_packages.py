@@ -2,8 +2,7 @@
 
 from importlib.util import find_spec
 
-from hf_finetune.data.formatting import quoted
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, quoted
 
 __all__ = ["EXTRAS", "need_extra"]
 

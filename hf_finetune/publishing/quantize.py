@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 
-from hf_finetune.evaluation.predictor import Task
-
 __all__ = ["CALIBRATION_EXAMPLES", "quantize_int8"]
 
 CALIBRATION_EXAMPLES = 128
-"""Number of images from which the ranges of the activations are estimated."""
+"""Number of examples from which the ranges of the activations are estimated."""
 
 # Only the matrix products. Norms, softmax and activations stay in float32: rounding them costs the most accuracy.
-_IMAGE_OPERATORS = ["Conv", "Gemm", "MatMul"]
+_OPERATORS = ["Conv", "Gemm", "MatMul"]
 
 
 class _Calibration:
@@ -29,18 +27,17 @@ class _Calibration:
 
 
 def quantize_int8(
-    path: Path, task: Task, destination: Path, calibration: Iterable[Mapping[str, torch.Tensor]] = ()
+    path: Path, destination: Path, calibration: Iterable[Mapping[str, torch.Tensor]] | None = None
 ) -> None:
     """Write a copy of an ONNX file with 8-bit weights, quantized per output channel.
 
-    Text models get dynamic quantization, with the ranges of the activations computed from each batch at inference.
-    Image models get static quantization in the QDQ format, with the ranges estimated once from calibration images.
+    Dynamic quantization computes the ranges of the activations from each batch at inference. Static quantization, in
+    the QDQ format, estimates them once from calibration examples.
 
     Args:
         path: ONNX file to quantize.
-        task: Task of the model.
         destination: Path of the quantized file.
-        calibration: Batches of model inputs to calibrate an image model on; not used for text models.
+        calibration: Batches of model inputs for static quantization; None quantizes dynamically.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -52,7 +49,7 @@ def quantize_int8(
         # Folds batch norms and constants. Symbolic shape inference is not needed here, and fails for some graphs.
         quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)
         _forget_shapes(folded)
-        if task == "text-classification":
+        if calibration is None:
             quantize_dynamic(str(folded), str(destination), **options)
             return
         quantize_static(
@@ -60,7 +57,7 @@ def quantize_int8(
             str(destination),
             _Calibration(calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_IMAGE_OPERATORS,
+            op_types_to_quantize=_OPERATORS,
             activation_type=QuantType.QUInt8,
             **options,
         )

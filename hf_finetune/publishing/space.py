@@ -9,7 +9,6 @@ from typing import Any
 from transformers import TimmWrapperConfig
 
 from hf_finetune.data.input_columns import takes_pairs
-from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate_run import recipe_of, run_of, training_columns
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
@@ -17,9 +16,11 @@ from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import CODE
 from hf_finetune.publishing.exported_pipeline import processor_of
+from hf_finetune.targets import TARGETS
 
 __all__ = ["write_space"]
 
+_APP = Path(__file__).with_name("space_app.py")
 # Files of a checkpoint to copy. The README and all other files are left out.
 _CHECKPOINT = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
@@ -36,91 +37,9 @@ Try a model for {task}. `app.py` is plain transformers and gradio; to run it els
     python app.py
 """
 
-_APP = '''\
-"""Try the model of this folder, with plain transformers and gradio. What differs between models is in settings.json."""
-
-import json
-from pathlib import Path
-
-import gradio as gr
-import numpy as np
-from PIL import Image, ImageOps
-from transformers import pipeline
-
-HERE = Path(__file__).parent
-SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
-IMAGE = SETTINGS["task"] == "image-classification"
-TARGET = SETTINGS["target"]
-CLASSES = SETTINGS["classes"]
-
-OWN_CODE = {"trust_remote_code": True} if SETTINGS["code_of_head"] else {}  # of the file in model, beside the weights
-pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"), **OWN_CODE)
-pipe.model.config.id2label = dict(enumerate(CLASSES))
-
-
-def upright_rgb(image):
-    """Show an image as it was shown in training: upright, on white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise gr.Error("This picture has more than 8 bits. Save it as 8 bits, scaled as in training.")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")
-
-
-def logits_of(given, options):
-    found = pipe(given, function_to_apply="none", top_k=len(CLASSES), **options)
-    by_class = {each["label"]: each["score"] for each in found}
-    return np.array([by_class[name] for name in CLASSES], dtype=np.float64) / SETTINGS["temperature"]
-
-
-def said_of(logits):
-    if TARGET == "regression":
-        return f"{logits[0]:.4g}"
-    if TARGET == "multi_label":
-        scores = 1 / (1 + np.exp(-logits))
-    else:
-        scores = np.exp(logits - logits.max())
-        scores /= scores.sum()
-    return dict(zip(CLASSES, scores.tolist()))
-
-
-def classify_image(image):
-    if image is None:
-        raise gr.Error("There is no image.")
-    return said_of(logits_of(upright_rgb(image), {}))
-
-
-def classify_text(text, text_pair=None):
-    given = {"text": text} if text_pair is None else {"text": text, "text_pair": text_pair}
-    if not all((part or "").strip() for part in given.values()):
-        raise gr.Error("The text is empty.")
-    return said_of(logits_of(given, {"truncation": True, "max_length": SETTINGS["max_length"]}))
-
-
-def components():
-    if IMAGE:
-        return [gr.Image(type="pil", image_mode=None, label="Picture")]
-    texts = [gr.Textbox(lines=4, label="Text")]
-    return [*texts, gr.Textbox(lines=4, label="Second text")] if SETTINGS["pairs"] else texts
-
-
-page = gr.Interface(
-    classify_image if IMAGE else classify_text,
-    components(),
-    gr.Textbox(label="Amount") if TARGET == "regression" else gr.Label(num_top_classes=min(10, len(CLASSES))),
-    title=SETTINGS["title"],
-    flagging_mode="never",
-)
-
-if __name__ == "__main__":
-    page.launch()
-'''
-
 
 def write_space(model_or_run: str | Path, folder: Path) -> None:
-    """Write app.py, settings.json, requirements.txt, README.md and the model, without any examples of the data.
+    """Write app.py, fields.py, settings.json, requirements.txt, README.md and the model, without any examples.
 
     Args:
         model_or_run: Run directory, checkpoint folder, or Hub id; a model with a Hub id is not copied, and the Space
@@ -151,7 +70,8 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
             _copy_checkpoint(source, partial / "model")
             if with_code:
                 shutil.copyfile(CODE, partial / "model" / CODE.name)
-        _write(partial / "app.py", _APP)
+        shutil.copyfile(_APP, partial / "app.py")
+        shutil.copyfile(classifier.modality.space_code, partial / "fields.py")
         _write(partial / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         _write(partial / "requirements.txt", "\n".join(_requirements(classifier)) + "\n")
         # Every JSON string is a valid YAML string.
@@ -160,17 +80,17 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
 
 
 def _settings(classifier: Classifier, title: str, model: str | None, pairs: bool) -> dict[str, Any]:
-    text = classifier.task == "text-classification"
+    target = TARGETS[classifier.target]
     return {
         "title": title,
         "task": classifier.task,
-        "target": classifier.target,
+        "has_classes": target.has_classes,
+        "is_exclusive": target.is_exclusive,
         "model": model,
         "classes": list(classifier.label_names),
         "temperature": classifier.temperature,
-        "pairs": pairs,
         "code_of_head": is_given(classifier.pipe.model.config),
-        "max_length": resolve_max_length(processor_of(classifier), None) if text else None,
+        **classifier.modality.space_settings(processor_of(classifier), pair=pairs),
     }
 
 
@@ -199,9 +119,7 @@ def _check_link(file: Path, source: Path) -> None:
 
 def _requirements(classifier: Classifier) -> list[str]:
     """Return the requirements of app.py, with the installed versions of the model libraries as lower bounds."""
-    names = ["torch", "transformers"]
-    if classifier.task == "image-classification":
-        names.append("torchvision")
+    names = ["torch", "transformers", *classifier.modality.packages]
     if isinstance(classifier.pipe.model.config, TimmWrapperConfig):
         names.append("timm")
     return ["gradio>=6", "numpy", "pillow", *(f"{name}>={_release(name)}" for name in names)]

@@ -1,6 +1,6 @@
 """Recipes: schema, loading, overrides and shipped recipes."""
 
-from hf_finetune.recipe.augment import AugmentSpec, TransformSpec
+from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
 from hf_finetune.recipe.multitask import MixingSpec, MultiTaskRecipe, TaskSpec
@@ -54,7 +54,6 @@ __all__ = [
     "StageSpec",
     "StrategySpec",
     "TaskSpec",
-    "TransformSpec",
     "dump_recipe",
     "json_schema",
     "load_recipe",

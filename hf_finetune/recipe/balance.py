@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.rules import OF_BALANCE, shown
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.fields.base import Part
+from hf_finetune.recipe.rules import OF_BALANCE
 
 __all__ = ["BalanceSpec"]
 

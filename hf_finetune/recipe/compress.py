@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
 
 __all__ = ["CompressSpec"]
 

@@ -1,37 +1,36 @@
 """Recipe fields for the data. Each field description states the meaning and the unit."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.fields import (
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import (
     Count,
     Encoding,
     FoldText,
     Location,
     Separator,
-    TargetName,
     Text,
     Workers,
 )
+from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.label_column import LabelColumnSpec
+from hf_finetune.recipe.modality_fields import DataFields, RoleFields
 from hf_finetune.recipe.rules import HELD_OUT
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.targets import TARGETS
 
-__all__ = ["ColumnsSpec", "DataSpec", "LabelColumnSpec", "SplitSpec"]
+__all__ = ["ColumnsSpec", "DataSource", "DataSpec", "LabelColumnSpec", "SplitSpec", "TargetName"]
+
+if TYPE_CHECKING:
+    TargetName = str
+else:
+    TargetName = Literal[("auto", *TARGETS)]
 
 
-class ColumnsSpec(Part):
+class ColumnsSpec(RoleFields):
     """Names of the columns of the data; columns that are left out are inferred."""
 
-    image: Text | None = Field(
-        default=None, description="Column of the images or their paths; null = inferred."
-    )
-    text: Text | None = Field(default=None, description="Column of the texts; null = inferred.")
-    text_pair: Text | None = Field(
-        default=None, description="Column of each text's second part; null = none."
-    )
     label: LabelColumnSpec | None = Field(
         default=None,
         description="Column of the labels, a list of columns with one class each, or its fields; null = inferred.",
@@ -75,8 +74,8 @@ class SplitSpec(Part):
     )
 
 
-class DataSpec(Part):
-    """The labelled data."""
+class DataSource(Part):
+    """Where labelled data is, and how it is read."""
 
     shorthand = "path"
 
@@ -111,23 +110,11 @@ class DataSpec(Part):
         default="auto",
         description="A label is one class, a list of classes, or a number; auto = told from the column.",
     )
-    image_size: Count | None = Field(
-        default=None,
-        description="Height and width of the model's input in pixels; null = the checkpoint's.",
-    )
-    crop_pct: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Fraction of the shorter edge kept by the centre crop at inference; null = the checkpoint's.",
-    )
-    max_length: Count | None = Field(
-        default=None,
-        description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",
-    )
-    truncation_side: Literal["right", "left"] = Field(
-        default="right", description="The end at which long texts are cut."
-    )
+
+
+class DataSpec(DataFields, DataSource):
+    """The labelled data."""
+
     augment: AugmentSpec = Field(
         default=AugmentSpec(), description="How training examples are varied: a preset's name, or its fields."
     )

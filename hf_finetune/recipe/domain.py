@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.fields import Count, Location, Texts
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count, Location, Texts
 
 __all__ = ["DomainSpec"]
 

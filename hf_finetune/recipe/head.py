@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hf_finetune.recipe.fields import Count, as_tuple
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count, as_tuple
 
 __all__ = ["OF_CHECKPOINT", "OWN", "POOLING_NAMES", "HeadSpec"]
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from hf_finetune.errors import Problem
-from hf_finetune.recipe.rules import shown
+from hf_finetune.errors import Problem, shown
 from hf_finetune.targets import TARGETS
 
 __all__ = [

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from hf_finetune.recipe.fields import NameOrNames, Pattern, Text, as_tuple
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import NameOrNames, Pattern, Text, as_tuple
 
 __all__ = ["LabelColumnSpec"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem
-from hf_finetune.recipe.raw_content import mapping
+from hf_finetune.fields.raw_content import mapping
 
 __all__ = ["label_column_problems"]
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.fields.base import parts
 from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
-from hf_finetune.recipe.rules import rule_problems, shown
+from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schema import Recipe, SpeedSpec
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
-from hf_finetune.recipe.strict_model import parts
 from hf_finetune.recipe.yaml_text import MOST_BYTES, read_yaml, write_yaml
 
 __all__ = [

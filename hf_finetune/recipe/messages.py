@@ -7,12 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.recipe.fields import FILLED, STAGE_NAME
-from hf_finetune.recipe.rules import shown
+from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import FILLED, STAGE_NAME
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
-from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["problems_of"]
 

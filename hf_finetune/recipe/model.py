@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.recipe.fields import Count, Location, Patterns, Text, Texts
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count, Location, Patterns, Text, Texts
 from hf_finetune.recipe.head import HeadSpec
-from hf_finetune.recipe.strict_model import Part
 
 __all__ = ["AdapterSpec", "ModelSpec"]
 

@@ -7,14 +7,16 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
-from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
-from hf_finetune.recipe.fields import Count, Encoding, Location, Separator, TargetName, Text, Texts, Workers
-from hf_finetune.recipe.raw_content import mapping
-from hf_finetune.recipe.rules import rule_problems, shown
+from hf_finetune.recipe.data import DataSource, DataSpec
+from hf_finetune.recipe.modality_fields import DataFields, TaskName
+from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schema import BestSpec, Recipe
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.tasks import TASKS
 
 __all__ = [
     "MULTI_TASK",
@@ -31,18 +33,7 @@ __all__ = [
 ]
 
 MULTI_TASK = "multi-task"
-KINDS = ("image-classification", "text-classification")
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-SHARED = (
-    "image_size",
-    "crop_pct",
-    "max_length",
-    "truncation_side",
-    "augment",
-    "workers",
-    "group_by_length",
-)
-"""Fields of ``data`` that control how examples become model inputs; all tasks of a model share them."""
 TEMPERATURE = 2.0
 RULE = "must be left out when the task is multi-task"
 ALONE = {
@@ -69,33 +60,21 @@ def _same(name: str) -> Any:
     return copy(DataSpec.model_fields[name])
 
 
-class SharedDataSpec(Part):
+class SharedDataSpec(DataFields):
     """How the examples of all tasks become inputs."""
 
-    image_size: Count | None = _same("image_size")
-    crop_pct: float | None = _same("crop_pct")
-    max_length: Count | None = _same("max_length")
-    truncation_side: Literal["right", "left"] = _same("truncation_side")
     augment: AugmentSpec = _same("augment")
     workers: Workers = _same("workers")
     group_by_length: bool = _same("group_by_length")
 
 
-class TaskDataSpec(Part):
+SHARED = tuple(SharedDataSpec.model_fields)
+"""Fields of ``data`` that control how examples become model inputs; all tasks of a model share them."""
+
+
+class TaskDataSpec(DataSource):
     """The labelled data of one task."""
 
-    shorthand = "path"
-
-    path: Location = _same("path")
-    config: Text | None = _same("config")
-    revision: Text | None = _same("revision")
-    encoding: Encoding | None = _same("encoding")
-    separator: Separator | None = _same("separator")
-    decimal: Literal[".", ","] | None = _same("decimal")
-    nested: Literal["join", "top"] | None = _same("nested")
-    columns: ColumnsSpec = _same("columns")
-    split: SplitSpec = _same("split")
-    target: TargetName = _same("target")
     on_error: Literal["fail", "skip"] = _same("on_error")
     limit: Count | None = _same("limit")
 
@@ -103,7 +82,7 @@ class TaskDataSpec(Part):
 class TaskSpec(Part):
     """One of the tasks."""
 
-    task: Literal["image-classification", "text-classification"] = Field(
+    task: TaskName = Field(
         description="What the model does in this task; all tasks of a recipe are of one kind."
     )
     data: TaskDataSpec = Field(description="Labelled data of the task: its path, or its fields.")
@@ -137,7 +116,7 @@ class MixingSpec(Part):
 class MultiTaskRecipe(Recipe):
     """A fine-tuning run for several tasks at once."""
 
-    task: Literal["multi-task"] = Field(  # type: ignore[assignment]
+    task: Literal["multi-task"] = Field(
         description="What the model does: multi-task, several tasks on one backbone."
     )
     data: SharedDataSpec = Field(  # type: ignore[assignment]
@@ -255,7 +234,7 @@ def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:
 
 def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
     first = next(
-        ((name, spec.get("task")) for name, spec in tasks.items() if spec.get("task") in KINDS), None
+        ((name, spec.get("task")) for name, spec in tasks.items() if spec.get("task") in TASKS), None
     )
     if len(tasks) == 1:
         repair = "Name another one beside it, or give the recipe of one task."
@@ -266,7 +245,7 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
             yield Problem(
                 f"The name of tasks.{name}", rule, shown(name), "Folders and weights are named after it."
             )
-        if first and spec.get("task") in KINDS and spec["task"] != first[1]:
+        if first and spec.get("task") in TASKS and spec["task"] != first[1]:
             rule = f"must be {first[1]!r}, as that of tasks.{first[0]}"
             yield Problem(f"tasks.{name}.task", rule, shown(spec["task"]), "All tasks share one model.")
 

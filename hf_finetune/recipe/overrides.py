@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, get_args, get_origin
 
-from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.recipe.rules import shown
+from hf_finetune.errors import InputError, Problem, nearest, shown
+from hf_finetune.fields.base import Part
 from hf_finetune.recipe.schema import Recipe
 from hf_finetune.recipe.schema_paths import known_fields, part_in, step_into
-from hf_finetune.recipe.strict_model import Part
 from hf_finetune.recipe.yaml_text import read_yaml
 
 __all__ = ["Override", "apply_override", "read_override"]

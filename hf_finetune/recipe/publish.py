@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.fields import Text
-from hf_finetune.recipe.rules import shown
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Text
 
 __all__ = ["PublishSpec", "check_repository"]
 

@@ -6,16 +6,14 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hf_finetune.errors import Problem
-from hf_finetune.recipe.raw_content import mapping
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.raw_content import mapping
+from hf_finetune.tasks import MODALITIES, TASKS
 
 __all__ = ["RegularizeSpec", "regularize_problems"]
 
-FOREIGN = {
-    "image-classification": (("r_drop",), "It is for texts; images have mixup and cutmix."),
-    "text-classification": (("mixup", "cutmix"), "It is for images; texts have r_drop."),
-}
-"""For each task, the fields that do not apply to it, and the repair to suggest."""
+NEEDED_TRAITS = {"r_drop": "has_tokens", "mixup": "is_spatial", "cutmix": "is_spatial"}
+"""Trait that the modality of the task must have, for fields that do not apply to every modality."""
 
 
 class RegularizeSpec(Part):
@@ -89,17 +87,16 @@ def regularize_problems(
         stages: Place and fields of the strategy and of each stage, in order; any value may be of the wrong type.
         model: ``model`` of the recipe, as a plain mapping.
     """
-    narrowed = False
+    narrowed, foreign = False, _foreign(task)
     for place, stage in stages:
         spec, place = mapping(stage.get("regularize")), f"{place}.regularize"
         narrowed = narrowed or _narrows(stage.get("compress"))
-        fields, repair = FOREIGN.get(task, ((), "")) if isinstance(task, str) else ((), "")
-        for name in fields:
+        for name, repair in foreign.items():
             if spec.get(name):
                 rule = f"must be left out when the task is {task}"
                 yield Problem(f"{place}.{name}", rule, repr(spec[name]), repair)
         for name in ("mixup", "cutmix"):
-            if spec.get(name) and task == "image-classification" and stage.get("batch_size") == 1:
+            if spec.get(name) and name not in foreign and stage.get("batch_size") == 1:
                 repair = "Images are mixed with others of their batch."
                 yield Problem(
                     f"{place}.{name}", "must be left out when batch_size is 1", repr(spec[name]), repair
@@ -116,6 +113,22 @@ def regularize_problems(
             rule = "must be left out once compress makes the model narrower"
             repair = "The checkpoint's weights are of other shapes."
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
+
+
+def _foreign(task: Any) -> dict[str, str]:
+    """Return the fields that do not apply to the modality of a task, each with the repair to suggest."""
+    if not isinstance(task, str) or task not in TASKS:
+        return {}
+    own = TASKS[task].modality
+    usable = [name for name, trait in NEEDED_TRAITS.items() if getattr(own, trait)]
+    foreign = {}
+    for name, trait in NEEDED_TRAITS.items():
+        if name not in usable:
+            others = " and ".join(m.plural for m in MODALITIES.values() if getattr(m, trait))
+            foreign[name] = f"It is for {others}" + (
+                f"; {own.plural} have {' and '.join(usable)}." if usable else "."
+            )
+    return foreign
 
 
 def _narrows(compress: Any) -> bool:

@@ -5,13 +5,13 @@ fields, and all of its problems are reported together.
 """
 
 from collections.abc import Iterator, Mapping
-from reprlib import Repr
 from typing import Any
 
-from hf_finetune.errors import Problem
+from hf_finetune.errors import Problem, shown
+from hf_finetune.fields.raw_content import mapping
 from hf_finetune.recipe.domain_rules import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
-from hf_finetune.recipe.raw_content import mapping
+from hf_finetune.recipe.modality_fields import modality_problems
 from hf_finetune.recipe.regularize import regularize_problems
 
 __all__ = [
@@ -21,16 +21,12 @@ __all__ = [
     "OF_SCHEDULES",
     "is_adamw",
     "rule_problems",
-    "shown",
 ]
 
 HELD_OUT = 0.1
 """Default fraction of the examples that is held out for validation, and again for the test."""
 
-IMAGE_ONLY = ("columns.image", "image_size", "crop_pct")
 DEFAULT_OPTIMIZER = "adamw"
-
-TEXT_ONLY = ("columns.text", "columns.text_pair", "max_length")
 LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
 """Adapter fields that only lora and dora use, and their defaults."""
 OF_SCHEDULES: dict[str, tuple[str, Any, str]] = {
@@ -66,15 +62,6 @@ STAGE_SETS = {
     "params": "the stage's train",
 }
 
-_short = Repr()
-_short.maxstring = _short.maxother = 100
-_short.maxlevel = 3
-
-
-def shown(value: Any) -> str:
-    """Return the ``repr`` of a value, truncated if it is long; a tuple is shown as a list, as in the recipe file."""
-    return _short.repr(list(value) if isinstance(value, tuple) else value)
-
 
 def is_adamw(optimizer: Any) -> bool:
     """Return whether an optimizer is Adam or a variant of AdamW, to which the default learning rates apply."""
@@ -92,7 +79,7 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
     stages = recipe.get("stages")
     stages = [mapping(stage) for stage in stages] if isinstance(stages, list | tuple) else []
     return [
-        *_task_problems(recipe.get("task"), mapping(recipe.get("data")), mapping(recipe.get("speed"))),
+        *modality_problems(recipe.get("task"), mapping(recipe.get("data")), mapping(recipe.get("speed"))),
         *_split_problems(mapping(recipe.get("data"))),
         *label_column_problems(mapping(mapping(recipe.get("data")).get("columns"))),
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
@@ -121,51 +108,6 @@ def _places(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _task_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
-    fields = {**data, **{f"columns.{name}": value for name, value in mapping(data.get("columns")).items()}}
-    foreign = {"image-classification": TEXT_ONLY, "text-classification": IMAGE_ONLY}
-    for name in foreign.get(task, ()) if isinstance(task, str) else ():
-        if fields.get(name) is not None:
-            yield Problem(f"data.{name}", f"must be left out when the task is {task}", shown(fields[name]))
-    if task == "image-classification" and data.get("truncation_side") == "left":
-        yield Problem("data.truncation_side", f"must be left out when the task is {task}", "'left'")
-    yield from _augment_problems(task, data.get("augment"))
-    if task == "text-classification" and speed.get("memory_format") == "channels_last":
-        repair = "It is an order of image dimensions."
-        yield Problem(
-            "speed.memory_format", f"must be left out when the task is {task}", "'channels_last'", repair
-        )
-
-
-def _augment_problems(task: Any, given: Any) -> Iterator[Problem]:
-    """Yield the problems of augmentation: fields of the other modality, and fields that conflict with the preset."""
-    augment = {"preset": given} if isinstance(given, str) else mapping(given)
-    preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
-    rule = f"must be left out when the task is {task}"
-    if task == "text-classification":
-        repair = "It is for images; texts have mask and drop."
-        if preset not in (None, "none"):
-            yield Problem("data.augment", rule, shown(preset), repair)
-        for name, value in (("erase", erase), ("transforms", transforms)):
-            if value:
-                yield Problem(f"data.augment.{name}", rule, shown(value), repair)
-    elif task == "image-classification":
-        for name in ("mask", "drop"):
-            if augment.get(name):
-                repair = "It is for texts; images have a preset, erase and transforms."
-                yield Problem(f"data.augment.{name}", rule, shown(augment[name]), repair)
-    if preset is not None and transforms:
-        repair = "They take its place: give one of them."
-        yield Problem(
-            "data.augment.preset", "must be left out when transforms are given", shown(preset), repair
-        )
-    if preset == "none" and erase:
-        rule = "must be left out when the preset is none"
-        yield Problem(
-            "data.augment.erase", rule, shown(erase), "Another preset, light for example, varies images."
-        )
 
 
 def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:

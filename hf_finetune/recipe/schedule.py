@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
 
-from hf_finetune.recipe.fields import Count, Warmup
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.types import Count, Warmup
 from hf_finetune.recipe.rules import OF_SCHEDULES
-from hf_finetune.recipe.strict_model import PER_GROUP, PLAIN, Part, form_of
 
 __all__ = ["ScheduleName", "ScheduleSpec", "Schedules", "SchedulesSpec"]
 

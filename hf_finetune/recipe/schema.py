@@ -7,11 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from hf_finetune.errors import InputError
-from hf_finetune.recipe.balance import BalanceSpec
-from hf_finetune.recipe.compress import CompressSpec
-from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
-from hf_finetune.recipe.domain import DomainSpec
-from hf_finetune.recipe.fields import (
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.types import (
     STAGE_NAME,
     Argument,
     Costs,
@@ -25,15 +22,20 @@ from hf_finetune.recipe.fields import (
     Warmup,
     as_tuple,
 )
+from hf_finetune.recipe.balance import BalanceSpec
+from hf_finetune.recipe.compress import CompressSpec
+from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
+from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.recipe.head_fit import Classifier, Fit, fit_problems, fitted_by
+from hf_finetune.recipe.modality_fields import TaskName
 from hf_finetune.recipe.model import AdapterSpec, ModelSpec
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER, rule_problems
 from hf_finetune.recipe.schedule import Schedules, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.speed import PrefixCacheSpec, SpeedSpec
-from hf_finetune.recipe.strict_model import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.recipe.teacher import TeacherSpec
+from hf_finetune.tasks import TASKS
 
 __all__ = [
     "AdapterSpec",
@@ -307,9 +309,7 @@ class EvaluationSpec(Part):
 class Recipe(Part):
     """A fine-tuning run, in full."""
 
-    task: Literal["image-classification", "text-classification"] = Field(
-        description="What the model does: image-classification or text-classification."
-    )
+    task: TaskName = Field(description=f"What the model does: {' or '.join(TASKS)}.")
     model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
     data: DataSpec = Field(description="Labelled data: its path, or its fields.")
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_tuple)] = Field(

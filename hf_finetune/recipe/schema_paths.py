@@ -5,8 +5,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part
 from hf_finetune.recipe.schema import Recipe
-from hf_finetune.recipe.strict_model import PER_GROUP, PLAIN, Part
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.fields import Count, Views
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Count, Views
 
 __all__ = ["PrefixCacheSpec", "SpeedSpec"]
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from hf_finetune.recipe.fields import Location
-from hf_finetune.recipe.strict_model import Part
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Location
 
 __all__ = ["TeacherSpec"]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 
-from hf_finetune.errors import InputError, Problem
-from hf_finetune.recipe.rules import shown
+from hf_finetune.errors import InputError, Problem, shown
 
 __all__ = ["MOST_BYTES", "MOST_VALUES", "read_yaml", "write_yaml"]
 

@@ -1,26 +1,21 @@
 """Misclassified examples with the highest confidence, with their content, and counts of examples and classes."""
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image
 
-from hf_finetune.data.images import to_rgb
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions, label_text
 from hf_finetune.evaluation.top_scores import confidences
 from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import modality_of
 
 __all__ = ["describe_data", "find_mistakes"]
 
 SHOWN = 12  # examples, at most
-EDGE = 200  # pixels
-LETTERS = 600  # of a text, at most
 
 
 def find_mistakes(
@@ -30,17 +25,17 @@ def find_mistakes(
 
     Args:
         predictions: Predictions for the examples of the dataset, in the same order.
-        dataset: Dataset with the columns ``id``, and ``image`` or ``text``.
+        dataset: Dataset with the column ``id`` and those of a modality.
         thresholds: Decision threshold of each class of multi-label data; None is 0.5 for all.
 
     Returns:
         At most 12 examples in descending order of confidence, each with ``id``, ``label``, ``prediction``,
-        ``confidence`` (a probability; for regression the absolute error), and ``text``, or ``image`` as a data URI
-        of a JPEG thumbnail.
+        ``confidence`` (a probability; for regression the absolute error), and the values of ``Modality.show``.
     """
     decisions = decide(predictions.scores, predictions.target, thresholds)
     wrong, confidence = _wrong(predictions, decisions)
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[: min(SHOWN, int(wrong.sum()))]
+    modality = modality_of(dataset.column_names)
     mistakes = []
     for row in order.tolist():
         mistakes.append(
@@ -49,7 +44,7 @@ def find_mistakes(
                 "label": label_text(predictions.labels[row], predictions.target, predictions.label_names),
                 "prediction": label_text(decisions[row], predictions.target, predictions.label_names),
                 "confidence": float(confidence[row]),
-                **_content(dataset[row]),
+                **modality.show(dataset[row]),
             }
         )
     return mistakes
@@ -64,22 +59,6 @@ def _wrong(predictions: Predictions, decisions: np.ndarray) -> tuple[np.ndarray,
     labels, decisions = fill_unknown(labels, decisions)
     sure = np.where(labels != decisions, np.maximum(scores, 1 - scores), 0.0)
     return (labels != decisions).any(axis=1), sure.max(axis=1)
-
-
-def _content(example: Mapping[str, Any]) -> dict[str, str]:
-    if "image" in example:
-        return {"image": _thumbnail(example["image"])}
-    parts = [example[name] for name in ("text", "text_pair") if example.get(name)]
-    text = "\n\n".join(parts)
-    return {"text": text if len(text) <= LETTERS else text[: LETTERS - 3] + "..."}
-
-
-def _thumbnail(image: Image.Image) -> str:
-    small = to_rgb(image)
-    small.thumbnail((EDGE, EDGE))
-    written = io.BytesIO()
-    small.save(written, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode("ascii")
 
 
 def describe_data(

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from time import perf_counter
 from typing import Any
@@ -17,10 +17,12 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.decoded_examples import decode_once
 from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
 from hf_finetune.cache.pooled_texts import pool_texts, poolings_for
 from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views, not_worth_caching
 from hf_finetune.data.joint_tasks import MixedExamples
+from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
@@ -41,8 +43,6 @@ from hf_finetune.runs.checkpoint import add_recipe_adapter, load_pretrained
 from hf_finetune.runs.prepare import prepare_with
 from hf_finetune.runs.prepared import PlanReport, PoolingChoice, PreparedRun
 from hf_finetune.tasks import TASKS, Inputs
-from hf_finetune.tasks.decoded_images import decode_once
-from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.linear_fit import assign_folds, fit_best
 from hf_finetune.training.manifest import Manifest
@@ -122,13 +122,14 @@ def probe_settings(prepared: PreparedRun) -> CacheSettings:
 
 def without_augmentation(prepared: PreparedRun) -> PreparedRun:
     """Return the run without augmentation: its training examples are transformed as for inference."""
-    data = prepared.recipe.data.model_copy(update={"augment": AugmentSpec(preset="none")})
+    augment = AugmentSpec(**prepared.task.modality.no_augmentation)
+    data = prepared.recipe.data.model_copy(update={"augment": augment})
     return replace(prepared, recipe=prepared.recipe.model_copy(update={"data": data}))
 
 
 def text_poolings(prepared: PreparedRun) -> tuple[str, ...]:
     """Return the text poolings to compare for a run; none for images."""
-    if prepared.task.modality != "text":
+    if not prepared.task.modality.has_tokens:
         return ()
     spec = prepared.recipe.model
     return poolings_for(prepared.config, declared_pooling(spec.path, spec.revision))
@@ -153,7 +154,7 @@ def choose_pooling(
         The run with its pooling and the loss of each candidate.
     """
     is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
-    if prepared.task.modality != "text" or prepared.parts or not is_open:
+    if not prepared.task.modality.has_tokens or prepared.parts or not is_open:
         return prepared
     compared: tuple[dict[str, float], str] | str = broadcast_from_main(
         state, lambda: _compare_poolings(prepared, state.device)
@@ -217,7 +218,7 @@ def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> Prep
         pooled = prepare_with(
             recipe, prepared.data, state.num_processes, trust_remote_code=prepared.trust_remote_code
         )
-        if head_problem(load_pretrained(pooled).model, prepared.task.dummy(prepared.processor)):
+        if head_problem(load_pretrained(pooled).model, prepared.task.modality.dummy(prepared.processor)):
             return None
     except InputError:
         return None
@@ -235,7 +236,7 @@ def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
     subject = cache(lambda: _subject(report))
     stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
     sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
-    reads_texts = TASKS[report.recipe.kind].modality == "text"
+    reads_texts = TASKS[report.recipe.kind].modality.has_tokens
     if reads_texts and chooses_pooling(report.recipe.model, report.recipe.stages, strategy):
         sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
     return sentences
@@ -277,13 +278,13 @@ def _subject(report: PlanReport) -> Subject:
     processor = load_processor(
         model.path, task.modality, revision=model.revision, trust_remote_code=report.trust_remote_code
     )
-    task.configure(processor, config, recipe.data)
-    skeleton = build_skeleton(config, task.modality)
+    task.modality.configure(processor, config, recipe.data, partial(build_skeleton, config, task))
+    skeleton = build_skeleton(config, task)
     if isinstance(recipe, MultiTaskRecipe):
-        each = {name: build_skeleton(one, task.modality) for name, one in report.configs.items()}
+        each = {name: build_skeleton(one, task) for name, one in report.configs.items()}
         skeleton = join_tasks(each, learns_weights=recipe.weighting == "uncertainty")
     add_recipe_adapter(skeleton, recipe)
-    return skeleton, task.dummy(processor)
+    return skeleton, task.modality.dummy(processor)
 
 
 def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
@@ -354,7 +355,7 @@ def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _is_augmented(recipe: Recipe) -> bool:
-    return recipe.data.augment.varies(TASKS[recipe.kind].modality)
+    return TASKS[recipe.kind].modality.varies(recipe.data.augment)
 
 
 def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[CacheSettings | None]) -> Inputs:
@@ -366,7 +367,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
         settings: Cache settings of each stage.
     """
     speed = prepared.recipe.speed
-    if speed.decode_once is False or prepared.task.modality != "image":
+    if speed.decode_once is False or not prepared.task.modality.opens_files:
         return inputs
     train = validation = 0
     for planned, each in zip(prepared.plan.stages, settings, strict=True):
@@ -382,6 +383,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
         nonlocal size
         made, report = decode_once(
             examples,
+            prepared.task.modality,
             train_passes=train,
             validation_passes=validation,
             folder=cache_folder(),
@@ -394,7 +396,7 @@ def decode_images(inputs: Inputs, prepared: PreparedRun, settings: Sequence[Cach
 
     made = _each_task(inputs, _digest(prepared, None), decode)
     if size:
-        logger.info("Decoded images cached: %s bytes.", f"{size:,}")
+        logger.info("Decoded %s cached: %s bytes.", prepared.task.modality.plural, f"{size:,}")
     return made
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.errors import InputError, Problem, shown
 from hf_finetune.planning.batch_split import spread_batch
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import Recipe, StageSpec
-from hf_finetune.recipe.rules import shown
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint
 from hf_finetune.training.manifest import Manifest

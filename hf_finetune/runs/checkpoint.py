@@ -46,7 +46,7 @@ def load_pretrained(prepared: PreparedRun) -> BuiltModel:
     built = build_model(
         spec.path,
         prepared.config,
-        modality=prepared.task.modality,
+        task=TASKS[prepared.recipe.kind],
         revision=spec.revision,
         allow_missing=spec.allow_missing,
         trust_remote_code=prepared.trust_remote_code,
@@ -75,7 +75,7 @@ def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
 
 def read_task_layout(recipe: Recipe, config: PreTrainedConfig) -> tuple[Layout, list[str]]:
     """Return the layer groups of the model of a single-task recipe, and notes on its adapter; loads no weights."""
-    skeleton = build_skeleton(config, TASKS[recipe.kind].modality)
+    skeleton = build_skeleton(config, TASKS[recipe.kind])
     notes = add_recipe_adapter(skeleton, recipe)
     return read_layout(skeleton), notes
 
@@ -87,8 +87,8 @@ def read_joint_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedC
         recipe: Recipe of the tasks.
         configs: Config of the model of each task.
     """
-    modality = TASKS[recipe.kind].modality
-    skeletons = {name: build_skeleton(config, modality) for name, config in configs.items()}
+    task = TASKS[recipe.kind]
+    skeletons = {name: build_skeleton(config, task) for name, config in configs.items()}
     return read_layout(join_tasks(skeletons, learns_weights=recipe.weighting == "uncertainty"))
 
 
@@ -123,12 +123,12 @@ def read_task_config(
     if is_left(recipe, suits):
         head = head.model_copy(update={"pool": suits.name})
     set_head(config, None if head.is_plain else head.fields(), spec.dropout)
-    if modality == "image":
+    if not modality.has_tokens:
         check_channels(config, spec.path)
         return config
     try:
         tokenizer = load_processor(
-            spec.path, "text", revision=spec.revision, trust_remote_code=trust_remote_code
+            spec.path, modality, revision=spec.revision, trust_remote_code=trust_remote_code
         )
     except InputError:
         return config  # reported where the tokenizer is loaded for use

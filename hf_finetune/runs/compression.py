@@ -16,7 +16,7 @@ from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import load_stage_weights
-from hf_finetune.tasks import Inputs
+from hf_finetune.tasks import Inputs, modality_of
 
 __all__ = ["compare_sizes", "measure_size"]
 
@@ -165,10 +165,7 @@ def _example(inputs: Inputs) -> dict[str, torch.Tensor]:
 
 def _described(example: Batch) -> str:
     """Return the size of an example: ``224 x 224 pixels`` or ``38 tokens``."""
-    if "pixel_values" in example:
-        height, width = example["pixel_values"].shape[-2:]
-        return f"{height} x {width} pixels"
-    return f"{example['input_ids'].shape[1]} tokens"
+    return modality_of(example).size_words(example)
 
 
 def _names(prepared: PreparedRun, indices: list[int]) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 from accelerate import PartialState
 
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.manifest import read_manifest
 
 __all__ = ["check_folds", "cross_validate", "recipe_for_folds"]
@@ -33,7 +33,7 @@ def check_folds(recipe: Recipe) -> None:
     """
     count = recipe.evaluation.folds
     if count is not None:
-        load_data(_of_fold(recipe, 1, count), TASKS[recipe.task].modality)
+        load_data(_of_fold(recipe, 1, count))
 
 
 def cross_validate(recipe: Recipe, folder: Path, train: Train, state: PartialState) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Domain adaptation in a run: pretraining on masked inputs before the first stage, or alignment in the stages."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,28 +13,15 @@ from datasets import Dataset, concatenate_datasets
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainerCallback
 
-from hf_finetune.data.masking import (
-    OF_IMAGES,
-    OF_TOKENS,
-    MaskedExamples,
-    MaskedPixels,
-    PatchMask,
-    masked_texts,
-    token_collate,
-)
-from hf_finetune.data.seeded_augmentation import set_epoch
-from hf_finetune.data.texts import count_tokens, tokenize
 from hf_finetune.distributed import count_workers, wait_for_all
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
 from hf_finetune.methods.domain_alignment import AlignmentInputs
-from hf_finetune.methods.masked_inputs import masked_loss
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.masked_models import (
-    MaskedImageModel,
     backbone_weights,
-    build_masked_text_model,
+    build_masked_model,
     recount_statistics,
 )
 from hf_finetune.models.vocabulary import embedding_rows
@@ -47,6 +33,9 @@ from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import BACKBONE, pretraining_folder
 from hf_finetune.tasks import Inputs
+from hf_finetune.tasks.examples import MaskedInputs
+from hf_finetune.tasks.masked_examples import WrappedClassifier
+from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
@@ -68,20 +57,14 @@ class Pretraining:
         model: Model that predicts masked tokens or pixels.
         stage: Settings, in the form of a stage.
         planned: Plan: trained parameters, steps and learning rates.
-        train: Masked examples.
-        collate: Collate function.
-        lengths: Number of tokens of each example, to batch examples of similar length; None for random batches.
-        plain: Function that returns batches of unmasked images, for BatchNorm statistics; no batches for texts.
+        masked: Masked examples.
         notes: Notes for the user.
     """
 
     model: PreTrainedModel
     stage: StageSpec
     planned: StagePlan
-    train: Any
-    collate: Callable[[list[dict[str, Any]]], Any]
-    lengths: Sequence[int] | None
-    plain: Callable[[], Iterator[Any]]
+    masked: MaskedInputs
     notes: tuple[str, ...]
 
 
@@ -123,35 +106,24 @@ def prepare_pretraining(
         rule = f"must go on with {before.processes} processes until the pretraining is done"
         raise InputError(Problem("--resume", rule, str(state.num_processes)))
     dataset = _inputs_of(prepared, target.dataset, spec)
-    seed = prepared.recipe.seed
-    notes: list[str] = []
-    if prepared.task.modality == "text":
-        mask = masked_texts(prepared.processor, spec.mask or OF_TOKENS)
-        data = prepared.recipe.data
-        tokens = tokenize(dataset, prepared.processor, data.max_length, data.truncation_side)
-        lengths: list[int] | None = count_tokens(tokens) if data.group_by_length else None
-        train: Any = MaskedExamples(tokens, mask, seed)
-        collate: Any = token_collate(prepared.processor)
-        spec_of_model = prepared.recipe.model
-        model, notes = build_masked_text_model(
+    seed, spec_of_model, notes = prepared.recipe.seed, prepared.recipe.model, list[str]()
+    splits = replace(prepared.data, train=dataset, validation=None, test=None, pool=None)
+    masked = prepared.task.modality.masked(splits, prepared.processor, prepared.recipe.data, seed, spec.mask)
+    if masked.wrap is not None:
+        model = masked.wrap(classifier, seed)
+    else:
+        model, notes = build_masked_model(
             spec_of_model.path,
+            str(masked.auto_model),
             revision=spec_of_model.revision,
             dropout=spec_of_model.dropout,
             seed=seed,
             trust_remote_code=prepared.trust_remote_code,
             rows=embedding_rows(prepared.config),
         )
-        plain: Callable[[], Iterator[Any]] = partial(iter, ())
-    else:
-        inputs = _prepared(prepared, dataset)
-        lengths, collate = None, MaskedPixels(inputs.collate)
-        train = MaskedExamples(inputs.train, PatchMask(spec.mask or OF_IMAGES), seed)
-        image = inputs.collate([inputs.train[0]])["pixel_values"]
-        model = MaskedImageModel(classifier, image, seed)
-        plain = partial(_batches, inputs, spec.batch_size)
     stage = _stage_of(spec)
-    planned = _plan_of(model, stage, len(train), state.num_processes)
-    return Pretraining(model, stage, planned, train, collate, lengths, plain, tuple(notes))
+    planned = _plan_of(model, stage, len(masked.train), state.num_processes)
+    return Pretraining(model, stage, planned, masked, tuple(notes))
 
 
 def pretrain(
@@ -184,7 +156,7 @@ def pretrain(
     manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
     verb = "resumes" if resumes else "begins"
     logger.info(
-        f"Stage 0, {PRETRAINING}, {verb}: {len(found.train)} inputs, {found.planned.steps} steps, "
+        f"Stage 0, {PRETRAINING}, {verb}: {len(found.masked.train)} inputs, {found.planned.steps} steps, "
         f"lr {found.stage.lr:.2g}."
     )
     begun = perf_counter()
@@ -210,7 +182,9 @@ def _train(
 ) -> StageResult:
     recipe = prepared.recipe
     workers = count_workers(recipe.data.workers, state)
-    data = StageData("", found.train, found.collate, lengths=found.lengths, workers=workers)
+    data = StageData(
+        "", found.masked.train, found.masked.collate, lengths=found.masked.lengths, workers=workers
+    )
     return train_stage(
         found.model,
         found.stage,
@@ -218,7 +192,7 @@ def _train(
         data,
         folder=place,
         judging=StageEvaluation(recipe.evaluation.batch_size),
-        beside=StageExtras(loss=masked_loss(prepared.task.modality)),
+        beside=StageExtras(loss=found.masked.loss),
         speed=recipe.speed,
         seed=(recipe.seed - 1) % 2**32,
         resume=resumes,
@@ -229,7 +203,7 @@ def _train(
 
 def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Dataset:
     """Return the inputs to mask: those of the target domain, and with ``source`` also those of the training split."""
-    columns = [name for name in ("image", "text", "text_pair") if name in prepared.data.train.column_names]
+    columns = prepared.task.modality.columns_in(prepared.data.train.column_names)
     target = target.select_columns(columns)
     if not spec.source:
         return target
@@ -261,7 +235,7 @@ def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes:
     """Return a plan that trains all parameters except an image classifier's head, which masked images do not reach."""
     layout = read_layout(model)
     unused = set()
-    if isinstance(model, MaskedImageModel):
+    if isinstance(model, WrappedClassifier):
         unused = {f"classifier.{name}" for name in head_names(model.classifier)}
     trainable = tuple(name for name in layout.names() if name not in unused)
     per_epoch = steps_per_epoch(examples, stage.batch_size, 1, processes)
@@ -284,9 +258,10 @@ def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes:
 def _leave_backbone(found: Pretraining, prepared: PreparedRun, place: Path) -> None:
     """Save the backbone for the classifier, with BatchNorm statistics recomputed on unmasked images."""
     model = found.model
-    if isinstance(model, MaskedImageModel):
+    if isinstance(model, WrappedClassifier):
         model.classifier.to(memory_format=torch.contiguous_format)
-        recount_statistics(model.classifier, found.plain())
+        if found.masked.unmasked is not None:
+            recount_statistics(model.classifier, _batches(found.masked.unmasked, found.stage.batch_size))
         head = set(head_names(model.classifier))
         names = [name for name in model.classifier.state_dict() if name not in head]
     else:
@@ -316,7 +291,7 @@ def _written(manifest: Manifest, folder: Path, state: PartialState, entry: dict[
 def _entry(found: Pretraining, result: StageResult, prepared: PreparedRun, seconds: float) -> dict[str, Any]:
     return {
         "name": PRETRAINING,
-        "examples": len(found.train),
+        "examples": len(found.masked.train),
         "epochs": result.epochs,
         "steps": result.steps,
         "train_seconds": seconds,

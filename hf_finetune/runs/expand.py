@@ -34,8 +34,7 @@ def expand_recipe(
         The recipe, in which every stage that takes optimizer steps has a rate; and notes on the fields filled in and
         on given rates that are far from the defaults. Stages whose selector matches nothing are unchanged.
     """
-    modality = TASKS[recipe.kind].modality
-    defaults = find_defaults(config, layout, modality)
+    defaults = find_defaults(config, layout, TASKS[recipe.kind].modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
     alone = not isinstance(recipe, MultiTaskRecipe)
     suits = default_pooling(config, recipe.model.path, recipe.model.revision)

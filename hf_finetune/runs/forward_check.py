@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_finetune.data.extreme_examples import extreme_images, text_lengths
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.adapters import uncalled_layers
 from hf_finetune.models.find_head import head_names
@@ -35,11 +33,11 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
         InputError: If the model fails on an example, its architecture does not suit ``model.head``, a head to be fitted
             with a solver is not linear, or a layer with an adapter is never called.
     """
-    if reason := head_problem(model, prepared.task.dummy(prepared.processor)):
+    if reason := head_problem(model, prepared.task.modality.dummy(prepared.processor)):
         raise unsuited_head(model.config, reason)
     first = _first(inputs, prepared)
     with uncalled_layers(model) as uncalled:
-        _try(model, prepared, [prepared.task.dummy(prepared.processor)])
+        _try(model, prepared, [prepared.task.modality.dummy(prepared.processor)])
         _try(model, prepared, [_collated(inputs, prepared, [first])])
         _try(
             model,
@@ -47,7 +45,9 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
             [_collated(inputs, prepared, [first, *extreme]) for extreme in _extremes(inputs, prepared)],
         )
     fitted = [(index, stage) for index, stage in enumerate(prepared.recipe.stages) if fitted_by(stage)]
-    if fitted and (reason := not_linear(model, head_names(model), prepared.task.dummy(prepared.processor))):
+    if fitted and (
+        reason := not_linear(model, head_names(model), prepared.task.modality.dummy(prepared.processor))
+    ):
         rule = "must be gradient unless the head is one linear layer"
         repair = f"Here {reason}."
         index, stage = fitted[0]
@@ -66,7 +66,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         model: Classifier on the CPU.
         prepared: Checked run.
     """
-    if prepared.task.modality == "image":
+    if not prepared.task.modality.has_tokens:
         return []
     processor = prepared.processor
     pair = processor(
@@ -77,7 +77,7 @@ def padding_notes(model: PreTrainedModel, prepared: PreparedRun) -> list[str]:
         return_tensors="pt",
     )
     with torch.no_grad():
-        alone = model.eval()(**prepared.task.dummy(processor)).logits[0].float()
+        alone = model.eval()(**prepared.task.modality.dummy(processor)).logits[0].float()
         padded = model(**pair).logits[0].float()
     largest = alone.abs().max()
     change = float((padded - alone).abs().max() / largest) if largest > 0 else 0.0
@@ -146,11 +146,7 @@ def _extremes(inputs: Inputs, prepared: PreparedRun) -> list[list[dict[str, Any]
     for name, raw, transformed in splits:
         if raw is None or transformed is None or len(raw) != len(transformed):
             continue
-        if prepared.task.modality == "image":
-            rows = extreme_images(raw)
-        else:
-            lengths = inputs.lengths if name == "train" else None
-            rows = [int(np.argmax(lengths if lengths is not None else text_lengths(raw)))]
+        rows = prepared.task.modality.extreme_rows(raw, inputs.lengths if name == "train" else None)
         extremes.append([transformed[row] for row in rows])
     return extremes
 

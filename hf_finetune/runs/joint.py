@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
-from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded
@@ -15,6 +14,7 @@ from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import MultiTaskRecipe
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 
 __all__ = ["MEAN", "columns_of", "epoch_note", "examples_of_tasks", "join_data", "joint_problems"]
 

@@ -5,19 +5,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedConfig
 
-from hf_finetune.data.labels import Target
+from hf_finetune.data.multi_task import MultiTask, Share
 from hf_finetune.data.prepare import LabelledData
+from hf_finetune.data.recipe_data import load_data, load_target
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.distributed import main_process_first, start_processes
 from hf_finetune.errors import HubUnreachable, InputError, Problem, collect_problems
 from hf_finetune.evaluation.metrics import default_metrics
-from hf_finetune.models.build import load_processor
+from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import stage_layouts
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.planning.adapter_saving import adapter_problems
@@ -38,9 +40,8 @@ from hf_finetune.runs.problems import (
     stage_problems,
 )
 from hf_finetune.targets import SingleLabel
-from hf_finetune.tasks import TASKS, Task, load_data
-from hf_finetune.tasks.data import load_target
-from hf_finetune.tasks.multi_task import MultiTask, Share
+from hf_finetune.targets.labels import Target
+from hf_finetune.tasks import TASKS, Task
 
 __all__ = ["check_recipe", "data_at_hand", "plan", "prepare_run", "prepare_with"]
 
@@ -70,7 +71,7 @@ class _Checked:
 
     requested: Recipe
     recipe: Recipe
-    task: Task
+    task: Task | MultiTask
     data: LabelledData | None
     config: PreTrainedConfig
     processor: Any
@@ -128,12 +129,11 @@ def prepare_run(
         InputError: With the problems of recipe, data and checkpoint together.
     """
     problems: list[Problem] = []
-    modality = TASKS[recipe.kind].modality
     with main_process_first(state):
-        datas = _load_each(recipe, problems, lambda single: load_data(single, modality))
+        datas = _load_each(recipe, problems, load_data)
     domain = None
     with collect_problems(problems), main_process_first(state):
-        domain = load_target(recipe, modality, next(iter(datas.values())))
+        domain = load_target(recipe, next(iter(datas.values())))
     processes = state.num_processes
     return _complete(
         check_recipe(recipe, datas, domain, problems, processes, spread, trust_remote_code=trust_remote_code)
@@ -175,7 +175,7 @@ def data_at_hand(recipe: Recipe) -> LabelledData | None:
         InputError: If the data cannot be used, does not exist, or has almost the name of a local file or folder.
     """
     try:
-        return load_data(recipe, TASKS[recipe.task].modality)
+        return load_data(recipe)
     except HubUnreachable:
         if similar_here(recipe.data.path):
             raise
@@ -187,7 +187,7 @@ def _domain_at_hand(recipe: Recipe) -> UnlabelledData | None:
     spec = recipe.domain_adaptation
     if spec is None or not Path(spec.target).exists():
         return None
-    return load_target(recipe, TASKS[recipe.task].modality)
+    return load_target(recipe)
 
 
 def _load_each(
@@ -291,7 +291,9 @@ def _check_task(
             processor = load_processor(
                 recipe.model.path, task.modality, revision=revision, trust_remote_code=trust_remote_code
             )
-            processor_notes = task.configure(processor, config, recipe.data)
+            processor_notes = task.modality.configure(
+                processor, config, recipe.data, partial(build_skeleton, config, task)
+            )
     problems += stage_problems(recipe)
     primary_metrics = recipe.metrics or default_metrics(target)
     if data is None:
@@ -341,7 +343,7 @@ def _expand(
     """Return the expanded recipe as requested and as each process follows it, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
     effective = spread(requested) if spread else requested
-    layouts = stage_layouts(layout, config, TASKS[recipe.kind].modality, effective.stages)
+    layouts = stage_layouts(layout, config, TASKS[recipe.kind], effective.stages)
     return requested, effective, build_plan(layout, effective.stages, examples, processes, layouts), notes
 
 
@@ -366,7 +368,7 @@ def _join(
     return _Checked(
         requested=requested,
         recipe=effective,
-        task=MultiTask(first.task, shares, columns_of(datas)),
+        task=MultiTask(TASKS[recipe.kind], shares, columns_of(datas)),
         data=None if lacks_data else join_data(datas),
         config=first.config,
         processor=first.processor,

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from hf_finetune.data.multi_task import MultiTask
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.evaluation.registry import MetricSettings
@@ -83,7 +84,7 @@ class PreparedRun:
 
     recipe: Recipe
     requested: Recipe
-    task: Task
+    task: Task | MultiTask
     data: LabelledData
     config: PreTrainedConfig
     processor: Any

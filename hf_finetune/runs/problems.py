@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from transformers.integrations import get_available_reporting_integrations
 
-from hf_finetune.data.augment import check_transforms
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded, uses_deepspeed
 from hf_finetune.errors import Problem
@@ -19,6 +18,7 @@ from hf_finetune.planning.selectors import form_problems
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks.image.augment import check_transforms
 from hf_finetune.training.optimizers import check_optimizer
 
 __all__ = ["metric_name_problems", "recipe_problems", "selector_problems", "stage_problems"]

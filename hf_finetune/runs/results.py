@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from hf_finetune.cache.cut_point import CacheUnavailableError
 from hf_finetune.data.content_hashes import HASHES, write_hashes
-from hf_finetune.data.labels import UNKNOWN
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.compare import paired_difference
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
@@ -38,6 +37,7 @@ from hf_finetune.runs.caching import has_baseline, probe_settings, text_poolings
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import UNKNOWN
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 
@@ -74,7 +74,7 @@ def finish_model(model: PreTrainedModel, prepared: PreparedRun, folder: Path) ->
         if prepared.saves != "merged":
             with replacing_folder(folder / "adapter") as partial:
                 export_adapter(model, head_names(model), partial, base=spec.path, revision=spec.revision)
-        change = merge_adapter(model, prepared.task.dummy(prepared.processor))
+        change = merge_adapter(model, prepared.task.modality.dummy(prepared.processor))
         logger.info(f"Adapter merged: logits change by at most {change:.1g} of the largest logit.")
     setattr(model.config, COLUMNS, dict(prepared.data.columns))
     _export(model, prepared, folder)
@@ -153,7 +153,7 @@ def _calibrated(
     }
     if not prepared.recipe.evaluation.calibrate:
         return found.scores, calibration
-    if divide_head(model, head_names(model), temperature, prepared.task.dummy(prepared.processor)):
+    if divide_head(model, head_names(model), temperature, prepared.task.modality.dummy(prepared.processor)):
         calibration["applied"] = "head"
         logger.info(
             f"The head is divided by the temperature {temperature:.3g}, so every program gets calibrated probabilities."

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from accelerate import PartialState
 
+from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import main_process_first
 from hf_finetune.errors import InputError, Problem, collect_problems
 from hf_finetune.methods.distillation import Teacher
@@ -16,7 +17,6 @@ from hf_finetune.runs.forward_check import padding_notes, try_forward
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.teachers import load_teachers
 from hf_finetune.tasks import Inputs
-from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.manifest import Manifest
 
 __all__ = ["RunStart", "load_start"]

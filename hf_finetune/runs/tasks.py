@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel
 
+from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
 from hf_finetune.files import replacing, replacing_folder
 from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
@@ -28,7 +29,6 @@ from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.targets import TARGETS
-from hf_finetune.tasks.inputs import prepare_inputs
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
 

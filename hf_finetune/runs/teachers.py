@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.methods.distillation import Teacher
@@ -59,11 +57,5 @@ def _load(stage: StageSpec, place: str, prepared: PreparedRun) -> Teacher | None
 
 def _takes_the_same(classifier: Classifier, prepared: PreparedRun) -> bool:
     """Return whether teacher and model have the same vocabulary, or preprocess an image to the same pixels."""
-    pipe: Any = classifier.pipe
-    if prepared.task.modality == "text":
-        return pipe.tokenizer.get_vocab() == prepared.processor.get_vocab()
-    teacher_pixels, pixels = (
-        prepared.task.dummy(processor)["pixel_values"]
-        for processor in (pipe.image_processor, prepared.processor)
-    )
-    return teacher_pixels.shape == pixels.shape and torch.equal(teacher_pixels, pixels)
+    processor = prepared.task.modality.processor_of(classifier.pipe)
+    return prepared.task.modality.same_inputs(processor, prepared.processor)

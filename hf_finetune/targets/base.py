@@ -4,8 +4,10 @@ Code outside this folder asks a target for a property or calls one of its method
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_finetune.fields.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,36 +105,5 @@ class Target(ABC):
         return known
 
 
-class _Registry(Mapping[str, Target]):
-    """Targets by name; an unknown name is an error that lists the known ones."""
-
-    def __init__(self) -> None:
-        self._targets: dict[str, Target] = {}
-
-    def __getitem__(self, name: str) -> Target:
-        if name not in self._targets:
-            raise ValueError(f"unknown kind of labels {name!r}; known: {', '.join(self._targets)}")
-        return self._targets[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._targets
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
-
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def add(self, target: Target) -> None:
-        """Add a target.
-
-        Raises:
-            ValueError: If its name is taken.
-        """
-        if target.name in self._targets:
-            raise ValueError(f"the kind of labels {target.name!r} is registered already")
-        self._targets[target.name] = target
-
-
-TARGETS = _Registry()
+TARGETS: Registry[Target] = Registry("kind of labels")
 """All kinds of labels, by name."""

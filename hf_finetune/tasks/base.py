@@ -1,69 +1,75 @@
-"""Interface of a task, and the model inputs that it prepares."""
+"""Tasks (a modality with an architecture of transformers), and the registries of modalities and tasks."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from transformers import PreTrainedConfig
+from hf_finetune.fields.registry import Registry
+from hf_finetune.tasks.examples import Inputs, Splits
+from hf_finetune.tasks.modality import Modality
 
-from hf_finetune.data.prepare import LabelledData
-from hf_finetune.data.truncation import Truncation
-from hf_finetune.recipe.schema import DataSpec
-
-__all__ = ["Inputs", "Task"]
+__all__ = ["MODALITIES", "TASKS", "Task", "modality_of", "spatial_input", "token_count"]
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Examples as model inputs.
+class Task:
+    """Task of a model: an architecture of transformers for one modality.
 
     Attributes:
-        train: Training split, augmented.
-        validation: Validation split, prepared as for inference; None if there is none.
-        collate: Collate function, which also does all work that need not be done per example.
-        lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
-        truncations: Truncation statistics of texts by task; a single task has the name "".
+        name: Name in recipes and in ``transformers.pipeline``, the Hub's pipeline tag.
+        title: Name in model cards.
+        modality: Kind of input.
+        auto_model: Name of the auto class of transformers.
+        suffix: Ending of the names of its architectures.
     """
 
-    train: Any
-    validation: Any
-    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
-    lengths: Sequence[int] | None = None
-    truncations: Mapping[str, Truncation] = field(default_factory=dict)
+    name: str
+    title: str
+    modality: Modality
+    auto_model: str
+    suffix: str
 
     @property
-    def notes(self) -> dict[str, str]:
-        """Messages to the user on truncated inputs, by task; only tasks that have one."""
-        notes = {task: truncation.note() for task, truncation in self.truncations.items()}
-        return {task: note for task, note in notes.items() if note is not None}
+    def auto_class(self) -> Any:
+        """Auto class of transformers."""
+        import transformers
 
+        return getattr(transformers, self.auto_model)
 
-class Task(Protocol):
-    """A kind of input and of prediction. To add a task, add a module that implements this protocol, and a recipe.
-
-    Attributes:
-        name: Name of the task in recipes and in ``transformers.pipeline``.
-        modality: Kind of input: image or text.
-    """
-
-    @property
-    def name(self) -> str:
-        """Task name in recipes and in ``transformers.pipeline``."""
-
-    @property
-    def modality(self) -> Literal["image", "text"]:
-        """Kind of input: image or text."""
-
-    def configure(self, processor: Any, config: PreTrainedConfig, data: DataSpec) -> tuple[str, ...]:
-        """Apply the recipe's data fields to the processor and the model config, in place.
-
-        Returns:
-            Messages to the user, one sentence each.
-        """
-
-    def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
+    def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits."""
+        return self.modality.prepare(splits, processor, data, seed)
 
-    def dummy(self, processor: Any) -> dict[str, torch.Tensor]:
-        """Return a batch of one dummy example, to test a forward pass."""
+
+MODALITIES: Registry[Modality] = Registry("modality")
+"""All modalities, by name."""
+TASKS: Registry[Task] = Registry("task")
+"""All tasks, by name."""
+
+
+def modality_of(names: Iterable[str]) -> Modality:
+    """Return the modality of a dataset or of a batch.
+
+    Args:
+        names: Columns of loaded data, or names of model inputs.
+
+    Raises:
+        ValueError: If no modality has such a column or input.
+    """
+    present = set(names)
+    for modality in MODALITIES.values():
+        if modality.main_column in present or modality.main_input in present:
+            return modality
+    raise ValueError(f"no modality has columns or model inputs of these names: {', '.join(sorted(present))}")
+
+
+def spatial_input(batch: Mapping[str, Any]) -> str | None:
+    """Return the name of the spatial input of a batch, such as images; None if it has none."""
+    names = (modality.main_input for modality in MODALITIES.values() if modality.is_spatial)
+    return next((name for name in names if name in batch), None)
+
+
+def token_count(batch: Mapping[str, Any]) -> int:
+    """Return the number of tokens of each sequence in a batch, padding included; 0 if its inputs have no tokens."""
+    names = (modality.main_input for modality in MODALITIES.values() if modality.has_tokens)
+    return next((int(batch[name].shape[1]) for name in names if name in batch), 0)

@@ -11,7 +11,6 @@ from accelerate import PartialState
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
 
-from hf_finetune.data.seeded_augmentation import set_epoch
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.methods.class_balance import ClassBalance
 from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
@@ -19,6 +18,7 @@ from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.planning.best_epoch import is_better
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
 

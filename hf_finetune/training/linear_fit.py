@@ -13,9 +13,9 @@ from scipy.special import log_expit, log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from hf_finetune.data.labels import Target
 from hf_finetune.data.split import strata_of
 from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets.labels import Target
 
 __all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
 

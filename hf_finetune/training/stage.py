@@ -23,7 +23,6 @@ from transformers import (
 
 from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.data.distributed_sampling import SharedBuffers
-from hf_finetune.data.seeded_augmentation import cycle, set_epoch
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.base import Method
@@ -35,6 +34,7 @@ from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.targets.losses import loss_for
+from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 from hf_finetune.training.arguments import training_arguments
 from hf_finetune.training.callbacks import InterruptCallback, LogCallback
 from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_checkpoint

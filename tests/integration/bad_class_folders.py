@@ -171,7 +171,7 @@ CASES = [
         "run recipe.yaml data=./names.csv",
         (
             "Problem:\n"
-            "  '0.png' must stand for one picture. Got 'photos/cake/0.png', 'photos/soup/0.png', "
+            "  '0.png' must stand for one file. Got 'photos/cake/0.png', 'photos/soup/0.png', "
             "'photos/tea/0.png'. Write the path from the table's folder, with its ending."
         ),
         rows("names.csv", "image,label", "cake/0.png,a", "0.png,b"),

@@ -9,19 +9,19 @@ from feature_scales import MedianScaler
 from run_helpers import quick_run, tiny_image_recipe
 from sklearn.linear_model import LogisticRegression
 
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import prepare_with
 from hf_finetune.runs.results import measure_baseline
-from hf_finetune.tasks import TASKS, load_data
 from hf_finetune.training.linear_fit import STRENGTHS
 
 PLAIN = [ExecutionMode("fp32", "contiguous", False)]
 
 
 def ready_for(recipe):
-    return prepare_with(recipe, load_data(recipe, TASKS[recipe.task].modality))
+    return prepare_with(recipe, load_data(recipe))
 
 
 def baseline_of(recipe):

@@ -26,6 +26,8 @@ from typer.testing import CliRunner
 
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cli.app import app
+from hf_finetune.data.model_inputs import prepare_inputs
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.distributed import start_processes
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.card import write_card
@@ -34,8 +36,6 @@ from hf_finetune.report.page import write_report
 from hf_finetune.runs.caching import choose_pooling
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepare import plan, prepare_run, prepare_with
-from hf_finetune.tasks import TASKS, load_data
-from hf_finetune.tasks.inputs import prepare_inputs
 
 FIT = {"name": "head", "train": "head", "fit": "logistic_regression"}
 ALL = {"name": "all", "train": "all", "epochs": 1.0, "lr": 1e-3, "batch_size": 4}
@@ -72,7 +72,7 @@ def with_stages(recipe, *stages, **changes):
 
 def examples_of(recipe, split):
     """Give the pretrained model and what it takes of a split, as the run prepares it."""
-    prepared = prepare_with(recipe, load_data(recipe, TASKS[recipe.task].modality))
+    prepared = prepare_with(recipe, load_data(recipe))
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     return load_pretrained(prepared).model.eval(), inputs, getattr(inputs, split)
 
@@ -97,7 +97,7 @@ def test_the_head_is_scikit_learns_on_what_the_frozen_model_gives_and_nothing_el
     kind, recipes, done
 ):
     layer, saved = HEADS[kind], load_file(done[kind] / "stages" / "01-head" / "model.safetensors")
-    before = load_pretrained(prepare_with(recipes[kind], load_data(recipes[kind], kind))).model.state_dict()
+    before = load_pretrained(prepare_with(recipes[kind], load_data(recipes[kind]))).model.state_dict()
     assert changed({name: before[name] for name in saved}, saved) == {f"{layer}.weight", f"{layer}.bias"}
     assert_scikit_learns(done[kind], recipes[kind], kind, None)
 

@@ -8,6 +8,7 @@ import pytest
 
 from hf_finetune.data.load import load_source
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 __all__ = ["PICTURE", "images", "labels_of", "link", "refusal", "texts", "touch", "write"]
 
@@ -56,14 +57,14 @@ def labels_of(source):
 
 
 def images(path, **options):
-    return load_source(str(path), modality="image", **options)
+    return load_source(str(path), modality=MODALITIES["image"], **options)
 
 
 def texts(path, **options):
-    return load_source(str(path), modality="text", **options)
+    return load_source(str(path), modality=MODALITIES["text"], **options)
 
 
 def refusal(path, modality="image", **options):
     with pytest.raises(InputError) as error:
-        load_source(str(path), modality=modality, **options)
+        load_source(str(path), modality=MODALITIES[modality], **options)
     return str(error.value)

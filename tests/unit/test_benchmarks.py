@@ -14,6 +14,7 @@ from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
@@ -173,7 +174,7 @@ def test_ours_trains_as_long_as_the_others_on_the_same_but_for_the_cached_stages
 
 def test_the_vit_contenders_train_the_same_parameters():
     config = TimmWrapperConfig(architecture=recipes.VIT["architecture"], model_args={}, num_labels=2)
-    model = build_skeleton(config, "image")
+    model = build_skeleton(config, TASKS["image-classification"])
     stages = parse_recipe({**recipes.vit_recipe(1, "fp32", 224), "model": "m", "data": {"path": "d"}}).stages
     planned = build_plan(read_layout(model), stages, 64).stages[0]
     names = [name for name, _ in model.named_parameters() if name.startswith(tuple(recipes.VIT["prefixes"]))]

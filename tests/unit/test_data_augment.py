@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from hf_finetune.data.augment import (
+from hf_finetune.tasks.image.augment import (
     SHIFTS,
     TRANSFORMS,
     KerasAffine,
@@ -18,7 +18,7 @@ from hf_finetune.data.augment import (
     varying_transform,
     warp,
 )
-from hf_finetune.data.images import train_transform
+from hf_finetune.tasks.image.transforms import train_transform
 
 MEAN, STD, SIZE = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 24
 GREY = torch.tensor([128, 102, 76], dtype=torch.uint8)

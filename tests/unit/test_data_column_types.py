@@ -7,6 +7,7 @@ from PIL import Image
 from hf_finetune.data.column_types import guess_features, settle_labels, settle_numbers
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.table_options import TableOptions
+from hf_finetune.tasks import MODALITIES
 
 
 def settle(*labels, requested="auto", decimal=None, known=(), **others):
@@ -148,19 +149,23 @@ def write(path, rows, header="text,label"):
 def test_classes_that_only_late_rows_would_change(tmp_path):
     early = [f"good film {row},{['True', 'False', '01'][row % 3]}" for row in range(10_002)]
     late = [f"bad film {row},{['True', 'False'][row % 2]}" for row in range(400)]
-    data = prepare_data(write(tmp_path / "r.csv", early + late), modality="text", validation=0, test=0)
+    data = prepare_data(
+        write(tmp_path / "r.csv", early + late), modality=MODALITIES["text"], validation=0, test=0
+    )
     assert data.label_names == ("01", "False", "True")
 
 
 def test_an_amount_with_a_decimal_comma_is_a_regression(tmp_path):
     rows = [f"film {row};{row % 10},{row:02d}" for row in range(20)]
-    data = prepare_data(write(tmp_path / "r.csv", rows, "text;label"), modality="text", validation=0, test=0)
+    data = prepare_data(
+        write(tmp_path / "r.csv", rows, "text;label"), modality=MODALITIES["text"], validation=0, test=0
+    )
     assert (data.target, data.train["label"][3]) == ("regression", pytest.approx(3.03))
     assert "The labels are numbers with decimal commas." in data.notes
     stated = TableOptions(decimal=".")
     data = prepare_data(
         write(tmp_path / "r.csv", rows * 2, "text;label"),
-        modality="text",
+        modality=MODALITIES["text"],
         validation=0,
         test=0,
         options=stated,
@@ -174,7 +179,7 @@ def test_metadata_of_pictures_keeps_its_zeros(tmp_path):
         Image.new("RGB", (4, 4), (20 * row, 0, 0)).save(tmp_path / f"{row}.png")
         lines.append(f"{row}.png;{label}")
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    data = prepare_data(str(tmp_path), modality="image", validation=0, test=0)
+    data = prepare_data(str(tmp_path), modality=MODALITIES["image"], validation=0, test=0)
     assert set(data.label_names) == {"01", "001", "1"}
     assert "metadata.csv: the cells are separated by semicolons." in data.notes
 

@@ -3,13 +3,14 @@ from datasets import ClassLabel, Features, Image, Value
 
 from hf_finetune.data.columns import Columns, find_columns
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 STRING, INT = Value("string"), Value("int64")
 CLASSES = ClassLabel(names=["a", "b"])
 
 
 def find(modality, features, named=None, group=None):
-    return find_columns(Features(features), modality, named or {}, group)
+    return find_columns(Features(features), MODALITIES[modality], named or {}, group)
 
 
 def error_text(modality, features, named=None, group=None):
@@ -29,22 +30,22 @@ def error_text(modality, features, named=None, group=None):
 )
 def test_images_are_told_by_type_then_name(features):
     columns, notes = find("image", features)
-    assert columns == Columns(label="category", image="picture")
+    assert columns == Columns(label="category", inputs={"image": "picture"})
     assert notes == ("Columns inferred: image from 'picture', label from 'category'.",)
 
 
 def test_bytes_of_any_name_are_images():
-    assert find("image", {"blob": Value("binary"), "label": INT})[0].image == "blob"
+    assert find("image", {"blob": Value("binary"), "label": INT})[0].inputs["image"] == "blob"
 
 
 @pytest.mark.parametrize("name", ["text", "sentence", "review", "content", "Review"])
 def test_texts_are_told_by_name(name):
     columns, _ = find("text", {name: STRING, "author": STRING, "label": INT})
-    assert (columns.text, columns.text_pair) == (name, None)
+    assert tuple(columns.inputs.values()) == (name, None)
 
 
 def test_the_only_strings_left_are_the_text():
-    assert find("text", {"snippet": STRING, "id": INT, "label": STRING})[0].text == "snippet"
+    assert find("text", {"snippet": STRING, "id": INT, "label": STRING})[0].inputs["text"] == "snippet"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_the_only_strings_left_are_the_text():
 )
 def test_pairs_are_told_by_name(pair):
     columns, notes = find("text", {pair[0]: STRING, pair[1]: STRING, "label": CLASSES, "idx": INT})
-    assert (columns.text, columns.text_pair) == pair
+    assert tuple(columns.inputs.values()) == pair
     assert notes == (
         f"Columns inferred: text from {pair[0]!r}, text_pair from {pair[1]!r}, label from 'label'.",
     )
@@ -61,7 +62,7 @@ def test_pairs_are_told_by_name(pair):
 
 def test_the_plain_name_wins():
     features = {"text": STRING, "title": STRING, "label": INT, "category": STRING}
-    assert find("text", features)[0] == Columns(label="label", text="text")
+    assert find("text", features)[0] == Columns(label="label", inputs={"text": "text", "text_pair": None})
 
 
 def test_the_only_column_with_declared_classes_is_the_label():
@@ -71,12 +72,15 @@ def test_the_only_column_with_declared_classes_is_the_label():
 def test_named_columns_are_taken_and_not_noted():
     features = {"premise": STRING, "hypothesis": STRING, "mood": INT, "who": STRING}
     columns, notes = find("text", features, {"text": "hypothesis", "label": "mood"}, group="who")
-    assert columns == Columns(label="mood", text="hypothesis", group="who")
+    assert columns == Columns(label="mood", inputs={"text": "hypothesis", "text_pair": None}, group="who")
     assert notes == ()
 
 
 def test_the_group_is_not_the_text():
-    assert find("text", {"words": STRING, "author": STRING, "label": INT}, group="author")[0].text == "words"
+    assert (
+        find("text", {"words": STRING, "author": STRING, "label": INT}, group="author")[0].inputs["text"]
+        == "words"
+    )
 
 
 def test_nothing_fits():

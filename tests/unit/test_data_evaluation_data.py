@@ -7,6 +7,7 @@ from datasets import ClassLabel
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,9 @@ def write(path, *rows):
 
 
 def load(path, label_names=("neg", "pos"), target="single_label", **options):
-    return load_for_evaluation(str(path), modality="text", target=target, label_names=label_names, **options)
+    return load_for_evaluation(
+        str(path), modality=MODALITIES["text"], target=target, label_names=label_names, **options
+    )
 
 
 def error_text(path, **options):

@@ -7,6 +7,7 @@ import pytest
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.table_files import read_file
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 openpyxl = pytest.importorskip("openpyxl")
 
@@ -76,7 +77,7 @@ def test_errors_and_numbers_that_are_no_dates_are_named(tmp_path, recwarn):
         "LibreOffice, and save it."
     }
     with pytest.raises(InputError) as error:
-        prepare_data(str(file), modality="text")
+        prepare_data(str(file), modality=MODALITIES["text"])
     assert found.doubts["label"] in error.value.problems
     assert not recwarn.list
 

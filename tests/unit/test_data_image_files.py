@@ -13,10 +13,10 @@ from datasets import Dataset
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hf_finetune.data import image_files
-from hf_finetune.data.image_files import PictureError, PictureFacts, PictureFeature, read_picture
-from hf_finetune.data.image_notes import PictureNotes
-from hf_finetune.data.large_images import KeptPictures, PixelBudget
+from hf_finetune.tasks.image import files as image_files
+from hf_finetune.tasks.image.files import PictureError, PictureFacts, PictureFeature, read_picture
+from hf_finetune.tasks.image.large_images import KeptPictures, PixelBudget
+from hf_finetune.tasks.image.notes import PictureNotes
 
 
 def encoded(image, kind="PNG", **options):
@@ -167,23 +167,21 @@ import resource, sys
 from pathlib import Path
 from datasets import Dataset
 from PIL import Image
-from hf_finetune.data import tables
-from hf_finetune.data.image_checks import check_pictures
-from hf_finetune.data.image_notes import PictureNotes
-from hf_finetune.data.image_files import PictureFeature
 from hf_finetune.performance.allocator import keep_freed_memory
+from hf_finetune.tasks.image import stored
+from hf_finetune.tasks.image.files import PictureFeature
 
-tables._THREADS = 8
+stored._THREADS = 8
 Image.MAX_IMAGE_PIXELS = 30_000_000  # so that Pillow would warn of each
 files = sorted(map(str, Path(sys.argv[1]).iterdir()))
 dataset = Dataset.from_dict({"image": files}).cast_column("image", PictureFeature())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-notes = PictureNotes()
-faults = check_pictures(tables.Table(dataset, tuple(files), (0,) * len(files), None), notes)
+check = stored.ImageCheck()
+faults = check.faults(dataset, files)
 with keep_freed_memory(True):
     for row in dataset:
         row["image"]
-print(set(faults), len(notes.sentences()), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(set(faults), len(check.notes()), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 

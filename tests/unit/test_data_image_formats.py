@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFile
 
-from hf_finetune.data.image_formats import (
+from hf_finetune.tasks.image.formats import (
     IMAGE_FORMATS,
     PICTURE_SUFFIXES,
     conversion_of,

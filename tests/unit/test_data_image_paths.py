@@ -9,14 +9,13 @@ import pytest
 from PIL import Image
 
 from hf_finetune.data.evaluation_data import load_for_evaluation
-from hf_finetune.data.formatting import shortened
-from hf_finetune.data.image_paths import PictureFinder, is_encoded
+from hf_finetune.data.file_paths import FileFinder, is_encoded
 from hf_finetune.data.prepare import prepare_data
-from hf_finetune.errors import InputError
+from hf_finetune.errors import InputError, shortened
 from hf_finetune.evaluation.input_tables import open_table
+from hf_finetune.tasks import MODALITIES
 
 shades = itertools.count()
-SUFFIXES = frozenset({".jpg", ".png"})
 
 
 def picture(path: Path) -> None:
@@ -64,20 +63,20 @@ def photos(tmp_path):
     ],
 )
 def test_files_are_found_however_their_paths_are_written(photos, written, file):
-    finder = PictureFinder(photos, SUFFIXES, "train")
+    finder = FileFinder(photos, MODALITIES["image"], "train")
     assert finder.find(written) == (photos / file if file else photos / written)
     finder.raise_problems()
 
 
 def test_an_absolute_path_is_taken_as_it_is(photos):
-    finder = PictureFinder(photos / "old", SUFFIXES)
+    finder = FileFinder(photos / "old", MODALITIES["image"])
     assert finder.find(str(photos / "train/cat/1.jpg")) == photos / "train/cat/1.jpg"
     assert finder.notes() == []
 
 
 def test_paths_that_stand_for_several_files_are_refused(photos):
     picture(photos / "old/abc123.png")
-    finder = PictureFinder(photos, SUFFIXES)
+    finder = FileFinder(photos, MODALITIES["image"])
     assert [finder.find(name) for name in ("abc123", "cat/1.jpg")] == [
         photos / "abc123",
         photos / "cat/1.jpg",
@@ -85,9 +84,9 @@ def test_paths_that_stand_for_several_files_are_refused(photos):
     with pytest.raises(InputError) as error:
         finder.raise_problems()
     assert str(error.value) == (
-        "'abc123' must stand for one picture. Got 'old/abc123.jpg', 'old/abc123.png'. Write the path from the table's "
+        "'abc123' must stand for one file. Got 'old/abc123.jpg', 'old/abc123.png'. Write the path from the table's "
         "folder, with its ending.\n"
-        "'cat/1.jpg' must stand for one picture. Got 'test/cat/1.jpg', 'train/cat/1.jpg'. Write the path from the "
+        "'cat/1.jpg' must stand for one file. Got 'test/cat/1.jpg', 'train/cat/1.jpg'. Write the path from the "
         "table's folder, with its ending."
     )
 
@@ -103,7 +102,7 @@ def test_a_competition_with_ids_in_the_folders_of_its_splits(tmp_path):
         for index in range(6):
             picture(tmp_path / split / f"{split[0]}{index}.jpg")
         table(tmp_path / f"{split}.csv", {f"{split[0]}{index}": "ab"[index % 2] for index in range(5)})
-    data = prepare_data(str(tmp_path), modality="image", validation=0)
+    data = prepare_data(str(tmp_path), modality=MODALITIES["image"], validation=0)
     assert data.train["id"][:] == [f"train/t{index}.jpg" for index in range(5)]
     assert data.test["id"][:] == [f"test/t{index}.jpg" for index in range(5)]
     assert "Paths of 5 pictures were completed, for example 't0' to 'train/t0.jpg'." in data.notes
@@ -115,7 +114,7 @@ def test_names_of_pictures_may_be_numbers(tmp_path, column, columns):
     for name in ("07", "17", "18", "19"):
         picture(tmp_path / "train" / f"{name}.png")
     table(tmp_path / "labels.csv", {"07": "a", "17": "b", "18": "a", "19": "b"}, column)
-    data = prepare_data(str(tmp_path), modality="image", columns=columns, validation=0, test=0)
+    data = prepare_data(str(tmp_path), modality=MODALITIES["image"], columns=columns, validation=0, test=0)
     assert data.train["id"][:] == ["train/07.png", "train/17.png", "train/18.png", "train/19.png"]
 
 
@@ -124,7 +123,7 @@ def test_pictures_of_other_folders_are_spoken_of_only_if_the_folder_is_the_data(
         picture(tmp_path / "photos" / f"{index}.png")
     picture(tmp_path / "more/9.png")
     table(tmp_path / "labels.csv", {f"photos\\{index}.png": "ab"[index % 2] for index in range(4)})
-    data = prepare_data(str(tmp_path / "labels.csv"), modality="image", validation=0, test=0)
+    data = prepare_data(str(tmp_path / "labels.csv"), modality=MODALITIES["image"], validation=0, test=0)
     assert data.train["id"][:] == [f"photos/{index}.png" for index in range(4)]
     assert not any("no row lists" in note for note in data.notes)
 
@@ -133,7 +132,7 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
     urls = {f"https://pictures.example/{index}.jpg": "ab"[index % 2] for index in range(10)}
     table(tmp_path / "labels.csv", urls)
     with pytest.raises(InputError) as error:
-        prepare_data(str(tmp_path / "labels.csv"), modality="image")
+        prepare_data(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
     shown = ", ".join(map(repr, list(urls)[:8]))
     assert str(error.value) == (
         f"data.columns.image must hold paths of files, not URLs. Got {shown} and 2 more. Download the pictures first, "
@@ -163,7 +162,7 @@ def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
         "".join(json.dumps({"image": value, "label": label}) + "\n" for label in "abab")
     )
     with pytest.raises(InputError) as error:
-        prepare_data(str(tmp_path / "labels.jsonl"), modality="image")
+        prepare_data(str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"])
     assert str(error.value) == (
         "data.columns.image must hold paths of files, not the pictures themselves as base64 or data URIs. Got "
         f"{', '.join([repr(shortened(value))] * 4)}. Write each picture to a file and its path into the table, or the "
@@ -194,7 +193,7 @@ def test_values_that_no_file_can_be_called_are_missing_files(tmp_path, value):
         lines = [json.dumps({"image": path, "label": label}) + "\n" for path, label in paths.items()]
         (tmp_path / "labels.jsonl").write_text("".join(lines))
         with pytest.raises(InputError) as error:
-            prepare_data(str(tmp_path / "labels.jsonl"), modality="image")
+            prepare_data(str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"])
         message = str(error.value)
         if len(paths) == 2:
             assert message.startswith(f"data.columns.image must hold the paths of pictures. Got {shown!r}, ")
@@ -202,7 +201,7 @@ def test_values_that_no_file_can_be_called_are_missing_files(tmp_path, value):
             assert message.startswith("train:8 must hold a readable image. Got no such file.")
         assert len(message) < 600
     data = prepare_data(
-        str(tmp_path / "labels.jsonl"), modality="image", validation=0, test=0, on_error="skip"
+        str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"], validation=0, test=0, on_error="skip"
     )
     assert data.train["id"][:] == list(good)
     *_, item = open_table(tmp_path / "labels.jsonl", image=True, named={}).items

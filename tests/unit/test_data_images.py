@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from transformers import ViTImageProcessorPil, default_data_collator
 
-from hf_finetune.data.images import (
+from hf_finetune.tasks.image.transforms import (
     ImageTransform,
     NormalizingCollate,
     TransformedImages,

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from hf_finetune.data.label_checks import fold_name, merge_variants, spellings
-from hf_finetune.data.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
+from hf_finetune.tasks import MODALITIES
 
 ROWS = [(f"text {number}", ("ham", "spam")[number % 2]) for number in range(20)]
 
@@ -23,7 +24,7 @@ def write(path, rows, columns=("text", "label")):
 
 
 def prepare(path, **options):
-    return prepare_data(path, modality="text", **options)
+    return prepare_data(path, modality=MODALITIES["text"], **options)
 
 
 def notes(path, word, **options):
@@ -90,7 +91,7 @@ def test_one_picture_in_two_class_folders_is_told(tmp_path):
                 tmp_path / label / f"{number}.png"
             )
     (tmp_path / "dog" / "copy.png").write_bytes((tmp_path / "cat" / "3.png").read_bytes())
-    data = prepare_data(str(tmp_path), modality="image")
+    data = prepare_data(str(tmp_path), modality=MODALITIES["image"])
     (note,) = [note for note in data.notes if "different labels" in note]
     assert note.startswith(
         "1 images of train stand in 2 examples with different labels: 'cat/3.png' (cat) and"

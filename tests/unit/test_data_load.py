@@ -12,6 +12,7 @@ from PIL import Image
 from hf_finetune.data import load, table_files
 from hf_finetune.data.load import load_source
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def test_class_folders_keep_their_labels_and_paths(tmp_path):
     (root / "cake" / "metadata.csv").write_text("file_name,label\n2.png,other\n")
     with zipfile.ZipFile(root / "cake" / "more.zip", "w") as archive:
         archive.write(root / "cake" / "2.png", "4.png")
-    train = load_source(str(root), modality="image").splits["train"]
+    train = load_source(str(root), modality=MODALITIES["image"]).splits["train"]
     assert train.features["label"].names == ["cake", "soup"]
     names = [
         Path(image["path"]).name
@@ -46,7 +47,7 @@ def test_split_folders(tmp_path):
     for split in ("train", "valid", "test"):
         picture(tmp_path / split / "soup" / "1.png")
         picture(tmp_path / split / "cake" / "1.png")
-    source = load_source(str(tmp_path), modality="image")
+    source = load_source(str(tmp_path), modality=MODALITIES["image"])
     assert {split: len(dataset) for split, dataset in source.splits.items()} == {
         "train": 2,
         "validation": 2,
@@ -73,19 +74,19 @@ def write_rows(path, rows=ROWS):
 def test_data_files(tmp_path, suffix):
     write_rows(tmp_path / f"reviews.{suffix}")
     for path in (tmp_path, tmp_path / f"reviews.{suffix}"):
-        source = load_source(str(path), modality="text")
+        source = load_source(str(path), modality=MODALITIES["text"])
         assert source.splits["train"][:] == {"text": ["good", "bad"], "label": ["pos", "neg"]}
 
 
 def test_splits_in_files_may_differ_in_their_columns(tmp_path):
     write_rows(tmp_path / "train.csv")
     (tmp_path / "test.csv").write_text("text\nfair\n")
-    assert load_source(str(tmp_path), modality="text").splits["test"].column_names == ["text"]
+    assert load_source(str(tmp_path), modality=MODALITIES["text"]).splits["test"].column_names == ["text"]
 
 
 def test_only_an_empty_cell_of_a_csv_is_missing(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nNA,None\nnull,\n")
-    assert load_source(str(tmp_path), modality="text").splits["train"][:] == {
+    assert load_source(str(tmp_path), modality=MODALITIES["text"]).splits["train"][:] == {
         "text": ["NA", "null"],
         "label": ["None", None],
     }
@@ -95,17 +96,17 @@ def test_saved_datasets(tmp_path):
     plain = Dataset.from_list(ROWS)
     plain.with_format("numpy").save_to_disk(tmp_path / "one")
     DatasetDict({"train": plain, "dev": plain, "extra": plain}).save_to_disk(tmp_path / "several")
-    one = load_source(str(tmp_path / "one"), modality="text")
+    one = load_source(str(tmp_path / "one"), modality=MODALITIES["text"])
     assert list(one.splits) == ["train"]
     assert one.splits["train"].format["type"] is None
-    several = load_source(str(tmp_path / "several"), modality="text")
+    several = load_source(str(tmp_path / "several"), modality=MODALITIES["text"])
     assert list(several.splits) == ["train", "validation"]
     assert several.notes == ("Splits that were not used: 'extra'.",)
 
 
 def test_config_and_revision_are_not_for_local_data(tmp_path):
     write_rows(tmp_path / "train.csv")
-    source = load_source(str(tmp_path), modality="text", config="plain_text")
+    source = load_source(str(tmp_path), modality=MODALITIES["text"], config="plain_text")
     assert source.notes == (
         "data.config and data.revision belong to the Hub; this data is local, so they were not used.",
     )
@@ -115,7 +116,7 @@ def test_every_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
     (tmp_path / "test.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
     with pytest.raises(InputError) as error:
-        load_source(str(tmp_path), modality="text")
+        load_source(str(tmp_path), modality=MODALITIES["text"])
     test, train = error.value.problems
     assert (train.place, train.rule) == ("train.parquet", "must be readable as parquet")
     assert train.value.startswith("ArrowInvalid: Parquet magic bytes not found")
@@ -129,7 +130,7 @@ def test_a_damaged_saved_dataset(tmp_path):
     Dataset.from_list(ROWS).save_to_disk(tmp_path)
     (tmp_path / "dataset_info.json").write_text("{")
     with pytest.raises(InputError) as error:
-        load_source(str(tmp_path), modality="text")
+        load_source(str(tmp_path), modality=MODALITIES["text"])
     assert str(error.value) == (
         f"{tmp_path} must be readable as a saved dataset. "
         f"Got JSONDecodeError: Expecting property name enclosed "
@@ -147,7 +148,7 @@ def test_a_full_disk_is_no_wrong_input(tmp_path, monkeypatch):
 
     monkeypatch.setattr(table_files, "load_dataset_builder", fail)
     with pytest.raises(OSError, match="No space left on device"):
-        load_source(str(tmp_path), modality="text")
+        load_source(str(tmp_path), modality=MODALITIES["text"])
 
 
 @pytest.fixture
@@ -172,7 +173,9 @@ def hub(tmp_path, monkeypatch):
 def test_a_hub_dataset(hub):
     rows = Dataset.from_list(ROWS)
     asked = hub(DatasetDict({"train": rows, "test": rows, "unsupervised": rows}))
-    source = load_source("stanfordnlp/imdb", modality="text", config="plain_text", revision="main")
+    source = load_source(
+        "stanfordnlp/imdb", modality=MODALITIES["text"], config="plain_text", revision="main"
+    )
     assert asked == {"path": "stanfordnlp/imdb", "name": "plain_text", "revision": "main"}
     assert list(source.splits) == ["train", "test"]
     assert source.root is None
@@ -181,20 +184,20 @@ def test_a_hub_dataset(hub):
 
 def test_a_single_split_of_another_name_is_train(hub):
     hub(DatasetDict({"full": Dataset.from_list(ROWS)}))
-    assert list(load_source("a/b", modality="text").splits) == ["train"]
+    assert list(load_source("a/b", modality=MODALITIES["text"]).splits) == ["train"]
 
 
 def test_no_split_of_a_known_name(hub):
     hub(DatasetDict({"part1": Dataset.from_list(ROWS), "part2": Dataset.from_list(ROWS)}))
     with pytest.raises(InputError) as error:
-        load_source("a/b", modality="text")
+        load_source("a/b", modality=MODALITIES["text"])
     assert str(error.value) == "data.path must have a train, validation or test split. Got 'part1', 'part2'."
 
 
 def test_an_unknown_hub_id(hub, tmp_path):
     hub(DatasetNotFoundError("Dataset 'nobody/nothing' doesn't exist on the Hub"))
     with pytest.raises(InputError) as error:
-        load_source("nobody/nothing", modality="text")
+        load_source("nobody/nothing", modality=MODALITIES["text"])
     assert str(error.value) == (
         f"data.path must be a dataset on the Hub. Got 'nobody/nothing'. "
         f"Nothing of that name is in '{tmp_path}' "
@@ -205,7 +208,7 @@ def test_an_unknown_hub_id(hub, tmp_path):
 def test_no_network(hub, tmp_path):
     hub(ConnectionError("Couldn't reach 'imdb' on the Hub (LocalEntryNotFoundError)"))
     with pytest.raises(InputError) as error:
-        load_source("imdb", modality="text")
+        load_source("imdb", modality=MODALITIES["text"])
     assert str(error.value) == (
         "data.path must be local while the Hub cannot be reached. Got 'imdb'. "
         f"Nothing of that name is in '{tmp_path}' either. Check the path, or connect and try again."
@@ -215,7 +218,7 @@ def test_no_network(hub, tmp_path):
 def test_an_unknown_configuration(hub):
     hub(ValueError("BuilderConfig 'x' not found. Available: ['cola', 'sst2']"))
     with pytest.raises(InputError) as error:
-        load_source("nyu-mll/glue", modality="text", config="x")
+        load_source("nyu-mll/glue", modality=MODALITIES["text"], config="x")
     assert str(error.value) == (
         "The Hub dataset 'nyu-mll/glue' must be loadable. "
         "Got ValueError: BuilderConfig 'x' not found. Available: ['cola', 'sst2']. "

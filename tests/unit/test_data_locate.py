@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_finetune.data.locate import locate, split_name
+from hf_finetune.data.locate import locate
+from hf_finetune.data.split_names import split_name
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -21,7 +23,7 @@ def test_other_names_of_validation(name):
 
 def test_class_folders(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.JPG", "cake/.hidden")
-    found = locate(str(tmp_path), "image")
+    found = locate(str(tmp_path), MODALITIES["image"])
     assert (found.kind, found.root, dict(found.parts), found.notes) == (
         "class_folders",
         tmp_path,
@@ -34,7 +36,7 @@ def test_class_folders_below_split_folders(tmp_path):
     touch(
         tmp_path, "train/soup/1.png", "train/cake/2.png", "val/soup/3.png", "extra/soup/4.png", "test/5.png"
     )
-    found = locate(str(tmp_path), "image")
+    found = locate(str(tmp_path), MODALITIES["image"])
     assert dict(found.parts) == {"train": (tmp_path / "train",), "validation": (tmp_path / "val",)}
     assert found.notes == (
         "test/ has no class folders, so the test split counts as missing.",
@@ -44,13 +46,13 @@ def test_class_folders_below_split_folders(tmp_path):
 
 def test_a_class_may_be_called_train(tmp_path):
     touch(tmp_path, "train/1.png", "bus/2.png")
-    assert dict(locate(str(tmp_path), "image").parts) == {"train": (tmp_path,)}
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {"train": (tmp_path,)}
 
 
 def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/recipe.txt", "cake/2.png")
     (tmp_path / "tea").mkdir()
-    assert locate(str(tmp_path), "image").notes == (
+    assert locate(str(tmp_path), MODALITIES["image"]).notes == (
         "Folders without pictures are no classes: 'tea'.",
         "Files that are no pictures were not read: 'soup/recipe.txt'.",
     )
@@ -59,7 +61,7 @@ def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
 def test_misplaced_pictures_are_all_named(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/old/2.png", "stray.png")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path), "image")
+        locate(str(tmp_path), MODALITIES["image"])
     assert str(error.value) == (
         "soup must hold its pictures itself, not in folders below. Got 'soup/old/2.png'. "
         "Set data.nested: join to make each folder a class of its own ('soup/old'), data.nested: top to make the "
@@ -72,7 +74,7 @@ def test_misplaced_pictures_are_all_named(tmp_path):
 def test_two_folders_for_one_split(tmp_path):
     touch(tmp_path, "train/soup/1.png", "val/soup/2.png", "dev/soup/3.png")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path), "image")
+        locate(str(tmp_path), MODALITIES["image"])
     assert str(error.value) == (
         "data.path must hold one folder for the validation split. Got 'dev', 'val'. Keep one of them."
     )
@@ -81,7 +83,7 @@ def test_two_folders_for_one_split(tmp_path):
 def test_files_named_after_splits(tmp_path):
     names = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "dishes_dev.parquet", "a.csv"]
     touch(tmp_path, *names)
-    found = locate(str(tmp_path), "text")
+    found = locate(str(tmp_path), MODALITIES["text"])
     assert found.kind == "files"
     assert dict(found.parts) == {
         "train": (tmp_path / names[0], tmp_path / names[1]),
@@ -92,21 +94,23 @@ def test_files_named_after_splits(tmp_path):
 
 def test_files_below_data(tmp_path):
     touch(tmp_path, "data/train.parquet")
-    assert dict(locate(str(tmp_path), "image").parts) == {"train": (tmp_path / "data/train.parquet",)}
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {
+        "train": (tmp_path / "data/train.parquet",)
+    }
 
 
 def test_a_single_file_of_any_name_is_train(tmp_path):
     touch(tmp_path, "reviews.jsonl")
     for path in (tmp_path, tmp_path / "reviews.jsonl"):
-        found = locate(str(path), "text")
+        found = locate(str(path), MODALITIES["text"])
         assert (found.root, dict(found.parts)) == (tmp_path, {"train": (tmp_path / "reviews.jsonl",)})
 
 
 def test_a_table_beside_its_folder_of_pictures(tmp_path):
     touch(tmp_path, "labels.csv", "pictures/1.png", "pictures/2.png")
-    assert dict(locate(str(tmp_path), "image").parts) == {"train": (tmp_path / "labels.csv",)}
+    assert dict(locate(str(tmp_path), MODALITIES["image"]).parts) == {"train": (tmp_path / "labels.csv",)}
     touch(tmp_path, "more/3.png")  # two folders are classes
-    found = locate(str(tmp_path), "image")
+    found = locate(str(tmp_path), MODALITIES["image"])
     assert dict(found.parts) == {"train": (tmp_path,)}
     assert found.notes == (
         "Files beside the class folders were not read: 'labels.csv'. To read one instead of the folders, give its "
@@ -117,14 +121,14 @@ def test_a_table_beside_its_folder_of_pictures(tmp_path):
 def test_files_of_no_split_or_of_two_formats(tmp_path):
     touch(tmp_path, "a.csv", "train_test.csv")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path), "text")
+        locate(str(tmp_path), MODALITIES["text"])
     assert str(error.value) == (
         "data.path must hold files named after their split. Got 'a.csv', 'train_test.csv'. "
         "Name one file train (train.csv, train-00000.parquet), or give the path of a single file."
     )
     touch(tmp_path, "train.csv", "train.json")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path), "text")
+        locate(str(tmp_path), MODALITIES["text"])
     assert str(error.value) == (
         "data.path must hold the train split in one format. Got 'train.csv', 'train.json'. "
         "Remove the files of the other formats."
@@ -138,7 +142,7 @@ def test_files_of_no_split_or_of_two_formats(tmp_path):
 def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
     touch(tmp_path, "notes.txt")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path), modality)
+        locate(str(tmp_path), MODALITIES[modality])
     assert str(error.value) == (
         f"data.path must hold class folders of {wanted}, or csv, tsv, json, jsonl, parquet or xlsx files, or a "
         f"dataset saved by save_to_disk. Got '{tmp_path}'."
@@ -148,13 +152,13 @@ def test_a_folder_of_nothing_known(tmp_path, modality, wanted):
 def test_class_folders_of_pictures_hold_no_texts(tmp_path):
     touch(tmp_path, "soup/1.png", "cake/2.png")
     with pytest.raises(InputError, match=r"must hold class folders of \.txt files"):
-        locate(str(tmp_path), "text")
+        locate(str(tmp_path), MODALITIES["text"])
 
 
 def test_a_file_of_another_format(tmp_path):
     touch(tmp_path, "a.ods")
     with pytest.raises(InputError) as error:
-        locate(str(tmp_path / "a.ods"), "text")
+        locate(str(tmp_path / "a.ods"), MODALITIES["text"])
     assert str(error.value) == (
         f"data.path must be a file of a known format. Got '{tmp_path / 'a.ods'}'. "
         "Known: csv, tsv, json, jsonl (also with .gz), parquet, xlsx."
@@ -165,14 +169,14 @@ def test_a_path_that_is_not_there_names_the_nearest(tmp_path):
     touch(tmp_path, "photos/soup/1.png")
     missing = str(tmp_path / "fotos" / "soup")
     with pytest.raises(InputError) as error:
-        locate(missing, "image")
+        locate(missing, MODALITIES["image"])
     assert str(error.value) == (
         f"data.path must be a folder, a data file or a Hub id. Got '{missing}'. "
         f"Nearest: '{tmp_path / 'photos'}'."
     )
     missing = str(tmp_path / "xyz")
     with pytest.raises(InputError) as error:
-        locate(missing, "image")
+        locate(missing, MODALITIES["image"])
     assert str(error.value) == (
         f"data.path must be a folder, a data file or a Hub id. Got '{missing}'. "
         f"'{tmp_path}' holds nothing of that name."
@@ -182,7 +186,7 @@ def test_a_path_that_is_not_there_names_the_nearest(tmp_path):
 @pytest.mark.parametrize("path", ["imdb", "ethz/food101", "stanfordnlp/imdb"])
 def test_hub_ids(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert locate(path, "text").kind == "hub"
+    assert locate(path, MODALITIES["text"]).kind == "hub"
 
 
 @pytest.mark.parametrize("path", ["csv", "train.csv", "photos/soups", "a/b/c", "./imdb", "/imdb", "../imdb"])
@@ -190,10 +194,10 @@ def test_no_hub_ids(path, tmp_path, monkeypatch):
     touch(tmp_path, "photos/soup/1.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="must be a folder, a data file or a Hub id"):
-        locate(path, "image")
+        locate(path, MODALITIES["image"])
 
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     touch(tmp_path, "soup/1.png", "cake/1.png")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate("~", "image").root == tmp_path
+    assert locate("~", MODALITIES["image"]).root == tmp_path

@@ -7,6 +7,7 @@ import pytest
 from hf_finetune.data.load import load_source
 from hf_finetune.data.locate import locate
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 TABLE = "text,label\na,x\nb,y\n"
 
@@ -14,7 +15,7 @@ TABLE = "text,label\na,x\nb,y\n"
 def located(folder, *names):
     for name in names:
         (folder / name).write_text(TABLE)
-    found = locate(str(folder), "text")
+    found = locate(str(folder), MODALITIES["text"])
     return {split: [file.name for file in files] for split, files in found.parts.items()}, found.notes
 
 
@@ -82,14 +83,14 @@ def test_files_that_hold_no_table_block_nothing(tmp_path):
     below = tmp_path / "data"
     below.mkdir()
     (tmp_path / "reviews.csv").rename(below / "reviews.csv")
-    assert [file.name for file in locate(str(tmp_path), "text").parts["train"]] == ["reviews.csv"]
+    assert [file.name for file in locate(str(tmp_path), MODALITIES["text"]).parts["train"]] == ["reviews.csv"]
 
 
 def test_a_damaged_file_of_a_split_stays_an_error(tmp_path):
     (tmp_path / "test.json").write_text('[{"text": "a",')
     (tmp_path / "train.csv").write_text(TABLE)
     with pytest.raises(InputError, match=r"test\.json must be readable as json"):
-        load_source(str(tmp_path), modality="text")
+        load_source(str(tmp_path), modality=MODALITIES["text"])
 
 
 @pytest.mark.parametrize("name", ["r.tsv", "r.csv.gz", "r.CSV", "r.ndjson", "r.jsonl.gz", "r.xlsx"])

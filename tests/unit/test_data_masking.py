@@ -7,17 +7,11 @@ import torch
 from transformers import BertTokenizerFast, GPT2TokenizerFast
 
 from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
-from hf_finetune.data.masking import (
-    MaskedExamples,
-    MaskedPixels,
-    PatchMask,
-    masked_texts,
-    patch_grid,
-    token_collate,
-)
-from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.errors import InputError
-from hf_finetune.methods.masked_inputs import masked_loss
+from hf_finetune.tasks.image.masking import MaskedPixels, PatchMask, patch_grid, pixel_loss
+from hf_finetune.tasks.masked_examples import MaskedExamples
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
+from hf_finetune.tasks.text.masking import masked_texts, token_collate, token_loss
 
 WORDS = ["good", "great", "fine", "bad", "poor", "dull", "film", "plot", "the", "a"]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -137,7 +131,7 @@ def test_the_loss_of_pixels_is_that_of_simmim():
     wanted, made = (torch.randn(2, 3, 8, 8, generator=chance) for _ in range(2))
     mask = torch.rand(2, 1, 8, 8, generator=chance) < 0.6
     expected = ((wanted - made).abs() * mask).sum() / mask.sum() / 3
-    found = masked_loss("image")({"logits": made}, wanted.where(mask, math.nan))
+    found = pixel_loss({"logits": made}, wanted.where(mask, math.nan))
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -146,16 +140,17 @@ def test_the_loss_of_tokens_by_hand():
     logits[0, 2, 1] = math.log(3.0)
     labels = torch.tensor([[-100, 2, 1]])
     expected = (math.log(4) - math.log(3 / 6)) / 2
-    assert masked_loss("text")({"logits": logits}, labels).item() == pytest.approx(expected)
-    assert masked_loss("text")({"logits": logits}, labels, torch.tensor(4)).item() == pytest.approx(
-        expected / 2
-    )
+    assert token_loss({"logits": logits}, labels).item() == pytest.approx(expected)
+    assert token_loss({"logits": logits}, labels, torch.tensor(4)).item() == pytest.approx(expected / 2)
+
+
+LOSSES = {"text": token_loss, "image": pixel_loss}
 
 
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_a_step_without_anything_masked_has_no_loss_and_gradients_of_zero(modality):
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     labels = torch.full((2, 3, 4), -100) if modality == "text" else torch.full((2, 3, 4, 4), math.nan)
-    value = masked_loss(modality)({"logits": logits}, labels, torch.tensor(0))
+    value = LOSSES[modality]({"logits": logits}, labels, torch.tensor(0))
     value.backward()
     assert value.item() == 0.0 and torch.equal(logits.grad, torch.zeros_like(logits))

@@ -7,7 +7,7 @@ from torch.utils.data import Subset
 
 from hf_finetune.data.distributed_sampling import PaddedDataset
 from hf_finetune.data.paired_domains import TARGET, PairedCollate, PairedExamples
-from hf_finetune.data.seeded_augmentation import SeededExamples, set_epoch
+from hf_finetune.tasks.seeded_augmentation import SeededExamples, set_epoch
 
 
 def rows(count, start=0, labels=True):

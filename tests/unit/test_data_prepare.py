@@ -12,6 +12,7 @@ from PIL import Image
 
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def write_rows(path, count, labels=("neg", "pos"), start=0, **columns):
 
 
 def prepare(path, modality="text", **options):
-    return prepare_data(str(path), modality=modality, **options)
+    return prepare_data(str(path), modality=MODALITIES[modality], **options)
 
 
 def error_text(path, modality="text", **options):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
-from hf_finetune.data.rgb import PictureError, convert, reduce_to, shrink, to_rgb
+from hf_finetune.tasks.image.rgb import PictureError, convert, reduce_to, shrink, to_rgb
 
 CT, WIDER = "-1024..3071 (Hounsfield units of a CT)", "-4096..4095 (13 bits, signed)"
 ITSELF = "its own lowest to its highest value"
@@ -130,7 +130,7 @@ def test_averaging_while_converting_is_averaging_afterwards(mode, monkeypatch):
     else:
         image = image.convert(mode)
     whole = to_rgb(image)
-    monkeypatch.setattr("hf_finetune.data.rgb._STRIP_PIXELS", 130)
+    monkeypatch.setattr("hf_finetune.tasks.image.rgb._STRIP_PIXELS", 130)
     assert to_rgb(image).tobytes() == whole.tobytes()
     assert convert(image, 3)[0].tobytes() == whole.reduce(3).tobytes()
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_finetune.data.seeded_augmentation import SeededExamples
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
 
 class Chances:

@@ -13,6 +13,7 @@ from hf_finetune.data.folds import Fold
 from hf_finetune.data.locate import locate
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 NONE = {"validation": 0.0, "test": 0.0}
 
@@ -47,7 +48,7 @@ def table(request, tmp_path):
 
 
 def test_columns_are_carried_whatever_the_form(table):
-    data = prepare_data(str(table), modality="text", slices=["style", "year", "real"], **NONE)
+    data = prepare_data(str(table), modality=MODALITIES["text"], slices=["style", "year", "real"], **NONE)
     assert data.train.column_names == ["text", "id", "slice:style", "slice:year", "slice:real", "label"]
     assert data.train["slice:style"][:6] == ["flat", "round", None] * 2
     assert data.train["slice:year"][:3] == [2000.0, 2001.0, 2002.0]
@@ -55,8 +56,8 @@ def test_columns_are_carried_whatever_the_form(table):
 
 
 def test_rows_keep_their_values_when_splits_are_cut_and_nothing_else_changes(table):
-    plain = prepare_data(str(table), modality="text", validation=0.25, test=0.25)
-    data = prepare_data(str(table), modality="text", validation=0.25, test=0.25, slices=["year"])
+    plain = prepare_data(str(table), modality=MODALITIES["text"], validation=0.25, test=0.25)
+    data = prepare_data(str(table), modality=MODALITIES["text"], validation=0.25, test=0.25, slices=["year"])
     assert data.fingerprint == plain.fingerprint
     years = {row["text"]: row["year"] for row in rows()}
     for split, other in (
@@ -75,14 +76,14 @@ def test_names_of_a_class_label_are_taken_and_what_is_not_a_number_is_missing(tm
     found = {"text": list("abcd"), "label": list("uvuv"), "kind": [0, 1, -1, None],
              "size": [1.0, float("nan"), None, 2.5]}  # fmt: skip
     DatasetDict({"train": Dataset.from_dict(found, features=features)}).save_to_disk(tmp_path / "saved")
-    data = prepare_data(str(tmp_path / "saved"), modality="text", slices=["kind", "size"], **NONE)
+    data = prepare_data(str(tmp_path / "saved"), modality=MODALITIES["text"], slices=["kind", "size"], **NONE)
     assert data.train["slice:kind"][:] == ["x", "y", None, None]
     assert data.train["slice:size"][:] == [1.0, None, None, 2.5]
 
 
 def refused(path, **options):
     with pytest.raises(InputError) as caught:
-        prepare_data(str(path), modality="text", **{**NONE, **options})
+        prepare_data(str(path), modality=MODALITIES["text"], **{**NONE, **options})
     return str(caught.value)
 
 
@@ -114,7 +115,7 @@ def test_a_column_that_tells_examples_apart_is_refused(tmp_path):
 
 
 def test_other_data_without_the_column_is_evaluated_without_it(table, caplog):
-    options = {"modality": "text", "target": "single_label", "label_names": ("a", "b")}
+    options = {"modality": MODALITIES["text"], "target": "single_label", "label_names": ("a", "b")}
     with caplog.at_level("INFO"):
         found = load_for_evaluation(str(table), slices=["style", "weather"], **options)
     assert [name for name in found.column_names if name.startswith("slice:")] == ["slice:style"]
@@ -127,7 +128,9 @@ def test_a_column_that_holds_texts_in_one_split_does_in_all_and_splits_can_be_jo
         lines = [f"{split} text {index},{index % 2},{value}" for index, value in enumerate(column * 4)]
         text = "\n".join(["text,label,site", *lines, ""])
         (tmp_path / f"{split}.csv").write_text(text, encoding="utf-8")
-    data = prepare_data(str(tmp_path), modality="text", slices=["site"], test=0.0, fold=Fold(1, 2))
+    data = prepare_data(
+        str(tmp_path), modality=MODALITIES["text"], slices=["site"], test=0.0, fold=Fold(1, 2)
+    )
     assert data.train.features["slice:site"] == data.test.features["slice:site"] == Value("string")
     found = {*data.train["slice:site"][:], *data.test["slice:site"][:]} - {None}
     assert found == {"a", "b", "1", *filter(None, values)}
@@ -150,7 +153,7 @@ def pictures(tmp_path):
 
 
 def slices_of(folder, split="train"):
-    data = prepare_data(str(folder), modality="image", slices=["style"], validation=0)
+    data = prepare_data(str(folder), modality=MODALITIES["image"], slices=["style"], validation=0)
     found = {"train": data.train, "test": data.test}[split]
     return dict(zip(found["id"], found["slice:style"], strict=True))
 
@@ -216,10 +219,10 @@ def test_numbers_of_several_kinds_may_be_large(pictures):
 def test_metadata_is_not_read_and_not_spoken_of_where_nobody_asks_for_it(pictures):
     (pictures / "train" / "metadata.csv").write_text("nonsense", encoding="utf-8")
     (pictures / "train" / "cake" / "metadata.csv").write_text("nonsense", encoding="utf-8")
-    data = prepare_data(str(pictures), modality="image")
+    data = prepare_data(str(pictures), modality=MODALITIES["image"])
     assert sorted(data.train.column_names) == ["id", "image", "label"]
     assert not any("metadata" in note for note in data.notes)
-    assert locate(str(pictures / "train"), "image").notes == ()
+    assert locate(str(pictures / "train"), MODALITIES["image"]).notes == ()
 
 
 def test_metadata_that_names_no_files_is_refused(pictures):

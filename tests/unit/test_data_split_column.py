@@ -7,6 +7,7 @@ from hf_finetune.data.load import load_source
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.data.split_column import divide_by_column
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 ROWS = {"text": list("abcd"), "split": ["Train", "VAL", "test", "train "]}
 
@@ -108,7 +109,7 @@ def test_every_form_of_data_is_divided(tmp_path):
     coded = Dataset.from_dict({"text": list("abcd"), "split": [1, 2, 0, 1]}).cast_column("split", names)
     DatasetDict({"all": coded}).save_to_disk(tmp_path / "saved")
     for name in ("r.csv", "r.jsonl", "r.parquet", "saved"):
-        source = load_source(str(tmp_path / name), modality="text")
+        source = load_source(str(tmp_path / name), modality=MODALITIES["text"])
         assert {split: part["text"][:] for split, part in source.splits.items()} == {
             "train": ["a", "d"], "validation": ["b"], "test": ["c"],
         }  # fmt: skip
@@ -117,10 +118,10 @@ def test_every_form_of_data_is_divided(tmp_path):
 def test_the_column_wins_for_the_splits_that_it_has(tmp_path):
     rows = [f"film {row},{row % 2},{'test' if row > 35 else 'train'}" for row in range(40)]
     (tmp_path / "r.csv").write_text("\n".join(["text,label,split", *rows]))
-    data = prepare_data(str(tmp_path / "r.csv"), modality="text", validation=0.25, test=0.5)
+    data = prepare_data(str(tmp_path / "r.csv"), modality=MODALITIES["text"], validation=0.25, test=0.5)
     assert (len(data.train), len(data.validation), len(data.test)) == (28, 8, 4)
     assert sorted(data.test["text"]) == ["film 36", "film 37", "film 38", "film 39"]
     whole = prepare_data(
-        str(tmp_path / "r.csv"), modality="text", validation=0, test=0, columns={"split": None}
+        str(tmp_path / "r.csv"), modality=MODALITIES["text"], validation=0, test=0, columns={"split": None}
     )
     assert len(whole.train) == 40

@@ -6,9 +6,10 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_finetune.data.columns import Columns
-from hf_finetune.data.image_files import NoImageError, source_of
-from hf_finetune.data.tables import hash_rows, map_images, read_table
+from hf_finetune.data.tables import hash_rows, read_table
 from hf_finetune.errors import InputError
+from hf_finetune.tasks.image.files import NoImageError, source_of
+from hf_finetune.tasks.image.stored import map_images
 
 
 def png(color="red"):
@@ -26,7 +27,7 @@ def picture(tmp_path):
 def of_images(images, root):
     features = Features({"photo": ImageFeature(), "label": Value("string"), "who": Value("string")})
     rows = {"photo": images, "label": ["x"] * len(images), "who": ["g"] * len(images)}
-    columns = Columns(label="label", image="photo", group="who")
+    columns = Columns(label="label", inputs={"image": "photo"}, group="who")
     return read_table(Dataset.from_dict(rows, features=features), columns, "test", root)
 
 
@@ -47,7 +48,7 @@ def test_files_that_came_from_the_hub_are_called_by_their_row(picture):
 def test_paths_from_the_hub_lead_nowhere():
     rows = Dataset.from_dict({"image": ["a.png", "b.png"], "label": ["x", "y"]})
     with pytest.raises(InputError) as error:
-        read_table(rows, Columns(label="label", image="image"), "train", None)
+        read_table(rows, Columns(label="label", inputs={"image": "image"}), "train", None)
     assert str(error.value) == (
         "data.columns.image must hold images themselves, not paths, in data from the Hub. Got 'a.png'."
     )
@@ -76,7 +77,9 @@ def test_a_row_without_an_image():
 def test_texts_have_an_exact_hash_and_one_that_forgives():
     texts = ["Caf\u00e9 au  lait", "cafe\u0301 AU lait\n", "cafe au lait", ""]
     rows = Dataset.from_dict({"text": texts, "label": ["x"] * 4})
-    table = hash_rows(read_table(rows, Columns(label="label", text="text"), "train", None))
+    table = hash_rows(
+        read_table(rows, Columns(label="label", inputs={"text": "text", "text_pair": None}), "train", None)
+    )
     assert len(set(table.contents)) == 4
     assert table.keys[0] == table.keys[1] != table.keys[2]
     assert table.keys[3] is None
@@ -84,7 +87,14 @@ def test_texts_have_an_exact_hash_and_one_that_forgives():
 
 def test_rows_are_taken_with_all_that_belongs_to_them():
     rows = Dataset.from_dict({"text": list("abc"), "label": ["x", "y", "z"], "who": [1, 2, 3]})
-    table = hash_rows(read_table(rows, Columns(label="label", text="text", group="who"), "train", None))
+    table = hash_rows(
+        read_table(
+            rows,
+            Columns(label="label", inputs={"text": "text", "text_pair": None}, group="who"),
+            "train",
+            None,
+        )
+    )
     table = table.with_labels([0, 1, 2], "single_label", ["x", "y", "z"])
     taken = table.take([2, 0])
     assert (taken.ids, taken.labels, taken.groups) == (("train:2", "train:0"), (2, 0), (3, 1))

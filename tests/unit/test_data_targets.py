@@ -4,9 +4,9 @@ import math
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from hf_finetune.data.labels import class_count, encode_labels, label_feature, read_labels
 from hf_finetune.data.targets import encode_known, resolve_targets
 from hf_finetune.errors import InputError
+from hf_finetune.targets.labels import class_count, encode_labels, label_feature, read_labels
 
 
 def resolve(labels, target="auto", declared=None, **others):

@@ -5,10 +5,10 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from hf_finetune.data.seeded_augmentation import SeededExamples
-from hf_finetune.data.text_augment import WORDS, AugmentedTexts, TextNoise, text_noise
-from hf_finetune.data.texts import tokenize
 from hf_finetune.errors import InputError
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
+from hf_finetune.tasks.text.augment import WORDS, AugmentedTexts, TextNoise, text_noise
+from hf_finetune.tasks.text.tokenization import tokenize
 
 CLS, SEP, MASK, UNK = 2, 3, 4, 1
 EXAMPLE = {

@@ -6,8 +6,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
 
-from hf_finetune.data.texts import resolve_max_length, tokenize
 from hf_finetune.errors import InputError
+from hf_finetune.tasks.text.tokenization import resolve_max_length, tokenize
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "one", "two", "three", "four", "five"]
 PAD, CLS, SEP, UNK, ONE, TWO, THREE, FOUR, FIVE = range(9)

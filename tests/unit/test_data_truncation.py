@@ -7,12 +7,12 @@ from evaluation_helpers import save_bert
 from multitask_data import text_recipe, texts_by_length
 from test_data_texts import texts, tokenizer
 
-from hf_finetune.data.texts import CUT, tokenize
-from hf_finetune.data.truncation import CutTexts, Truncation, cut_examples
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictor import compute_logits, load_classifier, logit_batches
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.run import plan, run
+from hf_finetune.tasks.text.tokenization import CUT, tokenize
+from hf_finetune.tasks.text.truncation import CutTexts, Truncation, cut_examples
 
 
 class PythonTokenizer:

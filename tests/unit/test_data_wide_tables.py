@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
+from hf_finetune.tasks import MODALITIES
 
 STEPS = (
     "__getitem__",
@@ -50,19 +51,21 @@ def test_the_steps_over_a_table_do_not_grow_with_its_columns(tmp_path, steps, va
     counts = []
     for wide in (3, 30):
         steps.clear()
-        prepare_data(write(tmp_path / f"{wide}.csv", wide, value), modality="text", columns=columns)
+        prepare_data(
+            write(tmp_path / f"{wide}.csv", wide, value), modality=MODALITIES["text"], columns=columns
+        )
         counts.append(dict(steps))
     assert counts[0] == counts[1]
 
 
 def test_a_message_names_the_first_columns_and_counts_the_rest(tmp_path):
     with pytest.raises(InputError) as error:
-        prepare_data(write(tmp_path / "wide.csv", 100, "0.5"), modality="image")
+        prepare_data(write(tmp_path / "wide.csv", 100, "0.5"), modality=MODALITIES["image"])
     shown = ", ".join(repr(f"c{number}") for number in range(18))
     assert str(error.value) == (
         "data.columns.image must be named, because no column looks like images. Got columns 'text', 'label', "
         f"{shown} and 82 more. Set data.columns.image to one of them."
     )
     with pytest.raises(InputError) as error:
-        prepare_data(str(tmp_path / "wide.csv"), modality="text", columns={"label": "stars"})
+        prepare_data(str(tmp_path / "wide.csv"), modality=MODALITIES["text"], columns={"label": "stars"})
     assert len(str(error.value)) < 600

@@ -14,6 +14,7 @@ from hf_finetune.doctor.checkpoint import LIBRARIES, check_round_trip, check_wei
 from hf_finetune.doctor.result import Check, CheckResult
 from hf_finetune.errors import InputError
 from hf_finetune.models.export import export_model
+from hf_finetune.tasks import MODALITIES
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
 
 def test_what_is_saved_is_loaded_by_transformers_and_by_timm(tmp_path, image, text):
     for subject, libraries in ((image, "transformers and by timm"), (text, "transformers")):
-        folder = tmp_path / subject.prepared.task.modality
+        folder = tmp_path / subject.prepared.task.modality.name
         folder.mkdir()
         measured = f"Loaded by {libraries}, its 16 logits are equal bit for bit."
         assert check_round_trip(subject, folder) == CheckResult("save and load", "pass", measured)
@@ -147,7 +148,7 @@ def test_a_saved_model_that_is_another_fails(tmp_path, request, monkeypatch, kin
 )
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_made_up_data_is_of_the_kind_asked_for_and_the_same_each_time(modality, target, names, labels):
-    one, other = (made_up_data(modality, target, names, words=8, pair=True) for _ in range(2))
+    one, other = (made_up_data(MODALITIES[modality], target, names, words=8, pair=True) for _ in range(2))
     assert len(one.train) == 8
     assert one.train[:] == other.train[:]
     assert all(isinstance(label, labels) for label in one.train["label"])

@@ -8,11 +8,11 @@ from evaluation_helpers import save_bert, save_timm, save_vit
 from PIL import Image as PilImage
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_finetune.data.images import processor_transform
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
 from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.tasks.image.transforms import processor_transform
 
 NAMES = {
     "single_label": ("soup", "cake", "tea"),

@@ -2,16 +2,21 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hf_finetune.data.table_options import TableOptions
 from hf_finetune.evaluation.input_tables import open_table
+from hf_finetune.tasks import MODALITIES
 
 
 def items(path, content, **options):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    found = open_table(path, image=False, named={}, options=TableOptions(**options, fallback=True)).items
+    found = open_table(
+        path, MODALITIES["text"], named={}, options=TableOptions(**options, fallback=True)
+    ).items
     return [(item.id, item.content["text"] if item.content else item.error) for item in found]
 
 
@@ -46,3 +51,14 @@ def test_what_training_was_told_counts_where_nothing_is_certain(tmp_path):
     assert items(tmp_path / "b.csv", "text\ncafé\n", encoding="cp1252")[0][1] == "café"
     assert items(tmp_path / "c.csv", "text,n|id\na,1|x\n", separator=",")[0][1] == "a"
     assert items(tmp_path / "d.csv", "text;n\na;1\n", separator=",")[0][1] == "a"
+
+
+def test_files_are_found_from_a_table_that_is_named_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("photos")
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "soup.png")
+    (folder / "rows.csv").write_text("image\nsoup.png\n", encoding="utf-8")
+    (item,) = open_table(folder / "rows.csv", MODALITIES["image"], named={}).items
+    assert item.error is None
+    assert item.content.size == (4, 4)

@@ -24,6 +24,9 @@ from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.prediction_writers import json_line, open_output
 from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.tasks import MODALITIES
+
+TEXT, IMAGE = MODALITIES["text"], MODALITIES["image"]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +200,7 @@ def test_standard_input_is_read_as_it_is_needed(texts):
 
 
 def test_memory_does_not_grow_with_the_lines():
-    items = open_inputs(["-"], "text-classification", stdin=("good film\n" for _ in range(200_000))).items
+    items = open_inputs(["-"], TEXT, stdin=("good film\n" for _ in range(200_000))).items
     tracemalloc.start()
     for _ in items:
         pass
@@ -264,9 +267,7 @@ def test_tables_of_pairs_with_names_of_their_own(texts, tmp_path):
     (alone,) = predict(texts, ["good"])
     assert first.score != pytest.approx(alone.score, abs=1e-4)
     (named, _) = predict(texts, [str(file)], columns={"text": "other", "text_pair": "text"})
-    (item, _) = open_inputs(
-        [str(file)], "text-classification", columns={"text": "other", "text_pair": "text"}
-    ).items
+    (item, _) = open_inputs([str(file)], TEXT, columns={"text": "other", "text_pair": "text"}).items
     assert item.content == {"text": "great", "text_pair": "good"}
     assert named.error is None
 
@@ -324,7 +325,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     broken.write_bytes(b"no parquet")
     missing = tmp_path / "gone.csv"
     given = [str(path) for path in (empty, odd, table, blank, broken, missing)]
-    lines = problem_of(given, "text-classification").splitlines()
+    lines = problem_of(given, TEXT).splitlines()
     assert lines[:4] == [
         f"{empty} must hold .txt files at any depth.",
         f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
@@ -337,19 +338,19 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     assert lines[5:] == [f"{missing} must exist."]
 
 
-@pytest.mark.parametrize("task", ["text-classification", "image-classification"])
+@pytest.mark.parametrize("modality", [TEXT, IMAGE])
 @pytest.mark.parametrize("inputs", [[], [""], [" \n"]])
-def test_nothing_to_predict(task, inputs):
-    assert problem_of(inputs, task) == (
+def test_nothing_to_predict(modality, inputs):
+    assert problem_of(inputs, modality) == (
         "INPUT must name at least one file, folder or text, or - for standard input."
     )
 
 
 def test_other_inputs_that_cannot_be_used(tmp_path):
-    assert problem_of([str(tmp_path)], "image-classification") == f"{tmp_path} must hold images at any depth."
+    assert problem_of([str(tmp_path)], IMAGE) == f"{tmp_path} must hold images at any depth."
     table = tmp_path / "t.csv"
     table.write_text("headline,summary\na,b\n")
-    assert problem_of([str(table)], "text-classification", columns={"text": "sumary"}) == (
+    assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (
         f"{table} must have the column that was named for text. Got 'sumary'. Nearest: 'summary'."
     )
 
@@ -357,7 +358,7 @@ def test_other_inputs_that_cannot_be_used(tmp_path):
 @pytest.mark.parametrize("given", ["good film", "-"])
 def test_a_model_of_pairs_is_given_no_single_texts(given):
     columns = {"text": "question", "text_pair": "other"}
-    assert problem_of([given], "text-classification", columns=columns, stdin=["good\n"]) == (
+    assert problem_of([given], TEXT, columns=columns, stdin=["good\n"]) == (
         f"{given} must be a table with the columns 'question' and 'other', because the model takes pairs of texts. "
         'Write each pair into a file such as pairs.jsonl as a line {"question": "...", "other": "..."}.'
     )
@@ -371,7 +372,7 @@ SINGLE = {"text": "review", "text_pair": None, "label": "stars"}
 
 def items_of(tmp_path, content, memory, name="new.csv", **options):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    return list(open_inputs([str(tmp_path / name)], "text-classification", memory=memory, **options).items)
+    return list(open_inputs([str(tmp_path / name)], TEXT, memory=memory, **options).items)
 
 
 def test_a_pair_is_read_from_the_columns_of_training(tmp_path, caplog):
@@ -445,9 +446,9 @@ def test_examples_keep_the_id_of_their_table(tmp_path, header, name):
 def test_examples_of_an_image_table_are_called_by_their_files(photos):
     paths = photos / "table.csv"
     paths.write_text("image,who\nb.png,me\n")
-    (item,) = open_inputs([str(paths)], "image-classification").items
+    (item,) = open_inputs([str(paths)], IMAGE).items
     assert item.id == "b.png"
-    (item,) = open_inputs([str(paths)], "image-classification", columns={"id": "who"}).items
+    (item,) = open_inputs([str(paths)], IMAGE, columns={"id": "who"}).items
     assert item.id == "me"
 
 

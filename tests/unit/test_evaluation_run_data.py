@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hf_finetune.data.content_hashes import write_hashes
+from hf_finetune.data.recipe_data import load_data
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.run_data import load_own_split, match_rows
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.tasks import load_data
 
 ROWS = [f"film {number} is {word},{word}" for number in range(20) for word in ("good", "bad")]
 KEYS = {letter: f"{index:016x}" + 48 * "f" for index, letter in enumerate("abcdef", 1)}
@@ -62,7 +62,7 @@ class Case:
 
     def keep(self):
         """Load the data, and write what a run keeps of it."""
-        self.data = load_data(self.recipe, "text")
+        self.data = load_data(self.recipe)
         write_hashes(self.run / "examples.npz", self.data.hashes)
         manifest = {"stages": [], "fingerprints": {"data": self.data.fingerprint}, "versions": {}, "seed": 0}
         (self.run / "manifest.json").write_text(json.dumps({**manifest, "changes": []}), encoding="utf-8")
@@ -197,7 +197,7 @@ def test_data_that_cannot_be_used_is_told_as_before(tmp_path):
     with pytest.raises(InputError) as caught:
         load_own_split(case.run, case.recipe, case.model, "test")
     with pytest.raises(InputError) as expected:
-        load_data(case.recipe, "text")
+        load_data(case.recipe)
     assert str(caught.value) == str(expected.value)
 
 

@@ -12,13 +12,19 @@ from transformers import AutoConfig, GPT2Tokenizer
 
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, build_skeleton, load_processor, read_config
+from hf_finetune.tasks import MODALITIES, TASKS
 
 NAMES = ["cake", "soup", "tea"]
 
 
 def build(path, names, modality="text", target="single_label", **options):
     config = read_config(str(path), names, target)
-    return build_model(str(path), config, modality=modality, **options)
+    return build_model(
+        str(path),
+        config,
+        task=TASKS[f"{modality}-classification"],
+        **options,
+    )
 
 
 def same(one, other):
@@ -230,7 +236,7 @@ def test_a_model_without_a_classifier_for_the_task_is_an_error(tmp_path, tiny_mo
     saved(tiny_model("bert"), tmp_path)
     config = read_config(str(tmp_path), NAMES, "single_label")
     with pytest.raises(InputError) as caught:
-        build_skeleton(config, "image")
+        build_skeleton(config, TASKS["image-classification"])
     assert str(caught.value) == (
         "model.path must be a checkpoint that transformers can build an image classifier of. "
         "Got a 'bert' model."
@@ -239,7 +245,7 @@ def test_a_model_without_a_classifier_for_the_task_is_an_error(tmp_path, tiny_mo
 
 def test_a_name_of_timm_is_planned_without_network():
     config = read_config("timm/resnet50.a1_in1k", NAMES, "single_label")
-    skeleton = build_skeleton(config, "image")
+    skeleton = build_skeleton(config, TASKS["image-classification"])
     assert skeleton.timm_model.get_classifier().weight.shape == (3, 2048)
     assert next(skeleton.parameters()).device.type == "meta"
 
@@ -272,7 +278,9 @@ def test_the_config_names_the_labels_and_the_kind_of_task(tmp_path, tiny_model, 
 def test_dropout_reaches_the_model(tmp_path, tiny_model, name, module, rate):
     saved(tiny_model(name), tmp_path)
     config = read_config(str(tmp_path), NAMES, "single_label", dropout=0.35)
-    model = build_skeleton(config, "text" if name in ("bert", "distilbert", "roberta") else "image")
+    model = build_skeleton(
+        config, TASKS[f"{'text' if name in ('bert', 'distilbert', 'roberta') else 'image'}-classification"]
+    )
     if rate is None:
         rates = {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)}
         assert rates == {0.35}
@@ -295,7 +303,7 @@ def test_dropout_for_an_architecture_without_it_is_an_error(tmp_path, tiny_model
 def test_stochastic_depth_reaches_the_model_and_grows_to_the_last_block(tmp_path, tiny_model, name):
     saved(tiny_model(name), tmp_path)
     config = read_config(str(tmp_path), NAMES, "single_label", drop_path=0.35)
-    model = build_skeleton(config, "image")
+    model = build_skeleton(config, TASKS["image-classification"])
     rates = [float(m.drop_prob) for m in model.modules() if "DropPath" in type(m).__name__ and m.drop_prob]
     assert rates == sorted(rates) and 0 < rates[-1] <= 0.35
     assert (
@@ -335,7 +343,7 @@ def test_gpt2_pads_with_its_end_of_text(tmp_path, tiny_model):
     saved(tiny_model("gpt2", pad_token_id=None), tmp_path)
     vocabulary = {"<|endoftext|>": 1, "a": 2, "b": 3, "Ġ": 4, "Ġa": 5}
     GPT2Tokenizer(vocab=vocabulary, merges=[("Ġ", "a")]).save_pretrained(tmp_path)
-    tokenizer = load_processor(str(tmp_path), "text")
+    tokenizer = load_processor(str(tmp_path), MODALITIES["text"])
     model = build(tmp_path, NAMES).model.eval()
     assert tokenizer.pad_token == "<|endoftext|>"
     assert model.config.pad_token_id == tokenizer.pad_token_id
@@ -391,7 +399,7 @@ def test_a_config_that_no_model_can_be_built_from_is_an_error(tmp_path, tiny_mod
     saved(tiny_model("bert"), tmp_path)
     change_settings(tmp_path / "config.json", settings)
     with pytest.raises(InputError) as caught:
-        build_skeleton(read_config(str(tmp_path), NAMES, "single_label"), "text")
+        build_skeleton(read_config(str(tmp_path), NAMES, "single_label"), TASKS["text-classification"])
     rule = "model.path must have settings in config.json that a model can be built from"
     assert str(caught.value).startswith(f"{rule}. Got {str(tmp_path)!r}. {reason}")
 
@@ -432,7 +440,7 @@ def test_a_processor_with_settings_that_cannot_be_is_an_error(tmp_path, file, co
     save_bert(tmp_path) if modality == "text" else save_vit(tmp_path)
     (tmp_path / file).write_text(content)
     with pytest.raises(InputError) as caught:
-        load_processor(str(tmp_path), modality)
+        load_processor(str(tmp_path), MODALITIES[modality])
     kind = "a tokenizer" if modality == "text" else "an image processor"
     message = str(caught.value)
     assert message.startswith(f"model.path must be a checkpoint with {kind} that can be used.")
@@ -442,14 +450,14 @@ def test_a_processor_with_settings_that_cannot_be_is_an_error(tmp_path, file, co
 def test_a_checkpoint_without_a_processor_is_an_error(tmp_path, tiny_model, timm_checkpoint):
     saved(tiny_model("vit"), tmp_path)
     with pytest.raises(InputError) as caught:
-        load_processor(str(tmp_path), "image")
+        load_processor(str(tmp_path), MODALITIES["image"])
     assert str(caught.value) == (
         f"model.path must be a checkpoint with an image processor. Got {str(tmp_path)!r}. "
         "It lacks preprocessor_config.json."
     )
     shutil.copytree(timm_checkpoint, tmp_path / "timm")
     with pytest.raises(InputError) as caught:
-        load_processor(str(tmp_path / "timm"), "text")
+        load_processor(str(tmp_path / "timm"), MODALITIES["text"])
     assert str(caught.value) == (
         f"model.path must be a checkpoint with a tokenizer. Got {str(tmp_path / 'timm')!r}. "
         "It lacks tokenizer.json."

@@ -15,6 +15,7 @@ from hf_finetune.models.defaults import FALLBACKS, TABLE, find_defaults
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import RATES_OF_PARTS
 from hf_finetune.planning.selectors import LAST
+from hf_finetune.tasks import MODALITIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "rates.md"
 ROWS = (*TABLE, *FALLBACKS.values())
@@ -24,7 +25,7 @@ CITATION = re.compile(r"(?:et al\.|& \w+) (?:19|20)\d\d|[\w-]+/[\w.-]+, [\w./-]+
 
 
 def family(config, modality, batch_norms=()):
-    return find_defaults(config, Layout((), ("head",), batch_norms), modality).family
+    return find_defaults(config, Layout((), ("head",), batch_norms), MODALITIES[modality]).family
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.family)
@@ -120,8 +121,8 @@ def test_an_image_model_of_transformers_is_found_by_its_type_and_an_unknown_one_
     assert family(AutoConfig.for_model("vit"), "image") == "ViT and DeiT"
     assert family(AutoConfig.for_model("resnet"), "image") == "ResNet and RegNet"
     levit = AutoConfig.for_model("levit")
-    assert family(levit, "image", (("bn", 0),)) == FALLBACKS["batch_norm"].family
-    assert family(levit, "image") == FALLBACKS["image"].family
+    assert family(levit, "image", (("bn", 0),)) == FALLBACKS[True, True].family
+    assert family(levit, "image") == FALLBACKS[True, False].family
 
 
 def cells(row):

@@ -18,11 +18,13 @@ from transformers import (
     pipeline,
 )
 
-from hf_finetune.data.images import processor_transform
 from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
-from hf_finetune.models.export import export_model, set_image_size
+from hf_finetune.models.export import export_model
+from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.tasks.image.processor import set_image_size
+from hf_finetune.tasks.image.transforms import processor_transform
 
 PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 LABELS = ["tea", "soup", "cake", "pie"]
@@ -43,7 +45,9 @@ def framed():
 
 def build(path, dropout=None):
     config = read_config(str(path), LABELS, "single_label", dropout=dropout)
-    return build_model(str(path), config, modality="image").model.eval(), load_processor(str(path), "image")
+    return build_model(str(path), config, task=TASKS["image-classification"]).model.eval(), load_processor(
+        str(path), MODALITIES["image"]
+    )
 
 
 @pytest.mark.parametrize("dropout", [None, 0.25])
@@ -71,7 +75,7 @@ def test_a_timm_config_without_arguments_loads_both_ways(tmp_path, tiny_model):
     """Trap 22, from a checkpoint whose config says nothing of ``model_args``."""
     model = tiny_model("timm/test_resnet", model_args=None)
     model.save_pretrained(tmp_path / "first")
-    export_model(model, load_processor(str(tmp_path / "first"), "image"), tmp_path / "model")
+    export_model(model, load_processor(str(tmp_path / "first"), MODALITIES["image"]), tmp_path / "model")
     assert "model_args" not in json.loads((tmp_path / "model" / "config.json").read_text())
     assert timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).num_classes == 3
     assert AutoModelForImageClassification.from_pretrained(tmp_path / "model").num_labels == 3
@@ -85,7 +89,7 @@ def test_a_timm_model_with_positions_for_images_of_another_size_loads_both_ways(
     config = TimmWrapperConfig(architecture="test_vit", pretrained_cfg=known, num_labels=4)
     model = TimmWrapperForImageClassification(config).eval()
     model.save_pretrained(tmp_path / "checkpoint")
-    processor = load_processor(str(tmp_path / "checkpoint"), "image")
+    processor = load_processor(str(tmp_path / "checkpoint"), MODALITIES["image"])
     set_image_size(processor, model.config, 96)
     pixels = torch.nn.functional.interpolate(PIXELS, size=96)
     export_model(model, processor, tmp_path / "model")
@@ -115,8 +119,8 @@ def test_what_is_published_has_the_names_of_the_hub(tmp_path, tiny_model, name):
 
 def test_a_text_classifier_loads_in_a_pipeline(tmp_path, bert_checkpoint):
     config = read_config(str(bert_checkpoint), ["bad", "good"], "single_label")
-    model = build_model(str(bert_checkpoint), config, modality="text").model.eval()
-    export_model(model, load_processor(str(bert_checkpoint), "text"), tmp_path / "model")
+    model = build_model(str(bert_checkpoint), config, task=TASKS["text-classification"]).model.eval()
+    export_model(model, load_processor(str(bert_checkpoint), MODALITIES["text"]), tmp_path / "model")
     found = pipeline("text-classification", model=str(tmp_path / "model"), top_k=None)(["good film"])[0]
     with torch.no_grad():
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -133,7 +137,7 @@ def test_everybody_may_read_what_is_saved(tmp_path, timm_checkpoint):
 def test_the_image_size_of_a_timm_checkpoint_is_set_for_training_too(timm_checkpoint):
     """The processor of transformers 5.23 reads the size once, when it is made: the config alone is too late."""
     config = read_config(str(timm_checkpoint), LABELS, "single_label")
-    processor = load_processor(str(timm_checkpoint), "image")
+    processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     set_image_size(processor, config, 48)
     assert config.pretrained_cfg["input_size"] == [3, 48, 48]
     assert processor_transform(processor)(grey()).shape == (3, 48, 48)
@@ -159,7 +163,7 @@ def test_the_image_size_of_a_checkpoint_that_crops_keeps_its_crop_fraction():
 def test_the_crop_of_a_timm_checkpoint_is_set(timm_checkpoint):
     """The border of a picture is kept at 1 and cut off at 0.5, for whoever loads the saved config too."""
     config = read_config(str(timm_checkpoint), LABELS, "single_label")
-    processor = load_processor(str(timm_checkpoint), "image")
+    processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     seen = {}
     for crop_pct in (1.0, 0.5):
         set_image_size(processor, config, 32, crop_pct)
@@ -197,7 +201,7 @@ def test_a_checkpoint_that_takes_the_whole_image_has_no_crop():
 def test_without_an_image_size_the_checkpoints_stays(timm_checkpoint):
     config = read_config(str(timm_checkpoint), LABELS, "single_label")
     before = dict(config.pretrained_cfg)
-    processor = load_processor(str(timm_checkpoint), "image")
+    processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     set_image_size(processor, config, None)
     assert config.pretrained_cfg == before
     assert processor_transform(processor)(grey()).shape == (3, 32, 32)

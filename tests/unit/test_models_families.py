@@ -18,12 +18,13 @@ from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_skeleton
 from hf_finetune.models.find_head import find_head
 from hf_finetune.models.layout import read_layout
+from hf_finetune.tasks import TASKS
 
 LABELS = 1019  # a size that no layer has for another reason
 FAMILIES = {module: name for name in reversed(timm.list_models()) for module in [_model_to_module[name]]}
 KINDS = {
-    **dict.fromkeys(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "image"),
-    **dict.fromkeys(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, "text"),
+    **dict.fromkeys(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "image-classification"),
+    **dict.fromkeys(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, "text-classification"),
 }
 # Their default config is of no model, they need a package of their own, or (shieldgemma2) they have no head.
 WITHOUT_DEFAULT = {
@@ -45,11 +46,11 @@ def timm_skeleton(name, labels=LABELS):
     known = timm.get_pretrained_cfg(name)
     fields = known.to_dict() if known else {}
     config = TimmWrapperConfig(architecture=name, pretrained_cfg=fields, num_labels=labels)
-    return build_skeleton(config, "image")
+    return build_skeleton(config, TASKS["image-classification"])
 
 
 def transformers_skeleton(kind):
-    return build_skeleton(CONFIG_MAPPING[kind](num_labels=LABELS), KINDS[kind])
+    return build_skeleton(CONFIG_MAPPING[kind](num_labels=LABELS), TASKS[KINDS[kind]])
 
 
 def check(model):
@@ -133,9 +134,11 @@ def test_a_timm_model_without_a_group_matcher_is_grouped_by_its_blocks_and_that_
 def test_a_checkpoint_of_several_classifiers_says_which_it_is_of():
     """DeiT has one with a teacher's head; the first is taken where the checkpoint is of neither."""
     config = CONFIG_MAPPING["deit"](num_labels=LABELS)
-    assert type(build_skeleton(config, "image")).__name__ == "DeiTForImageClassification"
+    assert (
+        type(build_skeleton(config, TASKS["image-classification"])).__name__ == "DeiTForImageClassification"
+    )
     config.architectures = ["DeiTForImageClassificationWithTeacher"]
-    model = build_skeleton(config, "image")
+    model = build_skeleton(config, TASKS["image-classification"])
     assert type(model).__name__ == "DeiTForImageClassificationWithTeacher"
     assert {name.split(".")[0] for name in find_head(model)[0]} == {
         "cls_classifier",

@@ -7,13 +7,16 @@ from safetensors.torch import load_file, save_file
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.models.finite_weights import refuse_not_finite
+from hf_finetune.tasks import TASKS
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 REPAIR = "Fetch or copy it again, or take another checkpoint: training cannot mend it."
 
 
 def build(folder):
-    return build_model(str(folder), read_config(str(folder), ["a", "b"], "single_label"), modality="text")
+    return build_model(
+        str(folder), read_config(str(folder), ["a", "b"], "single_label"), task=TASKS["text-classification"]
+    )
 
 
 def spoil(model, name, value):

@@ -17,6 +17,7 @@ from hf_finetune.models.classifier_head import ClassificationHead
 from hf_finetune.models.head_spec import CODE, head_problem, load_config, set_head
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
+from hf_finetune.tasks import TASKS
 from hf_finetune.training.freezing import freeze_all_but
 
 IMAGES = [
@@ -115,13 +116,13 @@ def test_what_an_architecture_has_no_place_for_is_refused_with_the_reason(checkp
     config = read_config(str(checkpoints[name]), ["a", "b"], "single_label", head=HEADS[head])
     if head == "cls":
         with pytest.raises(InputError) as caught:
-            build_skeleton(config, modality(name))
+            build_skeleton(config, TASKS[f"{modality(name)}-classification"])
         shown = getattr(config, "architecture", config.model_type)
         assert str(caught.value) == (
             f"model.head must suit the architecture. Got linear, pool: cls. For {shown}: {REFUSED[pair]}."
         )
         return
-    model = build_model(str(checkpoints[name]), config, modality=modality(name)).model
+    model = build_model(str(checkpoints[name]), config, task=TASKS[f"{modality(name)}-classification"]).model
     told = head_problem(model, batch_of(model))
     assert told == f"{REFUSED[pair]} and what belongs to it would be of no use"
 
@@ -204,7 +205,9 @@ def test_a_file_that_is_not_this_versions_is_told_and_not_run(saved, tmp_path, c
 def test_timms_own_hidden_layer_is_taken_where_it_is_what_was_asked_for(checkpoints, head, native):
     config = read_config(str(checkpoints["timm/test_convnext"]), ["a", "b"], "single_label", head=head)
     assert config.classification_head["native"] is native
-    model = build_model(str(checkpoints["timm/test_convnext"]), config, modality="image").model
+    model = build_model(
+        str(checkpoints["timm/test_convnext"]), config, task=TASKS["image-classification"]
+    ).model
     if not native:
         assert isinstance(model.timm_model.get_classifier(), ClassificationHead)
         return
@@ -222,7 +225,7 @@ def test_timms_own_hidden_layer_is_not_taken_where_two_shares_are_dropped(checkp
     path = str(checkpoints["timm/test_convnext"])
     config = read_config(path, ["a", "b"], "single_label", head=head, dropout=dropout)
     assert config.classification_head["native"] is native
-    model = build_model(path, config, modality="image").model
+    model = build_model(path, config, task=TASKS["image-classification"]).model
     assert model.timm_model.head.drop.p == dropout
     rates = {m.p for m in model.timm_model.get_classifier().modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == (set() if native else {0.3})

@@ -6,12 +6,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from hf_finetune.data.texts import resolve_max_length
 from hf_finetune.errors import InputError
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.input_channels import check_channels
-from hf_finetune.models.max_tokens import position_limit
 from hf_finetune.models.vocabulary import fit_vocabulary
+from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.tasks.text.positions import position_limit
+from hf_finetune.tasks.text.tokenization import resolve_max_length
 
 NAMES = ["cake", "soup", "tea"]
 TEXT = {
@@ -123,7 +124,7 @@ def test_resized_embeddings_keep_the_old_ones_and_are_saved(tmp_path, tiny_model
     config = read_config(str(tmp_path), NAMES, "single_label")
     fit_vocabulary(config, tokenizer, "ckpt", resize=True)
     assert config.vocab_size == len(tokenizer)
-    built = build_model(str(tmp_path), config, modality="text")
+    built = build_model(str(tmp_path), config, task=TASKS["text-classification"])
     after = built.model.get_input_embeddings().weight
     assert after.shape == (len(tokenizer), 16)
     assert torch.equal(after[:-4], before.get_input_embeddings().weight)
@@ -132,7 +133,7 @@ def test_resized_embeddings_keep_the_old_ones_and_are_saved(tmp_path, tiny_model
     built.model.save_pretrained(tmp_path / "again")
     again = read_config(str(tmp_path / "again"), NAMES, "single_label")
     fit_vocabulary(again, tokenizer, "again", resize=False)
-    loaded = build_model(str(tmp_path / "again"), again, modality="text").model
+    loaded = build_model(str(tmp_path / "again"), again, task=TASKS["text-classification"]).model
     assert torch.equal(loaded.get_input_embeddings().weight, after)
 
 
@@ -140,7 +141,7 @@ def test_a_tokenizer_without_a_padding_token_pads_with_its_end_token(tmp_path):
     tokenizer = transformers.GPT2Tokenizer(vocab={"a": 0, "<|endoftext|>": 1, "b": 2}, merges=[])
     tokenizer.save_pretrained(tmp_path)
     make("GPT2Model", "GPT2Config", **GPT2).save_pretrained(tmp_path)
-    found = load_processor(str(tmp_path), "text")
+    found = load_processor(str(tmp_path), MODALITIES["text"])
     assert found.pad_token == "<|endoftext|>"
 
 
@@ -186,11 +187,19 @@ PRETRAINED = [
 def test_the_heads_of_pretraining_are_left_out_and_told(tmp_path, modality, name, config, fields, head):
     make(name, config, **fields).save_pretrained(tmp_path)
     found = read_config(str(tmp_path), NAMES, "single_label")
-    notes = build_model(str(tmp_path), found, modality=modality).notes
+    notes = build_model(
+        str(tmp_path),
+        found,
+        task=TASKS["image-classification" if modality == "image" else "text-classification"],
+    ).notes
     assert any(f"because only {name} needs them" in note for note in notes)
     change(tmp_path, lambda weights: weights.update({"layers.99.weight": torch.ones(2)}))
     with pytest.raises(InputError, match=r"it also holds layers\.99\.weight"):
-        build_model(str(tmp_path), found, modality=modality)
+        build_model(
+            str(tmp_path),
+            found,
+            task=TASKS["image-classification" if modality == "image" else "text-classification"],
+        )
     change(tmp_path, lambda weights: weights.pop("layers.99.weight"))
     backbone = next(
         key for key in load_file(tmp_path / "model.safetensors") if head not in key and ".0." in key
@@ -198,7 +207,11 @@ def test_the_heads_of_pretraining_are_left_out_and_told(tmp_path, modality, name
     if not backbone.startswith("text_model"):
         change(tmp_path, lambda weights: weights.pop(backbone))
         with pytest.raises(InputError):
-            build_model(str(tmp_path), found, modality=modality)
+            build_model(
+                str(tmp_path),
+                found,
+                task=TASKS["image-classification" if modality == "image" else "text-classification"],
+            )
 
 
 def change(folder, change_weights):

@@ -5,15 +5,15 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_finetune.errors import InputError
-from hf_finetune.methods.masked_inputs import masked_loss
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.models.masked_models import (
-    MaskedImageModel,
     backbone_weights,
-    build_masked_text_model,
+    build_masked_model,
     load_backbone,
     recount_statistics,
 )
+from hf_finetune.tasks.image.masked_model import MaskedImageModel
+from hf_finetune.tasks.image.masking import pixel_loss
 
 IMAGE = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 # Edge of the square that each place of the last feature map, or each token, fills in, in pixels.
@@ -40,7 +40,7 @@ def test_every_backbone_fills_in_an_image_and_learns_from_it(tiny_model, name):
     assert made.shape == batch.shape
     mask = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
     mask[..., :16, :] = True
-    masked_loss("image")({"logits": made}, batch.where(mask, torch.nan)).backward()
+    pixel_loss({"logits": made}, batch.where(mask, torch.nan)).backward()
     head = {f"classifier.{one}" for one in head_names(model.classifier)}
     moved = {
         one
@@ -109,7 +109,7 @@ def checkpoint(request, tmp_path, tiny_model, tiny_tokenizer):
 
 def test_a_text_classifier_takes_over_all_that_the_other_model_has(checkpoint):
     folder, classifier = checkpoint
-    model, notes = build_masked_text_model(str(folder))
+    model, notes = build_masked_model(str(folder), "AutoModelForMaskedLM")
     assert len(notes) == 1
     assert notes[0].startswith("The checkpoint has no masked language modeling head; a new one is trained: ")
     layout = read_layout(classifier)
@@ -128,9 +128,9 @@ def test_a_text_classifier_takes_over_all_that_the_other_model_has(checkpoint):
 
 
 def test_a_checkpoint_with_the_head_that_predicts_tokens_keeps_it(tmp_path, checkpoint):
-    model, _ = build_masked_text_model(str(checkpoint[0]))
+    model, _ = build_masked_model(str(checkpoint[0]), "AutoModelForMaskedLM")
     model.save_pretrained(tmp_path / "whole")
-    again, notes = build_masked_text_model(str(tmp_path / "whole"), seed=3)
+    again, notes = build_masked_model(str(tmp_path / "whole"), "AutoModelForMaskedLM", seed=3)
     assert notes == []
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
@@ -139,7 +139,7 @@ def test_a_checkpoint_with_the_head_that_predicts_tokens_keeps_it(tmp_path, chec
 def test_an_architecture_without_a_masked_language_model_is_refused(tmp_path, tiny_model):
     tiny_model("gpt2").save_pretrained(tmp_path)
     with pytest.raises(InputError) as caught:
-        build_masked_text_model(str(tmp_path))
+        build_masked_model(str(tmp_path), "AutoModelForMaskedLM")
     assert str(caught.value) == (
         "domain_adaptation.method must be coral or dann for an architecture without a masked language model. "
         "Got 'continue_pretraining' of a 'gpt2' model."

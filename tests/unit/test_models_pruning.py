@@ -18,6 +18,7 @@ from hf_finetune.models.pruning import (
     pruning_masks,
     zero_smallest,
 )
+from hf_finetune.tasks import TASKS
 
 TEXTS = ("bert", "roberta", "electra", "albert", "deberta-v2", "distilbert", "modernbert", "gpt2")
 IMAGES = ("vit", "deit", "dinov2", "swin", "timm/test_vit", "timm/swin_tiny_patch4_window7_224")
@@ -151,7 +152,7 @@ def test_plain_transformers_loads_what_was_pruned(tiny_model, tmp_path, name):
 @pytest.mark.parametrize("name", [*TEXTS, *IMAGES])
 def test_the_layer_groups_stay_and_only_sizes_change(tiny_model, name):
     model = tiny_model(name)
-    skeleton = build_skeleton(model.config, "text" if name in TEXTS else "image")
+    skeleton = build_skeleton(model.config, TASKS[f"{'text' if name in TEXTS else 'image'}-classification"])
     before, after = read_layout(skeleton), read_layout(narrow_model(skeleton, 0.5))
     assert (after.names(), after.groups) == (before.names(), before.groups)
     assert after.size == narrow_model(model, 0.5).num_parameters() < before.size

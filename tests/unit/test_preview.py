@@ -10,7 +10,11 @@ from hf_finetune.cli.app import app
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import dump_recipe, parse_recipe
-from hf_finetune.runs.preview import Row, contact_sheet, preview, spread_over_classes, text_page
+from hf_finetune.runs.preview import preview, spread_over_classes
+from hf_finetune.tasks import MODALITIES
+from hf_finetune.tasks.examples import PreviewRow
+from hf_finetune.tasks.image.preview import contact_sheet
+from hf_finetune.tasks.text.preview import text_page
 
 
 def recipe(task, model, data, **augment):
@@ -32,7 +36,9 @@ def test_each_class_has_its_turn():
 
 def test_the_original_comes_first_and_then_its_versions():
     red, blue = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
-    sheet = np.asarray(contact_sheet([Row("soup", red, [blue, red]), Row("cake", blue, [red, red])]))
+    sheet = np.asarray(
+        contact_sheet([PreviewRow("soup", red, [blue, red]), PreviewRow("cake", blue, [red, red])])
+    )
     colours = [
         [sheet[8 + 18 + row * 186 + 5, 8 + column * 168 + 5].tolist() for column in range(3)]
         for row in range(2)
@@ -47,7 +53,7 @@ def test_the_original_comes_first_and_then_its_versions():
 
 
 def test_a_page_of_texts_is_escaped():
-    page = text_page([Row("<b>", "a & b", ["[MASK] & b"])], "Texts of <x>")
+    page = text_page([PreviewRow("<b>", "a & b", ["[MASK] & b"])], "Texts of <x>")
     assert "<tr><td>&lt;b&gt;</td><td>a &amp; b</td><td>[MASK] &amp; b</td></tr>" in page
     assert "<th>label</th><th>original</th><th>epoch 1</th>" in page
     assert "<h1>Texts of &lt;x&gt;</h1>" in page
@@ -87,7 +93,7 @@ def test_the_page_shows_tokens_as_the_model_reads_them(tmp_path, reviews, bert_c
     assert str(path) == "preview.html"
     page = path.read_text(encoding="utf-8")
     assert page.count("<tr>") == 7 and "[MASK]" in page and "[PAD]" not in page
-    original = prepare_data(str(reviews), modality="text").train[0]["text"]
+    original = prepare_data(str(reviews), modality=MODALITIES["text"]).train[0]["text"]
     assert f"<td>{original}</td>" in page
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hf_finetune.cli.display import LINE_SECONDS, RunDisplay, StageClock
 from hf_finetune.cli.tables import _group_rows
-from hf_finetune.data.formatting import format_seconds
+from hf_finetune.errors import format_seconds
 from hf_finetune.planning.groups import ParameterGroup
 
 

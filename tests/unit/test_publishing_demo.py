@@ -41,14 +41,14 @@ def test_one_picture_gets_what_predict_says(tmp_path, images):
     (expected,) = predict(images.classifier, [file])
     found = images.one(file)
     assert (found.label, found.scores) == (expected.label, expected.scores)
-    assert images.image
+    assert images.modality.opens_files
     assert images.title == "vit"
 
 
 def test_one_text_gets_what_predict_says(texts):
     (expected,) = predict(texts.classifier, ["a very boring film"])
     assert texts.one("a very boring film").scores == expected.scores
-    assert not texts.image
+    assert not texts.modality.opens_files
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"])
@@ -138,4 +138,4 @@ def test_the_page_is_laid_out(tmp_path, save):
     config = json.dumps(shown.get_config_file(), default=str)
     for expected in ("Classify", "Classify all", "Predictions", "Several files"):
         assert expected in config
-    assert ("One picture" in config) == page.image
+    assert ("One picture" in config) == page.modality.opens_files

@@ -16,8 +16,6 @@ from hf_finetune.publishing.exported_pipeline import (
     describe,
     example_inputs,
     exported_classifier,
-    model_inputs,
-    processor_of,
 )
 
 IMAGES = [Image.fromarray(np.full((40, 30 + 9 * each, 3), 80 * each, np.uint8)) for each in range(4)]
@@ -103,6 +101,6 @@ def test_a_model_is_traced_with_two_examples(tmp_path):
         (save_bert, ["input_ids", "attention_mask", "token_type_ids"]),
     ):
         classifier = load_classifier(save(tmp_path / save.__name__))
-        batch = example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+        batch = example_inputs(classifier)
         assert list(batch) == names
         assert all(len(value) == 2 for value in batch.values())

@@ -16,7 +16,6 @@ from hf_finetune.publishing.exported_pipeline import (
     describe,
     example_inputs,
     model_inputs,
-    processor_of,
 )
 from hf_finetune.publishing.graph_export import (
     ONNX_FILE,
@@ -50,12 +49,12 @@ def needs_onnx():
 def written(folder, kind):
     """Write a graph into the model's own folder, which holds the processor that is needed beside it."""
     classifier = load_classifier(folder)
-    task, model = classifier.task, classifier.pipe.model.eval()
-    batch = example_inputs(task, model_inputs(task, processor_of(classifier)))
+    modality, model = classifier.modality, classifier.pipe.model.eval()
+    batch = example_inputs(classifier)
     if kind == "program":
-        write_program(model, task, batch, folder / PROGRAM_FILE, describe(classifier))
+        write_program(model, modality, batch, folder / PROGRAM_FILE, describe(classifier))
     else:
-        write_onnx(model, task, batch, folder / ONNX_FILE)
+        write_onnx(model, modality, batch, folder / ONNX_FILE)
         write_metadata(folder / ONNX_FILE, describe(classifier))
     return folder
 
@@ -115,10 +114,11 @@ def test_int8_is_smaller_in_kind_and_says_nearly_the_same(tmp_path, copy_onnx, s
     folder = copy_onnx(save, tmp_path / "model")
     classifier = load_classifier(folder)
     expected = np.stack(list(compute_logits(classifier, examples)))
-    prepare = model_inputs(classifier.task, processor_of(classifier))
+    prepare = model_inputs(classifier)
     path = folder / ONNX_FILE
     whole = path.rename(folder / "whole.onnx")
-    quantize_int8(whole, classifier.task, path, [prepare([each]) for each in examples])
+    batches = None if classifier.modality.has_tokens else [prepare([each]) for each in examples]
+    quantize_int8(whole, path, batches)
     write_metadata(path, describe(classifier))
     kinds = {each.data_type for each in onnx.load(str(path)).graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
@@ -142,7 +142,7 @@ class Chooses(torch.nn.Module):
 
 def test_an_architecture_without_a_graph_is_told(tmp_path):
     classifier = load_classifier(save_bert(tmp_path / "model"))
-    batch = example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+    batch = example_inputs(classifier)
     with pytest.raises(GraphError, match=r"torch\.export cannot write Chooses\."):
-        write_program(Chooses(classifier.pipe.model), classifier.task, batch, tmp_path / PROGRAM_FILE, {})
+        write_program(Chooses(classifier.pipe.model), classifier.modality, batch, tmp_path / PROGRAM_FILE, {})
     assert not (tmp_path / PROGRAM_FILE).exists()

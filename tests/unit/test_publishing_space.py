@@ -31,6 +31,8 @@ def stand_in():
 
 def app_of(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", stand_in())
+    monkeypatch.delitem(sys.modules, "fields", raising=False)
+    monkeypatch.syspath_prepend(folder)
     spec = importlib.util.spec_from_file_location("space_app", folder / "app.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -45,7 +47,7 @@ def test_pictures_get_the_same_probabilities(tmp_path, monkeypatch, save, mode):
     image.save(tmp_path / "soup.png")
     (expected,) = predict(tmp_path / "model", [str(tmp_path / "soup.png")])
     with Image.open(tmp_path / "soup.png") as opened:
-        found = app_of(tmp_path / "space", monkeypatch).classify_image(opened)
+        found = app_of(tmp_path / "space", monkeypatch).classify(opened)
     assert found == pytest.approx(expected.scores, abs=1e-6)
 
 
@@ -54,7 +56,7 @@ def test_pictures_of_more_than_8_bits_are_refused(tmp_path, monkeypatch, kind):
     write_space(save_vit(tmp_path / "model"), tmp_path / "space")
     app = app_of(tmp_path / "space", monkeypatch)
     with pytest.raises(app.gr.Error, match="more than 8 bits"):
-        app.classify_image(Image.fromarray(np.zeros((8, 8), kind)))
+        app.classify(Image.fromarray(np.zeros((8, 8), kind)))
 
 
 @pytest.mark.parametrize("target", ["single_label", "multi_label", "regression"])
@@ -67,7 +69,7 @@ def test_texts_get_the_same_scores(tmp_path, monkeypatch, target):
     app = app_of(tmp_path / "space", monkeypatch)
     text = "not bad " * 100
     (expected,) = predict(folder, [text])
-    found = app.classify_text(text)
+    found = app.classify(text)
     if target == "regression":
         assert found == f"{expected.label:.4g}"
     else:
@@ -78,9 +80,9 @@ def test_nothing_to_classify_is_told(tmp_path, monkeypatch):
     write_space(save_bert(tmp_path / "model"), tmp_path / "space")
     app = app_of(tmp_path / "space", monkeypatch)
     with pytest.raises(app.gr.Error, match="The text is empty"):
-        app.classify_text("  ")
+        app.classify("  ")
     with pytest.raises(app.gr.Error, match="The text is empty"):
-        app.classify_text("good", "")
+        app.classify("good", "")
 
 
 def test_the_folder_holds_what_a_space_needs_and_nothing_private(tmp_path):
@@ -90,7 +92,14 @@ def test_the_folder_holds_what_a_space_needs_and_nothing_private(tmp_path):
     write_space(model, tmp_path / "space")
     space = tmp_path / "space"
     names = {file.relative_to(space).as_posix() for file in space.rglob("*") if file.is_file()}
-    assert names >= {"app.py", "settings.json", "requirements.txt", "README.md", "model/model.safetensors"}
+    assert names >= {
+        "app.py",
+        "fields.py",
+        "settings.json",
+        "requirements.txt",
+        "README.md",
+        "model/model.safetensors",
+    }
     assert not names & {"model/README.md", "model/optimizer.pt"}
     for name in names - {"model/model.safetensors"}:
         assert str(tmp_path) not in (space / name).read_text(encoding="utf-8")
@@ -100,7 +109,8 @@ def test_the_folder_holds_what_a_space_needs_and_nothing_private(tmp_path):
     assert {line.partition(">")[0] for line in required} == {
         *("gradio", "numpy", "pillow", "torch", "transformers", "torchvision", "timm")
     }
-    assert "hf_finetune" not in (space / "app.py").read_text(encoding="utf-8")
+    for name in ("app.py", "fields.py"):
+        assert "hf_finetune" not in (space / name).read_text(encoding="utf-8")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):

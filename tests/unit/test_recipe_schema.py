@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from hf_finetune.fields.base import parts
 from hf_finetune.recipe import (
     AdapterSpec,
     BestSpec,
@@ -21,7 +22,6 @@ from hf_finetune.recipe import (
 )
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.rules import OF_BALANCE, OF_SCHEDULES
-from hf_finetune.recipe.strict_model import parts
 
 UNITS = (
     "examples",

@@ -31,10 +31,10 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.build import build_model, load_processor, read_config
 from hf_finetune.models.export import export_model
 from hf_finetune.models.head_spec import CODE
-from hf_finetune.models.masked_models import build_masked_text_model
+from hf_finetune.models.masked_models import build_masked_model
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.export import export
-from hf_finetune.publishing.exported_pipeline import describe, example_inputs, model_inputs, processor_of
+from hf_finetune.publishing.exported_pipeline import describe, example_inputs
 from hf_finetune.publishing.graph_export import PROGRAM_FILE, program_classifier, write_program
 from hf_finetune.publishing.space import write_space
 from hf_finetune.recipe import dump_recipe, parse_recipe
@@ -42,6 +42,7 @@ from hf_finetune.runs.prepare import plan, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
 from hf_finetune.runs.teachers import load_teachers
+from hf_finetune.tasks import MODALITIES, TASKS
 
 UNLESS = "unless --trust-remote-code is given"
 
@@ -136,7 +137,7 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     )
     assert refused(plan, recipe) == message
     assert refused(prepare_run, recipe, start_processes()) == message
-    assert refused(build_masked_text_model, str(folder)) == message
+    assert refused(build_masked_model, str(folder), "AutoModelForMaskedLM") == message
     assert not canary.ran
     with pytest.raises(
         InputError, match="must be a checkpoint that transformers can build a text classifier of"
@@ -214,7 +215,7 @@ def test_a_checkpoint_cannot_grant_itself_the_permission(tmp_path, reviews, cana
     }
     change_json(folder / "config.json", auto_map=auto_map, **grants)
     change_json(folder / "tokenizer_config.json", **grants)
-    for call in (load_classifier, load_finished, lambda path: load_processor(str(path), "text")):
+    for call in (load_classifier, load_finished, lambda path: load_processor(str(path), MODALITIES["text"])):
         refused(call, folder)
     refused(prepare_run, text_recipe(str(folder), reviews), start_processes())
     assert not canary.ran
@@ -240,7 +241,7 @@ def test_the_code_of_a_head_is_this_packages_own(tmp_path, canary):
     config = read_config(
         str(source), ("bad", "good"), "single_label", head={"type": "mlp", "hidden": (8,), "dropout": 0.0}
     )
-    model = build_model(str(source), config, modality="text").model
+    model = build_model(str(source), config, task=TASKS["text-classification"]).model
     export_model(model, BertTokenizerFast.from_pretrained(source), tmp_path / "own")
     canary.script(tmp_path / "own" / CODE.name, CODE.read_text(encoding="utf-8"))
     assert load_classifier(tmp_path / "own").label_names == ("bad", "good")
@@ -351,9 +352,9 @@ def test_a_runs_metrics_are_gated_when_it_is_evaluated_again(tmp_path, reviews, 
 def test_an_exported_program_is_loaded_only_when_allowed(tmp_path, canary):
     folder = save_bert(tmp_path / "model")
     classifier = load_classifier(folder)
-    batch = example_inputs(classifier.task, model_inputs(classifier.task, processor_of(classifier)))
+    batch = example_inputs(classifier)
     file = folder / PROGRAM_FILE
-    write_program(classifier.pipe.model.eval(), classifier.task, batch, file, describe(classifier))
+    write_program(classifier.pipe.model.eval(), classifier.modality, batch, file, describe(classifier))
     _plant(file, canary)
     assert refused(program_classifier, folder) == (
         f"{file} must be trusted before it is loaded, with trust_remote_code=True. torch.export.load unpickles "

@@ -22,7 +22,7 @@ from report_helpers import make_record
 from security_helpers import Canary, change_json, refused
 
 from hf_finetune.data.load import load_source
-from hf_finetune.evaluation.example_reading import open_image
+from hf_finetune.evaluation.example_reading import open_file
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.prediction_writers import open_output, safe_cell
 from hf_finetune.evaluation.predictor import load_classifier
@@ -32,6 +32,7 @@ from hf_finetune.publishing.exported_pipeline import METADATA, exported_classifi
 from hf_finetune.publishing.space import write_space
 from hf_finetune.publishing.upload_plan import collect
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.tasks import MODALITIES, TASKS
 
 SCRIPT = '</script><script>alert(1)</script>"); import os; os.system("x'
 CSV = "text,label\ngood,a\nbad,b\n"
@@ -43,7 +44,7 @@ def canary(tmp_path):
 
 
 def texts(path):
-    return load_source(str(path), modality="text")
+    return load_source(str(path), modality=MODALITIES["text"])
 
 
 # weights and settings of a checkpoint
@@ -65,7 +66,10 @@ def test_pickled_weights_are_never_unpickled(tmp_path, canary, write):
     assert refused(load_classifier, folder) == f"{folder} {rule}. {repair}"
     assert refused(load_classifier, folder, trust_remote_code=True) == f"{folder} {rule}. {repair}"
     config = read_config(str(folder), ("a", "b"), "single_label")
-    assert refused(build_model, str(folder), config, modality="text") == f"model.path {rule}. {repair}"
+    assert (
+        refused(build_model, str(folder), config, task=TASKS["text-classification"])
+        == f"model.path {rule}. {repair}"
+    )
     assert not canary.ran
 
 
@@ -216,7 +220,7 @@ def test_a_picture_that_says_it_has_billions_of_pixels_is_not_decoded(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    assert open_image("bomb.png", tmp_path / "bomb.png").error
+    assert open_file(MODALITIES["image"], "bomb.png", tmp_path / "bomb.png").error
 
 
 # what is written
@@ -277,7 +281,8 @@ def test_labels_do_not_become_code_of_a_space(tmp_path):
     write_space(folder, tmp_path / "space")
     plain = save_bert(tmp_path / "plain")
     write_space(plain, tmp_path / "plain-space")
-    assert (tmp_path / "space" / "app.py").read_text() == (tmp_path / "plain-space" / "app.py").read_text()
+    for name in ("app.py", "fields.py"):
+        assert (tmp_path / "space" / name).read_text() == (tmp_path / "plain-space" / name).read_text()
     assert json.loads((tmp_path / "space" / "settings.json").read_text())["classes"] == [
         SCRIPT,
         "'''\nimport os",

@@ -10,11 +10,12 @@ from security_helpers import Canary, text_recipe
 
 from hf_finetune.data.label_patterns import labels_from_names
 from hf_finetune.errors import InputError
+from hf_finetune.fields.patterns import PatternError, check_pattern, matching
 from hf_finetune.models.build import build_model, read_config
 from hf_finetune.recipe import load_recipe
-from hf_finetune.recipe.patterns import PatternError, check_pattern, matching
 from hf_finetune.recipe.yaml_text import MOST_BYTES, MOST_VALUES
 from hf_finetune.runs.prepare import plan
+from hf_finetune.tasks import TASKS
 
 RECIPE = """\
 task: text-classification
@@ -163,7 +164,9 @@ def test_a_slow_pattern_of_weight_names_is_stopped(tmp_path, bert_checkpoint):
     weights["bert.encoder.layer.0.attention.self.extra.weight"] = torch.zeros(1)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = read_config(str(folder), ("a", "b", "c"), "single_label")
-    message = refusal(build_model, str(folder), config, modality="text", allow_missing=[SLOW])
+    message = refusal(
+        build_model, str(folder), config, task=TASKS["text-classification"], allow_missing=[SLOW]
+    )
     assert message == f"model.allow_missing[0] {TIMELY}. Got {SLOW!r}."
 
 

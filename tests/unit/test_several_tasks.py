@@ -9,7 +9,6 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.data.distributed_sampling import PaddedDataset
 from hf_finetune.data.joint_tasks import MixedExamples, task_columns
-from hf_finetune.data.seeded_augmentation import set_epoch
 from hf_finetune.methods.class_balance import balanced_loss
 from hf_finetune.methods.task_mixing import FreezeIdleHeads, Mix, TaskSampler, mixed_loss
 from hf_finetune.models.find_head import head_names
@@ -19,6 +18,7 @@ from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.multitask import task_problems
+from hf_finetune.tasks.seeded_augmentation import set_epoch
 
 COLUMNS = task_columns({"type": ("single_label", 3), "tags": ("multi_label", 2), "price": ("regression", 1)})
 NAN = math.nan

@@ -91,9 +91,9 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
     monkeypatch.setattr("hf_finetune.runs.checkpoint.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     prepared = SimpleNamespace(
-        recipe=SimpleNamespace(model=spec, seed=0),
+        recipe=SimpleNamespace(model=spec, seed=0, kind="text-classification"),
         config=None,
-        task=SimpleNamespace(modality="text"),
+        task=None,
         trust_remote_code=False,
     )
     load_pretrained(prepared)

@@ -7,7 +7,7 @@ from transformers import ViTImageProcessor
 from hf_finetune.data.prepare import prepare_data
 from hf_finetune.models.build import load_processor, read_config
 from hf_finetune.recipe.schema import DataSpec
-from hf_finetune.tasks import TASKS
+from hf_finetune.tasks import MODALITIES, TASKS
 
 TASK = TASKS["image-classification"]
 
@@ -22,22 +22,22 @@ TASK = TASKS["image-classification"]
     ids=["the checkpoint's", "another", "without chance"],
 )
 def test_images_come_in_the_sizes_of_the_recipe(squares, timm_checkpoint, fields, size):
-    data = prepare_data(str(squares), modality="image", validation=0.2, test=0.2)
+    data = prepare_data(str(squares), modality=MODALITIES["image"], validation=0.2, test=0.2)
     config = read_config(str(timm_checkpoint), data.label_names, "single_label")
-    processor = load_processor(str(timm_checkpoint), "image")
+    processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     spec = DataSpec(path=str(squares), **fields)
-    TASK.configure(processor, config, spec)
+    TASK.modality.configure(processor, config, spec, None)
     inputs = TASK.prepare(data, processor, spec, seed=0)
     assert inputs.train[0]["pixel_values"].shape == (3, size, size)
     assert inputs.validation[0]["pixel_values"].shape == (3, size, size)
-    assert TASK.dummy(processor)["pixel_values"].shape == (1, 3, size, size)
+    assert TASK.modality.dummy(processor)["pixel_values"].shape == (1, 3, size, size)
     assert config.pretrained_cfg["crop_pct"] == fields.get("crop_pct", 0.95)
 
 
 def test_inference_alone_says_what_images_without_augmentation_are(squares, timm_checkpoint):
     """Augmented images become floats in their batch, on the processor's scale; others are what it made of them."""
-    data = prepare_data(str(squares), modality="image", validation=0.2, test=0.2)
-    processor = load_processor(str(timm_checkpoint), "image")
+    data = prepare_data(str(squares), modality=MODALITIES["image"], validation=0.2, test=0.2)
+    processor = load_processor(str(timm_checkpoint), MODALITIES["image"])
     plain, light = (
         TASK.prepare(data, processor, DataSpec(path=str(squares), augment=augment), seed=0)
         for augment in ("none", "light")
@@ -60,7 +60,7 @@ def test_inference_alone_says_what_images_without_augmentation_are(squares, timm
 
 @pytest.mark.parametrize("preset", ["light", "strong", "seeds", "trivial"])
 def test_training_images_have_the_shape_of_a_model_that_is_not_square(squares, preset):
-    data = prepare_data(str(squares), modality="image", validation=0.2, test=0.2)
+    data = prepare_data(str(squares), modality=MODALITIES["image"], validation=0.2, test=0.2)
     processor = ViTImageProcessor(size={"height": 48, "width": 32})
     spec = DataSpec.model_validate({"path": str(squares), "augment": preset})
     inputs = TASK.prepare(data, processor, spec, seed=0)

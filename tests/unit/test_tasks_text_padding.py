@@ -9,12 +9,12 @@ import transformers
 from evaluation_helpers import save_bert
 from transformers import AutoTokenizer
 
-from hf_finetune.data.texts import pad_right
 from hf_finetune.evaluation.predictor import compute_logits, load_classifier
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.runs.forward_check import padding_notes
 from hf_finetune.runs.run import run
 from hf_finetune.tasks import TASKS
+from hf_finetune.tasks.text.tokenization import pad_right
 
 EXAMPLES = ["good film", "the film is very very very very bad", "bad"]
 CHANGED = (

@@ -19,12 +19,14 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_finetune.data.images import ImageTransform, train_transform
-from hf_finetune.data.seeded_augmentation import SeededExamples
 from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.models.build import build_model, load_processor, read_config
-from hf_finetune.models.export import export_model, set_image_size
+from hf_finetune.models.export import export_model
 from hf_finetune.models.layout import head_names
+from hf_finetune.tasks import MODALITIES, TASKS
+from hf_finetune.tasks.image.processor import set_image_size
+from hf_finetune.tasks.image.transforms import ImageTransform, train_transform
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
 RESNET = "timm/test_resnet"
 LABELS = ["tea", "soup", "cake"]
@@ -144,7 +146,7 @@ def test_trap_21_the_head_has_the_size_of_the_labels(tmp_path, tiny_model):
     assert stock.timm_model.get_classifier().weight.shape[0] == 1000
 
     config = read_config(str(tmp_path), LABELS, "single_label")
-    model = build_model(str(tmp_path), config, modality="image").model
+    model = build_model(str(tmp_path), config, task=TASKS["image-classification"]).model
     assert model.timm_model.get_classifier().weight.shape[0] == model.num_labels == 3
     assert (model.config.id2label, model.config.label2id) == (names, {name: n for n, name in names.items()})
 
@@ -160,7 +162,9 @@ def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
     with pytest.raises(TypeError):
         AutoModelForImageClassification.from_pretrained(tmp_path / "timm")
 
-    export_model(model, load_processor(str(tmp_path / "transformers"), "image"), tmp_path / "ours")
+    export_model(
+        model, load_processor(str(tmp_path / "transformers"), MODALITIES["image"]), tmp_path / "ours"
+    )
     with torch.no_grad():
         expected = model(PIXELS).logits
         wrapped = AutoModelForImageClassification.from_pretrained(tmp_path / "ours").eval()
@@ -173,7 +177,7 @@ def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_p
     """Its ``save_pretrained`` writes nothing, and it prepares training images as those of an evaluation."""
     tiny_model(RESNET).save_pretrained(tmp_path / "checkpoint")
     config = read_config(str(tmp_path / "checkpoint"), LABELS, "single_label")
-    processor = load_processor(str(tmp_path / "checkpoint"), "image")
+    processor = load_processor(str(tmp_path / "checkpoint"), MODALITIES["image"])
     (tmp_path / "stock").mkdir()
     processor.save_pretrained(tmp_path / "stock")
     assert list((tmp_path / "stock").iterdir()) == []
@@ -182,7 +186,7 @@ def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_p
     assert torch.equal(one, other)
 
     set_image_size(processor, config, 48, 0.75)
-    model = build_model(str(tmp_path / "checkpoint"), config, modality="image").model
+    model = build_model(str(tmp_path / "checkpoint"), config, task=TASKS["image-classification"]).model
     export_model(model, processor, tmp_path / "ours")
     loaded = AutoImageProcessor.from_pretrained(tmp_path / "ours")
     assert loaded.data_config == processor.data_config

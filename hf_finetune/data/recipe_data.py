@@ -1,0 +1,77 @@
+"""Loading of a recipe's data: labeled examples, and unlabeled inputs of the target domain."""
+
+from hf_finetune.data.folds import Fold
+from hf_finetune.data.prepare import LabelledData, prepare_data
+from hf_finetune.data.table_options import TableOptions
+from hf_finetune.data.unlabelled import UnlabelledData, load_unlabelled
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.recipe import Recipe
+from hf_finetune.tasks import TASKS
+
+__all__ = ["load_data", "load_target", "table_options"]
+
+
+def table_options(recipe: Recipe) -> TableOptions:
+    """Return the text parsing options of a recipe as fallbacks, for other files that probably have the same format."""
+    spec = recipe.data
+    return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)
+
+
+def load_data(recipe: Recipe) -> LabelledData:
+    """Load, check and split the labeled data of a recipe; every call returns the same splits.
+
+    Raises:
+        InputError: If the data cannot be used.
+    """
+    spec = recipe.data
+    return prepare_data(
+        spec.path,
+        modality=TASKS[recipe.kind].modality,
+        config=spec.config,
+        revision=spec.revision,
+        columns=spec.columns.model_dump(),
+        target=spec.target,
+        validation=spec.split.validation,
+        test=spec.split.test,
+        stratify=spec.split.stratify,
+        group=spec.split.group or spec.columns.group,
+        on_error=spec.on_error,
+        limit=spec.limit,
+        fold=Fold(*map(int, spec.split.fold.split("/"))) if spec.split.fold else None,
+        slices=recipe.evaluation.slices,
+        seed=recipe.seed,
+        nested=spec.nested,
+        options=TableOptions(spec.encoding, spec.separator, spec.decimal),
+    )
+
+
+def load_target(recipe: Recipe, data: LabelledData | None = None) -> UnlabelledData | None:
+    """Load the unlabeled inputs of a recipe's target domain; return None without domain adaptation.
+
+    Args:
+        recipe: Recipe of the run.
+        data: Labeled data, whose input columns must be the same; None skips this check.
+
+    Raises:
+        InputError: If the inputs cannot be used.
+    """
+    spec = recipe.domain_adaptation
+    if spec is None:
+        return None
+    modality = TASKS[recipe.kind].modality
+    target = load_unlabelled(
+        spec.target,
+        modality=modality,
+        columns=recipe.data.columns.model_dump(),
+        place="domain_adaptation.target",
+        on_error=recipe.data.on_error,
+        limit=recipe.data.limit,
+        seed=recipe.seed,
+        options=table_options(recipe),
+    )
+    if data is not None:
+        has, needed = (modality.columns_in(dataset.column_names) for dataset in (target.dataset, data.train))
+        if has != needed:
+            rule = f"must have the inputs of the data: {' and '.join(needed)}"
+            raise InputError(Problem("domain_adaptation.target", rule, " and ".join(has)))
+    return target

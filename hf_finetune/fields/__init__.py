@@ -1,0 +1,1 @@
+"""Base class and value types of the fields of a recipe."""

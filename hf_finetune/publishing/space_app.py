@@ -1,0 +1,49 @@
+"""Try the model of this folder, with plain transformers and gradio. What differs between models is in settings.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fields
+import gradio as gr
+import numpy as np
+from transformers import pipeline
+
+HERE = Path(__file__).parent
+SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
+CLASSES = SETTINGS["classes"]
+
+# the code of the head is a file in the folder of the weights
+OWN_CODE = {"trust_remote_code": True} if SETTINGS["code_of_head"] else {}
+pipe = pipeline(SETTINGS["task"], model=SETTINGS["model"] or str(HERE / "model"), **OWN_CODE)
+pipe.model.config.id2label = dict(enumerate(CLASSES))
+
+
+def classify(*values: Any) -> Any:
+    """Return the probability of each class, or the predicted amount, for the values of the fields."""
+    example, options = fields.model_input(SETTINGS, *values)
+    outputs = pipe(example, function_to_apply="none", top_k=len(CLASSES), **options)
+    by_class = {output["label"]: output["score"] for output in outputs}
+    logits = np.array([by_class[name] for name in CLASSES], dtype=np.float64) / SETTINGS["temperature"]
+    if not SETTINGS["has_classes"]:
+        return f"{logits[0]:.4g}"
+    if SETTINGS["is_exclusive"]:
+        scores = np.exp(logits - logits.max())
+        scores /= scores.sum()
+    else:
+        scores = 1 / (1 + np.exp(-logits))
+    return dict(zip(CLASSES, scores.tolist(), strict=True))
+
+
+page = gr.Interface(
+    classify,
+    fields.components(SETTINGS),
+    gr.Label(num_top_classes=min(10, len(CLASSES)))
+    if SETTINGS["has_classes"]
+    else gr.Textbox(label="Amount"),
+    title=SETTINGS["title"],
+    flagging_mode="never",
+)
+
+if __name__ == "__main__":
+    page.launch()

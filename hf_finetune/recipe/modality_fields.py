@@ -1,0 +1,88 @@
+"""Fields of a recipe that the modalities contribute, and the rules for fields of another modality than the task's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, create_model
+
+from hf_finetune.errors import Problem, shown
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.types import Text
+from hf_finetune.tasks import MODALITIES, TASKS
+
+__all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_problems"]
+
+
+def _combined(name: str, parts: Sequence[type[Part]]) -> type[Part]:
+    """Return a class with the fields of several parts, in their order; pydantic begins with the last base."""
+    return type(
+        name, tuple(reversed(parts)), {"__module__": __name__, "__doc__": "Fields of all modalities."}
+    )
+
+
+if TYPE_CHECKING:
+    TaskName = str
+
+    class _AnyField(Part):
+        def __init__(self, **fields: Any): ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class DataFields(_AnyField):  # noqa: D101
+        pass
+
+    class AugmentFields(_AnyField):  # noqa: D101
+        pass
+
+    class RoleFields(_AnyField):  # noqa: D101
+        pass
+
+else:
+    TaskName = Literal[tuple(TASKS)]
+    DataFields = _combined("DataFields", [modality.data_fields for modality in MODALITIES.values()])
+    AugmentFields = _combined("AugmentFields", [modality.augment_fields for modality in MODALITIES.values()])
+    RoleFields = create_model(
+        "RoleFields",
+        __base__=Part,
+        __module__=__name__,
+        **{
+            role.name: (Text | None, Field(default=None, description=role.description))
+            for modality in MODALITIES.values()
+            for role in modality.roles
+        },
+    )
+
+
+def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the problems of fields that do not concern the modality of the task.
+
+    Args:
+        task: ``task`` of the recipe.
+        data: ``data`` of the recipe, as a plain mapping; any value may be of the wrong type.
+        speed: ``speed`` of the recipe, as a plain mapping.
+    """
+    if not isinstance(task, str) or task not in TASKS:
+        return
+    own, rule = TASKS[task].modality, f"must be left out when the task is {task}"
+    others = [modality for modality in MODALITIES.values() if modality is not own]
+    for other in others:
+        columns = mapping(data.get("columns"))
+        for name in other.columns:
+            if columns.get(name) is not None:
+                yield Problem(f"data.columns.{name}", rule, shown(columns[name]))
+        for name, field in other.data_fields.model_fields.items():
+            if data.get(name) not in (None, field.default):
+                yield Problem(f"data.{name}", rule, shown(data[name]))
+    given = data.get("augment")
+    augment = {"preset": given} if isinstance(given, str) else mapping(given)
+    for other in others:
+        repair = f"It is for {other.plural}; {own.plural} have {own.augment_words}."
+        for name in other.augment_fields.model_fields:
+            if augment.get(name) and augment[name] != "none":
+                place = "data.augment" if name == other.augment_fields.shorthand else f"data.augment.{name}"
+                yield Problem(place, rule, shown(augment[name]), repair)
+    yield from own.field_problems(augment)
+    if speed.get("memory_format") == "channels_last" and not own.is_spatial:
+        repair = "It is an order of image dimensions."
+        yield Problem("speed.memory_format", rule, "'channels_last'", repair)

@@ -1,0 +1,71 @@
+"""Columns of an example: their roles, and their choice by name and type."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_finetune.errors import MOST_SHOWN, Problem, quoted
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+__all__ = ["ColumnRole", "is_string", "only_one"]
+
+_STRINGS = ("string", "large_string")
+
+
+@dataclass(frozen=True)
+class ColumnRole:
+    """Column of an example's content, such as the image or the second text of a pair.
+
+    Attributes:
+        name: Name of the role in ``data.columns``, and of the column in loaded data.
+        plural: What the column holds, for messages: ``images``.
+        rule: Rule for its type, for messages: ``must hold strings``.
+        usual_names: Lower-case column names by which the column is recognized.
+        accepts: Function that returns whether the feature type of a column fits.
+        description: Description of the recipe field ``data.columns.NAME``.
+        optional: Whether examples may lack it.
+    """
+
+    name: str
+    plural: str
+    rule: str
+    usual_names: tuple[str, ...]
+    accepts: Callable[[Any], bool]
+    description: str
+    optional: bool = False
+
+
+def only_one(
+    role: str, plural: str, candidates: Sequence[str], features: "Features"
+) -> tuple[str | None, list[Problem]]:
+    """Return the candidate with the name of the role, or the only candidate; else a problem.
+
+    Args:
+        role: Role of the column, as in ``data.columns``.
+        plural: What the column holds, for messages.
+        candidates: Columns that may have the role.
+        features: All columns of the data and their types.
+    """
+    if role in candidates:
+        return role, []
+    if len(candidates) == 1:
+        return candidates[0], []
+    place, repair = f"data.columns.{role}", f"Set data.columns.{role} to one of them."
+    if candidates:
+        column_list = quoted(candidates, MOST_SHOWN)
+        return None, [
+            Problem(place, f"must be named, because several columns look like {plural}", column_list, repair)
+        ]
+    if role == "label" and len(features) == 1:
+        repair = "If the columns are separated by another character than a comma, set data.separator."
+    column_list = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
+    return None, [
+        Problem(place, f"must be named, because no column looks like {plural}", column_list, repair)
+    ]
+
+
+def is_string(feature: Any) -> bool:
+    """Return whether a column holds strings."""
+    return getattr(feature, "dtype", None) in _STRINGS and type(feature).__name__ == "Value"

@@ -1,0 +1,171 @@
+"""Forms of examples between a modality and the code that uses it: model inputs, masked, decoded, previewed."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "DecodedForm",
+    "ExampleCheck",
+    "ExampleError",
+    "Inputs",
+    "MaskedInputs",
+    "PreviewRow",
+    "Remarks",
+    "Splits",
+    "Statistics",
+]
+
+
+class Splits(Protocol):
+    """Labeled splits to convert to model inputs."""
+
+    @property
+    def train(self) -> "Dataset":
+        """Training split."""
+
+    @property
+    def validation(self) -> "Dataset | None":
+        """Validation split; None if there is none."""
+
+
+class Statistics(Protocol):
+    """Statistics on how the examples of the splits were converted, such as truncated texts."""
+
+    def of_rows(self, rows: Mapping[str, Sequence[int]]) -> "Statistics":
+        """Return the statistics of selected rows of each split."""
+
+    def note(self) -> str | None:
+        """Return a message to the user; None if there is nothing to say."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Examples as model inputs.
+
+    Attributes:
+        train: Training split, augmented.
+        validation: Validation split, prepared as for inference; None if there is none.
+        collate: Collate function, which also does all work that need not be done per example.
+        lengths: Number of tokens of each training example, for batches of similar lengths; None for random batches.
+        truncations: Truncation statistics by task; a single task has the name "".
+    """
+
+    train: Any
+    validation: Any
+    collate: "Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]"
+    lengths: Sequence[int] | None = None
+    truncations: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Messages to the user on truncated inputs, by task; only tasks that have one."""
+        notes = {task: truncation.note() for task, truncation in self.truncations.items()}
+        return {task: note for task, note in notes.items() if note is not None}
+
+
+class ExampleCheck(Protocol):
+    """Check of the examples of several splits."""
+
+    def faults(self, dataset: "Dataset", ids: Sequence[str]) -> list[str | None]:
+        """Return the reason why each example of a split cannot be used; None if it can."""
+
+    def notes(self) -> list[str]:
+        """Return messages to the user on how the examples checked so far are read."""
+
+
+@dataclass(frozen=True)
+class MaskedInputs:
+    """Masked examples for self-supervised pretraining, and the model that restores their content.
+
+    Attributes:
+        train: Masked examples, with their original content as ``labels``.
+        collate: Collate function.
+        loss: Loss function of outputs, labels and ``num_items_in_batch``.
+        lengths: Number of tokens of each example, for batches of similar lengths; None for random batches.
+        unmasked: The same examples without masks, for the running statistics of norms; None if they are not needed.
+        auto_model: Auto class of transformers that loads the checkpoint with its pretraining head; None if there is
+            none, so that the classifier is wrapped.
+        wrap: Function of a classifier and a seed that returns a model to train in its place; None with ``auto_model``.
+    """
+
+    train: Any
+    collate: Callable[[list[dict[str, Any]]], Any]
+    loss: "Callable[..., torch.Tensor]"
+    lengths: Sequence[int] | None = None
+    unmasked: Inputs | None = None
+    auto_model: str | None = None
+    wrap: "Callable[[PreTrainedModel, int], PreTrainedModel] | None" = None
+
+
+class DecodedForm(Protocol):
+    """Stored form of decoded examples."""
+
+    @property
+    def what(self) -> str:
+        """Words for the stored examples, such as ``decoded images``."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """JSON values that the stored content depends on, besides the data."""
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+
+    def select(self, rows: Sequence[int]) -> "DecodedForm":
+        """Return the form of some of the examples."""
+
+    def rows(self) -> "Generator[tuple[torch.Tensor, ...], None, None]":
+        """Yield the tensors of each example, in order."""
+
+    def formats(self, first: "tuple[torch.Tensor, ...]") -> list[tuple[tuple[int, ...], str, bool]]:
+        """Return shape, dtype and whether the first dimension varies, for each tensor of an example."""
+
+    def source(self) -> Any:
+        """Return the examples as they are, decoded at each access."""
+
+    def over(self, store: Any) -> Any:
+        """Return the same examples, read from a store of the rows."""
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """Training example with its augmented versions.
+
+    Attributes:
+        label: Label as text.
+        original: Example before augmentation.
+        versions: Augmented versions, one for each epoch.
+    """
+
+    label: str
+    original: Any
+    versions: Sequence[Any]
+
+
+class ExampleError(ValueError):
+    """Raised for an example that cannot be read; the message says what it is instead, such as ``an empty file``."""
+
+
+class Remarks:
+    """Collector of remarks for the user on the examples of a prediction, in constant memory.
+
+    This class collects none; modalities extend it.
+    """
+
+    def add(self, name: str, facts: Any) -> None:
+        """Record the facts that ``read_example`` returned.
+
+        Args:
+            name: Id of the example.
+            facts: Facts on how it was read.
+        """
+
+    def sentences(self) -> list[str]:
+        """Return the remarks so far, one sentence each."""
+        return []

@@ -1,0 +1,73 @@
+"""Model inputs of images: augmented for training, and prepared as for inference."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import default_data_collator
+
+from hf_finetune.targets.labels import class_count
+from hf_finetune.tasks.examples import Inputs, Splits
+from hf_finetune.tasks.image.augment import augmented_edge, varying_transform
+from hf_finetune.tasks.image.transforms import (
+    ImageTransform,
+    NormalizingCollate,
+    Size,
+    TransformedImages,
+    processor_transform,
+)
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
+
+__all__ = ["gray_image", "prepare_images"]
+
+INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+
+
+def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, varied: bool) -> Inputs:
+    """Return augmented training images, and validation images prepared exactly as for inference.
+
+    Args:
+        splits: Splits with the columns ``image`` and ``label``.
+        processor: Image processor.
+        data: ``data`` of the recipe.
+        seed: Seed of the run.
+        varied: Whether training images are augmented.
+    """
+    classes = class_count(splits.train.features)
+    plain = ImageTransform(processor_transform(processor), classes, fixed=True)
+    train, collate = replace(plain, training=True), default_data_collator
+    if varied:
+        preset, named = data.augment.preset, data.augment.transform_list()
+        size, mean, std, interpolation = _pixels(processor)
+        transform = varying_transform(preset, data.augment.erase, named, size, mean, std, interpolation)
+        edge = augmented_edge(preset, named, size)
+        train = ImageTransform(transform, classes, edge=edge, training=True)
+        collate = NormalizingCollate(default_data_collator, mean, std)
+    return Inputs(
+        train=SeededExamples(TransformedImages(splits.train, train), seed),
+        validation=None if splits.validation is None else TransformedImages(splits.validation, plain),
+        collate=collate,
+    )
+
+
+def gray_image(processor: Any) -> dict[str, torch.Tensor]:
+    """Return a batch of one gray image."""
+    image = Image.new("RGB", (64, 64), (128, 128, 128))
+    return {"pixel_values": processor_transform(processor)(image)[None]}
+
+
+def _size(height: int, width: int) -> Size:
+    return height if height == width else (height, width)
+
+
+def _pixels(processor: Any) -> tuple[Size, tuple[float, ...], tuple[float, ...], str]:
+    """Return the image size, channel means, channel standard deviations and interpolation of a processor."""
+    timm_config = getattr(processor, "data_config", None)
+    if timm_config is not None:
+        mean, std = tuple(timm_config["mean"]), tuple(timm_config["std"])
+        return _size(*timm_config["input_size"][-2:]), mean, std, timm_config["interpolation"]
+    shape = getattr(processor, "crop_size", None) or processor.size
+    size = _size(shape["height"], shape["width"]) if shape.get("height") else shape["shortest_edge"]
+    interpolation = INTERPOLATIONS.get(int(processor.resample), "bicubic")
+    return size, tuple(processor.image_mean), tuple(processor.image_std), interpolation

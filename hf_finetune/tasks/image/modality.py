@@ -1,0 +1,327 @@
+"""The modality of images."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hf_finetune.errors import Problem, shown
+from hf_finetune.tasks.columns import ColumnRole, is_string, only_one
+from hf_finetune.tasks.examples import (
+    DecodedForm,
+    ExampleCheck,
+    Inputs,
+    MaskedInputs,
+    PreviewRow,
+    Remarks,
+    Splits,
+)
+from hf_finetune.tasks.image.fields import ImageAugmentFields, ImageFields
+from hf_finetune.tasks.modality import Modality
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset, Features
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+__all__ = ["Image"]
+
+_NAMES = (
+    "image", "img", "picture", "photo", "file", "file_name", "filename", "path",
+    "file_path", "filepath", "image_path", "image_file", "img_path",
+)  # fmt: skip
+_BINARIES = ("binary", "large_binary")
+
+
+def _holds_images(feature: Any) -> bool:
+    """Return whether a column holds images of ``datasets``, paths, bytes, or ``{bytes, path}`` structs of images."""
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    kind = type(feature).__mro__
+    return (
+        any(base.__name__ == "Image" for base in kind)
+        or is_string(feature)
+        or getattr(feature, "dtype", None) in _BINARIES
+    )
+
+
+class Image(Modality):
+    """Images: files, bytes or decoded images, of any size and mode."""
+
+    name: ClassVar[str] = "image"
+    article: ClassVar[str] = "an image"
+    plural: ClassVar[str] = "images"
+    readable: ClassVar[str] = "a readable image"
+    file_noun: ClassVar[str] = "picture"
+    plural_files: ClassVar[str] = "pictures"
+    roles: ClassVar[tuple[ColumnRole, ...]] = (
+        ColumnRole(
+            "image",
+            "images",
+            "must hold images, file paths or the bytes of image files",
+            _NAMES,
+            _holds_images,
+            "Column of the images or their paths; null = inferred.",
+        ),
+    )
+    model_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    is_spatial: ClassVar[bool] = True
+    opens_files: ClassVar[bool] = True
+    processor_class: ClassVar[str] = "AutoImageProcessor"
+    processor_noun: ClassVar[str] = "an image processor"
+    processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    data_fields: ClassVar[type[ImageFields]] = ImageFields
+    augment_fields: ClassVar[type[ImageAugmentFields]] = ImageAugmentFields
+    augment_words: ClassVar[str] = "a preset, erase and transforms"
+    no_augmentation: ClassVar[Mapping[str, Any]] = {"preset": "none"}
+    packages: ClassVar[tuple[str, ...]] = ("torchvision",)
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Lower-case suffixes of image files."""
+        from hf_finetune.tasks.image.formats import PICTURE_SUFFIXES
+
+        return PICTURE_SUFFIXES
+
+    def field_problems(self, augment: Mapping[str, Any]) -> Iterator[Problem]:
+        """Yield the problems between the preset and the fields that take its place or depend on it."""
+        preset, erase, transforms = (augment.get(name) for name in ("preset", "erase", "transforms"))
+        if preset is not None and transforms:
+            rule, repair = (
+                "must be left out when transforms are given",
+                "They take its place: give one of them.",
+            )
+            yield Problem("data.augment.preset", rule, shown(preset), repair)
+        if preset == "none" and erase:
+            rule, repair = (
+                "must be left out when the preset is none",
+                "Another preset, light for example, varies images.",
+            )
+            yield Problem("data.augment.erase", rule, shown(erase), repair)
+
+    def find_columns(
+        self, features: "Features", named: Mapping[str, str], taken: Sequence[str | None]
+    ) -> tuple[dict[str, str | None], list[Problem]]:
+        """Find the image column: named, of an image type, of a usual name, or the only one that is no string."""
+        if "image" in named:
+            return {"image": named["image"]}, []
+        from datasets import Image as ImageFeature
+
+        usable = [name for name in features if _holds_images(features[name]) and name not in taken]
+        candidates = [name for name in usable if isinstance(features[name], ImageFeature)]
+        if not candidates:
+            candidates = [name for name in usable if name.lower() in _NAMES]
+        if not candidates:
+            candidates = [name for name in usable if not is_string(features[name])]
+        column, problems = only_one("image", "images", candidates, features)
+        return {"image": column}, problems
+
+    def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
+        """Return a problem for images in formats that must be converted first."""
+        from hf_finetune.tasks.image.formats import unreadable_problems
+
+        return unreadable_problems(place, files)
+
+    def features(self, *, decode: bool = True) -> dict[str, Any]:
+        """Return the feature type of the image column."""
+        from hf_finetune.tasks.image.files import PictureFeature
+
+        return {"image": PictureFeature(decode=decode)}
+
+    def check(self) -> ExampleCheck:
+        """Return a check that decodes each image once."""
+        from hf_finetune.tasks.image.stored import ImageCheck
+
+        return ImageCheck()
+
+    def hashes(self, dataset: "Dataset") -> tuple[Sequence[str | None], Sequence[str | None]]:
+        """Return the SHA-256 of each image file, twice: only equal files are copies."""
+        from hf_finetune.tasks.image.stored import hash_image, map_images
+
+        contents = tuple(map_images(dataset, hash_image))
+        return contents, contents
+
+    def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
+        """Return the rows of the largest, the widest and the tallest image."""
+        from hf_finetune.tasks.image.stored import extreme_images
+
+        return extreme_images(dataset)
+
+    def made_up(self, count: int, chance: Any, *, length: int = 16, pair: bool = False) -> dict[str, Any]:
+        """Return noise images of 64 x 64 pixels."""
+        from PIL import Image as Pixels
+
+        images = [Pixels.frombytes("RGB", (64, 64), chance.randbytes(3 * 64 * 64)) for _ in range(count)]
+        return {"image": images}
+
+    def check_processor(self, processor: Any) -> None:
+        """Process a small image."""
+        from PIL import Image as Pixels
+
+        processor(Pixels.new("RGB", (8, 8)))
+
+    def configure(
+        self,
+        processor: Any,
+        config: "PreTrainedConfig",
+        data: Any,
+        skeleton: "Callable[[], PreTrainedModel]",
+    ) -> tuple[str, ...]:
+        """Set the image size and the crop ratio in the processor and the config. There are no messages."""
+        from hf_finetune.tasks.image.processor import set_image_size
+
+        set_image_size(processor, config, data.image_size, data.crop_pct)
+        return ()
+
+    def same_inputs(self, processor: Any, other: Any) -> bool:
+        """Return whether both processors make the same pixels of an image."""
+        import torch
+
+        pixels, others = (self.dummy(each)["pixel_values"] for each in (processor, other))
+        return pixels.shape == others.shape and torch.equal(pixels, others)
+
+    def unfit_pooling(self, model: Any, pooling: str) -> str | None:
+        """Return a reason for pooling a class token that the model lacks."""
+        if pooling == "cls" and not any(name.endswith("cls_token") for name, _ in model.named_parameters()):
+            return "it has no class token"
+        return None
+
+    def varies(self, augment: Any) -> bool:
+        """Return whether training images are augmented."""
+        return augment.preset != "none"
+
+    def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
+        """Return augmented training images, and validation images prepared exactly as for inference."""
+        from hf_finetune.tasks.image.inputs import prepare_images
+
+        return prepare_images(splits, processor, data, seed, varied=self.varies(data.augment))
+
+    def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
+        """Return a batch of one gray image."""
+        from hf_finetune.tasks.image.inputs import gray_image
+
+        return gray_image(processor)
+
+    def decoded_form(self, examples: Any) -> DecodedForm | None:
+        """Return how decoded images are stored."""
+        from hf_finetune.tasks.image.decoding import ImageForm
+        from hf_finetune.tasks.image.transforms import TransformedImages
+
+        return ImageForm(examples) if isinstance(examples, TransformedImages) else None
+
+    def size_words(self, batch: Mapping[str, Any]) -> str:
+        """Return height and width of the images of a batch."""
+        height, width = batch["pixel_values"].shape[-2:]
+        return f"{height} x {width} pixels"
+
+    @property
+    def preview_suffixes(self) -> tuple[str, ...]:
+        """Suffixes of image files for a contact sheet."""
+        return (".png", ".jpg", ".jpeg")
+
+    def write_preview(self, rows: Sequence[PreviewRow], path: Path, title: str, suffix: str) -> None:
+        """Write a contact sheet of images and their augmented versions."""
+        from hf_finetune.tasks.image.preview import contact_sheet
+
+        contact_sheet(rows).save(path, "PNG" if suffix == ".png" else "JPEG")
+
+    def preview_example(self, row: Mapping[str, Any]) -> Any:
+        """Return the image in RGB."""
+        return self.pipeline_input(row)
+
+    def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
+        """Return the augmented image."""
+        from hf_finetune.tasks.image.preview import as_picture
+
+        return as_picture(inputs["pixel_values"])
+
+    def save_tiny_checkpoint(self, folder: Path) -> None:
+        """Write a tiny ResNet of timm."""
+        from hf_finetune.tasks.image.tiny import save_tiny_resnet
+
+        save_tiny_resnet(folder)
+
+    def masked(
+        self, splits: Splits, processor: Any, data: Any, seed: int, share: float | None
+    ) -> MaskedInputs:
+        """Return images with masked patches, and a wrapper that makes a classifier predict their pixels."""
+        from hf_finetune.tasks.image.masking import masked_images
+
+        return masked_images(self.prepare(splits, processor, data, seed), seed, share)
+
+    def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
+        """Return the image processor."""
+        return {"image_processor": processor}
+
+    def processor_of(self, pipe: Any) -> Any:
+        """Return the image processor."""
+        return pipe.image_processor
+
+    def pipeline_input(self, row: Mapping[str, Any]) -> Any:
+        """Return the image in RGB."""
+        from hf_finetune.tasks.image.rgb import to_rgb
+
+        return to_rgb(row["image"])
+
+    def read_batch(
+        self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
+    ) -> Any:
+        """Preprocess images one by one as they are read, so that only one is in memory at full size."""
+        from hf_finetune.tasks.pipelines import collate_inputs, preprocess
+
+        return collate_inputs(pipe, preprocess(pipe, examples, size))
+
+    def is_unreadable(self, name: str) -> bool:
+        """Return whether a file is an image in a format that must be converted first."""
+        from hf_finetune.tasks.image.formats import is_unreadable_picture
+
+        return is_unreadable_picture(name)
+
+    def read_example(self, cells: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Decode an image as in training: upright, on a white background, in RGB."""
+        from hf_finetune.tasks.image.files import read_picture
+
+        return read_picture(cells["image"])
+
+    def remarks(self) -> Remarks:
+        """Return a new collector of remarks on conversions of images."""
+        from hf_finetune.tasks.image.notes import PictureNotes
+
+        return PictureNotes()
+
+    def batch_inputs(self, processor: Any) -> "Callable[[Sequence[Any]], dict[str, torch.Tensor]]":
+        """Return a function from RGB images to pixels."""
+        from hf_finetune.tasks.image.transforms import processed_images
+
+        return processed_images(processor)
+
+    def tracing_examples(self) -> list[Any]:
+        """Return two gray images."""
+        from PIL import Image as Pixels
+
+        return [Pixels.new("RGB", (64, 64), (128, 128, 128))] * 2
+
+    def show(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Return a thumbnail."""
+        from hf_finetune.tasks.image.pages import thumbnail
+
+        return {"image": thumbnail(row["image"])}
+
+    def example_code(self, *, pair: bool) -> str:
+        """Return the name of an image file."""
+        return '"photo.jpg"'
+
+    def page_fields(self, gradio: Any, *, pair: bool) -> list[Any]:
+        """Return a field for an image file."""
+        sources = ["upload", "clipboard"]
+        return [gradio.Image(type="filepath", image_mode=None, label="Picture", sources=sources, height=320)]
+
+    def page_values(self, example: Any, path: Path) -> dict[str, str]:
+        """Save the image as a PNG file, and return its path."""
+        file = path.with_suffix(".png")
+        example.save(file)
+        return {"image": str(file)}
+
+    @property
+    def space_code(self) -> Path:
+        """Python file with the field for an image."""
+        return Path(__file__).with_name("space_fields.py")

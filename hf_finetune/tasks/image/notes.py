@@ -1,0 +1,73 @@
+"""Notes for the user on how images were read, one sentence for each kind of conversion."""
+
+from dataclasses import dataclass, field
+
+from hf_finetune.errors import listed
+from hf_finetune.tasks.examples import Remarks
+from hf_finetune.tasks.image.files import LARGE_EDGE, PictureFacts
+
+__all__ = ["PictureNotes"]
+
+_MOST_NAMES = 8
+
+
+@dataclass
+class _Names:
+    """First names of a kind and their total number.
+
+    Attributes:
+        first: First names, at most eight.
+        count: Number of all names.
+    """
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if len(self.first) < _MOST_NAMES:
+            self.first.append(name)
+
+    def __str__(self) -> str:
+        more = self.count - len(self.first)
+        return listed(self.first) + (f" and {more} more" if more else "")
+
+
+class PictureNotes(Remarks):
+    """Collector of conversions of images, in constant memory."""
+
+    def __init__(self) -> None:
+        self._scaled: dict[str, _Names] = {}
+        self._not_numbers, self._frames, self._large = _Names(), _Names(), _Names()
+
+    def add(self, name: str, facts: PictureFacts) -> None:
+        """Record the facts of one image."""
+        if facts.values is not None:
+            self._scaled.setdefault(facts.values.name, _Names()).add(repr(name))
+            if facts.values.not_numbers:
+                self._not_numbers.add(repr(name))
+        if facts.has_frames:
+            self._frames.add(repr(name))
+        if facts.reduced_from is not None:
+            width, height = facts.reduced_from
+            self._large.add(f"{name!r} ({width:,} x {height:,} pixels)")
+
+    def sentences(self) -> list[str]:
+        """Return a sentence for each kind of conversion that occurred."""
+        notes = []
+        if self._scaled:
+            kinds = "; ".join(f"from {values}: {names}" for values, names in self._scaled.items())
+            notes.append(f"Pictures of more than 8 bits were scaled to 0..255, {kinds}.")
+        if len(self._scaled) > 1:
+            notes.append(
+                "Their ranges differ. If they belong together, save them as 8 bits, scaled from one range."
+            )
+        if self._not_numbers.count:
+            notes.append(f"Values that are not numbers (nan) became the lowest value: {self._not_numbers}.")
+        if self._frames.count:
+            notes.append(f"Of several frames or pages the first is used: {self._frames}.")
+        if self._large.count:
+            notes.append(
+                f"Large pictures are reduced to a shorter edge of {LARGE_EDGE:,} pixels: {self._large}."
+            )
+        return notes

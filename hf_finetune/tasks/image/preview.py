@@ -1,0 +1,51 @@
+"""Contact sheet of augmented images."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_finetune.tasks.examples import PreviewRow
+
+__all__ = ["as_picture", "contact_sheet"]
+
+CELL, GAP, LINE = 160, 8, 18
+"""Sizes of the contact sheet, in pixels."""
+LONGEST = 22
+"""Maximum number of characters of a label on the contact sheet."""
+
+
+def as_picture(pixels: torch.Tensor) -> Image.Image:
+    """Return a model input [3, height, width] as an image; normalized values are rescaled to the range 0 to 255."""
+    if pixels.dtype != torch.uint8:
+        low, high = pixels.amin(), pixels.amax()
+        pixels = ((pixels - low) / (high - low).clamp_min(1e-6) * 255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def contact_sheet(rows: Sequence[PreviewRow]) -> Image.Image:
+    """Draw a row for each example: the original with its label, then its versions. Columns have a title.
+
+    Args:
+        rows: Examples whose originals and versions are RGB images.
+    """
+    font = ImageFont.load_default(13)
+    columns = 1 + max((len(row.versions) for row in rows), default=0)
+    height = CELL + LINE + GAP
+    sheet = Image.new("RGB", (GAP + columns * (CELL + GAP), GAP + LINE + len(rows) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    titles = ["original", *(f"epoch {number}" for number in range(1, columns))]
+    for column, title in enumerate(titles):
+        draw.text((GAP + column * (CELL + GAP), GAP), title, fill="black", font=font)
+    for number, row in enumerate(rows):
+        top = GAP + LINE + number * height
+        label = row.label if len(row.label) <= LONGEST else f"{row.label[: LONGEST - 1]}…"
+        draw.text((GAP, top + CELL), label, fill="black", font=font)
+        for column, image in enumerate([row.original, *row.versions]):
+            small = image.copy()
+            small.thumbnail((CELL, CELL))
+            left = GAP + column * (CELL + GAP)
+            sheet.paste(small, (left, top))
+            # without an outline the edge of a white image would not be visible
+            draw.rectangle((left - 1, top - 1, left + small.width, top + small.height), outline="lightgrey")
+    return sheet

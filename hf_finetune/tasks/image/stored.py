@@ -1,0 +1,122 @@
+"""Images of a dataset as they are stored, undecoded: their hashes, their sizes, and those that cannot be read."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from datasets import Dataset, Image
+from PIL import Image as PillowImage
+
+from hf_finetune.tasks.image.files import NoImageError, PictureError, PictureFacts, read_picture, source_of
+from hf_finetune.tasks.image.notes import PictureNotes
+
+__all__ = ["ImageCheck", "extreme_images", "hash_image", "map_images"]
+
+LOOKED_AT = 1000
+"""Largest number of images whose headers are read; of larger splits, evenly spaced images are sampled."""
+_IMAGES_AT_ONCE = 16  # undecoded images in memory
+_THREADS = min(8, os.cpu_count() or 1)
+
+Result = TypeVar("Result")
+
+
+def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:
+    """Apply a function to each undecoded image and yield its results in order, with few images in memory at a time.
+
+    Args:
+        dataset: Dataset with an ``image`` column.
+        function: Function of ``{"bytes": ..., "path": ...}``, called from several threads.
+    """
+    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in undecoded.iter(batch_size=_IMAGES_AT_ONCE):
+            yield from pool.map(function, batch["image"])
+
+
+def hash_image(image: dict[str, Any] | None) -> str | None:
+    """Return the SHA-256 of an undecoded image's file, or None if there is no readable file."""
+    try:
+        source = source_of(image)
+        if isinstance(source, bytes):
+            return hashlib.sha256(source).hexdigest()
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, NoImageError):
+        return None
+
+
+class ImageCheck:
+    """Check that images can be read: each is decoded once, as in training."""
+
+    def __init__(self) -> None:
+        self.pictures = PictureNotes()
+
+    def faults(self, dataset: Dataset, ids: Sequence[str]) -> list[str | None]:
+        """Return the reason why each image cannot be read; None if it can.
+
+        Args:
+            dataset: Dataset with an ``image`` column.
+            ids: Name of each image.
+        """
+        faults: list[str | None] = []
+        for name, (fault, facts) in zip(ids, map_images(dataset, _inspect), strict=True):
+            faults.append(fault)
+            if facts is not None:
+                self.pictures.add(name, facts)
+        return faults
+
+    def notes(self) -> list[str]:
+        """Return messages on conversions of the images."""
+        return self.pictures.sentences()
+
+
+def _inspect(image: dict[str, Any] | None) -> tuple[str | None, PictureFacts | None]:
+    try:
+        return None, read_picture(source_of(image))[1]
+    except FileNotFoundError:
+        return "no such file", None
+    except NoImageError:
+        return "no image in this row", None
+    except PictureError as error:
+        return str(error), None
+    except (
+        Exception
+    ) as error:  # damaged files raise anything from struct.error to SyntaxError in Pillow's readers
+        return f"a damaged file ({type(error).__name__}: {error})", None
+
+
+def extreme_images(dataset: Dataset) -> list[int]:
+    """Find the image with the most pixels, and those with the widest and the tallest aspect ratio.
+
+    No image is decoded.
+
+    Args:
+        dataset: Dataset with a column ``image``.
+
+    Returns:
+        Distinct row indices, at most three; empty if no image size can be read.
+    """
+    rows = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).astype(int)).tolist()
+    stored = dataset.select_columns(["image"]).cast_column("image", Image(decode=False)).with_format(None)
+    sizes = [(row, _size(stored[row]["image"])) for row in rows]
+    known = [(row, *size) for row, size in sizes if size is not None]
+    if not known:
+        return []
+    largest = max(known, key=lambda one: one[1] * one[2])
+    widest = max(known, key=lambda one: one[1] / one[2])
+    tallest = max(known, key=lambda one: one[2] / one[1])
+    return list(dict.fromkeys(one[0] for one in (largest, widest, tallest)))
+
+
+def _size(image: Any) -> tuple[int, int] | None:
+    """Read width and height from an image's header; None if they cannot be read."""
+    try:
+        source = io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]
+        with PillowImage.open(source) as opened:
+            return opened.size
+    except (OSError, ValueError, SyntaxError, AttributeError):
+        return None

@@ -1,0 +1,109 @@
+"""Model inputs of texts, and the settings of their tokenizer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, PreTrainedConfig, PreTrainedModel
+
+from hf_finetune.tasks.examples import Inputs, Splits
+from hf_finetune.tasks.seeded_augmentation import SeededExamples
+from hf_finetune.tasks.text.augment import AugmentedTexts, text_noise
+from hf_finetune.tasks.text.positions import position_limit
+from hf_finetune.tasks.text.stored import text_columns, text_lengths
+from hf_finetune.tasks.text.tokenization import (
+    CUT,
+    checkpoint_limit,
+    count_tokens,
+    pad_right,
+    resolve_max_length,
+    tokenize,
+)
+from hf_finetune.tasks.text.truncation import Truncation
+
+__all__ = ["configure_tokenizer", "prepare_texts"]
+
+# Tokenizer attribute with the limit of the checkpoint, because model_max_length is set to the recipe's length.
+_LIMIT = "checkpoint_max_length"
+_PADDED_RIGHT = (
+    "The checkpoint's tokenizer pads on the left. Here, and in the saved model, it pads on the right: the model has "
+    "absolute positions, which left padding would shift, so that predictions would depend on the batch."
+)
+
+
+def configure_tokenizer(
+    tokenizer: Any, config: PreTrainedConfig, data: Any, skeleton: PreTrainedModel
+) -> tuple[str, ...]:
+    """Set the maximum length, truncation side and padding side, so that inference matches training.
+
+    Args:
+        tokenizer: Tokenizer of the checkpoint, changed in place.
+        config: Config of the model, changed in place.
+        data: ``data`` of the recipe.
+        skeleton: The model without weights.
+
+    Returns:
+        A message if the padding side was changed.
+
+    Raises:
+        InputError: If the length exceeds the checkpoint's limit, or if masking is requested without a mask token.
+    """
+    positions = position_limit(skeleton)
+    setattr(tokenizer, _LIMIT, checkpoint_limit(tokenizer, positions))
+    tokenizer.model_max_length = resolve_max_length(tokenizer, data.max_length, positions)
+    tokenizer.truncation_side = data.truncation_side
+    text_noise(tokenizer, data.augment.mask, data.augment.drop)
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return (_PADDED_RIGHT,) if pad_right(tokenizer, positions) else ()
+
+
+def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, varied: bool) -> Inputs:
+    """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest.
+
+    Args:
+        splits: Splits with the columns ``text`` (and ``text_pair``) and ``label``.
+        processor: Tokenizer.
+        data: ``data`` of the recipe.
+        seed: Seed of the run.
+        varied: Whether training texts are augmented.
+    """
+
+    def encode(split: Dataset, words: bool = False, training: bool = False) -> Dataset:
+        length, side = data.max_length, data.truncation_side
+        return tokenize(split, processor, length, side, words=words, training=training, cut=True)
+
+    texts, tokenized = {"train": splits.train}, {"train": encode(splits.train, varied, training=True)}
+    if splits.validation is not None:
+        texts["validation"], tokenized["validation"] = splits.validation, encode(splits.validation)
+    truncation = _truncation(texts, tokenized, processor, data)
+    inputs = {split: rows.remove_columns(CUT) for split, rows in tokenized.items()}
+    train: Any = inputs["train"]
+    lengths = count_tokens(train) if data.group_by_length else None
+    if varied:
+        noise = text_noise(processor, data.augment.mask, data.augment.drop)
+        train = SeededExamples(AugmentedTexts(train, noise), seed)
+    collate = DataCollatorWithPadding(processor)
+    return Inputs(train, inputs.get("validation"), collate, lengths, {"": truncation})
+
+
+def _truncation(
+    texts: Mapping[str, Dataset], tokenized: Mapping[str, Dataset], processor: Any, data: Any
+) -> Truncation:
+    """Return the truncation statistics of the splits. Only the longest truncated example is tokenized again."""
+    cut = {split: np.asarray(rows[CUT][:], dtype=bool) for split, rows in tokenized.items()}
+    longest, characters = tuple[str, ...](), 0
+    for split, flags in cut.items():
+        lengths = np.where(flags, text_lengths(texts[split]), 0)
+        row = int(lengths.argmax()) if len(lengths) else 0
+        if len(lengths) and lengths[row] > characters:
+            example = texts[split][row]
+            longest = tuple(example[name] for name in text_columns(list(example)))
+            characters = int(lengths[row])
+    tokens = len(processor(*longest, verbose=False)["input_ids"]) if longest else 0
+    return Truncation(
+        *(cut, tokens, resolve_max_length(processor, data.max_length), data.truncation_side),
+        limit=getattr(processor, _LIMIT, checkpoint_limit(processor)),
+        pairs="text_pair" in texts["train"].column_names,
+    )

@@ -1,0 +1,80 @@
+"""Texts of a dataset: their hashes, their lengths, and those that are empty."""
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from datasets import Dataset
+from pyarrow import compute
+
+__all__ = ["TextCheck", "hash_texts", "text_columns", "text_lengths"]
+
+
+def text_columns(names: Sequence[str]) -> list[str]:
+    """Return the columns of the texts of an example: one, or two for pairs.
+
+    Args:
+        names: Columns of a dataset.
+    """
+    return [name for name in ("text", "text_pair") if name in names]
+
+
+def hash_texts(dataset: Dataset) -> tuple[list[str], list[str | None]]:
+    """Return two hashes of each example.
+
+    Args:
+        dataset: Dataset with the column ``text``, and ``text_pair`` for pairs.
+
+    Returns:
+        SHA-256 of the exact texts, and of the texts without differences of case and white space; the latter is None
+        for empty texts.
+    """
+    names = text_columns(dataset.column_names)
+    exact: list[str] = []
+    keys: list[str | None] = []
+    for batch in dataset.select_columns(names).iter(batch_size=1000):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            exact.append(_hash_texts(texts, lambda text: text))
+            keys.append(_hash_texts(texts, _normalise) if any(texts) else None)
+    return exact, keys
+
+
+class TextCheck:
+    """Check that no text is empty."""
+
+    def faults(self, dataset: Dataset, ids: Sequence[str]) -> list[str | None]:
+        """Return a reason for each example with an empty text; None for the others."""
+        names = text_columns(dataset.column_names)
+        faults: list[str | None] = []
+        for batch in dataset.select_columns(names).iter(batch_size=1000):
+            for texts in zip(*(batch[name] for name in names), strict=True):
+                empty = [name for name, text in zip(names, texts, strict=True) if not (text or "").strip()]
+                faults.append(f"an empty {' and '.join(empty)}" if empty else None)
+        return faults
+
+    def notes(self) -> list[str]:
+        """Return no messages."""
+        return []
+
+
+def text_lengths(dataset: Dataset) -> np.ndarray:
+    """Return the number of characters of each example [examples]; both texts of a pair are counted."""
+    columns = text_columns(dataset.column_names)
+    table = dataset.select_columns(columns).with_format("arrow")[:]
+    lengths = [compute.utf8_length(table.column(name)).fill_null(0).to_numpy() for name in columns]
+    total: np.ndarray = np.sum(lengths, axis=0)
+    return total
+
+
+def _hash_texts(texts: Sequence[str | None], form: Callable[[str], str]) -> str:
+    """Return the SHA-256 of a text or pair. Lengths are hashed too, so that the hash depends on where a text ends."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = form(text or "").encode("utf-8", "surrogatepass")
+        digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()
+
+
+def _normalise(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
