@@ -149,7 +149,7 @@ OF_REGULAR = (
     ),
     Mutation(
         "The average has the BatchNorm statistics that belong to it",
-        "hf_finetune.methods.regularizers:_moving",
+        f"{AVERAGING}:_moving",
         "the parameters only",
         without_statistics,
         (f"{OF_AVERAGING}without_validation_the_average_goes_on_and_nothing_frozen_moves[timm/test_resnet]",),

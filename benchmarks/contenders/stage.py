@@ -11,10 +11,10 @@ from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.distributed import start_processes
 from hf_finetune.models.layout import read_layout
-from hf_finetune.planning.stages import build_plan
+from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.training.stage import StageResult, train_stage
-from hf_finetune.training.stage_inputs import StageData, StageEvaluation
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
 __all__ = ["collate", "run_stage"]
 
@@ -54,15 +54,12 @@ def run_stage(
         )
     return train_stage(
         model,
-        spec,
-        planned,
+        PlannedStage(spec, planned, seed),
         StageData("single_label", train, collate, workers=workers),
-        folder=Path(folder) / "stage",
-        judging=StageEvaluation(64),
-        speed=settings,
-        seed=seed,
+        output=StageOutput(Path(folder) / "stage"),
+        evaluation=StageEvaluation(64),
+        execution=ExecutionSettings(settings, cache),
         callbacks=callbacks,
-        cache=cache,
     )
 
 

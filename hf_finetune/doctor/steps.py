@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.planning.stages import StagePlan
+from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe.schema import RegularizeSpec, SpeedSpec, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.training.stage import train_stage
-from hf_finetune.training.stage_inputs import StageData, StageEvaluation
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
 __all__ = ["FirstGradient", "difference", "hold_in_eval", "plain_gradient", "shorten", "take_steps"]
 
@@ -92,13 +92,11 @@ def take_steps(
     prepare(trained)
     train_stage(
         trained,
-        stage,
-        planned,
+        PlannedStage(stage, planned),
         StageData(target, examples, collate),
-        folder=folder,
-        judging=StageEvaluation(stage.batch_size),
-        speed=speed or SpeedSpec(),
-        seed=0,
+        output=StageOutput(folder),
+        evaluation=StageEvaluation(stage.batch_size),
+        execution=ExecutionSettings(speed or SpeedSpec()),
         callbacks=[*callbacks, _NoCheckpoints()],
     )
     return trained

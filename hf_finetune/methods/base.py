@@ -5,22 +5,118 @@ The Trainer calls the hooks of all methods of a stage, in their order, and knows
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
-__all__ = ["CallbackMethod", "Loss", "Method"]
+from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.planning.stages import PlannedStage, StagePlan
+from hf_finetune.recipe.method_rules import MethodRules
+from hf_finetune.recipe.schema import Recipe, StageSpec
+
+__all__ = ["CallbackMethod", "Collate", "Loss", "LossMethod", "Method", "StageContext", "TaskLabels"]
+
+Collate = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+"""Function of examples to a batch."""
 
 Loss = Callable[..., torch.Tensor]
 """Function of outputs, labels and ``num_items_in_batch`` to a scalar, see ``loss_for``."""
 
 
+@dataclass(frozen=True)
+class TaskLabels:
+    """Labels of a task on which a stage trains.
+
+    Attributes:
+        name: Name of the task; empty for the only one.
+        target: Kind of the labels.
+        label_names: Names of the classes.
+        labels: Label of each training example.
+        per_epoch: Number of examples of the task in an epoch.
+        weight: Factor on the loss of the task; None if it is learned.
+    """
+
+    name: str
+    target: str
+    label_names: Sequence[str]
+    labels: Sequence[Any]
+    per_epoch: int
+    weight: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Stage, model and labels, from which the methods of the stage are built.
+
+    Attributes:
+        stage: Stage with its plan and its seed.
+        model: Model to train, pruned as the stage asks for it.
+        tasks: Labels of each task.
+        earlier: Stages before this one.
+        previous: Folder of the stage before this one.
+        pretrained: Weights of the checkpoint that stages with l2_sp train, by name.
+        best_metric: Name of the metric that selects the best checkpoint; None keeps the last one.
+        greater_is_better: Whether higher values of ``best_metric`` are better.
+    """
+
+    stage: PlannedStage
+    model: PreTrainedModel
+    tasks: tuple[TaskLabels, ...] = ()
+    earlier: tuple[StageSpec, ...] = ()
+    previous: Path = Path()
+    pretrained: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    best_metric: str | None = None
+    greater_is_better: bool = False
+
+
 class Method:
-    """Addition to the training of a stage. A hook that is not overridden changes nothing."""
+    """Addition to the training of a stage. A hook that is not overridden changes nothing.
+
+    Attributes:
+        rules: Fields of a stage that belong to the method, and what it needs of the rest of a recipe.
+        compiles: Whether the model may be compiled where the recipe leaves that open.
+    """
+
+    rules: ClassVar[MethodRules] = MethodRules()
+    compiles: ClassVar[bool] = True
+
+    @classmethod
+    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+        """Return whether a stage of a recipe uses the method."""
+        return bool(cls.rules.used(stage))
+
+    @classmethod
+    def build(cls, context: StageContext) -> Self | None:
+        """Return the method of a stage; None if the stage does not use it, or if a run loads it beforehand."""
+        return None
+
+    def prepare(self, model: PreTrainedModel, train: Any, collate: Collate, seed: int) -> tuple[Any, Collate]:
+        """Return training examples and collate function, once the execution mode of the stage is known.
+
+        Args:
+            model: Model to train, in its final memory format.
+            train: Training examples.
+            collate: Collate function of training and validation examples.
+            seed: Seed of the stage.
+        """
+        return train, collate
+
+    def on_optimizer(self, optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> None:
+        """Change the new optimizer of the stage, in place.
+
+        Args:
+            optimizer: Optimizer of the planned groups, in their order.
+            groups: Planned parameter groups.
+        """
+
+    def fit_options(self) -> Mapping[str, Any]:
+        """Return the arguments of ``fit_linear`` that the method adds where a solver fits the head."""
+        return {}
 
     def callbacks(self) -> tuple[TrainerCallback, ...]:
         """Return the callbacks of the method."""
@@ -117,16 +213,24 @@ class Method:
         return {}
 
 
-class CallbackMethod(Method):
-    """Method that consists of one callback.
+class LossMethod(Method):
+    """Method that replaces the loss of the labels.
 
     Args:
-        callback: The callback.
+        loss: Loss function of outputs, labels and ``num_items_in_batch``.
     """
 
-    def __init__(self, callback: TrainerCallback):
-        self.callback = callback
+    def __init__(self, loss: Loss):
+        self.loss = loss
+
+    def base_loss(self, target: str, label_smoothing: float) -> Loss:
+        """Return the loss."""
+        return self.loss
+
+
+class CallbackMethod(Method, TrainerCallback):
+    """Method that is a callback itself."""
 
     def callbacks(self) -> tuple[TrainerCallback, ...]:
-        """Return the callback."""
-        return (self.callback,)
+        """Return the object itself."""
+        return (self,)

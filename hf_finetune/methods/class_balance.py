@@ -6,7 +6,7 @@ the gradient does not depend on the number of micro-batches and processes. Compu
 cancel their effect in small batches.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -17,9 +17,11 @@ from torch.utils.data import Sampler
 
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
 from hf_finetune.errors import Problem, nearest
-from hf_finetune.methods.base import Loss, Method
+from hf_finetune.methods.base import Loss, Method, StageContext
+from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.balance import BalanceSpec
-from hf_finetune.recipe.schema import StageSettings
+from hf_finetune.recipe.method_rules import CLASS_BALANCE
+from hf_finetune.recipe.schema import Recipe, StageSettings, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.cross_entropy import weighted_cross_entropy
 from hf_finetune.targets.losses import label_weights, loss_for, valid_labels
@@ -52,9 +54,28 @@ class ClassBalance(Method):
     gamma: float | None = None
     classes: tuple[int, ...] | None = None
 
+    rules = CLASS_BALANCE
+
+    @classmethod
+    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+        """Return whether the stage names a correction."""
+        return stage.balance.method != "none"
+
+    @classmethod
+    def build(cls, context: StageContext) -> "ClassBalance | None":
+        """Return the correction of a single task; several tasks have their own in their joint loss."""
+        if len(context.tasks) != 1:
+            return None
+        task = context.tasks[0]
+        return build_class_balance(context.stage.spec.balance, task.target, task.labels, task.label_names)
+
     def base_loss(self, target: str, label_smoothing: float) -> Loss:
         """Return the balanced loss of the labels."""
         return balanced_loss(target, self, label_smoothing)
+
+    def fit_options(self) -> Mapping[str, Any]:
+        """Return class weights and logit adjustments."""
+        return {"factors": self.factors, "shifts": self.shifts}
 
     def sampler(
         self, seed: int, lengths: Sequence[int] | None, examples_per_step: int

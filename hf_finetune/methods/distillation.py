@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from hf_finetune.methods.base import Loss, Method
+from hf_finetune.recipe.method_rules import DISTILLATION
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
@@ -23,6 +24,8 @@ class Teacher(Method):
         logits: Logits of the current batch [batch, classes] in the student's class order; None if the batch was not
             predicted.
     """
+
+    rules = DISTILLATION
 
     def __init__(self, model: PreTrainedModel, order: Sequence[int], temperature: float, weight: float):
         """Freeze the model and set it to eval mode.

@@ -2,28 +2,30 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import PartialState
 from torch import distributed, nn
 from torch.nn import functional
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.cache.call_recording import evaluating
 from hf_finetune.data.paired_domains import PairedCollate, PairedExamples
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.methods.base import Loss, Method
+from hf_finetune.methods.base import CallbackMethod, Collate, Loss
 from hf_finetune.models.layout import head_names
 from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
+from hf_finetune.planning.domain_adaptation import is_aligned
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT
+from hf_finetune.recipe.schema import Recipe, StageSpec
 from hf_finetune.targets.losses import valid_labels
 
 __all__ = [
-    "AlignmentInputs",
     "DomainAlignment",
     "HeadInput",
     "aligned_loss",
@@ -167,72 +169,63 @@ class HeadInput:
             handle.remove()
 
 
-@dataclass(frozen=True)
-class AlignmentInputs:
-    """Inputs of the target domain, and the method of the alignment.
+class DomainAlignment(CallbackMethod):
+    """Method and callback: the alignment loss of a stage, and the domain classifier that ``dann`` needs.
 
-    Attributes:
+    Each training example is paired with an input of the target domain. The classifier is not part of the model: it has
+    its own optimizer, its gradients are averaged over the processes, and its state is saved in each checkpoint.
+
+    Args:
         examples: Unlabeled inputs of the target domain, preprocessed like the training examples; indexable.
         method: ``coral`` or ``dann``.
         weight: Factor on the alignment loss.
+
+    Attributes:
+        features: Input of the model's head, from ``prepare`` on.
+        judge: Domain classifier of ``dann``, from ``prepare`` on; None for ``coral``.
     """
 
-    examples: Any
-    method: Literal["coral", "dann"]
-    weight: float
+    rules = DOMAIN_ALIGNMENT
+    compiles: ClassVar[bool] = False  # hooks read features inside the model
+    features: HeadInput
+    judge: nn.Module | None = None
 
-    def join(
-        self, model: PreTrainedModel, train: Any, collate: Callable[..., Any], seed: int
-    ) -> tuple[PairedExamples, PairedCollate, "DomainAlignment"]:
-        """Pair each training example with an input of the target domain, and build the alignment loss.
+    def __init__(self, examples: Any, method: Literal["coral", "dann"], weight: float):
+        self.examples, self.method, self.weight = examples, method, weight
+        self.progress = 0.0
+        self.seen: list[torch.Tensor] = []
+
+    @classmethod
+    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+        """Return whether the stage is one of those whose features are aligned."""
+        return is_aligned(recipe.domain_adaptation, stage, planned)
+
+    def prepare(
+        self, model: PreTrainedModel, train: Any, collate: Collate, seed: int
+    ) -> tuple[PairedExamples, PairedCollate]:
+        """Find the head's input, create the domain classifier, and pair the training examples.
 
         Args:
             model: Model to train.
             train: Training examples.
             collate: Collate function.
-            seed: Seed of the stage.
-
-        Returns:
-            The paired examples, their collate function, and the alignment.
+            seed: Seed of the pairs and of the classifier's initial weights.
         """
         batch = dict(collate([self.examples[0], self.examples[len(self.examples) - 1]]))
-        alignment = DomainAlignment(model, batch, self.method, self.weight, seed)
-        return PairedExamples(train, self.examples, seed), PairedCollate(collate), alignment
-
-
-class DomainAlignment(TrainerCallback, Method):
-    """Method and callback: the alignment loss of a stage, and the domain classifier that ``dann`` needs.
-
-    The classifier is not part of the model: it has its own optimizer, its gradients are averaged over the processes,
-    and its state is saved in each checkpoint.
-
-    Args:
-        model: Model to train.
-        batch: Batch without labels, to determine the size of the head's input.
-        method: ``coral`` or ``dann``.
-        weight: Factor on the alignment loss.
-        seed: Seed of the classifier's initial weights.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, batch: Any, method: Literal["coral", "dann"], weight: float, seed: int
-    ):
-        self.weight, self.progress = weight, 0.0
-        self.seen: list[torch.Tensor] = []
         self.features = HeadInput(model)
         with torch.no_grad(), evaluating(model):
             device = next(model.parameters()).device
             model(**{name: value.to(device) for name, value in batch.items()})
         width = self.features.take().shape[1]
-        self.judge: nn.Module | None = None
         # the device of the model in training: optimizer state is loaded onto the device of the weights
         device = PartialState().device
-        if method == "dann":
+        if self.method == "dann":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 judge = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
             self.judge = judge.to(device)
             self.optimizer = torch.optim.Adam(self.judge.parameters(), lr=RATE)
+        return PairedExamples(train, self.examples, seed), PairedCollate(collate)
 
     def value(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Compute the alignment loss of a micro-batch, a scalar without the factor ``weight``.
@@ -328,10 +321,6 @@ class DomainAlignment(TrainerCallback, Method):
             raise InputError(
                 broken_state(folder / FILE, "the state of another classifier of domains")
             ) from error
-
-    def callbacks(self) -> tuple[TrainerCallback, ...]:
-        """Return the object itself."""
-        return (self,)
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
         """Return the loss with the alignment loss added."""

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_finetune.files import replacing
-from hf_finetune.methods.base import Method
+from hf_finetune.methods.base import CallbackMethod, StageContext
 from hf_finetune.planning.best_epoch import is_better
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe.method_rules import EMA
 
 __all__ = ["AVERAGE", "AveragedWeights", "decay_at", "fold_in"]
 
 AVERAGE = "average.safetensors"
 """File of a checkpoint that stores the average."""
+STATISTICS = ("running_mean", "running_var")
 KEPT = "averaged"
 """Key in an evaluation's log entry: whether its metrics are those of the averaged weights."""
 
@@ -47,7 +50,7 @@ def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Ten
             value.lerp_(current[name], 1 - decay)
 
 
-class AveragedWeights(TrainerCallback, Method):
+class AveragedWeights(CallbackMethod):
     """Method and callback: average the weights of a stage, compare average and raw weights, and keep the better ones.
 
     Args:
@@ -63,11 +66,21 @@ class AveragedWeights(TrainerCallback, Method):
         average: Their averages, by name.
     """
 
+    rules = EMA
+
     def __init__(self, names: Sequence[str], decay: float, metric: str | None, greater_is_better: bool):
         self.names, self.decay, self.metric, self.greater = tuple(names), decay, metric, greater_is_better
         self.checkpoint: Path | None = None
         self.moving: Tensors = {}
         self.average: Tensors = {}
+
+    @classmethod
+    def build(cls, context: StageContext) -> "AveragedWeights | None":
+        """Return the average of what the stage moves, if it asks for it."""
+        decay = context.stage.spec.regularize.ema
+        if decay is None:
+            return None
+        return cls(_moving(context.stage.plan), decay, context.best_metric, context.greater_is_better)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,10 +164,6 @@ class AveragedWeights(TrainerCallback, Method):
         finally:
             _put(weights, self.moving)
 
-    def callbacks(self) -> tuple[TrainerCallback, ...]:
-        """Return the object itself."""
-        return (self,)
-
     def result(self, state: TrainerState) -> Mapping[str, Any]:
         """Return whether the average is kept."""
         return {"averaged": self.goes_on(state)}
@@ -167,6 +176,13 @@ class AveragedWeights(TrainerCallback, Method):
         """Write the average into a checkpoint."""
         with replacing(checkpoint / AVERAGE) as temporary:
             save_file({name: value.contiguous() for name, value in self.average.items()}, temporary)
+
+
+def _moving(planned: StagePlan) -> list[str]:
+    """Return the names of the trained parameters and of the statistics of BatchNorms that are not frozen."""
+    frozen = set(planned.frozen_batch_norms)
+    norms = [name for name, _ in planned.layout.batch_norms if name not in frozen]
+    return [*planned.trainable, *(f"{name}.{statistic}" for name in norms for statistic in STATISTICS)]
 
 
 def _tensors(model: nn.Module, names: Sequence[str]) -> Tensors:

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from hf_finetune.methods.base import Method
+from hf_finetune.methods.base import Method, StageContext
+from hf_finetune.recipe.method_rules import MIXUP
 from hf_finetune.targets.losses import valid_labels
 from hf_finetune.tasks import modality_of
 from hf_finetune.tasks.seeded_augmentation import seed_of
@@ -46,10 +47,20 @@ class BatchMixer(Method):
         torchvision's, which mixes neighbors in a shuffled batch; one of the two is drawn as in its reference scripts.
     """
 
+    rules = MIXUP
+
     def __init__(self, mixup: float, cutmix: float, classes: int, seed: int):
         self.classes, self.seed = classes, seed
         self.methods: list[Any] = [v2.MixUp(alpha=mixup)] if mixup else []
         self.methods += [v2.CutMix(alpha=cutmix)] if cutmix else []
+
+    @classmethod
+    def build(cls, context: StageContext) -> "BatchMixer | None":
+        """Return the mixer of a stage that asks for mixup or CutMix."""
+        spec = context.stage.spec.regularize
+        if not spec.mixes:
+            return None
+        return cls(spec.mixup, spec.cutmix, context.model.config.num_labels, context.stage.seed)
 
     def on_batches(
         self, batches: Iterable[dict[str, Any]], step: int, process: int

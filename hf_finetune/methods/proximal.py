@@ -12,12 +12,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
 
+from hf_finetune.methods.base import CallbackMethod, StageContext
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.planning.stages import Plan
+from hf_finetune.recipe.method_rules import GRADIENT_NOISE, PROXIMAL
+from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.tasks.seeded_augmentation import seed_of
 
-__all__ = ["GradientNoise", "ProximalSteps", "add_noise", "noise_variance", "pull_back", "soft_threshold"]
+__all__ = [
+    "GradientNoise",
+    "ProximalSteps",
+    "add_noise",
+    "noise_variance",
+    "pretrained_weights",
+    "pull_back",
+    "soft_threshold",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +63,8 @@ def pull_back(weight: torch.Tensor, start: torch.Tensor, by: float) -> None:
     weight.lerp_(start, by / (1 + by))
 
 
-class ProximalSteps(TrainerCallback):
-    """Callback that, after each optimizer step, shrinks weights (l1) and pulls them to the checkpoint's (l2_sp).
+class ProximalSteps(CallbackMethod):
+    """Method that, after each optimizer step, shrinks weights (l1) and pulls them to the checkpoint's (l2_sp).
 
     It applies to the optimizer's parameters only, so frozen ones do not change, and skips parameters without a
     gradient, as the optimizer does. It skips the steps that the fp16 gradient scaler skips.
@@ -65,6 +77,8 @@ class ProximalSteps(TrainerCallback):
         pretrained: Weights of the checkpoint by name; other parameters are not pulled.
     """
 
+    rules = PROXIMAL
+
     def __init__(
         self,
         groups: Sequence[ParameterGroup],
@@ -76,6 +90,15 @@ class ProximalSteps(TrainerCallback):
     ):
         self.groups, self.l1, self.shrunk, self.l2_sp = tuple(groups), l1, set(shrunk) if l1 else set(), l2_sp
         self.starts = dict(pretrained or {}) if l2_sp else {}
+
+    @classmethod
+    def build(cls, context: StageContext) -> "ProximalSteps | None":
+        """Return the steps of l1, for the parameters that weight decay applies to, and of l2_sp."""
+        spec, plan = context.stage.spec.regularize, context.stage.plan
+        if not spec.l1 and not spec.l2_sp:
+            return None
+        shrunk = [parameter.name for parameter in plan.layout.parameters if parameter.decays]
+        return cls(plan.groups, l1=spec.l1, shrunk=shrunk, l2_sp=spec.l2_sp, pretrained=context.pretrained)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,6 +138,30 @@ class ProximalSteps(TrainerCallback):
             )
 
 
+def pretrained_weights(
+    model: PreTrainedModel, stages: Sequence[StageSpec], plan: Plan
+) -> dict[str, torch.Tensor]:
+    """Return copies of the backbone weights that the stages with l2_sp train, as they are in the checkpoint.
+
+    Args:
+        model: Model with the weights of the checkpoint, before any stage.
+        stages: Stages of the recipe.
+        plan: Plan of the stages.
+
+    Returns:
+        Weights by parameter name; empty if no stage uses l2_sp.
+    """
+    wanted = {
+        name
+        for stage, planned in zip(stages, plan.stages, strict=True)
+        if stage.regularize.l2_sp
+        for name in planned.trainable
+    }
+    layout = plan.layout
+    wanted &= {parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups}
+    return {name: value.detach().clone() for name, value in model.named_parameters() if name in wanted}
+
+
 def noise_variance(eta: float, step: int) -> float:
     """Return the variance of the gradient noise: eta / (1 + step)^0.55.
 
@@ -144,8 +191,8 @@ def add_noise(gradients: Iterable[torch.Tensor], variance: float, seed: int) -> 
         gradient.add_(drawn, alpha=variance**0.5)
 
 
-class GradientNoise(TrainerCallback):
-    """Callback that adds noise to the gradients after clipping, the same on all processes and after a resume.
+class GradientNoise(CallbackMethod):
+    """Method that adds noise to the gradients after clipping, the same on all processes and after a resume.
 
     Args:
         groups: Planned parameter groups, in the optimizer's order.
@@ -153,8 +200,17 @@ class GradientNoise(TrainerCallback):
         seed: Seed of the stage.
     """
 
+    rules = GRADIENT_NOISE
+
     def __init__(self, groups: Sequence[ParameterGroup], eta: float, seed: int):
         self.groups, self.eta, self.seed = tuple(groups), eta, seed
+
+    @classmethod
+    def build(cls, context: StageContext) -> "GradientNoise | None":
+        """Return the noise of a stage that asks for it."""
+        stage = context.stage
+        variance = stage.spec.regularize.gradient_noise
+        return cls(stage.plan.groups, variance, stage.seed) if variance else None
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

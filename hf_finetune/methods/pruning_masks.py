@@ -5,9 +5,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["PruningMaskCallback", "apply_pruning_masks"]
+from hf_finetune.methods.base import CallbackMethod, StageContext
+from hf_finetune.models.compression import is_sparse
+from hf_finetune.models.pruning import pruning_masks
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe.method_rules import PRUNING
+from hf_finetune.recipe.schema import Recipe, StageSpec
+
+__all__ = ["PruningMasks", "apply_pruning_masks"]
 
 Masked = list[tuple[nn.Parameter, torch.Tensor]]
 
@@ -22,16 +29,29 @@ def apply_pruning_masks(masked: Iterable[tuple[nn.Parameter, torch.Tensor]]) -> 
         weight.data.masked_fill_(zero, 0.0)
 
 
-class PruningMaskCallback(TrainerCallback):
-    """Callback that resets pruned weights to 0 after each optimizer step.
+class PruningMasks(CallbackMethod):
+    """Method that resets pruned weights to 0 after each optimizer step.
 
     Args:
         masked: Weights, each with a mask that is true where the weight must stay 0. Frozen weights are skipped.
     """
 
+    rules = PRUNING
+
     def __init__(self, masked: Iterable[tuple[nn.Parameter, torch.Tensor]]):
         self.masked = list(masked)
         self.trained: Masked = []
+
+    @classmethod
+    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+        """Return whether this stage or one before it has set single weights to 0."""
+        return is_sparse(recipe.stages[: recipe.stages.index(stage) + 1])
+
+    @classmethod
+    def build(cls, context: StageContext) -> "PruningMasks | None":
+        """Return the masks of the weights that are 0, if this stage or one before it has set them to 0."""
+        stages = (*context.earlier, context.stage.spec)
+        return cls(pruning_masks(context.model)) if is_sparse(stages) else None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

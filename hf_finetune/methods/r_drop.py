@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from hf_finetune.methods.base import Loss, Method
+from hf_finetune.methods.base import Loss, Method, StageContext
+from hf_finetune.recipe.method_rules import R_DROP
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import label_weights
 
@@ -23,8 +24,16 @@ class RDrop(Method):
         factor: Factor on the divergence of the two predictions.
     """
 
+    rules = R_DROP
+
     def __init__(self, factor: float):
         self.factor = factor
+
+    @classmethod
+    def build(cls, context: StageContext) -> "RDrop | None":
+        """Return R-Drop for a stage that asks for it."""
+        factor = context.stage.spec.regularize.r_drop
+        return cls(factor) if factor else None
 
     def on_inputs(self, inputs: dict[str, Any], *, training: bool) -> dict[str, Any]:
         """Repeat the batch in training."""

@@ -8,10 +8,13 @@ import torch
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.data.joint_tasks import TaskColumns
+from hf_finetune.data.joint_tasks import TaskColumns, task_columns
 from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle_by_length
-from hf_finetune.methods.base import Loss, Method
+from hf_finetune.methods.base import Loss, Method, StageContext
+from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
 from hf_finetune.models.joining import task_heads
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.targets import TARGETS
 
 __all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
@@ -32,6 +35,32 @@ class Mix(Method):
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
     loss: Loss
+
+    @classmethod
+    def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
+        """Return whether the recipe has several tasks."""
+        return isinstance(recipe, MultiTaskRecipe)
+
+    @classmethod
+    def build(cls, context: StageContext) -> "Mix | None":
+        """Return the mixture of several tasks, whose class balance is computed for each of them separately.
+
+        Label smoothing applies to single-label tasks only.
+        """
+        tasks, spec = context.tasks, context.stage.spec
+        if len(tasks) < 2:
+            return None
+        columns = task_columns({task.name: (task.target, len(task.label_names)) for task in tasks})
+        losses = []
+        for task in tasks:
+            balance = build_class_balance(spec.balance, task.target, task.labels, task.label_names)
+            losses.append(balanced_loss(task.target, balance, spec.label_smoothing))
+        weights = [task.weight for task in tasks if task.weight is not None]
+        sizes, counts = (
+            tuple(len(task.labels) for task in tasks),
+            tuple(task.per_epoch for task in tasks),
+        )
+        return cls(columns, sizes, counts, mixed_loss(columns, losses, weights or None))
 
     def base_loss(self, target: str, label_smoothing: float) -> Loss:
         """Return the joint loss; its tasks have their own smoothing."""

@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.planning.stages import Plan, StagePlan
 from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT, conflicting_fields
 from hf_finetune.recipe.schema import Recipe, StageSpec
 from hf_finetune.tasks import TASKS
 
-__all__ = ["PRETRAINING", "SAME_WAY", "domain_notes", "domain_problems", "is_aligned"]
+__all__ = ["PRETRAINING", "domain_notes", "domain_problems", "is_aligned"]
 
 PRETRAINING = "pretraining"
 """Title of the pretraining stage before the first stage."""
-SAME_WAY = "domain alignment also needs inputs of the target domain"
-"""Reason why a stage with domain alignment does not cache the outputs of its frozen layers."""
-OF_WHOLE_BATCHES = ("mixup", "cutmix", "r_drop")
-"""Regularizers that mix or repeat a batch, half of which is from the target domain and has no labels."""
 
 
 def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) -> bool:
@@ -48,14 +45,11 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
     for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
         if not is_aligned(spec, stage, planned):
             continue
-        conflicting = {"teacher": stage.teacher is not None}
-        conflicting |= {f"regularize.{name}": getattr(stage.regularize, name) for name in OF_WHOLE_BATCHES}
         rule = f"must be left out in a stage that {spec.method} is added to"
         repair = "Name the other stages in domain_adaptation.stages."
         problems += [
             Problem(f"stages[{index}].{field}", rule, "", repair)
-            for field, is_set in conflicting.items()
-            if is_set
+            for field in conflicting_fields(DOMAIN_ALIGNMENT, stage)
         ]
     return problems
 

@@ -12,7 +12,7 @@ from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.schema import StageSpec
 
-__all__ = ["Plan", "StagePlan", "build_plan", "steps_per_epoch"]
+__all__ = ["Plan", "PlannedStage", "StagePlan", "build_plan", "steps_per_epoch"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,21 @@ class StagePlan:
     warmup_steps: int | None
     layout: Layout
     carried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the recipe, ready to be trained.
+
+    Attributes:
+        spec: Stage of the recipe.
+        plan: Plan of the stage.
+        seed: Seed of the stage.
+    """
+
+    spec: StageSpec
+    plan: StagePlan
+    seed: int = 0
 
 
 @dataclass(frozen=True)

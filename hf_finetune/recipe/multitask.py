@@ -13,6 +13,7 @@ from hf_finetune.fields.raw_content import mapping
 from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import DataSource, DataSpec
+from hf_finetune.recipe.method_rules import RULES, field_value
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schema import BestSpec, Recipe
@@ -44,15 +45,6 @@ ALONE = {
     "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
 }
 """Fields that only a single-task recipe may set, each with the repair to suggest."""
-ALONE_IN_STAGES = {
-    "teacher": "A teacher knows one task.",
-    "compress": "Prune a task's model in a run of its own.",
-    "balance.weights": "The classes of one task are not those of another. Leave them out, and they are worked out.",
-    "regularize.mixup": "Its labels are shares of the classes of one task.",
-    "regularize.cutmix": "Its labels are shares of the classes of one task.",
-    "regularize.r_drop": "It compares what is said of the classes of one task.",
-}
-"""Fields of stages that only a single-task recipe may set, each with the reason or the repair to suggest."""
 
 
 def _same(name: str) -> Any:
@@ -252,7 +244,7 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
 
 def _alone_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     for place, repair in ALONE.items():
-        value = _field(recipe, place)
+        value = field_value(recipe, place)
         if value is not None:
             yield Problem(place, RULE, shown(value), repair)
 
@@ -267,9 +259,8 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         repair = "It fits one head at once. Give a stage: train: head, with epochs and lr."
         yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
     for place, stage in [*settings, ("strategy", mapping(strategy))]:
-        for field, repair in ALONE_IN_STAGES.items():
-            value = _field(stage, field)
-            if value:
+        for field, repair in (item for rules in RULES for item in rules.one_task.items()):
+            if value := field_value(stage, field):
                 yield Problem(f"{place}.{field}", RULE, shown(value), repair)
         if stage.get("fit", "gradient") not in ("gradient", "auto"):
             repair = "Only a single head is fitted at once."
@@ -280,14 +271,6 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
         if "sampler" in (balance, mapping(balance).get("method")):
             repair = "The mixing of the tasks says what is drawn. Take class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
-
-
-def _field(part: Mapping[str, Any], place: str) -> Any:
-    """Return the value at a dotted place, or None."""
-    value: Any = part
-    for step in place.split("."):
-        value = mapping(value).get(step)
-    return value
 
 
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

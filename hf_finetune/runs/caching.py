@@ -26,13 +26,13 @@ from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import broadcast_from_main
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.metrics import labels_of
+from hf_finetune.methods import cache_objection
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.head_spec import head_problem, pooling_of
 from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode, benchmark_steps
-from hf_finetune.planning.domain_adaptation import SAME_WAY, is_aligned
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
@@ -61,7 +61,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MIXES = "mixup and cutmix mix whole images"
 TIMED_EXAMPLES, TIMED_STEPS = 8, 2
 """Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
 FITTED_VIEWS = 2
@@ -79,14 +78,10 @@ def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) 
     """Return the cache settings of a stage's frozen layers; None if nothing is cached."""
     recipe = prepared.recipe
     spec = recipe.speed.prefix_cache
-    if spec is None or stage.teacher is not None:  # the teacher needs the whole examples
-        return None
-    if is_aligned(
-        recipe.domain_adaptation, stage, planned
-    ):  # inputs of the target domain pass through the same layers
+    if spec is None:
         return None
     source = _digest(prepared, recipe.seed if _is_augmented(recipe) else None)
-    unsound = MIXES if stage.regularize.mixes else ""
+    unsound = cache_objection(recipe, stage, planned)
     views = _views(recipe, spec, stage, planned)
     return CacheSettings(cache_folder(), *views, spec.size_limit, source, unsound, _shared_texts(prepared))
 
@@ -250,14 +245,8 @@ def _frozen_work(
         return ""
     if spec is None:
         return "prefix cache: disabled (set in the recipe)"
-    if stage.teacher is not None:
-        return "prefix cache: disabled (the teacher needs the original inputs)"
-    if is_aligned(recipe.domain_adaptation, stage, planned):
-        return f"prefix cache: disabled ({SAME_WAY})"
-    if stage.regularize.mixes:
-        return f"prefix cache: disabled ({MIXES})"
     views, epochs = _views(recipe, spec, stage, planned)
-    if reason := not_worth_caching(views, epochs):
+    if reason := cache_objection(recipe, stage, planned) or not_worth_caching(views, epochs):
         return f"prefix cache: disabled ({reason})"
     try:
         skeleton, example = subject()

@@ -16,7 +16,9 @@ from transformers import PreTrainedModel, TrainerCallback
 from hf_finetune.distributed import count_workers, wait_for_all
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
-from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.methods import Method
+from hf_finetune.methods.base import LossMethod
+from hf_finetune.methods.domain_alignment import DomainAlignment
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.masked_models import (
@@ -25,9 +27,9 @@ from hf_finetune.models.masked_models import (
     recount_statistics,
 )
 from hf_finetune.models.vocabulary import embedding_rows
-from hf_finetune.planning.domain_adaptation import PRETRAINING, is_aligned
+from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
-from hf_finetune.planning.stages import StagePlan, steps_per_epoch
+from hf_finetune.planning.stages import PlannedStage, StagePlan, steps_per_epoch
 from hf_finetune.recipe import DomainSpec, StageSpec
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
@@ -38,7 +40,7 @@ from hf_finetune.tasks.masked_examples import WrappedClassifier
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import train_stage
-from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult
 
 __all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]
@@ -68,15 +70,21 @@ class Pretraining:
     notes: tuple[str, ...]
 
 
-def load_alignments(prepared: PreparedRun) -> list[AlignmentInputs | None]:
-    """Return the alignment inputs of each stage, preprocessed like training examples, or None for a stage without."""
+def load_alignments(prepared: PreparedRun) -> dict[int, Method]:
+    """Return the domain alignment of each stage that has one, by the index of the stage.
+
+    The inputs of the target domain are preprocessed like training examples.
+    """
     spec, target = prepared.recipe.domain_adaptation, prepared.target
-    stages = list(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
     if spec is None or target is None or spec.method == "continue_pretraining":
-        return [None] * len(stages)
+        return {}
     examples = _prepared(prepared, target.dataset).train
-    alignment = AlignmentInputs(examples, spec.method, spec.weight)
-    return [alignment if is_aligned(spec, stage, planned) else None for stage, planned in stages]
+    stages = enumerate(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
+    return {
+        index: DomainAlignment(examples, spec.method, spec.weight)
+        for index, (stage, planned) in stages
+        if DomainAlignment.is_used(prepared.recipe, stage, planned)
+    }
 
 
 def prepare_pretraining(
@@ -187,17 +195,13 @@ def _train(
     )
     return train_stage(
         found.model,
-        found.stage,
-        found.planned,
+        PlannedStage(found.stage, found.planned, (recipe.seed - 1) % 2**32),
         data,
-        folder=place,
-        judging=StageEvaluation(recipe.evaluation.batch_size),
-        beside=StageExtras(loss=found.masked.loss),
-        speed=recipe.speed,
-        seed=(recipe.seed - 1) % 2**32,
-        resume=resumes,
+        output=StageOutput(place, resumes, track=recipe.track),
+        evaluation=StageEvaluation(recipe.evaluation.batch_size),
+        execution=ExecutionSettings(recipe.speed),
+        methods=[LossMethod(found.masked.loss)],
         callbacks=callbacks,
-        track=recipe.track,
     )
 
 

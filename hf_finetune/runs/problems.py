@@ -11,12 +11,12 @@ from hf_finetune.evaluation.costs import cost_problems
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_label_problem
-from hf_finetune.methods import regularizers
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.compression import is_sparse
 from hf_finetune.planning.selectors import form_problems
 from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
+from hf_finetune.recipe.method_rules import RULES
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.image.augment import check_transforms
 from hf_finetune.training.optimizers import check_optimizer
@@ -30,19 +30,12 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
     for place, stage in _settings(recipe):
         if stage.optimizer is not None:
             problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
-        if stage.carry_optimizer and is_sharded():
-            rule = "must be left out under FSDP and DeepSpeed, which keep the optimizer's state in pieces"
-            problems.append(Problem(f"{place}.carry_optimizer", rule))
-        problems += regularizers.sharding_problems(stage, place) if is_sharded() else []
+        problems += _sharding_problems(stage, f"{place}.") if is_sharded() else []
     if is_sparse(recipe.stages) and is_sharded():
         rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
         index = next(number for number, stage in enumerate(recipe.stages) if is_sparse([stage]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
-    if recipe.domain_adaptation is not None and is_sharded():
-        rule = (
-            "must be left out under FSDP and DeepSpeed, which divide the model whose features are looked at"
-        )
-        problems.append(Problem("domain_adaptation", rule))
+    problems += _sharding_problems(recipe, "") if is_sharded() else []
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
         rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
@@ -111,7 +104,7 @@ def recipe_problems(
                 Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
             )
         problems += label_problems(stage, place, data.target, data.label_names)
-        problems += regularizers.label_problems(stage, place, data.target)
+        problems += [] if TARGETS[data.target].has_classes else _class_problems(stage, place)
         field = "classifier" if place == "strategy" else "fit"
         problems += head_fit_problems(fitted_by(stage), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
@@ -145,6 +138,31 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
                 Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
             )
     return problems
+
+
+def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Problem]:
+    """Return a problem for each field of a method in a part of a recipe that FSDP and DeepSpeed do not support."""
+    return [
+        Problem(
+            f"{prefix}{field}",
+            f"must be left out under FSDP and DeepSpeed, which {rules.unsharded}",
+            repr(value) if type(value) is float else "",
+        )
+        for rules in RULES
+        if rules.unsharded
+        for field, value in rules.used(part).items()
+    ]
+
+
+def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
+    """Return a problem for each field of a method that is not defined where labels are amounts."""
+    rule = "must be left out where labels are amounts"
+    return [
+        Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes)
+        for rules in RULES
+        if rules.needs_classes
+        for field, value in rules.used(stage).items()
+    ]
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, StageSettings]]:

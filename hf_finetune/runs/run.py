@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from hf_finetune.distributed import detect_lost_process, start_processes, wait_for_all
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.methods.regularizers import pretrained_weights
+from hf_finetune.methods.proximal import pretrained_weights
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.publishing.publish_after_run import publish_run
 from hf_finetune.recipe import Recipe

@@ -23,18 +23,16 @@ from hf_finetune.evaluation.metrics import (
 )
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
-from hf_finetune.methods.class_balance import ClassBalance, build_class_balance
-from hf_finetune.methods.pruning_masks import PruningMaskCallback
-from hf_finetune.models.compression import compress, is_sparse
-from hf_finetune.models.pruning import pruning_masks
-from hf_finetune.planning.stages import StagePlan
+from hf_finetune.methods import Method, StageContext, build_methods
+from hf_finetune.models.compression import compress
+from hf_finetune.planning.stages import PlannedStage, StagePlan
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head import OWN
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
-from hf_finetune.runs.tasks import mix_of, score_tasks
+from hf_finetune.runs.tasks import score_tasks, task_labels
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS, SingleLabel
 from hf_finetune.tasks import Inputs
@@ -42,7 +40,7 @@ from hf_finetune.training.head_fit import FITS
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.stage import stage_folder, train_stage
-from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, result_lines
 
 __all__ = ["train_stages"]
@@ -86,59 +84,79 @@ def train_stages(
         if index > 0 or prepared.pretrains:
             model = load_stage_weights(prepared, folder, index)
         model = compress(model, stage)
-        extras = StageExtras(
-            start.teachers[index],
-            start.alignments[index],
-            pretrained,
-            _balance(prepared, stage),
-            mix_of(prepared, stage),
-        )
+        context = _context(model, index, prepared, pretrained, folder)
         manifest = _train_stage(
-            *(model, index, prepared, inputs, caches[index], extras, manifest, folder, state, callbacks)
+            context,
+            *(
+                start.methods[index],
+                index,
+                prepared,
+                inputs,
+                caches[index],
+                manifest,
+                folder,
+                state,
+                callbacks,
+            ),
         )
     return manifest
 
 
-def _train_stage(
+def _context(
     model: PreTrainedModel,
+    index: int,
+    prepared: PreparedRun,
+    pretrained: Mapping[str, torch.Tensor],
+    folder: Path,
+) -> StageContext:
+    """Return stage, model and labels, from which the methods of the stage are built."""
+    recipe, stage = prepared.recipe, prepared.recipe.stages[index]
+    best = _best_metric(stage, prepared)
+    return StageContext(
+        PlannedStage(stage, prepared.plan.stages[index], (recipe.seed + index) % 2**32),
+        model,
+        task_labels(prepared),
+        earlier=recipe.stages[:index],
+        previous=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if index else folder,
+        pretrained=pretrained,
+        best_metric=best,
+        greater_is_better=best is not None and _greater_is_better(best),
+    )
+
+
+def _train_stage(
+    context: StageContext,
+    loaded: Sequence[Method],
     index: int,
     prepared: PreparedRun,
     inputs: Inputs,
     cache: CacheSettings | None,
-    extras: StageExtras,
     manifest: Manifest,
     folder: Path,
     state: PartialState,
     callbacks: Sequence[TrainerCallback],
 ) -> Manifest:
     """Train one stage, or resume it, and record its progress in the manifest."""
-    recipe, stage, planned = prepared.recipe, prepared.recipe.stages[index], prepared.plan.stages[index]
+    recipe, stage, planned = prepared.recipe, context.stage.spec, context.stage.plan
     resumes = manifest.stages[index].state == "running"
     manifest = manifest.with_stage(index, state="running")
     write_manifest(manifest, folder, state)
     logger.info(_first_line(index, stage, planned, prepared, resumes))
-    best = _best_metric(stage, prepared)
-    carries = stage.carry_optimizer
     following = recipe.stages[index + 1 : index + 2]
-    zeros = [PruningMaskCallback(pruning_masks(model))] if is_sparse(recipe.stages[: index + 1]) else []
+    keep_optimizer = any(later.carry_optimizer for later in following)
     begun = perf_counter()
     try:
         result = train_stage(
-            model,
-            stage,
-            planned,
+            context.model,
+            context.stage,
             _stage_data(prepared, inputs, state),
-            folder=stage_folder(folder, index, stage.name),
-            judging=_judging(prepared, best),
-            beside=extras,
-            speed=recipe.speed,
-            seed=(recipe.seed + index) % 2**32,
-            resume=resumes,
-            callbacks=[*callbacks, *zeros],
-            carry_from=stage_folder(folder, index - 1, recipe.stages[index - 1].name) if carries else None,
-            keep_optimizer=any(later.carry_optimizer for later in following),
-            cache=cache,
-            track=recipe.track,
+            output=StageOutput(
+                stage_folder(folder, index, stage.name), resumes, keep_optimizer, recipe.track
+            ),
+            evaluation=_evaluation(prepared, context),
+            execution=ExecutionSettings(recipe.speed, cache),
+            methods=build_methods(context, loaded),
+            callbacks=callbacks,
         )
     finally:
         spent = manifest.stages[index].seconds + perf_counter() - begun
@@ -146,6 +164,7 @@ def _train_stage(
         write_manifest(manifest, folder, state)
     manifest = manifest.with_stage(index, state="done", result=_stage_entry(planned, result, spent, prepared))
     write_manifest(manifest, folder, state)
+    best = context.best_metric
     leading = best or prepared.primary_metrics[0]
     lines = result_lines(
         stage.name, result, best, leading=leading, greater_is_better=_greater_is_better(leading)
@@ -153,14 +172,6 @@ def _train_stage(
     for line in lines:
         logger.info(line)
     return manifest
-
-
-def _balance(prepared: PreparedRun, stage: StageSpec) -> ClassBalance | None:
-    """Return the class balancing of a stage; None for several tasks, each of which has its own in its loss."""
-    data = prepared.data
-    if prepared.parts:
-        return None
-    return build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
 
 
 def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> StageData:
@@ -175,12 +186,12 @@ def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> S
     )
 
 
-def _judging(prepared: PreparedRun, best: str | None) -> StageEvaluation:
+def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation:
     return StageEvaluation(
         prepared.recipe.evaluation.batch_size,
         score_tasks(prepared) if prepared.parts else _trainer_metrics(prepared),
-        best,
-        best is not None and _greater_is_better(best),
+        context.best_metric,
+        context.greater_is_better,
         _keep_top if _reduces(prepared) else None,
     )
 

@@ -7,8 +7,7 @@ from accelerate import PartialState
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.distributed import main_process_first
 from hf_finetune.errors import InputError, Problem, collect_problems
-from hf_finetune.methods.distillation import Teacher
-from hf_finetune.methods.domain_alignment import AlignmentInputs
+from hf_finetune.methods import Method
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.cross_validation import check_folds
@@ -29,15 +28,13 @@ class RunStart:
     Attributes:
         built: Pretrained model with its new head.
         inputs: Examples as model inputs.
-        teachers: Teacher of each stage, or None.
-        alignments: Inputs of the target domain for each stage, or None.
+        methods: For each stage, the methods that need files: a teacher, inputs of the target domain.
         pretraining: Training before the first stage, or None.
     """
 
     built: BuiltModel
     inputs: Inputs
-    teachers: list[Teacher | None]
-    alignments: list[AlignmentInputs | None]
+    methods: list[list[Method]]
     pretraining: Pretraining | None
 
 
@@ -56,20 +53,21 @@ def load_start(prepared: PreparedRun, before: Manifest | None, state: PartialSta
         InputError: With the problems of all inputs together.
     """
     recipe, problems = prepared.recipe, list[Problem]()
-    teachers, alignments, pretraining = list[Teacher | None](), list[AlignmentInputs | None](), None
+    methods: list[list[Method]] = [[] for _ in recipe.stages]
+    pretraining = None
     built = load_pretrained(prepared)
     inputs = prepare_inputs(prepared.task, prepared.data, prepared.processor, recipe.data, recipe.seed)
     with collect_problems(problems):
         try_forward(built.model, prepared, inputs)
         built = replace(built, notes=(*built.notes, *padding_notes(built.model, prepared)))
-    with collect_problems(problems):
-        teachers = load_teachers(prepared)
-    with collect_problems(problems):
-        alignments = load_alignments(prepared)
+    for load in (load_teachers, load_alignments):
+        with collect_problems(problems):
+            for index, method in load(prepared).items():
+                methods[index].append(method)
     with collect_problems(problems):
         pretraining = prepare_pretraining(prepared, built.model, before, state)
     with collect_problems(problems), main_process_first(state):
         check_folds(recipe)
     if problems:
         raise InputError(problems)
-    return RunStart(built, inputs, teachers, alignments, pretraining)
+    return RunStart(built, inputs, methods, pretraining)

@@ -1,4 +1,4 @@
-"""Multi-task runs: the task mixture of a stage, the validation metrics, and the results of each task."""
+"""Multi-task runs: the labels of the tasks, the validation metrics, and the results of each task."""
 
 import json
 import os
@@ -15,13 +15,12 @@ from transformers import EvalPrediction, PreTrainedModel
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
 from hf_finetune.files import replacing, replacing_folder
-from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
-from hf_finetune.methods.task_mixing import Mix, mixed_loss
+from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import weights_of_task
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import JOINT
-from hf_finetune.recipe import MultiTaskRecipe, StageSpec, dump_recipe
+from hf_finetune.recipe import MultiTaskRecipe, dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -32,32 +31,24 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
 
-__all__ = ["finish_tasks", "mix_of", "score_tasks"]
+__all__ = ["finish_tasks", "score_tasks", "task_labels"]
 
 TASKS_FOLDER = "tasks"
 PER_TASK = ("test", "test_interval")
 
 
-def mix_of(prepared: PreparedRun, stage: StageSpec) -> Mix | None:
-    """Return the task mixture of a stage; None for a single task.
-
-    Label smoothing applies to single-label tasks only. The class balance is computed for each task separately.
-    """
-    recipe = prepared.recipe
+def task_labels(prepared: PreparedRun) -> tuple[TaskLabels, ...]:
+    """Return the labels of each task on which the stages train."""
+    recipe, datas = prepared.recipe, {name: part.data for name, part in prepared.parts.items()}
     if not isinstance(recipe, MultiTaskRecipe):
-        return None
-    losses = []
-    for part in prepared.parts.values():
-        data = part.data
-        balance = build_class_balance(stage.balance, data.target, data.train["label"], data.label_names)
-        losses.append(balanced_loss(data.target, balance, stage.label_smoothing))
-    datas = {name: part.data for name, part in prepared.parts.items()}
-    columns = columns_of(datas)
+        data = prepared.data
+        return (TaskLabels("", data.target, data.label_names, data.train["label"], len(data.train)),)
     is_learned = recipe.weighting == "uncertainty"
-    weights = None if is_learned else [task.weight for task in recipe.tasks.values()]
-    sizes = tuple(len(part.data.train) for part in prepared.parts.values())
-    return Mix(
-        columns, sizes, examples_of_tasks(recipe, datas.values()), mixed_loss(columns, losses, weights)
+    weights = [None if is_learned else task.weight for task in recipe.tasks.values()]
+    counts = examples_of_tasks(recipe, datas.values())
+    return tuple(
+        TaskLabels(name, data.target, data.label_names, data.train["label"], count, weight)
+        for (name, data), count, weight in zip(datas.items(), counts, weights, strict=True)
     )
 
 

@@ -4,16 +4,17 @@ from typing import Any
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
+from hf_finetune.methods import Method
 from hf_finetune.methods.distillation import Teacher
-from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.teacher import TeacherSpec
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 
 __all__ = ["load_teachers"]
 
 
-def load_teachers(prepared: PreparedRun) -> list[Teacher | None]:
-    """Load the teacher of each stage; None for a stage without one.
+def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
+    """Load the teachers of the stages, by the index of the stage.
 
     Raises:
         InputError: If a teacher cannot be loaded, has other classes or another label type, or takes other inputs than
@@ -25,16 +26,14 @@ def load_teachers(prepared: PreparedRun) -> list[Teacher | None]:
         rule = "must be left out where a stage has a teacher"
         repair = "It has learned from examples that a fold holds back."
         raise InputError(Problem("evaluation.folds", rule, str(prepared.recipe.evaluation.folds), repair))
-    return [
-        _load(stage, f"stages[{index}].teacher", prepared)
+    return {
+        index: _load(stage.teacher, f"stages[{index}].teacher", prepared)
         for index, stage in enumerate(prepared.recipe.stages)
-    ]
+        if stage.teacher is not None
+    }
 
 
-def _load(stage: StageSpec, place: str, prepared: PreparedRun) -> Teacher | None:
-    spec = stage.teacher
-    if spec is None:
-        return None
+def _load(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teacher:
     task: Any = prepared.task.name
     classifier = load_classifier(spec.path, task=task, trust_remote_code=prepared.trust_remote_code)
     names, wanted = classifier.label_names, prepared.data.label_names

@@ -5,17 +5,21 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_finetune.errors import Problem
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import replacing
+from hf_finetune.models.tensor_files import BROKEN, broken_state
 
 __all__ = [
     "SEAL",
     "checkpoint_step",
     "is_whole",
     "last_checkpoint",
+    "refusing_broken_state",
     "rotate",
     "seal_checkpoint",
     "unsafe_checkpoint",
@@ -109,6 +113,27 @@ def unsafe_checkpoint(folder: Path) -> Problem:
     rule = "must hold the state that training left; a file of it holds something else, which could run code"
     repair = "Nothing of it was run. Begin a new run if you did not write this one yourself."
     return Problem(str(folder), rule, repair=repair)
+
+
+@contextmanager
+def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
+    """Context manager: convert library errors about malformed state into an ``InputError`` about the checkpoint.
+
+    Args:
+        checkpoint: Folder of the checkpoint; None if none is loaded, errors then propagate unchanged.
+
+    Raises:
+        InputError: If the state belongs to another optimizer or is no optimizer state. An ``UnpicklingError`` is left
+            to the caller.
+    """
+    try:
+        yield
+    except BROKEN as error:
+        if checkpoint is None:
+            raise
+        raise InputError(
+            broken_state(Path(checkpoint), f"{type(error).__name__}: {error}".rstrip("."))
+        ) from error
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from hf_finetune.distributed import broadcast_from_main, is_sharded
 from hf_finetune.files import replacing
 from hf_finetune.performance.autotune import Choice, choose_mode
 from hf_finetune.performance.execution_modes import DTYPES, LAYOUTS, ExecutionMode, candidate_modes
-from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.planning.stages import PlannedStage
+from hf_finetune.recipe.schema import SpeedSpec
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
 
 __all__ = ["StageExecution", "plan_execution"]
 
@@ -54,42 +55,31 @@ class StageExecution:
 
 def plan_execution(
     model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
-    *,
-    folder: Path,
-    train: Any,
-    validation: Any,
-    collate: Any,
+    stage: PlannedStage,
+    data: StageData,
     loss: Callable[..., torch.Tensor],
-    speed: SpeedSpec,
-    workers: int,
-    settings: CacheSettings | None,
-    resume: bool,
+    execution: ExecutionSettings,
+    output: StageOutput,
 ) -> StageExecution:
-    """Choose the execution mode of a stage, cache its frozen prefix if that pays, and record both in ``folder``.
+    """Choose the execution mode of a stage, cache its frozen prefix if that pays, and record both in its folder.
 
     Args:
         model: Model with all parameters frozen that the stage does not train. It is converted to the memory format of
             the chosen mode in place.
-        stage: Stage of the recipe.
-        planned: Plan of the stage.
-        folder: Folder of the stage, in which the decision is recorded.
-        train: Training examples.
-        validation: Validation examples, or None.
-        collate: Collate function.
+        stage: Stage with its plan.
+        data: Examples of the stage.
         loss: Loss function of outputs and labels.
-        speed: Speed settings of the recipe.
-        workers: Number of data loader processes.
-        settings: Settings of the prefix cache; None computes the prefix in every epoch.
-        resume: Whether to reuse the recorded decision, if it was made with the same ``speed``.
+        execution: Settings of execution mode and prefix cache.
+        output: Folder of the stage. A resumed stage reuses the recorded decision, if it was made with the same speed
+            settings.
     """
     state = PartialState()
-    work = _Work(model, stage, planned, train, validation, collate, state)
+    work = _Work(model, stage, data, state)
+    speed, settings, folder = execution.speed, execution.cache, output.folder
     requested = speed.model_dump(mode="json")
-    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, requested) if resume else None)
+    decided = broadcast_from_main(state, lambda: _read(folder / RECORD, requested) if output.resume else None)
     report = CacheReport(False, "the prefix cache is off")
-    if len(planned.trainable) == sum(1 for _ in model.parameters()):
+    if len(stage.plan.trainable) == sum(1 for _ in model.parameters()):
         settings, report = None, CacheReport(False, "nothing is frozen")
     views = None
     if decided is not None:
@@ -101,7 +91,7 @@ def plan_execution(
     model.to(memory_format=LAYOUTS[way.memory_format])
     cache = None
     if settings is not None:
-        cache, report = _cached(work, way, settings, workers)
+        cache, report = _cached(work, way, settings)
         views = report.views if cache is not None else views
     if decided is None and state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,14 +103,11 @@ def plan_execution(
 
 @dataclass(frozen=True)
 class _Work:
-    """Model, plan, examples and process state of a stage, as passed to ``plan_execution``."""
+    """Model, stage, examples and process state, as passed to ``plan_execution``."""
 
     model: PreTrainedModel
-    stage: StageSpec
-    planned: StagePlan
-    train: Any
-    validation: Any
-    collate: Any
+    stage: PlannedStage
+    data: StageData
     state: PartialState
 
 
@@ -139,17 +126,20 @@ def _choose(
     """Return the execution mode that the recipe sets, or else the fastest one by measurement."""
     if not speed.is_measured:
         return ExecutionMode(speed.precision, speed.memory_format, speed.compile)  # type: ignore[arg-type]
-    device, size = work.state.device, work.stage.batch_size
+    plan, collate = work.stage.plan, work.data.collate
+    train: Any = work.data.train
+    validation: Any = work.data.validation
+    device, size = work.state.device, work.stage.spec.batch_size
     cached = settings is not None and not settings.objection
-    only_head = cached and all(group.layers == "head" for group in work.planned.groups)
-    steps = work.planned.steps or 0
+    only_head = cached and all(group.layers == "head" for group in plan.groups)
+    steps = plan.steps or 0
     if only_head and settings is not None:
-        held = len(work.validation) if work.validation is not None else 0
-        steps = ceil((settings.views * len(work.train) + held) / size)
+        held = len(validation) if validation is not None else 0
+        steps = ceil((settings.views * len(train) + held) / size)
 
     def choose() -> Choice:
         begun = perf_counter()
-        batch = work.collate([work.train[index] for index in range(min(size, len(work.train)))])
+        batch: Any = collate([train[index] for index in range(min(size, len(train)))])
         collate_seconds = perf_counter() - begun
         batch = {name: value.to(device) for name, value in batch.items()}
         pieces = 1
@@ -171,7 +161,7 @@ def _choose(
             work.model,
             batch,
             loss,
-            work.planned.trainable,
+            plan.trainable,
             candidates,
             steps=steps * pieces,
             forward_only=only_head,
@@ -180,19 +170,19 @@ def _choose(
         )
 
     choice: Choice = broadcast_from_main(work.state, choose)
-    logger.info("Stage %s: execution mode %s.", work.stage.name, choice.reason)
+    logger.info("Stage %s: execution mode %s.", work.stage.spec.name, choice.reason)
     return choice.way
 
 
 def _cached(
-    work: _Work, way: ExecutionMode, settings: CacheSettings, workers: int
+    work: _Work, way: ExecutionMode, settings: CacheSettings
 ) -> tuple[PrefixCache | None, CacheReport]:
     """Compute the frozen prefix once if that is possible and pays.
 
     Returns:
         The cache, or None, and its report with the reason if there is none.
     """
-    name = work.stage.name
+    name, data, trainable = work.stage.spec.name, work.data, work.stage.plan.trainable
     try:
         if way.compile or is_sharded():
             raise CacheUnavailableError("compiled and sharded models are not supported")
@@ -200,16 +190,16 @@ def _cached(
             raise CacheUnavailableError(settings.objection)
         cache = cache_prefix(
             work.model,
-            work.planned.trainable,
-            work.train,
-            work.validation,
-            work.collate,
+            trainable,
+            data.train,
+            data.validation,
+            data.collate,
             settings,
-            batch_size=work.stage.batch_size,
+            batch_size=work.stage.spec.batch_size,
             state=work.state,
-            workers=workers,
+            workers=data.workers,
             autocast=DTYPES[way.precision],
-            shared=share_texts(work.model, work.planned.trainable, settings, DTYPES[way.precision]),
+            shared=share_texts(work.model, trainable, settings, DTYPES[way.precision]),
         )
     except CacheUnavailableError as error:
         logger.info("Stage %s: prefix cache disabled (%s).", name, error)

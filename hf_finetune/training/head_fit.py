@@ -1,6 +1,6 @@
 """Stage without optimizer steps: the linear head is fitted to the outputs of the frozen layers on the main process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,15 +12,16 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.distributed import broadcast_from_main
-from hf_finetune.methods.class_balance import ClassBalance
 from hf_finetune.models.linear_head import read_linear, set_linear, taking_inputs
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.performance.execution_modes import DTYPES
 from hf_finetune.planning.best_epoch import is_better
+from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.targets import TARGETS
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.execution import StageExecution
 from hf_finetune.training.linear_fit import LinearFit, about_fit, assign_folds, fit_linear
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation
 
 __all__ = ["FITS", "Fitted", "fit_head", "fit_line"]
 
@@ -57,44 +58,24 @@ class _Outputs:
 
 def fit_head(
     model: PreTrainedModel,
-    head: Sequence[str],
+    stage: PlannedStage,
+    data: StageData,
+    evaluation: StageEvaluation,
     fast: StageExecution,
-    *,
-    target: Any,
-    train: Any,
-    validation: Any,
-    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
-    batch_size: int,
-    evaluation_batch_size: int,
-    workers: int,
-    seed: int,
-    best_metric: str | None = None,
-    greater_is_better: bool = False,
-    balance: ClassBalance | None = None,
-    groups: Sequence[int] = (),
+    options: Mapping[str, Any],
 ) -> Fitted:
     """Fit the head of a model on the main process, and set the result on all processes.
 
     Args:
         model: Model that is frozen except for its head, which is changed in place.
-        head: Names of the head's parameters: a weight and a bias.
+        stage: Stage with its plan, which trains the head only: a weight and a bias.
+        data: Examples, or their cached prefix outputs.
+        evaluation: Evaluation settings. The previous head is restored if its ``best_metric`` is better than that of
+            the fitted one.
         fast: Execution mode and prefix cache of the stage.
-        target: Kind of the labels.
-        train: Training examples, or their cached prefix outputs.
-        validation: Validation examples, or their cached prefix outputs; None if there are none.
-        collate: Collate function.
-        compute_metrics: Metrics of an ``EvalPrediction``.
-        batch_size: Training examples per forward pass.
-        evaluation_batch_size: Validation examples per forward pass.
-        workers: Number of data loader processes.
-        seed: Seed of the assignment to cross-validation folds.
-        best_metric: Validation metric by which the previous head is restored if it is better than the fitted one; None
-            keeps the fitted one in any case.
-        greater_is_better: Whether higher values of ``best_metric`` are better.
-        balance: Class weights or logit adjustments against class imbalance; None for neither.
-        groups: Group number of each training example; the cross-validation keeps a group in one fold.
+        options: Further arguments of ``fit_linear``.
     """
+    head, target, best_metric = stage.plan.trainable, data.target, evaluation.best_metric
     state = PartialState()
     model.to(state.device).eval()
     layer = model.get_submodule(head[0].rpartition(".")[0])
@@ -102,31 +83,34 @@ def fit_head(
 
     def outputs(examples: Any, size: int) -> _Outputs:
         return _run_through(
-            model, layer, fast, DataLoader(examples, size, collate_fn=collate, num_workers=workers)
+            model, layer, fast, DataLoader(examples, size, collate_fn=data.collate, num_workers=data.workers)
         )
 
     def judged() -> dict[str, float]:
-        if validation is None:
+        if data.validation is None:
             return {}
-        predicted = outputs(validation, evaluation_batch_size)
-        return compute_metrics(EvalPrediction(predictions=predicted.logits, label_ids=predicted.labels))
+        predicted = outputs(data.validation, evaluation.batch_size)
+        return evaluation.compute_metrics(
+            EvalPrediction(predictions=predicted.logits, label_ids=predicted.labels)
+        )
 
     def fit() -> tuple[LinearFit, dict[str, float], dict[str, float], bool]:
         results, start = [], judged()
         before = LinearFit(*read_linear(layer), 0.0)
         for version in range(versions):
-            set_epoch(train, version)
-            results.append(outputs(train, batch_size))
+            set_epoch(data.train, version)
+            results.append(outputs(data.train, stage.spec.batch_size))
         labels = np.concatenate([result.labels for result in results])
-        folds = assign_folds(_plain(results[0].labels, target), target, versions, seed, groups=groups)
+        folds = assign_folds(
+            _plain(results[0].labels, target), target, versions, stage.seed, groups=data.groups
+        )
         fitted = fit_linear(
             np.concatenate([result.features for result in results]),
             labels,
             target,
             layer.weight.shape[0],
             folds=folds,
-            factors=balance.factors if balance else None,
-            shifts=balance.shifts if balance else None,
+            **options,
         )
         set_linear(layer, fitted.weight, fitted.bias)
         metrics = judged()
@@ -134,7 +118,7 @@ def fit_head(
             {f"eval_{name}": value for name, value in result.items()} for result in (start, metrics)
         )
         keeps = best_metric is not None and is_better(
-            start_metrics, fitted_metrics, best_metric, greater_is_better=greater_is_better
+            start_metrics, fitted_metrics, best_metric, greater_is_better=evaluation.greater_is_better
         )
         if keeps:
             fitted = replace(fitted, weight=before.weight, bias=before.bias)

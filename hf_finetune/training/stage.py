@@ -1,8 +1,8 @@
 """Train one stage: a new Trainer on a model whose parameters are frozen except those of the plan."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils.constants import FSDP_MODEL_NAME
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -21,18 +21,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from hf_finetune.cache.prefix_cache import CacheReport, CacheSettings
 from hf_finetune.data.distributed_sampling import SharedBuffers
 from hf_finetune.distributed import detect_lost_process, main_process_first
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.methods.base import Method
-from hf_finetune.methods.class_balance import ClassBalance
-from hf_finetune.methods.regularizers import build_regularizers
+from hf_finetune.methods.base import Loss, Method
+from hf_finetune.methods.carried_optimizer import OPTIMIZER, optimizer_state, save_state
+from hf_finetune.methods.prefix_replay import PrefixReplay
 from hf_finetune.performance.allocator import keep_freed_memory
-from hf_finetune.planning.domain_adaptation import SAME_WAY
-from hf_finetune.planning.stages import StagePlan
+from hf_finetune.planning.stages import PlannedStage
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.recipe.schema import SpeedSpec, StageSpec
+from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.tasks.seeded_augmentation import cycle, set_epoch
 from hf_finetune.training.arguments import training_arguments
@@ -41,10 +39,9 @@ from hf_finetune.training.checkpoints import last_checkpoint, rotate, unsafe_che
 from hf_finetune.training.execution import StageExecution, plan_execution
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.head_fit import fit_head
-from hf_finetune.training.loss import of_logits, reduce_logits, training_loss, with_loss
-from hf_finetune.training.optimizer_state import load_state, optimizer_state, save_state
+from hf_finetune.training.loss import of_logits, reduce_logits, with_loss
 from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
-from hf_finetune.training.stage_inputs import NO_EXTRAS, StageData, StageEvaluation, StageExtras
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import StagedTrainer
@@ -52,8 +49,6 @@ from hf_finetune.training.trainer import StagedTrainer
 __all__ = ["stage_folder", "train_stage"]
 
 logger = logging.getLogger(__name__)
-
-OPTIMIZER = "optimizer.pt"
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
@@ -64,41 +59,26 @@ def stage_folder(run: Path, index: int, name: str) -> Path:
 @keep_freed_memory()
 def train_stage(
     model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
+    stage: PlannedStage,
     data: StageData,
     *,
-    folder: Path,
-    judging: StageEvaluation,
-    speed: SpeedSpec,
-    seed: int,
-    beside: StageExtras = NO_EXTRAS,
-    resume: bool = False,
+    output: StageOutput,
+    evaluation: StageEvaluation,
+    execution: ExecutionSettings,
+    methods: Sequence[Method] = (),
     callbacks: Sequence[TrainerCallback] = (),
-    carry_from: Path | None = None,
-    keep_optimizer: bool = False,
-    cache: CacheSettings | None = None,
-    track: Sequence[str] = (),
 ) -> StageResult:
-    """Train a stage and write its best weights to ``folder``, under their in-memory names.
+    """Train a stage and write its best weights to its folder, under their in-memory names.
 
     Args:
         model: Model with the weights of the previous stage. It is changed in place.
-        stage: Stage of the recipe.
-        planned: Plan of the stage.
+        stage: Stage with its plan and its seed.
         data: Examples of the stage.
-        folder: Folder of the stage.
-        judging: Evaluation settings, with the metric that selects the best checkpoint.
-        speed: Precision, memory format and compilation settings.
-        seed: Seed of the stage.
-        beside: Optional inputs: teacher, domain alignment, class balance, task mixture and others.
-        resume: Whether to resume from the last checkpoint in ``folder``.
+        output: Folder of the stage.
+        evaluation: Evaluation settings, with the metric that selects the best checkpoint.
+        execution: Settings of execution mode and prefix cache.
+        methods: Methods of the stage, in the order of their hooks.
         callbacks: Additional callbacks.
-        carry_from: Folder of the previous stage, whose optimizer state is carried over for ``planned.carried``; None
-            starts without state.
-        keep_optimizer: Whether to write the optimizer state that belongs to the kept weights to ``folder`` too.
-        cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
-        track: Experiment trackers, as in the Trainer's ``report_to``.
 
     Returns:
         Steps, metrics of the kept weights, execution mode and cache report.
@@ -109,104 +89,60 @@ def train_stage(
         DivergedError: If the loss, the gradient norm or the logits are not finite.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
     """
+    spec, planned, folder = stage.spec, stage.plan, output.folder
     freeze_all_but(model, planned.trainable)
-    given = [beside.teacher, beside.balance, beside.mix]
-    methods: list[Method] = [method for method in given if method is not None]
-    loss = _loss(stage, data, beside.loss, methods)
-    if beside.align is not None and speed.compile == "auto":
-        speed = speed.model_copy(update={"compile": False})  # hooks read features inside the model
-    fast = plan_execution(
-        model,
-        stage,
-        planned,
-        folder=folder,
-        train=data.train,
-        validation=data.validation,
-        collate=data.collate,
-        loss=loss,
-        speed=speed,
-        workers=data.workers,
-        settings=cache,
-        resume=resume,
-    )
+    loss = _loss(spec, data, methods)
+    if execution.speed.compile == "auto" and not all(method.compiles for method in methods):
+        speed = execution.speed.model_copy(update={"compile": False})
+        execution = replace(execution, speed=speed)
+    fast = plan_execution(model, stage, data, loss, execution, output)
     data = _behind(fast, data)
-    preprocess = reduce_logits(judging.reduce, loss)
-    compute = with_loss(judging.compute_metrics, loss, reduced=preprocess is not None)
-    judging = replace(judging, compute_metrics=compute)
-    if fitted_by(stage):
-        judging = replace(judging, compute_metrics=of_logits(compute, preprocess))
-        return _fit(model, stage, planned, data, judging, fast, folder, seed, beside.balance)
+    preprocess = reduce_logits(evaluation.reduce, loss)
+    compute = with_loss(evaluation.compute_metrics, loss, reduced=preprocess is not None)
+    evaluation = replace(evaluation, compute_metrics=compute)
+    if fitted_by(spec):
+        evaluation = replace(evaluation, compute_metrics=of_logits(compute, preprocess))
+        return _fit(model, stage, data, evaluation, fast, folder, methods)
     if fast.way.compile:
         # torch 2.15 recompiles whenever the trained parameters change, and after the eighth time (counted over all
         # models of a class) runs uncompiled, with only a warning.
         torch.compiler.reset()
-    early_callbacks: tuple[TrainerCallback, ...] = ()
-    if beside.align is not None:
-        train, collate, alignment = beside.align.join(model, data.train, data.collate, seed)
-        methods.append(alignment)
-        early_callbacks = alignment.callbacks()  # they change the log entry that LogCallback writes
+    if fast.cache is not None:
+        methods = [*methods, PrefixReplay(fast.cache.entry)]
+    for method in methods:
+        train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)
-        if len(planned.trainable) < sum(1 for _ in model.parameters()):
-            fast = replace(fast, report=CacheReport(False, SAME_WAY))
     folder.mkdir(parents=True, exist_ok=True)
-    regularizers = build_regularizers(
-        stage,
-        planned,
-        classes=model.config.num_labels,
-        seed=seed,
-        pretrained=beside.pretrained,
-        best_metric=judging.best_metric,
-        greater_is_better=judging.greater_is_better,
-    )
-    methods += regularizers
-    arguments = training_arguments(
-        stage,
-        planned,
-        fast.way,
-        folder=folder,
-        evaluates=data.validation is not None,
-        best_metric=judging.best_metric,
-        greater_is_better=judging.greater_is_better,
-        evaluation_batch_size=judging.batch_size,
-        workers=data.workers,
-        seed=seed,
-        track=track,
-    )
-    stopping = _early_stopping(stage, judging.best_metric)
+    arguments = training_arguments(stage, fast.way, data, evaluation, output)
+    stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
     trainer = StagedTrainer(
         groups=planned.groups,
-        optimizer_args=stage.optimizer.args,
-        loss=training_loss(loss, data.target, methods),
+        optimizer_args=spec.optimizer.args,
         target=data.target,
         lengths=data.lengths,
-        sampler=_sampler(methods, stage, data.lengths, seed),
-        prefix=fast.cache.entry if fast.cache is not None else None,
         methods=methods,
-        carried=load_state(carry_from / OPTIMIZER, planned.carried) if carry_from is not None else None,
         model=model,
         args=arguments,
         train_dataset=data.train,
         eval_dataset=data.validation,
         data_collator=data.collate,
-        compute_metrics=judging.compute_metrics,
+        compute_loss_func=loss,
+        compute_metrics=evaluation.compute_metrics,
         preprocess_logits_for_metrics=preprocess,
         callbacks=[
             *filter(None, [stopping]),
-            *early_callbacks,
-            LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], stage.name),
+            LogCallback(folder / "log.jsonl", [group.layers for group in planned.groups], spec.name),
             _EpochCallback(data.train),
-            *(each for method in methods for each in method.callbacks() if each not in early_callbacks),
             *callbacks,
             SharedBuffers(),
             interrupt,
         ],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _go_on(trainer, folder, stopping, methods) if resume else None
+    checkpoint = _go_on(trainer, folder, stopping) if output.resume else None
     try:
-        passing = fast.cache.entry.passing() if fast.cache is not None else nullcontext()
-        with ExitStack() as stack, detect_lost_process(PartialState()), passing:
+        with ExitStack() as stack, detect_lost_process(PartialState()):
             for method in methods:
                 stack.enter_context(method.active())
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -216,19 +152,15 @@ def train_stage(
         interrupt.restore()
     interrupt.stop_if_asked(arguments)
     unfreeze_modes(model)
-    if keep_optimizer:
-        _keep_optimizer(trainer, folder, judging.best_metric)
+    if output.keep_optimizer:
+        _keep_optimizer(trainer, folder, evaluation.best_metric)
     _leave(trainer, model, folder)
     results = {name: value for method in methods for name, value in method.result(trainer.state).items()}
-    return stage_result(trainer.state, judging, fast, results.get("averaged"))
+    return stage_result(trainer.state, evaluation, fast, results.get("averaged"))
 
 
-def _loss(
-    stage: StageSpec, data: StageData, given: Callable[..., torch.Tensor] | None, methods: Sequence[Method]
-) -> Callable[..., torch.Tensor]:
-    """Return the loss of the labels: the given one, that of the first method that has one, or that of the target."""
-    if given is not None:
-        return given
+def _loss(stage: StageSpec, data: StageData, methods: Sequence[Method]) -> Loss:
+    """Return the loss of the labels: that of the first method that has one, or else that of the target."""
     own = (method.base_loss(data.target, stage.label_smoothing) for method in methods)
     return next(filter(None, own), None) or loss_for(data.target, stage.label_smoothing)
 
@@ -254,34 +186,16 @@ def _leave(trainer: StagedTrainer, model: PreTrainedModel, folder: Path) -> None
 
 def _fit(
     model: PreTrainedModel,
-    stage: StageSpec,
-    planned: StagePlan,
+    stage: PlannedStage,
     data: StageData,
-    judging: StageEvaluation,
+    evaluation: StageEvaluation,
     fast: StageExecution,
     folder: Path,
-    seed: int,
-    balance: ClassBalance | None,
+    methods: Sequence[Method],
 ) -> StageResult:
     """Fit the head without optimizer steps, and write the weights as ``train_stage`` does."""
-    fitted = fit_head(
-        model,
-        planned.trainable,
-        fast,
-        target=data.target,
-        train=data.train,
-        validation=data.validation,
-        collate=data.collate,
-        compute_metrics=judging.compute_metrics,
-        batch_size=stage.batch_size,
-        evaluation_batch_size=judging.batch_size,
-        workers=data.workers,
-        seed=seed,
-        best_metric=judging.best_metric,
-        greater_is_better=judging.greater_is_better,
-        balance=balance,
-        groups=data.groups,
-    )
+    options = {name: value for method in methods for name, value in method.fit_options().items()}
+    fitted = fit_head(model, stage, data, evaluation, fast, options)
     unfreeze_modes(model)
     if PartialState().is_main_process:
         save_weights(model, folder / WEIGHTS)
@@ -301,12 +215,7 @@ def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarly
     return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
 
 
-def _go_on(
-    trainer: StagedTrainer,
-    folder: Path,
-    stopping: ResumableEarlyStopping | None,
-    methods: Sequence[Method],
-) -> Path | None:
+def _go_on(trainer: StagedTrainer, folder: Path, stopping: ResumableEarlyStopping | None) -> Path | None:
     """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
@@ -317,20 +226,11 @@ def _go_on(
         return None
     _check_sharding(checkpoint, trainer.is_fsdp_enabled)
     trainer.add_callback(MovedCheckpoint(folder))
-    for method in methods:
+    for method in trainer.methods:
         method.load(checkpoint)
     if stopping is not None and stopping.had_stopped(state, trainer.args):
         trainer.args.max_steps = state.global_step  # it was interrupted after early stopping
     return checkpoint
-
-
-def _sampler(
-    methods: Sequence[Method], stage: StageSpec, lengths: Sequence[int] | None, seed: int
-) -> Sampler[int] | None:
-    """Return the sampler of the first method that has one, or None; its steps span all processes."""
-    examples_per_step = stage.batch_size * stage.accumulation * PartialState().num_processes
-    own = (method.sampler(seed, lengths, examples_per_step) for method in methods)
-    return next((sampler for sampler in own if sampler is not None), None)
 
 
 def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:

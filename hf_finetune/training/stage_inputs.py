@@ -1,18 +1,18 @@
-"""Inputs of a stage besides the model and its plan: examples, evaluation settings and optional extras."""
+"""Inputs of a stage besides the model and its plan: examples, evaluation, output folder and execution settings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from hf_finetune.methods.class_balance import ClassBalance
-from hf_finetune.methods.distillation import Teacher
-from hf_finetune.methods.domain_alignment import AlignmentInputs
-from hf_finetune.methods.task_mixing import Mix
+from hf_finetune.cache.prefix_cache import CacheSettings
+from hf_finetune.methods.base import Collate
+from hf_finetune.recipe.schema import SpeedSpec
 
-__all__ = ["NO_EXTRAS", "StageData", "StageEvaluation", "StageExtras"]
+__all__ = ["ExecutionSettings", "StageData", "StageEvaluation", "StageOutput"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class StageData:
     """Preprocessed examples of a stage.
 
     Attributes:
-        target: ``single_label``, ``multi_label`` or ``regression``; empty if ``StageExtras.loss`` is set.
+        target: ``single_label``, ``multi_label`` or ``regression``; empty if a method of the stage has the
+            loss of the labels.
         train: Training examples.
         collate: Collate function.
         validation: Validation examples, or None.
@@ -33,7 +34,7 @@ class StageData:
 
     target: str
     train: Dataset
-    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    collate: Collate
     validation: Dataset | None = None
     lengths: Sequence[int] | None = None
     workers: int = 0
@@ -65,24 +66,30 @@ class StageEvaluation:
 
 
 @dataclass(frozen=True)
-class StageExtras:
-    """Optional inputs of a stage.
+class StageOutput:
+    """Folder of a stage, and what is read from it and left in it.
 
     Attributes:
-        teacher: Teacher for distillation. It needs the full inputs, so the prefix must not be cached.
-        align: Unlabeled inputs of another domain for domain alignment; the prefix must not be cached either.
-        pretrained: Weights of the checkpoint by name, towards which ``regularize.l2_sp`` pulls.
-        balance: Correction of class imbalance; None for none.
-        mix: Mixture of several tasks, whose loss replaces that of the target; None for a single task.
-        loss: Loss function of outputs and labels that replaces that of the target.
+        folder: Folder of the stage.
+        resume: Whether to resume from the last checkpoint in ``folder``.
+        keep_optimizer: Whether to leave the optimizer state that belongs to the kept weights, next to them.
+        track: Experiment trackers, as in the Trainer's ``report_to``.
     """
 
-    teacher: Teacher | None = None
-    align: AlignmentInputs | None = None
-    pretrained: Mapping[str, torch.Tensor] | None = None
-    balance: ClassBalance | None = None
-    mix: Mix | None = None
-    loss: Callable[..., torch.Tensor] | None = None
+    folder: Path
+    resume: bool = False
+    keep_optimizer: bool = False
+    track: Sequence[str] = ()
 
 
-NO_EXTRAS = StageExtras()
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """Settings of the execution of a stage, which change its speed.
+
+    Attributes:
+        speed: Precision, memory format and compilation settings of the recipe.
+        cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
+    """
+
+    speed: SpeedSpec
+    cache: CacheSettings | None = None

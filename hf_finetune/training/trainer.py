@@ -1,7 +1,7 @@
 """Trainer of a stage: optimizer with exactly the planned groups, exact loss normalization, reloadable checkpoints."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
-from hf_finetune.cache.replay import PrefixPass
 from hf_finetune.data.distributed_sampling import (
     DistributedBatchSampler,
     LengthGroupedSampler,
@@ -31,8 +30,8 @@ from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.schedules import rate_factor
 from hf_finetune.recipe.schedule import ScheduleSpec
-from hf_finetune.training.checkpoints import rotate, seal_checkpoint
-from hf_finetune.training.optimizer_state import refusing_broken_state, restore_optimizer_state
+from hf_finetune.training.checkpoints import refusing_broken_state, rotate, seal_checkpoint
+from hf_finetune.training.loss import training_loss
 from hf_finetune.training.optimizers import trainer_schedule
 
 __all__ = ["StagedTrainer"]
@@ -43,21 +42,18 @@ MOMENTUM = 0.9
 
 
 class StagedTrainer(Trainer):
-    """``Trainer`` that trains planned parameter groups.
+    """``Trainer`` that trains planned parameter groups, with the methods of a stage.
+
+    The loss of the labels is ``compute_loss_func``, see ``loss_for``; without it, the loss is left to the model.
 
     Args:
         groups: Parameter groups of the stage, with the names of the model's parameters.
         optimizer_args: Arguments of the optimizer class besides learning rate and weight decay.
-        loss: Loss function of outputs and labels, see ``loss_for``; None leaves it to the model.
         target: Kind of the labels, by which the labels of a step are counted.
-        carried: Initial optimizer state by parameter name, from ``optimizer_state``. A resumed checkpoint replaces it.
-        prefix: Injects the cached prefix outputs, which batches hold under ``prefix``, into the forward pass; None
-            computes the whole model.
         lengths: Number of tokens of each training example, to batch examples of similar length; None for random
             batches.
-        sampler: Sampler of the examples of an epoch; it takes ``lengths`` into account itself.
-        methods: Methods of the stage, whose hooks are called in this order; ``loss`` must include their parts, see
-            ``training_loss``, and ``callbacks`` their callbacks.
+        methods: Methods of the stage, whose hooks are called in this order. They add to the loss, and their callbacks
+            come before the other ones.
         kwargs: Arguments of ``Trainer``.
     """
 
@@ -66,20 +62,19 @@ class StagedTrainer(Trainer):
         *,
         groups: Sequence[ParameterGroup],
         optimizer_args: dict[str, Any] | None = None,
-        loss: Callable[..., torch.Tensor] | None = None,
         target: str = "",
-        carried: Mapping[str, Mapping[str, Any]] | None = None,
-        prefix: PrefixPass | None = None,
         lengths: Sequence[int] | None = None,
-        sampler: Sampler[int] | None = None,
         methods: Sequence[Method] = (),
         **kwargs: Any,
     ):
-        self.prefix, self.lengths, self.sampler, self.methods = prefix, lengths, sampler, tuple(methods)
-        self.carried, self.target = dict(carried or {}), target
+        self.target, self.lengths, self.methods = target, lengths, tuple(methods)
         self.planned_groups = tuple(groups)
         self.optimizer_args = dict(optimizer_args or {})
-        super().__init__(compute_loss_func=loss, **kwargs)
+        if (loss := kwargs.pop("compute_loss_func", None)) is not None:
+            loss = training_loss(loss, target, self.methods)
+        own = [callback for method in self.methods for callback in method.callbacks()]
+        callbacks = [*own, *(kwargs.pop("callbacks", None) or ())]
+        super().__init__(compute_loss_func=loss, callbacks=callbacks, **kwargs)
         # Many heads accept **kwargs but ignore num_items_in_batch. The Trainer would then treat their mean over the
         # micro-batch as one over the whole batch, and the gradient would grow with the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -125,13 +120,14 @@ class StagedTrainer(Trainer):
         return prepared
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Return the custom sampler, a length-grouped one if lengths are known, or the Trainer's."""
-        if self.sampler is not None:
-            return self.sampler
-        if self.lengths is None:
-            return super()._get_train_sampler(train_dataset)
+        """Return the sampler of the first method that has one, a length-grouped one, or the Trainer's."""
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        for method in self.methods:
+            if (sampler := method.sampler(seed, self.lengths, together)) is not None:
+                return sampler
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
         return LengthGroupedSampler(self.lengths, together, seed)
 
     def get_batch_samples(
@@ -163,11 +159,9 @@ class StagedTrainer(Trainer):
         return count_labels(batch_samples, gather, self.target)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute the loss from full inputs, as the methods change them, or from cached prefix outputs."""
+        """Compute the loss from the inputs as the methods change them."""
         for method in self.methods:
             inputs = method.on_inputs(inputs, training=model.training)
-        if self.prefix is not None:
-            self.prefix.take(inputs)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -246,8 +240,8 @@ class StagedTrainer(Trainer):
             arguments = {**arguments, "momentum": MOMENTUM}
         groups = self._parameter_groups(trained)
         optimizer: torch.optim.Optimizer = optimizer_class(groups, **{**arguments, **self.optimizer_args})
-        if self.carried:
-            restore_optimizer_state(optimizer, self.planned_groups, self.carried)
+        for method in self.methods:
+            method.on_optimizer(optimizer, self.planned_groups)
         self.optimizer = optimizer
         return optimizer
 

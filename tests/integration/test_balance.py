@@ -16,7 +16,7 @@ def told(monkeypatch):
     calls = []
 
     def train_stage(*arguments, **options):
-        calls.append((arguments[-1].train, options["beside"].balance))
+        calls.append((arguments[-1].train, *options["methods"]))
         return original(*arguments, **options)
 
     original = running.train_stage

@@ -6,11 +6,12 @@ import torch
 from torch.nn import functional
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.models.layout import read_layout
-from hf_finetune.planning.stages import build_plan
+from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.training.stage import stage_folder, train_stage
-from hf_finetune.training.stage_inputs import StageData, StageEvaluation
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
 __all__ = [
     "Examples",
@@ -163,6 +164,7 @@ def train_stages(
     collator=collate,
     speed=None,
     watched=True,
+    pretrained=None,
     **changes,
 ):
     """Train a model in stages of two steps, as a run does.
@@ -179,6 +181,7 @@ def train_stages(
         collator: Makes a batch.
         speed: Precision, layout and compilation.
         watched: Whether to look at what each stage does, which takes time.
+        pretrained: Weights of the checkpoint, for l2_sp.
         changes: Fields of each stage.
 
     Returns:
@@ -195,15 +198,18 @@ def train_stages(
     seen = []
     for index, (stage, planned) in enumerate(zip(stages, plan.stages, strict=True)):
         seen.append(StageWatch(model))
+        train = PlannedStage(stage, planned, index)
+        context = StageContext(
+            train, model, pretrained=pretrained or {}, best_metric=best_metric, greater_is_better=True
+        )
         train_stage(
             model,
-            stage,
-            planned,
+            train,
             StageData("single_label", data, collator, validation),
-            folder=stage_folder(folder, index, stage.name),
-            judging=StageEvaluation(4, compute_metrics, best_metric, greater_is_better=True),
-            speed=speed or SpeedSpec(),
-            seed=index,
+            output=StageOutput(stage_folder(folder, index, stage.name)),
+            evaluation=StageEvaluation(4, compute_metrics, best_metric, greater_is_better=True),
+            execution=ExecutionSettings(speed or SpeedSpec()),
+            methods=build_methods(context),
             callbacks=[*(seen[-1:] if watched else ()), *callbacks],
         )
     return plan.stages, seen

@@ -211,6 +211,8 @@ def test_a_filler_changes_neither_loss_nor_gradient(target, labels, filler):
 def test_the_trainer_counts_amounts_exactly(tmp_path, tiny_model):
     """The stock Trainer leaves out every label that is -100, an amount too, and counts what is missing."""
     options = TrainingArguments(output_dir=str(tmp_path), report_to="none")
-    trainer = StagedTrainer(groups=(), loss=loss_for("regression"), model=tiny_model("bert"), args=options)
+    trainer = StagedTrainer(
+        groups=(), compute_loss_func=loss_for("regression"), model=tiny_model("bert"), args=options
+    )
     batches = [{"labels": torch.tensor([0.5, -100.0])}, {"labels": torch.tensor([-100.0, math.nan])}]
     assert trainer._get_num_items_in_batch(batches, torch.device("cpu")) == 3

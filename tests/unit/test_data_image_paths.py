@@ -142,7 +142,7 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
     options = {"target": "single_label", "label_names": ("a", "b")}
     for load in (prepare_data, lambda path, **kinds: load_for_evaluation(path, **kinds, **options)):
         with pytest.raises(InputError) as error:
-            load(str(tmp_path / "labels.csv"), modality="image")
+            load(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
         assert str(error.value) == (
             "data.columns.image must hold the paths of pictures. Got 'C:\\\\photos\\\\1.jpg', '/elsewhere/2.jpg'. "
             f"There are no such files, from '{tmp_path}'. Paths start from the folder of the table."
@@ -169,7 +169,7 @@ def test_pictures_written_as_text_are_named_as_such(tmp_path, value):
         "bytes of the pictures into a column of a parquet file."
     )
     assert len(str(error.value)) < 800
-    item = next(open_table(tmp_path / "labels.jsonl", image=True, named={}).items)
+    item = next(open_table(tmp_path / "labels.jsonl", MODALITIES["image"], named={}).items)
     assert item.id == f"{tmp_path / 'labels.jsonl'}:0"
     assert item.error == (
         f"The image is base64 or a data URI ({shortened(value)}); write the picture to a file, and put its path there."
@@ -204,6 +204,6 @@ def test_values_that_no_file_can_be_called_are_missing_files(tmp_path, value):
         str(tmp_path / "labels.jsonl"), modality=MODALITIES["image"], validation=0, test=0, on_error="skip"
     )
     assert data.train["id"][:] == list(good)
-    *_, item = open_table(tmp_path / "labels.jsonl", image=True, named={}).items
+    *_, item = open_table(tmp_path / "labels.jsonl", MODALITIES["image"], named={}).items
     assert item.id == f"{tmp_path / 'labels.jsonl'}:8"
     assert item.error == f"There is no file of this name ({shown!r})."

@@ -1,18 +1,27 @@
 """The hooks of methods: the Trainer calls each of them, in the order of the methods, and knows no method by name."""
 
+import inspect
 from functools import partial
 
 import pytest
 import torch
 from stage_helpers import Examples, stock_trainer
 
-from hf_finetune.methods.base import CallbackMethod, Method
+from hf_finetune.methods import METHODS, build_methods
+from hf_finetune.methods.base import CallbackMethod, Method, StageContext, TaskLabels
+from hf_finetune.methods.carried_optimizer import CarriedOptimizer
+from hf_finetune.methods.distillation import Teacher
+from hf_finetune.methods.domain_alignment import DomainAlignment
+from hf_finetune.methods.task_mixing import Mix
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
+from hf_finetune.planning.stages import PlannedStage, build_plan
+from hf_finetune.recipe.compress import CompressSpec
+from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.loss import training_loss
+from hf_finetune.training.stage import train_stage
 from hf_finetune.training.trainer import StagedTrainer
 
 
@@ -57,7 +66,7 @@ def trained(tmp_path, tiny_model):
     make = partial(
         StagedTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
-        loss=training_loss(loss_for("single_label"), "single_label", methods),
+        compute_loss_func=loss_for("single_label"),
         target="single_label",
         methods=methods,
     )
@@ -108,9 +117,36 @@ def test_a_method_that_overrides_nothing_changes_nothing(tmp_path):
     assert method.on_inputs(inputs, training=True) is inputs
     assert method.on_batches([inputs], 0, 0) == [inputs]
     assert method.evaluate(lambda: "evaluation") == "evaluation"
+    assert method.prepare(None, [inputs], list, 0) == ([inputs], list)
+    assert method.fit_options() == {} and method.base_loss("single_label", 0.0) is None
+    assert method.on_optimizer(None, ()) is None and method.sampler(0, None, 4) is None
     method.save(tmp_path)
     method.load(tmp_path)
     with method.active():
         assert list(tmp_path.iterdir()) == []
-    callback = object()
-    assert CallbackMethod(callback).callbacks() == (callback,)
+    callback = CallbackMethod()
+    assert callback.callbacks() == (callback,)
+
+
+def test_methods_are_built_in_the_order_of_the_registry(tiny_model):
+    model = tiny_model("vit")
+    every = {"l1": 0.1, "ema": 0.9, "mixup": 0.2, "r_drop": 1.0, "gradient_noise": 0.01}
+    spec = StageSpec(train="head", epochs=1, lr=0.1, balance="sampler", regularize=every)
+    (planned,) = build_plan(read_layout(model), [spec], 8).stages
+    labels = TaskLabels("", "single_label", "abc", [0, 1, 2, 2], 4)
+    teacher = Teacher(model, [0, 1, 2], 1.0, 0.5)
+    pruned = spec.model_copy(update={"compress": CompressSpec(prune=0.5, method="unstructured")})
+    context = StageContext(PlannedStage(spec, planned), model, (labels,), earlier=(pruned,))
+    built = [type(method) for method in build_methods(context, [teacher])]
+    without = {CarriedOptimizer, Mix, DomainAlignment}
+    assert built == [kind for kind in METHODS if kind not in without]
+
+
+def test_trainer_and_stage_take_few_parameters():
+    own = [
+        name
+        for name, parameter in inspect.signature(StagedTrainer).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    assert len(own) <= 5
+    assert len(inspect.signature(train_stage).parameters) <= 8

@@ -280,7 +280,7 @@ def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, 
         layout = read_layout(model)
         trainer = StagedTrainer(
             groups=plan_groups(layout, layout.names(), 0.01),
-            loss=balanced_loss("single_label", KINDS[kind]),
+            compute_loss_func=balanced_loss("single_label", KINDS[kind]),
             model=model,
             args=TrainingArguments(
                 str(tmp_path / str(batch_size)),
@@ -360,13 +360,21 @@ def test_fewer_examples_than_classes_are_drawn_too():
 
 
 def test_the_trainer_takes_its_order_from_the_sampler(tmp_path, tiny_model):
-    sampler = BalancedSampler([0, 0, 0, 1], 0)
     trainer = StagedTrainer(
         groups=(),
-        sampler=sampler,
+        methods=[ClassBalance(classes=(0, 0, 0, 1))],
         lengths=[1, 2, 3, 4],
         model=tiny_model("bert"),
-        args=TrainingArguments(str(tmp_path), report_to="none"),
+        args=TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=3,
+            seed=7,
+            report_to="none",
+        ),
         train_dataset=Examples(tiny_model("bert"), 4),
     )
-    assert trainer._get_train_sampler() is sampler
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, BalancedSampler)
+    assert (sampler.seed, sampler.lengths, sampler.group) == (7, [1, 2, 3, 4], 6)
+    assert list(sampler) == list(BalancedSampler([0, 0, 0, 1], 7, [1, 2, 3, 4], 6))

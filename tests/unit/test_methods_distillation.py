@@ -120,11 +120,11 @@ def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
     layout = read_layout(student)
     trainable = select(layout, "head")
     freeze_all_but(student, trainable)
-    loss = loss_for("single_label")
     make = partial(
         StagedTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
-        loss=loss_with_teacher(loss, teacher, "single_label"),
+        compute_loss_func=loss_for("single_label"),
+        target="single_label",
         methods=[teacher],
     )
     steps = {"num_train_epochs": 20, "optim": "adamw_torch", "learning_rate": 0.01}

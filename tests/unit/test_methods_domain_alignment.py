@@ -13,7 +13,6 @@ from transformers import TrainerControl, TrainerState
 from hf_finetune.errors import InputError
 from hf_finetune.methods import domain_alignment
 from hf_finetune.methods.domain_alignment import (
-    AlignmentInputs,
     DomainAlignment,
     HeadInput,
     aligned_loss,
@@ -131,7 +130,13 @@ def test_the_heads_input_makes_the_logits_of_an_image_model(tiny_model, name, si
 
 
 def alignment_of(model, method, weight=0.5):
-    return DomainAlignment(model, {"pixel_values": images(2)}, method, weight, seed=1)
+    return prepared_alignment(model, method, weight, seed=1)
+
+
+def prepared_alignment(model, method, weight, seed):
+    alignment = DomainAlignment(images(2), method, weight)
+    alignment.prepare(model, [], lambda inputs: {"pixel_values": torch.stack(inputs)}, seed)
+    return alignment
 
 
 def micro_batches(model, alignment, labels, sources, targets, sizes, progress):
@@ -286,7 +291,7 @@ def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     step(first, 0)
     step(first, 1)
     first.save(tmp_path)
-    second = DomainAlignment(model, {"pixel_values": images(2)}, "dann", 0.5, seed=9)
+    second = prepared_alignment(model, "dann", 0.5, seed=9)
     second.load(tmp_path)
     step(second, 2)
     step(second, 3)
@@ -358,9 +363,8 @@ def test_alignment_is_joined_with_the_examples_of_a_stage(tiny_model):
             found["labels"] = torch.tensor([one["labels"] for one in examples])
         return found
 
-    train, joined, alignment = AlignmentInputs(targets, "coral", 2.0).join(
-        tiny_model("vit"), batch, collate, 0
-    )
+    alignment = DomainAlignment(targets, "coral", 2.0)
+    train, joined = alignment.prepare(tiny_model("vit"), batch, collate, 0)
     made = joined([train[index] for index in range(3)])
     assert made["pixel_values"].shape[0] == 6 and made["labels"].tolist() == [0, 0, 0]
     assert alignment.weight == 2.0 and domain_alignment.HIDDEN == 100

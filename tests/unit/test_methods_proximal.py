@@ -13,15 +13,14 @@ from hf_finetune.methods.proximal import (
     ProximalSteps,
     add_noise,
     noise_variance,
+    pretrained_weights,
     pull_back,
     soft_threshold,
 )
-from hf_finetune.methods.regularizers import pretrained_weights
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import ParameterGroup
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe.schema import StageSpec
-from hf_finetune.training.stage_inputs import StageExtras
 
 SGD = {"optimizer": {"name": "sgd"}, "layer_decay": 1.0, "schedule": "constant"}
 
@@ -110,15 +109,16 @@ def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, ti
 
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
 def test_l2_sp_pulls_what_is_trained_below_the_head_to_the_checkpoint_and_nothing_else(
-    tmp_path, tiny_model, name, monkeypatch
+    tmp_path, tiny_model, name
 ):
     """Even where it has a start for every parameter, frozen ones among them."""
     model = tiny_model(name)
     layout = read_layout(model)
     first = {each.name for each in layout.parameters if each.group == layout.backbone_groups}
     start = {key: value + 1.0 for key, value in state_of(model).items() if key not in first}
-    monkeypatch.setattr("stage_helpers.train_stage", with_start(start))
-    (planned,), (watch,) = train_stages(model, tmp_path, ["last:1"], regularize={"l2_sp": 1e6}, **SGD)
+    (planned,), (watch,) = train_stages(
+        model, tmp_path, ["last:1"], pretrained=start, regularize={"l2_sp": 1e6}, **SGD
+    )
     parameters = {each.name for each in layout.parameters}
     moved = differing(watch.before, watch.after) & parameters
     assert moved == set(planned.trainable)
@@ -127,15 +127,6 @@ def test_l2_sp_pulls_what_is_trained_below_the_head_to_the_checkpoint_and_nothin
     assert (moved & first) and all(
         (watch.after[each] - watch.before[each]).abs().max() < 0.5 for each in first
     )
-
-
-def with_start(start):
-    from hf_finetune.training.stage import train_stage
-
-    def train(*arguments, **options):
-        return train_stage(*arguments, beside=StageExtras(pretrained=start), **options)
-
-    return train
 
 
 def test_l2_sp_takes_the_place_of_weight_decay_below_the_head(tiny_model):

@@ -6,7 +6,7 @@ import torch
 from stage_helpers import Examples, stock_trainer
 from torch import nn
 
-from hf_finetune.methods.pruning_masks import PruningMaskCallback, apply_pruning_masks
+from hf_finetune.methods.pruning_masks import PruningMasks, apply_pruning_masks
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.pruning import pruning_masks, zero_smallest
 from hf_finetune.planning.groups import plan_groups
@@ -16,7 +16,7 @@ from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.trainer import StagedTrainer
 
 
-def trained(model, tmp_path, callbacks):
+def trained(model, tmp_path, methods):
     layout = read_layout(model)
     names = select(layout, "all", "train")
     freeze_all_but(model, names)
@@ -24,9 +24,10 @@ def trained(model, tmp_path, callbacks):
         StagedTrainer,
         groups=plan_groups(layout, names, lr=0.05, weight_decay=0.1),
         optimizer_args={"momentum": 0.9},
-        loss=loss_for("single_label"),
+        compute_loss_func=loss_for("single_label"),
+        methods=methods,
     )
-    trainer = stock_trainer(model, tmp_path, callbacks, data=Examples(model, 16), make=make, max_steps=4)
+    trainer = stock_trainer(model, tmp_path, data=Examples(model, 16), make=make, max_steps=4)
     trainer.train()
     return model
 
@@ -35,7 +36,7 @@ def test_pruned_weights_stay_zero_and_the_others_move(tiny_model, tmp_path):
     model = tiny_model("bert")
     zero_smallest(model, 0.4)
     masked = [(weight, mask.clone(), weight.detach().clone()) for weight, mask in pruning_masks(model)]
-    trained(model, tmp_path, [PruningMaskCallback((weight, mask) for weight, mask, _ in masked)])
+    trained(model, tmp_path, [PruningMasks((weight, mask) for weight, mask, _ in masked)])
     for weight, mask, before in masked:
         assert torch.equal(weight == 0, mask)
         assert (weight != before)[~mask].any()

@@ -1,12 +1,14 @@
 """What the Trainer is told of a stage."""
 
+from stage_helpers import collate
 from transformers import TrainingArguments
 
 from hf_finetune.models.layout import read_layout
 from hf_finetune.performance.execution_modes import ExecutionMode
-from hf_finetune.planning.stages import build_plan
+from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.training import arguments
+from hf_finetune.training.stage_inputs import StageData, StageEvaluation, StageOutput
 
 
 class TwoGPUs(TrainingArguments):
@@ -26,17 +28,11 @@ def test_of_several_gpus_one_process_uses_one(tmp_path, tiny_model, monkeypatch,
     )
     planned = build_plan(read_layout(tiny_model("bert")), (stage,), 8).stages[0]
     made = arguments.training_arguments(
-        stage,
-        planned,
+        PlannedStage(stage, planned),
         ExecutionMode(),
-        folder=tmp_path,
-        evaluates=False,
-        best_metric=None,
-        greater_is_better=False,
-        evaluation_batch_size=4,
-        workers=0,
-        seed=0,
-        track=(),
+        StageData("single_label", [], collate),
+        StageEvaluation(4),
+        StageOutput(tmp_path),
     )
     assert (made.n_gpu, made.train_batch_size) == (1, 4)
     assert caplog.messages == ["Using one of 2 GPUs; accelerate launch uses all of them."]

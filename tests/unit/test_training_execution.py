@@ -11,12 +11,13 @@ from transformers import TrainerCallback
 from hf_finetune.models.layout import read_layout
 from hf_finetune.performance.autotune import Choice
 from hf_finetune.performance.execution_modes import ExecutionMode
-from hf_finetune.planning.stages import build_plan
+from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training import execution
 from hf_finetune.training.execution import plan_execution
 from hf_finetune.training.freezing import freeze_all_but
+from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageOutput
 
 AUTO = SpeedSpec.model_validate("auto")
 NAME = "timm/test_resnet"
@@ -46,17 +47,11 @@ def decide(model, folder, speed, train="last:1", resume=False):
     freeze_all_but(model, planned.trainable)
     return plan_execution(
         model,
-        stage,
-        planned,
-        folder=folder,
-        train=Examples(model, 12),
-        validation=None,
-        collate=collate,
-        loss=loss_for("single_label"),
-        speed=speed,
-        workers=0,
-        settings=None,
-        resume=resume,
+        PlannedStage(stage, planned),
+        StageData("single_label", Examples(model, 12), collate),
+        loss_for("single_label"),
+        ExecutionSettings(speed),
+        StageOutput(folder, resume),
     )
 
 

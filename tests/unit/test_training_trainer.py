@@ -32,7 +32,16 @@ class Watch(TrainerCallback):
 
 
 def make_trainer(
-    model, folder, examples, *, train="all", groups=None, optimizer_args=None, callbacks=(), **options
+    model,
+    folder,
+    examples,
+    *,
+    train="all",
+    groups=None,
+    optimizer_args=None,
+    methods=(),
+    callbacks=(),
+    **options,
 ):
     """Give the trainer of one stage. ``examples`` is a data set, or how many to make up."""
     layout = read_layout(model)
@@ -53,7 +62,8 @@ def make_trainer(
     return StagedTrainer(
         groups=plan_groups(layout, trainable, **settings),
         optimizer_args=optimizer_args,
-        loss=loss_for("single_label"),
+        compute_loss_func=loss_for("single_label"),
+        methods=methods,
         model=model,
         args=TrainingArguments(**arguments),
         train_dataset=Examples(model, examples) if isinstance(examples, int) else examples,

@@ -262,7 +262,7 @@ def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_
         freeze_all_but(model, trained)
         if make is StagedTrainer:
             groups = plan_groups(layout, trained, lr=0.01)
-            make = partial(StagedTrainer, groups=groups, loss=loss_for("single_label"))
+            make = partial(StagedTrainer, groups=groups, compute_loss_func=loss_for("single_label"))
         options = {"make": make, "activation_checkpointing": True, **ONE_STEP}
         stock_trainer(model, tmp_path, **options).train()
         seen = []

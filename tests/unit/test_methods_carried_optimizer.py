@@ -6,8 +6,8 @@ from test_training_trainer import make_trainer
 from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
+from hf_finetune.methods.carried_optimizer import CarriedOptimizer, load_state, optimizer_state, save_state
 from hf_finetune.models.layout import head_names
-from hf_finetune.training.optimizer_state import load_state, optimizer_state, save_state
 
 
 class FirstStep(TrainerCallback):
@@ -47,13 +47,13 @@ def stage(model, folder, train, watch, carried=None, optim="adamw_torch", **opti
         6,
         train=train,
         groups={"lr": 0.02, "layer_decay": 0.5},
+        methods=[CarriedOptimizer(carried or {})],
         callbacks=[watch],
         per_device_train_batch_size=2,
         max_steps=3,
         optim=optim,
         **options,
     )
-    trainer.carried = dict(carried or {})
     trainer.train()
     return trainer
 
@@ -98,7 +98,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
     def full(state, file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_finetune.training.optimizer_state.torch.save", full)
+    monkeypatch.setattr("hf_finetune.methods.carried_optimizer.torch.save", full)
     with pytest.raises(OSError):
         save_state({}, path)
     assert path.read_bytes() == b"old"

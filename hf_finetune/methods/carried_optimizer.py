@@ -1,7 +1,6 @@
 """Carry optimizer state (moments, step counts) from one stage to the next, by parameter name."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,49 @@ import torch
 
 from hf_finetune.errors import InputError
 from hf_finetune.files import replacing
-from hf_finetune.models.tensor_files import BROKEN, broken_state, read_tensors
+from hf_finetune.methods.base import Method, StageContext
+from hf_finetune.models.tensor_files import broken_state, read_tensors
 from hf_finetune.planning.groups import ParameterGroup
+from hf_finetune.recipe.method_rules import CARRIED_OPTIMIZER
 
 __all__ = [
+    "OPTIMIZER",
+    "CarriedOptimizer",
     "load_state",
     "optimizer_state",
-    "refusing_broken_state",
     "restore_optimizer_state",
     "save_state",
 ]
 
 State = dict[str, dict[str, Any]]
+
+OPTIMIZER = "optimizer.pt"
+"""File in the folder of a stage that stores the optimizer state of its kept weights."""
+
+
+class CarriedOptimizer(Method):
+    """Method: the optimizer begins with the state that the previous stage left; a resumed checkpoint replaces it.
+
+    Args:
+        state: State by parameter name, from ``load_state``.
+    """
+
+    rules = CARRIED_OPTIMIZER
+
+    def __init__(self, state: Mapping[str, Mapping[str, Any]]):
+        self.state = state
+
+    @classmethod
+    def build(cls, context: StageContext) -> "CarriedOptimizer | None":
+        """Return the state that the previous stage left, for a stage that carries on with it."""
+        if not context.stage.spec.carry_optimizer:
+            return None
+        return cls(load_state(context.previous / OPTIMIZER, context.stage.plan.carried))
+
+    def on_optimizer(self, optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> None:
+        """Load the state into the optimizer."""
+        if self.state:
+            restore_optimizer_state(optimizer, groups, self.state)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup]) -> State:
@@ -73,27 +103,6 @@ def load_state(path: Path, names: Sequence[str]) -> State:
     if not all(isinstance(values, dict) for values in state.values()):
         raise InputError(broken_state(path, "no mapping of parameters to their state"))
     return {name: state[name] for name in names if name in state}
-
-
-@contextmanager
-def refusing_broken_state(checkpoint: str | None) -> Iterator[None]:
-    """Context manager: convert library errors about malformed state into an ``InputError`` about the checkpoint.
-
-    Args:
-        checkpoint: Folder of the checkpoint; None if none is loaded, errors then propagate unchanged.
-
-    Raises:
-        InputError: If the state belongs to another optimizer or is no optimizer state. An ``UnpicklingError`` is left
-            to the caller.
-    """
-    try:
-        yield
-    except BROKEN as error:
-        if checkpoint is None:
-            raise
-        raise InputError(
-            broken_state(Path(checkpoint), f"{type(error).__name__}: {error}".rstrip("."))
-        ) from error
 
 
 def _names(groups: Sequence[ParameterGroup]) -> list[str]:
