@@ -1,149 +1,246 @@
-"""Take each defence of the package away in turn, and see that its tests fail. Writes docs/mutations.md.
+"""Replace each defence of the package in turn and check that the tests that guard it fail. Writes docs/mutations.md.
 
-    python tools/mutations.py              every defence
-    python tools/mutations.py WORD ...     those whose description or place holds all of these; writes nothing
+    python tools/mutations.py              all defences
+    python tools/mutations.py WORD ...     defences whose description or code contains all words; no page is written
+    python tools/mutations.py --page       write the page without running tests, after names have changed
 
-One session of pytest collects the tests. For each defence the process forks, and the child runs the tests without it:
-no file is changed, and nothing is left of one removal when the next begins.
+A test declares each defence that it guards with a marker:
+
+    @pytest.mark.defends("hf_finetune.models.build:set_seed", why="A new head follows from the seed")
+
+``by`` is what replaces the defence (see ``tests/removals.py``; by default it is removed), and ``ids`` lists the
+parameter sets of the test that must fail (all by default). Of several tests of one defence, at least one gives ``why``.
+
+One session of pytest collects the tests. For each defence the process forks, and the child runs the tests with the
+defence replaced: no file changes, and no replacement outlives its child.
 """
 
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
-from mutation import Mutation
-from mutation_list import MUTATIONS
-
-__all__ = ["Removals", "apply", "apply_here", "main", "table"]
 
 ROOT = Path(__file__).parents[1]
-# The number of a defence that processes launched by a test are to do without.
-WITHOUT = "HF_FINETUNE_TESTS_WITHOUT"
+TESTS = ROOT / "tests"
+sys.path.insert(0, str(TESTS))
+
+import removals  # noqa: E402
+
+__all__ = ["PAGE", "Collector", "Defence", "MutationRun", "main", "page"]
+
 PAGE = ROOT / "docs" / "mutations.md"
 HEADER = """\
-# What each defence is worth
+# Tests that guard each defence
 
-Each defence of the package was taken away in turn, by putting something else in its place while the tests ran, and
-these tests failed then. With every defence in its place they all pass. `python tools/mutations.py` does it again and
-makes this page; the list is in `tools/mutation_list.py`.
+Each defence of the package was replaced in turn while its tests ran, and all tests in the last column failed. They pass
+with every defence in place. `python tools/mutations.py` repeats this and writes this page. The tests declare their
+defences with `@pytest.mark.defends`.
 
-| Defence | Where | In its place | Fails then |
+| Defence | Code | Replaced by | Tests that fail |
 |---|---|---|---|
 """
 
 
-def main(words: Sequence[str]) -> int:
-    """Run the tests with and without each defence. Gives 1 if a test does not notice that one is gone."""
-    os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
-    chosen = [
-        mutation
-        for mutation in MUTATIONS
-        if all(word.lower() in f"{mutation.defence} {mutation.target}".lower() for word in words)
-    ]
-    removals = Removals(chosen)
-    wanted = sorted({test for mutation in chosen for test in mutation.tests})
-    with tempfile.TemporaryDirectory() as scratch:
-        options = ["-q", "-p", "no:cacheprovider", f"--basetemp={scratch}/tests"]
-        code = pytest.main([*options, *wanted], plugins=[removals])
-    if removals.unexpected or not removals.done:
-        print(
-            f"{removals.unexpected} tests do not tell a defence from its absence. pytest ends with {int(code)}."
-        )
-        return 1
-    print(f"{len(chosen)} defences, each missed by its tests.")
-    if not words:
-        PAGE.write_text(table(), encoding="utf-8")
-    return 0
-
-
-def table() -> str:
-    """Give the page."""
-    rows = []
-    for mutation in MUTATIONS:
-        place = mutation.target.replace(":", ".").removeprefix("hf_finetune.")
-        tests = "<br>".join(f"`{test.rpartition('::')[2]}`" for test in mutation.tests)
-        rows.append(f"| {mutation.defence} | `{place}` | {mutation.removal} | {tests} |\n")
-    return HEADER + "".join(rows)
-
-
-def apply(mutation: Mutation, put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Put something else in the place of a defence, wherever the package or a test has a name for it."""
-    module_name, _, path = mutation.target.partition(":")
-    *owners, name = path.split(".")
-    owner: Any = import_module(module_name)
-    for step in owners:
-        owner = getattr(owner, step)
-    original = getattr(owner, name)
-    instead = mutation.become(original)
-    put(owner, name, instead)
-    if not owners and getattr(original, "__module__", None) == module_name:
-        for key, module in list(sys.modules.items()):
-            ours = key.startswith("hf_finetune.") or key.startswith(("test_", "stage_helpers"))
-            if ours and getattr(module, name, None) is original:
-                put(module, name, instead)
-
-
-def apply_here() -> None:
-    """Do without the defence that the tests which launched this process do without, if there is one."""
-    if number := os.environ.get(WITHOUT):
-        apply(MUTATIONS[int(number)])
-
-
-class Removals:
-    """A plugin of pytest that runs the tests of each defence without it, in place of running them once.
-
-    Args:
-        mutations: The defences to take away.
+@dataclass
+class Defence:
+    """A defence and the tests that guard it.
 
     Attributes:
-        unexpected: Number of tests that passed without a defence, or failed with all of them.
-        done: Whether all was run.
+        target: Its code, ``module:name``.
+        by: What replaces it; None if it is removed.
+        why: What it ensures.
+        tests: Node ids of the tests that must fail without it.
     """
 
-    def __init__(self, mutations: Sequence[Mutation]):
-        self.mutations, self.unexpected, self.done = tuple(mutations), 0, False
+    target: str
+    by: Any
+    why: str = ""
+    tests: list[str] = field(default_factory=list)
+
+    def add(self, item: pytest.Item, why: str, ids: Sequence[str] | None) -> None:
+        """Add the tests that an item declares.
+
+        Raises:
+            pytest.UsageError: If another test gives another reason.
+        """
+        if why and self.why not in ("", why):
+            raise pytest.UsageError(f"{self.target}: the reasons '{self.why}' and '{why}' differ.")
+        self.why = self.why or why
+        name = item.nodeid.partition("[")[0]
+        tests = [item.nodeid] if ids is None else [f"{name}[{parameters}]" for parameters in ids]
+        self.tests += [test for test in tests if test not in self.tests]
+
+
+class Collector:
+    """A plugin of pytest that collects the declared defences.
+
+    Attributes:
+        defences: The defences, sorted by their code.
+    """
+
+    def __init__(self) -> None:
+        self.defences: list[Defence] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Collect the defences of all tests of a session.
+
+        Raises:
+            pytest.UsageError: If a declaration is wrong.
+        """
+        defences: dict[tuple[str, Any], Defence] = {}
+        for item in session.items:
+            for mark in item.iter_markers("defends"):
+                _declare(defences, item, *mark.args, **mark.kwargs)
+        self.defences = sorted(defences.values(), key=lambda defence: (defence.target, defence.why))
+        _check(self.defences, {item.nodeid for item in session.items})
+
+
+class MutationRun(Collector):
+    """A plugin of pytest that runs the tests of each defence with the defence replaced.
+
+    Args:
+        words: Words that the description or code of a defence must contain to be replaced.
+
+    Attributes:
+        unexpected: Number of tests that passed without a defence, or failed with all defences.
+    """
+
+    def __init__(self, words: Sequence[str]):
+        super().__init__()
+        self.words, self.unexpected = [word.lower() for word in words], 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Collect and select the defences."""
+        super().pytest_collection_finish(session)
+        self.defences = [
+            defence
+            for defence in self.defences
+            if all(word in f"{defence.why} {defence.target}".lower() for word in self.words)
+        ]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Run all tests, and then those of each defence without it."""
+        """Run the tests of all defences with the defences in place, then those of each defence without it."""
         items = {item.nodeid: item for item in session.items}
-        whole = _in_fork(items, list(items), None)
-        for test in items:
-            if whole.get(test) != "passed":
+        declared = {test for defence in self.defences for test in defence.tests}
+        tests = [test for test in items if test in declared]
+        outcomes = _run_in_fork(items, tests, None)
+        for test in tests:
+            if outcomes.get(test) != "passed":
                 self.unexpected += 1
-                print(f"\nWith every defence in its place, {test} {whole.get(test, 'ended the process')}")
-        for number, mutation in enumerate(self.mutations, 1):
-            print(f"\n[{number}/{len(self.mutations)}] {mutation.defence}", flush=True)
-            outcomes = _in_fork(items, mutation.tests, mutation)
-            for test in mutation.tests:
+                print(f"\nWith all defences in place: {test} {outcomes.get(test, 'ended the process')}")
+        for number, defence in enumerate(self.defences, 1):
+            print(f"\n[{number}/{len(self.defences)}] {defence.why} ({defence.target})", flush=True)
+            outcomes = _run_in_fork(items, defence.tests, defence)
+            for test in defence.tests:
                 outcome = outcomes.get(test, "ended the process")
                 self.unexpected += not outcome.startswith("failed")
                 print(f"    {test.rpartition('::')[2]} {outcome}")
-        self.done = True
         return True
 
 
-def _in_fork(
-    items: dict[str, pytest.Item], tests: Sequence[str], mutation: Mutation | None
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests with and without each defence. Returns 1 if a test does not detect that a defence is missing."""
+    if list(arguments) == ["--page"]:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    run = MutationRun(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        code = _pytest(run, f"--basetemp={scratch}/tests")
+    if code or run.unexpected or not run.defences:
+        print(
+            f"{len(run.defences)} defences, {run.unexpected} tests with an unexpected outcome. "
+            f"pytest exited with {code}."
+        )
+        return 1
+    print(f"{len(run.defences)} defences: without each of them, all its tests fail.")
+    if not arguments:
+        PAGE.write_text(table(run.defences), encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """Return the page for the declared defences, without running their tests.
+
+    Raises:
+        ValueError: If a declaration is wrong.
+    """
+    collector = Collector()
+    if code := _pytest(collector, "--collect-only"):
+        raise ValueError(f"The declarations of the defences are wrong: pytest exited with {code}.")
+    return table(collector.defences)
+
+
+def table(defences: Sequence[Defence]) -> str:
+    """Return the page."""
+    rows = []
+    for defence in defences:
+        tests = "<br>".join(f"`{test.rpartition('::')[2]}`" for test in defence.tests)
+        replacement = removals.describe(defence.target, defence.by)
+        rows.append(f"| {defence.why} | `{defence.target}` | {replacement} | {tests} |\n")
+    return HEADER + "".join(rows)
+
+
+def _pytest(plugin: Collector, *options: str) -> int:
+    """Run pytest with a plugin on the test files that declare defences, and return its exit code."""
+    os.chdir(ROOT)
+    files = sorted(
+        path for path in TESTS.rglob("test_*.py") if "pytest.mark.defends(" in path.read_text("utf-8")
+    )
+    return int(pytest.main(["-qq", "-p", "no:cacheprovider", *options, *map(str, files)], plugins=[plugin]))
+
+
+def _declare(
+    defences: dict[tuple[str, Any], Defence],
+    item: pytest.Item,
+    target: str,
+    *,
+    why: str = "",
+    by: Any = None,
+    ids: Sequence[str] | None = None,
+) -> None:
+    """Add the declaration of one marker."""
+    defences.setdefault((target, by), Defence(target, by)).add(item, why, ids)
+
+
+def _check(defences: Sequence[Defence], tests: set[str]) -> None:
+    """Check that each defence has a reason, a description of its replacement, code and tests that exist.
+
+    Raises:
+        pytest.UsageError: If not.
+    """
+    for defence in defences:
+        if not defence.why:
+            raise pytest.UsageError(f"{defence.target}: none of {', '.join(defence.tests)} gives 'why'.")
+        if missing := set(defence.tests) - tests:
+            raise pytest.UsageError(f"{defence.target}: there is no {', '.join(sorted(missing))}.")
+        try:
+            removals.describe(defence.target, defence.by)
+            removals.locate(defence.target)
+        except (ImportError, AttributeError) as error:
+            raise pytest.UsageError(f"{defence.target}: {error}") from error
+
+
+def _run_in_fork(
+    items: dict[str, pytest.Item], tests: Sequence[str], defence: Defence | None
 ) -> dict[str, str]:
-    """Run tests in a child of this process. Gives ``passed`` or ``failed: WHY`` for each."""
+    """Run tests in a child process without a defence. Returns ``passed`` or ``failed: REASON`` for each."""
     with tempfile.NamedTemporaryFile() as file:
         child = os.fork()
         if child == 0:
             try:
-                if mutation is not None:
-                    os.environ[WITHOUT] = str(MUTATIONS.index(mutation))
-                    apply(mutation)
+                if defence is not None:
+                    removals.replace_in_launched(defence.target, defence.by)
+                    removals.replace(defence.target, defence.by)
                 Path(file.name).write_text(json.dumps(_outcomes(items, tests)), encoding="utf-8")
             finally:
-                os._exit(0)  # nothing of the parent is to be cleaned up here
+                os._exit(0)  # without the parent's cleanup
         os.waitpid(child, 0)
         content = Path(file.name).read_text(encoding="utf-8")
     outcomes: dict[str, str] = json.loads(content) if content else {}
@@ -151,17 +248,18 @@ def _in_fork(
 
 
 def _outcomes(items: dict[str, pytest.Item], tests: Sequence[str]) -> dict[str, str]:
-    found = {}
+    """Run tests one after another in this process, and return their outcomes."""
+    outcomes = {}
     for test, following in zip(tests, [*tests[1:], None], strict=True):
         nextitem = items[following] if following is not None else None
         for report in runtestprotocol(items[test], log=False, nextitem=nextitem):
             if report.failed:
                 crash = getattr(report.longrepr, "reprcrash", None)
                 reason = str(crash.message if crash else report.longrepr).strip()
-                found[test] = f"failed: {reason.partition(chr(10))[0][:120]}"
+                outcomes[test] = f"failed: {reason.partition(chr(10))[0][:120]}"
             elif report.when == "call":
-                found[test] = report.outcome
-    return found
+                outcomes[test] = report.outcome
+    return outcomes
 
 
 if __name__ == "__main__":

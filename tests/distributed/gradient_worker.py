@@ -19,11 +19,6 @@ from transformers import TrainerCallback
 
 from hf_finetune.distributed import ending_processes, start_processes
 
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
-
-import mutations
-
-mutations.apply_here()
 EXAMPLES = 5  # three of them on the first process and two on the second
 WEIGHTED = "bert"
 """Architecture that is trained on weighted labels as well, in two forward passes per step."""

@@ -37,6 +37,10 @@ def alone(tmp_path_factory, reviews, bert_checkpoint):
     return folder
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.create_accelerator_and_postprocess",
+    why="FSDP shards the model on the CPU too",
+)
 def test_the_model_is_divided(sharded):
     """accelerate 1.15 alone trains with DDP on the CPU, whatever ``--use_fsdp`` says."""
     for stage in STAGES:

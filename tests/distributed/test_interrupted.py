@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from launching import launch, spread
+from removals import no_context, unchanged
 from safetensors.torch import load_file
 from test_processes import log_of, text_recipe, values
 from transformers import TrainerCallback
@@ -83,6 +84,9 @@ def straight(tmp_path_factory, reviews, bert_checkpoint):
     return done
 
 
+@pytest.mark.defends(
+    "hf_finetune.distributed:detect_lost_process", why="A process that lost another reports it", by=no_context
+)
 def test_a_process_that_dies_ends_the_others_and_they_say_so(ended):
     assert ended.code != 0
     before = ended.err.partition("the event happens")
@@ -128,6 +132,11 @@ def test_one_process_goes_on_where_two_were(ended, alone, tmp_path, reviews, ber
     assert [entry["step"] for entry in other] == [entry["step"] for entry in one]
 
 
+@pytest.mark.defends(
+    "hf_finetune.runs.changes:spread_recipe",
+    why="The batch size of a step does not depend on the number of processes",
+    by=unchanged,
+)
 def test_two_processes_go_on_where_one_was(alone, tmp_path, reviews, bert_checkpoint):
     class Stop(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
@@ -181,6 +190,10 @@ def test_ctrl_c_on_one_process_stops_all_with_a_checkpoint(tmp_path, alone, revi
     close(stage_weights(alone, "02-all"), stage_weights(tmp_path, "02-all"))
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:tell_epochs",
+    why="The rest of an interrupted epoch is sampled as without the interruption",
+)
 def test_two_processes_go_on_bit_for_bit_in_the_middle_of_a_later_epoch(
     tmp_path, straight, reviews, bert_checkpoint
 ):

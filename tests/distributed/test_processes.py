@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from launching import spread
+from removals import unchanged
 from safetensors.torch import load_file
 
 from hf_finetune.distributed import start_processes
@@ -92,6 +93,7 @@ def test_three_processes_learn_what_one_learns(three, alone):
             )
 
 
+@pytest.mark.defends("hf_finetune.training.trainer:StagedTrainer.get_train_dataloader")
 def test_loss_and_gradient_norm_do_not_depend_on_the_number_of_processes(three, alone):
     """Uneven steps too: 29 examples in steps of 9, 9, 9 and 2."""
     for stage in STAGES:
@@ -119,6 +121,10 @@ def test_the_test_split_is_counted_once(three, alone):
     assert three.metrics()["test"]["accuracy"] == alone[2].metrics["test"]["accuracy"]
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.get_train_dataloader",
+    why="Each example is trained on once per epoch",
+)
 def test_each_process_trains_on_its_share(three):
     for stage in STAGES:
         sizes = [three.notes(stage, rank)["sizes"] for rank in range(3)]
@@ -173,6 +179,10 @@ def test_the_statistics_of_the_processes_are_one(two):
     assert not any("running" in name and not torch.equal(before[name], after[name]) for name in after)
 
 
+@pytest.mark.defends(
+    "hf_finetune.data.distributed_sampling:SharedBuffers.on_epoch_end",
+    why="All processes evaluate with the BatchNorm statistics that are saved",
+)
 def test_every_process_evaluates_with_the_same_statistics(two):
     for stage in STAGES:
         first, second = (two.notes(stage, rank)["buffers"] for rank in range(2))
@@ -180,6 +190,9 @@ def test_every_process_evaluates_with_the_same_statistics(two):
     assert len(set(first)) == 3
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.stage:with_loss", why="The validation loss counts each example once", by=unchanged
+)
 def test_validation_judges_the_weights_that_are_saved(two, squares, timm_checkpoint):
     recipe = image_recipe(squares, timm_checkpoint)
     prepared = prepare_run(recipe, start_processes())

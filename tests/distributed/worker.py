@@ -17,11 +17,10 @@ from hf_finetune.recipe import load_recipe
 from hf_finetune.report import page
 from hf_finetune.runs.run import run
 
-sys.path.append(str(Path(__file__).parents[2] / "tools"))
+sys.path.append(str(Path(__file__).parents[1]))
 
-import mutations
+from removals import replace_as_launched
 
-mutations.apply_here()
 torch.set_num_threads(1)
 page.figures_of = lambda record: []  # of the report, which these tests do not look at
 
@@ -121,4 +120,5 @@ def work(resume, event):
 
 
 if __name__ == "__main__":
+    replace_as_launched()
     work(**json.loads(sys.argv[1]))

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.runs.changes import Changes
 
 
 class Stop(TrainerCallback):
@@ -114,6 +115,14 @@ def allow(recipe, folder, caplog):
 # --- Refused ----------------------------------------------------------------------------------------------------
 
 
+def no_changes(original, *arguments):
+    """No changes are found."""
+    return Changes({}, data=False, checkpoint=False)
+
+
+@pytest.mark.defends(
+    "hf_finetune.runs.changes:find_changes", why="A resume keeps recipe, data and checkpoint", by=no_changes
+)
 def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
     other = changed(
         recipe,
@@ -145,6 +154,7 @@ def test_stages_that_come_or_go_are_named(interrupted, recipe):
     assert "Got stages.1: nothing where it was 'all'. Resume with" in found
 
 
+@pytest.mark.defends("hf_finetune.runs.changes:find_changes", by=no_changes)
 def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, place):
     other_data(place)
     other_checkpoint(place)
@@ -259,6 +269,10 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     assert {group["initial_lr"] for group in state["param_groups"]} == {0.02}
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._load_optimizer_and_scheduler",
+    why="A run resumed with `--allow-changes` uses the learning rates of the new recipe",
+)
 def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):
     steps = Stop()
     quick_run(

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from forked_cli import ForkedCli
+from removals import always
 from run_helpers import Stop, changed, interrupt, log_of, quick_run, weights_of, with_stages
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -38,6 +39,9 @@ def assert_same(one, other):
         assert log_of(one, stage) == log_of(other, stage)
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.compute_loss", why="Cached outputs replace the frozen prefix"
+)
 def test_without_augmentation_images_give_the_same_bits(tmp_path, image_recipe):
     content = image_recipe().model_dump(mode="json")
     content["data"]["augment"] = "none"
@@ -75,6 +79,7 @@ def test_another_number_of_versions_takes_those_that_are_there(tmp_path, folder,
     assert len(head) >= 2  # the first version of the head's stage, and its validation split
 
 
+@pytest.mark.defends("hf_finetune.cache.store:_is_whole", why="Damaged cache files are not used", by=always)
 def test_what_is_kept_is_read_again_and_what_is_damaged_is_made_anew(
     tmp_path, folder, image_recipe, image_run
 ):

@@ -31,6 +31,9 @@ def stages_of(kind):
     return [f"{index + 1:02d}-{name}" for index, name in enumerate(NAMES[kind])]
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.ema:AveragedWeights.save", why="Checkpoints hold the averaged weights", ids=["text"]
+)
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_a_run_that_is_interrupted_in_every_stage_ends_the_same(tmp_path, recipes, kind, caplog):
     recipe = recipes[kind]

@@ -116,6 +116,11 @@ def test_an_interrupted_run_with_a_data_loader_process_ends_the_same(tmp_path, q
     assert_equal_runs(quick_image[1].folder, tmp_path / "run")
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.resume:ResumableEarlyStopping.check_metric_value",
+    why="Early stopping continues to count after a resume",
+    ids=["stop0"],
+)
 @pytest.mark.parametrize("stop", [("head", 8, "save"), ("head", 12, "save"), ("head", 9, "ctrl-c")])
 def test_early_stopping_counts_on_after_an_interruption(tmp_path, text_recipe, stop):
     """Trap 16: transformers 5.23 restores no state of a callback unless it is told to."""
@@ -145,6 +150,10 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, quick_text):
     assert_equal_runs(result.folder, tmp_path / "run")
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.resume:MovedCheckpoint.on_train_begin",
+    why="The best checkpoint is found after the run directory was moved",
+)
 def test_a_run_that_was_moved_goes_on_where_it_is(tmp_path, text_recipe, monkeypatch):
     monkeypatch.setattr("hf_finetune.training.trainer.is_better", first_epoch_is_best)
     recipe = with_stages(text_recipe(), *[{"lr": 1e-5}] * 2)

@@ -59,6 +59,10 @@ def assert_start_goes_on(folder, epochs):
     assert "the initial weights of the stage, which brought no improvement" in report
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._evaluate",
+    why="The initial weights of a stage are one of its checkpoints",
+)
 def test_the_start_goes_on_where_training_makes_the_model_worse(straight):
     assert_start_goes_on(straight, epochs=2.0)
 

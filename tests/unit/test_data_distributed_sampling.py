@@ -82,6 +82,10 @@ def test_the_order_by_length_depends_on_seed_and_epoch_only():
     assert list(LengthGroupedSampler(lengths, 4, seed=4)) != first
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._get_train_sampler",
+    why="Batches hold texts of similar length",
+)
 def test_a_trainer_with_lengths_makes_batches_of_about_one_length(tmp_path, tiny_model):
     lengths = [3 + index % 5 for index in range(600)]
     orders = []
@@ -208,6 +212,10 @@ def test_a_filler_changes_neither_loss_nor_gradient(target, labels, filler):
     )
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._get_num_items_in_batch",
+    why="The labels of a step are counted exactly: targets of -100 count, padding does not",
+)
 def test_the_trainer_counts_amounts_exactly(tmp_path, tiny_model):
     """The stock Trainer leaves out every label that is -100, an amount too, and counts what is missing."""
     options = TrainingArguments(output_dir=str(tmp_path), report_to="none")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from removals import nothing
 from transformers import BertTokenizerFast, GPT2TokenizerFast
 
 from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
@@ -52,6 +53,11 @@ def test_masked_tokens_are_told_and_special_ones_are_never_masked(tokenizer, tex
     assert replaced / chosen == pytest.approx(0.8, abs=0.07) and 0 < kept < 0.25 * chosen
 
 
+@pytest.mark.defends(
+    "hf_finetune.data.masking:MaskedExamples.set_epoch",
+    why="Each epoch masks other parts of the inputs",
+    by=nothing,
+)
 def test_masks_depend_on_seed_epoch_and_example_only(tokenizer, texts):
     one, other = (MaskedExamples(texts, masked_texts(tokenizer, 0.3), seed=5) for _ in range(2))
     first = [one[index] for index in range(10)]
@@ -98,6 +104,7 @@ def test_the_patches_of_an_image(size, grid):
     assert patch_grid(*size) == grid
 
 
+@pytest.mark.defends("hf_finetune.data.masking:MaskedExamples.set_epoch", by=nothing)
 def test_so_many_patches_are_masked_others_in_each_epoch_and_the_image_varies_too():
     images = SeededExamples([{"pixel_values": torch.rand(3, 32, 32)} for _ in range(4)], seed=0)
     masked = MaskedExamples(images, PatchMask(0.6), seed=0)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import torch
 from torch.utils.data import Subset
 
@@ -26,6 +27,10 @@ def test_each_input_comes_as_often_as_any_other_or_once_more():
     assert len(set(partners(PairedExamples(rows(3), rows(8, 100, labels=False), seed=3)))) == 3
 
 
+@pytest.mark.defends(
+    "hf_finetune.data.paired_domains:PairedExamples.set_epoch",
+    why="Each epoch pairs the examples with other inputs of the other domain",
+)
 def test_the_input_depends_on_seed_epoch_and_example_and_on_nothing_else():
     one, other = (PairedExamples(rows(9), rows(5, 100, labels=False), seed=3) for _ in range(2))
     first = partners(one)
@@ -38,6 +43,7 @@ def test_the_input_depends_on_seed_epoch_and_example_and_on_nothing_else():
     assert partners(PairedExamples(rows(9), rows(5, 100, labels=False), seed=4)) != first
 
 
+@pytest.mark.defends("hf_finetune.data.paired_domains:PairedExamples.set_epoch")
 def test_the_epoch_reaches_the_examples_of_both_domains():
     source, target = (SeededExamples(rows(4), seed=0) for _ in range(2))
     set_epoch(PairedExamples(Subset(source, [0, 2]), target, seed=0), 5)

@@ -1,6 +1,8 @@
 """Augmentation follows from the seed, the epoch and the example, and from nothing else."""
 
+import pytest
 import torch
+from removals import unseeded
 
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
@@ -21,6 +23,11 @@ def drawn(seed=3, epoch=0, order=range(4)):
     return {index: examples[index].tolist() for index in order}
 
 
+@pytest.mark.defends(
+    "hf_finetune.tasks.seeded_augmentation:SeededExamples.__getitem__",
+    why="Augmentation follows from seed, epoch and example",
+    by=unseeded,
+)
 def test_an_example_is_the_same_in_any_order_and_at_any_time():
     torch.manual_seed(1)
     forwards = drawn()

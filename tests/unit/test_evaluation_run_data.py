@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from removals import always
 
 from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.data.recipe_data import load_data
@@ -112,6 +113,11 @@ def test_labels_that_were_corrected_are_told_and_used(tmp_path, split):
     )
 
 
+@pytest.mark.defends(
+    "hf_finetune.evaluation.run_data:_same_inputs",
+    why="A run whose data has changed is evaluated on its own examples",
+    by=always,
+)
 def test_rows_that_a_limit_left_out_are_no_test_examples(tmp_path):
     case = Case(tmp_path, ROWS, limit=3, split={"validation": 0.2, "test": 0.2})
     before = labelled(case.data.test)

@@ -6,6 +6,7 @@ and parameters here, and not taken from the package's own idea of what is frozen
 
 import pytest
 import torch
+from removals import mean_loss, mode_of_the_module, only_with_parameters
 from stage_helpers import Examples, WholeBatch, differing, state_of, train_stages
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,6 +26,33 @@ UNUSED = {"dinov2": {"dinov2.embeddings.mask_token"}}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+def one_rate(original, layout, trainable, lr, weight_decay, *factors):
+    """One learning rate for all groups."""
+    return original(layout, trainable, lr, weight_decay)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.create_optimizer",
+    why="The optimizer holds the planned groups with their learning rates and weight decay",
+    ids=["bert"],
+)
+@pytest.mark.defends(
+    "hf_finetune.training.freezing:_StaysInEval.__call__",
+    why="Frozen modules stay in eval mode whatever calls `train()`",
+    by=mode_of_the_module,
+    ids=["timm/test_resnet"],
+)
+@pytest.mark.defends(
+    "hf_finetune.training.freezing:unfreeze_modes",
+    why="A stage puts the modules that it trains back into training mode",
+    ids=["timm/test_resnet"],
+)
+@pytest.mark.defends(
+    "hf_finetune.planning.groups:plan_groups",
+    why="Rates decrease towards the input",
+    by=one_rate,
+    ids=["vit"],
+)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path, tiny_model, name):
     model = with_dropout(tiny_model(name))
@@ -69,6 +97,12 @@ def test_what_a_stage_says_is_trained_is_trained_and_nothing_else_moves(tmp_path
     assert set(stages[-1].trainable) == {path for path, _ in model.named_parameters()}
 
 
+@pytest.mark.defends(
+    "hf_finetune.targets.losses:loss_for",
+    why="The loss is divided by the number of labels in the whole batch",
+    by=mean_loss,
+    ids=["vit"],
+)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_model, name, monkeypatch):
     """Accumulated over three micro-batches, of which the last is smaller."""
@@ -94,6 +128,12 @@ def test_the_gradient_of_every_stage_is_that_of_its_whole_batch(tmp_path, tiny_m
         assert {each: error for each, error in errors.items() if error > 1e-4} == {}
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.freezing:frozen_modules",
+    why="Dropout before the first trained layer is off",
+    by=only_with_parameters,
+    ids=["bert"],
+)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_what_stands_before_the_first_trained_layer_gives_the_same_each_time(tiny_model, name):
     """Dropout and stochastic depth are off there, wherever the architecture registers them."""

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from removals import mean_loss
 from sklearn.utils.class_weight import compute_class_weight
 from stage_helpers import Examples
 from torch.nn import functional
@@ -221,6 +222,12 @@ KINDS = {
 }
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.class_balance:balanced_loss",
+    why="The weighted loss is a sum over the labels of the whole batch",
+    by=mean_loss,
+    ids=["weights-single_label"],
+)
 @pytest.mark.parametrize("target", ["single_label", "multi_label"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_of_a_batch_add_up_to_it(kind, target):
@@ -270,6 +277,7 @@ class Norms(TrainerCallback):
         self.norms.append(torch.stack(gradients).norm().item())
 
 
+@pytest.mark.defends("hf_finetune.methods.class_balance:balanced_loss", by=mean_loss, ids=["bert-weights"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, name, kind):
@@ -322,6 +330,7 @@ def test_every_class_is_drawn_equally_often_and_its_examples_in_turn():
     assert drawn != sorted(drawn, key=lambda index: SKEWED[index])
 
 
+@pytest.mark.defends("hf_finetune.methods.class_balance:BalancedSampler.set_epoch")
 def test_over_the_epochs_every_example_has_its_turn():
     sampler, seen = BalancedSampler(SKEWED, seed=3), set()
     for epoch in range(20):
@@ -330,6 +339,10 @@ def test_over_the_epochs_every_example_has_its_turn():
     assert seen == set(range(50))
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.class_balance:BalancedSampler.set_epoch",
+    why="Each epoch samples other examples of each class",
+)
 def test_draws_depend_on_seed_and_epoch_only():
     one, other = BalancedSampler(SKEWED, 3), BalancedSampler(SKEWED, 3)
     torch.manual_seed(1)

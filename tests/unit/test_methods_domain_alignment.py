@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from removals import unchanged
 from torch import nn
 from torch.nn import functional
 from transformers import TrainerControl, TrainerState
@@ -64,6 +65,11 @@ def test_the_strength_of_the_reversal(progress, expected):
     assert reversal_strength(progress) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.domain_alignment:reverse_gradient",
+    why="The gradient of the domain classifier is reversed before it reaches the model",
+    by=unchanged,
+)
 def test_a_reversed_gradient_is_that_of_autograd_with_another_sign():
     features = torch.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
     weights = torch.tensor([2.0, -1.0], requires_grad=True)
@@ -182,6 +188,7 @@ def test_coral_of_a_step_is_the_mean_of_its_micro_batches_by_their_sizes(tiny_mo
     assert value == pytest.approx((4 * each[0] + 2 * each[1]) / 6, rel=1e-4)
 
 
+@pytest.mark.defends("hf_finetune.methods.domain_alignment:reverse_gradient", by=unchanged)
 def test_the_gradient_below_the_head_is_the_reversed_one_of_the_judge(tiny_model):
     """By hand: that of the labels, less strength x weight x that of the domain loss."""
     model = tiny_model("vit")
@@ -258,6 +265,10 @@ def train_judge(alignment, state, **optimizer):
     alignment.on_optimizer_step(ALONE, state, None, optimizer=given)
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.domain_alignment:DomainAlignment.on_pre_optimizer_step",
+    why="The fp16 loss scale is removed from the gradients of the domain classifier",
+)
 def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does(tiny_model):
     def judged(scale, **optimizer):
         alignment = alignment_of(tiny_model("vit"), "dann")
@@ -275,6 +286,10 @@ def test_in_fp16_the_judge_learns_at_its_own_scale_and_rests_when_the_model_does
     assert torch.equal(judged(1024.0, scaler=scaler, step_was_skipped=True)[0], begun)
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.domain_alignment:DomainAlignment.load",
+    why="The domain classifier continues from a checkpoint",
+)
 def test_the_judge_goes_on_from_a_checkpoint_bit_for_bit(tiny_model, tmp_path):
     def step(alignment, seed):
         state = TrainerState(global_step=seed, max_steps=4)

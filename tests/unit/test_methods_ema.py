@@ -1,5 +1,6 @@
 """The running average of a stage's weights: by hand, against torch's, and which of the two goes on."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,17 @@ class Steps(TrainerCallback):
         self.states.append(state_of(kwargs["model"]))
 
 
+def parameters_only(original, planned):
+    """The parameters only."""
+    return list(planned.trainable)
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.regularizers:_moving",
+    why="The averaged weights have their own BatchNorm statistics",
+    by=parameters_only,
+    ids=["timm/test_resnet"],
+)
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
 def test_without_validation_the_average_goes_on_and_nothing_frozen_moves(tmp_path, tiny_model, name):
     model, steps = tiny_model(name), Steps()
@@ -102,6 +114,17 @@ def averaging():
     return make
 
 
+def keep_average(original, self):
+    """The averaged weights stay in the model."""
+    with torch.no_grad():
+        for name, place in self.moving.items():
+            place.copy_(self.average[name])
+    return nullcontext()
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.ema:AveragedWeights.in_place", by=keep_average, ids=["True-0.5-0.75-True"]
+)
 @pytest.mark.parametrize(
     ("greater", "raw", "averaged", "kept"),
     [(True, 0.5, 0.75, True), (True, 0.75, 0.5, False), (True, 0.5, 0.5, False), (False, 0.5, 0.25, True)],
@@ -163,6 +186,17 @@ class Scores:
         return {"accuracy": self.values.pop(0)}
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.evaluation_loop",
+    why="The averaged weights are evaluated next to the trained weights",
+    ids=["scores0-2-True"],
+)
+@pytest.mark.defends(
+    "hf_finetune.methods.ema:AveragedWeights.in_place",
+    why="An evaluation of the averaged weights leaves the trained weights unchanged",
+    by=keep_average,
+    ids=["scores1-4-False"],
+)
 @pytest.mark.parametrize(
     ("scores", "step", "kept"),
     [((0.5, 0.6, 0.4, 0.5), 2, True), ((0.5, 0.4, 0.6, 0.4), 4, False), ((0.5, 0.4, 0.4, 0.8), 4, True)],

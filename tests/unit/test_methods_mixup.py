@@ -55,6 +55,16 @@ def drawn(mixing, step, process, count=2):
     return [batch["labels"] for batch in mixing.on_batches([BATCH] * count, step, process)]
 
 
+def global_seed(original, self, batch, seed):
+    """The global random state."""
+    return original(self, batch, int(torch.randint(2**31, ())))
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.mixup:BatchMixer.mix",
+    why="Mixed batches depend only on seed, step, batch and process",
+    by=global_seed,
+)
 def test_what_is_drawn_depends_on_seed_step_batch_and_process_alone():
     first = drawn(BatchMixer(1.0, 0.0, 3, seed=7), 3, 0)
     torch.randn(9)
@@ -84,6 +94,11 @@ def test_the_batch_that_is_given_stays_as_it_is():
     assert all(torch.equal(BATCH[name], value) for name, value in copy.items())
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.get_batch_samples",
+    why="Labels are mixed before they are counted",
+    ids=["mixup"],
+)
 @pytest.mark.parametrize("regularize", [{"mixup": 0.5}, {"cutmix": 1.0}], ids=["mixup", "cutmix"])
 def test_the_loss_of_a_stage_is_the_mean_over_its_mixed_examples(tmp_path, tiny_model, regularize):
     """Of two micro-batches of unlike size; and the config does not take shares for several labels."""

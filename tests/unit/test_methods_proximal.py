@@ -83,6 +83,17 @@ def test_each_pull_reaches_its_own_weights_at_the_rate_of_the_step(step):
     assert unused.tolist() == pytest.approx([1.0, -0.1])  # the optimizer passes over it too
 
 
+def ignore_skipped(original, self, args, state, control, **kwargs):
+    """Skipped steps shrink weights too."""
+    kwargs["optimizer"].step_was_skipped = False
+    original(self, args, state, control, **kwargs)
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.proximal:ProximalSteps.on_optimizer_step",
+    why="A step that the fp16 gradient scaler skips shrinks nothing",
+    by=ignore_skipped,
+)
 def test_a_step_that_the_scaler_left_out_moves_nothing(step):
     optimizer, weights = step
     optimizer.step_was_skipped = True
@@ -92,6 +103,23 @@ def test_a_step_that_the_scaler_left_out_moves_nothing(step):
     assert all(weight.tolist() == pytest.approx([1.0, -0.1]) for weight in weights)
 
 
+def shrink_all(original, self, args, state, control, **kwargs):
+    """All parameters of the model shrink."""
+    if kwargs["optimizer"].step_was_skipped:
+        return
+    rate = kwargs["optimizer"].param_groups[0]["lr"]
+    with torch.no_grad():
+        for name, weight in kwargs["model"].named_parameters():
+            if name in self.shrunk:
+                weight.sub_(weight.clamp(-rate * self.l1, rate * self.l1))
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.proximal:ProximalSteps.on_optimizer_step",
+    why="L1 shrinks only the parameters in the optimizer",
+    by=shrink_all,
+    ids=["bert", "timm/test_resnet"],
+)
 @pytest.mark.parametrize("name", ["bert", "timm/test_resnet"])
 def test_l1_makes_what_decays_exactly_zero_and_touches_nothing_else(tmp_path, tiny_model, name):
     """So strong a pull takes all of a weight off; norms and biases keep theirs, and what is frozen does too."""
@@ -169,6 +197,15 @@ def test_the_noise_fades_as_in_the_paper():
     )
 
 
+def global_noise(original, gradients, variance, seed):
+    """The global random state."""
+    for gradient in gradients:
+        gradient.add_(torch.randn_like(gradient), alpha=variance**0.5)
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.proximal:add_noise", why="Gradient noise is equal on all processes", by=global_noise
+)
 def test_the_noise_is_normal_and_depends_on_the_seed_alone():
     gradients = [torch.zeros(200, 100), torch.ones(7)]
     add_noise(gradients, 0.25, seed=3)

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from removals import mean_loss
 from stage_helpers import Examples, differing, state_of, train_stages
 from torch import nn
 from torch.nn import functional
@@ -49,6 +50,12 @@ def test_the_disagreement_by_hand():
     torch.testing.assert_close(symmetric_kl(one, other, "single_label"), expected.view(1))
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.r_drop:r_drop_loss",
+    why="The R-Drop loss is a sum over the labels of the whole batch",
+    by=mean_loss,
+    ids=["single_label-labels0"],
+)
 @pytest.mark.parametrize(("target", "labels"), [("single_label", CLASSES), ("multi_label", MEMBERS)])
 def test_parts_of_a_batch_add_up_to_it(target, labels):
     """However it is cut, and without the labels of fillers."""
@@ -87,6 +94,7 @@ def with_dropout(model, rate):
     return model
 
 
+@pytest.mark.defends("hf_finetune.methods.r_drop:r_drop_loss", by=mean_loss)
 def test_a_stage_adds_the_disagreement_of_its_two_passes(tmp_path, tiny_model, caplog):
     """The loss in the log, over two micro-batches, is that of the logits that the model gave."""
     model, seen = with_dropout(tiny_model("bert"), 0.3), []

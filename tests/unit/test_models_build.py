@@ -90,6 +90,9 @@ def test_the_head_for_the_same_labels_is_kept(tmp_path, tiny_model, name):
     assert same(before, built.model.state_dict())
 
 
+@pytest.mark.defends(
+    "hf_finetune.models.build:_initialise", why="A head for other labels is initialized again", ids=["bert"]
+)
 @pytest.mark.parametrize("name", ["bert", "vit", "timm/test_resnet", "roberta"])
 def test_the_head_for_as_many_other_labels_is_replaced(tmp_path, tiny_model, name):
     before = saved(tiny_model(name), tmp_path)
@@ -110,6 +113,7 @@ def test_the_same_labels_in_another_order_are_other_labels(tmp_path, tiny_model)
     )
 
 
+@pytest.mark.defends("hf_finetune.models.build:set_seed", why="A new head follows from the seed")
 def test_a_new_head_follows_from_the_seed(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     one, again, other = (build(tmp_path, ["bad", "good"], seed=seed).model for seed in (1, 1, 2))
@@ -129,6 +133,9 @@ def test_a_timm_head_has_the_size_of_the_labels(tmp_path, tiny_model, architectu
     assert (list(again.id2label.values()), again.num_labels) == (NAMES, 3)
 
 
+@pytest.mark.defends(
+    "hf_finetune.models.build:_account_for_weights", why="Every weight of a checkpoint is accounted for"
+)
 def test_a_missing_backbone_weight_is_an_error_unless_it_is_allowed(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     name = "bert.encoder.layer.1.output.dense"
@@ -157,6 +164,7 @@ def test_many_missing_weights_are_counted(tmp_path, tiny_model):
     )
 
 
+@pytest.mark.defends("hf_finetune.models.build:_account_for_weights")
 def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     change_weights(tmp_path, lambda weights: weights.update({"bert.adapter.weight": torch.ones(2)}))
@@ -169,6 +177,7 @@ def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
     assert build(tmp_path, NAMES, allow_missing=["adapter"]).notes == ()
 
 
+@pytest.mark.defends("hf_finetune.models.build:_account_for_weights")
 def test_a_backbone_weight_of_another_shape_is_an_error(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     name = "bert.embeddings.word_embeddings.weight"

@@ -86,6 +86,11 @@ def test_features_on_no_grid_are_refused(tiny_model):
     )
 
 
+@pytest.mark.defends(
+    "hf_finetune.models.masked_models:load_backbone",
+    why="A classifier starts from the backbone that was trained on masked inputs",
+    ids=["vit"],
+)
 @pytest.mark.parametrize("name", ["vit", "timm/test_resnet"])
 def test_an_image_classifier_takes_over_all_but_its_head(tiny_model, name):
     model, other = MaskedImageModel(tiny_model(name), IMAGE, seed=0), tiny_model(name)

@@ -1,60 +1,102 @@
-"""The list of defences that ``tools/mutations.py`` takes away: up to date, and as the page says."""
+"""The tests declare the defences that they guard, and docs/mutations.md lists them (see ``tools/mutations.py``)."""
 
-import ast
 import sys
-from importlib import import_module
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from removals import replace
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tools"))
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-import mutations  # noqa: E402
+import mutations
 
-
-@pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda mutation: mutation.target)
-def test_each_defence_and_each_test_of_it_is_there(mutation):
-    module, _, path = mutation.target.partition(":")
-    found = import_module(module)
-    for step in path.split("."):
-        found = getattr(found, step)
-    assert callable(found) or isinstance(found, bool)
-    assert mutation.tests
-    for test in mutation.tests:
-        file, _, name = test.partition("::")
-        functions = {
-            node.name
-            for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body
-            if isinstance(node, ast.FunctionDef)
-        }
-        assert name.partition("[")[0] in functions
+TARGET = "hf_finetune.training.freezing:unfreeze_modes"
 
 
-def test_the_page_is_that_of_the_list():
-    assert mutations.PAGE.read_text(encoding="utf-8") == mutations.table()
+def always(original):
+    return True
 
 
-def test_every_override_of_the_trainer_is_on_the_list():
+def collect(*marks, tests=("a[x]", "b")):
+    """Collect the defences that the last test declares."""
+    items = [
+        SimpleNamespace(
+            nodeid=f"test.py::{test}", iter_markers=lambda name, test=test: marks * (test == tests[-1])
+        )
+        for test in tests
+    ]
+    collector = mutations.Collector()
+    collector.pytest_collection_finish(SimpleNamespace(items=items))
+    return collector.defences
+
+
+def defends(*arguments, **options):
+    return pytest.mark.defends(*arguments, **options).mark
+
+
+def test_the_page_lists_the_declared_defences_whose_code_and_tests_exist(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of the conftest that is imported again
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        page = pool.submit(mutations.page).result()
+    assert mutations.PAGE.read_text(encoding="utf-8") == page
+
+
+def test_the_tests_of_a_defence_are_those_that_declare_it():
+    marks = [defends(TARGET, why="a"), defends(TARGET), defends("torch.compiler:reset", why="b")]
+    defences = collect(*marks)
+    assert [(defence.target, defence.why, defence.tests) for defence in defences] == [
+        (TARGET, "a", ["test.py::b"]),
+        ("torch.compiler:reset", "b", ["test.py::b"]),
+    ]
+    (defence,) = collect(defends(TARGET, why="a", ids=["y"]), tests=("a[x]", "a[y]", "a[z]"))
+    assert defence.tests == ["test.py::a[y]"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ([defends(TARGET)], "gives 'why'"),
+        ([defends(TARGET, why="a"), defends(TARGET, why="b")], "the reasons 'a' and 'b' differ"),
+        ([defends(TARGET, why="a", ids=["y"])], r"there is no test.py::b\[y\]"),
+        ([defends(f"{TARGET}x", why="a")], "has no attribute 'unfreeze_modesx'"),
+        ([defends("hf_finetune.no:name", why="a")], "No module named 'hf_finetune.no'"),
+        ([defends(TARGET, why="a", by=always)], "always needs a docstring"),
+    ],
+)
+def test_a_wrong_declaration_is_an_error(marks, message):
+    with pytest.raises(pytest.UsageError, match=message):
+        collect(*marks)
+
+
+def test_every_override_of_the_trainer_is_a_defence():
     from transformers import Trainer
 
     from hf_finetune.training.trainer import StagedTrainer
 
-    own = {name for name, value in vars(StagedTrainer).items() if callable(value) and hasattr(Trainer, name)}
-    listed = {mutation.target.rpartition("StagedTrainer.")[2] for mutation in mutations.MUTATIONS}
-    assert own - listed == set()
+    page = mutations.PAGE.read_text(encoding="utf-8")
+    own = [name for name, value in vars(StagedTrainer).items() if callable(value) and hasattr(Trainer, name)]
+    assert own and [name for name in own if f":StagedTrainer.{name}`" not in page] == []
 
 
-def test_a_defence_is_taken_away_wherever_it_has_a_name(monkeypatch):
+def test_a_defence_is_replaced_wherever_it_is_imported(monkeypatch):
     from hf_finetune.training import freezing, stage
 
     original = freezing.unfreeze_modes
-    (mutation,) = [
-        each
-        for each in mutations.MUTATIONS
-        if each.target.endswith(":unfreeze_modes") and each.removal == "nothing"
-    ]
-    mutations.apply(mutation, monkeypatch.setattr)
+    replace(TARGET, put=monkeypatch.setattr)
     assert freezing.unfreeze_modes is stage.unfreeze_modes is not original
+    assert freezing.unfreeze_modes() is None
     monkeypatch.undo()
     assert freezing.unfreeze_modes is stage.unfreeze_modes is original
+
+
+def test_a_removed_method_is_the_inherited_one(monkeypatch):
+    from transformers import Trainer
+
+    from hf_finetune.training.trainer import StagedTrainer
+
+    replace("hf_finetune.training.trainer:StagedTrainer._save", put=monkeypatch.setattr)
+    assert StagedTrainer._save is Trainer._save

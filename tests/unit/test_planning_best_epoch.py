@@ -66,6 +66,10 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
     assert result_lines("all", better, None, leading="accuracy", greater_is_better=True) == []
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._determine_best_metric",
+    why="The loss breaks ties and replaces an undefined metric",
+)
 def test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides(tmp_path, tiny_model, caplog):
     """Such as a rank correlation with predictions that are all alike: only the run itself can find that out."""
     model = tiny_model("bert")

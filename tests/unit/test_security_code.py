@@ -146,6 +146,10 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     assert canary.ran
 
 
+@pytest.mark.defends(
+    "hf_finetune.runs.checkpoint:check_declared",
+    why="A recipe declares that it needs code, but does not grant the permission",
+)
 def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, reviews, canary):
     folder = save_own_model(tmp_path / "own", canary)
     recipe = text_recipe({"path": str(folder), "trust_remote_code": True}, reviews)
@@ -176,6 +180,10 @@ def test_code_of_another_repository_is_named_with_it(tmp_path, reviews, canary):
     ) in refused(plan, text_recipe(str(folder), reviews))
 
 
+@pytest.mark.defends(
+    "hf_finetune.models.build:check_tokenizer",
+    why="A tokenizer whose code may not run is not replaced silently",
+)
 def test_code_of_a_tokenizer_runs_only_when_allowed(tmp_path, reviews, canary):
     folder = save_own_tokenizer(tmp_path / "own", canary)
     recipe = text_recipe(str(folder), reviews)
@@ -310,6 +318,10 @@ def foreign_run(tmp_path, reviews, canary):
     return folder
 
 
+@pytest.mark.defends(
+    "hf_finetune.evaluation.evaluate_run:check_declared",
+    why="A run directory does not grant itself permission to run code",
+)
 def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary):
     message = (
         "model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run it. "

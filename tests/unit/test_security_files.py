@@ -289,6 +289,10 @@ def test_labels_do_not_become_code_of_a_space(tmp_path):
     ]
 
 
+@pytest.mark.defends(
+    "hf_finetune.publishing.space:_check_link",
+    why="A link to a file outside a checkpoint is not copied into a Space",
+)
 def test_a_link_out_of_a_checkpoint_is_not_published(tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("a secret")

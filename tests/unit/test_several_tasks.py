@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hf_finetune.data.distributed_sampling import PaddedDataset
+from hf_finetune.data.distributed_sampling import PaddedDataset, count_labels
 from hf_finetune.data.joint_tasks import MixedExamples, task_columns
 from hf_finetune.methods.class_balance import balanced_loss
 from hf_finetune.methods.task_mixing import FreezeIdleHeads, Mix, TaskSampler, mixed_loss
@@ -51,6 +51,9 @@ def test_the_sampler_draws_so_many_of_each_task_and_all_of_a_task_before_any_aga
     assert max(second) < 14
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.task_mixing:TaskSampler.set_epoch", why="Each epoch mixes the tasks differently"
+)
 def test_seed_and_epoch_decide_what_is_drawn_and_nothing_else():
     one, other = TaskSampler((6, 6), (8, 4), seed=5), TaskSampler((6, 6), (8, 4), seed=5)
     torch.manual_seed(1)
@@ -93,6 +96,10 @@ class Versions(list):
         self.epoch = epoch
 
 
+@pytest.mark.defends(
+    "hf_finetune.data.joint_tasks:MixedExamples.set_epoch",
+    why="Each epoch augments the examples of every task differently",
+)
 def test_the_epoch_reaches_the_examples_of_every_task():
     parts = [Versions([{"labels": 0}]), Versions([{"labels": 1}])]
     set_epoch(MixedExamples(parts, COLUMNS[:2], 4), 3)
@@ -169,6 +176,10 @@ def test_a_task_without_examples_in_a_batch_has_a_gradient_of_zero_and_not_none(
     assert all(parameter.grad.any() for parameter in heads.parameters_of("a"))
 
 
+@pytest.mark.defends(
+    "hf_finetune.methods.task_mixing:FreezeIdleHeads.on_pre_optimizer_step",
+    why="A step without examples of a task leaves the head of the task unchanged",
+)
 def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_decay_and_momentum(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -193,6 +204,16 @@ def test_a_step_without_examples_of_a_task_leaves_its_head_alone_in_spite_of_dec
     assert step([[0.0, NAN], [1.0, NAN], [1.0, NAN], [0.0, NAN]]) == everything - of_b
 
 
+def count_numbers(original, self, batches, gather):
+    """The count of the numbers in the labels."""
+    return count_labels(batches, gather)
+
+
+@pytest.mark.defends(
+    "hf_finetune.methods.task_mixing:Mix.count_labels",
+    why="A step of several tasks is divided by its number of examples",
+    by=count_numbers,
+)
 def test_a_step_counts_examples_however_many_numbers_a_label_is_made_of():
     mix = Mix(COLUMNS, (3, 2, 1), (3, 2, 1), mixed_loss(COLUMNS, losses(), None))
     filler = torch.full((1, 4), NAN)

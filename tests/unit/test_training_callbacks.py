@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -146,6 +147,10 @@ MISUSE = (
 )
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.freezing_callback:_check_optimizer",
+    why="An optimizer without the parameters that a phase trains is an error",
+)
 def test_an_optimizer_that_lacks_what_a_later_phase_trains_is_an_error(tmp_path, tiny_model):
     model = tiny_model("timm/test_resnet")
     own = torch.optim.SGD([model.get_parameter(name) for name in head_names(model)], lr=0.1)
@@ -156,6 +161,7 @@ def test_an_optimizer_that_lacks_what_a_later_phase_trains_is_an_error(tmp_path,
     assert str(caught.value) == MISUSE.format(count=count, first="timm_model.conv1.0.weight")
 
 
+@pytest.mark.defends("hf_finetune.training.freezing_callback:_check_optimizer")
 def test_a_callback_that_comes_after_the_optimizer_is_an_error(tmp_path, tiny_model):
     model = tiny_model("timm/test_resnet")
     trainer = stock(model, tmp_path, [FreezingCallback("head")])
@@ -201,6 +207,21 @@ def test_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
     assert "train_loss" in entries[-1] and "learning_rates" not in entries[-1]
 
 
+def suppress_divergence(original, *arguments, **options):
+    """The error is suppressed."""
+    with suppress(DivergedError):
+        original(*arguments, **options)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.callbacks:LogCallback.on_log",
+    why="A loss that is not finite ends the stage",
+    by=suppress_divergence,
+    ids=["nan"],
+)
+@pytest.mark.defends(
+    "hf_finetune.training.callbacks:LogCallback.on_epoch_end", why="No diverged model is saved", ids=["nan"]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_ends_the_training_before_it_is_saved(tmp_path, tiny_model, value):
     class Broken(TrainerCallback):
@@ -263,6 +284,14 @@ def handlers():
         signal.signal(number, handler)
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.callbacks:InterruptCallback.on_train_begin",
+    why="Ctrl-C finishes the step and saves",
+    ids=["2"],
+)
+@pytest.mark.defends(
+    "hf_finetune.training.callbacks:InterruptCallback.restore", why="Signal handlers are restored", ids=["2"]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_interrupt_finishes_the_step_and_saves(tmp_path, tiny_model, handlers, number):
     interrupt, asking = InterruptCallback(), SignalAt(0, number)

@@ -1,9 +1,11 @@
 """A stage's files: its folder, and weights that are whole or not there."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from removals import ignored_in_a_stage
 from stage_helpers import Examples, train_stages
 
 from hf_finetune.training.stage import stage_folder
@@ -35,6 +37,15 @@ def test_weights_of_another_model_are_not_loaded(tmp_path, tiny_model):
         load_weights(tiny_model("bert", num_hidden_layers=3), tmp_path / "model.safetensors")
 
 
+@contextmanager
+def write_in_place(original, path):
+    """The file is written in place."""
+    yield path
+
+
+@pytest.mark.defends(
+    "hf_finetune.files:replacing", why="A file is written completely or not at all", by=write_in_place
+)
 def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model, monkeypatch):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"old")
@@ -50,6 +61,11 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path, tiny_model,
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.freezing:unfreeze_modes",
+    why="A model follows `train()` again after its stage",
+    by=ignored_in_a_stage,
+)
 def test_a_model_follows_train_again_when_its_stage_is_over(tmp_path, tiny_model):
     model = tiny_model("timm/test_resnet")
     train_stages(model, tmp_path, ["head"])
@@ -73,6 +89,16 @@ class Noted(Examples):
         self.epoch = epoch
 
 
+def one_seed(original, **options):
+    """One seed for all stages."""
+    return original(**{**options, "seed": 42, "data_seed": 42})
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.arguments:TrainingArguments",
+    why="The order of the examples follows from the seed of the stage",
+    by=one_seed,
+)
 def test_the_order_of_the_examples_follows_from_the_seed(tmp_path, tiny_model):
     """The helper gives the first stage the seed 0 and the second one 1."""
     orders = []

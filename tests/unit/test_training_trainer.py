@@ -129,6 +129,7 @@ def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path
     assert watch.norms == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.defends("hf_finetune.training.trainer:StagedTrainer.create_optimizer", ids=["bert-all-0.5"])
 @pytest.mark.parametrize(
     ("train", "layer_decay"), [("head", 1.0), ("last:1", 0.5), ("all", 0.5), ("biases", 1.0)]
 )
@@ -194,6 +195,10 @@ def test_the_polynomial_schedule_is_exact_at_every_step(tmp_path, tiny_model, po
 TWO = SchedulesSpec(head=ScheduleSpec(name="constant"), backbone=ScheduleSpec(name="cosine"))
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.create_scheduler",
+    why="Head and backbone follow their own schedules",
+)
 def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, tiny_model):
     watch = Watch()
     trainer = make_trainer(
@@ -372,6 +377,9 @@ def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
     assert str(InputError(check_optimizer(name, arguments, "stages[1].optimizer"))) == message
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._save_checkpoint", why="A complete checkpoint is sealed"
+)
 def test_the_checkpoints_of_the_trainer_are_sealed(tmp_path, tiny_model):
     """So that a resume tells a whole one from one that was cut off: see ``training/checkpoints.py``."""
     options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "per_device_train_batch_size": 4}

@@ -6,6 +6,7 @@ half fails, the libraries have changed, and the defence may no longer be needed.
 
 import pytest
 import torch
+from removals import mode_of_the_module, only_with_parameters
 from stage_helpers import (
     Examples,
     Thaw,
@@ -33,6 +34,10 @@ def parameters_that_differ(model, before):
     return {name for name in differing(state_of(model), before) if name in dict(model.named_parameters())}
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.freezing_callback:FreezingCallback.on_epoch_begin",
+    why="Phases change at the declared epochs",
+)
 def test_trap_01_layers_that_thaw_later_are_trained(tmp_path, tiny_model):
     """``create_optimizer`` takes only what requires a gradient when training begins."""
     model = tiny_model(RESNET)
@@ -100,6 +105,10 @@ def test_trap_03_phases_never_add_a_parameter_group(tmp_path, tiny_model):
     assert differing(*states) == set()
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.freezing_callback:FreezingCallback.on_init_end",
+    why="A model is frozen before its optimizer is created",
+)
 def test_trap_04_a_stage_is_frozen_before_its_optimizer_is_made(tmp_path, tiny_model):
     """``on_init_end`` has the model while there is no optimiser; at ``on_train_begin`` there is one already."""
 
@@ -121,6 +130,17 @@ def test_trap_04_a_stage_is_frozen_before_its_optimizer_is_made(tmp_path, tiny_m
     assert {name for names in optimizer_names(trainer) for name in names} == HEAD
 
 
+def skip_single_selector(original, self, model, state):
+    """Nothing for a single selector."""
+    if not self.once:
+        original(self, model, state)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.freezing_callback:FreezingCallback._enter",
+    why="A model created by `model_init` is frozen too",
+    by=skip_single_selector,
+)
 def test_trap_05_a_model_that_is_made_anew_for_each_trial_is_frozen_too(tmp_path, tiny_model):
     """With ``model_init`` the Trainer makes a new model at each ``train()``, behind ``on_init_end``."""
 
@@ -142,6 +162,15 @@ def test_trap_05_a_model_that_is_made_anew_for_each_trial_is_frozen_too(tmp_path
     assert differing(initial, state_of(trainer.model)) == HEAD  # nor did any statistic of a BatchNorm
 
 
+def accept_empty(original, model, trainable):
+    """No error for an empty list."""
+    if trainable:
+        original(model, trainable)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.freezing:freeze_all_but", why="Freezing everything is an error", by=accept_empty
+)
 def test_trap_06_a_stage_always_trains_something_and_has_no_empty_group(tmp_path, tiny_model):
     """With all frozen the backward pass fails; with only biases trained the first group is empty."""
     model = tiny_model(RESNET)
@@ -164,6 +193,7 @@ def test_trap_06_a_stage_always_trains_something_and_has_no_empty_group(tmp_path
     assert all(name.endswith("bias") for names, _, _ in biases.groups for name in names)
 
 
+@pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
 def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_model):
     """The Trainer calls ``model.train()`` at every micro-step, behind ``on_step_begin``."""
 
@@ -189,6 +219,8 @@ def test_trap_07_the_statistics_of_a_frozen_batch_norm_stand(tmp_path, tiny_mode
     assert differing(before, state_of(model)) == HEAD
 
 
+@pytest.mark.defends("hf_finetune.training.freezing:_StaysInEval.__call__", by=mode_of_the_module)
+@pytest.mark.defends("hf_finetune.training.freezing:frozen_modules", by=only_with_parameters)
 def test_trap_08_a_frozen_prefix_gives_the_same_each_time(tmp_path, tiny_model):
     """Dropout in frozen layers goes on in a stock Trainer."""
 

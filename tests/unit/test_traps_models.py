@@ -9,9 +9,11 @@ import timm
 import torch
 from datasets import Dataset
 from PIL import Image
+from removals import unseeded
 from safetensors.torch import load_file
 from stage_helpers import Examples, differing, state_of, stock_trainer, train_stages
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     Trainer,
@@ -53,6 +55,23 @@ class AfterEpochs(TrainerCallback):
         self.states.append(state_of(kwargs["model"]))
 
 
+def names_in_memory(original, model, processor, folder):
+    """The parameter names in memory."""
+    model.save_pretrained(folder, save_original_format=False)
+    processor.save_pretrained(folder)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._save",
+    why="Checkpoints are saved under the parameter names that they are loaded by",
+    ids=["vit"],
+)
+@pytest.mark.defends(
+    "hf_finetune.models.export:export_model",
+    why="Exported weights have the parameter names of the Hub",
+    by=names_in_memory,
+    ids=["vit"],
+)
 @pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "swin"])
 def test_trap_14_the_best_checkpoint_is_really_restored(tmp_path, tiny_model, name):
     """The Trainer saves under the Hub's names and reloads with ``strict=False``: nothing comes back, in silence."""
@@ -103,6 +122,26 @@ SPARED = {
 }
 
 
+always_decays = property(lambda self: True, lambda self, value: None, doc="Weight decay for all parameters.")
+
+
+def no_exemptions(original, model, names):
+    """No exemptions by name."""
+    return set()
+
+
+@pytest.mark.defends(
+    "hf_finetune.planning.layers:Parameter.decays",
+    why="Norms and biases have no weight decay",
+    by=always_decays,
+    ids=["timm/test_resnet"],
+)
+@pytest.mark.defends(
+    "hf_finetune.models.layout:_no_weight_decay",
+    why="Parameters that timm or common practice exempts by name have no weight decay",
+    by=no_exemptions,
+    ids=["timm/test_vit"],
+)
 @pytest.mark.parametrize("name", SPARED)
 def test_trap_19_weight_decay_spares_what_timm_and_the_field_spare(tmp_path, tiny_model, name):
     """The Trainer spares ``nn.LayerNorm`` and patterns of names, and does not ask ``no_weight_decay()``."""
@@ -122,6 +161,18 @@ def test_trap_19_weight_decay_spares_what_timm_and_the_field_spare(tmp_path, tin
     assert {decays[parameter] for parameter in weights if "embed" not in parameter} <= {0.05}
 
 
+def outside_the_base_model(original, model):
+    """The parameters outside `base_model`."""
+    backbone = {id(parameter) for parameter in model.base_model.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in backbone], True
+
+
+@pytest.mark.defends(
+    "hf_finetune.models.find_head:find_head",
+    why="The head of a timm model is found",
+    by=outside_the_base_model,
+    ids=["timm/test_resnet"],
+)
 @pytest.mark.parametrize("name", [RESNET, "timm/test_vit", "timm/test_efficientnet"])
 def test_trap_20_the_head_of_a_timm_model_is_found(tmp_path, tiny_model, name):
     """The base model of the wrapper holds the head too."""
@@ -136,6 +187,16 @@ def test_trap_20_the_head_of_a_timm_model_is_found(tmp_path, tiny_model, name):
     assert differing(seen.before, seen.after) == expected
 
 
+def checkpoint_labels(original, path, *arguments, **options):
+    """The number of labels of the checkpoint."""
+    config = original(path, *arguments, **options)
+    config.num_labels = AutoConfig.from_pretrained(path).num_labels
+    return config
+
+
+@pytest.mark.defends(
+    "hf_finetune.models.build:read_config", why="A timm head has one output per label", by=checkpoint_labels
+)
 def test_trap_21_the_head_has_the_size_of_the_labels(tmp_path, tiny_model):
     """``id2label`` without ``num_labels`` gives a timm model the checkpoint's number of classes."""
     tiny_model(RESNET, num_labels=1000).save_pretrained(tmp_path)
@@ -151,6 +212,7 @@ def test_trap_21_the_head_has_the_size_of_the_labels(tmp_path, tiny_model):
     assert (model.config.id2label, model.config.label2id) == (names, {name: n for n, name in names.items()})
 
 
+@pytest.mark.defends("hf_finetune.models.export:_mend_timm_config", why="timm loads a saved timm config")
 def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
     """transformers saves ``model_args: null`` for timm, and timm ``model_args.num_classes`` for transformers."""
     model = tiny_model(RESNET, model_args=None)
@@ -173,6 +235,7 @@ def test_trap_22_a_timm_model_loads_in_both_libraries(tmp_path, tiny_model):
         assert torch.equal(own_memory(plain)(PIXELS), expected)
 
 
+@pytest.mark.defends("hf_finetune.tasks.seeded_augmentation:SeededExamples.__getitem__", by=unseeded)
 def test_trap_23_the_processor_of_a_timm_model_is_saved_and_never_augments(tmp_path, tiny_model):
     """Its ``save_pretrained`` writes nothing, and it prepares training images as those of an evaluation."""
     tiny_model(RESNET).save_pretrained(tmp_path / "checkpoint")

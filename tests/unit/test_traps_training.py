@@ -7,9 +7,11 @@ half fails, the libraries have changed, and the defence may no longer be needed.
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from removals import ignored_in_a_stage, mean_loss
 from stage_helpers import (
     Examples,
     StageWatch,
@@ -60,6 +62,7 @@ def norm_ratio(tiny_model, folder, name, **options):
     return norms[1] / norms[0]
 
 
+@pytest.mark.defends("hf_finetune.targets.losses:loss_for", by=mean_loss, ids=["bert"])
 @pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "deberta-v2", "modernbert"])
 def test_trap_11_the_gradient_does_not_grow_with_the_accumulation(tmp_path, tiny_model, name):
     """Heads that take ``**kwargs`` and drop ``num_items_in_batch`` give a mean that is summed, not averaged."""
@@ -73,6 +76,18 @@ def test_trap_11_the_gradient_does_not_grow_with_the_accumulation(tmp_path, tiny
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=1e-6)
 
 
+def accepting_loss_arguments(original, self, **options):
+    """A trainer that passes `num_items_in_batch` to the model."""
+    original(self, **options)
+    self.model_accepts_loss_kwargs = True
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer.__init__",
+    why="A loss computed by the model is averaged over the micro-batches",
+    by=accepting_loss_arguments,
+    ids=["bert"],
+)
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_trap_11_a_loss_that_is_left_to_the_model_is_averaged(tmp_path, tiny_model, name):
     """``StagedTrainer`` without a loss of its own knows that the model's is a mean over the micro-batch."""
@@ -84,6 +99,7 @@ def test_trap_11_a_loss_that_is_left_to_the_model_is_averaged(tmp_path, tiny_mod
     assert norm_ratio(tiny_model, tmp_path / "ours", name, make=make) == pytest.approx(1, rel=1e-3)
 
 
+@pytest.mark.defends("hf_finetune.targets.losses:loss_for", by=mean_loss)
 def test_trap_12_a_loss_function_is_divided_by_the_labels_of_the_whole_batch(tmp_path, tiny_model):
     """The Trainer takes what ``compute_loss_func`` gives for scaled: a mean over the micro-batch is inflated."""
 
@@ -112,6 +128,23 @@ class Mixed(torch.utils.data.Dataset):
         return {**self.examples[index], "labels": self.shares[index]}
 
 
+def count_probabilities(original, *arguments, **options):
+    """Each class probability counts as a label."""
+    loss = original(*arguments, **options)
+
+    def divided(outputs, labels, num_items_in_batch=None):
+        value = loss(outputs, labels, num_items_in_batch)
+        return value / labels.shape[-1] if labels.ndim > 1 else value
+
+    return divided
+
+
+@pytest.mark.defends(
+    "hf_finetune.targets.losses:loss_for",
+    why="A label of class probabilities counts as one label",
+    by=count_probabilities,
+    ids=["vit"],
+)
 @pytest.mark.parametrize("name", ["vit", "bert", RESNET])
 def test_trap_13_mixed_labels_leave_the_kind_of_task_alone(tmp_path, tiny_model, name):
     """A model that is given labels of fractions turns its config to ``multi_label_classification``."""
@@ -132,6 +165,14 @@ def test_trap_13_mixed_labels_leave_the_kind_of_task_alone(tmp_path, tiny_model,
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=1e-6)
 
 
+def one_folder(original, run, index, name):
+    """One folder for all stages."""
+    return run / "stages"
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.stage:stage_folder", why="Every stage has its own folder", by=one_folder
+)
 def test_trap_15_a_stage_does_not_see_the_checkpoints_of_another(tmp_path, tiny_model):
     """``global_step`` begins again with each ``train()``: in one folder the newest checkpoint is another stage's."""
     options = {"save_strategy": "steps", "save_steps": 1}
@@ -153,6 +194,17 @@ def test_trap_15_a_stage_does_not_see_the_checkpoints_of_another(tmp_path, tiny_
     assert folders == ["01-stage-0", "02-stage-1"]
 
 
+def count_calls(original, self, model, state):
+    """The callback counts its own calls."""
+    self.calls = getattr(self, "calls", -1) + 1
+    original(self, model, SimpleNamespace(epoch=float(max(self.calls - 1, 0))))
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.freezing_callback:FreezingCallback._enter",
+    why="The phase follows from the epoch, also after a resume",
+    by=count_calls,
+)
 def test_trap_16_the_phase_follows_from_the_epoch_and_not_from_memory(tmp_path, tiny_model):
     """A callback's state does not come back with the checkpoint, not even one that says how it is kept."""
 
@@ -232,6 +284,17 @@ def test_trap_17_the_best_of_one_stage_is_no_measure_for_the_next(tmp_path, tiny
     assert bests.end == [(2.0, 0.9), (2.0, 0.7)]
 
 
+def first_rate_only(original, self, *arguments, **options):
+    """The learning rate of the first group for all groups."""
+    original(self, *arguments, **options)
+    self.rates = [self.rates[0]] * len(self.rates)
+
+
+@pytest.mark.defends(
+    "hf_finetune.training.callbacks:LogCallback.on_pre_optimizer_step",
+    why="The log holds the learning rate of every group",
+    by=first_rate_only,
+)
 def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
     """The Trainer logs the rate of the first group alone."""
     model = tiny_model(RESNET)
@@ -252,6 +315,10 @@ def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
     )
 
 
+@pytest.mark.defends(
+    "hf_finetune.training.trainer:StagedTrainer._spare_the_frozen_prefix",
+    why="Activations of a frozen prefix are not checkpointed",
+)
 def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_path, tiny_model):
     """For texts the embeddings' output is made to require a gradient, so a frozen BERT is backpropagated through."""
 
@@ -290,6 +357,9 @@ class Compiles(TrainerCallback):
         self.graphs.append(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.defends(
+    "torch.compiler:reset", why="Each stage begins with an empty compiler cache", by=ignored_in_a_stage
+)
 def test_trap_25_each_stage_begins_with_an_empty_compiler(tmp_path, tiny_model, monkeypatch):
     """Whatever is trained anew is compiled anew, and behind a number of times no longer at all."""
     monkeypatch.setattr(
