@@ -13,38 +13,44 @@ __all__ = ["BalanceSpec"]
 
 
 class BalanceSpec(Part):
-    """How a stage makes up for classes of different sizes. Each other field belongs to the methods that it names."""
+    """Correction of class imbalance. Each field except the method applies to the methods that it names."""
 
     shorthand = "method"
 
     method: Literal["none", "class_weights", "effective_number", "sampler", "focal", "logit_adjustment"] = (
         Field(
             default="none",
-            description="How scarce classes get their share: class_weights, effective_number, sampler, focal, "
-            "logit_adjustment, or none.",
+            description="Correction of class imbalance: class_weights = multiplies the loss of an example by the "
+            "weight of its class, examples / (classes x members), as scikit-learn's balanced (King & Zeng "
+            "2001), or by the given weight; effective_number = as class_weights, but milder: the size n "
+            "of a class is replaced by (1 - beta^n) / (1 - beta) (Cui et al. 2019); sampler = samples all "
+            "classes equally often in each epoch (Kang et al. 2020); focal = multiplies the loss by (1 - "
+            "p)^gamma, where p is the probability of the true class (Lin et al. 2017), experimental; "
+            "logit_adjustment = adds tau x log(class frequency) to the logits, in training only (Menon et "
+            "al. 2021).",
         )
     )
     weights: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         default=None,
-        description="Factor on the loss (no unit) by class, 1 for those left out, of class_weights and focal; "
-        "null = as the classes' sizes say for class_weights, 1 for focal.",
+        description="For class_weights and focal: factor on the loss by class, 1 for classes that are not listed, "
+        "such as {soup: 3.0}; null = computed for class_weights, 1 for focal.",
     )
     beta: float = Field(
         default=0.999,
         ge=0,
         lt=1,
-        description="Fraction by which an example of effective_number counts less than the one before it; "
-        "0 = no weights, towards 1 = class_weights.",
+        description="For effective_number: factor by which each further example of a class counts less than the "
+        "one before it; 0 = no weights; values close to 1 give almost those of class_weights.",
     )
     gamma: float = Field(
         default=2.0,
         ge=0,
-        description="Exponent (no unit) of focal: the loss is taken (1 - probability)^gamma times; 0 = as it is.",
+        description="For focal: exponent gamma (no unit); 0 = no change of the loss.",
     )
     tau: float = Field(
         default=1.0,
         gt=0,
-        description="Factor (no unit) on the log frequencies that logit_adjustment adds to the logits in training.",
+        description="For logit_adjustment: factor on the logarithms of the class frequencies.",
     )
 
     @field_validator("weights", mode="before")

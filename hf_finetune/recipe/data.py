@@ -37,16 +37,17 @@ class ColumnsSpec(RoleFields):
     )
     weight: Text | None = Field(
         default=None,
-        description="Column of each training example's weight in the loss, a number from 0 on (no unit); "
-        "null = all count alike.",
+        description="Column of the weight of each training example in the loss, a non-negative number; null = "
+        "equal weights.",
     )
     group: Text | None = Field(
-        default=None, description="Column of what must not be split, as data.split.group; null = none."
+        default=None,
+        description="Column that identifies the group of each example, the same as data.split.group; null = none.",
     )
     split: Text | None = Field(
         default="auto",
-        description="Column with the split of each example; auto = a column that holds only "
-        "names of splits; null or none = the column is not used.",
+        description="Column with the name of each example's split; auto = a column that contains only names of "
+        "splits; null or none = no such column is used.",
     )
 
 
@@ -57,20 +58,28 @@ class SplitSpec(Part):
         default=HELD_OUT,
         ge=0,
         lt=1,
-        description="Fraction of the examples held out for validation; 0 = none.",
+        description="Fraction of the examples that becomes the validation split if the data has none; 0 = no such "
+        "split.",
     )
     test: float = Field(
-        default=HELD_OUT, ge=0, lt=1, description="Fraction of the examples held out for the test; 0 = none."
+        default=HELD_OUT,
+        ge=0,
+        lt=1,
+        description="Fraction of the examples that becomes the test split if the data has none; 0 = no such "
+        "split.",
     )
     stratify: bool = Field(
         default=True, description="Whether each split keeps the proportions of the classes."
     )
     group: Text | None = Field(
-        default=None, description="Column whose equal values stay in one split; null = none."
+        default=None,
+        description="Column that identifies the group of each example; all examples of a group are in the same "
+        "split; null = no groups.",
     )
     fold: FoldText | None = Field(
         default=None,
-        description="Part K of N of a cross-validation, as K/N, that is held out as the test; null = none.",
+        description="Fold of a cross-validation that is the test split, as K/N: the K-th of N; null = no "
+        "cross-validation.",
     )
 
 
@@ -80,55 +89,67 @@ class DataSource(Part):
     shorthand = "path"
 
     path: Location = Field(
-        description="Hub id, folder of class folders, csv, tsv, json, jsonl, parquet or xlsx file, or saved dataset."
+        description="Hub id, folder (of class folders, tables, or images with metadata), table (csv, tsv, json, "
+        "jsonl, parquet, xlsx), or saved dataset."
     )
     config: Text | None = Field(
-        default=None, description="Configuration of the Hub dataset; null = its default."
+        default=None, description="Configuration of the dataset on the Hub; null = its default."
     )
     revision: Text | None = Field(
-        default=None, description="Branch, tag or commit on the Hub; null = the main branch."
+        default=None, description="Branch, tag or commit of the dataset on the Hub; null = the main branch."
     )
     encoding: Encoding | None = Field(
-        default=None, description="Encoding of text files, as Python names it; null = recognized."
+        default=None, description="Encoding of text files, by its name in Python; null = detected."
     )
     separator: Separator | None = Field(
         default=None,
-        description="Character between the cells of a row of text files, or comma, semicolon, tab or pipe; "
-        "null = recognized.",
+        description="Character between the cells of text files, or comma, semicolon, tab or pipe; null = "
+        "detected.",
     )
     decimal: Literal[".", ","] | None = Field(
-        default=None, description="Decimal mark of numbers in text files; null = recognized."
+        default=None, description="Decimal mark of numbers in text files; null = detected."
     )
     nested: Literal["join", "top"] | None = Field(
         default=None,
-        description="Class of a file in nested class folders: join = the names of all of them, as animals/cat; "
-        "top = the outermost one's; null = nested class folders are refused.",
+        description="Class of a file in nested class folders: join = the names of all of them, such as "
+        "animals/cat; top = the name of the outermost one, such as animals; null = nested class "
+        "folders are an error.",
     )
-    columns: ColumnsSpec = Field(default=ColumnsSpec(), description="Names of the columns.")
-    split: SplitSpec = Field(default=SplitSpec(), description="Fractions of the splits made where missing.")
+    columns: ColumnsSpec = Field(
+        default=ColumnsSpec(), description="Names of the columns; those that are left out are inferred."
+    )
+    split: SplitSpec = Field(
+        default=SplitSpec(),
+        description="Fractions of the splits that the data lacks; groups; cross-validation.",
+    )
     target: TargetName = Field(
         default="auto",
-        description="A label is one class, a list of classes, or a number; auto = told from the column.",
+        description="Kind of labels: single_label = one class per example; multi_label = any number of classes "
+        "per example; regression = a number; auto = inferred from the label column.",
     )
 
 
 class DataSpec(DataFields, DataSource):
-    """The labelled data."""
+    """Labeled data."""
 
     augment: AugmentSpec = Field(
-        default=AugmentSpec(), description="How training examples are varied: a preset's name, or its fields."
+        default=AugmentSpec(),
+        description="Augmentation of the training examples: a preset, or its fields; validation and test examples "
+        "are not augmented.",
     )
     on_error: Literal["fail", "skip"] = Field(
-        default="fail", description="What to do about unreadable examples."
+        default="fail",
+        description="Handling of unusable and unlabeled examples: fail = an error; skip = they are left out "
+        "before splits are cut, and listed in a note.",
     )
     limit: Count | None = Field(
-        default=None, description="Number of examples used of each split; null = all."
+        default=None, description="Maximum number of examples of each split, for a quick trial; null = all."
     )
     workers: Workers = Field(
         default="auto",
-        description="Number of processes that prepare batches; 0 = the main process; "
-        "auto = as the cores allow on a GPU, else 0.",
+        description="Number of data loader processes; 0 = batches are prepared in the main process; auto = by the "
+        "number of cores on a GPU (8 at most), 0 on a CPU.",
     )
     group_by_length: bool = Field(
-        default=True, description="Whether a batch is made of texts of about as many tokens."
+        default=True, description="Whether the texts of a batch have similar numbers of tokens."
     )

@@ -11,47 +11,59 @@ __all__ = ["DomainSpec"]
 
 
 class DomainSpec(Part):
-    """Inputs of another domain, and how the model gets used to them. Each other field belongs to some methods."""
+    """Domain adaptation: unlabeled inputs of the target domain, and the method. Other fields apply to some methods."""
 
     target: Location = Field(
-        description="Inputs of the other domain, in any form that data.path takes, or a folder of images; labels "
-        "are not read."
+        description="Unlabeled inputs of the target domain, in any form that data.path accepts, or a folder of "
+        "images; labels are not read."
     )
     method: Literal["continue_pretraining", "coral", "dann"] = Field(
-        description="continue_pretraining (the backbone fills in masked tokens or patches before the first stage), "
-        "coral (like covariances of the features), or dann (features that do not tell the domain)."
+        description="Method of domain adaptation: continue_pretraining = before the first stage, all layers below "
+        "the head are trained to predict masked parts of the inputs: tokens (Devlin et al. 2019; "
+        "Gururangan et al. 2020), or image patches, by one linear layer (SimMIM, Xie et al. 2022); "
+        "coral = adds the distance between the covariances of the head's input in both domains to the "
+        "loss of a stage (Deep CORAL, Sun & Saenko 2016); dann = a small classifier learns to "
+        "distinguish the domains by the head's input, and its reversed gradient trains the backbone "
+        "to make that impossible (Ganin et al. 2016). Experimental."
     )
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Factor (no unit) on what coral or dann adds to the loss of a stage.",
+        description="For coral and dann: factor on the term that is added to the loss.",
     )
     stages: Texts = Field(
         default=(),
-        description="Names of the stages in which coral or dann is added; [] = those that train below the head.",
+        description="For coral and dann: names of the stages that use it; [] = all stages that train layers below "
+        "the head.",
     )
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Passes of continue_pretraining over its inputs; null = 1, or max_steps.",
+        description="For continue_pretraining: duration in passes over the inputs; null = 1, unless max_steps is "
+        "given.",
     )
     max_steps: Count | None = Field(
-        default=None, description="Number of optimiser steps of continue_pretraining; or give epochs."
+        default=None, description="For continue_pretraining: duration in optimizer steps; null = by epochs."
     )
     lr: float = Field(
-        default=5e-5, gt=0, description="Peak learning rate of continue_pretraining (per optimiser step)."
+        default=5e-5,
+        gt=0,
+        description="For continue_pretraining: peak learning rate per optimizer step, which is reached after 6 % "
+        "of the steps and then falls linearly.",
     )
     batch_size: Count = Field(
         default=32,
-        description="Number of examples per process and forward pass of continue_pretraining.",
+        description="For continue_pretraining: number of examples per process and forward pass.",
     )
     mask: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Fraction of the tokens or of the image that continue_pretraining masks; null = 0.15 of the "
-        "tokens, 0.6 of the image.",
+        description="For continue_pretraining: fraction of the tokens or of the image that is masked; null = 0.15 "
+        "of the tokens, 0.6 of the image.",
     )
     source: bool = Field(
-        default=False, description="Whether continue_pretraining takes the inputs of the training split too."
+        default=False,
+        description="For continue_pretraining: whether the inputs of the training split are used in addition to "
+        "those of the target domain.",
     )

@@ -43,24 +43,33 @@ class HeadSpec(Part):
 
     type: Literal["linear", "mlp", "cosine"] = Field(
         default="linear",
-        description="One linear layer, hidden layers before it (mlp), or the cosine of the angle to each class.",
+        description="linear = one linear layer, the architecture's own head; mlp = hidden layers before the "
+        "logits (Rumelhart et al. 1986); cosine = cosine of the angle to a vector of each class, "
+        "times a learned scale, which needs a higher learning rate (Gidaris & Komodakis 2018). "
+        "Experimental.",
     )
     hidden: Sizes = Field(
         default=(1024,),
-        description="Sizes (no unit) of the hidden layers of mlp, the first nearest the backbone.",
+        description="For mlp: sizes of the hidden layers (no unit), the first nearest the backbone. Experimental.",
     )
     activation: Literal["relu", "gelu", "tanh", "silu"] | None = Field(
         default=None,
-        description="Function behind each hidden layer of mlp; null = that of timm's own hidden layer, else relu.",
+        description="For mlp: activation function after each hidden layer; null = that of timm's own hidden "
+        "layer, else relu.",
     )
     dropout: float = Field(
-        default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer of mlp."
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="For mlp: probability of dropping an activation of a hidden layer.",
     )
     pool: Literal["auto", "own", "cls", "mean", "attention"] | None = Field(
         default=None,
-        description="How tokens or places become one vector: as suits the checkpoint (auto), as the architecture does "
-        "(own), the class token, their mean, or a mean with learnt weights; null = auto where the stages leave out lr, "
-        "else own, but features of texts choose it by cross-validation.",
+        description="Pooling of the tokens of a text, or of the positions of an image: auto = the one that suits "
+        "the checkpoint (docs/rates.md); own = the architecture's; cls = the first token (Devlin et "
+        "al. 2019); mean = the mean (Reimers & Gurevych 2019); attention = a mean with learned "
+        "weights (Ilse et al. 2018); null = auto if no stage sets lr, else own; frozen features of "
+        "texts choose it by cross-validation.",
     )
 
     @property

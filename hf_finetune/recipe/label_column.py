@@ -12,42 +12,44 @@ __all__ = ["LabelColumnSpec"]
 
 
 class LabelColumnSpec(Part):
-    """Where the labels are and how they are written: a column's name, a list of columns, or the fields below."""
+    """Source and format of the labels: a column's name, a list of columns, or the fields below."""
 
     shorthand = "name"
 
     name: NameOrNames | None = Field(
         default=None,
-        description="Column of the labels; a list of columns holds 0 or 1, or a probability, for the class that "
-        "each is named after; null = inferred.",
+        description="Column of the labels; or a list of columns, each named after a class, that contain 0 or 1, "
+        "or a probability; null = inferred.",
     )
     source: Literal["name"] | None = Field(
         default=None,
         alias="from",
-        description="name = the class stands in the file's name, where pattern says; null = in a column.",
+        description="Source of the labels: name = the file names, where pattern finds them; null = a column.",
     )
     pattern: Pattern | None = Field(
         default=None,
-        description="Regular expression searched for in the file's name; its group is the class.",
+        description="Regular expression that is searched for in each file name, including its suffix; its group "
+        "is the class; null = none.",
     )
     separator: str | None = Field(
         default=None,
         min_length=1,
-        description="Text between the classes in a cell that holds several; null = a cell is one class.",
+        description="Text between the classes in a cell; null = each cell is one class.",
     )
     classes: tuple[Text, ...] | None = Field(
         default=None,
-        description="Classes, in order, of cells that hold a list with a place for each class; null = as the "
-        "data declares them.",
+        description="Class names, in order, for cells that contain a list with one position per class; null = "
+        "those that the data declares.",
     )
     empty: Literal["missing", "none"] = Field(
         default="missing",
-        description="Meaning of an empty cell where classes are separated: a missing label, or none of the classes.",
+        description="Meaning of an empty cell if separator is given: missing = a missing label; none = an example "
+        "of no class.",
     )
     normalize: bool = Field(
         default=False,
-        description="Whether spellings that differ only in case, blanks, hyphens, Unicode form or trailing punctuation "
-        "are one class, called by the most frequent of them.",
+        description="Whether spellings that differ only in case, spaces, hyphens, Unicode form or trailing "
+        "punctuation are one class, named by the most frequent spelling.",
     )
 
     @model_validator(mode="before")

@@ -53,7 +53,7 @@ def _same(name: str) -> Any:
 
 
 class SharedDataSpec(DataFields):
-    """How the examples of all tasks become inputs."""
+    """Preparation of the examples, the same for all tasks."""
 
     augment: AugmentSpec = _same("augment")
     workers: Workers = _same("workers")
@@ -65,7 +65,7 @@ SHARED = tuple(SharedDataSpec.model_fields)
 
 
 class TaskDataSpec(DataSource):
-    """The labelled data of one task."""
+    """Labeled data of one task."""
 
     on_error: Literal["fail", "skip"] = _same("on_error")
     limit: Count | None = _same("limit")
@@ -75,33 +75,37 @@ class TaskSpec(Part):
     """One of the tasks."""
 
     task: TaskName = Field(
-        description="What the model does in this task; all tasks of a recipe are of one kind."
+        description="What the model does in this task; it is the same for all tasks of a recipe."
     )
-    data: TaskDataSpec = Field(description="Labelled data of the task: its path, or its fields.")
+    data: TaskDataSpec = Field(description="Labeled data of the task: its path, or its fields.")
     weight: float = Field(
         default=1.0,
         gt=0,
-        description="Factor on the loss of each example of the task, if weighting is fixed.",
+        description="Factor on the loss of each example of the task, if weighting is fixed. Experimental.",
     )
     metrics: Texts = Field(
         default=(),
-        description="Names of the task's metrics, the leading one first; [] = those of the recipe, or the task's.",
+        description="Names of the task's metrics, the leading one first; [] = those of the recipe, or the default "
+        "for the kind of labels.",
     )
 
 
 class MixingSpec(Part):
-    """How many examples of each task an epoch has."""
+    """Share of each task in the examples of an epoch."""
 
     shorthand = "method"
 
     method: Literal["size", "temperature", "equal"] = Field(
         default="size",
-        description="size (each example once), temperature (shares go by size^(1/temperature)), or equal shares.",
+        description="Share of each task in the examples of an epoch: size = each example once; temperature = in "
+        "proportion to size^(1/temperature) (Raffel et al. 2020, T5); equal = the same for each task. "
+        "Experimental.",
     )
     temperature: float = Field(
         default=TEMPERATURE,
         ge=1,
-        description="Temperature (no unit) of the shares: 1 = by size; the higher, the more alike.",
+        description="For temperature: temperature (no unit); 1 = in proportion to the sizes; the higher, the more "
+        "equal.",
     )
 
 
@@ -112,19 +116,21 @@ class MultiTaskRecipe(Recipe):
         description="What the model does: multi-task, several tasks on one backbone."
     )
     data: SharedDataSpec = Field(  # type: ignore[assignment]
-        default=SharedDataSpec(), description="How the examples of all tasks become inputs."
+        default=SharedDataSpec(), description="Preparation of the examples, which is the same for all tasks."
     )
     tasks: dict[str, TaskSpec] = Field(
-        description="The tasks by their names, each with its data; two at least.",
+        description="For multi-task: the tasks by name, at least two, each with its own data.",
         json_schema_extra={"minProperties": 2},
     )
     mixing: MixingSpec = Field(
         default=MixingSpec(),
-        description="Share of each task's examples in an epoch: a method, or its fields.",
+        description="For multi-task: share of each task in the examples of an epoch: a method, or its fields. "
+        "Experimental.",
     )
     weighting: Literal["fixed", "uncertainty"] = Field(
         default="fixed",
-        description="Factor on each task's loss: fixed (the weight of each task), or uncertainty (learnt).",
+        description="For multi-task: factor on the loss of each task: fixed = its weight; uncertainty = learned "
+        "with a variance for each task (Kendall et al. 2018).",
     )
 
     @property

@@ -46,17 +46,16 @@ Repository = Annotated[
 
 
 class PublishSpec(Part):
-    """Where the model goes when the run is done."""
+    """Repository that the model is published to at the end of the run."""
 
     shorthand = "to"
 
-    to: Repository = Field(
-        description="Repository on the Hub that the model is published in: NAMESPACE/NAME."
-    )
+    to: Repository = Field(description="Repository on the Hub: NAMESPACE/NAME.")
     private: bool = Field(
-        default=True, description="Whether nobody else sees the repository; one that exists must agree."
+        default=True,
+        description="Whether the repository is private; if it already exists, it must have the same setting.",
     )
     revision: Text | None = Field(
-        default=None, description="Branch that gets the model; null = the main branch."
+        default=None, description="Branch that the model is published to; null = the main branch."
     )
-    tag: Text | None = Field(default=None, description="Tag that the published model gets; null = none.")
+    tag: Text | None = Field(default=None, description="Tag of the published model; null = none.")

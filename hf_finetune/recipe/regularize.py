@@ -22,42 +22,55 @@ class RegularizeSpec(Part):
     l1: float = Field(
         default=0.0,
         ge=0,
-        description="Strength (no unit) of a pull to 0 that ends there: each step takes learning rate x l1 off every "
-        "weight but norms and biases; 0 = none.",
+        description="L1 strength (no unit), such as 0.001: after each step, moves weights towards 0 by learning "
+        "rate x l1 but not past 0, so that zeros are exact (the proximal step of ISTA, Beck & "
+        "Teboulle 2009); not applied to norms, biases and parameters that the model exempts from "
+        "weight decay; the run prints the number of zeros; 0 = off. Experimental.",
     )
     l2_sp: float = Field(
         default=0.0,
         ge=0,
-        description="Strength (no unit) of a pull to the checkpoint's weights below the head, in the place of "
-        "weight_decay there; 0 = none.",
+        description="L2-SP strength (no unit), such as 0.1: after each step, moves the trained weights below the "
+        "head towards those of the checkpoint, to start + (w - start) / (1 + learning rate x l2_sp) "
+        "(Li et al. 2018); weight_decay does not apply to these weights, but still applies to the "
+        "head; no effect on a stage that trains only the head; 0 = off. Experimental.",
     )
     r_drop: float = Field(
         default=0.0,
         ge=0,
-        description="Factor on how far two passes over a text with other dropout are apart (R-Drop); 0 = one pass.",
+        description="For texts: two forward passes with different dropout; the divergence of their predictions "
+        "times this factor, such as 1.0, is added to the loss (R-Drop, Liang et al. 2021); 0 = off. "
+        "Experimental.",
     )
     ema: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Fraction of the running average of the weights that each step leaves in it; null = no average.",
+        description="Decay factor of an exponential moving average of the weights, such as 0.99: each step "
+        "replaces the average by d x average + (1 - d) x weights, with d = min(ema, (1 + step) / (10 "
+        "+ step)) (Polyak & Juditsky 1992). Both the weights and the average are evaluated, which "
+        "doubles the evaluation time, and the better of them by the metric of best is kept; without "
+        "such a metric, the average; null = off. Experimental.",
     )
     mixup: float = Field(
         default=0.0,
         ge=0,
-        description="Parameter (no unit) of the Beta distribution of the share in which two images are blended; "
-        "0 = none, 0.2 is usual.",
+        description="For images: each image is blended with another one of its batch, and the labels in the same "
+        "proportion, which has a Beta distribution with this parameter (no unit; Zhang et al. 2018), "
+        "usually 0.2; with cutmix too, each batch uses one of them at random; 0 = off. Experimental.",
     )
     cutmix: float = Field(
         default=0.0,
         ge=0,
-        description="Parameter (no unit) of the Beta distribution of the share of an image that another one covers; "
-        "0 = none, 1.0 is usual.",
+        description="For images: each image is partly covered by another one of its batch, and the labels are "
+        "mixed in the same proportion, which has a Beta distribution with this parameter (no unit; "
+        "Yun et al. 2019), usually 1.0; 0 = off. Experimental.",
     )
     gradient_noise: float = Field(
         default=0.0,
         ge=0,
-        description="Variance (no unit) of the noise on the gradient at the first step; 0 = none.",
+        description="Variance (no unit), such as 1e-4, of normal noise that is added to the clipped gradient; it "
+        "falls as 1 / (1 + step)^0.55 (Neelakantan et al. 2015); 0 = off. Experimental.",
     )
 
     @property

@@ -25,58 +25,69 @@ ScheduleName = Literal[
 
 
 class ScheduleSpec(Part):
-    """How the learning rate goes behind the warmup. Each field but the name belongs to the schedules that it names."""
+    """Learning rate after warmup. Each field except the name applies to the schedule that it names."""
 
     shorthand = "name"
 
     name: ScheduleName = Field(
-        default="linear", description="Shape of the learning rate over the stage's steps."
+        default="linear",
+        description="Learning rate after warmup: linear = falls to 0 linearly; cosine = falls to 0 in half a cosine "
+        "(Loshchilov & Hutter 2017); constant = stays constant; polynomial = falls to 0 as (1 - step/steps)^power "
+        "(Chen et al. 2018, DeepLab); exponential = falls by a constant factor per step, to peak x end (torch's "
+        "ExponentialLR); step = drops by a factor at regular intervals (torch's StepLR); cosine_with_restarts = "
+        "falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017); one_cycle = rises "
+        "from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor (Smith & Topin "
+        "2019, as in torch; the momentum is constant); warmup_stable_decay = stays constant, and falls to 0 in the "
+        "last steps (Hu et al. 2024, MiniCPM); slanted_triangular = rises from peak / ratio to the peak, then "
+        "falls to peak / ratio (ULMFiT, Howard & Ruder 2018).",
     )
-    power: float = Field(
-        default=1.0, gt=0, description="Exponent (no unit) of polynomial: rate x (1 - step/steps)^power."
-    )
+    power: float = Field(default=1.0, gt=0, description="For polynomial: exponent (no unit).")
     end: float = Field(
         default=0.01,
         gt=0,
         le=1,
-        description="Fraction of the peak rate that exponential comes to, by equal factors from step to step.",
+        description="For exponential: last learning rate as a fraction of the peak.",
     )
     every: Warmup = Field(
         default=0.34,
-        description="Steps between the drops of step; below 1 = a fraction of those behind the warmup.",
+        description="For step: steps from one drop to the next; below 1, a fraction of the steps after warmup.",
     )
     factor: float = Field(
-        default=0.1, gt=0, le=1, description="Factor on the rate (no unit) at each drop of step."
+        default=0.1, gt=0, le=1, description="For step: factor on the learning rate at each drop."
     )
     cycles: Count = Field(
-        default=2, description="Number of times (no unit) that cosine_with_restarts falls from the peak to 0."
+        default=2, description="For cosine_with_restarts: number of falls from the peak to 0 (no unit)."
     )
     pct_start: float = Field(
-        default=0.3, gt=0, lt=1, description="Fraction of the stage's steps in which one_cycle rises."
+        default=0.3,
+        gt=0,
+        lt=1,
+        description="For one_cycle: fraction of the stage's steps in which the learning rate rises.",
     )
     div_factor: float = Field(
-        default=25.0, ge=1, description="Peak rate of one_cycle divided by its first one (no unit)."
+        default=25.0, ge=1, description="For one_cycle: peak learning rate divided by the first one."
     )
     final_div_factor: float = Field(
-        default=1e4, ge=1, description="First rate of one_cycle divided by its last one (no unit)."
+        default=1e4, ge=1, description="For one_cycle: first learning rate divided by the last one."
     )
     decay: Warmup = Field(
         default=0.2,
-        description="Steps at the end in which warmup_stable_decay falls; below 1 = a fraction of the stage's.",
+        description="For warmup_stable_decay: steps in which the learning rate falls; below 1, a fraction of the "
+        "stage's steps.",
     )
     decay_type: Literal["cosine", "linear", "1-sqrt"] = Field(
-        default="cosine", description="How warmup_stable_decay falls at the end: cosine, linear or 1-sqrt."
+        default="cosine", description="For warmup_stable_decay: curve of the fall."
     )
     cut_frac: float = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="Fraction of the stage's steps in which slanted_triangular rises.",
+        description="For slanted_triangular: fraction of the stage's steps in which the learning rate rises.",
     )
     ratio: float = Field(
         default=32.0,
         ge=1,
-        description="Peak rate of slanted_triangular divided by its first and last one (no unit).",
+        description="For slanted_triangular: peak learning rate divided by the first and last one.",
     )
 
     @model_serializer(mode="wrap")
@@ -97,8 +108,8 @@ class SchedulesSpec(Part):
 
     spreads = True
 
-    head: ScheduleSpec = Field(description="Shape of the head's learning rate.")
-    backbone: ScheduleSpec = Field(description="Shape of the learning rate of every other layer group.")
+    head: ScheduleSpec = Field(description="Schedule of the head.")
+    backbone: ScheduleSpec = Field(description="Schedule of all layer groups below the head.")
 
 
 Schedules = Annotated[

@@ -72,16 +72,17 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 class OptimizerSpec(Part):
-    """The optimiser of a stage."""
+    """Optimizer of a stage."""
 
     shorthand = "name"
 
     name: Text = Field(
         default=DEFAULT_OPTIMIZER,
-        description="Optimiser: sgd, adamw, or any name that transformers' Trainer knows.",
+        description="Name of the optimizer: sgd, adamw, or another optimizer of transformers' Trainer.",
     )
     args: dict[str, Argument] = Field(
-        default_factory=dict, description="Its other arguments, in its own units: momentum, betas, eps, ..."
+        default_factory=dict,
+        description="Other arguments of the optimizer by name, in its own units, such as {momentum: 0.9}.",
     )
 
 
@@ -90,31 +91,33 @@ class RatesSpec(Part):
 
     spreads = True
 
-    head: float = Field(gt=0, description="Peak learning rate of the head (per optimiser step).")
+    head: float = Field(gt=0, description="Peak learning rate of the head per optimizer step.")
     backbone: RateRange = Field(
-        description="Peak learning rate of the layer groups; of two, the first is nearest the input, the second "
-        "nearest the head, and equal factors lie between."
+        description="Peak learning rate of the layer groups; or [nearest the input, nearest the head], a "
+        "geometric range."
     )
 
 
 class EarlyStoppingSpec(Part):
-    """When a stage ends before its time."""
+    """Condition that ends a stage early."""
 
     shorthand = "patience"
 
-    patience: Count = Field(description="Number of evaluations without improvement that end the stage.")
+    patience: Count = Field(
+        description="Number of consecutive evaluations without improvement after which the stage ends."
+    )
     threshold: float = Field(
-        default=0.0, ge=0, description="Least change that counts as improvement, in the metric's unit."
+        default=0.0, ge=0, description="Smallest change that counts as an improvement, in the metric's unit."
     )
 
 
 class BestSpec(Part):
-    """Which checkpoint of a stage goes on to the next."""
+    """Selection of the checkpoint of a stage that the next stage begins with."""
 
     shorthand = "metric"
 
     metric: Text | None = Field(
-        default=None, description="Metric on the validation split; null = first of the recipe's."
+        default=None, description="Metric on the validation split; null = the first one of the recipe."
     )
 
 
@@ -128,67 +131,81 @@ class StageSettings(Part):
     """Training settings that a stage and a strategy share."""
 
     epochs: float | None = Field(
-        default=None, gt=0, description="Passes over the training split; or give max_steps."
+        default=None, gt=0, description="Duration in passes over the training split; null = by max_steps."
     )
-    max_steps: Count | None = Field(default=None, description="Number of optimiser steps; or give epochs.")
+    max_steps: Count | None = Field(
+        default=None, description="Duration in optimizer steps; null = by epochs."
+    )
     lr: Rates = Field(
         default=None,
-        description="Peak learning rate of the head (per optimiser step); or {head, backbone}, a rate for each; null = "
-        "the default of the checkpoint's architecture (docs/rates.md), with adamw.",
+        description="Peak learning rate of the head per optimizer step; or {head, backbone}, one for each; null = "
+        "the default of the checkpoint's architecture for adamw (docs/rates.md), which plan and run "
+        "print.",
     )
-    optimizer: OptimizerSpec = Field(default=OptimizerSpec(), description="Optimiser, by name.")
+    optimizer: OptimizerSpec = Field(
+        default=OptimizerSpec(), description="Optimizer: its name, or its fields."
+    )
     schedule: Schedules = Field(
         default=ScheduleSpec(),
-        description="Shape of the learning rate over steps; or {head, backbone}, a shape for each.",
+        description="Learning rate after warmup: the name of a schedule, or its fields; or {head, backbone}, one "
+        "for each.",
     )
     warmup: Warmup = Field(
-        default=0, description="Steps until the peak rate; below 1 = a fraction of the stage's steps."
+        default=0, description="Steps until the peak learning rate; below 1, a fraction of the stage's steps."
     )
     weight_decay: float = Field(
         default=0.01,
         ge=0,
-        description="Weight decay (no unit), not applied to norms, biases and what the model exempts.",
+        description="Weight decay (no unit), not applied to norms, biases and parameters that the model exempts "
+        "(Loshchilov & Hutter 2019).",
     )
     layer_decay: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="Factor on the learning rate per layer group from the head towards the input; null = 1, or the "
-        "architecture's default where lr is left out.",
+        description="Factor on the learning rate per layer group, from the head towards the input; null = 1, or "
+        "that of the checkpoint's architecture if lr is left out (docs/rates.md).",
     )
     batch_size: Count = Field(default=32, description="Number of examples per process and forward pass.")
-    accumulation: Count = Field(default=1, description="Number of forward passes per optimiser step.")
+    accumulation: Count = Field(default=1, description="Number of forward passes per optimizer step.")
     clip: float | None = Field(
-        default=1.0, gt=0, description="Largest gradient norm (L2); null = no clipping."
+        default=1.0, gt=0, description="Maximum L2 norm of the gradient; null = no clipping."
     )
     label_smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Fraction of each label's weight that is spread over all classes.",
+        description="Fraction of each label that is spread over all classes (Szegedy et al. 2016). Experimental.",
     )
     balance: BalanceSpec = Field(
         default=BalanceSpec(),
-        description="How scarce classes get their share: the method's name, or its fields; none = they do not.",
+        description="Correction of class imbalance: a method, or its fields.",
     )
     regularize: RegularizeSpec = Field(
         default=RegularizeSpec(),
-        description="What keeps the stage from learning its examples by heart: l1, l2_sp, r_drop, ema, ...",
+        description="Regularization in addition to weight_decay, label_smoothing and early_stopping; {} = none. "
+        "Experimental.",
     )
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None,
-        description="Number of evaluations without improvement that end the stage; null = never.",
+        description="Number of consecutive evaluations without improvement after which the stage ends, or its "
+        "fields; the evaluation before the first step is the first reference (Prechelt 1998); null = "
+        "never.",
     )
     best: BestSpec | None = Field(
-        default=BestSpec(), description="Metric whose best checkpoint is kept; null = keep the last."
+        default=BestSpec(),
+        description="Metric that selects the best epoch, or the initial weights of the stage if no epoch is "
+        "better; null = the last weights are kept.",
     )
     carry_optimizer: bool = Field(
         default=False,
-        description="Whether parameters that the stage before trained too keep their optimiser state.",
+        description="Whether parameters that the previous stage trained too keep their optimizer state (moments "
+        "and step counts).",
     )
     teacher: TeacherSpec | None = Field(
         default=None,
-        description="Finished model to learn from beside the labels: its path, or its fields; null = none.",
+        description="Finished model whose predictions are used in addition to the labels (knowledge "
+        "distillation): its path, or its fields; null = none.",
     )
 
     @model_validator(mode="after")
@@ -209,26 +226,29 @@ class _Named(Part):
         default="",
         pattern=STAGE_NAME,
         max_length=100,
-        description="Name of the stage, in its folder's name too; left out = made from the selector.",
+        description="Name of the stage and of its folder; if left out, it is made from the selector.",
         json_schema_extra=_without_default,
     )
     train: Selector = Field(
-        description="What is trained: head, all, last:N, layers[A:B], norms, biases, an adapter, /regex/, or a list; "
-        "auto = what is worth it for the checkpoint's architecture (docs/rates.md)."
+        description="Selector of the parameters to train: head, all, last:N, layers[A:B], norms, biases, an "
+        "adapter, /regex/, or a list; auto = the layers recommended for the checkpoint's architecture "
+        "(docs/rates.md)."
     )
 
 
 class StageSpec(StageSettings, _Named):
-    """One stage: what is trained, for how long, at which rates."""
+    """Training stage: the parameters to train, the duration, the learning rates and other settings."""
 
     fit: Fit = Field(
         default="gradient",
-        description="How the head is found: by gradient (steps), at once by logistic_regression, or ridge (amounts); "
-        "auto = at once where the head is one linear layer, else by gradient.",
+        description="How the head is trained: gradient = by gradient steps; logistic_regression = fitted "
+        "directly, for classes; ridge = fitted directly, for regression (Hoerl & Kennard 1970); auto "
+        "= fitted directly if the head is one linear layer, else by gradient steps.",
     )
     compress: CompressSpec | None = Field(
         default=None,
-        description="What the stage first takes from the model: a fraction, or its fields; null = nothing.",
+        description="Pruning before the stage trains: the fraction of the model to remove, or its fields; null = "
+        "none.",
     )
 
 
@@ -236,109 +256,126 @@ class _Strategy(Part):
     """Fields that a strategy has in addition to ``StageSettings``; in a base class, so that they come first."""
 
     name: Literal["gradual_unfreeze", "features"] = Field(
-        description="gradual_unfreeze: the head, then ever more layer groups below it, then everything; "
-        "features: the head alone, on what the frozen layers give."
+        description="gradual_unfreeze = stages that train the head, then more and more layer groups below it, "
+        "then everything; features = one stage that trains only the head, on the outputs of the "
+        "frozen layers, experimental."
     )
     groups_per_stage: Count = Field(
-        default=1, description="Number of layer groups that each stage trains more than the one before it."
+        default=1,
+        description="For gradual_unfreeze: number of layer groups that each stage adds to those of the previous "
+        "one.",
     )
     classifier: Classifier = Field(
         default="logistic_regression",
-        description="How features finds the head: sgd, logistic_regression, or for amounts ridge.",
+        description="For features: training of the head: sgd = by gradient steps; logistic_regression = fitted "
+        "directly, for classes; ridge = fitted directly, for regression. Experimental.",
     )
 
 
 class StrategySpec(StageSettings, _Strategy):
-    """Stages that are written for you; what is given here goes for each of them."""
+    """Strategy that writes the stages; the settings here apply to each of them."""
 
     shorthand = "name"
 
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="Passes over the training split in each stage; null = 1 (20 for sgd), or max_steps.",
+        description="Duration of each stage in passes over the training split; null = 1 (20 for classifier sgd), "
+        "or by max_steps.",
     )
     lr: Rates = Field(
         default=None,
-        description="Peak learning rate of the head (per optimiser step), or {head, backbone}, a rate for each; "
-        "null = the default of the checkpoint's architecture (docs/rates.md; 0.01 for features by sgd).",
+        description="Peak learning rate of the head per optimizer step; or {head, backbone}, one for each; null = "
+        "the default of the checkpoint's architecture for adamw (docs/rates.md), or 0.01 for "
+        "classifier sgd.",
     )
     optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
-        default=None, description="Optimiser, by name; null = adamw (sgd for sgd)."
+        default=None,
+        description="Optimizer: its name, or its fields; null = adamw, or sgd for classifier sgd.",
     )
 
 
 class EvaluationSpec(Part):
-    """How metrics are computed."""
+    """Evaluation on the validation and test splits."""
 
     batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
     folds: Folds | None = Field(
         default=None,
-        description="Number of folds of a cross-validation of all examples but the test split's; null = none.",
+        description="Number of folds of a cross-validation of the whole recipe, on all examples outside the test "
+        "split; null = none.",
     )
     calibrate: bool = Field(
         default=False,
-        description="Whether the head is divided by the temperature (no unit) that fits the validation split.",
+        description="Whether the linear head is divided by the temperature that is fitted on the validation "
+        "split, so that plain transformers gives the calibrated probabilities.",
     )
     thresholds: bool = Field(
         default=False,
-        description="Whether each class of multi-label data gets the probability that is best on validation "
-        "in the place of 0.5.",
+        description="For multi-label data: whether each class has the decision threshold that is best on the "
+        "validation split, instead of 0.5.",
     )
     slices: Texts = Field(
         default=(),
-        description="Columns of the data by whose values the test split is judged, each by itself.",
+        description="Columns of the data; the test split is also evaluated for each of their values.",
     )
     costs: Costs | None = Field(
         default=None,
-        description="Cost of each wrong decision (no unit), by true class and decision: {soup: {salad: 5, default: "
-        "1}}; adds the metrics of expected cost; null = none.",
+        description="Misclassification costs (no unit) by true and predicted class, such as {soup: {salad: 5, "
+        "default: 2}}; adds the metrics expected_cost and expected_cost_bayes; null = none.",
     )
     probabilities: Literal["top", "all"] = Field(
         default="top",
-        description="Which probabilities predictions.parquet keeps of more than 200 classes: top (20 of each "
-        "example, and the label's) or all.",
+        description="Probabilities in predictions.parquet if there are more than 200 classes: top = those of the "
+        "20 most probable classes and of the label; all = those of all classes.",
     )
     linear_probe: Count | None = Field(
         default=10_000,
-        description="Up to how many training examples a logistic regression on frozen features is fitted as a "
-        "baseline; with more there is none; null = never.",
+        description="Maximum number of training examples for which the baseline on frozen features, a logistic "
+        "regression, is fitted; null = never.",
     )
 
 
 class Recipe(Part):
     """A fine-tuning run, in full."""
 
-    task: TaskName = Field(description=f"What the model does: {' or '.join(TASKS)}.")
+    task: TaskName = Field(description=f"What the model does: {', '.join(TASKS)}, or multi-task.")
     model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
-    data: DataSpec = Field(description="Labelled data: its path, or its fields.")
+    data: DataSpec = Field(description="Labeled data: its path, or its fields.")
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         min_length=1,
-        description="Stages in the order they run, each on what the one before it gave; or give strategy.",
+        description="Training stages in their order; each begins with the weights of the previous one; required "
+        "unless strategy is given.",
         json_schema_extra=_without_default,
     )
     strategy: StrategySpec | None = Field(
         default=None,
-        description="A strategy that writes the stages: its name, or its fields; or give stages.",
+        description="Strategy that writes the stages: its name, or its fields; null = stages are given.",
     )
     domain_adaptation: DomainSpec | None = Field(
         default=None,
-        description="Inputs of another domain that the model is to get used to, and how; null = none.",
+        description="Adaptation to another domain with unlabeled inputs; null = none. Experimental.",
     )
     metrics: Texts = Field(
-        default=(), description="Names of the metrics, the leading one first; [] = the task's."
+        default=(),
+        description="Names of the metrics; the first one is the leading metric, which selects the best epoch; [] "
+        "= the default for the kind of labels.",
     )
-    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of every evaluation.")
-    speed: SpeedSpec = Field(default=SpeedSpec(), description="How the numbers are computed.")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="Settings of all evaluations.")
+    speed: SpeedSpec = Field(
+        default=SpeedSpec(),
+        description="Precision, memory format, compilation and caches; auto = auto in every field.",
+    )
     track: Texts = Field(
         default=(),
-        description="Names of what shows losses and metrics live (the Trainer's report_to): tensorboard, trackio, ...",
+        description="Tools that show losses and metrics live, as in the Trainer's report_to: tensorboard, "
+        "trackio, ...",
     )
-    seed: Seed = Field(default=0, description="Seed of every random choice (a whole number, no unit).")
+    seed: Seed = Field(default=0, description="Seed of all random choices (no unit).")
     publish: PublishSpec | None = Field(
         default=None,
-        description="Where the model is published when the run is done: NAMESPACE/NAME, or its fields; null = nowhere.",
+        description="Repository on the Hub that the model is published to at the end of the run: NAMESPACE/NAME, "
+        "or its fields; null = none.",
     )
 
     @property

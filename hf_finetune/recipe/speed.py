@@ -18,16 +18,16 @@ class PrefixCacheSpec(Part):
 
     views: Views = Field(
         default="auto",
-        description="Number of augmented versions of each training example; epochs cycle through them. "
-        "auto: where that saves time, 1 without augmentation, 2 up to 10 epochs, else 3.",
+        description="Number of augmented versions of each training example, through which epochs cycle; auto = 1 "
+        "without augmentation, 2 for up to 10 epochs, else 3, if that saves time.",
     )
     size_limit: Count = Field(
-        default=20_000_000_000, description="Number of bytes that the cache folder may hold."
+        default=20_000_000_000, description="Maximum size of the cache folder in bytes."
     )
 
 
 class SpeedSpec(Part):
-    """How the numbers are computed: in which precision, layout and compilation, and what of them only once.
+    """Execution mode (precision, memory format, compilation) and caches.
 
     The bare word ``auto`` stands for every field.
     """
@@ -35,22 +35,23 @@ class SpeedSpec(Part):
     spreads = True
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Floating-point format, by its bits; auto = the fastest, measured."
+        default="fp32", description="Floating-point format; auto = the fastest one, by measurement."
     )
     memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
         default="contiguous",
-        description="Order of the dimensions of image tensors in memory; auto = the fastest, measured.",
+        description="Memory order of the dimensions of image tensors; auto = the fastest one, by measurement.",
     )
     compile: Literal["auto", True, False] = Field(
-        default=False, description="Whether torch.compile is used; auto = where it pays, measured."
+        default=False, description="Whether torch.compile is used; auto = if that is faster, by measurement."
     )
     prefix_cache: PrefixCacheSpec | None = Field(
         default=PrefixCacheSpec(),
-        description="Compute frozen layers once for each example, and keep what they give; null = in every epoch.",
+        description="Cache of the outputs of frozen layers, which are computed once per example: its number of "
+        "views, or its fields; null = frozen layers are computed in every epoch.",
     )
     decode_once: Literal["auto", True, False] = Field(
         default="auto",
-        description="Whether images are decoded once and kept; auto = where that is cheaper, measured.",
+        description="Whether images are decoded once and cached; auto = if that is cheaper, by measurement.",
     )
 
     @model_validator(mode="before")

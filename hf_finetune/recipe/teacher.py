@@ -9,21 +9,24 @@ __all__ = ["TeacherSpec"]
 
 
 class TeacherSpec(Part):
-    """A finished model whose probabilities a stage learns from, beside the labels: knowledge distillation."""
+    """Teacher for knowledge distillation: a finished model whose probabilities are used in addition to the labels."""
 
     shorthand = "path"
 
     path: Location = Field(
-        description="A run directory, a checkpoint folder or a Hub id, of the same classes."
+        description="Run directory, checkpoint folder or Hub id of a finished model with the same classes and "
+        "inputs (tokenizer, or image size and normalization)."
     )
     temperature: float = Field(
         default=2.0,
         gt=0,
-        description="Temperature (no unit) by which the logits of both are divided; above 1 softens them.",
+        description="Temperature (no unit) by which the logits of both models are divided; above 1, it softens "
+        "their probabilities (Hinton et al. 2015).",
     )
     weight: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Fraction of the loss that the teacher gives; the labels give the rest.",
+        description="Fraction of the loss that is computed with the teacher's probabilities; the rest is computed "
+        "with the labels.",
     )

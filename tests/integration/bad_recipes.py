@@ -164,7 +164,7 @@ CASES = [
         (
             "3 problems:\n"
             "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
-            "  data must be given. Labelled data: its path, or its fields.\n"
+            "  data must be given. Labeled data: its path, or its fields.\n"
             "  stages must be given. A list of stages; or give strategy: gradual_unfreeze or features, which "
             "writes it."
         ),

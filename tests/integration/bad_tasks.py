@@ -45,7 +45,7 @@ CASES = [
         (
             "2 problems:\n"
             "  data must be a mapping of fields. Got './photos'.\n"
-            "  tasks must be given. The tasks by their names, each with its data; two at least."
+            "  tasks must be given. For multi-task: the tasks by name, at least two, each with its own data."
         ),
     ),
     Case(

@@ -54,7 +54,7 @@ def test_masked_tokens_are_told_and_special_ones_are_never_masked(tokenizer, tex
 
 
 @pytest.mark.defends(
-    "hf_finetune.data.masking:MaskedExamples.set_epoch",
+    "hf_finetune.tasks.masked_examples:MaskedExamples.set_epoch",
     why="Each epoch masks other parts of the inputs",
     by=nothing,
 )
@@ -104,7 +104,7 @@ def test_the_patches_of_an_image(size, grid):
     assert patch_grid(*size) == grid
 
 
-@pytest.mark.defends("hf_finetune.data.masking:MaskedExamples.set_epoch", by=nothing)
+@pytest.mark.defends("hf_finetune.tasks.masked_examples:MaskedExamples.set_epoch", by=nothing)
 def test_so_many_patches_are_masked_others_in_each_epoch_and_the_image_varies_too():
     images = SeededExamples([{"pixel_values": torch.rand(3, 32, 32)} for _ in range(4)], seed=0)
     masked = MaskedExamples(images, PatchMask(0.6), seed=0)

@@ -55,7 +55,7 @@ def parameters_only(original, planned):
 
 
 @pytest.mark.defends(
-    "hf_finetune.methods.regularizers:_moving",
+    "hf_finetune.methods.ema:_moving",
     why="The averaged weights have their own BatchNorm statistics",
     by=parameters_only,
     ids=["timm/test_resnet"],

@@ -21,7 +21,8 @@ class ImageFields(Part):
         default=None,
         gt=0,
         le=1,
-        description="Fraction of the shorter edge kept by the centre crop at inference; null = the checkpoint's.",
+        description="Fraction of the shorter edge that the center crop keeps at inference; null = the "
+        "checkpoint's.",
     )
 
 
@@ -31,10 +32,11 @@ class TransformSpec(Part):
     shorthand = "name"
 
     name: Text = Field(
-        description="Name in torchvision.transforms.v2 or in timm.data, such as RandomRotation."
+        description="Name of a transform in torchvision.transforms.v2 or timm.data, such as RandomRotation."
     )
     args: dict[str, Argument] = Field(
-        default_factory=dict, description="Its arguments, in its own units: degrees, scale, p, ..."
+        default_factory=dict,
+        description="Arguments of the transform by name, in its own units, such as {degrees: 20}.",
     )
 
 
@@ -45,16 +47,24 @@ class ImageAugmentFields(Part):
 
     preset: Literal["none", "light", "standard", "strong", "seeds", "trivial", "randaugment"] | None = Field(
         default=None,
-        description="How images are varied, by one name; null = standard for images, unless transforms are given.",
+        description="Augmentation of images: light = small crops and flips; standard = also crops up to half of "
+        "the area away and varies the colors; strong = varies the colors more, removes those of a "
+        "fifth of the images, and erases a part of a fourth of them; seeds = rotation by up to 20 "
+        "degrees, shifts, shear and zoom of up to 0.2, and flips, filled with the nearest pixel (as "
+        "Keras' ImageDataGenerator); trivial = TrivialAugment (Mueller & Hutter 2021); randaugment = "
+        "RandAugment (Cubuk et al. 2020); null = standard, unless transforms are given.",
     )
     erase: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Probability that a part of an image is erased; null = the preset's: 0.25 of strong, else 0.",
+        description="Probability that a rectangle of an image is erased (Zhong et al. 2020); null = that of the "
+        "preset: 0.25 for strong, else 0. Experimental.",
     )
     transforms: Annotated[tuple[TransformSpec, ...], BeforeValidator(as_tuple)] = Field(
-        default=(), description="Transforms of images in their order, in the place of a preset; [] = none."
+        default=(),
+        description="Transforms of single images from torchvision or timm, applied in this order instead of a "
+        "preset. Experimental.",
     )
 
     def transform_list(self) -> list[tuple[str, dict[str, Any]]]:

@@ -60,7 +60,7 @@ class Image(Modality):
             "must hold images, file paths or the bytes of image files",
             _NAMES,
             _holds_images,
-            "Column of the images or their paths; null = inferred.",
+            "Column of the images or of their paths; null = inferred.",
         ),
     )
     model_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)

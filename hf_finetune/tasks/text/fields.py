@@ -15,10 +15,11 @@ class TextFields(Part):
 
     max_length: Count | None = Field(
         default=None,
-        description="Longest text in tokens, longer ones are cut; null = the checkpoint's.",
+        description="Maximum number of tokens of a text; longer texts are truncated, and their number is printed; "
+        "null = the checkpoint's.",
     )
     truncation_side: Literal["right", "left"] = Field(
-        default="right", description="The end at which long texts are cut."
+        default="right", description="Side on which longer texts are truncated."
     )
 
 
@@ -26,6 +27,16 @@ class TextAugmentFields(Part):
     """How training texts are varied."""
 
     mask: float = Field(
-        default=0.0, ge=0, lt=1, description="Probability that a token of a text becomes the mask token."
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a token of a text is replaced by the mask token; special tokens are kept "
+        "(Devlin et al. 2019). Experimental.",
     )
-    drop: float = Field(default=0.0, ge=0, lt=1, description="Probability that a word of a text is left out.")
+    drop: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability that a word of a text is dropped (Bowman et al. 2016; Dai & Le 2015). "
+        "Experimental.",
+    )

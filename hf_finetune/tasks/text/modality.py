@@ -60,7 +60,7 @@ class Text(Modality):
         ),
         ColumnRole(
             *("text_pair", "second texts", "must hold strings", (), is_string),
-            "Column of each text's second part; null = none.",
+            "Column of the second text of each pair; null = single texts.",
             optional=True,
         ),
     )

@@ -1,0 +1,148 @@
+"""Write the tables of recipe fields in docs/recipe.md from the schema.
+
+    python tools/recipe_tables.py [--check]
+
+The table of a part of the schema is between ``<!-- fields: NAME -->`` and ``<!-- end -->``. With ``--check``, nothing
+is written, and the exit code is 1 if a table is not up to date.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_finetune.fields.base import parts
+from hf_finetune.recipe import json_schema
+
+PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
+SCHEMA = json_schema()
+PARTS = {"Recipe": SCHEMA} | {
+    name: part.get("anyOf", [part])[-1]  # a part with a shorthand has two forms
+    for name, part in SCHEMA["$defs"].items()
+}
+"""JSON Schema of each part with all of its fields."""
+SHORTHANDS = {part.__name__: part.shorthand for part in parts()}
+REPEATS = {"StrategySpec": "StageSpec", "SharedDataSpec": "DataSpec", "TaskDataSpec": "DataSpec"}
+"""Parts that repeat fields of another part. Only the fields that differ are documented again."""
+
+HEADING_OR_TABLE = re.compile(r"^#+ ([^\n]+)$|^<!-- fields: (\w+) -->\n.*?^<!-- end -->$", re.M | re.S)
+REFERENCE = re.compile(r"#/\$defs/(\w+)")
+CODE = re.compile(
+    r"\{.*?\}+"  # {head, backbone}
+    r"|(?<![\w/.-])[a-z][a-z0-9]*(?:[._][a-z0-9]+)+(?!\w)"  # weight_decay, data.split.group
+    r"|(?:^|(?<=[;:] ))[\w\[\]]+(?= = )"  # the value in "null = inferred"
+    r"|--[a-z-]+"  # --trust-remote-code
+)
+LINK = re.compile(r"\bdocs/(\w+\.md)")
+CASE = re.compile(r"([;:]) (?=`[^`]+` = )")
+MOST_CASES = 2
+"""Number of cases such as ``null = inferred`` above which each case gets its own line."""
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def own_fields(name: str) -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of each field of a part, without the fields that it repeats."""
+    repeated = PARTS[REPEATS[name]]["properties"] if name in REPEATS else {}
+    fields: dict[str, dict[str, Any]] = PARTS[name]["properties"]
+    return {field: spec for field, spec in fields.items() if repeated.get(field) != spec}
+
+
+def render(page: str) -> str:
+    """Return the page with new tables."""
+    anchors = part_anchors(page)
+    return HEADING_OR_TABLE.sub(lambda match: table(match[2], anchors) if match[2] else match[0], page)
+
+
+def part_anchors(page: str) -> dict[str, str]:
+    """Return the anchor of the section that documents each part."""
+    anchors, anchor = {}, ""
+    for heading, name in HEADING_OR_TABLE.findall(page):
+        if name:
+            anchors[name] = anchor
+        else:
+            anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    return {name: anchors[other] for name, other in REPEATS.items() if other in anchors} | anchors
+
+
+def table(name: str, anchors: Mapping[str, str]) -> str:
+    """Return the table of a part as Markdown, between its markers; of a part without own fields, the field names."""
+    rows = ["| field | default | values | meaning |", "|---|---|---|---|"]
+    fields = own_fields(name)
+    if not fields:
+        rows = [", ".join(f"`{field}`" for field in PARTS[name]["properties"])]
+    for field, spec in fields.items():
+        default = default_of(spec) or ("required" if field in PARTS[name].get("required", ()) else "")
+        values = " or ".join(dict.fromkeys(values_of(spec, anchors)))
+        cells = [cell.replace("|", r"\|") for cell in (f"`{field}`", default, values, meaning_of(spec))]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"<!-- fields: {name} -->", "", *rows, "", "<!-- end -->"])
+
+
+def default_of(spec: Mapping[str, Any]) -> str:
+    """Return the default of a field; that of a part as its shorthand, or as ``{}`` if that is not set."""
+    if "default" not in spec:
+        return ""
+    value = spec["default"]
+    if isinstance(value, dict):
+        shorthand = SHORTHANDS[REFERENCE.findall(json.dumps(spec))[0]]
+        value = value.get(shorthand) or {}
+    return code(value)
+
+
+def code(value: Any) -> str:
+    """Return a value as in a recipe, marked as code."""
+    return "`" + json.dumps(value).replace('"', "") + "`"
+
+
+def values_of(spec: Mapping[str, Any], anchors: Mapping[str, str]) -> Iterator[str]:
+    """Yield the forms of the values of a field: literal values, a type with its bounds, or a link to fields."""
+    if "$ref" in spec:
+        name = REFERENCE.findall(spec["$ref"])[0]
+        fields = f"[fields](#{anchors[name]})"
+        yield f"its `{SHORTHANDS[name]}` or its {fields}" if SHORTHANDS[name] else f"its {fields}"
+    elif forms := spec.get("anyOf") or spec.get("oneOf"):
+        for form in forms:
+            yield from values_of(form, anchors)
+    elif literals := spec.get("enum") or ([spec["const"]] if "const" in spec else []):
+        yield ", ".join(map(code, literals))
+    else:
+        for kind in [spec["type"]] if isinstance(spec["type"], str) else spec["type"]:
+            yield type_with_bounds(kind, spec, anchors)
+
+
+def type_with_bounds(kind: str, spec: Mapping[str, Any], anchors: Mapping[str, str]) -> str:
+    """Return a type of JSON Schema and its bounds in words."""
+    if kind in ("array", "object"):
+        content = spec["items"] if kind == "array" else spec["additionalProperties"]
+        length = f"{spec['minItems']}: " if "maxItems" in spec else ""
+        start = f"list of {length}" if kind == "array" else "mapping to "
+        return start + " or ".join(dict.fromkeys(values_of(content, anchors)))
+    name = {"string": "text", "boolean": "`true`, `false`", "null": "`null`"}.get(kind, kind)
+    bounds = [f"{sign} {spec[word]:.10g}" for word, sign in BOUNDS.items() if word in spec]
+    return f"{name} {', '.join(bounds)}".strip()
+
+
+def meaning_of(spec: Mapping[str, Any]) -> str:
+    """Return the description of a field as Markdown."""
+    text = LINK.sub(r"[\1](\1)", CODE.sub(r"`\g<0>`", spec["description"]))
+    if len(CASE.findall(text)) > MOST_CASES:
+        text = CASE.sub(r"\1<br>", text)
+    return re.sub(r"Experimental\.$", "*Experimental.*", text)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or check it; return the exit code."""
+    page = PAGE.read_text(encoding="utf-8")
+    current = render(page)
+    if arguments != ["--check"]:
+        PAGE.write_text(current, encoding="utf-8")
+        return 0
+    if page != current:
+        print(f"{PAGE} is not up to date. Run: python tools/recipe_tables.py", file=sys.stderr)
+    return int(page != current)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
