@@ -31,7 +31,7 @@ def training_arguments(
     """
     spec, planned, best_metric = stage.spec, stage.plan, evaluation.best_metric
     evaluates = data.validation is not None
-    # StagedTrainer builds the schedules that the Trainer lacks.
+    # SingleStageTrainer builds the schedules that the Trainer lacks.
     schedule = trainer_schedule(planned.groups[0].schedule) or {}
     arguments = TrainingArguments(
         output_dir=str(output.folder),

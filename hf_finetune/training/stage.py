@@ -44,7 +44,7 @@ from hf_finetune.training.resume import MovedCheckpoint, ResumableEarlyStopping
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 __all__ = ["stage_folder", "train_stage"]
 
@@ -116,7 +116,7 @@ def train_stage(
     arguments = training_arguments(stage, fast.way, data, evaluation, output)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
-    trainer = StagedTrainer(
+    trainer = SingleStageTrainer(
         groups=planned.groups,
         optimizer_args=spec.optimizer.args,
         target=data.target,
@@ -176,7 +176,7 @@ def _behind(fast: StageExecution, data: StageData) -> StageData:
     return data
 
 
-def _leave(trainer: StagedTrainer, model: PreTrainedModel, folder: Path) -> None:
+def _leave(trainer: SingleStageTrainer, model: PreTrainedModel, folder: Path) -> None:
     """Write the final weights of the stage from the main process."""
     weights = trainer.whole_weights()
     if trainer.is_world_process_zero():
@@ -215,7 +215,7 @@ def _early_stopping(stage: StageSpec, best_metric: str | None) -> ResumableEarly
     return ResumableEarlyStopping(stage.early_stopping.patience, stage.early_stopping.threshold)
 
 
-def _go_on(trainer: StagedTrainer, folder: Path, stopping: ResumableEarlyStopping | None) -> Path | None:
+def _go_on(trainer: SingleStageTrainer, folder: Path, stopping: ResumableEarlyStopping | None) -> Path | None:
     """Return the checkpoint to resume from, or None, and restore the state that the Trainer does not restore."""
     with main_process_first(PartialState()):
         checkpoint = last_checkpoint(folder)
@@ -233,7 +233,7 @@ def _go_on(trainer: StagedTrainer, folder: Path, stopping: ResumableEarlyStoppin
     return checkpoint
 
 
-def _keep_optimizer(trainer: StagedTrainer, folder: Path, best_metric: str | None) -> None:
+def _keep_optimizer(trainer: SingleStageTrainer, folder: Path, best_metric: str | None) -> None:
     """Write the optimizer state that belongs to the kept weights: that of the best checkpoint, or the last."""
     best = trainer.state.best_global_step if best_metric is not None else None
     if best is not None and best != trainer.state.global_step:

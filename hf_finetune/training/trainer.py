@@ -34,14 +34,14 @@ from hf_finetune.training.checkpoints import refusing_broken_state, rotate, seal
 from hf_finetune.training.loss import training_loss
 from hf_finetune.training.optimizers import trainer_schedule
 
-__all__ = ["StagedTrainer"]
+__all__ = ["SingleStageTrainer"]
 
 logger = logging.getLogger(__name__)
 
 MOMENTUM = 0.9
 
 
-class StagedTrainer(Trainer):
+class SingleStageTrainer(Trainer):
     """``Trainer`` that trains planned parameter groups, with the methods of a stage.
 
     The loss of the labels is ``compute_loss_func``, see ``loss_for``; without it, the loss is left to the model.

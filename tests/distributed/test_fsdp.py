@@ -38,7 +38,7 @@ def alone(tmp_path_factory, reviews, bert_checkpoint):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.create_accelerator_and_postprocess",
+    "hf_finetune.training.trainer:SingleStageTrainer.create_accelerator_and_postprocess",
     why="FSDP shards the model on the CPU too",
 )
 def test_the_model_is_divided(sharded):

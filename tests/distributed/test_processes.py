@@ -93,7 +93,7 @@ def test_three_processes_learn_what_one_learns(three, alone):
             )
 
 
-@pytest.mark.defends("hf_finetune.training.trainer:StagedTrainer.get_train_dataloader")
+@pytest.mark.defends("hf_finetune.training.trainer:SingleStageTrainer.get_train_dataloader")
 def test_loss_and_gradient_norm_do_not_depend_on_the_number_of_processes(three, alone):
     """Uneven steps too: 29 examples in steps of 9, 9, 9 and 2."""
     for stage in STAGES:
@@ -122,7 +122,7 @@ def test_the_test_split_is_counted_once(three, alone):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.get_train_dataloader",
+    "hf_finetune.training.trainer:SingleStageTrainer.get_train_dataloader",
     why="Each example is trained on once per epoch",
 )
 def test_each_process_trains_on_its_share(three):

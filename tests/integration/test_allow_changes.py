@@ -270,7 +270,7 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._load_optimizer_and_scheduler",
+    "hf_finetune.training.trainer:SingleStageTrainer._load_optimizer_and_scheduler",
     why="A run resumed with `--allow-changes` uses the learning rates of the new recipe",
 )
 def test_the_first_step_after_it_takes_the_new_rate(interrupted, recipe):

@@ -333,7 +333,7 @@ def moments():
 
     checkpoint = "checkpoint {}, half of {}"
     parts = {
-        "model.safetensors": (trainer.StagedTrainer, "_save", lambda self, folder, *rest: Path(folder)),
+        "model.safetensors": (trainer.SingleStageTrainer, "_save", lambda self, folder, *rest: Path(folder)),
         "optimizer.pt": (Trainer, "_save_optimizer_and_scheduler", lambda self, folder: Path(folder)),
         "scheduler.pt": (Trainer, "_save_optimizer_and_scheduler", lambda self, folder: Path(folder)),
         "rng_state.pth": (Trainer, "_save_rng_state", lambda self, folder: Path(folder)),

@@ -40,7 +40,8 @@ def assert_same(one, other):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.compute_loss", why="Cached outputs replace the frozen prefix"
+    "hf_finetune.training.trainer:SingleStageTrainer.compute_loss",
+    why="Cached outputs replace the frozen prefix",
 )
 def test_without_augmentation_images_give_the_same_bits(tmp_path, image_recipe):
     content = image_recipe().model_dump(mode="json")

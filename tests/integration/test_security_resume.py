@@ -42,7 +42,7 @@ def test_state_of_a_checkpoint_that_would_run_code_is_refused(tmp_path, stopped,
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._load_rng_state",
+    "hf_finetune.training.trainer:SingleStageTrainer._load_rng_state",
     why="An error about an invalid random state names its checkpoint",
     ids=["rng_state.pth-state3"],
 )

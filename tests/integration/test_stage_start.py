@@ -60,7 +60,7 @@ def assert_start_goes_on(folder, epochs):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._evaluate",
+    "hf_finetune.training.trainer:SingleStageTrainer._evaluate",
     why="The initial weights of a stage are one of its checkpoints",
 )
 def test_the_start_goes_on_where_training_makes_the_model_worse(straight):

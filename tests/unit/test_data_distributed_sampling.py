@@ -16,7 +16,7 @@ from hf_finetune.data.distributed_sampling import (
     split_into_batches,
 )
 from hf_finetune.targets.losses import loss_for, valid_labels
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
@@ -83,14 +83,14 @@ def test_the_order_by_length_depends_on_seed_and_epoch_only():
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._get_train_sampler",
+    "hf_finetune.training.trainer:SingleStageTrainer._get_train_sampler",
     why="Batches hold texts of similar length",
 )
 def test_a_trainer_with_lengths_makes_batches_of_about_one_length(tmp_path, tiny_model):
     lengths = [3 + index % 5 for index in range(600)]
     orders = []
     for given in (lengths, None):
-        trainer = StagedTrainer(
+        trainer = SingleStageTrainer(
             groups=(),
             lengths=given,
             model=tiny_model("bert"),
@@ -213,13 +213,13 @@ def test_a_filler_changes_neither_loss_nor_gradient(target, labels, filler):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._get_num_items_in_batch",
+    "hf_finetune.training.trainer:SingleStageTrainer._get_num_items_in_batch",
     why="The labels of a step are counted exactly: targets of -100 count, padding does not",
 )
 def test_the_trainer_counts_amounts_exactly(tmp_path, tiny_model):
     """The stock Trainer leaves out every label that is -100, an amount too, and counts what is missing."""
     options = TrainingArguments(output_dir=str(tmp_path), report_to="none")
-    trainer = StagedTrainer(
+    trainer = SingleStageTrainer(
         groups=(), compute_loss_func=loss_for("regression"), model=tiny_model("bert"), args=options
     )
     batches = [{"labels": torch.tensor([0.5, -100.0])}, {"labels": torch.tensor([-100.0, math.nan])}]

@@ -13,7 +13,7 @@ from hf_finetune.doctor.stages import check_stage
 from hf_finetune.doctor.steps import difference
 from hf_finetune.models.layout import head_names
 from hf_finetune.targets.losses import loss_for
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 KINDS = ("image", "text")
 
@@ -82,7 +82,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
 def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     """Trap 1 the other way round: the stock optimiser takes all that requires a gradient."""
     monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", lambda model, names: None)
-    monkeypatch.setattr(StagedTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
+    monkeypatch.setattr(SingleStageTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
     found = check_stage(subject, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
     assert found.measured.startswith("Not planned, and changed: ")
@@ -92,7 +92,7 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
 @pytest.fixture
 def change_first_group(monkeypatch):
     """Give what changes the first parameter group of every optimizer that is made."""
-    planned = StagedTrainer.create_optimizer
+    planned = SingleStageTrainer.create_optimizer
 
     def changing(change):
         def create_optimizer(self, model=None):
@@ -100,7 +100,7 @@ def change_first_group(monkeypatch):
             change(optimizer.param_groups[0])
             return optimizer
 
-        monkeypatch.setattr(StagedTrainer, "create_optimizer", create_optimizer)
+        monkeypatch.setattr(SingleStageTrainer, "create_optimizer", create_optimizer)
 
     return changing
 

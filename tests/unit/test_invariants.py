@@ -32,7 +32,7 @@ def one_rate(original, layout, trainable, lr, weight_decay, *factors):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.create_optimizer",
+    "hf_finetune.training.trainer:SingleStageTrainer.create_optimizer",
     why="The optimizer holds the planned groups with their learning rates and weight decay",
     ids=["bert"],
 )

@@ -22,7 +22,7 @@ from hf_finetune.recipe.schema import StageSpec
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.stage import train_stage
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 
 class Recorder(Method):
@@ -64,7 +64,7 @@ def trained(tmp_path, tiny_model):
     trainable = select(layout, "head")
     freeze_all_but(model, trainable)
     make = partial(
-        StagedTrainer,
+        SingleStageTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
         compute_loss_func=loss_for("single_label"),
         target="single_label",
@@ -145,7 +145,7 @@ def test_methods_are_built_in_the_order_of_the_registry(tiny_model):
 def test_trainer_and_stage_take_few_parameters():
     own = [
         name
-        for name, parameter in inspect.signature(StagedTrainer).parameters.items()
+        for name, parameter in inspect.signature(SingleStageTrainer).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
     assert len(own) <= 5

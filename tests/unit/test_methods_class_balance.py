@@ -27,7 +27,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.targets.losses import loss_for
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 LABELS = [0, 1, 1, 2, 2, 2]
 NAMES = ("a", "b", "c")
@@ -286,7 +286,7 @@ def test_the_gradient_does_not_depend_on_the_accumulation(tmp_path, tiny_model, 
     for batch_size, accumulation in ((7, 1), (2, 4)):
         model, watch = tiny_model(name), Norms()
         layout = read_layout(model)
-        trainer = StagedTrainer(
+        trainer = SingleStageTrainer(
             groups=plan_groups(layout, layout.names(), 0.01),
             compute_loss_func=balanced_loss("single_label", KINDS[kind]),
             model=model,
@@ -373,7 +373,7 @@ def test_fewer_examples_than_classes_are_drawn_too():
 
 
 def test_the_trainer_takes_its_order_from_the_sampler(tmp_path, tiny_model):
-    trainer = StagedTrainer(
+    trainer = SingleStageTrainer(
         groups=(),
         methods=[ClassBalance(classes=(0, 0, 0, 1))],
         lengths=[1, 2, 3, 4],

@@ -14,7 +14,7 @@ from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 
 def told(logits, temperature=2.0, weight=0.25):
@@ -121,7 +121,7 @@ def test_a_trainer_asks_the_teacher_in_training_only(tmp_path, tiny_model):
     trainable = select(layout, "head")
     freeze_all_but(student, trainable)
     make = partial(
-        StagedTrainer,
+        SingleStageTrainer,
         groups=plan_groups(layout, trainable, lr=0.01, weight_decay=0.0),
         compute_loss_func=loss_for("single_label"),
         target="single_label",

@@ -187,7 +187,7 @@ class Scores:
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.evaluation_loop",
+    "hf_finetune.training.trainer:SingleStageTrainer.evaluation_loop",
     why="The averaged weights are evaluated next to the trained weights",
     ids=["scores0-2-True"],
 )

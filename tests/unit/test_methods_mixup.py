@@ -95,7 +95,7 @@ def test_the_batch_that_is_given_stays_as_it_is():
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.get_batch_samples",
+    "hf_finetune.training.trainer:SingleStageTrainer.get_batch_samples",
     why="Labels are mixed before they are counted",
     ids=["mixup"],
 )

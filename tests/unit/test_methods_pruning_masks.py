@@ -14,7 +14,7 @@ from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.selectors import select
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.freezing import freeze_all_but
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 
 def trained(model, tmp_path, methods):
@@ -22,7 +22,7 @@ def trained(model, tmp_path, methods):
     names = select(layout, "all", "train")
     freeze_all_but(model, names)
     make = partial(
-        StagedTrainer,
+        SingleStageTrainer,
         groups=plan_groups(layout, names, lr=0.05, weight_decay=0.1),
         optimizer_args={"momentum": 0.9},
         compute_loss_func=loss_for("single_label"),

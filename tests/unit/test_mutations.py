@@ -75,11 +75,13 @@ def test_a_wrong_declaration_is_an_error(marks, message):
 def test_every_override_of_the_trainer_is_a_defence():
     from transformers import Trainer
 
-    from hf_finetune.training.trainer import StagedTrainer
+    from hf_finetune.training.trainer import SingleStageTrainer
 
     page = mutations.PAGE.read_text(encoding="utf-8")
-    own = [name for name, value in vars(StagedTrainer).items() if callable(value) and hasattr(Trainer, name)]
-    assert own and [name for name in own if f":StagedTrainer.{name}`" not in page] == []
+    own = [
+        name for name, value in vars(SingleStageTrainer).items() if callable(value) and hasattr(Trainer, name)
+    ]
+    assert own and [name for name in own if f":SingleStageTrainer.{name}`" not in page] == []
 
 
 def test_a_defence_is_replaced_wherever_it_is_imported(monkeypatch):
@@ -96,7 +98,7 @@ def test_a_defence_is_replaced_wherever_it_is_imported(monkeypatch):
 def test_a_removed_method_is_the_inherited_one(monkeypatch):
     from transformers import Trainer
 
-    from hf_finetune.training.trainer import StagedTrainer
+    from hf_finetune.training.trainer import SingleStageTrainer
 
-    replace("hf_finetune.training.trainer:StagedTrainer._save", put=monkeypatch.setattr)
-    assert StagedTrainer._save is Trainer._save
+    replace("hf_finetune.training.trainer:SingleStageTrainer._save", put=monkeypatch.setattr)
+    assert SingleStageTrainer._save is Trainer._save

@@ -67,7 +67,7 @@ def test_a_stage_that_is_worse_than_its_start_says_so_in_one_line():
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._determine_best_metric",
+    "hf_finetune.training.trainer:SingleStageTrainer._determine_best_metric",
     why="The loss breaks ties and replaces an undefined metric",
 )
 def test_a_metric_that_is_undefined_is_told_at_once_and_the_loss_decides(tmp_path, tiny_model, caplog):

@@ -16,7 +16,7 @@ from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.checkpoints import last_checkpoint
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.optimizers import check_optimizer, optimizer_name
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 
 class Watch(TrainerCallback):
@@ -59,7 +59,7 @@ def make_trainer(
         "remove_unused_columns": False,
         **options,
     }
-    return StagedTrainer(
+    return SingleStageTrainer(
         groups=plan_groups(layout, trainable, **settings),
         optimizer_args=optimizer_args,
         compute_loss_func=loss_for("single_label"),
@@ -129,7 +129,7 @@ def test_a_last_step_with_fewer_micro_batches_weighs_its_examples_alike(tmp_path
     assert watch.norms == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.defends("hf_finetune.training.trainer:StagedTrainer.create_optimizer", ids=["bert-all-0.5"])
+@pytest.mark.defends("hf_finetune.training.trainer:SingleStageTrainer.create_optimizer", ids=["bert-all-0.5"])
 @pytest.mark.parametrize(
     ("train", "layer_decay"), [("head", 1.0), ("last:1", 0.5), ("all", 0.5), ("biases", 1.0)]
 )
@@ -196,7 +196,7 @@ TWO = SchedulesSpec(head=ScheduleSpec(name="constant"), backbone=ScheduleSpec(na
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.create_scheduler",
+    "hf_finetune.training.trainer:SingleStageTrainer.create_scheduler",
     why="Head and backbone follow their own schedules",
 )
 def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, tiny_model):
@@ -290,7 +290,7 @@ def test_a_checkpoint_reloads_bit_for_bit(tmp_path, tiny_model, name):
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "swin"])
 def test_the_stock_trainer_still_reloads_wrong_weights(tmp_path, tiny_model, name):
-    """Trap 14: when this fails, transformers is mended and ``StagedTrainer._save`` can go."""
+    """Trap 14: when this fails, transformers is mended and ``SingleStageTrainer._save`` can go."""
     model = tiny_model(name)
     arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
     trainer = Trainer(model=model, args=arguments, train_dataset=Examples(model, 4))
@@ -378,7 +378,7 @@ def test_other_optimizers_and_arguments_are_refused(name, arguments, message):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._save_checkpoint", why="A complete checkpoint is sealed"
+    "hf_finetune.training.trainer:SingleStageTrainer._save_checkpoint", why="A complete checkpoint is sealed"
 )
 def test_the_checkpoints_of_the_trainer_are_sealed(tmp_path, tiny_model):
     """So that a resume tells a whole one from one that was cut off: see ``training/checkpoints.py``."""

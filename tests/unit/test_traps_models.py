@@ -62,7 +62,7 @@ def names_in_memory(original, model, processor, folder):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._save",
+    "hf_finetune.training.trainer:SingleStageTrainer._save",
     why="Checkpoints are saved under the parameter names that they are loaded by",
     ids=["vit"],
 )

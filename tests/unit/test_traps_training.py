@@ -37,7 +37,7 @@ from hf_finetune.training import arguments
 from hf_finetune.training.callbacks import FreezingCallback
 from hf_finetune.training.freezing import freeze_all_but
 from hf_finetune.training.stage import last_checkpoint
-from hf_finetune.training.trainer import StagedTrainer
+from hf_finetune.training.trainer import SingleStageTrainer
 
 RESNET = "timm/test_resnet"
 ONE_STEP = {"num_train_epochs": 1, "learning_rate": 1e-9}
@@ -83,18 +83,18 @@ def accepting_loss_arguments(original, self, **options):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer.__init__",
+    "hf_finetune.training.trainer:SingleStageTrainer.__init__",
     why="A loss computed by the model is averaged over the micro-batches",
     by=accepting_loss_arguments,
     ids=["bert"],
 )
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_trap_11_a_loss_that_is_left_to_the_model_is_averaged(tmp_path, tiny_model, name):
-    """``StagedTrainer`` without a loss of its own knows that the model's is a mean over the micro-batch."""
+    """``SingleStageTrainer`` without a loss of its own knows that the model's is a mean over the micro-batch."""
 
     def make(**kwargs):
         layout = read_layout(kwargs["model"])
-        return StagedTrainer(groups=plan_groups(layout, layout.names(), lr=1e-9), **kwargs)
+        return SingleStageTrainer(groups=plan_groups(layout, layout.names(), lr=1e-9), **kwargs)
 
     assert norm_ratio(tiny_model, tmp_path / "ours", name, make=make) == pytest.approx(1, rel=1e-3)
 
@@ -316,7 +316,7 @@ def test_trap_18_the_log_holds_the_rate_of_every_group(tmp_path, tiny_model):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.trainer:StagedTrainer._spare_the_frozen_prefix",
+    "hf_finetune.training.trainer:SingleStageTrainer._spare_the_frozen_prefix",
     why="Activations of a frozen prefix are not checkpointed",
 )
 def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_path, tiny_model):
@@ -327,9 +327,9 @@ def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_
         layout = read_layout(model)
         trained = select(layout, train)
         freeze_all_but(model, trained)
-        if make is StagedTrainer:
+        if make is SingleStageTrainer:
             groups = plan_groups(layout, trained, lr=0.01)
-            make = partial(StagedTrainer, groups=groups, compute_loss_func=loss_for("single_label"))
+            make = partial(SingleStageTrainer, groups=groups, compute_loss_func=loss_for("single_label"))
         options = {"make": make, "activation_checkpointing": True, **ONE_STEP}
         stock_trainer(model, tmp_path, **options).train()
         seen = []
@@ -339,9 +339,9 @@ def test_trap_24_checkpointed_activations_do_not_reach_into_a_frozen_prefix(tmp_
         return seen == [True]
 
     assert reaches_the_embeddings(Trainer, "head")
-    assert not reaches_the_embeddings(StagedTrainer, "head")
-    assert not reaches_the_embeddings(StagedTrainer, "last:1")
-    assert reaches_the_embeddings(StagedTrainer, "all")
+    assert not reaches_the_embeddings(SingleStageTrainer, "head")
+    assert not reaches_the_embeddings(SingleStageTrainer, "last:1")
+    assert reaches_the_embeddings(SingleStageTrainer, "all")
 
 
 class Compiles(TrainerCallback):
