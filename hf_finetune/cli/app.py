@@ -243,11 +243,11 @@ def evaluate_command(
 
     quiet_libraries(err)
     from hf_finetune.data.input_columns import parse_columns
-    from hf_finetune.evaluation.evaluate_run import LABELED_KEYS, evaluate_again
+    from hf_finetune.evaluation.evaluate_run import LABELED_KEYS, evaluate
     from hf_finetune.evaluation.undefined_metrics import undefined_notes
 
     with counting_bar(err, "Evaluating") as advance:
-        result = evaluate_again(
+        result = evaluate(
             model,
             data=data,
             split=split,

@@ -30,7 +30,7 @@ from hf_finetune.tasks import MODALITIES
 __all__ = [
     "LABELED_KEYS",
     "count_seen",
-    "evaluate_again",
+    "evaluate",
     "load_finished",
     "load_labelled",
     "recipe_of",
@@ -46,7 +46,7 @@ LABELED_KEYS = (*(role for modality in MODALITIES.values() for role in modality.
 
 
 @quiet_libraries()
-def evaluate_again(
+def evaluate(
     model_or_run: str | Path,
     *,
     data: str | None = None,

@@ -8,7 +8,7 @@ from run_helpers import quick_run, tiny_text_recipe
 
 from hf_finetune.cli.app import app
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.publishing.demo import prepare_page
 from hf_finetune.publishing.space import write_space
@@ -39,12 +39,12 @@ def test_a_model_folder_alone_knows_the_columns(pairs, tmp_path):
     assert '{"text": "some text", "text_pair"' in (done.folder / "model" / "README.md").read_text(
         encoding="utf-8"
     )
-    assert evaluate_again(tmp_path / "copy", data=str(folder / "rows.csv")).seen is None
+    assert evaluate(tmp_path / "copy", data=str(folder / "rows.csv")).seen is None
 
 
 def test_evaluate_says_which_examples_the_run_has_seen(pairs, tmp_path, capsys):
     done, folder = pairs
-    found = evaluate_again(done.folder, data=str(folder / "rows.csv"), split="train")
+    found = evaluate(done.folder, data=str(folder / "rows.csv"), split="train")
     train, validation, test = (
         json.loads((done.folder / "data.json").read_text(encoding="utf-8"))["splits"][name]["examples"]
         for name in ("train", "validation", "test")

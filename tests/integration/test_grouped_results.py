@@ -8,7 +8,7 @@ from run_helpers import quick_run, tiny_text_recipe
 
 from hf_finetune.cli.app import app
 from hf_finetune.evaluation.compare import compare_runs
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
 
@@ -37,7 +37,7 @@ def test_intervals_are_of_groups_everywhere(grouped, capsys):
     assert groups["column"] == "critic" and 5 < groups["groups"] < 12
     found = read_predictions(grouped.folder / "predictions.parquet")
     assert found.group_column == "critic" and len(set(found.groups)) == groups["groups"]
-    again = evaluate_again(grouped.folder)
+    again = evaluate(grouped.folder)
     assert again.groups == found.groups
     assert {name: list(ends) for name, ends in again.intervals.items()} == metrics["test_interval"]
     assert all(row["groups"] <= groups["groups"] for row in metrics["slices"]["label"]["slices"])

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from run_helpers import Stop, assert_equal_runs, interrupt, quick_run
 
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.recipe import parse_recipe
 
@@ -66,7 +66,7 @@ def test_probabilities_and_weights_go_through_a_run_that_is_interrupted(tmp_path
     assert any("weighted in the loss by 'w': 0 to 3" in note for note in said)
     for page in ("report.html", "model/README.md"):
         assert "weighted in the loss" in (whole / page).read_text(encoding="utf-8")
-    assert evaluate_again(whole).metrics["accuracy"] == result.metrics["test"]["accuracy"]
+    assert evaluate(whole).metrics["accuracy"] == result.metrics["test"]["accuracy"]
     config = json.loads((whole / "model" / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "praise", "1": "blame"}
     assert config["problem_type"] == "single_label_classification"
@@ -134,10 +134,10 @@ def test_a_column_for_each_class_with_gaps_goes_through_a_run(tmp_path, bert_che
         )
     }
     assert hidden == {True: True, False: False}
-    again = evaluate_again(tmp_path / "run")
+    again = evaluate(tmp_path / "run")
     assert again.metrics["log_loss"] == pytest.approx(metrics["test"]["log_loss"])
     assert len(metrics["cross_validation"]["metrics"]["f1_micro"]["values"]) == 2
-    other = evaluate_again(tmp_path / "run", data=str(path), split="train")
+    other = evaluate(tmp_path / "run", data=str(path), split="train")
     assert np.isnan(other.labels).sum() == 10
     (found,) = predict(str(tmp_path / "run"), ["good film"])
     assert set(found.label) <= {"odd", "third", "fifth"}

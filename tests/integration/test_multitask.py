@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
 from hf_finetune.evaluation.compare import compare_runs
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
@@ -248,7 +248,7 @@ def test_the_folder_of_a_task_is_a_run_that_all_commands_take(image_run):
     for task in ("colour", "shade"):
         expected = metrics["tasks"][task]["test"]["accuracy"]
         for place in (folder / "tasks" / task, folder / "model" / task):
-            again = evaluate_again(place)
+            again = evaluate(place)
             assert again.metrics["accuracy"] == expected and again.changed is None
     check_finished(folder / "tasks" / "shade")
     same = compare_runs([folder / "tasks" / "shade", folder / "tasks" / "shade"])
@@ -277,7 +277,7 @@ def test_card_and_report_name_the_tasks(image_run):
 
 def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
     folder = image_run[0].folder
-    told = refusal(lambda: evaluate_again(folder))
+    told = refusal(lambda: evaluate(folder))
     assert told == (
         f"{folder} must hold one model. Got those of several tasks. "
         f"Give that of one task: {folder}/tasks/colour or {folder}/tasks/shade."

@@ -8,7 +8,7 @@ from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by
 from run_helpers import NO_PROBE, Stop, changed, interrupt, log_of, quick_run, without_times
 from safetensors.torch import load_file
 
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 
 STRENGTHS = {"l1": 0.5, "l2_sp": 1.0, "ema": 0.9, "gradient_noise": 1e-4}
 STYLES = ("flat", "round")
@@ -78,7 +78,7 @@ def test_an_interrupted_run_ends_as_one_straight_through_bit_for_bit(
 def test_each_task_is_judged_by_slices(task, whole):
     found = metrics_of(whole / "tasks" / task)["slices"]["style"]
     assert {row["name"] for row in found["slices"]} == set(STYLES)
-    again = evaluate_again(whole / "model" / task)
+    again = evaluate(whole / "model" / task)
     assert without_times(again.slices) == metrics_of(whole / "tasks" / task)["slices"]
     page = (whole / "tasks" / task / "report.html").read_text(encoding="utf-8")
     assert "By style" in page
@@ -97,5 +97,5 @@ def test_hidden_layers_and_a_balanced_loss_go_with_several_tasks(tmp_path, squar
     )
     assert changed(weights_of(one, "01-head"), weights_of(other, "01-head"))
     for task in ("colour", "shade"):
-        again = evaluate_again(other / "model" / task)
+        again = evaluate(other / "model" / task)
         assert again.metrics["accuracy"] == metrics_of(other / "tasks" / task)["test"]["accuracy"]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hf_finetune import run
 from hf_finetune.cli.app import app
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.recipe import parse_recipe
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "runs-0.1.0.tar.gz"
@@ -41,7 +41,7 @@ def call(*words):
 @pytest.mark.parametrize("folder", ["one-task", "several-tasks/tasks/tone", "several-tasks/tasks/length"])
 def test_an_old_run_is_evaluated_as_it_was(runs, folder):
     stored = json.loads((runs / folder / "metrics.json").read_text())["test"]["accuracy"]
-    assert evaluate_again(folder).metrics["accuracy"] == stored
+    assert evaluate(folder).metrics["accuracy"] == stored
 
 
 def test_an_old_run_predicts_is_reported_and_is_compared(runs):

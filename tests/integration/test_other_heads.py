@@ -20,7 +20,7 @@ from run_helpers import (
 )
 from transformers import BertModel
 
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.head_spec import CODE
@@ -118,7 +118,7 @@ def test_it_is_judged_and_asked_without_running_code_of_its_folder(tmp_path, don
     folder = tmp_path / "run"
     shutil.copytree(result.folder, folder)
     (folder / "model" / CODE.name).write_text("raise RuntimeError('run')", encoding="utf-8")
-    found = evaluate_again(folder)
+    found = evaluate(folder)
     assert found.metrics["accuracy"] == result.metrics["test"]["accuracy"]
     if recipe.task == "text-classification":
         assert next(iter(predict(folder, ["good film"]))).label in ("good", "bad")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe
 
-from hf_finetune.evaluation.evaluate_run import evaluate_again, load_finished, load_labelled
+from hf_finetune.evaluation.evaluate_run import evaluate, load_finished, load_labelled
 from hf_finetune.publishing.export import export
 
 ROWS = [f"a {word} film {number},{word}" for number in range(20) for word in ("good", "bad")]
@@ -53,7 +53,7 @@ def shuffled(rows, seed=0):
 @pytest.mark.parametrize("rows", [sorted(ROWS), shuffled(ROWS), shuffled(ROWS, 1)])
 def test_the_order_of_the_rows_does_not_matter(texts, caplog, rows):
     run, path, test = texts
-    before = evaluate_again(run)
+    before = evaluate(run)
     assert before.changed is None
     write_rows(path, rows)
     found, notes = told(caplog, run)
@@ -62,7 +62,7 @@ def test_the_order_of_the_rows_does_not_matter(texts, caplog, rows):
         "The data has changed since the run, so its test split is not cut again: its examples are found by their "
         "contents, all 6 of them."
     ]
-    after = evaluate_again(run)
+    after = evaluate(run)
     assert after.metrics == pytest.approx(before.metrics)
     assert after.changed == notes[0]
 
@@ -102,13 +102,13 @@ def test_examples_that_are_gone_are_counted(texts, caplog):
         "The data has changed since the run, so its test split is not cut again: its examples are found by their "
         "contents, 4 of 6; the others are gone or were edited."
     ]
-    assert len(evaluate_again(run).ids) == 4
+    assert len(evaluate(run).ids) == 4
 
 
 def test_a_run_is_not_judged_by_other_examples(texts):
     run, path, test = texts
     write_rows(path, [row for row in ROWS if row.split(",")[0] not in test])
-    assert refusal(lambda: evaluate_again(run)) == (
+    assert refusal(lambda: evaluate(run)) == (
         "The data must hold examples of the run's test split. Got none of its 6. Put the data of the run back, or "
         "judge by other data with --data."
     )
@@ -121,7 +121,7 @@ def test_a_run_without_hashes_takes_only_its_own_data(texts, tmp_path, caplog):
     found, notes = told(caplog, older)
     assert (set(found["text"]), notes) == (test, [])
     write_rows(path, sorted(ROWS))
-    assert refusal(lambda: evaluate_again(older)) == (
+    assert refusal(lambda: evaluate(older)) == (
         "The data must be that of the run, which has no examples.npz to find its examples by. Got other data. Put the "
         "data of the run back, or judge by other data with --data."
     )

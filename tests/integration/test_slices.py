@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe, without_times
 
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
 
@@ -76,12 +76,12 @@ def test_report_and_card_tell_of_slices(texts):
 
 
 def test_the_run_is_evaluated_again_with_its_slices_and_on_other_data_with_those_that_it_has(texts, styled):
-    again = evaluate_again(texts[1])
+    again = evaluate(texts[1])
     assert without_times(again.slices) == slices_of(texts[1])
-    other = evaluate_again(texts[1], data=str(styled), split="train")
+    other = evaluate(texts[1], data=str(styled), split="train")
     assert {row["name"] for row in other.slices["style"]["slices"]} == {"flat", "round", "(missing)"}
     assert all(row["in_training"] for row in other.slices["style"]["slices"])
-    plain = evaluate_again(texts[1] / "model", data=str(styled))
+    plain = evaluate(texts[1] / "model", data=str(styled))
     assert plain.slices == {} or set(plain.slices) == {"style", "year"}
 
 

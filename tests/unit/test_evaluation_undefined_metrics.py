@@ -82,7 +82,7 @@ def test_what_needs_all_probabilities_has_no_value_by_the_highest():
 @pytest.mark.filterwarnings("error")
 def test_the_command_says_why(monkeypatch, capsys):
     found = judged("single_label", [[0.8, 0.2], [0.6, 0.4]], [1, 1])
-    monkeypatch.setattr(evaluate_run, "evaluate_again", lambda *_, **__: found)
+    monkeypatch.setattr(evaluate_run, "evaluate", lambda *_, **__: found)
     app(["evaluate", "run"], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
     assert "roc_auc undefined " in said and " nan" not in said

@@ -24,7 +24,8 @@ from transformers import BertTokenizerFast
 from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.evaluate_run import evaluate_again, load_finished
+from hf_finetune.evaluation import evaluate_run
+from hf_finetune.evaluation.evaluate_run import load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictor import load_classifier
@@ -327,7 +328,7 @@ def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary)
         "model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run it. "
         f"Got true. {would_run(MODEL_CODE, foreign_run / 'model')}"
     )
-    assert refused(evaluate_again, foreign_run) == message
+    assert refused(evaluate_run.evaluate, foreign_run) == message
     assert refused(predict, foreign_run, ["good film"]) == message
     assert refused(prepare_page, foreign_run, tmp_path) == message
     assert refused(export, foreign_run, format="torch_export") == message
@@ -345,7 +346,7 @@ def test_the_caller_of_a_run_grants_it(tmp_path, foreign_run, canary):
     (prediction,) = predict(foreign_run, ["good film"], trust_remote_code=True)
     assert prediction.label in ("bad", "good")
     assert canary.ran
-    assert evaluate_again(foreign_run, trust_remote_code=True).label_names == ("bad", "good")
+    assert evaluate_run.evaluate(foreign_run, trust_remote_code=True).label_names == ("bad", "good")
 
 
 def test_a_runs_metrics_are_gated_when_it_is_evaluated_again(tmp_path, reviews, canary):
@@ -355,9 +356,9 @@ def test_a_runs_metrics_are_gated_when_it_is_evaluated_again(tmp_path, reviews, 
     recipe = text_recipe(str(folder / "model"), reviews, metrics=[str(script)])
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
-    assert f"Got {str(script)!r}" in refused(evaluate_again, folder)
+    assert f"Got {str(script)!r}" in refused(evaluate_run.evaluate, folder)
     assert not canary.ran
-    assert str(script) in evaluate_again(folder, trust_remote_code=True).metrics
+    assert str(script) in evaluate_run.evaluate(folder, trust_remote_code=True).metrics
     assert canary.ran
 
 
