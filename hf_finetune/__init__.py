@@ -8,24 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_finetune.errors import InputError, Problem
+    from hf_finetune.evaluation.evaluate_run import evaluate
+    from hf_finetune.evaluation.predict import Predictor
     from hf_finetune.models.groups import parameter_groups
     from hf_finetune.models.layout import read_layout
     from hf_finetune.planning.stages import build_plan
     from hf_finetune.recipe import Recipe, load_recipe, parse_recipe
+    from hf_finetune.recipe.stage import Stage
     from hf_finetune.runs.run import RunResult, plan, run
-    from hf_finetune.training.callbacks import FreezingCallback
-    from hf_finetune.training.trainer import StagedTrainer
+    from hf_finetune.training.freezing_callback import FreezingCallback
+    from hf_finetune.training.staged_trainer import StagedTrainer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FreezingCallback",
     "InputError",
+    "Predictor",
     "Problem",
     "Recipe",
     "RunResult",
+    "Stage",
     "StagedTrainer",
     "build_plan",
+    "evaluate",
     "load_recipe",
     "parameter_groups",
     "parse_recipe",
@@ -35,13 +41,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "FreezingCallback": "hf_finetune.training.callbacks",
+    "FreezingCallback": "hf_finetune.training.freezing_callback",
     "InputError": "hf_finetune.errors",
+    "Predictor": "hf_finetune.evaluation.predict",
     "Problem": "hf_finetune.errors",
     "Recipe": "hf_finetune.recipe",
     "RunResult": "hf_finetune.runs.run",
-    "StagedTrainer": "hf_finetune.training.trainer",
+    "Stage": "hf_finetune.recipe.stage",
+    "StagedTrainer": "hf_finetune.training.staged_trainer",
     "build_plan": "hf_finetune.planning.stages",
+    "evaluate": "hf_finetune.evaluation.evaluate_run",
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.models.groups",
     "parse_recipe": "hf_finetune.recipe",

@@ -48,8 +48,8 @@ LABELED_KEYS = (*(role for modality in MODALITIES.values() for role in modality.
 @quiet_libraries()
 def evaluate(
     model_or_run: str | Path,
+    data: str | Path | None = None,
     *,
-    data: str | None = None,
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     batch_size: int = 64,
@@ -70,12 +70,21 @@ def evaluate(
         trust_remote_code: Whether code of the checkpoint and of the run's metrics may run.
 
     Returns:
-        Metrics with their intervals, metrics by slice, and the predictions.
+        ``metrics`` by name with their ``intervals``, metrics of the ``slices``, and the predictions: ``ids``,
+        ``labels`` and ``scores``, the probabilities ``[examples, classes]``.
 
     Raises:
         InputError: If there is no such model, data or split, or the data has labels that the model does not know.
+
+    Example:
+        >>> from hf_finetune import evaluate
+        >>> result = evaluate("runs/reviews")
+        >>> result.metrics["accuracy"], result.scores.shape
+        (1.0, (4, 2))
+        >>> evaluate("runs/reviews/model", "other.csv", batch_size=8).metrics["accuracy"]
+        1.0
     """
-    recipe = recipe_of(model_or_run)
+    recipe, data = recipe_of(model_or_run), None if data is None else str(data)
     classifier = load_finished(model_or_run, batch_size=batch_size, trust_remote_code=trust_remote_code)
     metrics = recipe.metrics if recipe else ()
     costs = recipe.evaluation.costs if recipe else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.evaluation.evaluate_run import load_finished, training_columns
+from hf_finetune.evaluation.evaluate_run import load_finished, run_options, training_columns
 from hf_finetune.evaluation.example_reading import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.prediction_inputs import open_inputs
@@ -20,7 +20,7 @@ from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 from hf_finetune.targets import TARGETS
 
-__all__ = ["Prediction", "PredictionStream", "predict"]
+__all__ = ["Prediction", "PredictionStream", "Predictor", "predict"]
 
 # Examples whose ids are kept in memory while a batch fills; bounds the memory if many in a row are unreadable.
 _HELD = 10_000
@@ -107,6 +107,82 @@ class PredictionStream:
                 yield replace(prediction, id=item.id, row=item.row)
         while waiting:
             yield _failure(waiting.popleft())
+
+
+class Predictor:
+    """Finished model that predicts files, tables or texts; it is loaded once, and called as often as needed.
+
+    Preprocessing, temperature and thresholds are those of ``hf-finetune predict`` and of the run's own evaluation.
+
+    Args:
+        model_or_run: Run directory, checkpoint folder or Hub id.
+        task: Expected pipeline task, such as ``image-classification``; None takes the task of the model.
+        batch_size: Examples per forward pass.
+        trust_remote_code: Whether code stored next to the weights may run.
+
+    Attributes:
+        classifier: The loaded model: ``task``, ``target``, ``label_names``, ``temperature``, ``thresholds``, and
+            ``pipe``, its pipeline of transformers.
+
+    Raises:
+        InputError: If there is no such model, if it cannot be loaded, or if it is for another task.
+
+    Example:
+        >>> from hf_finetune import Predictor
+        >>> predictor = Predictor("runs/reviews")
+        >>> predictor.classifier.label_names
+        ('bad', 'good')
+        >>> [prediction.label for prediction in predictor(["good film", "bad film"])]
+        ['good', 'bad']
+    """
+
+    def __init__(
+        self,
+        model_or_run: str | Path,
+        *,
+        task: str | None = None,
+        batch_size: int = 64,
+        trust_remote_code: bool = False,
+    ):
+        classifier = load_finished(
+            model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
+        )
+        self.classifier = replace(classifier, columns=training_columns(model_or_run, classifier))
+        self._options = run_options(model_or_run)
+
+    def predict(
+        self,
+        inputs: str | Path | Sequence[str | Path],
+        *,
+        columns: Mapping[str, str | None] | None = None,
+        keep: bool = False,
+    ) -> list[Prediction]:
+        """Predict one input or several; calling the predictor does the same.
+
+        Args:
+            inputs: Files, folders or tables; for a model of texts also the texts themselves.
+            columns: Columns of the tables by role, such as ``{"text": "review", "id": "number"}``. Roles left out
+                take the columns used in training, or are inferred.
+            keep: Whether predictions carry the cells of their table row.
+
+        Returns:
+            A ``Prediction`` for each example in order, with ``label``, ``score`` and ``scores`` (the probability by
+            class), or with ``error`` if the example cannot be read.
+
+        Raises:
+            InputError: If there is nothing to predict, or a table or folder contains no example.
+
+        Example:
+            >>> from hf_finetune import Predictor
+            >>> prediction = Predictor("runs/reviews").predict("good film")[0]
+            >>> prediction.label, prediction.score > 0.9, sorted(prediction.scores)
+            ('good', True, ['bad', 'good'])
+        """
+        several = [inputs] if isinstance(inputs, str | Path) else inputs
+        names = [str(name) for name in several]
+        return list(predict(self.classifier, names, columns=columns, options=self._options, keep=keep))
+
+    __call__ = predict
 
 
 def predict(

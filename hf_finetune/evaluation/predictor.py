@@ -22,11 +22,11 @@ from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.head_spec import load_config
+from hf_finetune.models.label_type import target_of
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
-from hf_finetune.targets import TARGETS, Regression, SingleLabel
 from hf_finetune.targets.labels import Target
 from hf_finetune.tasks import TASKS, Modality, Task
 from hf_finetune.tasks.examples import Remarks
@@ -169,7 +169,7 @@ def load_classifier(
     model.config.id2label = dict(enumerate(label_names))
     pipe = pipeline(made_for.name, model=model, **modality.pipeline_settings(processor, model))
     return Classifier(
-        *(pipe, made_for.name, _target_of(model.config), label_names),
+        *(pipe, made_for.name, target_of(model.config), label_names),
         batch_size=batch_size if modality.makes_batches(processor) else 1,
         temperature=float(getattr(model.config, TEMPERATURE, None) or 1.0),
         thresholds=tuple(getattr(model.config, THRESHOLDS, None) or ()) or None,
@@ -257,14 +257,6 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
     value = ", ".join(config.architectures or ()) or "no architectures in its config"
     suffixes = " or ".join(task.suffix for task in TASKS.values())
     raise InputError(Problem(place, f"must be a model {suffixes}", value))
-
-
-def _target_of(config: PreTrainedConfig) -> Target:
-    """Return the label type of a config. As in transformers, one output without ``problem_type`` is regression."""
-    for name, target in TARGETS.items():
-        if target.problem_type == config.problem_type:
-            return name
-    return Regression.name if config.num_labels == 1 else SingleLabel.name
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

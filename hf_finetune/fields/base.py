@@ -23,6 +23,9 @@ class Part(BaseModel):
     spreads: ClassVar[bool] = False
     """Whether a bare value sets every field: ``lr: 0.1`` means ``lr: {head: 0.1, backbone: 0.1}``."""
 
+    in_recipes: ClassVar[bool] = True
+    """Whether recipe files hold the part; False for another way to write a part in Python."""
+
     @model_validator(mode="before")
     @classmethod
     def _expand_shorthand(cls, value: Any) -> Any:
@@ -35,7 +38,7 @@ def parts() -> list[type[Part]]:
     """Return the classes of the parts of a recipe, without the classes that others are derived from."""
 
     def leaves(part: type[Part]) -> list[type[Part]]:
-        below = [leaf for child in part.__subclasses__() for leaf in leaves(child)]
+        below = [leaf for child in part.__subclasses__() if child.in_recipes for leaf in leaves(child)]
         return below or [part]
 
     return list(dict.fromkeys(leaves(Part)))

@@ -1,6 +1,8 @@
 """``TrainingArguments`` of a recipe's stage."""
 
 import logging
+from dataclasses import replace
+from functools import partial
 
 import torch
 from transformers import TrainingArguments
@@ -18,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 def training_arguments(
-    stage: PlannedStage, way: ExecutionMode, data: StageData, evaluation: StageEvaluation, output: StageOutput
+    stage: PlannedStage,
+    way: ExecutionMode,
+    data: StageData,
+    evaluation: StageEvaluation,
+    output: StageOutput,
+    others: TrainingArguments | None = None,
 ) -> TrainingArguments:
     """Return the ``TrainingArguments`` of a stage.
 
@@ -28,12 +35,18 @@ def training_arguments(
         data: Examples; the model is evaluated before training and after each epoch if some are for validation.
         evaluation: Evaluation settings, with the metric that selects the best checkpoint.
         output: Folder of the stage, the Trainer's ``output_dir``, and experiment trackers.
+        others: Arguments of a user, from which the fields are taken that the stage does not set; None takes the
+            defaults of transformers.
+
+    Returns:
+        The arguments.
     """
     spec, planned, best_metric = stage.spec, stage.plan, evaluation.best_metric
     evaluates = data.validation is not None
     # SingleStageTrainer builds the schedules that the Trainer lacks.
     schedule = trainer_schedule(planned.groups[0].schedule) or {}
-    arguments = TrainingArguments(
+    make = TrainingArguments if others is None else partial(replace, others)
+    arguments: TrainingArguments = make(
         output_dir=str(output.folder),
         per_device_train_batch_size=spec.batch_size,
         per_device_eval_batch_size=evaluation.batch_size,
@@ -42,7 +55,7 @@ def training_arguments(
         max_steps=spec.max_steps or -1,
         learning_rate=spec.lr.head if isinstance(spec.lr, RatesSpec) else spec.lr,
         optim=optimizer_name(spec.optimizer.name),
-        **schedule,
+        **{"lr_scheduler_kwargs": None, **schedule},
         warmup_steps=planned.warmup_steps or 0,
         max_grad_norm=spec.clip or 0.0,
         eval_strategy="epoch" if evaluates else "no",
@@ -65,6 +78,8 @@ def training_arguments(
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=list(output.track) or "none",
+        push_to_hub=False,
+        label_smoothing_factor=0.0,  # the loss smooths the labels
         disable_tqdm=True,
         ddp_backend=backend(),
         log_level_replica="passive",  # the Trainer's default makes all processes but the first more verbose

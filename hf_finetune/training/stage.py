@@ -113,7 +113,7 @@ def train_stage(
         train, collate = method.prepare(model, data.train, data.collate, stage.seed)
         data = replace(data, train=train, collate=collate)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = training_arguments(stage, fast.way, data, evaluation, output)
+    arguments = training_arguments(stage, fast.way, data, evaluation, output, execution.arguments)
     stopping = _early_stopping(spec, evaluation.best_metric)
     interrupt = InterruptCallback()
     trainer = SingleStageTrainer(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.methods.base import Collate
@@ -84,12 +85,14 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """Settings of the execution of a stage, which change its speed.
+    """Settings of the execution of a stage.
 
     Attributes:
         speed: Precision, memory format and compilation settings of the recipe.
         cache: Settings of the prefix cache; None computes the frozen prefix in every epoch.
+        arguments: Arguments of the Trainer for all that the stage does not set; None takes the defaults.
     """
 
     speed: SpeedSpec
     cache: CacheSettings | None = None
+    arguments: TrainingArguments | None = None

@@ -20,7 +20,7 @@ from PIL import Image
 from hf_finetune.data.input_columns import parse_columns
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.predict import Predictor, predict
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.prediction_writers import json_line, open_output
 from hf_finetune.evaluation.predictor import load_classifier
@@ -90,6 +90,29 @@ def test_a_run_is_loaded_for_its_model(texts, tmp_path):
     assert found == expected
     with pytest.raises(InputError, match="must be a model for image-classification"):
         predict(tmp_path / "run", ["good film"], task="image-classification")
+
+
+def test_a_predictor_predicts_again_and_again_as_the_function_does(texts, tmp_path):
+    predictor = Predictor(save_bert(tmp_path / "run" / "model").parent, batch_size=4)
+    expected = list(predict(texts, ["good film", "very boring"]))
+    assert (
+        predictor(["good film", "very boring"]) == predictor.predict(["good film", "very boring"]) == expected
+    )
+    assert predictor("good film") == expected[:1]
+    assert predictor.classifier.label_names == texts.label_names
+    with pytest.raises(InputError, match="must name at least one file, folder or text"):
+        predictor([])
+    with pytest.raises(InputError, match="must be a model for image-classification"):
+        Predictor(tmp_path / "run", task="image-classification")
+
+
+def test_a_predictor_reads_tables_and_paths(images, photos, tmp_path):
+    predictor = Predictor(save_vit(tmp_path / "vit"))
+    assert predictor(photos / "b.png") == list(predict(images, [str(photos / "b.png")]))
+    table = tmp_path / "table.csv"
+    table.write_text(f"picture,number\n{photos / 'b.png'},7\n", encoding="utf-8")
+    (found,) = predictor([table], columns={"image": "picture", "id": "number"}, keep=True)
+    assert (found.id, found.row["number"]) == ("7", "7")
 
 
 def test_regression_predicts_the_raw_amount(tmp_path):

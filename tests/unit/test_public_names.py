@@ -64,8 +64,10 @@ def said_by_a_fork(code, said):
 
 
 def test_every_public_name_is_there():
-    names = {"Recipe", "run", "plan", "FreezingCallback", "StagedTrainer", "build_plan", "parameter_groups"}
-    assert names <= set(hf_finetune.__all__)
+    names = {"Recipe", "load_recipe", "parse_recipe", "plan", "run", "RunResult", "evaluate", "Predictor"}
+    names |= {"FreezingCallback", "StagedTrainer", "Stage", "parameter_groups", "build_plan", "read_layout"}
+    assert names | {"InputError", "Problem"} == set(hf_finetune.__all__)
+    assert all(getattr(hf_finetune, name).__name__ == name for name in hf_finetune.__all__)
     assert all(callable(getattr(hf_finetune, name)) for name in hf_finetune.__all__)
     with pytest.raises(AttributeError):
         hf_finetune.nothing  # noqa: B018

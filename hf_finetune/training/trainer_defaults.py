@@ -1,0 +1,131 @@
+"""Settings that the stages of a ``StagedTrainer`` take from its ``TrainingArguments``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, TrainingArguments
+
+from hf_finetune.errors import InputError, Problem
+from hf_finetune.methods.class_balance import label_problems
+from hf_finetune.models.defaults import find_defaults
+from hf_finetune.models.label_type import target_of
+from hf_finetune.planning.head_fit import settle_fits
+from hf_finetune.planning.layers import Layout
+from hf_finetune.planning.rates import fill_depths
+from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_recipe
+from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
+from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
+from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import TASKS, Task
+from hf_finetune.training.optimizers import check_optimizer
+
+__all__ = ["complete_stages"]
+
+SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
+"""Schedule of a stage by ``lr_scheduler_type``."""
+FROM_RUN = (DISTILLATION, PRUNING)
+"""Methods that need the files of a run."""
+
+
+def complete_stages(
+    stages: Sequence[StageSpec],
+    model: PreTrainedModel,
+    layout: Layout,
+    args: TrainingArguments,
+    examples: int,
+) -> tuple[StageSpec, ...]:
+    """Return checked stages with a name each, in which ``args`` fill the fields that a stage leaves out.
+
+    Args:
+        stages: Stages as the user wrote them.
+        model: Classifier that they train.
+        layout: Parameters and layer groups of the model.
+        args: Arguments of the user.
+        examples: Number of training examples.
+
+    Returns:
+        The stages.
+
+    Raises:
+        InputError: If a stage is invalid or does not suit the labels of the model; with all problems.
+    """
+    task, target = _task_of(model), target_of(model.config)
+    filled = [_with_defaults(stage, args) for stage in stages]
+    recipe = parse_recipe({"task": task.name, "model": "model", "data": "data", "stages": filled})
+    deep, _ = fill_depths(recipe.stages, layout, find_defaults(model.config, layout, task.modality))
+    settled, _ = settle_fits(deep, layout, target, examples)
+    names = tuple(model.config.id2label.values())
+    problems = [
+        problem
+        for index, stage in enumerate(settled)
+        for problem in _problems(stage, f"stages[{index}]", target, names)
+    ]
+    if problems:
+        raise InputError(problems)
+    return settled
+
+
+def _task_of(model: PreTrainedModel) -> Task:
+    """Return a task of the model's kind of input, by the rules of which its stages are checked."""
+    for task in TASKS.values():
+        if task.modality.main_input == model.main_input_name:
+            return task
+    known = " or ".join(task.modality.main_input for task in TASKS.values())
+    raise InputError(Problem("model", f"must be a classifier with the input {known}", type(model).__name__))
+
+
+def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
+    """Return a stage with the fields that it leaves out set by the arguments; those that need steps only if it has."""
+    defaults: dict[str, Any] = {"batch_size": args.per_device_train_batch_size}
+    if not fitted_by(stage):
+        defaults |= _of_steps(args)
+        if stage.epochs is None and stage.max_steps is None:
+            by_steps = args.max_steps > 0
+            defaults |= (
+                {"max_steps": args.max_steps} if by_steps else {"epochs": float(args.num_train_epochs)}
+            )
+    changes = {name: value for name, value in defaults.items() if name not in stage.model_fields_set}
+    return stage.model_copy(update=changes)
+
+
+def _of_steps(args: TrainingArguments) -> dict[str, Any]:
+    schedule = str(args.lr_scheduler_type.value)
+    if schedule not in SCHEDULES:
+        repair = "Or give each stage a schedule."
+        raise InputError(
+            Problem("args.lr_scheduler_type", f"must be {', '.join(SCHEDULES)}", repr(schedule), repair)
+        )
+    warmup = args.warmup_steps
+    return {
+        "accumulation": args.gradient_accumulation_steps,
+        "lr": args.learning_rate,
+        "optimizer": OptimizerSpec(name=args.optim.value),
+        "schedule": ScheduleSpec(name=SCHEDULES[schedule]),  # type: ignore[arg-type]
+        "warmup": warmup if 0 < warmup < 1 else int(warmup),
+        "weight_decay": args.weight_decay,
+        "clip": args.max_grad_norm or None,
+        "label_smoothing": args.label_smoothing_factor,
+    }
+
+
+def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[str]) -> list[Problem]:
+    problems = check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
+    problems += label_problems(stage, place, target, label_names)
+    problems += head_fit_problems(fitted_by(stage), target, f"{place}.fit")
+    for rules in RULES:
+        for field, value in rules.used(stage).items():
+            if rules in FROM_RUN:
+                rule, repair = (
+                    "must be left out of a StagedTrainer",
+                    "Write a recipe, and use hf_finetune.run.",
+                )
+                problems.append(Problem(f"{place}.{field}", rule, "", repair))
+            elif rules.needs_classes and not TARGETS[target].has_classes:
+                rule = "must be left out where labels are amounts"
+                problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes))
+    return problems
