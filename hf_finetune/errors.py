@@ -39,6 +39,11 @@ class Problem:
         rule: Violated rule, as a clause after the place: ``must be above 0``.
         value: Value at the place, as the user wrote it; empty if there is nothing to show.
         repair: Fix, a sentence; empty if the rule is enough.
+
+    Example:
+        >>> from hf_finetune import Problem
+        >>> print(Problem("stages[0].lr", "must be above 0", "-0.1"))
+        stages[0].lr must be above 0. Got -0.1.
     """
 
     place: str
@@ -56,7 +61,23 @@ class Problem:
 
 
 class InputError(ValueError):
-    """Raised if the recipe, the data or the checkpoint cannot be used; holds all problems, not only the first."""
+    """Raised if the recipe, the data or the checkpoint cannot be used; holds all problems, not only the first.
+
+    Args:
+        problems: The problem, or all of them.
+
+    Attributes:
+        problems: All problems; the text of the error has one line for each.
+
+    Example:
+        >>> from hf_finetune import InputError, load_recipe
+        >>> try:
+        ...     load_recipe("reviews.yaml", ["seed=-1"])
+        ... except InputError as error:
+        ...     problem = error.problems[0]
+        >>> problem.place, problem.rule, problem.value
+        ('seed', 'must be at least 0', '-1')
+    """
 
     def __init__(self, problems: Problem | Iterable[Problem]):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)

@@ -42,8 +42,16 @@ def parameter_groups(
         and ``name`` (``head`` or ``backbone``). No group is empty.
 
     Raises:
-        InputError: If the selector matches nothing, or `lr` is not a valid rate.
-        ValueError: If `layer_decay` is invalid.
+        InputError: If the selector matches nothing, or ``lr`` is not a valid rate.
+        ValueError: If ``layer_decay`` is invalid.
+
+    Example:
+        >>> from torch.optim import AdamW
+        >>> from hf_finetune import parameter_groups
+        >>> groups = parameter_groups(model, "last:1", lr={"head": 1e-3, "backbone": 1e-5})
+        >>> [(group["name"], group["lr"], group["weight_decay"], len(group["params"])) for group in groups]
+        [('head', 0.001, 0.01, 1), ('head', 0.001, 0.0, 1), ('backbone', 1e-05, 0.01, 7), ('backbone', 1e-05, 0.0, 11)]
+        >>> optimizer = AdamW(groups)
     """
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
     layout = read_layout(inner)

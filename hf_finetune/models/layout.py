@@ -36,6 +36,18 @@ def read_layout(model: nn.Module) -> Layout:
 
     Args:
         model: A classifier of transformers or timm, or any other module; may be on the meta device.
+
+    Returns:
+        Layout with the ``parameters`` in the model's order, each with its name, size and layer group, and with the
+        names of the layer ``groups`` from the input to the head.
+
+    Example:
+        >>> from hf_finetune import read_layout
+        >>> layout = read_layout(model)
+        >>> layout.groups
+        ('input', 'bert.encoder.layer.0', 'bert.encoder.layer.1', 'head')
+        >>> [parameter.name for parameter in layout.parameters if parameter.group == 3]
+        ['classifier.weight', 'classifier.bias']
     """
     bare = bare_names(model)
     names = list(dict.fromkeys(bare.values()))

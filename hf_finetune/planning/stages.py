@@ -84,15 +84,28 @@ def build_plan(
     """Return the plan of all stages.
 
     Args:
-        layout: Parameters and layer groups of the model.
-        stages: Stages of a recipe.
+        layout: Parameters and layer groups of the model, as ``read_layout`` returns them.
+        stages: Stages: ``Stage`` objects, or those of a recipe.
         examples: Number of training examples; None if it is not known, and then the numbers of steps are not either.
         processes: Number of processes that share each epoch.
         layouts: Layout of the model in each stage, if stages prune it; None uses ``layout`` for all.
 
+    Returns:
+        Plan with the layout and, for each stage, the names of the trained parameters, the parameter groups of the
+        optimizer with their peak learning rates, and the numbers of steps.
+
     Raises:
         InputError: If a selector is malformed or matches nothing, a stage repeats the previous one or has no optimizer
             state to keep, or no stage trains the adapter. All problems are listed.
+
+    Example:
+        >>> from hf_finetune import Stage, build_plan, read_layout
+        >>> stages = [Stage("head", epochs=2, lr=1e-2), Stage("last:1", epochs=1, lr=1e-3, layer_decay=0.5)]
+        >>> plan = build_plan(read_layout(model), stages, examples=100)
+        >>> [(stage.train, stage.trainable_size, stage.steps) for stage in plan.stages]
+        [('head', 51, 8), ('last:1', 2547, 4)]
+        >>> [(group.layers, group.lr) for group in plan.stages[1].groups if group.weight_decay]
+        [('head', 0.001), ('bert.encoder.layer.1', 0.0005)]
     """
     problems: list[Problem] = []
     planned: list[StagePlan] = []

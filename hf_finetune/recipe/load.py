@@ -54,8 +54,17 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             name ends with it.
         overrides: Fields to change, as ``KEY=VALUE`` with a dotted path: ``stages.0.lr=0.02``.
 
+    Returns:
+        The checked recipe.
+
     Raises:
         InputError: If the recipe cannot be found or read, or is invalid; with all of its problems.
+
+    Example:
+        >>> from hf_finetune import load_recipe
+        >>> recipe = load_recipe("reviews.yaml", ["stages.0.lr=0.02", "seed=1"])
+        >>> recipe.stages[0].train, recipe.stages[0].lr, recipe.seed
+        ('head', 0.02, 1)
     """
     path = find_recipe(source)
     text = _read_text(path)
@@ -79,8 +88,23 @@ def parse_recipe(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> R
         content: Fields of the recipe.
         overrides: Fields to change, as ``KEY=VALUE``.
 
+    Returns:
+        The checked recipe, in which relative paths of models and data stay as they are.
+
     Raises:
         InputError: If the recipe is invalid; with all of its problems.
+
+    Example:
+        >>> from hf_finetune import InputError, Stage, parse_recipe
+        >>> stages = [Stage("head", epochs=1, lr=1e-2), {"train": "all", "epochs": 1, "lr": 1e-3}]
+        >>> content = {"task": "text-classification", "model": "bert", "data": "reviews.csv", "stages": stages}
+        >>> [stage.name for stage in parse_recipe(content).stages]
+        ['head', 'all']
+        >>> try:
+        ...     parse_recipe({**content, "sed": 1}, ["stages.0.lr=-1"])
+        ... except InputError as error:
+        ...     print([problem.place for problem in error.problems])
+        ['stages[0].lr', 'sed']
     """
     return _parse(content, overrides, [], "recipe")
 
@@ -149,6 +173,7 @@ def json_schema() -> dict[str, Any]:
         "required": [field for field in schema["required"] if field != "data"],
         "properties": {**several["properties"], **schema["properties"], **_of_either(schema, several)},
         "title": "hf-finetune recipe",
+        "description": schema["description"].partition("\n")[0],
         "oneOf": [
             _merged(tasks, stages)
             for tasks in _forms_of_tasks(schema, several)

@@ -336,7 +336,28 @@ class EvaluationSpec(Part):
 
 
 class Recipe(Part):
-    """A fine-tuning run, in full."""
+    """A fine-tuning run, in full.
+
+    ``load_recipe`` reads one from a file, and ``parse_recipe`` builds one from plain mappings. A recipe is immutable,
+    and has an attribute for each field of docs/recipe.md.
+
+    Attributes:
+        task: What the model does, such as ``image-classification``.
+        model: Pretrained checkpoint; ``model.path`` is its name.
+        data: Labeled data; ``data.path`` is where it is.
+        stages: Training stages in their order; empty if there is a ``strategy``, which writes them.
+        metrics: Names of the metrics, the leading one first; empty for the default of the labels.
+        seed: Seed of all random choices.
+
+    Raises:
+        InputError: From ``load_recipe`` and ``parse_recipe``, if a field is invalid; with all problems.
+
+    Example:
+        >>> from hf_finetune import Recipe, load_recipe
+        >>> recipe: Recipe = load_recipe("reviews.yaml")
+        >>> recipe.task, [stage.train for stage in recipe.stages], recipe.evaluation.batch_size
+        ('text-classification', ['head', 'all'], 64)
+    """
 
     task: TaskName = Field(description=f"What the model does: {', '.join(TASKS)}, or multi-task.")
     model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
@@ -384,7 +405,16 @@ class Recipe(Part):
         return self.task
 
     def by_task(self) -> dict[str, "Recipe"]:
-        """Return the single-task recipe of each task by its name; a single task has the name ``""``."""
+        """Return the single-task recipe of each task by its name.
+
+        Returns:
+            Recipe by task; a single task has the name ``""``.
+
+        Example:
+            >>> from hf_finetune import load_recipe
+            >>> list(load_recipe("reviews.yaml").by_task())
+            ['']
+        """
         return {"": self}
 
     @model_validator(mode="before")

@@ -46,6 +46,14 @@ class RunResult:
         primary_metrics: Names of the metrics that the recipe asks for, the leading one first.
         unpublished: Problems for which the model was not published although the recipe asks for it.
         publish_later: Command that publishes it, in that case.
+
+    Example:
+        >>> from hf_finetune import RunResult, load_recipe, run
+        >>> recipe = load_recipe("reviews.yaml", ["stages.1.epochs=1"])
+        >>> result: RunResult = run(recipe, "runs/again")
+        >>> leading = result.primary_metrics[0]
+        >>> leading, result.metrics["test"][leading] >= 0.5, (result.folder / "model").is_dir()
+        ('accuracy', True, True)
     """
 
     folder: Path
@@ -77,10 +85,17 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
         trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
 
     Returns:
-        The plan.
+        Report with the ``plan`` of the stages as ``build_plan`` returns it, the number of training ``examples``, and
+        ``notes`` for the user.
 
     Raises:
         InputError: If ``run`` would refuse the recipe.
+
+    Example:
+        >>> from hf_finetune import load_recipe, plan
+        >>> report = plan(load_recipe("reviews.yaml"))
+        >>> [(stage.name, stage.trainable_size, stage.steps) for stage in report.plan.stages]
+        [('head', 34, 4), ('all', 5442, 80)]
     """
     report = plan_stages(recipe, trust_remote_code=trust_remote_code)
     if report.prepared is None:
@@ -124,6 +139,12 @@ def run(
         DivergedError: If the loss of a stage is no longer a finite number.
         LostProcessError: If another process of the launch has ended.
         KeyboardInterrupt: After Ctrl-C, once a checkpoint is saved.
+
+    Example:
+        >>> from hf_finetune import load_recipe, run
+        >>> result = run(load_recipe("reviews.yaml", ["stages.1.epochs=1", "seed=1"]), "runs/seed-1")
+        >>> sorted(result.metrics["test"])[:2]
+        ['accuracy', 'balanced_accuracy']
     """
     state = start_processes()
     options = _Options(resume, allow_changes, callbacks, progress, trust_remote_code)

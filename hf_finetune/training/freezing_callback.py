@@ -44,6 +44,20 @@ class FreezingCallback(TrainerCallback):
         InputError: When training begins, if a selector matches nothing in the model.
         RuntimeError: If the Trainer resumed with other weights than it saved, or the gradients of the processes
             differ.
+
+    Example:
+        >>> from transformers import Trainer, TrainingArguments
+        >>> from hf_finetune import FreezingCallback
+        >>> trainer = Trainer(
+        ...     model=model,
+        ...     args=TrainingArguments("runs/callback", num_train_epochs=2, learning_rate=1e-3, report_to="none"),
+        ...     train_dataset=train_data,
+        ...     callbacks=[FreezingCallback({0: "head", 1: "all"})],
+        ... )
+        >>> output = trainer.train()
+        {...}
+        >>> output.metrics["epoch"]
+        2.0
     """
 
     def __init__(self, phases: Selector | Mapping[int, Selector]):
