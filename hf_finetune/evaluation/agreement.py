@@ -12,6 +12,11 @@ __all__ = ["cohen_kappa", "matthews_correlation", "weighted_kappa"]
 def matthews_correlation(members: np.ndarray, answers: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Compute the Matthews correlation coefficient of labels and decisions.
 
+    Args:
+        members: Number of examples of each class by label [..., classes].
+        answers: Number of examples of each class by decision [..., classes].
+        hits: Number of examples of each class that are decided correctly [..., classes].
+
     Returns:
         Coefficients [...] in [-1, 1]; 0 where all labels or all decisions are of one class.
 
@@ -25,6 +30,11 @@ def matthews_correlation(members: np.ndarray, answers: np.ndarray, hits: np.ndar
 
 def cohen_kappa(members: np.ndarray, answers: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Compute Cohen's kappa of labels and decisions.
+
+    Args:
+        members: Number of examples of each class by label [..., classes].
+        answers: Number of examples of each class by decision [..., classes].
+        hits: Number of examples of each class that are decided correctly [..., classes].
 
     Returns:
         Kappa [...], at most 1; nan where labels and decisions are all of one class.

@@ -254,19 +254,37 @@ def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[s
 
 
 def run_options(model_or_run: str | Path) -> TableOptions:
-    """Return the options with which a run read its text files; no options for a model that does not belong to a run."""
+    """Return the options with which a run read its text files; no options for a model that does not belong to a run.
+
+    Args:
+        model_or_run: Run directory, checkpoint folder or Hub id.
+    """
     recipe = recipe_of(model_or_run)
     return table_options(recipe) if recipe else NO_OPTIONS
 
 
 def recipe_of(model_or_run: str | Path) -> Recipe | None:
-    """Read the recipe of a run; None for a model that does not belong to a run."""
+    """Read the recipe of a run; None for a model that does not belong to a run.
+
+    Args:
+        model_or_run: Run directory, checkpoint folder or Hub id.
+
+    Returns:
+        The recipe, or None.
+    """
     run = run_of(model_or_run)
     return load_recipe(run / "recipe.yaml") if run is not None else None
 
 
 def run_of(model_or_run: str | Path) -> Path | None:
-    """Find the run directory that a model belongs to; None for a model that does not belong to a run."""
+    """Find the run directory that a model belongs to; None for a model that does not belong to a run.
+
+    Args:
+        model_or_run: Run directory, checkpoint folder or Hub id.
+
+    Returns:
+        The run directory, or None.
+    """
     source = resolve_model_dir(model_or_run)
     run = Path(source).parent
     if (run.parent / "tasks" / Path(source).name / "manifest.json").is_file() and run.name == "model":

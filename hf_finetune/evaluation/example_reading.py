@@ -57,6 +57,9 @@ def read_item(modality: Modality, name: str, cells: Mapping[str, Any]) -> Item:
         modality: Kind of input.
         name: Id of the example.
         cells: Value of each column, as for ``Modality.read_example``.
+
+    Returns:
+        The example, or the reason why it cannot be read.
     """
     try:
         content, facts = modality.read_example(cells)
@@ -71,7 +74,16 @@ def read_item(modality: Modality, name: str, cells: Mapping[str, Any]) -> Item:
 
 
 def open_file(modality: Modality, name: str, file: Path | bytes | None) -> Item:
-    """Read the example in a file, or in the bytes of a file; None is an error."""
+    """Read the example in a file, or in the bytes of a file; None is an error.
+
+    Args:
+        modality: Kind of input.
+        name: Id of the example.
+        file: Path or content of the file.
+
+    Returns:
+        The example, or the reason why it cannot be read.
+    """
     if file is None:
         return Item(name, error=f"There is no {modality.name}.")
     if isinstance(file, Path) and not can_be_path(file):
@@ -80,7 +92,16 @@ def open_file(modality: Modality, name: str, file: Path | bytes | None) -> Item:
 
 
 def open_line(modality: Modality, name: str, line: str) -> Item:
-    """Read the example of a line of text: the path of a file, which becomes its id if it is valid, or a text."""
+    """Read the example of a line of text: the path of a file, which becomes its id if it is valid, or a text.
+
+    Args:
+        modality: Kind of input.
+        name: Id of the example, unless the line is the path of a file.
+        line: Line without its line break.
+
+    Returns:
+        The example, or the reason why it cannot be read.
+    """
     if not modality.opens_files:
         return read_item(modality, name, {modality.main_column: line})
     if is_encoded(line) or not can_be_path(line):
@@ -96,6 +117,9 @@ def open_cells(modality: Modality, name: str, cells: Mapping[str, Any], finder: 
         name: Id of the example.
         cells: Value of each column. A file is a path, the bytes of a file, or both as ``datasets`` stores them.
         finder: Finder of the files, which resolves paths in the same way as in training.
+
+    Returns:
+        The example, or the reason why it cannot be read.
     """
     if not modality.opens_files:
         return read_item(modality, name, cells)

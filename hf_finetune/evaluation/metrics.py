@@ -80,7 +80,12 @@ def all_metrics(
 
 
 def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> tuple[str, ...]:
-    """Return the names of the metrics that can be requested, those of ``all_metrics`` first."""
+    """Return the names of the metrics that can be requested, those of ``all_metrics`` first.
+
+    Args:
+        target: Kind of the labels.
+        settings: Classes and costs.
+    """
     first = all_metrics(target, settings=settings)
     on_request = [name for name, metric in METRICS.items() if target in metric.targets and name not in first]
     return (*first, *on_request)
@@ -91,12 +96,20 @@ def _costs(target: Target, settings: MetricSettings) -> tuple[str, ...]:
 
 
 def default_metrics(target: Target) -> tuple[str, ...]:
-    """Return the metrics shown when the user names none. The first one selects the best checkpoint."""
+    """Return the metrics shown when the user names none. The first one selects the best checkpoint.
+
+    Args:
+        target: Kind of the labels.
+    """
     return TARGETS[target].default_metrics
 
 
 def greater_is_better(name: str) -> bool:
-    """Return whether greater values are better, which is assumed for metrics of ``evaluate.load`` not listed here."""
+    """Return whether greater values are better, which is assumed for metrics of ``evaluate.load`` not listed here.
+
+    Args:
+        name: Name of a metric.
+    """
     if name in METRICS:
         return METRICS[name].greater_is_better
     return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
@@ -350,7 +363,12 @@ def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettin
 
 
 def misspelled_metric(name: str, place: str) -> Problem | None:
-    """Return the problem of a name that is almost that of a metric, for any label type; None for any other name."""
+    """Return the problem of a name that is almost that of a metric, for any label type; None for any other name.
+
+    Args:
+        name: Name that the user wrote.
+        place: Where the user wrote it.
+    """
     close = nearest(_plain(name), list(METRICS))
     is_known = find_metric(name, NO_SETTINGS) is not None or split_class_metric(name)[1] is not None
     if is_known or name in COST_METRICS or not close.startswith("Nearest"):
@@ -396,5 +414,9 @@ def _trial(target: Target, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Return the metrics with None, which is null in JSON, in place of nan and infinity."""
+    """Return the metrics with None, which is null in JSON, in place of nan and infinity.
+
+    Args:
+        metrics: Value of each metric.
+    """
     return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

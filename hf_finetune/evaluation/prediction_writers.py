@@ -68,7 +68,11 @@ def open_output(
 
 
 def json_line(prediction: Prediction) -> str:
-    """Return a prediction as one line of JSON, without the line break."""
+    """Return a prediction as one line of JSON, without the line break.
+
+    Args:
+        prediction: Prediction, or the error of an example.
+    """
     carried = _kept(prediction.row, ("id", "prediction", "score", "scores", "error"))
     if prediction.error is not None:
         return _json({"id": prediction.id, **carried, "error": prediction.error})
@@ -103,6 +107,9 @@ def safe_cell(value: Any) -> Any:
     """Return the value of a csv cell, with an apostrophe before text that a spreadsheet would evaluate as a formula.
 
     Numbers, and texts that are numbers, are returned unchanged.
+
+    Args:
+        value: Value of any type.
 
     Source: OWASP, CSV Injection.
     """

@@ -162,7 +162,11 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
 
 
 def label_type(target: Target) -> pa.DataType:
-    """Return the Arrow type of a label or decision: a class name, a list of them, or a number."""
+    """Return the Arrow type of a label or decision: a class name, a list of them, or a number.
+
+    Args:
+        target: Kind of the labels.
+    """
     kind = TARGETS[target]
     if not kind.has_classes:
         return pa.float64()
@@ -170,7 +174,13 @@ def label_type(target: Target) -> pa.DataType:
 
 
 def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
-    """Return a label in readable form: the class name, the names of the positive classes, or the number."""
+    """Return a label in readable form: the class name, the names of the positive classes, or the number.
+
+    Args:
+        label: Class index, zeros and ones [classes], or a number.
+        target: Kind of the label.
+        label_names: Class names in the order of the model.
+    """
     if TARGETS[target].is_exclusive:
         return label_names[int(label)]
     if TARGETS[target].has_several_classes:
@@ -180,6 +190,12 @@ def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | 
 
 def read_predictions(path: Path) -> Predictions:
     """Read a file that ``write_predictions`` wrote.
+
+    Args:
+        path: Parquet file.
+
+    Returns:
+        The predictions.
 
     Raises:
         InputError: If there is no such file, or if it is not a file of predictions.

@@ -80,6 +80,9 @@ class Classifier:
 def resolve_model_dir(model_or_run: str | Path) -> Path | str:
     """Return the checkpoint folder of a folder or a run. A Hub id is returned unchanged.
 
+    Args:
+        model_or_run: Run directory, checkpoint folder or Hub id.
+
     Raises:
         InputError: If there is no checkpoint, or if the run is not finished.
     """

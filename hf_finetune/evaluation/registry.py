@@ -167,13 +167,21 @@ def find_metric(name: str, settings: MetricSettings = NO_SETTINGS) -> Metric | N
 
 
 def top_k(name: str) -> int | None:
-    """Return k of ``top_K_accuracy`` (or ``topK_accuracy``); None for any other name."""
+    """Return k of ``top_K_accuracy`` (or ``topK_accuracy``); None for any other name.
+
+    Args:
+        name: Name of a metric.
+    """
     match = _TOP.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def split_class_metric(name: str) -> tuple[str, str | None]:
-    """Return score and class of a name such as ``recall:soup``; for any other name, the name itself and None."""
+    """Return score and class of a name such as ``recall:soup``; for any other name, the name itself and None.
+
+    Args:
+        name: Name of a metric.
+    """
     score, colon, label = name.partition(":")
     return (score, label) if colon and score in CLASS_SCORES else (name, None)
 

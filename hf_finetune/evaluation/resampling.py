@@ -40,12 +40,20 @@ _CELLS = 200_000
 
 
 def is_fraction(name: str) -> bool:
-    """Return whether a metric is a fraction of the examples, such as accuracy."""
+    """Return whether a metric is a fraction of the examples, such as accuracy.
+
+    Args:
+        name: Name of a metric.
+    """
     return name in ("accuracy", "exact_match") or top_k(name) is not None
 
 
 def is_fast(name: str) -> bool:
-    """Return whether a metric is computed for many resamples at once, rather than one resample at a time."""
+    """Return whether a metric is computed for many resamples at once, rather than one resample at a time.
+
+    Args:
+        name: Name of a metric.
+    """
     known = (*_MEANS, *_AGREEMENT, *_KAPPAS, *COST_METRICS, "rmse")
     parsed = top_k(name), _split(name), split_class_metric(name)[1]
     return name in known or any(part is not None for part in parsed)

@@ -80,7 +80,11 @@ def _apart(ends: Sequence[float]) -> list[str]:
 
 
 def training_slices(train: Dataset) -> dict[str, dict[str, Any]]:
-    """Return the quartiles (``ends``) and the slices (``training``) of the training split, by column."""
+    """Return the quartiles (``ends``) and the slices (``training``) of the training split, by column.
+
+    Args:
+        train: Training split with its slice columns.
+    """
     by_column = {}
     for name in slice_columns(train):
         values = train[SLICE + name][:]

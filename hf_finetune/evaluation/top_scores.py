@@ -88,7 +88,12 @@ Scores: TypeAlias = Any
 
 
 def reduced(examples: int, classes: int) -> bool:
-    """Return whether only the highest probabilities are kept, because all of them would take too much memory."""
+    """Return whether only the highest probabilities are kept, because all of them would take too much memory.
+
+    Args:
+        examples: Number of examples.
+        classes: Number of classes.
+    """
     return classes > MANY_CLASSES and examples * classes > MOST_CELLS
 
 
@@ -134,7 +139,14 @@ def top_indices(scores: np.ndarray, top: int = TOP) -> np.ndarray:
 
 
 def stack_top(parts: Sequence[TopScores]) -> TopScores:
-    """Concatenate the scores of several batches of single-label examples."""
+    """Concatenate the scores of several batches of single-label examples.
+
+    Args:
+        parts: Scores of each batch, in order.
+
+    Returns:
+        The scores of all examples.
+    """
     return TopScores(
         parts[0].classes,
         np.concatenate([part.indices for part in parts]),
@@ -146,13 +158,22 @@ def stack_top(parts: Sequence[TopScores]) -> TopScores:
 
 
 def pack_top(scores: TopScores) -> np.ndarray:
-    """Return single-label scores as one float32 array [examples, 2 top + 2], for code that can only gather arrays."""
+    """Return single-label scores as one float32 array [examples, 2 top + 2], for code that can only gather arrays.
+
+    Args:
+        scores: Highest probabilities, with those of the labels.
+    """
     columns = (scores.indices, scores.values, scores.of_label[:, None], scores.ranks[:, None])
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def unpack_top(packed: np.ndarray, classes: int) -> TopScores:
-    """Return the scores that ``pack_top`` packed, with probabilities in float32 precision."""
+    """Return the scores that ``pack_top`` packed, with probabilities in float32 precision.
+
+    Args:
+        packed: Array [examples, 2 top + 2] of ``pack_top``.
+        classes: Number of classes.
+    """
     top = (packed.shape[1] - 2) // 2
     indices = packed[:, :top].astype(np.int64)
     values, of_label = packed[:, top:-2].astype(np.float64), packed[:, -2].astype(np.float64)
@@ -202,6 +223,10 @@ def label_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def confidences(scores: Scores) -> np.ndarray:
-    """Return the highest probability of each example [examples]."""
+    """Return the highest probability of each example [examples].
+
+    Args:
+        scores: Probabilities [examples, classes], or only the highest of them.
+    """
     highest: np.ndarray = scores.values[:, 0] if isinstance(scores, TopScores) else scores.max(axis=1)
     return highest

@@ -6,14 +6,22 @@ __all__ = ["fill_unknown", "has_unknown", "is_known"]
 
 
 def is_known(labels: np.ndarray) -> np.ndarray:
-    """Return a boolean mask of the known labels, in the shape of the labels."""
+    """Return a boolean mask of the known labels, in the shape of the labels.
+
+    Args:
+        labels: Labels of any form, with nan where a class is unknown.
+    """
     if np.issubdtype(labels.dtype, np.floating):
         return ~np.isnan(labels)
     return np.ones(labels.shape, dtype=bool)
 
 
 def has_unknown(labels: np.ndarray) -> bool:
-    """Return whether labels are multi-label [examples, classes] and some of them are unknown."""
+    """Return whether labels are multi-label [examples, classes] and some of them are unknown.
+
+    Args:
+        labels: Labels of any form, with nan where a class is unknown.
+    """
     return labels.ndim == 2 and not is_known(labels).all()
 
 

@@ -87,12 +87,22 @@ class Method:
 
     @classmethod
     def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
-        """Return whether a stage of a recipe uses the method."""
+        """Return whether a stage of a recipe uses the method.
+
+        Args:
+            recipe: Recipe of the run.
+            stage: Stage of the recipe.
+            planned: Plan of the stage.
+        """
         return bool(cls.rules.used(stage))
 
     @classmethod
     def build(cls, context: StageContext) -> Self | None:
-        """Return the method of a stage; None if the stage does not use it, or if a run loads it beforehand."""
+        """Return the method of a stage; None if the stage does not use it, or if a run loads it beforehand.
+
+        Args:
+            context: Stage, model and labels.
+        """
         return None
 
     def prepare(self, model: PreTrainedModel, train: Any, collate: Collate, seed: int) -> tuple[Any, Collate]:
@@ -194,10 +204,17 @@ class Method:
         return evaluation()
 
     def save(self, checkpoint: Path) -> None:
-        """Write the state of the method into a checkpoint; the main process calls this."""
+        """Write the state of the method into a checkpoint; the main process calls this.
+
+        Args:
+            checkpoint: Folder of the checkpoint.
+        """
 
     def load(self, checkpoint: Path) -> None:
         """Restore the state of the method from the checkpoint of a resumed stage.
+
+        Args:
+            checkpoint: Folder of the checkpoint.
 
         Raises:
             InputError: If the state is missing or damaged.
@@ -209,7 +226,11 @@ class Method:
         yield
 
     def result(self, state: TrainerState) -> Mapping[str, Any]:
-        """Return what the method adds to the result of the stage."""
+        """Return what the method adds to the result of the stage.
+
+        Args:
+            state: State of the Trainer at the end of the stage.
+        """
         return {}
 
 

@@ -88,13 +88,25 @@ def restore_optimizer_state(
 
 
 def save_state(state: State, path: Path) -> None:
-    """Write optimizer state to a file, atomically."""
+    """Write optimizer state to a file, atomically.
+
+    Args:
+        state: State of each parameter by name, such as the moments of Adam.
+        path: File to write.
+    """
     with replacing(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_state(path: Path, names: Sequence[str]) -> State:
     """Load the optimizer state of the named parameters; those that were never updated have none.
+
+    Args:
+        path: File that ``save_state`` wrote.
+        names: Names of the parameters.
+
+    Returns:
+        State of each parameter by name.
 
     Raises:
         InputError: If the file does not hold a mapping of parameters to their state.

@@ -151,6 +151,10 @@ def class_weights(
 def effective_numbers(sizes: Sequence[int], beta: float) -> list[float]:
     """Return the effective number of examples of each class: the n-th example adds beta^(n - 1).
 
+    Args:
+        sizes: Number of examples of each class.
+        beta: Factor on the weight of each further example, in [0, 1).
+
     Source: Cui et al. 2019: (1 - beta^n) / (1 - beta).
     """
     return [(1 - beta**size) / (1 - beta) for size in sizes]
@@ -303,7 +307,11 @@ class BalancedSampler(Sampler[int]):
         self.members = [torch.tensor(indices[label]) for label in sorted(indices)]
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the draws depend."""
+        """Set the epoch, on which the draws depend.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -42,7 +42,11 @@ class Teacher(Method):
         self.logits: torch.Tensor | None = None
 
     def see(self, inputs: Mapping[str, Any]) -> None:
-        """Predict a batch with the student's augmented inputs, and store the logits."""
+        """Predict a batch with the student's augmented inputs, and store the logits.
+
+        Args:
+            inputs: Model inputs of the batch; ``labels`` are ignored.
+        """
         batch = {name: value for name, value in inputs.items() if name != "labels"}
         device = next(iter(batch.values())).device
         with torch.no_grad():

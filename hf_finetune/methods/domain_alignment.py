@@ -89,6 +89,10 @@ class _Reversed(torch.autograd.Function):
 def reverse_gradient(features: torch.Tensor, strength: float) -> torch.Tensor:
     """Return the features unchanged; in the backward pass their gradient is multiplied by ``-strength``.
 
+    Args:
+        features: Tensor of any shape.
+        strength: Factor, 0 or more.
+
     Source: Ganin et al. 2016, equations 16 and 17.
     """
     reversed_features: torch.Tensor = _Reversed.apply(features, strength)

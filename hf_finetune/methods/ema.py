@@ -43,6 +43,11 @@ def decay_at(decay: float, step: int) -> float:
 def fold_in(average: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor], decay: float) -> None:
     """Update an average with the current values, in place: decay x average + (1 - decay) x current.
 
+    Args:
+        average: Average of each tensor by name, which is changed.
+        current: Current value of each tensor by name, of the same shape.
+        decay: Weight of the average, in [0, 1].
+
     Source: Polyak & Juditsky 1992; the exponential form is that of Tarvainen & Valpola 2017, Mean teachers.
     """
     with torch.no_grad():
@@ -118,7 +123,11 @@ class AveragedWeights(CallbackMethod):
         _put(average, self.moving)
 
     def goes_on(self, state: TrainerState) -> bool:
-        """Return whether the average is kept rather than the raw weights."""
+        """Return whether the average is kept rather than the raw weights.
+
+        Args:
+            state: State of the Trainer at the end of the stage.
+        """
         if self.metric is None:
             return True
         best = [

@@ -76,7 +76,12 @@ class BatchMixer(Method):
             yield self.mix(batch, seed_of(self.seed, step, index, process))
 
     def mix(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Return a batch with mixed images, and with class probabilities [batch, classes] as labels."""
+        """Return a batch with mixed images, and with class probabilities [batch, classes] as labels.
+
+        Args:
+            batch: Images [batch, channels, height, width] and ``labels`` [batch].
+            seed: Seed of the draw.
+        """
         name = modality_of(batch).main_input
         shares = label_shares(batch["labels"], self.classes)
         before = torch.get_rng_state()

@@ -108,7 +108,11 @@ class TaskSampler(Sampler[int]):
         self.lengths, self.group = lengths, group
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, on which the draws depend."""
+        """Set the epoch, on which the draws depend.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -27,20 +27,35 @@ def is_better(
 
 
 def is_undefined(entry: Mapping[str, Any], metric: str) -> bool:
-    """Return whether a metric is missing or NaN in an evaluation."""
+    """Return whether a metric is missing or NaN in an evaluation.
+
+    Args:
+        entry: Entry of a Trainer's log, with the metrics as ``eval_NAME``.
+        metric: Name of the metric.
+    """
     value = entry.get(f"eval_{metric}")
     return value is None or math.isnan(value)
 
 
 def evaluations(log: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the entries of a Trainer's log that are evaluations."""
+    """Return the entries of a Trainer's log that are evaluations.
+
+    Args:
+        log: Entries of the log.
+    """
     return [entry for entry in log if any(name.startswith("eval_") for name in entry)]
 
 
 def best_entry(
     log: Iterable[Mapping[str, Any]], metric: str, *, greater_is_better: bool
 ) -> Mapping[str, Any] | None:
-    """Return the best evaluation of a Trainer's log; None if there is none."""
+    """Return the best evaluation of a Trainer's log; None if there is none.
+
+    Args:
+        log: Entries of the log.
+        metric: Name of the metric that decides; see ``is_better``.
+        greater_is_better: Whether higher values of ``metric`` are better.
+    """
     best: Mapping[str, Any] | None = None
     for entry in evaluations(log):
         if is_better(entry, best, metric, greater_is_better=greater_is_better):

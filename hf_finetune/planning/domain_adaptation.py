@@ -16,14 +16,25 @@ PRETRAINING = "pretraining"
 
 
 def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) -> bool:
-    """Return whether a stage aligns the features of the training domain and the target domain."""
+    """Return whether a stage aligns the features of the training domain and the target domain.
+
+    Args:
+        spec: ``domain_adaptation`` of the recipe; None without any.
+        stage: Stage of the recipe.
+        planned: Plan of the stage.
+    """
     if spec is None or spec.method == "continue_pretraining":
         return False
     return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
 
 
 def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
-    """Return the problems of a domain alignment that can have no effect or conflicts with other fields of a stage."""
+    """Return the problems of a domain alignment that can have no effect or conflicts with other fields of a stage.
+
+    Args:
+        recipe: Recipe of the run.
+        made: Plan of its stages.
+    """
     spec, problems = recipe.domain_adaptation, []
     if spec is None or spec.method == "continue_pretraining":
         return []

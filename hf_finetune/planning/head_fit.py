@@ -15,7 +15,11 @@ MOST_WORK = 10**10
 
 
 def linear_head(layout: Layout) -> str:
-    """Return the name of the head's only layer if it has a weight and a bias and nothing else; otherwise empty."""
+    """Return the name of the head's only layer if it has a weight and a bias and nothing else; otherwise empty.
+
+    Args:
+        layout: Parameters and layer groups of the model.
+    """
     names = {parameter.name for parameter in layout.parameters if parameter.group == layout.backbone_groups}
     layer = next(iter(names), "").rpartition(".")[0]
     return layer if names == {f"{layer}.weight", f"{layer}.bias"} else ""

@@ -123,7 +123,15 @@ def _between(before: Sequence[int], after: Sequence[int]) -> int:
 
 
 def renumber(groups: Mapping[str, int], titles: Sequence[str]) -> tuple[Mapping[str, int], tuple[str, ...]]:
-    """Drop groups without parameters and renumber the others. The head is not dropped, even if it is empty."""
+    """Drop groups without parameters and renumber the others. The head is not dropped, even if it is empty.
+
+    Args:
+        groups: Group index of each parameter name.
+        titles: Name of each group; the last one is the head.
+
+    Returns:
+        The new group index of each parameter name, and the names of the groups that are left.
+    """
     used = sorted({*groups.values(), len(titles) - 1})
     renumbered = {old: new for new, old in enumerate(used)}
     return {name: renumbered[group] for name, group in groups.items()}, tuple(titles[old] for old in used)

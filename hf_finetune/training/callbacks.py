@@ -136,7 +136,11 @@ class InterruptCallback(TrainerCallback):
             raise KeyboardInterrupt
 
     def stop_if_asked(self, args: TrainingArguments) -> None:
-        """Raise ``KeyboardInterrupt`` if any process received a signal after the last checkpoint."""
+        """Raise ``KeyboardInterrupt`` if any process received a signal after the last checkpoint.
+
+        Args:
+            args: Arguments of the Trainer.
+        """
         if _anywhere(self.requested, args):
             raise KeyboardInterrupt
 

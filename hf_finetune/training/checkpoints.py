@@ -48,7 +48,11 @@ def seal_checkpoint(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether a checkpoint is sealed and unchanged since: no file missing, truncated or modified."""
+    """Return whether a checkpoint is sealed and unchanged since: no file missing, truncated or modified.
+
+    Args:
+        folder: Folder of the checkpoint.
+    """
     try:
         files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
         return all(_digest(folder / name) == digest for name, digest in files.items())
@@ -88,7 +92,11 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(path: Path) -> int:
-    """Return the optimizer step at which an intact checkpoint was written."""
+    """Return the optimizer step at which an intact checkpoint was written.
+
+    Args:
+        path: Folder of the checkpoint.
+    """
     return int(_state(path)["global_step"])
 
 
@@ -109,7 +117,11 @@ def rotate(folder: Path, best_step: int | None) -> None:
 
 
 def unsafe_checkpoint(folder: Path) -> Problem:
-    """Return the problem of a checkpoint whose pickled state holds objects other than tensors and plain values."""
+    """Return the problem of a checkpoint whose pickled state holds objects other than tensors and plain values.
+
+    Args:
+        folder: Folder of the checkpoint.
+    """
     rule = "must hold the state that training left; a file of it holds something else, which could run code"
     repair = "Nothing of it was run. Begin a new run if you did not write this one yourself."
     return Problem(str(folder), rule, repair=repair)

@@ -72,6 +72,9 @@ def plan_execution(
         execution: Settings of execution mode and prefix cache.
         output: Folder of the stage. A resumed stage reuses the recorded decision, if it was made with the same speed
             settings.
+
+    Returns:
+        Execution mode, cache and the report of the cache.
     """
     state = PartialState()
     work = _Work(model, stage, data, state)

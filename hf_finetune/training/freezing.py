@@ -40,7 +40,11 @@ def freeze_all_but(model: nn.Module, trainable: Collection[str]) -> None:
 
 
 def unfreeze_modes(model: nn.Module) -> None:
-    """Let every module follow ``model.train()`` again; ``requires_grad`` is not changed."""
+    """Let every module follow ``model.train()`` again; ``requires_grad`` is not changed.
+
+    Args:
+        model: Model whose modules ``freeze_all_but`` has kept in eval mode.
+    """
     for module in model.modules():
         if isinstance(module.__dict__.get("train"), _StaysInEval):
             del module.__dict__["train"]
@@ -52,6 +56,9 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
     These are modules whose parameters are all frozen, and modules without parameters (dropout, stochastic depth, an
     activation) that come before the first trained layer or are children of a frozen module. The dropout of an adapter
     is frozen if and only if the adapter's weights are.
+
+    Args:
+        model: Any model.
     """
     frozen: list[nn.Module] = []
     reached = False

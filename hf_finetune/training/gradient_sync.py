@@ -13,6 +13,9 @@ def unsynced_gradients(model: nn.Module) -> list[str]:
 
     A collective call that all processes make. The result is empty on a single process, and where the model is sharded
     (each process holds a part of it).
+
+    Args:
+        model: Model without its distributed wrapper, after a backward pass.
     """
     if not distributed.is_initialized() or distributed.get_world_size() < 2 or is_sharded():
         return []

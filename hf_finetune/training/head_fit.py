@@ -74,6 +74,9 @@ def fit_head(
             the fitted one.
         fast: Execution mode and prefix cache of the stage.
         options: Further arguments of ``fit_linear``.
+
+    Returns:
+        Metrics of the head before and after the fit, which of both is kept, and the entry about the fit.
     """
     head, target, best_metric = stage.plan.trainable, data.target, evaluation.best_metric
     state = PartialState()
@@ -169,7 +172,13 @@ def _plain(labels: np.ndarray, target: str) -> list[Any]:
 
 
 def fit_line(stage: str, about: Mapping[str, Any], validation: Mapping[str, float]) -> str:
-    """Return the log line about a fit: method, chosen strength, tried strengths and validation metrics."""
+    """Return the log line about a fit: method, chosen strength, tried strengths and validation metrics.
+
+    Args:
+        stage: Name of the stage.
+        about: Entry about the fit, from ``about_fit``.
+        validation: Metrics of the fitted head on the validation split.
+    """
     name = "alpha" if "alpha" in about else "C"
     scores = ", ".join(f"{metric} {value:.4f}" for metric, value in validation.items())
     tried = ", ".join(f"{trial[name]:g}" for trial in about["cross_validation"])

@@ -178,6 +178,10 @@ def fit_best(
 def about_fit(fit: LinearFit, target: Target) -> dict[str, Any]:
     """Return the entry of ``metrics.json`` about a fit.
 
+    Args:
+        fit: Fitted head.
+        target: Kind of the labels.
+
     Returns:
         ``method``, the chosen ``C`` (``alpha`` of a ridge regression) and ``cross_validation``, the held-out loss of
         each value tried.

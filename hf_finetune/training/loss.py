@@ -104,7 +104,12 @@ def of_logits(
     compute_metrics: Callable[[Any], dict[str, float]],
     preprocess: Callable[[Any, torch.Tensor], torch.Tensor] | None,
 ) -> Callable[[Any], dict[str, float]]:
-    """Return ``compute_metrics`` for full logits: they are first reduced by ``preprocess``, unless it is None."""
+    """Return ``compute_metrics`` for full logits: they are first reduced by ``preprocess``, unless it is None.
+
+    Args:
+        compute_metrics: Metrics of an ``EvalPrediction`` with reduced predictions.
+        preprocess: Function that reduces logits [examples, classes] and labels, from ``reduce_logits``.
+    """
     if preprocess is None:
         return compute_metrics
 

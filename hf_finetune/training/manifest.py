@@ -65,18 +65,33 @@ class Manifest:
     format: int = 1
 
     def with_stage(self, index: int, **changes: Any) -> "Manifest":
-        """Return a copy of the manifest with fields of one stage replaced."""
+        """Return a copy of the manifest with fields of one stage replaced.
+
+        Args:
+            index: Index of the stage.
+            changes: New values of fields of its ``StageRecord``.
+        """
         stages = list(self.stages)
         stages[index] = replace(stages[index], **changes)
         return replace(self, stages=tuple(stages))
 
     def write(self, path: Path) -> None:
-        """Write the manifest as JSON, atomically."""
+        """Write the manifest as JSON, atomically.
+
+        Args:
+            path: File to write.
+        """
         write_json(path, asdict(self))
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest.
+
+    Args:
+        path: File that ``Manifest.write`` wrote.
+
+    Returns:
+        The manifest.
 
     Raises:
         InputError: If the file does not exist or is damaged.
@@ -140,7 +155,12 @@ def determinism(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a file, atomically."""
+    """Write JSON to a file, atomically.
+
+    Args:
+        path: File to write.
+        content: Mappings, lists and plain values, without nan and infinity.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -21,12 +21,20 @@ WITHOUT_GROUPS = ("galore", "lomo", "apollo", "lisa", "layerwise", "muon", "dion
 
 
 def optimizer_name(name: str) -> str:
-    """Return the Trainer's name of a recipe's optimizer: ``adamw`` is ``adamw_torch``."""
+    """Return the Trainer's name of a recipe's optimizer: ``adamw`` is ``adamw_torch``.
+
+    Args:
+        name: Name of the optimizer in the recipe.
+    """
     return ALIASES.get(name, name)
 
 
 def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
-    """Return the ``TrainingArguments`` of a schedule; None if the Trainer has no such schedule."""
+    """Return the ``TrainingArguments`` of a schedule; None if the Trainer has no such schedule.
+
+    Args:
+        schedule: Schedule of the recipe; None leaves it to the Trainer, without any arguments.
+    """
     if schedule is None:
         return {}
     if schedule.name == "polynomial":

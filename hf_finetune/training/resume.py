@@ -52,7 +52,12 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience_counter = failed_evaluations(state, args, self.early_stopping_threshold)
 
     def had_stopped(self, state: TrainerState, args: TrainingArguments) -> bool:
-        """Return whether early stopping had already ended the stage when its checkpoint was written."""
+        """Return whether early stopping had already ended the stage when its checkpoint was written.
+
+        Args:
+            state: State of the Trainer in the checkpoint.
+            args: Arguments of the Trainer.
+        """
         return failed_evaluations(state, args, self.early_stopping_threshold) >= self.early_stopping_patience
 
 

@@ -52,7 +52,13 @@ logger = logging.getLogger(__name__)
 
 
 def stage_folder(run: Path, index: int, name: str) -> Path:
-    """Return the folder of a stage: ``RUN/stages/01-head``."""
+    """Return the folder of a stage: ``RUN/stages/01-head``.
+
+    Args:
+        run: Run directory.
+        index: Index of the stage, from 0.
+        name: Name of the stage.
+    """
     return run / "stages" / f"{index + 1:02d}-{name}"
 
 

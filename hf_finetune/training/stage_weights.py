@@ -29,5 +29,10 @@ def save_weights(model: PreTrainedModel, path: Path, weights: dict[str, torch.Te
 
 
 def load_weights(model: PreTrainedModel, path: Path) -> None:
-    """Load weights that ``save_weights`` wrote into a model; no weight may be missing."""
+    """Load weights that ``save_weights`` wrote into a model; no weight may be missing.
+
+    Args:
+        model: Model of the same architecture, which is changed in place.
+        path: File that ``save_weights`` wrote.
+    """
     load_model(model, str(path), strict=True)
