@@ -1,22 +1,33 @@
-"""The examples in the docstrings of the public names run."""
+"""The examples in the docstrings of the public names, and the Python code of the documentation, run."""
 
 import doctest
 import inspect
+from types import SimpleNamespace
 
+import datasets
 import pytest
-from conftest import make_model, save_tokenizer
+from conftest import COLOURS, make_model, save_tokenizer
+from PIL import Image
 from stage_helpers import Examples
+from test_readme import CODE
+from transformers import ViTImageProcessor
 
 import hf_finetune
 from hf_finetune import load_recipe, run
 
-RECIPE = """
+REVIEWS = """
 task: text-classification
 model: bert
 data: reviews.csv
 stages:
   - {train: head, epochs: 4, lr: 1e-2}
   - {train: all, epochs: 20, lr: 1e-2, batch_size: 8}
+"""
+PHOTOS = """
+task: image-classification
+model: MODEL
+data: DATA
+stages: [{train: head, epochs: 1, lr: 1e-2}]
 """
 
 
@@ -25,8 +36,7 @@ def documented():
     for name in hf_finetune.__all__:
         value = getattr(hf_finetune, name)
         yield name, inspect.getdoc(value)
-        methods = vars(value).items() if inspect.isclass(value) else ()
-        for method, function in methods:
+        for method, function in vars(value).items() if inspect.isclass(value) else ():
             if inspect.isfunction(function) and not method.startswith("_"):
                 yield f"{name}.{method}", inspect.getdoc(function)
 
@@ -35,25 +45,69 @@ EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, reviews):
-    """Give a folder with a checkpoint, data, a recipe and a finished run of it."""
+def workplace(tmp_path_factory, reviews, squares, timm_checkpoint):
+    """Give a folder with checkpoints, data, recipes and a finished run."""
     folder = tmp_path_factory.mktemp("examples")
     make_model("bert", num_labels=2).save_pretrained(folder / "bert")
     save_tokenizer(folder / "bert")
     for name in ("reviews.csv", "other.csv"):
         (folder / name).write_bytes(reviews.read_bytes())
-    (folder / "reviews.yaml").write_text(RECIPE, encoding="utf-8")
+    for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
+        Image.new("RGB", (40, 40), COLOURS[colour]).save(folder / name)
+    (folder / "reviews.yaml").write_text(REVIEWS, encoding="utf-8")
+    photos = PHOTOS.replace("MODEL", str(timm_checkpoint)).replace("DATA", str(squares))
+    (folder / "photos.yaml").write_text(photos, encoding="utf-8")
     run(load_recipe(folder / "reviews.yaml"), folder / "runs" / "reviews")
     return folder
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_runs(name, workplace, monkeypatch):
+def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    model = make_model("bert")
-    examples = list(Examples(model, 8))
-    given = {"model": model, "train_data": examples, "validation_data": examples}
-    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], given, name, None, 0)
+    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], of_texts(), name, None, 0)
     said = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert runner.run(test, out=said.append).failed == 0, "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("page", "count", "names"), [("README.md", 4, "of_images"), ("docs/python.md", 4, "of_texts")]
+)
+def test_the_code_of_the_documentation_runs(page, count, names, workplace, squares, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    space = of_texts() if names == "of_texts" else of_images(squares)
+    blocks = [code for name, code in CODE if name == page]
+    assert len(blocks) == count
+    for code in blocks:
+        exec(compile(code, page, "exec"), space)
+    assert "nan" not in capsys.readouterr().out
+
+
+def of_texts():
+    """Give what examples call ``model``, ``train_data`` and ``validation_data``."""
+    model = make_model("bert")
+    examples = list(Examples(model, 8))
+    return {"model": model, "train_data": examples, "validation_data": examples}
+
+
+def of_images(squares):
+    """Give what the README takes from examples/freezing_callback.py, with a tiny model and squares."""
+    processor = ViTImageProcessor(size={"height": 32, "width": 32})
+    paths = sorted(squares.glob("*/*.png"))
+    data = datasets.Dataset.from_dict(
+        {
+            "image": [str(path) for path in paths],
+            "label": [sorted(COLOURS).index(path.parent.name) for path in paths],
+        }
+    ).cast_column("image", datasets.Image())
+
+    def prepare(batch):
+        return {"labels": batch["label"], **processor(batch["image"], return_tensors="pt")}
+
+    return {
+        "model": make_model("vit"),
+        "processor": processor,
+        "data": {"train": data, "test": data.shuffle(seed=0)},
+        "prepare": prepare,
+        "options": SimpleNamespace(output_dir="runs/callback"),
+    }

@@ -19,7 +19,7 @@ from hf_finetune.recipe.yaml_text import read_yaml
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ("README.md", "docs/recipe.md", "docs/speed.md")
-DOCUMENTS = (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+DOCUMENTS = (*PAGES, "docs/python.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -57,7 +57,7 @@ WRITTEN = [(name, line.strip()) for name, text in TEXTS.items() for line in COMM
 
 def test_the_patterns_find_what_there_is():
     assert len(RECIPES) >= 6
-    assert len(CODE) == 4
+    assert len(CODE) == 9
     assert len(WRITTEN) >= 20
     assert {name for name, _ in WRITTEN} >= {"README.md", "examples/README.md"}
 
