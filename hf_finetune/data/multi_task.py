@@ -6,7 +6,7 @@ from typing import Any
 
 from hf_finetune.data.joint_tasks import MixedExamples, TaskColumns
 from hf_finetune.data.prepare import LabelledData
-from hf_finetune.recipe.schema import DataSpec
+from hf_finetune.recipe.modality_fields import DataFields
 from hf_finetune.tasks.base import Task
 from hf_finetune.tasks.examples import Inputs
 from hf_finetune.tasks.modality import Modality
@@ -24,7 +24,7 @@ class Share:
     """
 
     data: LabelledData
-    spec: DataSpec
+    spec: DataFields
 
 
 class MultiTask:
@@ -46,7 +46,7 @@ class MultiTask:
         """Kind of input."""
         return self.kind.modality
 
-    def prepare(self, data: LabelledData, processor: Any, spec: DataSpec, seed: int) -> Inputs:
+    def prepare(self, data: LabelledData, processor: Any, spec: DataFields, seed: int) -> Inputs:
         """Prepare the examples of each task separately, and concatenate them; labels have the columns of all tasks."""
         parts = [self.kind.prepare(share.data, processor, share.spec, seed) for share in self.shares.values()]
         held = [

@@ -1,9 +1,8 @@
 """Recipes without the paths of this machine, to share with others."""
 
 from pathlib import Path
-from typing import Any
 
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec, parse_recipe
+from hf_finetune.recipe import Recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
 
 __all__ = ["JOINT", "LOCAL", "RECIPE", "is_local", "portable_recipe", "published_recipe", "run_recipe"]
@@ -31,38 +30,12 @@ def portable_recipe(recipe: Recipe) -> Recipe:
 
     An absolute path becomes ``./`` and its last component, to be replaced by whoever repeats the run.
     """
-    if isinstance(recipe, MultiTaskRecipe):
-        datas = {name: _portable_path(task.data) for name, task in recipe.tasks.items()}
-        tasks = {name: task.model_copy(update={"data": datas[name]}) for name, task in recipe.tasks.items()}
-        update: dict[str, Any] = {"tasks": tasks}
-    else:
-        update = {"data": _portable_path(recipe.data)}
-    domain = recipe.domain_adaptation
-    if domain is not None:
-        update["domain_adaptation"] = domain.model_copy(update={"target": _last_part(domain.target)})
-    return recipe.model_copy(
-        update={
-            **update,
-            "model": _portable_path(recipe.model),
-            "stages": tuple(_portable_stage(stage) for stage in recipe.stages),
-            "publish": None,
-        }
-    )
+    return recipe.with_paths(_last_part).model_copy(update={"publish": None})
 
 
 def is_local(path: str) -> bool:
     """Return whether a path of a recipe is on a local disk, rather than a model or dataset of the Hub or timm."""
     return Path(path).is_absolute() or path.startswith(LOCAL)
-
-
-def _portable_stage(stage: StageSpec) -> StageSpec:
-    if stage.teacher is None:
-        return stage
-    return stage.model_copy(update={"teacher": _portable_path(stage.teacher)})
-
-
-def _portable_path(part: Any) -> Any:
-    return part.model_copy(update={"path": _last_part(part.path)})
 
 
 def _last_part(path: str) -> str:

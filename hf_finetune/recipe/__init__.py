@@ -3,7 +3,8 @@
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.load import dump_recipe, json_schema, load_recipe, parse_recipe, resolve_paths
-from hf_finetune.recipe.multitask import MixingSpec, MultiTaskRecipe, TaskSpec
+from hf_finetune.recipe.mixing import MixingSpec
+from hf_finetune.recipe.multitask import MultiTaskRecipe, TaskSpec
 from hf_finetune.recipe.schema import (
     AdapterSpec,
     BestSpec,
@@ -20,6 +21,7 @@ from hf_finetune.recipe.schema import (
     Recipe,
     ScheduleSpec,
     SchedulesSpec,
+    SingleTaskRecipe,
     SpeedSpec,
     SplitSpec,
     StageSettings,
@@ -48,6 +50,7 @@ __all__ = [
     "Recipe",
     "ScheduleSpec",
     "SchedulesSpec",
+    "SingleTaskRecipe",
     "SpeedSpec",
     "SplitSpec",
     "StageSettings",

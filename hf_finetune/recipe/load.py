@@ -12,7 +12,7 @@ from hf_finetune.recipe.messages import problems_of
 from hf_finetune.recipe.multitask import MULTI_TASK, MultiTaskRecipe, recipe_class, task_problems
 from hf_finetune.recipe.overrides import Override, apply_override, read_override
 from hf_finetune.recipe.rules import rule_problems
-from hf_finetune.recipe.schema import Recipe, SpeedSpec
+from hf_finetune.recipe.schema import Recipe, SingleTaskRecipe, SpeedSpec
 from hf_finetune.recipe.shipped import find_shipped, shipped_recipes
 from hf_finetune.recipe.yaml_text import MOST_BYTES, read_yaml, write_yaml
 
@@ -71,7 +71,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         content, problems = read_yaml(text, str(path))
     except InputError as error:
-        wrong = (_read_overrides(overrides, root)[1] for root in (Recipe, MultiTaskRecipe))
+        wrong = (_read_overrides(overrides, root)[1] for root in (SingleTaskRecipe, MultiTaskRecipe))
         raise InputError([*error.problems, *min(wrong, key=len)]) from error
     if content is None:
         raise InputError(
@@ -116,35 +116,12 @@ def resolve_paths(recipe: Recipe, folders: Sequence[Path]) -> Recipe:
         recipe: Recipe whose paths to resolve.
         folders: Folders against which relative paths are resolved; the first in which a path exists is used.
     """
-    changes: dict[str, Any] = {}
-    if isinstance(recipe, MultiTaskRecipe):
-        tasks = {name: (task, _resolved(task.data, folders)) for name, task in recipe.tasks.items()}
-        changes["tasks"] = {
-            name: task.model_copy(update={"data": data}) for name, (task, data) in tasks.items()
-        }
-    single_task_data = () if isinstance(recipe, MultiTaskRecipe) else (("data", recipe.data),)
-    for name, part in (("model", recipe.model), *single_task_data):
-        if (resolved := _resolved(part, folders)) is not part:
-            changes[name] = resolved
-    if recipe.domain_adaptation is not None:
-        changes["domain_adaptation"] = _resolved(recipe.domain_adaptation, folders, "target")
-    if any(stage.teacher for stage in recipe.stages):
-        changes["stages"] = tuple(_taught_from(stage, folders) for stage in recipe.stages)
-    if recipe.strategy is not None and recipe.strategy.teacher is not None:
-        changes["strategy"] = _taught_from(recipe.strategy, folders)
-    return recipe.model_copy(update=changes)
 
+    def resolve(path: str) -> str:
+        candidates = [folder.absolute() / _expanded(path) for folder in folders]
+        return str(next(filter(_exists, candidates), path))
 
-def _resolved(part: Any, folders: Sequence[Path], field: str = "path") -> Any:
-    candidates = [folder.absolute() / _expanded(getattr(part, field)) for folder in folders]
-    existing = next((path for path in candidates if _exists(path)), None)
-    return part if existing is None else part.model_copy(update={field: str(existing)})
-
-
-def _taught_from(stage: Any, folders: Sequence[Path]) -> Any:
-    if stage.teacher is None:
-        return stage
-    return stage.model_copy(update={"teacher": _resolved(stage.teacher, folders)})
+    return recipe.with_paths(resolve)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -155,7 +132,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of recipe files, with which editors complete and check recipes."""
-    schema, several = Recipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
+    schema, several = SingleTaskRecipe.model_json_schema(), MultiTaskRecipe.model_json_schema()
     schema["$defs"] = {**several["$defs"], **schema["$defs"]}
     by_name = {part.__name__: part for part in parts() if part.shorthand}
     for name in by_name.keys() & schema["$defs"].keys():
@@ -253,9 +230,7 @@ def _task_override(texts: Sequence[str]) -> dict[str, str]:
     return dict(pair for pair in pairs if pair[0] == "task")
 
 
-def _read_overrides(
-    texts: Sequence[str], root: type[Recipe] = Recipe
-) -> tuple[list[Override], list[Problem]]:
+def _read_overrides(texts: Sequence[str], root: type[Recipe]) -> tuple[list[Override], list[Problem]]:
     overrides: list[Override] = []
     problems: list[Problem] = []
     for text in texts:

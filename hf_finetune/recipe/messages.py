@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import FILLED, STAGE_NAME
-from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.schema import SingleTaskRecipe
 from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
 
 __all__ = ["problems_of"]
@@ -40,12 +40,12 @@ PATTERNS = {
 }
 
 
-def problems_of(error: ValidationError, root: type[Part] = Recipe) -> list[Problem]:
+def problems_of(error: ValidationError, root: type[Part] = SingleTaskRecipe) -> list[Problem]:
     """Return every error of a recipe as a problem, in pydantic's order.
 
     Args:
         error: Validation error of the recipe.
-        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
+        root: Class of the recipe: ``SingleTaskRecipe`` or ``MultiTaskRecipe``.
     """
     return [problem for detail in error.errors(include_url=False) for problem in _problems(detail, root)]
 

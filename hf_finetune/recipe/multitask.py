@@ -1,7 +1,7 @@
 """Recipe fields for training one model on several tasks. Each field description states the meaning and the unit."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -14,15 +14,15 @@ from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import DataSource, DataSpec
 from hf_finetune.recipe.method_rules import RULES, field_value
+from hf_finetune.recipe.mixing import TEMPERATURE, MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.rules import rule_problems
-from hf_finetune.recipe.schema import BestSpec, Recipe
+from hf_finetune.recipe.schema import BestSpec, Recipe, SingleTaskRecipe, changed_path
 from hf_finetune.tasks import TASKS
 
 __all__ = [
     "MULTI_TASK",
     "SHARED",
-    "MixingSpec",
     "MultiTaskRecipe",
     "SharedDataSpec",
     "TaskDataSpec",
@@ -35,7 +35,6 @@ __all__ = [
 
 MULTI_TASK = "multi-task"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-TEMPERATURE = 2.0
 RULE = "must be left out when the task is multi-task"
 ALONE = {
     "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
@@ -90,32 +89,13 @@ class TaskSpec(Part):
     )
 
 
-class MixingSpec(Part):
-    """Share of each task in the examples of an epoch."""
-
-    shorthand = "method"
-
-    method: Literal["size", "temperature", "equal"] = Field(
-        default="size",
-        description="Share of each task in the examples of an epoch: size = each example once; temperature = in "
-        "proportion to size^(1/temperature) (Raffel et al. 2020, T5); equal = the same for each task. "
-        "Experimental.",
-    )
-    temperature: float = Field(
-        default=TEMPERATURE,
-        ge=1,
-        description="For temperature: temperature (no unit); 1 = in proportion to the sizes; the higher, the more "
-        "equal.",
-    )
-
-
 class MultiTaskRecipe(Recipe):
     """A fine-tuning run for several tasks at once."""
 
     task: Literal["multi-task"] = Field(
         description="What the model does: multi-task, several tasks on one backbone."
     )
-    data: SharedDataSpec = Field(  # type: ignore[assignment]
+    data: SharedDataSpec = Field(
         default=SharedDataSpec(), description="Preparation of the examples, which is the same for all tasks."
     )
     tasks: dict[str, TaskSpec] = Field(
@@ -138,11 +118,30 @@ class MultiTaskRecipe(Recipe):
         """Task type that all tasks of the recipe share."""
         return next(iter(self.tasks.values())).task
 
-    def by_task(self) -> dict[str, Recipe]:
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(self.tasks)
+
+    @property
+    def task_mixing(self) -> MixingSpec:
+        """Share of each task in the examples of an epoch."""
+        return self.mixing
+
+    @property
+    def learns_task_weights(self) -> bool:
+        """Whether the factor on the loss of each task is learned."""
+        return self.weighting == "uncertainty"
+
+    def task_weight(self, name: str) -> float | None:
+        """Return the factor on the loss of a task; None if it is learned."""
+        return None if self.learns_task_weights else self.tasks[name].weight
+
+    def by_task(self) -> dict[str, SingleTaskRecipe]:
         """Return the single-task recipe of each task by its name."""
         return {name: self.of_task(name) for name in self.tasks}
 
-    def of_task(self, name: str) -> Recipe:
+    def of_task(self, name: str) -> SingleTaskRecipe:
         """Return the single-task recipe of one task.
 
         Its settings for the best checkpoint and for early stopping are the defaults: the joint run decides on both.
@@ -165,7 +164,15 @@ class MultiTaskRecipe(Recipe):
         }
         if not self.stages:
             del fields["stages"]
-        return Recipe(**fields)
+        return SingleTaskRecipe(**fields)
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """Return a copy with other paths of its models and data; see ``Recipe.with_paths``."""
+        tasks = {
+            name: task.model_copy(update={"data": changed_path(task.data, change)})
+            for name, task in self.tasks.items()
+        }
+        return super().with_paths(change).model_copy(update={"tasks": tasks})
 
     @model_validator(mode="after")
     def _check_tasks(self) -> Self:
@@ -176,7 +183,7 @@ class MultiTaskRecipe(Recipe):
 
 def recipe_class(content: Mapping[str, Any]) -> type[Recipe]:
     """Return the class of a recipe, by its ``task``."""
-    return MultiTaskRecipe if content.get("task") == MULTI_TASK else Recipe
+    return MultiTaskRecipe if content.get("task") == MULTI_TASK else SingleTaskRecipe
 
 
 def refuse_several(recipe: Recipe, what: str) -> None:

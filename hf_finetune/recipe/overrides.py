@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.base import Part
-from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.schema import SingleTaskRecipe
 from hf_finetune.recipe.schema_paths import known_fields, part_in, step_into
 from hf_finetune.recipe.yaml_text import read_yaml
 
@@ -30,12 +30,12 @@ class Override:
     value: Any
 
 
-def read_override(text: str, root: type[Part] = Recipe) -> Override:
+def read_override(text: str, root: type[Part] = SingleTaskRecipe) -> Override:
     """Parse an override and check that its field is in the schema.
 
     Args:
         text: ``stages.0.lr=0.02``, or ``stages[0].lr=0.02``. The value is YAML; an empty one is null.
-        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
+        root: Class of the recipe: ``SingleTaskRecipe`` or ``MultiTaskRecipe``.
 
     Raises:
         InputError: If ``=`` is missing, the field is unknown, or the value is not YAML.
@@ -62,7 +62,7 @@ def read_override(text: str, root: type[Part] = Recipe) -> Override:
 
 
 def apply_override(
-    recipe: Mapping[str, Any], override: Override, root: type[Part] = Recipe
+    recipe: Mapping[str, Any], override: Override, root: type[Part] = SingleTaskRecipe
 ) -> dict[str, Any]:
     """Return a copy of a recipe in which one field has a new value.
 
@@ -72,7 +72,7 @@ def apply_override(
     Args:
         recipe: Recipe as plain mappings and lists.
         override: Field and its new value.
-        root: Class of the recipe: ``Recipe`` or ``MultiTaskRecipe``.
+        root: Class of the recipe: ``SingleTaskRecipe`` or ``MultiTaskRecipe``.
 
     Raises:
         InputError: If an index is past the end of its list, or a value on the path has no such field or entry.

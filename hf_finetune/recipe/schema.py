@@ -1,8 +1,9 @@
 """Recipe fields: root, stages and evaluation. Each field description states the meaning and the unit."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -11,9 +12,7 @@ from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.fields.types import (
     STAGE_NAME,
     Argument,
-    Costs,
     Count,
-    Folds,
     RateRange,
     Seed,
     Selector,
@@ -26,8 +25,10 @@ from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
 from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec, EvaluationSpec
 from hf_finetune.recipe.head_fit import Classifier, Fit, fit_problems, fitted_by
-from hf_finetune.recipe.modality_fields import TaskName
+from hf_finetune.recipe.mixing import MixingSpec
+from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.model import AdapterSpec, ModelSpec
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.regularize import RegularizeSpec
@@ -57,12 +58,14 @@ __all__ = [
     "RegularizeSpec",
     "ScheduleSpec",
     "SchedulesSpec",
+    "SingleTaskRecipe",
     "SpeedSpec",
     "SplitSpec",
     "StageSettings",
     "StageSpec",
     "StrategySpec",
     "TeacherSpec",
+    "changed_path",
 ]
 
 
@@ -95,29 +98,6 @@ class RatesSpec(Part):
     backbone: RateRange = Field(
         description="Peak learning rate of the layer groups; or [nearest the input, nearest the head], a "
         "geometric range."
-    )
-
-
-class EarlyStoppingSpec(Part):
-    """Condition that ends a stage early."""
-
-    shorthand = "patience"
-
-    patience: Count = Field(
-        description="Number of consecutive evaluations without improvement after which the stage ends."
-    )
-    threshold: float = Field(
-        default=0.0, ge=0, description="Smallest change that counts as an improvement, in the metric's unit."
-    )
-
-
-class BestSpec(Part):
-    """Selection of the checkpoint of a stage that the next stage begins with."""
-
-    shorthand = "metric"
-
-    metric: Text | None = Field(
-        default=None, description="Metric on the validation split; null = the first one of the recipe."
     )
 
 
@@ -295,48 +275,12 @@ class StrategySpec(StageSettings, _Strategy):
     )
 
 
-class EvaluationSpec(Part):
-    """Evaluation on the validation and test splits."""
-
-    batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
-    folds: Folds | None = Field(
-        default=None,
-        description="Number of folds of a cross-validation of the whole recipe, on all examples outside the test "
-        "split; null = none.",
-    )
-    calibrate: bool = Field(
-        default=False,
-        description="Whether the linear head is divided by the temperature that is fitted on the validation "
-        "split, so that plain transformers gives the calibrated probabilities.",
-    )
-    thresholds: bool = Field(
-        default=False,
-        description="For multi-label data: whether each class has the decision threshold that is best on the "
-        "validation split, instead of 0.5.",
-    )
-    slices: Texts = Field(
-        default=(),
-        description="Columns of the data; the test split is also evaluated for each of their values.",
-    )
-    costs: Costs | None = Field(
-        default=None,
-        description="Misclassification costs (no unit) by true and predicted class, such as {soup: {salad: 5, "
-        "default: 2}}; adds the metrics expected_cost and expected_cost_bayes; null = none.",
-    )
-    probabilities: Literal["top", "all"] = Field(
-        default="top",
-        description="Probabilities in predictions.parquet if there are more than 200 classes: top = those of the "
-        "20 most probable classes and of the label; all = those of all classes.",
-    )
-    linear_probe: Count | None = Field(
-        default=10_000,
-        description="Maximum number of training examples for which the baseline on frozen features, a logistic "
-        "regression, is fitted; null = never.",
-    )
+PartT = TypeVar("PartT", bound=Part)
+SettingsT = TypeVar("SettingsT", bound=StageSettings)
 
 
-class Recipe(Part):
-    """A fine-tuning run, in full.
+class Recipe(Part, ABC):
+    """A fine-tuning run of one task or of several.
 
     ``load_recipe`` reads one from a file, and ``parse_recipe`` builds one from plain mappings. A recipe is immutable,
     and has an attribute for each field of docs/recipe.md.
@@ -359,9 +303,9 @@ class Recipe(Part):
         ('text-classification', ['head', 'all'], 64)
     """
 
-    task: TaskName = Field(description=f"What the model does: {', '.join(TASKS)}, or multi-task.")
+    task: str
     model: ModelSpec = Field(description="Pretrained checkpoint: its name, or its fields.")
-    data: DataSpec = Field(description="Labeled data: its path, or its fields.")
+    data: DataFields
     stages: Annotated[tuple[StageSpec, ...], BeforeValidator(as_tuple)] = Field(
         default=(),
         min_length=1,
@@ -400,22 +344,56 @@ class Recipe(Part):
     )
 
     @property
+    @abstractmethod
     def kind(self) -> str:
-        """Task type; in a multi-task recipe, the type that all tasks share."""
-        return self.task
+        """Task type that all tasks of the recipe share."""
 
-    def by_task(self) -> dict[str, "Recipe"]:
-        """Return the single-task recipe of each task by its name.
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks; the only task of a recipe has the name ``""``."""
+        return ("",)
+
+    @property
+    def task_mixing(self) -> MixingSpec:
+        """Share of each task in the examples of an epoch."""
+        return MixingSpec()
+
+    @property
+    def learns_task_weights(self) -> bool:
+        """Whether the factor on the loss of each task is learned."""
+        return False
+
+    def task_weight(self, name: str) -> float | None:
+        """Return the factor on the loss of a task; None if there is none, or if it is learned."""
+        return None
+
+    @abstractmethod
+    def by_task(self) -> dict[str, "SingleTaskRecipe"]:
+        """Return the recipe of each task by its name.
 
         Returns:
-            Recipe by task; a single task has the name ``""``.
+            Recipe by task, at least one; the only task of a recipe has the name ``""``.
 
         Example:
             >>> from hf_finetune import load_recipe
             >>> list(load_recipe("reviews.yaml").by_task())
             ['']
         """
-        return {"": self}
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """Return a copy with other paths of its models and data.
+
+        Args:
+            change: Function that returns the new path or name.
+        """
+        parts: dict[str, Any] = {"model": changed_path(self.model, change)}
+        if self.domain_adaptation is not None:
+            parts["domain_adaptation"] = changed_path(self.domain_adaptation, change, "target")
+        if any(stage.teacher for stage in self.stages):
+            parts["stages"] = tuple(_changed_teacher(stage, change) for stage in self.stages)
+        if self.strategy is not None and self.strategy.teacher is not None:
+            parts["strategy"] = _changed_teacher(self.strategy, change)
+        return self.model_copy(update=parts)
 
     @model_validator(mode="before")
     @classmethod
@@ -445,6 +423,43 @@ class Recipe(Part):
         if problems:
             raise InputError(problems)
         return self
+
+
+class SingleTaskRecipe(Recipe):
+    """A fine-tuning run, in full."""
+
+    task: TaskName = Field(description=f"What the model does: {', '.join(TASKS)}, or multi-task.")
+    data: DataSpec = Field(description="Labeled data: its path, or its fields.")
+
+    @property
+    def kind(self) -> str:
+        """Task type."""
+        return self.task
+
+    def by_task(self) -> dict[str, "SingleTaskRecipe"]:
+        """Return this recipe under the name ``""``."""
+        return {"": self}
+
+    def with_paths(self, change: Callable[[str], str]) -> Self:
+        """Return a copy with other paths of its models and data; see ``Recipe.with_paths``."""
+        return super().with_paths(change).model_copy(update={"data": changed_path(self.data, change)})
+
+
+def changed_path(part: PartT, change: Callable[[str], str], field: str = "path") -> PartT:
+    """Return a copy of a part with another path.
+
+    Args:
+        part: Part of a recipe.
+        change: Function that returns the new path.
+        field: Field with the path.
+    """
+    return part.model_copy(update={field: change(getattr(part, field))})
+
+
+def _changed_teacher(stage: SettingsT, change: Callable[[str], str]) -> SettingsT:
+    if stage.teacher is None:
+        return stage
+    return stage.model_copy(update={"teacher": changed_path(stage.teacher, change)})
 
 
 def _free_name(selector: str | tuple[str, ...], taken: set[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part
-from hf_finetune.recipe.schema import Recipe
+from hf_finetune.recipe.schema import SingleTaskRecipe
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
 
@@ -62,12 +62,12 @@ def step_into(annotation: Any, step: str | int) -> Any:
     return None
 
 
-def known_fields(location: Sequence[str | int], root: type[Part] = Recipe) -> list[str]:
+def known_fields(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> list[str]:
     """Return the field names of the part at a location; empty if there is no part."""
     return [field for part in _parts_in(_type_at(location, root)) for field in _fields(part)]
 
 
-def meaning(location: Sequence[str | int], root: type[Part] = Recipe) -> str:
+def meaning(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> str:
     """Return the description of the field at a location; empty if there is no such field."""
     part = part_in(_type_at(location[:-1], root), location[-1])
     field = _fields(part).get(str(location[-1])) if part else None

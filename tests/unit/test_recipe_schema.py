@@ -13,9 +13,9 @@ from hf_finetune.recipe import (
     ModelSpec,
     OptimizerSpec,
     RatesSpec,
-    Recipe,
     ScheduleSpec,
     SchedulesSpec,
+    SingleTaskRecipe,
     SplitSpec,
     StageSpec,
     StrategySpec,
@@ -51,7 +51,7 @@ def recipe(**changes):
         "data": {"path": "photos-of-dishes"},
         "stages": [{"train": "head", "epochs": 1, "lr": 0.1}],
     }
-    return Recipe(**{**fields, **changes})
+    return SingleTaskRecipe(**{**fields, **changes})
 
 
 def stages(*selectors, **fields):
@@ -65,7 +65,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 31
+    assert len(parts()) == 32
     assert (StageSpec, "lr") in all_fields()
 
 

@@ -23,7 +23,7 @@ DOCUMENTED = Counter(
     for field in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 )
 ROW = re.compile(r"^\| `(.+?)` \| [\d.]+ \|.*\| (better|worse|no difference seen|) \| [^|]*\| [^|]*\|$", re.M)
-OF_RECIPE = {"MultiTaskRecipe": "Recipe"}
+OF_RECIPE = {"SingleTaskRecipe": "Recipe", "MultiTaskRecipe": "Recipe"}
 """The table of the recipe contains the fields of both kinds of recipes."""
 
 

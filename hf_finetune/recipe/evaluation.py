@@ -1,0 +1,73 @@
+"""Recipe fields for evaluation and model selection. Each field description states the meaning and the unit."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hf_finetune.fields.base import Part
+from hf_finetune.fields.types import Costs, Count, Folds, Text, Texts
+
+__all__ = ["BestSpec", "EarlyStoppingSpec", "EvaluationSpec"]
+
+
+class EarlyStoppingSpec(Part):
+    """Condition that ends a stage early."""
+
+    shorthand = "patience"
+
+    patience: Count = Field(
+        description="Number of consecutive evaluations without improvement after which the stage ends."
+    )
+    threshold: float = Field(
+        default=0.0, ge=0, description="Smallest change that counts as an improvement, in the metric's unit."
+    )
+
+
+class BestSpec(Part):
+    """Selection of the checkpoint of a stage that the next stage begins with."""
+
+    shorthand = "metric"
+
+    metric: Text | None = Field(
+        default=None, description="Metric on the validation split; null = the first one of the recipe."
+    )
+
+
+class EvaluationSpec(Part):
+    """Evaluation on the validation and test splits."""
+
+    batch_size: Count = Field(default=64, description="Number of examples per process and forward pass.")
+    folds: Folds | None = Field(
+        default=None,
+        description="Number of folds of a cross-validation of the whole recipe, on all examples outside the test "
+        "split; null = none.",
+    )
+    calibrate: bool = Field(
+        default=False,
+        description="Whether the linear head is divided by the temperature that is fitted on the validation "
+        "split, so that plain transformers gives the calibrated probabilities.",
+    )
+    thresholds: bool = Field(
+        default=False,
+        description="For multi-label data: whether each class has the decision threshold that is best on the "
+        "validation split, instead of 0.5.",
+    )
+    slices: Texts = Field(
+        default=(),
+        description="Columns of the data; the test split is also evaluated for each of their values.",
+    )
+    costs: Costs | None = Field(
+        default=None,
+        description="Misclassification costs (no unit) by true and predicted class, such as {soup: {salad: 5, "
+        "default: 2}}; adds the metrics expected_cost and expected_cost_bayes; null = none.",
+    )
+    probabilities: Literal["top", "all"] = Field(
+        default="top",
+        description="Probabilities in predictions.parquet if there are more than 200 classes: top = those of the "
+        "20 most probable classes and of the label; all = those of all classes.",
+    )
+    linear_probe: Count | None = Field(
+        default=10_000,
+        description="Maximum number of training examples for which the baseline on frozen features, a logistic "
+        "regression, is fitted; null = never.",
+    )
