@@ -17,6 +17,7 @@ from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from hf_finetune.cache.cache_dir import CacheEntry
+    from hf_finetune.data.prepare import LabelledData
     from hf_finetune.evaluation.compare import Comparison
     from hf_finetune.evaluation.intervals import Interval
     from hf_finetune.planning.layers import Layout
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from hf_finetune.publishing.export import ExportResult
     from hf_finetune.publishing.hub import Publication
     from hf_finetune.recipe import CompressSpec, Recipe, StageSpec
-    from hf_finetune.runs.prepared import PlanReport, PreparedRun
+    from hf_finetune.runs.prepared import PlanReport
 
 ROWS_AT_AN_END = 4
 """Number of layer groups that are printed at each end of a long table."""
@@ -219,7 +220,8 @@ def print_plan(console: Console, recipe: "Recipe", report: "PlanReport", frozen:
     numbered = [f"{index} {name}" for index, name in enumerate(layout.groups[:-1])]
     console.print(", ".join([*numbered, layout.groups[-1]]), markup=False)
     if report.prepared is not None:
-        _print_data(console, report.prepared)
+        for name, task in report.prepared.tasks.items():
+            _print_data(console, task.data, name)
     if recipe.strategy is not None:
         written = [_written(stage) for stage in report.recipe.stages]
         console.print(f"The strategy {recipe.strategy.name} expands to these stages:\n", markup=False)
@@ -298,17 +300,13 @@ def _group_rows(planned: "StagePlan") -> list[tuple[str, str, str, str]]:
     return [*written[:ROWS_AT_AN_END], between, *written[-ROWS_AT_AN_END:]]
 
 
-def _print_data(console: Console, prepared: "PreparedRun", name: str = "") -> None:
-    """Print the sizes of the splits and the classes, separately for each task."""
-    if prepared.parts:
-        for task, part in prepared.parts.items():
-            _print_data(console, part, f" of {task}")
-        return
-    data = prepared.data
+def _print_data(console: Console, data: "LabelledData", task: str) -> None:
+    """Print the sizes of the splits and the classes of a task; the only task has an empty name."""
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     sizes = [f"{len(split):,} {title}" for title, split in splits.items() if split is not None]
     names = data.label_names
     classes = f"; {len(names):,} classes: {quoted(names)}" if len(names) > 1 else ""
+    name = f" of {task}" if task else ""
     console.print(f"Data{name}: {listed(sizes)} examples{classes}", markup=False)
 
 

@@ -14,7 +14,7 @@ from hf_finetune.methods.base import Loss, Method, StageContext
 from hf_finetune.methods.class_balance import balanced_loss, build_class_balance
 from hf_finetune.models.joining import task_heads
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
+from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.targets import TARGETS
 
 __all__ = ["FreezeIdleHeads", "Mix", "TaskSampler", "mixed_loss"]
@@ -39,7 +39,7 @@ class Mix(Method):
     @classmethod
     def is_used(cls, recipe: Recipe, stage: StageSpec, planned: StagePlan) -> bool:
         """Return whether the recipe has several tasks."""
-        return isinstance(recipe, MultiTaskRecipe)
+        return len(recipe.task_names) > 1
 
     @classmethod
     def build(cls, context: StageContext) -> "Mix | None":

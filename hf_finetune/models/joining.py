@@ -15,7 +15,7 @@ __all__ = ["join_tasks", "task_heads", "weights_of_task"]
 
 
 def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = False) -> PreTrainedModel:
-    """Move the last layers of all models into the first model, in place, and return it.
+    """Move the last layers of all models into the first model, in place, and return it. A single model is unchanged.
 
     The last layer is the module whose shape depends on the number of labels. All layers between the backbone and it
     (DistilBERT's pre_classifier, a pooler, a hidden layer) are shared.
@@ -28,6 +28,8 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
         InputError: If the architecture has no such last layer, or several when ``learns_weights`` is set.
     """
     first = next(iter(models.values()))
+    if len(models) == 1:
+        return first
     places = _last_layers(first)
     if not places or (learns_weights and len(places) > 1):
         rule = "must be of an architecture with one last layer that gives the logits"

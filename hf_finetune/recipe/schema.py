@@ -364,8 +364,8 @@ class Recipe(Part, ABC):
         return False
 
     def task_weight(self, name: str) -> float | None:
-        """Return the factor on the loss of a task; None if there is none, or if it is learned."""
-        return None
+        """Return the factor on the loss of a task; None if it is learned."""
+        return 1.0
 
     @abstractmethod
     def by_task(self) -> dict[str, "SingleTaskRecipe"]:

@@ -30,16 +30,15 @@ from hf_finetune.methods import cache_objection
 from hf_finetune.models.build import build_skeleton, load_processor
 from hf_finetune.models.compression import apply_pruned_shapes
 from hf_finetune.models.head_spec import head_problem, pooling_of
-from hf_finetune.models.joining import join_tasks
 from hf_finetune.models.pooling import HEAD_POOLINGS, declared_pooling
 from hf_finetune.performance.execution_modes import DTYPES, ExecutionMode, benchmark_steps
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe import MultiTaskRecipe, Recipe, StageSpec
+from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.head import OWN, POOLING_NAMES
 from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
 from hf_finetune.recipe.schema import PrefixCacheSpec
-from hf_finetune.runs.checkpoint import add_recipe_adapter, load_pretrained
+from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton, load_pretrained
 from hf_finetune.runs.prepare import prepare_with
 from hf_finetune.runs.prepared import PlanReport, PoolingChoice, PreparedRun
 from hf_finetune.tasks import TASKS, Inputs
@@ -88,7 +87,11 @@ def cache_settings(prepared: PreparedRun, stage: StageSpec, planned: StagePlan) 
 
 def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
     """Return the vectors of unaugmented texts that the choice of the pooling or the baseline needs as well."""
-    if prepared.parts or _is_augmented(prepared.recipe) or not (prepared.pooling or has_baseline(prepared)):
+    if (
+        prepared.is_joint
+        or _is_augmented(prepared.recipe)
+        or not (prepared.pooling or has_baseline(prepared))
+    ):
         return None
     poolings = text_poolings(prepared.pooling.before if prepared.pooling else prepared)
     reads = pooling_of(prepared.config) or OWN
@@ -149,7 +152,7 @@ def choose_pooling(
         The run with its pooling and the loss of each candidate.
     """
     is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
-    if not prepared.task.modality.has_tokens or prepared.parts or not is_open:
+    if not prepared.task.modality.has_tokens or prepared.is_joint or not is_open:
         return prepared
     compared: tuple[dict[str, float], str] | str = broadcast_from_main(
         state, lambda: _compare_poolings(prepared, state.device)
@@ -263,17 +266,16 @@ def _frozen_work(
 def _subject(report: PlanReport) -> Subject:
     """Return the model without weights, and the inputs of one example."""
     recipe, model = report.recipe, report.recipe.model
-    task, config = TASKS[recipe.kind], copy.deepcopy(report.config)
+    modality, configs = TASKS[recipe.kind].modality, copy.deepcopy(report.configs)
     processor = load_processor(
-        model.path, task.modality, revision=model.revision, trust_remote_code=report.trust_remote_code
+        model.path, modality, revision=model.revision, trust_remote_code=report.trust_remote_code
     )
-    task.modality.configure(processor, config, recipe.data, partial(build_skeleton, config, task))
-    skeleton = build_skeleton(config, task)
-    if isinstance(recipe, MultiTaskRecipe):
-        each = {name: build_skeleton(one, task) for name, one in report.configs.items()}
-        skeleton = join_tasks(each, learns_weights=recipe.weighting == "uncertainty")
+    for config in configs.values():
+        built = partial(build_skeleton, config, TASKS[recipe.kind])
+        modality.configure(processor, config, recipe.data, built)
+    skeleton = build_joint_skeleton(recipe, configs)
     add_recipe_adapter(skeleton, recipe)
-    return skeleton, task.modality.dummy(processor)
+    return skeleton, modality.dummy(processor)
 
 
 def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:

@@ -17,28 +17,30 @@ from hf_finetune.models.pooling import default_pooling, is_left
 from hf_finetune.models.remote_code import check_declared
 from hf_finetune.models.vocabulary import fit_vocabulary
 from hf_finetune.planning.layers import Layout
-from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import TASKS
 
 __all__ = [
     "add_recipe_adapter",
+    "build_joint_skeleton",
     "load_pretrained",
-    "read_joint_layout",
+    "read_model_layout",
     "read_task_config",
-    "read_task_layout",
 ]
 
 
 def load_pretrained(prepared: PreparedRun) -> BuiltModel:
     """Return the checkpoint's model with a new head and the recipe's adapter, with the same weights at every call."""
-    if isinstance(prepared.recipe, MultiTaskRecipe):
-        single = {name: load_pretrained(task) for name, task in prepared.parts.items()}
-        learns = prepared.recipe.weighting == "uncertainty"
-        model = join_tasks({name: built.model for name, built in single.items()}, learns_weights=learns)
-        return BuiltModel(
-            model, tuple(dict.fromkeys(note for built in single.values() for note in built.notes))
-        )
+    built = {name: _load_task(task) for name, task in prepared.tasks.items()}
+    model = join_tasks(
+        {name: task.model for name, task in built.items()}, learns_weights=prepared.recipe.learns_task_weights
+    )
+    return BuiltModel(model, tuple(dict.fromkeys(note for task in built.values() for note in task.notes)))
+
+
+def _load_task(prepared: PreparedRun) -> BuiltModel:
+    """Return the checkpoint's model with the head of one task and the recipe's adapter."""
     spec = prepared.recipe.model
     # While the TrainingArguments of an earlier stage exist, transformers 5.23 would shard the model for DeepSpeed's
     # ZeRO-3 as it loads it, and leave empty tensors. The engine of the stage shards it.
@@ -73,23 +75,27 @@ def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
     return [note]
 
 
-def read_task_layout(recipe: Recipe, config: PreTrainedConfig) -> tuple[Layout, list[str]]:
-    """Return the layer groups of the model of a single-task recipe, and notes on its adapter; loads no weights."""
-    skeleton = build_skeleton(config, TASKS[recipe.kind])
-    notes = add_recipe_adapter(skeleton, recipe)
-    return read_layout(skeleton), notes
-
-
-def read_joint_layout(recipe: MultiTaskRecipe, configs: Mapping[str, PreTrainedConfig]) -> Layout:
-    """Return the layer groups of the model that several tasks share; loads no weights.
+def read_model_layout(
+    recipe: Recipe, configs: Mapping[str, PreTrainedConfig]
+) -> tuple[Layout, tuple[str, ...]]:
+    """Return the layer groups of a recipe's model, and notes on its adapter; loads no weights.
 
     Args:
-        recipe: Recipe of the tasks.
+        recipe: Recipe of one task or of several.
         configs: Config of the model of each task.
+
+    Raises:
+        InputError: If the tasks or the adapter do not suit the architecture.
     """
-    task = TASKS[recipe.kind]
-    skeletons = {name: build_skeleton(config, task) for name, config in configs.items()}
-    return read_layout(join_tasks(skeletons, learns_weights=recipe.weighting == "uncertainty"))
+    skeleton = build_joint_skeleton(recipe, configs)
+    notes = add_recipe_adapter(skeleton, recipe)
+    return read_layout(skeleton), tuple(notes)
+
+
+def build_joint_skeleton(recipe: Recipe, configs: Mapping[str, PreTrainedConfig]) -> PreTrainedModel:
+    """Return the model of a recipe without weights and without its adapter; arguments as in ``read_model_layout``."""
+    skeletons = {name: build_skeleton(config, TASKS[recipe.kind]) for name, config in configs.items()}
+    return join_tasks(skeletons, learns_weights=recipe.learns_task_weights)
 
 
 def read_task_config(

@@ -8,7 +8,7 @@ from hf_finetune.planning.head_fit import settle_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths, fill_rates, rate_notes
 from hf_finetune.planning.strategies import write_stages
-from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.head import OF_CHECKPOINT
 from hf_finetune.recipe.head_fit import chooses_pooling
 from hf_finetune.tasks import TASKS
@@ -36,7 +36,7 @@ def expand_recipe(
     """
     defaults = find_defaults(config, layout, TASKS[recipe.kind].modality)
     place, strategy = "", recipe.strategy.name if recipe.strategy else None
-    alone = not isinstance(recipe, MultiTaskRecipe)
+    alone = len(recipe.task_names) == 1
     suits = default_pooling(config, recipe.model.path, recipe.model.revision)
     leaves = is_left(recipe, suits) if alone else recipe.model.head.pool == OF_CHECKPOINT
     if recipe.strategy is not None:

@@ -45,7 +45,7 @@ def finish_model_of_run(
     """
     # read from the disk: the model of the last stage in memory may be sharded, or compiled
     model = load_stage_weights(prepared, folder, len(prepared.recipe.stages))
-    if prepared.parts:
+    if prepared.is_joint:
         return finish_tasks(model, prepared, manifest, folder, state.device, progress)
     stages = [record.result for record in manifest.stages]
     metrics: dict[str, Any] = {"task": prepared.recipe.task, "wall_seconds": 0.0, "stages": stages}
@@ -76,5 +76,5 @@ def close_run(
         shutil.rmtree(folder / "model")
     write_manifest(manifest, folder, state)
     write_report(folder)
-    if prepared.saves != "adapter" and not prepared.parts:
+    if prepared.saves != "adapter" and not prepared.is_joint:
         write_card(folder)

@@ -13,15 +13,16 @@ from hf_finetune.errors import Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
 from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.planning.task_mixing import epoch_counts
-from hf_finetune.recipe import MultiTaskRecipe
+from hf_finetune.recipe import Recipe
+from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 
-__all__ = ["MEAN", "columns_of", "epoch_note", "examples_of_tasks", "join_data", "joint_problems"]
+__all__ = ["MEAN", "columns_of", "epoch_notes", "examples_of_tasks", "join_data", "joint_problems"]
 
 MEAN = "mean"
 """Metric of all tasks together: the mean of each task's first metric, with errors negated."""
 
-Datas = Mapping[str, LabelledData | None]
+Datas = Mapping[str, LabelledData]
 
 
 def columns_of(datas: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
@@ -29,7 +30,7 @@ def columns_of(datas: Mapping[str, LabelledData]) -> tuple[TaskColumns, ...]:
     return task_columns({name: (data.target, len(data.label_names)) for name, data in datas.items()})
 
 
-def examples_of_tasks(recipe: MultiTaskRecipe, datas: Iterable[LabelledData]) -> tuple[int, ...]:
+def examples_of_tasks(recipe: Recipe, datas: Iterable[LabelledData]) -> tuple[int, ...]:
     """Return the number of examples of each task in an epoch.
 
     Args:
@@ -37,16 +38,18 @@ def examples_of_tasks(recipe: MultiTaskRecipe, datas: Iterable[LabelledData]) ->
         datas: Data of each task, in the order of the recipe.
     """
     sizes = [len(data.train) for data in datas]
-    return epoch_counts(sizes, recipe.mixing.method, recipe.mixing.temperature)
+    return epoch_counts(sizes, recipe.task_mixing.method, recipe.task_mixing.temperature)
 
 
-def epoch_note(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> str:
-    """Return a sentence on the number of examples of each task in an epoch."""
+def epoch_notes(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> list[str]:
+    """Return a sentence on the number of examples of each task in an epoch; none for a single task."""
+    if len(datas) == 1:
+        return []
     shares = [
         f"{count:,} of {name} ({_times(count / len(data.train))})"
         for count, (name, data) in zip(counts, datas.items(), strict=True)
     ]
-    return f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."
+    return [f"An epoch has {sum(counts):,} examples: {', '.join(shares)}."]
 
 
 def _times(factor: float) -> str:
@@ -88,7 +91,7 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
     return notes
 
 
-def _complete_problems(name: str, data: LabelledData | None) -> list[Problem]:
+def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
     """Return the problems of labels that the joint loss does not support: unknown ones, probabilities and weights."""
     kinds = {
         UNKNOWN: "must be known for every class when the task is multi-task",
@@ -97,12 +100,20 @@ def _complete_problems(name: str, data: LabelledData | None) -> list[Problem]:
     return [
         Problem(f"The labels of {name}", rule, repair="Train this task in a run of its own.")
         for column, rule in kinds.items()
-        if data is not None and column in data.train.column_names
+        if column in data.train.column_names
     ]
 
 
-def joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
-    """Return the problems of stages that concern all tasks together, and of labels without a place in a joint loss."""
+def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> list[Problem]:
+    """Return the problems between several tasks: stages that concern all, and labels without a place in a joint loss.
+
+    Args:
+        recipe: Recipe of the tasks.
+        datas: Data of each task.
+        trust_remote_code: Whether code of metrics may run.
+    """
+    if len(datas) == 1:
+        return []
     problems = [problem for name, data in datas.items() for problem in _complete_problems(name, data)]
     if is_sharded():
         repair = "Leave out --use_fsdp and --use_deepspeed."
@@ -116,7 +127,7 @@ def joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: boo
         if metric is not None:
             where = f"{place}.best.metric"
             problems += _metric_problems(recipe, datas, metric, where, trust_remote_code)
-        looks = any(data is None or data.validation is not None for data in datas.values())
+        looks = any(data is UNKNOWN_DATA or data.validation is not None for data in datas.values())
         if stage.early_stopping is not None and not looks:
             rule, repair = (
                 "must have a validation split to look at",
@@ -127,18 +138,18 @@ def joint_problems(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: boo
 
 
 def _metric_problems(
-    recipe: MultiTaskRecipe, datas: Datas, metric: str, place: str, trust_remote_code: bool
+    recipe: Recipe, datas: Datas, metric: str, place: str, trust_remote_code: bool
 ) -> list[Problem]:
     """Return the problem of the metric that selects the best checkpoint: mean, loss, or the metric of a task."""
     if metric in (MEAN, "loss"):
         return []
     name, slash, own = metric.partition("/")
-    if not slash or name not in recipe.tasks:
+    if not slash or name not in recipe.task_names:
         rule = "must be mean, loss, or TASK/METRIC of one of the tasks"
-        known = [f"{task}/accuracy" for task in recipe.tasks]
+        known = [f"{task}/accuracy" for task in recipe.task_names]
         return [Problem(place, rule, repr(metric), nearest(metric, [MEAN, "loss", *known]))]
     data = datas[name]
-    if data is None:
+    if data is UNKNOWN_DATA:
         return []
     if data.validation is None:
         repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."

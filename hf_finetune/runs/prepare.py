@@ -1,13 +1,13 @@
 """The checks of a run before anything is written: recipe, data and checkpoint, with all problems reported together.
 
-``check_recipe`` is the only sequence of checks. ``plan``, ``run``, ``doctor`` and ``preview`` call it.
+``_check`` is the only sequence of checks. ``plan``, ``run``, ``doctor`` and ``preview`` use it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedConfig
@@ -26,60 +26,27 @@ from hf_finetune.planning.adapter_saving import adapter_problems
 from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.stages import Plan, build_plan
-from hf_finetune.recipe import MultiTaskRecipe, Recipe
+from hf_finetune.recipe import Recipe, SingleTaskRecipe
 from hf_finetune.recipe.multitask import place_in_task
 from hf_finetune.recipe.paths import similar_here
-from hf_finetune.runs.checkpoint import read_joint_layout, read_task_config, read_task_layout
+from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
-from hf_finetune.runs.joint import MEAN, columns_of, epoch_note, examples_of_tasks, join_data, joint_problems
-from hf_finetune.runs.prepared import PlanReport, PreparedRun
+from hf_finetune.runs.joint import MEAN, columns_of, epoch_notes, examples_of_tasks, join_data, joint_problems
+from hf_finetune.runs.prepared import UNKNOWN_DATA, PlanReport, PreparedRun
 from hf_finetune.runs.problems import (
     metric_name_problems,
     recipe_problems,
     selector_problems,
     stage_problems,
 )
-from hf_finetune.targets import SingleLabel
-from hf_finetune.targets.labels import Target
-from hf_finetune.tasks import TASKS, Task
+from hf_finetune.tasks import TASKS
 
-__all__ = ["check_recipe", "data_at_hand", "plan", "prepare_run", "prepare_with"]
+__all__ = ["data_at_hand", "plan", "prepare_run", "prepare_with"]
 
 Spread = Callable[[Recipe], Recipe]
-Datas = Mapping[str, LabelledData | None]
+Datas = Mapping[str, LabelledData]
 
 NOT_AT_HAND = "the plan assumes 2 labels, and the number of steps is unknown"
-UNKNOWN_LABELS: tuple[Sequence[str], Target] = (("0", "1"), SingleLabel.name)
-"""Class names and kind of the labels with which a recipe is planned while its data is unknown."""
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """One task that passed the checks, or all tasks of a recipe together.
-
-    Attributes:
-        requested: Recipe with all fields expanded, as the run was asked for.
-        recipe: The same recipe as each process follows it.
-        task: Task, or the combination of several.
-        data: Labeled data; None if it could not be read.
-        config: Config of the model.
-        processor: Image processor or tokenizer; None if the data could not be read.
-        plan: Plan of the stages.
-        primary_metrics: Names of the metrics, the leading one first.
-        notes: Notes on the adapter, the processor and the expanded fields.
-    """
-
-    requested: Recipe
-    recipe: Recipe
-    task: Task | MultiTask
-    data: LabelledData | None
-    config: PreTrainedConfig
-    processor: Any
-    plan: Plan
-    primary_metrics: tuple[str, ...]
-    adapter_notes: Sequence[str] = ()
-    processor_notes: tuple[str, ...] = ()
-    stage_notes: tuple[str, ...] = ()
 
 
 @quiet_libraries()
@@ -103,8 +70,8 @@ def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
     domain = None
     with collect_problems(problems):
         domain = _domain_at_hand(recipe)
-    processes = start_processes().num_processes
-    return check_recipe(recipe, datas, domain, problems, processes, trust_remote_code=trust_remote_code)
+    settings = _Settings(start_processes().num_processes, None, trust_remote_code)
+    return _report(_check(recipe, datas, domain, problems, settings))
 
 
 def prepare_run(
@@ -133,11 +100,10 @@ def prepare_run(
         datas = _load_each(recipe, problems, load_data)
     domain = None
     with collect_problems(problems), main_process_first(state):
-        domain = load_target(recipe, next(iter(datas.values())))
-    processes = state.num_processes
-    return _complete(
-        check_recipe(recipe, datas, domain, problems, processes, spread, trust_remote_code=trust_remote_code)
-    )
+        first = next(iter(datas.values()))
+        domain = load_target(recipe, None if first is UNKNOWN_DATA else first)
+    settings = _Settings(state.num_processes, spread, trust_remote_code)
+    return _check(recipe, datas, domain, problems, settings)
 
 
 def prepare_with(
@@ -157,15 +123,7 @@ def prepare_with(
     Raises:
         InputError: With the problems of recipe and checkpoint together.
     """
-    report = check_recipe(recipe, {"": data}, processes=processes, trust_remote_code=trust_remote_code)
-    return _complete(report)
-
-
-def _complete(report: PlanReport) -> PreparedRun:
-    """Return the prepared run of a report whose data was given."""
-    if report.prepared is None:
-        raise RuntimeError("data that cannot be read must have been reported")
-    return report.prepared
+    return _check(recipe, {"": data}, None, [], _Settings(processes, None, trust_remote_code))
 
 
 def data_at_hand(recipe: Recipe) -> LabelledData | None:
@@ -192,143 +150,133 @@ def _domain_at_hand(recipe: Recipe) -> UnlabelledData | None:
 
 def _load_each(
     recipe: Recipe, problems: list[Problem], load: Callable[[Recipe], LabelledData | None]
-) -> dict[str, LabelledData | None]:
-    """Return the data of each task, None where it cannot be used, and append the problems to ``problems``."""
-    datas: dict[str, LabelledData | None] = {}
+) -> Datas:
+    """Return the data of each task, ``UNKNOWN_DATA`` where it cannot be read, and append its problems."""
+    datas = dict.fromkeys(recipe.task_names, UNKNOWN_DATA)
     for name, single in recipe.by_task().items():
-        datas[name] = None
-        try:
-            datas[name] = load(single)
-        except InputError as error:
-            problems += _in_task(error.problems, name)
+        with _collect_in_task(problems, name):
+            datas[name] = load(single) or UNKNOWN_DATA
     return datas
 
 
-def _in_task(problems: Sequence[Problem], name: str) -> list[Problem]:
-    """Return problems of the recipe of one task with their places in the whole recipe."""
-    return [replace(problem, place=place_in_task(problem.place, name)) for problem in problems]
+@contextmanager
+def _collect_in_task(problems: list[Problem], name: str) -> Iterator[None]:
+    """Append the problems of a task that the block raises, with their places in the recipe of all tasks."""
+    own: list[Problem] = []
+    with collect_problems(own):
+        yield
+    problems += [replace(problem, place=place_in_task(problem.place, name)) for problem in own]
 
 
-def check_recipe(
-    recipe: Recipe,
-    datas: Datas,
-    domain: UnlabelledData | None = None,
-    known: Sequence[Problem] = (),
-    processes: int = 1,
-    spread: Spread | None = None,
-    *,
-    trust_remote_code: bool = False,
-) -> PlanReport:
+@dataclass(frozen=True)
+class _Settings:
+    """Settings of the checks.
+
+    Attributes:
+        processes: Number of processes that share each epoch.
+        spread: Function that returns the recipe whose batches are distributed over the processes, where it differs.
+        trust_remote_code: Whether code of the checkpoint and of metrics may run.
+        reads_processor: Whether the processor of the checkpoint is read.
+    """
+
+    processes: int
+    spread: Spread | None
+    trust_remote_code: bool
+    reads_processor: bool = True
+
+
+def _check(
+    recipe: Recipe, datas: Datas, domain: UnlabelledData | None, known: list[Problem], settings: _Settings
+) -> PreparedRun:
     """Check a recipe and its checkpoint against its data.
 
     Args:
         recipe: Recipe of one task or of several.
-        datas: Data of each task; of a single task under the name ``""``. None where it could not be read.
+        datas: Data of each task.
         domain: Inputs of the target domain.
-        known: Problems of the data. Where there are none, data that is None is planned as two unknown classes.
-        processes: Number of processes that share each epoch.
-        spread: Function that returns the recipe whose batches are distributed over the processes, where it differs.
-        trust_remote_code: Whether code of the checkpoint and of metrics may run.
+        known: Problems of the data.
+        settings: Settings of the checks.
 
     Returns:
-        The plan; its ``prepared`` is None if the data of a task is None.
+        The checked run.
 
     Raises:
         InputError: With all problems, each once.
     """
-    problems = list(known)
-    lacks_data = any(data is None for data in datas.values())
-    reads_processor = bool(problems) or not lacks_data
-    joint = None
-    several = isinstance(recipe, MultiTaskRecipe)
-    if isinstance(recipe, MultiTaskRecipe):
+    problems, singles = list(known), recipe.by_task()
+    configs: dict[str, PreTrainedConfig] = {}
+    for name, single in singles.items():
+        with _collect_in_task(problems, name):
+            labels = datas[name].label_names, datas[name].target
+            configs[name] = read_task_config(single, *labels, settings.trust_remote_code)
+    layout, adapter_notes = None, tuple[str, ...]()
+    if len(configs) == len(singles):
         with collect_problems(problems):
-            joint = read_joint_layout(recipe, _configs(recipe, datas, trust_remote_code))
-    tasks: dict[str, _Checked] = {}
-    for name, single in recipe.by_task().items():
-        try:
-            tasks[name] = _check_task(
-                *(single, datas[name], joint, processes, None if several else spread, reads_processor),
-                trust_remote_code=trust_remote_code,
-            )
-        except InputError as error:
-            problems += _in_task(error.problems, name)
-    if isinstance(recipe, MultiTaskRecipe):
-        problems += joint_problems(recipe, datas, trust_remote_code)
-    if problems:
+            layout, adapter_notes = read_model_layout(recipe, configs)
+    is_known = all(data is not UNKNOWN_DATA for data in datas.values())
+    settings = replace(settings, reads_processor=bool(known) or is_known)
+    for_task = settings if len(singles) == 1 else replace(settings, spread=None)
+    tasks: dict[str, PreparedRun] = {}
+    for name, single in singles.items():
+        with _collect_in_task(problems, name):
+            tasks[name] = _check_task(single, datas[name], configs.get(name), layout, for_task)
+    problems += joint_problems(recipe, datas, settings.trust_remote_code)
+    if problems or layout is None:
         raise InputError(dict.fromkeys(problems))
-    if isinstance(recipe, MultiTaskRecipe) and joint is not None:
-        whole = _join(recipe, tasks, joint, processes, spread)
-    else:
-        (whole,) = tasks.values()
-    return _report(recipe, whole, tasks if several else {}, domain, trust_remote_code)
+    joined = _join(recipe, tasks, layout, settings)
+    # With data, the notes on the adapter come with the loaded model.
+    stage_notes = joined.stage_notes if is_known else (*adapter_notes, *joined.stage_notes)
+    return replace(joined, target=domain, stage_notes=stage_notes)
 
 
 def _check_task(
-    recipe: Recipe,
-    data: LabelledData | None,
-    joint: Layout | None,
-    processes: int,
-    spread: Spread | None,
-    reads_processor: bool,
-    *,
-    trust_remote_code: bool,
-) -> _Checked:
-    """Check the recipe of one task; ``joint`` is the layout of the model that it shares with other tasks.
+    recipe: SingleTaskRecipe,
+    data: LabelledData,
+    config: PreTrainedConfig | None,
+    layout: Layout | None,
+    settings: _Settings,
+) -> PreparedRun:
+    """Check the recipe of one task.
+
+    Args:
+        recipe: Recipe of the task.
+        data: Data of the task.
+        config: Config of the task's model; None if it cannot be read.
+        layout: Layout of the model, which the task may share with others; None if it cannot be read.
+        settings: Settings of the checks.
 
     Raises:
-        InputError: With the problems of recipe and checkpoint together.
+        InputError: With the problems of recipe and checkpoint together; without problems if ``layout`` is None.
     """
-    task, problems = TASKS[recipe.task], list[Problem]()
-    config, layout, adapter_notes = None, None, list[str]()
+    task, trusts, problems = TASKS[recipe.task], settings.trust_remote_code, list[Problem]()
     processor, processor_notes = None, tuple[str, ...]()
-    names, target = _labels(data)
-    with collect_problems(problems):
-        config = read_task_config(recipe, names, target, trust_remote_code)
-        layout, adapter_notes = (joint, []) if joint is not None else read_task_layout(recipe, config)
-        if reads_processor:
-            revision = recipe.model.revision
+    if config is not None and layout is not None and settings.reads_processor:
+        with collect_problems(problems):
             processor = load_processor(
-                recipe.model.path, task.modality, revision=revision, trust_remote_code=trust_remote_code
+                *(recipe.model.path, task.modality), revision=recipe.model.revision, trust_remote_code=trusts
             )
-            processor_notes = task.modality.configure(
-                processor, config, recipe.data, partial(build_skeleton, config, task)
-            )
+            skeleton = partial(build_skeleton, config, task)
+            processor_notes = task.modality.configure(processor, config, recipe.data, skeleton)
     problems += stage_problems(recipe)
-    primary_metrics = recipe.metrics or default_metrics(target)
-    if data is None:
+    primary_metrics = tuple(recipe.metrics or default_metrics(data.target))
+    if data is UNKNOWN_DATA:
         problems += metric_name_problems(recipe)
     else:
-        problems += recipe_problems(recipe, data, primary_metrics, trust_remote_code)
-    if layout is None or config is None:
+        problems += recipe_problems(recipe, data, primary_metrics, trusts)
+    if config is None or layout is None:
         raise InputError([*problems, *selector_problems(recipe)])
     with collect_problems(problems):
-        examples = len(data.train) if data else None
-        requested, effective, plan, notes = _expand(
-            recipe, layout, config, target, examples, processes, spread
-        )
+        examples = None if data is UNKNOWN_DATA else len(data.train)
+        requested, effective, plan, notes = _expand(recipe, layout, config, data.target, examples, settings)
         problems += [*adapter_problems(effective, plan), *domain_problems(effective, plan)]
     if problems:
         raise InputError(problems)
-    return _Checked(
-        *(requested, effective, task, data, config, processor, plan, tuple(primary_metrics)),
-        adapter_notes=adapter_notes,
-        processor_notes=processor_notes,
+    return PreparedRun(
+        *(effective, requested, task, data, config, processor, plan, primary_metrics),
+        trust_remote_code=trusts,
         stage_notes=notes,
+        processor_notes=processor_notes,
     )
-
-
-def _labels(data: LabelledData | None) -> tuple[Sequence[str], Target]:
-    """Return the class names and the kind of the labels."""
-    return (data.label_names, data.target) if data else UNKNOWN_LABELS
-
-
-def _configs(recipe: MultiTaskRecipe, datas: Datas, trust_remote_code: bool) -> dict[str, PreTrainedConfig]:
-    """Return the config of the model of each task."""
-    return {
-        name: read_task_config(single, *_labels(datas[name]), trust_remote_code)
-        for name, single in recipe.by_task().items()
-    }
 
 
 def _expand(
@@ -337,106 +285,71 @@ def _expand(
     config: PreTrainedConfig,
     target: str,
     examples: int | None,
-    processes: int,
-    spread: Spread | None,
+    settings: _Settings,
 ) -> tuple[Recipe, Recipe, Plan, tuple[str, ...]]:
     """Return the expanded recipe as requested and as each process follows it, its plan, and notes."""
     requested, notes = expand_recipe(recipe, layout, config, target, examples)
-    effective = spread(requested) if spread else requested
+    effective = settings.spread(requested) if settings.spread else requested
     layouts = stage_layouts(layout, config, TASKS[recipe.kind], effective.stages)
-    return requested, effective, build_plan(layout, effective.stages, examples, processes, layouts), notes
+    return (
+        requested,
+        effective,
+        build_plan(layout, effective.stages, examples, settings.processes, layouts),
+        notes,
+    )
 
 
 def _join(
-    recipe: MultiTaskRecipe,
-    tasks: Mapping[str, _Checked],
-    layout: Layout,
-    processes: int,
-    spread: Spread | None,
-) -> _Checked:
-    """Return the tasks of a recipe as one: joined data, one plan, and the metrics of all."""
+    recipe: Recipe, tasks: Mapping[str, PreparedRun], layout: Layout, settings: _Settings
+) -> PreparedRun:
+    """Return the tasks of a recipe as one run: joined data, one plan, and the metrics of all."""
     first = next(iter(tasks.values()))
-    datas = {name: task.data for name, task in tasks.items() if task.data is not None}
-    lacks_data = len(datas) < len(tasks)
-    examples = None if lacks_data else sum(examples_of_tasks(recipe, datas.values()))
-    target = UNKNOWN_LABELS[1] if lacks_data else datas[next(iter(tasks))].target
-    requested, effective, plan, notes = _expand(
-        recipe, layout, first.config, target, examples, processes, spread
-    )
+    if len(tasks) == 1:
+        return first
+    joined = replace(first, joined=tasks)
+    datas = {name: task.data for name, task in tasks.items()}
+    examples = sum(examples_of_tasks(recipe, datas.values())) if joined.has_data else None
+    target = first.data.target if joined.has_data else UNKNOWN_DATA.target
+    requested, effective, plan, notes = _expand(recipe, layout, first.config, target, examples, settings)
     metrics = [f"{name}/{metric}" for name, task in tasks.items() for metric in task.primary_metrics]
-    shares = {name: Share(data, tasks[name].recipe.data) for name, data in datas.items()}
-    return _Checked(
-        requested=requested,
+    shares = {name: Share(task.data, task.recipe.data) for name, task in tasks.items()}
+    return replace(
+        joined,
         recipe=effective,
+        requested=requested,
         task=MultiTask(TASKS[recipe.kind], shares, columns_of(datas)),
-        data=None if lacks_data else join_data(datas),
-        config=first.config,
-        processor=first.processor,
+        data=join_data(datas) if joined.has_data else UNKNOWN_DATA,
         plan=plan,
         primary_metrics=(MEAN, *metrics),
-        processor_notes=first.processor_notes,
         stage_notes=notes,
     )
 
 
-def _report(
-    recipe: Recipe,
-    whole: _Checked,
-    tasks: Mapping[str, _Checked],
-    domain: UnlabelledData | None,
-    trust_remote_code: bool,
-) -> PlanReport:
-    """Return the report of a recipe that passed all checks; ``tasks`` is empty for a single task."""
-    layout_notes = filter(None, [whole.plan.layout.note])
-    domain_sentences = domain_notes(whole.requested, whole.plan.stages, len(domain) if domain else None)
-    prepared, examples = None, None
-    if whole.data is None:
-        absent = [
-            f"{f'{name}: ' if name else ''}the data {single.data.path!r} is not available: {NOT_AT_HAND}."
-            for name, single in recipe.by_task().items()
-            if (tasks or {"": whole})[name].data is None
-        ]
-        absent = absent if tasks else [note[0].upper() + note[1:] for note in absent]
-        domain_files = domain.notes if domain else ()
-        notes = [*absent, *whole.adapter_notes, *whole.stage_notes, *domain_files, *domain_sentences]
-    else:
-        parts = {name: _prepared(task, {}, None, trust_remote_code) for name, task in tasks.items()}
-        prepared = _prepared(whole, parts, domain, trust_remote_code)
-        counts = [len(prepared.data.train)]
-        notes = [*prepared.notes, *domain_sentences]
-        if isinstance(recipe, MultiTaskRecipe):
-            datas = {name: part.data for name, part in parts.items()}
-            counts = list(examples_of_tasks(recipe, datas.values()))
-            notes.append(epoch_note(counts, datas))
+def _report(prepared: PreparedRun) -> PlanReport:
+    """Return the report of a recipe that passed all checks."""
+    domain, tasks = prepared.target, prepared.tasks
+    stage_notes = domain_notes(
+        prepared.requested, prepared.plan.stages, len(domain) if domain is not None else None
+    )
+    examples: int | None = None
+    if prepared.has_data:
+        counts = examples_of_tasks(prepared.recipe, [task.data for task in tasks.values()])
         examples = sum(counts)
-    configs = {name: task.config for name, task in tasks.items()}
+        datas = {name: task.data for name, task in tasks.items()}
+        notes = [*prepared.notes, *stage_notes, *epoch_notes(counts, datas)]
+    else:
+        absent = [
+            _absent_note(name, task.recipe) for name, task in tasks.items() if task.data is UNKNOWN_DATA
+        ]
+        notes = [*absent, *prepared.stage_notes, *(domain.notes if domain else ()), *stage_notes]
     return PlanReport(
-        *(whole.requested, whole.plan, (*notes, *layout_notes), examples, whole.config, configs),
-        trust_remote_code=trust_remote_code,
-        prepared=prepared,
+        *(prepared.requested, prepared.plan, (*notes, *filter(None, [prepared.plan.layout.note])), examples),
+        configs={name: task.config for name, task in tasks.items()},
+        trust_remote_code=prepared.trust_remote_code,
+        prepared=prepared if prepared.has_data else None,
     )
 
 
-def _prepared(
-    checked: _Checked,
-    parts: Mapping[str, PreparedRun],
-    domain: UnlabelledData | None,
-    trust_remote_code: bool,
-) -> PreparedRun:
-    if checked.data is None:
-        raise RuntimeError("a run needs its data")
-    return PreparedRun(
-        recipe=checked.recipe,
-        requested=checked.requested,
-        task=checked.task,
-        data=checked.data,
-        config=checked.config,
-        processor=checked.processor,
-        plan=checked.plan,
-        primary_metrics=checked.primary_metrics,
-        target=domain,
-        parts=parts,
-        trust_remote_code=trust_remote_code,
-        stage_notes=checked.stage_notes,
-        processor_notes=checked.processor_notes,
-    )
+def _absent_note(task: str, recipe: Recipe) -> str:
+    place = f"{task}: the" if task else "The"
+    return f"{place} data {recipe.data.path!r} is not available: {NOT_AT_HAND}."

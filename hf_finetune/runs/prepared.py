@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from hf_finetune.data.multi_task import MultiTask
@@ -13,9 +14,13 @@ from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe import Recipe
+from hf_finetune.targets import SingleLabel
 from hf_finetune.tasks import Inputs, Task
 
-__all__ = ["PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]
+__all__ = ["UNKNOWN_DATA", "PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]
+
+UNKNOWN_DATA = LabelledData(Dataset.from_dict({}), None, None, SingleLabel.name, ("0", "1"), (), "")
+"""Data with which a recipe is planned while its own cannot be read: two classes without examples."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,7 @@ class PlanReport:
         plan: Plan of the stages.
         notes: Sentences for the user.
         examples: Number of training examples; None if the data could not be read.
-        config: Config of the model.
-        configs: Config of the model of each of several tasks; empty for a single task.
+        configs: Config of the model of each task.
         trust_remote_code: Whether the user allows code of the checkpoint to run.
         prepared: Checked run; None if the data could not be read.
         seconds: Estimated duration of each stage (seconds), an upper bound; empty if nothing was measured.
@@ -38,8 +42,7 @@ class PlanReport:
     plan: Plan
     notes: tuple[str, ...]
     examples: int | None
-    config: PreTrainedConfig
-    configs: Mapping[str, PreTrainedConfig] = field(default_factory=dict)
+    configs: Mapping[str, PreTrainedConfig]
     trust_remote_code: bool = False
     prepared: "PreparedRun | None" = None
     seconds: tuple[float, ...] = ()
@@ -69,13 +72,13 @@ class PreparedRun:
         requested: Recipe of the whole run, with the stages expanded. It differs from ``recipe`` only in a run that is
             resumed on another number of processes, over which its batches are distributed.
         task: Task, or the combination of several.
-        data: Labeled data with its splits.
+        data: Labeled data with its splits; ``UNKNOWN_DATA`` if it is only planned for.
         config: Config of the model.
         processor: Image processor or tokenizer.
         plan: Plan of the stages.
         primary_metrics: Names of the metrics, the leading one first.
         target: Inputs of the target domain; None without domain adaptation.
-        parts: Prepared run of each of several tasks; empty for a single task.
+        joined: Prepared run of each task that is trained together with others; see ``tasks``.
         trust_remote_code: Whether the user allows code of checkpoints and metrics to run.
         stage_notes: Notes on the fields that the recipe leaves to the checkpoint, and on rates far from its defaults.
         processor_notes: Notes on changes of the processor that the recipe does not ask for.
@@ -91,18 +94,33 @@ class PreparedRun:
     plan: Plan
     primary_metrics: tuple[str, ...]
     target: UnlabelledData | None = None
-    parts: Mapping[str, "PreparedRun"] = field(default_factory=dict)
+    joined: Mapping[str, "PreparedRun"] = field(default_factory=dict)
     trust_remote_code: bool = False
     stage_notes: tuple[str, ...] = ()
     processor_notes: tuple[str, ...] = ()
     pooling: "PoolingChoice | None" = None
 
     @property
+    def tasks(self) -> Mapping[str, "PreparedRun"]:
+        """Prepared run of each task, at least one; the only task of a run has the name ``""``."""
+        return self.joined or {"": self}
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether several tasks share the model."""
+        return len(self.tasks) > 1
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the data of all tasks was read."""
+        return all(task.data is not UNKNOWN_DATA for task in self.tasks.values())
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Notes for the user on the data and the stages."""
         resolution = [
             f"{task}: {note}" if task else note
-            for task, part in (self.parts or {"": self}).items()
+            for task, part in self.tasks.items()
             for note in resolution_notes(self.recipe.stages, part.primary_metrics[0], part.data, task)
         ]
         target_notes = self.target.notes if self.target else ()
@@ -132,13 +150,13 @@ def with_input_notes(prepared: PreparedRun, inputs: Inputs) -> PreparedRun:
     data = _with_notes(
         prepared.data, [f"{task}: {note}" if task else note for task, note in inputs.notes.items()]
     )
-    parts = {
-        task: replace(part, data=_with_notes(part.data, [inputs.notes[task]]))
-        if task in inputs.notes
-        else part
-        for task, part in prepared.parts.items()
+    joined = {
+        name: replace(task, data=_with_notes(task.data, [inputs.notes[name]]))
+        if name in inputs.notes
+        else task
+        for name, task in prepared.joined.items()
     }
-    return replace(prepared, data=data, parts=parts)
+    return replace(prepared, data=data, joined=joined)
 
 
 def _with_notes(data: LabelledData, notes: Sequence[str]) -> LabelledData:

@@ -189,7 +189,7 @@ def _stage_data(prepared: PreparedRun, inputs: Inputs, state: PartialState) -> S
 def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation:
     return StageEvaluation(
         prepared.recipe.evaluation.batch_size,
-        score_tasks(prepared) if prepared.parts else _trainer_metrics(prepared),
+        score_tasks(prepared) if prepared.is_joint else _trainer_metrics(prepared),
         context.best_metric,
         context.greater_is_better,
         _keep_top if _reduces(prepared) else None,
@@ -227,7 +227,7 @@ def _reduces(prepared: PreparedRun) -> bool:
     """Return whether stages keep the highest probabilities of validation examples in place of all logits."""
     data = prepared.data
     return (
-        not prepared.parts
+        not prepared.is_joint
         and TARGETS[data.target].is_exclusive
         and data.validation is not None
         and reduced(len(data.validation), len(data.label_names))

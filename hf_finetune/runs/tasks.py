@@ -20,7 +20,7 @@ from hf_finetune.models.joining import weights_of_task
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import JOINT
-from hf_finetune.recipe import MultiTaskRecipe, dump_recipe
+from hf_finetune.recipe import dump_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.report.run_record import DATA
 from hf_finetune.runs.checkpoint import load_pretrained
@@ -39,16 +39,13 @@ PER_TASK = ("test", "test_interval")
 
 def task_labels(prepared: PreparedRun) -> tuple[TaskLabels, ...]:
     """Return the labels of each task on which the stages train."""
-    recipe, datas = prepared.recipe, {name: part.data for name, part in prepared.parts.items()}
-    if not isinstance(recipe, MultiTaskRecipe):
-        data = prepared.data
-        return (TaskLabels("", data.target, data.label_names, data.train["label"], len(data.train)),)
-    is_learned = recipe.weighting == "uncertainty"
-    weights = [None if is_learned else task.weight for task in recipe.tasks.values()]
+    recipe, datas = prepared.recipe, {name: task.data for name, task in prepared.tasks.items()}
     counts = examples_of_tasks(recipe, datas.values())
     return tuple(
-        TaskLabels(name, data.target, data.label_names, data.train["label"], count, weight)
-        for (name, data), count, weight in zip(datas.items(), counts, weights, strict=True)
+        TaskLabels(
+            *(name, data.target, data.label_names, data.train["label"], count), recipe.task_weight(name)
+        )
+        for (name, data), count in zip(datas.items(), counts, strict=True)
     )
 
 
@@ -58,7 +55,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
     It returns ``TASK/METRIC`` of each task that has validation examples, and as ``mean`` the mean over the tasks of
     their first metric.
     """
-    columns = columns_of({name: part.data for name, part in prepared.parts.items()})
+    columns = columns_of({name: part.data for name, part in prepared.tasks.items()})
     best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -66,7 +63,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
         labels = np.asarray(prediction.label_ids)
         metrics: dict[str, dict[str, float]] = {}
         for task in columns:
-            part, rows = prepared.parts[task.name], ~np.isnan(labels[:, task.labels[0]])
+            part, rows = prepared.tasks[task.name], ~np.isnan(labels[:, task.labels[0]])
             if not rows.any():
                 continue
             task_labels = task.labels_of(labels[rows])
@@ -82,7 +79,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             metrics[task.name] = compute_metrics(
                 *(names, task.target, scores, targets), settings=part.metric_settings
             )
-        return {**_flat(metrics), MEAN: _mean(metrics, prepared.parts)}
+        return {**_flat(metrics), MEAN: _mean(metrics, prepared.tasks)}
 
     return compute
 
@@ -128,7 +125,7 @@ def finish_tasks(
     stages = [record.result for record in manifest.stages]
     tasks: dict[str, dict[str, Any]] = {}
     descriptions = {}
-    for name, part in prepared.parts.items():
+    for name, part in prepared.tasks.items():
         place = folder / TASKS_FOLDER / name
         place.mkdir(parents=True, exist_ok=True)
         write_data(part, place)
@@ -240,8 +237,8 @@ def _joint_metrics(
         if metrics:
             content["baselines"][baseline] = _flat(metrics)
             if len(metrics) == len(judged):
-                content["baselines"][baseline] |= without_nan({MEAN: _mean(metrics, prepared.parts)})
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(metrics, prepared.tasks)})
     if judged:
-        mean = _mean({name: metrics["test"] for name, metrics in judged.items()}, prepared.parts)
+        mean = _mean({name: metrics["test"] for name, metrics in judged.items()}, prepared.tasks)
         content["test"] = without_nan({MEAN: mean}) | content["test"]
     return content
