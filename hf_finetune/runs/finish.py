@@ -2,10 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from transformers import PreTrainedModel
 
 from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.publishing.card import write_card
@@ -14,7 +17,15 @@ from hf_finetune.runs.compression import compare_sizes
 from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.results import evaluate_run, finish_model, write_data
-from hf_finetune.runs.tasks import finish_tasks
+from hf_finetune.runs.tasks import (
+    inputs_of_task,
+    joint_metrics,
+    model_of_task,
+    stage_of_task,
+    task_folder,
+    write_joint_data,
+    write_task_run,
+)
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import Manifest, write_json
@@ -30,7 +41,7 @@ def finish_model_of_run(
     state: PartialState,
     progress: Callable[[int], None] | None,
 ) -> dict[str, Any]:
-    """Save the model of the last stage, evaluate it, and write ``predictions.parquet``.
+    """Save the model of the last stage, evaluate it, and write ``predictions.parquet``, for each task.
 
     Args:
         prepared: Checked run.
@@ -45,16 +56,40 @@ def finish_model_of_run(
     """
     # read from the disk: the model of the last stage in memory may be sharded, or compiled
     model = load_stage_weights(prepared, folder, len(prepared.recipe.stages))
-    if prepared.is_joint:
-        return finish_tasks(model, prepared, manifest, folder, state.device, progress)
     stages = [record.result for record in manifest.stages]
+    finish = partial(_finish_task, pretraining=manifest.pretraining, device=state.device, progress=progress)
+    if not prepared.is_joint:
+        return finish(model, prepared, inputs, stages, folder)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, task in prepared.tasks.items():
+        own_stages = [stage_of_task(name, stage) for stage in stages]
+        place = task_folder(folder, name)
+        own_model = model_of_task(model, name, task)
+        metrics[name] = finish(own_model, task, inputs_of_task(task), own_stages, place)
+        write_task_run(folder, name, task, metrics[name], prepared, manifest)
+    write_joint_data(folder, prepared)
+    return joint_metrics(metrics, stages, prepared)
+
+
+def _finish_task(
+    model: PreTrainedModel,
+    prepared: PreparedRun,
+    inputs: Inputs,
+    stages: list[Any],
+    folder: Path,
+    *,
+    pretraining: Mapping[str, Any] | None,
+    device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Save and evaluate the model of one task, and return the content of its ``metrics.json``."""
     metrics: dict[str, Any] = {"task": prepared.recipe.task, "wall_seconds": 0.0, "stages": stages}
-    if manifest.pretraining:
-        metrics["pretraining"] = manifest.pretraining["result"]
+    if pretraining:
+        metrics["pretraining"] = pretraining["result"]
     write_data(prepared, folder)
     metrics |= finish_model(model, prepared, folder)
     ways = [ExecutionMode(**stage["speed"]) for stage in stages]
-    metrics |= evaluate_run(prepared, inputs, folder, ways, state.device, progress)
+    metrics |= evaluate_run(prepared, inputs, folder, ways, device, progress)
     metrics |= compare_sizes(prepared, inputs, folder, metrics["test"])
     return metrics
 

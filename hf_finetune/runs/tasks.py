@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.data.model_inputs import prepare_inputs
@@ -17,7 +16,6 @@ from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, p
 from hf_finetune.files import replacing, replacing_folder
 from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import weights_of_task
-from hf_finetune.performance.execution_modes import ExecutionMode
 from hf_finetune.publishing.card import write_card
 from hf_finetune.publishing.portable_recipe import JOINT
 from hf_finetune.recipe import dump_recipe
@@ -26,12 +24,22 @@ from hf_finetune.report.run_record import DATA
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.runs.results import evaluate_run, finish_model, write_data
 from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import Inputs
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
 
-__all__ = ["finish_tasks", "score_tasks", "task_labels"]
+__all__ = [
+    "inputs_of_task",
+    "joint_metrics",
+    "model_of_task",
+    "score_tasks",
+    "stage_of_task",
+    "task_folder",
+    "task_labels",
+    "write_joint_data",
+    "write_task_run",
+]
 
 TASKS_FOLDER = "tasks"
 PER_TASK = ("test", "test_interval")
@@ -99,70 +107,26 @@ def _mean(found: Mapping[str, Mapping[str, Any]], parts: Mapping[str, PreparedRu
     return float(np.mean(values)) if values else float("nan")
 
 
-def finish_tasks(
-    model: PreTrainedModel,
-    prepared: PreparedRun,
-    manifest: Manifest,
-    folder: Path,
-    device: torch.device,
-    progress: Callable[[int], None] | None,
-) -> dict[str, Any]:
-    """Save and evaluate the model of each task, and write the files of a finished run for it.
-
-    ``RUN/tasks/NAME`` is then a finished run of that task, and ``RUN/model/NAME`` is its model.
-
-    Args:
-        model: Multi-task model.
-        prepared: Checked run.
-        manifest: Manifest of the run; its stages are done.
-        folder: Run directory.
-        device: Device on which the linear probes compute their features.
-        progress: Function called with the number of test examples done.
-
-    Returns:
-        The content of ``metrics.json``.
-    """
-    stages = [record.result for record in manifest.stages]
-    tasks: dict[str, dict[str, Any]] = {}
-    descriptions = {}
-    for name, part in prepared.tasks.items():
-        place = folder / TASKS_FOLDER / name
-        place.mkdir(parents=True, exist_ok=True)
-        write_data(part, place)
-        metrics = {
-            "task": part.recipe.task,
-            "wall_seconds": 0.0,
-            "stages": [_seen_by(name, stage) for stage in stages],
-        }
-        metrics |= _finish_task(model, name, part, place, stages, device, progress)
-        write_json(place / "metrics.json", metrics)
-        _write_run(place, part, prepared, manifest)
-        write_report(place)
-        write_card(place)
-        _link(place / "model", folder / "model" / name)
-        descriptions[name] = _described(place)
-        tasks[name] = {key: value for key, value in metrics.items() if key not in ("stages", "wall_seconds")}
-    write_json(folder / DATA, _all_data(descriptions, prepared))
-    return _joint_metrics(tasks, stages, prepared)
+def task_folder(folder: Path, task: str) -> Path:
+    """Create the folder of a task in a run directory, and return it; it is a run directory itself."""
+    place = folder / TASKS_FOLDER / task
+    place.mkdir(parents=True, exist_ok=True)
+    return place
 
 
-def _finish_task(
-    model: PreTrainedModel,
-    name: str,
-    part: PreparedRun,
-    place: Path,
-    stages: list[Any],
-    device: torch.device,
-    progress: Callable[[int], None] | None,
-) -> dict[str, Any]:
-    alone = load_pretrained(part).model
+def model_of_task(model: PreTrainedModel, name: str, task: PreparedRun) -> PreTrainedModel:
+    """Return the classifier of one task of a multi-task model."""
+    alone = load_pretrained(task).model
     alone.load_state_dict(weights_of_task(model, name))
-    inputs = prepare_inputs(part.task, part.data, part.processor, part.recipe.data, part.recipe.seed)
-    ways = [ExecutionMode(**stage["speed"]) for stage in stages]
-    return finish_model(alone, part, place) | evaluate_run(part, inputs, place, ways, device, progress)
+    return alone
 
 
-def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_of_task(task: PreparedRun) -> Inputs:
+    """Return the examples of one of several tasks as model inputs."""
+    return prepare_inputs(task.task, task.data, task.processor, task.recipe.data, task.recipe.seed)
+
+
+def stage_of_task(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result of a stage with only the validation metrics of one task, without the ``TASK/`` prefix."""
     prefix = f"{task}/"
     judged = {name: stage[name] for name in ("validation", "start", "trained") if name in stage}
@@ -173,18 +137,41 @@ def _seen_by(task: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     return {**stage, **task_metrics}
 
 
-def _write_run(place: Path, part: PreparedRun, prepared: PreparedRun, manifest: Manifest) -> None:
-    """Write recipe and manifest of a finished single-task run, and next to them the recipe of all tasks."""
-    for file, recipe in (("recipe.yaml", part.requested), (JOINT, prepared.requested)):
+def write_task_run(
+    folder: Path,
+    name: str,
+    task: PreparedRun,
+    metrics: Mapping[str, Any],
+    prepared: PreparedRun,
+    manifest: Manifest,
+) -> None:
+    """Make ``RUN/tasks/NAME`` a finished run of one task, and ``RUN/model/NAME`` its model.
+
+    The recipe of all tasks lies next to that of the task.
+
+    Args:
+        folder: Run directory of all tasks.
+        name: Name of the task.
+        task: Checked run of the task.
+        metrics: Content of ``metrics.json`` of the task.
+        prepared: Checked run of all tasks.
+        manifest: Manifest of the run; its stages are done.
+    """
+    place = task_folder(folder, name)
+    write_json(place / "metrics.json", metrics)
+    for file, recipe in (("recipe.yaml", task.requested), (JOINT, prepared.requested)):
         with replacing(place / file) as partial:
             partial.write_text(dump_recipe(recipe), encoding="utf-8")
     task_manifest = replace(
         manifest,
-        recipe=part.requested.model_dump(mode="json"),
-        fingerprints={**manifest.fingerprints, "data": part.data.fingerprint},
+        recipe=task.requested.model_dump(mode="json"),
+        fingerprints={**manifest.fingerprints, "data": task.data.fingerprint},
         state="done",
     )
     task_manifest.write(place / "manifest.json")
+    write_report(place)
+    write_card(place)
+    _link(place / "model", folder / "model" / name)
 
 
 def _link(source: Path, place: Path) -> None:
@@ -199,24 +186,35 @@ def _link(source: Path, place: Path) -> None:
                 shutil.copy2(file, partial / file.name)
 
 
-def _described(place: Path) -> Mapping[str, Any]:
-    content: Mapping[str, Any] = json.loads((place / DATA).read_text(encoding="utf-8"))
-    return content
+def write_joint_data(folder: Path, prepared: PreparedRun) -> None:
+    """Write the description of the data of all tasks into the run directory.
+
+    Args:
+        folder: Run directory, which has a finished run of each task.
+        prepared: Checked run of all tasks.
+    """
+    splits: dict[str, Any] = {}
+    for name in prepared.tasks:
+        content = json.loads((task_folder(folder, name) / DATA).read_text(encoding="utf-8"))
+        splits |= {f"{name}, {split}": description for split, description in content["splits"].items()}
+    write_json(folder / DATA, {"splits": splits, "notes": list(prepared.data.notes)})
 
 
-def _all_data(descriptions: Mapping[str, Mapping[str, Any]], prepared: PreparedRun) -> dict[str, Any]:
-    splits = {
-        f"{name}, {split}": description
-        for name, content in descriptions.items()
-        for split, description in content["splits"].items()
-    }
-    return {"splits": splits, "notes": list(prepared.data.notes)}
-
-
-def _joint_metrics(
-    tasks: Mapping[str, Mapping[str, Any]], stages: list[Any], prepared: PreparedRun
+def joint_metrics(
+    metrics: Mapping[str, Mapping[str, Any]], stages: list[Any], prepared: PreparedRun
 ) -> dict[str, Any]:
-    """Return the content of ``metrics.json`` of the whole run, with the metrics of all tasks as ``TASK/METRIC``."""
+    """Return the content of ``metrics.json`` of the whole run, with the metrics of all tasks as ``TASK/METRIC``.
+
+    Args:
+        metrics: Content of ``metrics.json`` of each task.
+        stages: Results of the stages.
+        prepared: Checked run of all tasks.
+    """
+    of_run = ("stages", "wall_seconds")
+    tasks = {
+        name: {key: value for key, value in content.items() if key not in of_run}
+        for name, content in metrics.items()
+    }
     judged = {name: metrics for name, metrics in tasks.items() if metrics["test"]}
     content: dict[str, Any] = {
         "task": prepared.recipe.task,
@@ -229,15 +227,15 @@ def _joint_metrics(
         content[key] = _flat({name: metrics[key] for name, metrics in judged.items()})
     content["baselines"] = {}
     for baseline in ("majority", "linear_probe"):
-        metrics = {
+        found = {
             name: task_metrics["baselines"][baseline]
             for name, task_metrics in judged.items()
             if baseline in task_metrics["baselines"]
         }
-        if metrics:
-            content["baselines"][baseline] = _flat(metrics)
-            if len(metrics) == len(judged):
-                content["baselines"][baseline] |= without_nan({MEAN: _mean(metrics, prepared.tasks)})
+        if found:
+            content["baselines"][baseline] = _flat(found)
+            if len(found) == len(judged):
+                content["baselines"][baseline] |= without_nan({MEAN: _mean(found, prepared.tasks)})
     if judged:
         mean = _mean({name: metrics["test"] for name, metrics in judged.items()}, prepared.tasks)
         content["test"] = without_nan({MEAN: mean}) | content["test"]
