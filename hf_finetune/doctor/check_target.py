@@ -116,10 +116,7 @@ def made_up_data(
     types = modality.features()
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)], **examples}
     features = {"id": Value("string"), **{name: types[name] for name in examples}}
-    label: Any = chance.random if not TARGETS[target].has_classes else lambda: chance.randrange(len(names))
-    columns["label"] = [
-        [label()] if TARGETS[target].has_several_classes else label() for _ in range(EXAMPLES)
-    ]
+    columns["label"] = [TARGETS[target].made_up_label(chance, len(names)) for _ in range(EXAMPLES)]
     features["label"] = label_feature(target, names)
     dataset = Dataset.from_dict(columns, Features(features))
     return LabelledData(dataset, None, None, target, tuple(names), (), "made up")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hf_finetune.fields.registry import Registry
 
 if TYPE_CHECKING:
+    from random import Random
+
     import numpy as np
     import torch
 
@@ -73,6 +75,15 @@ class Target(ABC):
             labels: Labels as a dataset stores them: class indices, lists of class indices, or numbers.
             classes: Number of classes.
             unknown: Classes of each example whose label is unknown; None if there are none.
+        """
+
+    @abstractmethod
+    def made_up_label(self, chance: "Random", classes: int) -> Any:
+        """Return a random label as a dataset stores it, for checks without data.
+
+        Args:
+            chance: Source of random numbers.
+            classes: Number of classes.
         """
 
     def label_width(self, classes: int) -> int:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.targets.base import Target
 
 if TYPE_CHECKING:
+    from random import Random
+
     import numpy as np
     import torch
 
@@ -48,6 +50,10 @@ class MultiLabel(Target):
         for row, indices in enumerate(unknown or () if has_unknown else ()):
             rows[row, list(indices)] = np.nan
         return rows
+
+    def made_up_label(self, chance: "Random", classes: int) -> Any:
+        """Return a list of one class index."""
+        return [chance.randrange(classes)]
 
     def label_width(self, classes: int) -> int:
         """Return the number of classes."""

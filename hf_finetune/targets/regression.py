@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.targets.base import Target
 
 if TYPE_CHECKING:
+    from random import Random
+
     import numpy as np
     import torch
 
@@ -36,6 +38,10 @@ class Regression(Target):
         import numpy as np
 
         return np.asarray(labels, dtype=np.float64)
+
+    def made_up_label(self, chance: "Random", classes: int) -> Any:
+        """Return a number in [0, 1)."""
+        return chance.random()
 
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from hf_finetune.targets.base import Target
 
 if TYPE_CHECKING:
+    from random import Random
+
     import numpy as np
     import torch
 
@@ -39,6 +41,10 @@ class SingleLabel(Target):
         import numpy as np
 
         return np.asarray(labels, dtype=np.int64)
+
+    def made_up_label(self, chance: "Random", classes: int) -> Any:
+        """Return a class index."""
+        return chance.randrange(classes)
 
     def loss_sum(
         self, logits: "torch.Tensor", labels: "torch.Tensor", known: "torch.Tensor", smoothing: float
