@@ -1,0 +1,205 @@
+"""What every registered task does, with every kind of labels that makes sense: one suite for all of them.
+
+A new modality, task or kind of labels is tested here without another line. Each pair of a task and a kind of labels is
+run once; what does not depend on the kind of labels is tested with the first kind only.
+"""
+
+import importlib.util
+import json
+import re
+
+import pytest
+import transformers
+from launching import spread
+from made_up_data import make_case
+from run_helpers import Record, Stop, assert_equal_runs, changed, interrupt, quick_run, weights_of
+from test_recipe_shipped import complaints
+
+from hf_finetune.doctor.check_suite import check_suites, run_check
+from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.predict import predict
+from hf_finetune.evaluation.predictions import read_predictions
+from hf_finetune.publishing.export import export
+from hf_finetune.recipe import dump_recipe, json_schema, parse_recipe
+from hf_finetune.report.page import write_report
+from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.preview import preview
+from hf_finetune.targets import TARGETS
+from hf_finetune.tasks import TASKS
+
+FIRST_TARGET = next(iter(TARGETS.values()))
+PAIRS = [(task, target) for task in TASKS.values() for target in TARGETS.values()]
+WITHOUT_GRADIENT = re.compile(r"\bk(ey|_proj)\.bias$")
+"""Biases that attention does not depend on: their gradients are rounding errors."""
+STATISTICS = re.compile(r"\.(running_\w+|num_batches_tracked)$")
+
+
+class Runs:
+    """Runs of the cases, each made when it is first asked for."""
+
+    def __init__(self, factory):
+        self.factory, self.cases, self.runs = factory, {}, {}
+
+    def case(self, task, target=FIRST_TARGET):
+        """Return a case with its data on disk."""
+        key = (task.name, target.name)
+        if key not in self.cases:
+            self.cases[key] = make_case(self.factory.mktemp("case"), task, target)
+        return self.cases[key]
+
+    def run(self, task, target=FIRST_TARGET):
+        """Return a case, its finished run, and a record of what each stage changed."""
+        key = (task.name, target.name)
+        if key not in self.runs:
+            record = Record()
+            folder = self.factory.mktemp("run") / "run"
+            result = quick_run(self.case(task, target).recipe, folder, callbacks=[record])
+            self.runs[key] = self.case(task, target), result, record
+        return self.runs[key]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory)
+
+
+each_task = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+each_pair = pytest.mark.parametrize(
+    ("task", "target"), PAIRS, ids=[f"{task.name}-{target.name}" for task, target in PAIRS]
+)
+
+# --- Recipe and plan --------------------------------------------------------------------------------------------
+
+
+@each_pair
+def test_the_schema_accepts_the_recipe(runs, task, target):
+    recipe = runs.case(task, target).recipe
+    content, schema = recipe.model_dump(mode="json"), json_schema()
+    assert [*complaints(content, schema, schema)] == []
+    assert parse_recipe(content) == recipe
+    assert f"task: {task.name}" in dump_recipe(recipe)
+
+
+@each_pair
+def test_a_stage_trains_exactly_what_it_declares(runs, task, target):
+    case, _, record = runs.run(task, target)
+    stages = plan(case.recipe).plan.stages
+    assert [stage.name for stage in stages] == ["head", "all"]
+    for index, stage in enumerate(stages):
+        moved, trainable = changed(record.before[index], record.after[index]), set(stage.trainable)
+        statistics = {name for name in moved - trainable if STATISTICS.search(name)}
+        assert moved - statistics <= trainable
+        assert [name for name in trainable - moved if not WITHOUT_GRADIENT.search(name)] == []
+        moving = {name.rpartition(".")[0] for name in trainable}
+        assert {name.rpartition(".")[0] for name in statistics} <= moving
+        assert [names for names, _, _ in record.groups[index]] == [
+            list(group.parameters) for group in stage.groups
+        ]
+    assert changed(record.after[0], record.before[1]) == set()
+
+
+# --- What a run leaves ------------------------------------------------------------------------------------------
+
+
+@each_pair
+def test_plain_transformers_loads_the_model(runs, task, target):
+    case, result, record = runs.run(task, target)
+    model, info = task.auto_class.from_pretrained(result.folder / "model", output_loading_info=True)
+    assert not any(info.values())
+    assert type(model).__name__.endswith(task.suffix)
+    assert changed(model.state_dict(), record.after[-1]) == set()
+    assert model.config.problem_type == target.problem_type
+    pipe = transformers.pipeline(task.name, model=str(result.folder / "model"))
+    answer = pipe(case.inputs[0])
+    assert {entry["label"] for entry in answer} <= set(model.config.id2label.values())
+
+
+@each_pair
+def test_the_model_is_evaluated_again_to_the_same_numbers(runs, task, target):
+    _, result, _ = runs.run(task, target)
+    again = evaluate_again(result.folder)
+    assert again.target == target.name
+    expected = {name: value for name, value in result.metrics["test"].items() if name in again.metrics}
+    assert expected and again.metrics == pytest.approx(expected)
+    assert set(target.default_metrics) <= set(expected)
+    table = read_predictions(result.folder / "predictions.parquet")
+    assert (table.target, len(table.ids)) == (target.name, len(again.ids))
+
+
+@each_pair
+def test_it_predicts(runs, task, target):
+    case, result, _ = runs.run(task, target)
+    predictions = list(predict(result.folder, case.inputs[:5]))
+    assert [prediction.error for prediction in predictions] == [None] * 5
+    labels = [prediction.label for prediction in predictions]
+    if target.has_classes:
+        flat = {name for label in labels for name in (label if isinstance(label, list) else [label])}
+        assert flat <= set(case.names)
+        assert all(set(prediction.scores) == set(case.names) for prediction in predictions)
+    else:
+        assert all(isinstance(label, float) for label in labels)
+
+
+@each_pair
+def test_it_is_reported(runs, task, target):
+    case, result, _ = runs.run(task, target)
+    page = write_report(result.folder).read_text(encoding="utf-8")
+    assert task.name in page
+    assert all(name in page for name in case.names)
+
+
+@each_pair
+def test_it_has_a_model_card(runs, task, target):
+    _, result, _ = runs.run(task, target)
+    card = (result.folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"pipeline_tag: {task.name}" in card
+    assert task.modality.example_code(pair=False) in card
+
+
+# --- What does not depend on the kind of labels ---------------------------------------------------------------
+
+
+@each_task
+def test_an_interrupted_run_is_resumed_bit_for_bit(tmp_path, runs, task):
+    case, straight, _ = runs.run(task)
+    folder = tmp_path / "run"
+    interrupt(case.recipe, folder, Stop("all", 8, "begin"))
+    quick_run(case.recipe, folder, resume=True)
+    assert_equal_runs(straight.folder, folder)
+
+
+@each_task
+def test_two_processes_train_it(tmp_path, runs, task):
+    case, straight, _ = runs.run(task)
+    done = spread(tmp_path, case.recipe, 2)
+    assert done.code == 0, done.err[-4000:]
+    for stage in ("01-head", "02-all"):
+        first, second = (done.weights(stage, rank) for rank in range(2))
+        assert changed(first, second) == set()
+    assert weights_of(tmp_path / "run").keys() == weights_of(straight.folder).keys()
+    assert done.metrics()["test"].keys() == straight.metrics["test"].keys()
+
+
+@each_task
+def test_a_preview_shows_it(tmp_path, runs, task):
+    path = tmp_path / f"preview{task.modality.preview_suffixes[0]}"
+    assert preview(runs.case(task).recipe, path, examples=2, versions=2) == path
+    assert path.stat().st_size > 100
+
+
+@each_task
+def test_the_doctor_passes(tmp_path, runs, task):
+    (suite,) = check_suites(runs.case(task).recipe, tmp_path)
+    results = [run_check(check, tmp_path) for check in suite.checks]
+    assert [result for result in results if result.state == "fail"] == []
+    assert [result.name for result in results if result.state == "pass"]
+
+
+@each_task
+@pytest.mark.parametrize("format", ["torch_export", "onnx"])
+def test_it_is_exported(runs, task, format):
+    if format == "onnx" and importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    _, result, _ = runs.run(task)
+    exported = export(result.folder, format=format)
+    assert json.loads((exported.folder / "export.json").read_text(encoding="utf-8"))["task"] == task.name
