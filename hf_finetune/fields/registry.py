@@ -1,9 +1,11 @@
 """Registry of named things, such as kinds of labels or tasks: an unknown name is an error that lists the known ones."""
 
 from collections.abc import Iterator, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-__all__ = ["Registry"]
+from pydantic_core import PydanticKnownError, core_schema
+
+__all__ = ["RegisteredName", "Registry"]
 
 
 class Named(Protocol):
@@ -59,3 +61,37 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             ValueError: If there is none of this name.
         """
         del self._entries[self[name].name]
+
+
+class RegisteredName:
+    """Annotation of a recipe field that holds a name of a registry, whenever that was registered.
+
+    The field behaves like a ``Literal`` of the names, in error messages and in the JSON Schema.
+
+    Args:
+        registry: Registry of the names.
+        others: Further valid names, which come first in messages.
+    """
+
+    def __init__(self, registry: Registry[Any], *others: str):
+        self.registry = registry
+        self.others = others
+
+    @property
+    def names(self) -> list[str]:
+        """Valid names."""
+        return [*self.others, *self.registry]
+
+    def _check(self, value: Any) -> Any:
+        if value in self.names:
+            return value
+        *first, last = map(repr, self.names)
+        expected = f"{', '.join(first)} or {last}" if first else last
+        raise PydanticKnownError("literal_error", {"expected": expected})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        names = self.names
+        return {"enum": names, "type": "string"} if len(names) > 1 else {"const": names[0], "type": "string"}

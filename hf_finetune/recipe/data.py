@@ -1,10 +1,11 @@
 """Recipe fields for the data. Each field description states the meaning and the unit."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from hf_finetune.fields.base import Part
+from hf_finetune.fields.registry import RegisteredName
 from hf_finetune.fields.types import (
     Count,
     Encoding,
@@ -22,10 +23,7 @@ from hf_finetune.targets import TARGETS
 
 __all__ = ["ColumnsSpec", "DataSource", "DataSpec", "LabelColumnSpec", "SplitSpec", "TargetName"]
 
-if TYPE_CHECKING:
-    TargetName = str
-else:
-    TargetName = Literal[("auto", *TARGETS)]
+TargetName = Annotated[str, RegisteredName(TARGETS, "auto")]
 
 
 class ColumnsSpec(RoleFields):

@@ -1,13 +1,14 @@
 """Fields of a recipe that the modalities contribute, and the rules for fields of another modality than the task's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
 from hf_finetune.errors import Problem, shown
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.registry import RegisteredName
 from hf_finetune.fields.types import Text
 from hf_finetune.tasks import MODALITIES, TASKS
 
@@ -21,8 +22,9 @@ def _combined(name: str, parts: Sequence[type[Part]]) -> type[Part]:
     )
 
 
+TaskName = Annotated[str, RegisteredName(TASKS)]
+
 if TYPE_CHECKING:
-    TaskName = str
 
     class _AnyField(Part):
         def __init__(self, **fields: Any): ...
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
         pass
 
 else:
-    TaskName = Literal[tuple(TASKS)]
     DataFields = _combined("DataFields", [modality.data_fields for modality in MODALITIES.values()])
     AugmentFields = _combined("AugmentFields", [modality.augment_fields for modality in MODALITIES.values()])
     RoleFields = create_model(
