@@ -9,10 +9,10 @@ import numpy as np
 from scipy.optimize import brentq
 
 from hf_finetune.evaluation.metrics import decide, probabilities
-from hf_finetune.evaluation.top_scores import Scores, confidences
-from hf_finetune.evaluation.unknown_labels import is_known
 from hf_finetune.targets import TARGETS, SingleLabel
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.top_scores import Scores, confidences
+from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
 

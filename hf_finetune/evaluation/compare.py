@@ -12,17 +12,18 @@ from scipy.stats import binomtest
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
 from hf_finetune.errors import InputError, Problem, listed
-from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
 from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metric
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
-from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings, find_metric, needs_all_scores
+from hf_finetune.evaluation.registry import find_metric, needs_all_scores
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
-from hf_finetune.evaluation.top_scores import TOP, TopScores
-from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.files import can_be_path
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.top_scores import TOP, TopScores
+from hf_finetune.targets.unknown_labels import fill_unknown
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -201,8 +202,7 @@ def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Prob
 
     Only metrics of this package can be computed from stored predictions.
     """
-    metric = find_metric(name, settings)
-    if metric is not None and target in metric.targets:
+    if find_metric(name, settings, target):
         return None
     repair = suggest_metric(name, target, settings)
     return Problem("--metric", f"must be a metric for {target} labels", repr(name), repair)

@@ -11,14 +11,15 @@ from datasets import Dataset
 
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.costs import CostTable
 from hf_finetune.evaluation.intervals import Interval
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
-from hf_finetune.evaluation.registry import MetricSettings, needs_all_scores
-from hf_finetune.evaluation.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
+from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
 from hf_finetune.tasks import modality_of
 from hf_finetune.tasks.examples import Remarks
 

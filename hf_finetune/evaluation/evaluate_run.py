@@ -19,12 +19,12 @@ from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.run_data import OwnSplit, load_own_split
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_declared, foreign_code
 from hf_finetune.recipe import Recipe, load_recipe
+from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import MODALITIES
 
 __all__ = [

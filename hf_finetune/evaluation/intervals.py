@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm, t
 
-from hf_finetune.evaluation.registry import NO_SETTINGS, MetricSettings
 from hf_finetune.evaluation.resampling import Statistic, is_fast, is_fraction, statistic
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
 
 __all__ = ["FEW_GROUPS", "LEVEL", "Interval", "bootstrap_difference", "intervals"]
 

@@ -16,21 +16,13 @@ from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.error_text import cause_of
-from hf_finetune.evaluation.registry import (
-    ALIASES,
-    COST_METRICS,
-    METRICS,
-    NO_SETTINGS,
-    Metric,
-    MetricSettings,
-    find_metric,
-    needs_all_scores,
-    split_class_metric,
-)
-from hf_finetune.evaluation.top_scores import Scores, TopScores
+from hf_finetune.evaluation.registry import ALIASES, find_metric, known_metrics, needs_all_scores
 from hf_finetune.models.remote_code import FLAG
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.class_metrics import COST_METRICS, split_class_metric
 from hf_finetune.targets.labels import UNKNOWN, Target
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.top_scores import Scores, TopScores
 
 __all__ = [
     "all_metrics",
@@ -71,9 +63,8 @@ def all_metrics(
     """
     names = [
         name
-        for name, metric in METRICS.items()
-        if target in metric.targets
-        and target not in metric.on_request
+        for name, metric in known_metrics(target).items()
+        if not metric.on_request
         and (classes is None or metric.fewest_classes <= classes <= (metric.most_classes or classes))
     ]
     return (*names, *_costs(target, settings))
@@ -87,7 +78,7 @@ def defined_metrics(target: Target, settings: MetricSettings = NO_SETTINGS) -> t
         settings: Classes and costs.
     """
     first = all_metrics(target, settings=settings)
-    on_request = [name for name, metric in METRICS.items() if target in metric.targets and name not in first]
+    on_request = [name for name in known_metrics(target) if name not in first]
     return (*first, *on_request)
 
 
@@ -110,8 +101,8 @@ def greater_is_better(name: str) -> bool:
     Args:
         name: Name of a metric.
     """
-    if name in METRICS:
-        return METRICS[name].greater_is_better
+    if (metric := known_metrics().get(name)) is not None:
+        return metric.greater_is_better
     return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
 
 
@@ -209,7 +200,7 @@ def compute_metrics(
     for name in names:
         if isinstance(scores, TopScores) and needs_all_scores(name, target):
             values[name] = np.nan
-        elif metric := find_metric(name, settings):
+        elif metric := find_metric(name, settings, target):
             values[name] = float(metric.compute(labels, decisions, scores))
         else:
             values[name] = _compute_loaded(name, decisions, labels)
@@ -299,8 +290,8 @@ def metric_problem(
         settings: Classes and costs, for the metrics that need them.
         trust_remote_code: Whether ``evaluate.load`` may run the script of a name outside this package.
     """
-    if metric := find_metric(name, settings):
-        return _unsuited(metric, target, place, settings)
+    if find_metric(name, settings):
+        return _unsuited(name, target, place, settings)
     meant = suggest_metric(name, target, settings)
     score, label = split_class_metric(name)
     if label is not None:
@@ -341,8 +332,7 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
         return "Say what confusions cost in evaluation.costs."
     plain = _plain(name)
     alias = ALIASES.get(plain, plain)
-    meant = find_metric(alias, settings)
-    if meant is not None and target in meant.targets:
+    if find_metric(alias, settings, target):
         return f"Here it is called {alias!r}."
     return nearest(plain, defined_metrics(target, settings))
 
@@ -351,14 +341,15 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_").removeprefix("eval_").removeprefix("test_")
 
 
-def _unsuited(metric: Metric, target: Target, place: str, settings: MetricSettings) -> Problem | None:
-    if target not in metric.targets:
+def _unsuited(name: str, target: Target, place: str, settings: MetricSettings) -> Problem | None:
+    metric = find_metric(name, settings, target)
+    if metric is None:
         known = ", ".join(map(repr, defined_metrics(target, settings)))
         rule = f"must be defined for {target} labels"
-        return Problem(place, rule, repr(metric.name), f"Known: {known}.")
+        return Problem(place, rule, repr(name), f"Known: {known}.")
     classes = len(settings.label_names)
-    if metric.name not in METRICS and 0 < classes < metric.fewest_classes:
-        return Problem(place, f"must have a k below the number of classes, {classes}", repr(metric.name))
+    if name not in known_metrics() and 0 < classes < metric.fewest_classes:
+        return Problem(place, f"must have a k below the number of classes, {classes}", repr(name))
     return None
 
 
@@ -369,7 +360,7 @@ def misspelled_metric(name: str, place: str) -> Problem | None:
         name: Name that the user wrote.
         place: Where the user wrote it.
     """
-    close = nearest(_plain(name), list(METRICS))
+    close = nearest(_plain(name), list(known_metrics()))
     is_known = find_metric(name, NO_SETTINGS) is not None or split_class_metric(name)[1] is not None
     if is_known or name in COST_METRICS or not close.startswith("Nearest"):
         return None

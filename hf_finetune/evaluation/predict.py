@@ -17,8 +17,8 @@ from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictions import label_text
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
-from hf_finetune.evaluation.top_scores import MANY_CLASSES, top_indices
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.top_scores import MANY_CLASSES, top_indices
 
 __all__ = ["Prediction", "PredictionStream", "Predictor", "predict"]
 

@@ -14,10 +14,10 @@ from pyarrow import parquet
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
 from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES, label_type
-from hf_finetune.evaluation.top_scores import MANY_CLASSES
 from hf_finetune.files import can_be_path, replacing
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.top_scores import MANY_CLASSES
 
 __all__ = ["OUTPUT_ENDINGS", "json_line", "open_output", "safe_cell"]
 

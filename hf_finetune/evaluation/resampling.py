@@ -9,20 +9,14 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from hf_finetune.evaluation.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.evaluation.metrics import compute_metrics, decide
-from hf_finetune.evaluation.registry import (
-    CLASS_SCORES,
-    COST_METRICS,
-    NO_SETTINGS,
-    MetricSettings,
-    needs_all_scores,
-    split_class_metric,
-    top_k,
-)
-from hf_finetune.evaluation.top_scores import Scores, TopScores, label_ranks
-from hf_finetune.evaluation.unknown_labels import fill_unknown, has_unknown, is_known
+from hf_finetune.evaluation.registry import needs_all_scores
+from hf_finetune.targets.agreement import cohen_kappa, matthews_correlation, weighted_kappa
+from hf_finetune.targets.class_metrics import CLASS_SCORES, COST_METRICS, split_class_metric, top_k
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.top_scores import Scores, TopScores, label_ranks
+from hf_finetune.targets.unknown_labels import fill_unknown, has_unknown, is_known
 
 __all__ = ["Statistic", "cross_entropy_per_example", "example_values", "is_fast", "is_fraction", "statistic"]
 

@@ -8,12 +8,13 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.evaluation.metrics import decide, defined_metrics, labels_of
-from hf_finetune.evaluation.registry import NO_SETTINGS, Metric, MetricSettings, find_metric
+from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
+from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
 
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
@@ -32,8 +33,8 @@ def undefined_metric(
         place: Location of the metric in the recipe, for the error text.
         settings: Classes and costs, for the metrics that need them.
     """
-    metric = find_metric(name, settings)
-    if data.validation is None or metric is None or data.target not in metric.targets:
+    metric = find_metric(name, settings, data.target)
+    if data.validation is None or metric is None:
         return None
     labels = labels_of(data.validation, data.target, len(data.label_names))
     if any(np.isfinite(_of_chance(metric, data, labels, seed)) for seed in range(TRIED)):

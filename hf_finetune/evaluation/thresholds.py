@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hf_finetune.evaluation.unknown_labels import is_known
+from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["fit_thresholds"]
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.registry import needs_all_scores
-from hf_finetune.evaluation.top_scores import TopScores
-from hf_finetune.evaluation.unknown_labels import is_known
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.top_scores import TopScores
+from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["undefined_notes"]
 

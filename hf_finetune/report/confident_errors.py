@@ -8,9 +8,9 @@ from datasets import Dataset
 
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions, label_text
-from hf_finetune.evaluation.top_scores import confidences
-from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.top_scores import confidences
+from hf_finetune.targets.unknown_labels import fill_unknown
 from hf_finetune.tasks import modality_of
 
 __all__ = ["describe_data", "find_mistakes"]

@@ -10,10 +10,10 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from hf_finetune.evaluation.metrics import decide, greater_is_better
 from hf_finetune.evaluation.predictions import Predictions
-from hf_finetune.evaluation.unknown_labels import fill_unknown
 from hf_finetune.report.run_record import RunRecord
 from hf_finetune.report.verdict import BASELINES, baseline_name
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.unknown_labels import fill_unknown
 
 __all__ = ["Bar", "ClassRow", "class_rows", "confusion_rows", "headline_bars", "metric_rows", "stage_rows"]
 

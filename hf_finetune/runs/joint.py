@@ -11,11 +11,11 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.evaluation.metrics import metric_problem
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
+from hf_finetune.targets.metric import MetricSettings
 
 __all__ = ["MEAN", "columns_of", "epoch_notes", "examples_of_tasks", "join_data", "joint_problems"]
 

@@ -10,11 +10,11 @@ from transformers import PreTrainedConfig
 from hf_finetune.data.multi_task import MultiTask
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.unlabelled import UnlabelledData
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe import Recipe
 from hf_finetune.targets import SingleLabel
+from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import Inputs, Task
 
 __all__ = ["UNKNOWN_DATA", "PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]

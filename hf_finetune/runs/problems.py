@@ -7,9 +7,7 @@ from transformers.integrations import get_available_reporting_integrations
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded, uses_deepspeed
 from hf_finetune.errors import Problem
-from hf_finetune.evaluation.costs import cost_problems
 from hf_finetune.evaluation.metrics import metric_problem, misspelled_metric
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.selection_metrics import undefined_metric, unknown_label_problem
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.compression import is_sparse
@@ -18,6 +16,8 @@ from hf_finetune.recipe import Recipe, StageSettings
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
 from hf_finetune.recipe.method_rules import RULES
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.costs import cost_problems
+from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks.image.augment import check_transforms
 from hf_finetune.training.optimizers import check_optimizer
 

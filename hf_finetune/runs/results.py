@@ -22,8 +22,6 @@ from hf_finetune.evaluation.predictions import Predictions, write_predictions
 from hf_finetune.evaluation.predictor import COLUMNS, TEMPERATURE, THRESHOLDS, load_classifier
 from hf_finetune.evaluation.slices import judge_slices, sliced, training_slices
 from hf_finetune.evaluation.thresholds import fit_thresholds
-from hf_finetune.evaluation.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
-from hf_finetune.evaluation.unknown_labels import is_known
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.adapters import merge_adapter
 from hf_finetune.models.export import export_adapter, export_model
@@ -38,6 +36,8 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
+from hf_finetune.targets.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
+from hf_finetune.targets.unknown_labels import is_known
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.manifest import write_json
 

@@ -22,7 +22,6 @@ from hf_finetune.evaluation.metrics import (
     without_nan,
 )
 from hf_finetune.evaluation.registry import needs_all_scores
-from hf_finetune.evaluation.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
 from hf_finetune.methods import Method, StageContext, build_methods
 from hf_finetune.models.compression import compress
 from hf_finetune.planning.stages import PlannedStage, StagePlan
@@ -35,6 +34,7 @@ from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import score_tasks, task_labels
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS, SingleLabel
+from hf_finetune.targets.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.head_fit import FITS
 from hf_finetune.training.loss import finite_logits

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.fields.registry import Registry
+from hf_finetune.targets.metric import Metric, MetricSettings
 
 if TYPE_CHECKING:
     from random import Random
@@ -41,6 +42,20 @@ class Target(ABC):
     def has_several_classes(self) -> bool:
         """Whether a label can be any number of classes, so that each class is a yes-or-no question."""
         return self.has_classes and not self.is_exclusive
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics that are defined for such labels, in the order in which they are shown."""
+
+    def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
+        """Return a metric whose name has a part that varies, such as ``top_3_accuracy``; None for any other name.
+
+        Args:
+            name: Name in a recipe.
+            settings: Classes and costs, for the metrics that need them.
+        """
+        return None
 
     @abstractmethod
     def scores(self, logits: "np.ndarray") -> "np.ndarray":

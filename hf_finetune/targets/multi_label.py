@@ -1,9 +1,11 @@
 """Labels that are any number of classes each."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.targets.base import Target
+from hf_finetune.targets.metric import Metric, MetricSettings
 
 if TYPE_CHECKING:
     from random import Random
@@ -22,6 +24,19 @@ class MultiLabel(Target):
     name = "multi_label"
     problem_type = "multi_label_classification"
     default_metrics = ("f1_micro", "f1_macro", "exact_match")
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of any number of classes."""
+        from hf_finetune.targets.class_metrics import metrics_of_many_classes
+
+        return tuple(metrics_of_many_classes())
+
+    def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
+        """Return a per-class metric such as ``recall:soup``."""
+        from hf_finetune.targets.class_metrics import class_metric
+
+        return class_metric(name, settings)
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the sigmoid [examples, classes]."""

@@ -1,9 +1,11 @@
 """Labels that are numbers."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.targets.base import Target
+from hf_finetune.targets.metric import Metric
 
 if TYPE_CHECKING:
     from random import Random
@@ -22,6 +24,13 @@ class Regression(Target):
     has_classes = False
     default_metrics = ("rmse", "mae", "r2", "spearman")
     score_dimensions = 1
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of numbers."""
+        from hf_finetune.targets.number_metrics import metrics_of_numbers
+
+        return tuple(metrics_of_numbers())
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the output of each example [examples]."""

@@ -1,9 +1,11 @@
 """Labels that are exactly one class each."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hf_finetune.targets.base import Target
+from hf_finetune.targets.metric import Metric, MetricSettings
 
 if TYPE_CHECKING:
     from random import Random
@@ -21,6 +23,19 @@ class SingleLabel(Target):
     problem_type = "single_label_classification"
     is_exclusive = True
     default_metrics = ("accuracy", "f1_macro")
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of one class each."""
+        from hf_finetune.targets.class_metrics import metrics_of_one_class
+
+        return tuple(metrics_of_one_class())
+
+    def named_metric(self, name: str, settings: MetricSettings) -> Metric | None:
+        """Return ``top_K_accuracy``, a per-class metric, or a metric of costs."""
+        from hf_finetune.targets.class_metrics import metric_of_one_class
+
+        return metric_of_one_class(name, settings)
 
     def scores(self, logits: "np.ndarray") -> "np.ndarray":
         """Return the softmax [examples, classes]."""

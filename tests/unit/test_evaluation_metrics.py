@@ -9,7 +9,6 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from hf_finetune.errors import InputError
-from hf_finetune.evaluation.costs import cost_matrix, cost_problems
 from hf_finetune.evaluation.metrics import (
     all_metrics,
     check_metric_names,
@@ -22,7 +21,8 @@ from hf_finetune.evaluation.metrics import (
     metric_problem,
     probabilities,
 )
-from hf_finetune.evaluation.registry import MetricSettings
+from hf_finetune.targets.costs import cost_matrix, cost_problems
+from hf_finetune.targets.metric import MetricSettings
 
 TARGETS = ("single_label", "multi_label", "regression")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, defined_metrics, probabilities
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
+from hf_finetune.targets.metric import MetricSettings
 
 EXAMPLES = 23
 

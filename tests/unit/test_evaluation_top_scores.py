@@ -30,7 +30,9 @@ from hf_finetune.evaluation.predictions import read_predictions, write_predictio
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
 from hf_finetune.evaluation.resampling import statistic
-from hf_finetune.evaluation.top_scores import (
+from hf_finetune.report.figures import confused_classes, confusion_matrix
+from hf_finetune.targets.losses import loss_for
+from hf_finetune.targets.top_scores import (
     TOP,
     constant_scores,
     keep_top,
@@ -41,8 +43,6 @@ from hf_finetune.evaluation.top_scores import (
     top_indices,
     unpack_top,
 )
-from hf_finetune.report.figures import confused_classes, confusion_matrix
-from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.loss import of_logits, reduce_logits, with_loss
 
 CLASSES, EXAMPLES = 300, 60

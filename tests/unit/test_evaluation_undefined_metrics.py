@@ -10,8 +10,8 @@ from hf_finetune.cli.app import app
 from hf_finetune.evaluation import evaluate_run
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics
-from hf_finetune.evaluation.top_scores import TopScores
 from hf_finetune.evaluation.undefined_metrics import undefined_notes
+from hf_finetune.targets.top_scores import TopScores
 
 NAMES = ("n", "p")
 

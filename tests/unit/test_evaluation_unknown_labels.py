@@ -7,11 +7,11 @@ from hf_finetune.evaluation.calibration import calibration_error, fit_temperatur
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, defined_metrics
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
-from hf_finetune.evaluation.registry import MetricSettings
 from hf_finetune.evaluation.resampling import example_values, statistic
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.report.confident_errors import _wrong
 from hf_finetune.report.tables import class_rows
+from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.training.linear_fit import assign_folds, fit_linear
 
 NAMES = ("a", "b", "c")
