@@ -11,7 +11,7 @@ from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
 from hf_finetune.errors import Problem, listed, quoted
-from hf_finetune.targets import MultiLabel, Regression, SingleLabel
+from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
 
 __all__ = ["LabelTypes", "all_numbers", "guess_features", "is_number", "settle_labels", "settle_numbers"]
@@ -190,7 +190,9 @@ def settle_labels(
         skip: Whether a non-numeric label among numbers becomes missing instead of a problem.
         known: Classes of the model that will be evaluated; empty before training.
     """
-    splits = labels if requested == Regression.name else [split for split in labels if split in of_text]
+    kind = requested_target(requested)
+    numeric = kind is not None and not kind.has_classes
+    splits = labels if numeric else [split for split in labels if split in of_text]
     texts = {value for split in splits for value in labels[split] if isinstance(value, str)}
     others = [
         value
@@ -202,9 +204,9 @@ def settle_labels(
         return LabelTypes(labels)
     if any(isinstance(value, str) for split in labels if split not in splits for value in labels[split]):
         return LabelTypes(labels)
-    if requested in (SingleLabel.name, MultiLabel.name) or (requested == "auto" and known):
+    if (kind is not None and kind.has_classes) or (kind is None and known):
         return LabelTypes(_replaced(labels, splits, _class_names(texts, known)), ())
-    mark, problem = (decimal, None) if decimal else _decimal_mark(texts, certain=requested == Regression.name)
+    mark, problem = (decimal, None) if decimal else _decimal_mark(texts, certain=numeric)
     if problem is not None:
         return LabelTypes(labels, (), (problem,))
     numbers = {text: _number(text, mark or ".") for text in texts}
@@ -214,12 +216,12 @@ def settle_labels(
         return LabelTypes(labels, (), (_written_amounts(strange),))
     real = {number for number in numbers.values() if number is not None}
     fractions = any(not number.is_integer() for number in real if abs(number) != float("inf"))
-    if strange and _are_mistakes(strange, real, fractions, labels, splits, requested):
+    if strange and _are_mistakes(strange, real, fractions, labels, splits, numeric):
         if not skip:
             return LabelTypes(labels, (), (_no_numbers(strange, labels, ids, requested),))
         strange = set()
     notes = ("The labels are numbers with decimal commas.",) if mark == "," and not strange else ()
-    if not strange and (fractions or requested == Regression.name):
+    if not strange and (fractions or numeric):
         return LabelTypes(_replaced(labels, splits, numbers), notes)
     return LabelTypes(_replaced(labels, splits, {} if strange else _class_names(texts, ())), notes)
 
@@ -294,10 +296,10 @@ def _are_mistakes(
     fractions: bool,
     labels: Mapping[str, Sequence[Any]],
     splits: Collection[str],
-    requested: str,
+    numeric: bool,
 ) -> bool:
     """Return whether non-numeric values are errors in labels that are continuous targets."""
-    if requested == Regression.name:
+    if numeric:
         return bool(real)
     if not fractions:
         return False

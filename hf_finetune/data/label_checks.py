@@ -9,7 +9,7 @@ from typing import Any
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import listed, quoted
-from hf_finetune.targets.labels import label_text
+from hf_finetune.targets.names import label_text
 from hf_finetune.tasks import modality_of
 
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]

@@ -2,15 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_finetune.errors import Problem, quoted
-from hf_finetune.targets import MultiLabel, SingleLabel
+from hf_finetune.targets import requested_target
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.reading import rows_where
 
-__all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places", "rows_where"]
+__all__ = ["Cells", "LabelValues", "Places", "holds_places", "read_places"]
 
 YES = ("1", "1.0", "true", "yes", "y", "t")
 NO = ("0", "0.0", "false", "no", "n", "f")
@@ -130,10 +131,11 @@ def _read_members(
         ]
         for split, rows in numbers.items()
     }
-    if requested == SingleLabel.name:
+    kind = requested_target(requested)
+    if kind is not None and kind.is_exclusive:
         wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
-            rule = "must have exactly one class in every row where data.target is single_label"
+            rule = f"must have exactly one class in every row where data.target is {requested}"
             repair = "Leave data.target out if a row may have several classes or none."
             return LabelValues({}), [
                 Problem("The labels", rule, f"none or several for {quoted(wrong)}", repair)
@@ -186,14 +188,16 @@ def _read_shares(
         return len(known) < len(row) or min(known) < 0 or abs(math.fsum(known) - 1) > slack
 
     rows_wrong = rows_where(filled, ids, wrong)
-    if rows_wrong or requested == MultiLabel.name:
+    kind = requested_target(requested)
+    several = kind is not None and kind.has_several_classes
+    if rows_wrong or several:
         rule = "must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row"
         repair = "Divide each row by its sum if the numbers are votes or percentages."
         if any(value is not None and value < 0 for value in _flat(filled)):
             repair = "Leave a cell empty if its number, such as -1, says that it is not known."
-        if requested == MultiLabel.name:
+        if several:
             rule, repair = (
-                "must be 0 or 1 where data.target is multi_label",
+                f"must be 0 or 1 where data.target is {requested}",
                 "Round them, for example at 0.5.",
             )
             rows_wrong = rows_where(filled, ids, lambda row: row is not None and not {*row} <= {0, 1, None})
@@ -250,15 +254,3 @@ def _few_fractions(rows: Cells, ids: Mapping[Split, Sequence[str]]) -> list[str]
 def _flat(rows: Mapping[Split, Sequence[Sequence[float | None] | None]]) -> list[float | None]:
     """Return the values of all label vectors."""
     return [value for split in rows for row in rows[split] if row is not None for value in row]
-
-
-def rows_where(
-    cells: Mapping[Split, Sequence[Any]], ids: Mapping[Split, Sequence[str]], condition: Callable[[Any], bool]
-) -> list[str]:
-    """Return the ids of the examples whose cell satisfies a condition."""
-    return [
-        name
-        for split in cells
-        for cell, name in zip(cells[split], ids[split], strict=True)
-        if condition(cell)
-    ]

@@ -15,7 +15,8 @@ from hf_finetune.data.label_places import LabelValues
 from hf_finetune.data.label_values import read_values
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import Problem, quoted
-from hf_finetune.targets.labels import Target, label_text
+from hf_finetune.targets.labels import Target
+from hf_finetune.targets.names import label_text
 
 __all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
 

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.label_literals import looks_like_literal, read_literal
-from hf_finetune.data.label_places import Cells, LabelValues, Places, read_places, rows_where
+from hf_finetune.data.label_places import Cells, LabelValues, Places, read_places
 from hf_finetune.data.label_separator import likely_separator, split_cell
 from hf_finetune.errors import Problem, quoted
-from hf_finetune.targets import MultiLabel, SingleLabel
-from hf_finetune.targets.labels import Target, label_text
+from hf_finetune.targets import requested_target
+from hf_finetune.targets.labels import Target
+from hf_finetune.targets.names import label_text
+from hf_finetune.targets.reading import PLACE, rows_where
 
 __all__ = ["read_values"]
-
-PLACE = "The label column"
 
 
 def read_values(
@@ -57,7 +57,7 @@ def read_values(
         return _read_lists(cells, ids, form, known, requested, width, present)
     values = LabelValues({split: list(cells[split]) for split in cells}, names=names)
     texts = [cell for cell in present if isinstance(cell, str)]
-    if requested != SingleLabel.name and declared is None and len(texts) == len(present):
+    if not _is_exclusive(requested) and declared is None and len(texts) == len(present):
         notes, problems = _ask_for_separator(texts, form, requested)
         return replace(values, notes=notes), problems
     return values, []
@@ -98,7 +98,7 @@ def _read_literals(
     parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
     if not any(literal is not None for literal in parsed.values()) and len(parsed) < len(set(texts)):
         return cells, []  # some class names look like lists
-    if requested == SingleLabel.name and not all(
+    if _is_exclusive(requested) and not all(
         literal is not None and _is_numeric(literal) for literal in (parsed.get(text) for text in texts)
     ):
         return cells, []
@@ -113,6 +113,11 @@ def _read_literals(
     return {
         split: [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]] for split in cells
     }, []
+
+
+def _is_exclusive(requested: str) -> bool:
+    kind = requested_target(requested)
+    return kind is not None and kind.is_exclusive
 
 
 def _is_numeric(found: list[Any] | dict[str, Any]) -> bool:
@@ -187,12 +192,13 @@ def _ask_for_separator(
 ) -> tuple[tuple[str, ...], list[Problem]]:
     """Return a note or a problem if the cells probably hold several labels, or must do so because of the target."""
     likely = likely_separator(texts)
-    if requested == MultiLabel.name:
+    kind = requested_target(requested)
+    if kind is not None and kind.has_several_classes:
         separator = likely.separator if likely else ","
         repair = f"Say what separates the classes of a cell: {_with_separator(form, separator)}."
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
         return (), [
-            Problem(PLACE, "must hold several classes where data.target is multi_label", value, repair)
+            Problem(PLACE, f"must hold several classes where data.target is {requested}", value, repair)
         ]
     if likely is None:
         return (), []

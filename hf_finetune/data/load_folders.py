@@ -17,7 +17,7 @@ from hf_finetune.data.table_files import read_file
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions, table_format
 from hf_finetune.data.text_files import open_text_file
 from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
-from hf_finetune.targets.labels import class_order
+from hf_finetune.targets.names import class_order
 from hf_finetune.tasks import Modality
 
 __all__ = ["LoadedFolders", "check_tables", "load_files", "load_texts"]

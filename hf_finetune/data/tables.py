@@ -21,7 +21,6 @@ from hf_finetune.targets.labels import (
     TRAINING_LABEL,
     UNKNOWN,
     Target,
-    label_feature,
     read_labels,
     training_labels,
 )
@@ -112,7 +111,7 @@ class Table:
             target: Kind of label.
             label_names: Class names in index order.
         """
-        feature = label_feature(target, label_names)
+        feature = TARGETS[target].feature(label_names)
         columns: dict[str, tuple[list[Any], Any]] = {"label": (list(labels), feature)}
         if TARGETS[target].has_several_classes and self.unknown is not None:
             places = {name: index for index, name in enumerate(label_names)}

@@ -23,8 +23,8 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.forward_check import try_forward
 from hf_finetune.runs.prepare import data_at_hand, prepare_with
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.targets import TARGETS, SingleLabel
-from hf_finetune.targets.labels import Target, label_feature
+from hf_finetune.targets import ASSUMED_TARGET, TARGETS
+from hf_finetune.targets.labels import Target
 from hf_finetune.tasks import TASKS, Inputs, Modality
 
 __all__ = ["CheckTarget", "load_check_target", "made_up_data", "names_optional_column", "tiny_recipes"]
@@ -73,7 +73,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     if data is not None:
         target, names = data.target, data.label_names
     else:
-        target = SingleLabel.name if recipe.data.target == "auto" else recipe.data.target
+        target = ASSUMED_TARGET if recipe.data.target == "auto" else recipe.data.target
         names = ("label",) if not TARGETS[target].has_classes else ("0", "1")
         remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
     pair = names_optional_column(recipe)
@@ -117,7 +117,7 @@ def made_up_data(
     columns: dict[str, list[Any]] = {"id": [f"made-up:{index}" for index in range(EXAMPLES)], **examples}
     features = {"id": Value("string"), **{name: types[name] for name in examples}}
     columns["label"] = [TARGETS[target].made_up_label(chance, len(names)) for _ in range(EXAMPLES)]
-    features["label"] = label_feature(target, names)
+    features["label"] = TARGETS[target].feature(names)
     dataset = Dataset.from_dict(columns, Features(features))
     return LabelledData(dataset, None, None, target, tuple(names), (), "made up")
 

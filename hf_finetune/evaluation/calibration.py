@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from hf_finetune.evaluation.metrics import decide, probabilities
-from hf_finetune.targets import TARGETS, SingleLabel
+from hf_finetune.evaluation.metrics import probabilities
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
-from hf_finetune.targets.top_scores import Scores, confidences
+from hf_finetune.targets.top_scores import Scores, confidences, likeliest
 from hf_finetune.targets.unknown_labels import is_known
 
 __all__ = ["BINS", "Bin", "calibration_error", "fit_temperature", "reliability"]
@@ -68,7 +68,7 @@ def reliability(scores: Scores, labels: np.ndarray, bins: int = BINS) -> tuple[B
         confidence = np.maximum(scores, 1 - scores)[known]
         right = ((scores >= 0.5) == (labels == 1))[known]
     else:
-        confidence, right = confidences(scores), decide(scores, SingleLabel.name) == labels
+        confidence, right = confidences(scores), likeliest(scores) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, bins - 1)
     curve = []

@@ -15,7 +15,6 @@ from hf_finetune.evaluation.evaluate_run import load_finished, run_options, trai
 from hf_finetune.evaluation.example_reading import Inputs, Item
 from hf_finetune.evaluation.metrics import decide, probabilities
 from hf_finetune.evaluation.prediction_inputs import open_inputs
-from hf_finetune.evaluation.predictions import label_text
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.top_scores import MANY_CLASSES, top_indices
@@ -256,7 +255,7 @@ def _predictions(logits: np.ndarray, classifier: Classifier) -> Iterator[Predict
         if not finite[row]:
             yield Prediction("", error="The model's output is not finite.")
             continue
-        label = label_text(decision, target, names)
+        label = TARGETS[target].decode(decision, names)
         if not TARGETS[target].has_classes:
             yield Prediction("", label)
             continue

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.predict import Prediction
-from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES, label_type
+from hf_finetune.evaluation.predictions import PROBABILITY, TOP_CLASSES, TOP_PROBABILITIES
 from hf_finetune.files import can_be_path, replacing
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
@@ -138,7 +138,7 @@ def _fields(target: Target, label_names: Sequence[str], kept: Sequence[str]) -> 
     """Return the columns of the output table with their types."""
     fields = {"id": pa.string()}
     fields |= dict.fromkeys(_kept_names(kept, _OURS).values(), pa.string())
-    fields["prediction"] = label_type(target)
+    fields["prediction"] = TARGETS[target].arrow_type
     if TARGETS[target].is_exclusive:
         fields["score"] = pa.float64()
     if TARGETS[target].has_classes:

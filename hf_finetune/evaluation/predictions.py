@@ -13,9 +13,10 @@ from pyarrow import compute
 
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
-from hf_finetune.evaluation.metrics import decide, label_array
+from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
-from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets import Target as Kind
 from hf_finetune.targets.labels import UNKNOWN, Target
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.targets.unknown_labels import has_unknown, is_known
@@ -25,8 +26,6 @@ __all__ = [
     "TOP_CLASSES",
     "TOP_PROBABILITIES",
     "Predictions",
-    "label_text",
-    "label_type",
     "read_predictions",
     "write_predictions",
 ]
@@ -37,6 +36,8 @@ TOP_CLASSES, TOP_PROBABILITIES = "top_classes", "top_probabilities"
 LABEL_PROBABILITY, LABEL_RANK = "label_probability", "label_rank"
 CLASSES = "classes"
 """Key of the file metadata that holds the class names in order, as JSON, if there is no column for each class."""
+TARGET = "target"
+"""Key of the file metadata that holds the kind of labels, if the type of the label column does not tell it."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,21 @@ def write_predictions(
         raise ValueError(
             f"ids, labels and scores must be as many. Got {len(ids)}, {len(labels)}, {len(scores)}."
         )
-    kind = label_type(target)
+    kind = TARGETS[target]
+    decisions = decide(scores, target, thresholds)
     columns = {
         "id": pa.array(ids, pa.string()),
-        "label": pa.array([label_text(label, target, label_names) for label in labels], kind),
-        "prediction": pa.array(
-            [label_text(decision, target, label_names) for decision in decide(scores, target, thresholds)],
-            kind,
-        ),
+        "label": pa.array([kind.decode(label, label_names) for label in labels], kind.arrow_type),
+        "prediction": pa.array([kind.decode(row, label_names) for row in decisions], kind.arrow_type),
     }
     top_scores = None
     if isinstance(scores, TopScores):
         top_scores = scores
-    elif TARGETS[target].has_classes and len(label_names) > MANY_CLASSES and probabilities == "top":
-        top_scores = keep_top(scores, labels, decide(scores, target, thresholds))
+    elif kind.has_classes and len(label_names) > MANY_CLASSES and probabilities == "top":
+        top_scores = keep_top(scores, labels, decisions)
     if top_scores is not None:
         columns |= _top_columns(top_scores, label_names)
-    elif TARGETS[target].has_classes:
+    elif kind.has_classes:
         columns |= {
             PROBABILITY + name: pa.array(column, pa.float64())
             for name, column in zip(label_names, scores.T, strict=True)
@@ -137,10 +136,13 @@ def write_predictions(
     if groups is not None:
         columns[f"{GROUP}{group_column}"] = pa.array(groups, pa.string())
     with replacing(Path(path)) as temporary:
-        table = pa.table(columns)
+        metadata = {}
         if top_scores is not None:
-            table = table.replace_schema_metadata({CLASSES: json.dumps(list(label_names))})
-        pq.write_table(table, temporary)
+            metadata[CLASSES] = json.dumps(list(label_names))
+        if _usual_target(kind.arrow_type) is not kind:
+            metadata[TARGET] = target
+        table = pa.table(columns)
+        pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, temporary)
 
 
 def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.Array]:
@@ -159,33 +161,6 @@ def _top_columns(scores: TopScores, label_names: Sequence[str]) -> dict[str, pa.
             LABEL_RANK: pa.array(scores.ranks, pa.int32()),
         }
     return columns
-
-
-def label_type(target: Target) -> pa.DataType:
-    """Return the Arrow type of a label or decision: a class name, a list of them, or a number.
-
-    Args:
-        target: Kind of the labels.
-    """
-    kind = TARGETS[target]
-    if not kind.has_classes:
-        return pa.float64()
-    return pa.string() if kind.is_exclusive else pa.list_(pa.string())
-
-
-def label_text(label: Any, target: Target, label_names: Sequence[str]) -> str | list[str] | float:
-    """Return a label in readable form: the class name, the names of the positive classes, or the number.
-
-    Args:
-        label: Class index, zeros and ones [classes], or a number.
-        target: Kind of the label.
-        label_names: Class names in the order of the model.
-    """
-    if TARGETS[target].is_exclusive:
-        return label_names[int(label)]
-    if TARGETS[target].has_several_classes:
-        return [label_names[index] for index in np.flatnonzero(np.asarray(label) == 1).tolist()]
-    return float(label)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -215,32 +190,34 @@ def read_predictions(path: Path) -> Predictions:
     return predictions
 
 
+def _usual_target(label_type: pa.DataType) -> Kind:
+    """Return the kind of labels of a file that does not state it: the first with this type of the label column."""
+    return next(kind for kind in TARGETS.values() if kind.arrow_type == label_type)
+
+
 def _predictions_of(table: pa.Table) -> Predictions:
     ids, labels = tuple(table["id"].to_pylist()), table["label"].to_pylist()
-    kind = table.schema.field("label").type
-    if pa.types.is_floating(kind):
+    metadata = table.schema.metadata or {}
+    stated = metadata.get(TARGET.encode())
+    kind = TARGETS[stated.decode()] if stated else _usual_target(table.schema.field("label").type)
+    if not kind.has_classes:
         predicted = table["prediction"].to_numpy()
-        return Predictions(ids, np.asarray(labels, dtype=np.float64), predicted, Regression.name, ("label",))
+        return Predictions(ids, kind.label_array(labels, 1), predicted, kind.name, ("label",))
     names = tuple(
         name.removeprefix(PROBABILITY) for name in table.column_names if name.startswith(PROBABILITY)
     )
     scores: Scores
     if TOP_CLASSES in table.column_names:
-        names = tuple(json.loads(table.schema.metadata[CLASSES.encode()]))
-        scores = _top_scores_of(table, names, single=not pa.types.is_list(kind))
+        names = tuple(json.loads(metadata[CLASSES.encode()]))
+        scores = _top_scores_of(table, names, kind)
     else:
         scores = np.stack([table[PROBABILITY + name].to_numpy() for name in names], axis=1)
-    if pa.types.is_list(kind):
-        members = _indices(labels, names)
-        unknown = _indices(table[UNKNOWN].to_pylist(), names) if UNKNOWN in table.column_names else None
-        rows = label_array(members, MultiLabel.name, len(names), unknown)
-        return Predictions(ids, rows, scores, MultiLabel.name, names)
-    indices = {name: index for index, name in enumerate(names)}
-    classes = np.asarray([indices[label] for label in labels], dtype=np.int64)
-    return Predictions(ids, classes, scores, SingleLabel.name, names)
+    unknown = _indices(table[UNKNOWN].to_pylist(), names) if UNKNOWN in table.column_names else None
+    rows = kind.label_array(_indices(labels, names), len(names), unknown)
+    return Predictions(ids, rows, scores, kind.name, names)
 
 
-def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> TopScores:
+def _top_scores_of(table: pa.Table, names: Sequence[str], kind: Kind) -> TopScores:
     examples, order = table.num_rows, pa.array(list(names), pa.string())
 
     def places(column: pa.ChunkedArray) -> np.ndarray:
@@ -251,13 +228,16 @@ def _top_scores_of(table: pa.Table, names: Sequence[str], *, single: bool) -> To
 
     indices = places(compute.list_flatten(table[TOP_CLASSES])).reshape(examples, -1)
     values = compute.list_flatten(table[TOP_PROBABILITIES]).to_numpy().reshape(examples, -1)
-    if not single:
-        decisions = label_array(_indices(table["prediction"].to_pylist(), names), MultiLabel.name, len(names))
+    decisions = kind.label_array(_indices(table["prediction"].to_pylist(), names), len(names))
+    if not kind.is_exclusive:
         return TopScores(len(names), indices, values, decisions)
     of_label, ranks = table[LABEL_PROBABILITY].to_numpy(), table[LABEL_RANK].to_numpy().astype(np.int64)
-    return TopScores(len(names), indices, values, places(table["prediction"]), of_label, ranks)
+    return TopScores(len(names), indices, values, decisions, of_label, ranks)
 
 
-def _indices(rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[list[int]]:
+def _indices(labels: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Return the index of each class name, or the indices of each list of them."""
     places = {name: index for index, name in enumerate(names)}
-    return [[places[name] for name in row] for row in rows]
+    return [
+        [places[name] for name in label] if isinstance(label, list) else places[label] for label in labels
+    ]

@@ -28,6 +28,7 @@ from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.recipe.paths import is_local
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.model_config import target_of
 from hf_finetune.tasks import TASKS, Modality, Task
 from hf_finetune.tasks.examples import Remarks
 

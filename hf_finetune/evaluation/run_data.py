@@ -18,7 +18,7 @@ from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.recipe import Recipe
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, label_feature
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 
 __all__ = ["OwnSplit", "load_own_split", "match_rows"]
 
@@ -225,7 +225,7 @@ def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -
         rule = "must be of classes that the model knows"
         names = quoted(whole.label_names[index] for index in strange)
         raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
-    feature = label_feature(whole.target, classifier.label_names)
+    feature = TARGETS[whole.target].feature(classifier.label_names)
     columns: dict[str, list[Any]] = {
         "label": [
             sorted(numbers[index] for index in label) if isinstance(label, list) else numbers[label]

@@ -11,15 +11,13 @@ from hf_finetune.data.slices import DISTINCT, SLICE, number_name, slice_columns
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, without_nan
-from hf_finetune.targets import MultiLabel, SingleLabel
+from hf_finetune.targets import TARGETS
 
 __all__ = ["ENOUGH", "MISSING", "judge_slices", "name_slices", "quartiles", "sliced", "training_slices"]
 
 MISSING = "(missing)"
 ENOUGH = 20
 """Minimum number of examples of a slice that is ranked; with fewer, the interval is too wide to be useful."""
-SHARES: Mapping[str, str] = {SingleLabel.name: "accuracy", MultiLabel.name: "exact_match"}
-"""Metric reported in addition to the leading one, by label type."""
 
 
 def quartiles(values: Sequence[Any]) -> list[float] | None:
@@ -131,7 +129,7 @@ def judge_slices(
         ``ends``, ``training`` and ``slices``, ordered from the worst to the best, those with too few examples last.
     """
     leading = next((name for name in primary_metrics if name != "loss"), None)
-    names = list(dict.fromkeys(name for name in (leading, SHARES.get(found.target)) if name))
+    names = list(dict.fromkeys(name for name in (leading, TARGETS[found.target].share_metric) if name))
     return {
         column: _judge(found, np.asarray(values), training.get(column, {}), names, seed)
         for column, values in slices.items()

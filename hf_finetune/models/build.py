@@ -31,7 +31,7 @@ from hf_finetune.models.pretraining_weights import classifier_config, pretrainin
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
-from hf_finetune.targets import TARGETS
+from hf_finetune.targets.model_config import set_target
 from hf_finetune.tasks import Modality, Task
 
 __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "read_config"]
@@ -103,12 +103,10 @@ def read_config(
     config = classifier_config(config)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
-    config.problem_type = TARGETS[target].problem_type
+    set_target(config, target)
     if isinstance(config, TimmWrapperConfig):
         # Labels of an earlier fine-tuning would take precedence over id2label when the config is saved.
         config.__dict__.pop("label_names", None)
-    if not TARGETS[target].has_classes:
-        config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
     if dropout is not None:
         set_dropout(config, dropout)
     if drop_path is not None:

@@ -16,7 +16,7 @@ from hf_finetune.models.build import LOADING_ERRORS, read_config
 from hf_finetune.models.checkpoint_problems import unreadable
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
-from hf_finetune.targets import SingleLabel
+from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.tasks.masked_examples import WrappedClassifier
 
 __all__ = [
@@ -57,7 +57,7 @@ def build_masked_model(
     config = read_config(
         path,
         ("0", "1"),
-        SingleLabel.name,
+        ASSUMED_TARGET,
         revision=revision,
         dropout=dropout,
         trust_remote_code=trust_remote_code,

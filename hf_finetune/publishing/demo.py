@@ -24,7 +24,7 @@ from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.publishing.optional_packages import need_extra
-from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import Modality
 
 __all__ = ["Page", "build_page", "prepare_page", "serve"]
@@ -212,11 +212,7 @@ def _about(page: Page) -> str:
     modality = page.modality
     subject = f"a pair of {modality.plural}" if page.pairs else f"a {modality.file_noun}"
     classes = f"{len(page.classifier.label_names):,} classes"
-    does = {
-        Regression.name: f"gives {subject} an amount",
-        MultiLabel.name: f"says which of {classes} {subject} belongs to",
-        SingleLabel.name: f"says to which of {classes} {subject} belongs",
-    }[page.classifier.target]
+    does = TARGETS[page.classifier.target].summary(subject, classes)
     return f"This model {does}. Nothing leaves this machine."
 
 

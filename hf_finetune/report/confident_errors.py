@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_finetune.evaluation.metrics import decide
-from hf_finetune.evaluation.predictions import Predictions, label_text
+from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.top_scores import confidences
 from hf_finetune.targets.unknown_labels import fill_unknown
@@ -37,12 +37,13 @@ def find_mistakes(
     order = np.argsort(-np.where(wrong, confidence, -np.inf), kind="stable")[: min(SHOWN, int(wrong.sum()))]
     modality = modality_of(dataset.column_names)
     mistakes = []
+    kind = TARGETS[predictions.target]
     for row in order.tolist():
         mistakes.append(
             {
                 "id": predictions.ids[row],
-                "label": label_text(predictions.labels[row], predictions.target, predictions.label_names),
-                "prediction": label_text(decisions[row], predictions.target, predictions.label_names),
+                "label": kind.decode(predictions.labels[row], predictions.label_names),
+                "prediction": kind.decode(decisions[row], predictions.label_names),
                 "confidence": float(confidence[row]),
                 **modality.show(dataset[row]),
             }

@@ -13,13 +13,13 @@ from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe import Recipe
-from hf_finetune.targets import SingleLabel
+from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import Inputs, Task
 
 __all__ = ["UNKNOWN_DATA", "PlanReport", "PoolingChoice", "PreparedRun", "with_input_notes"]
 
-UNKNOWN_DATA = LabelledData(Dataset.from_dict({}), None, None, SingleLabel.name, ("0", "1"), (), "")
+UNKNOWN_DATA = LabelledData(Dataset.from_dict({}), None, None, ASSUMED_TARGET, ("0", "1"), (), "")
 """Data with which a recipe is planned while its own cannot be read: two classes without examples."""
 
 

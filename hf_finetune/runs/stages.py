@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +17,6 @@ from hf_finetune.cache.prefix_cache import CacheSettings
 from hf_finetune.distributed import count_workers
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
-    decide,
     greater_is_better,
     probabilities,
     without_nan,
@@ -33,8 +33,8 @@ from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import score_tasks, task_labels
 from hf_finetune.runs.weights import load_stage_weights
-from hf_finetune.targets import TARGETS, SingleLabel
-from hf_finetune.targets.top_scores import Scores, keep_top, pack_top, reduced, unpack_top
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.top_scores import Scores, keep_top, likeliest, pack_top, reduced, unpack_top
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.head_fit import FITS
 from hf_finetune.training.loss import finite_logits
@@ -192,7 +192,7 @@ def _evaluation(prepared: PreparedRun, context: StageContext) -> StageEvaluation
         score_tasks(prepared) if prepared.is_joint else _trainer_metrics(prepared),
         context.best_metric,
         context.greater_is_better,
-        _keep_top if _reduces(prepared) else None,
+        partial(_keep_top, prepared.data.target) if _reduces(prepared) else None,
     )
 
 
@@ -235,10 +235,10 @@ def _reduces(prepared: PreparedRun) -> bool:
     )
 
 
-def _keep_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _keep_top(target: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Reduce the logits [batch, classes] of single-label examples to what the metrics need of them."""
-    scores, indices = probabilities(logits.float().cpu().numpy(), SingleLabel.name), labels.cpu().numpy()
-    kept = keep_top(scores, indices, decide(scores, SingleLabel.name))
+    scores, indices = probabilities(logits.float().cpu().numpy(), target), labels.cpu().numpy()
+    kept = keep_top(scores, indices, likeliest(scores))
     return torch.as_tensor(pack_top(kept), device=logits.device)
 
 

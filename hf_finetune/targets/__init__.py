@@ -1,11 +1,14 @@
 """The kinds of labels, one file each, and everything that depends on them."""
 
-from hf_finetune.targets.base import TARGETS, Target
+from hf_finetune.targets.base import TARGETS, Target, requested_target
 from hf_finetune.targets.multi_label import MultiLabel
 from hf_finetune.targets.regression import Regression
 from hf_finetune.targets.single_label import SingleLabel
 
-__all__ = ["TARGETS", "MultiLabel", "Regression", "SingleLabel", "Target"]
+__all__ = ["ASSUMED_TARGET", "TARGETS", "Target", "requested_target"]
 
 for _kind in (SingleLabel, MultiLabel, Regression):
     TARGETS.add(_kind())
+
+ASSUMED_TARGET = SingleLabel.name
+"""Kind of labels that is assumed while the data is unknown."""

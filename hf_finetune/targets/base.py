@@ -4,11 +4,13 @@ Code outside this folder asks a target for a property or calls one of its method
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hf_finetune.errors import Problem
 from hf_finetune.fields.registry import Registry
 from hf_finetune.targets.metric import Metric, MetricSettings
+from hf_finetune.targets.reading import LabelSummary
 
 if TYPE_CHECKING:
     from random import Random
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["TARGETS", "Target", "requested_target"]
 
 
 class Target(ABC):
@@ -27,14 +29,19 @@ class Target(ABC):
         problem_type: Value of ``problem_type`` in the config of a transformers model.
         has_classes: Whether a label consists of named classes.
         is_exclusive: Whether a label is exactly one class. False without classes.
+        has_standard_loss: Whether the loss is the cross-entropy of a softmax (exclusive) or of a sigmoid for each
+            class, or the squared error. Solvers, and methods that work with probabilities, rely on it.
+        share_metric: Name of the metric that is the fraction of correct examples; None if there is none.
         default_metrics: Names of the metrics that are shown unless the recipe names others, the leading one first.
         score_dimensions: Number of dimensions of the scores: 2 for [examples, classes], 1 for [examples].
     """
 
     name: ClassVar[str]
     problem_type: ClassVar[str]
-    has_classes: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = False
     is_exclusive: ClassVar[bool] = False
+    has_standard_loss: ClassVar[bool] = False
+    share_metric: ClassVar[str | None] = None
     default_metrics: ClassVar[tuple[str, ...]]
     score_dimensions: ClassVar[int] = 2
 
@@ -42,6 +49,78 @@ class Target(ABC):
     def has_several_classes(self) -> bool:
         """Whether a label can be any number of classes, so that each class is a yes-or-no question."""
         return self.has_classes and not self.is_exclusive
+
+    # Labels of data
+
+    def recognizes(self, labels: LabelSummary) -> bool:
+        """Return whether labels are of this kind where a recipe leaves it open. At most one kind recognizes them."""
+        return False
+
+    def unsuited(self, labels: LabelSummary) -> str | None:
+        """Return what labels are that cannot be of this kind, such as ``lists``; None if they can be."""
+        return None
+
+    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+        """Return messages to the user on how labels are read.
+
+        Args:
+            labels: Types of the labels.
+            inferred: Whether the kind was inferred from them.
+        """
+        return ()
+
+    def value_problems(
+        self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
+    ) -> list[Problem]:
+        """Return the problems of single labels.
+
+        Args:
+            values: Labels of each split; None for a missing one.
+            ids: Id of each example.
+        """
+        return []
+
+    @abstractmethod
+    def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the names of the outputs of a model, in order: the classes, or a single name.
+
+        Args:
+            labels: Labels that are present.
+            declared: Class names that the data declares; None if it declares none.
+        """
+
+    @abstractmethod
+    def encode(self, label: Any, indices: Mapping[str, int]) -> Any:
+        """Return a label as a dataset stores it.
+
+        Args:
+            label: Label as it is read.
+            indices: Index of each of the ``output_names``.
+        """
+
+    @abstractmethod
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Return the feature type of ``datasets`` of the label column, which stores the class names with the data."""
+
+    @abstractmethod
+    def decode(self, label: Any, label_names: Sequence[str]) -> str | list[str] | float:
+        """Return a label or decision, in the form of ``label_array``, as it is shown and written to tables."""
+
+    @property
+    @abstractmethod
+    def arrow_type(self) -> Any:
+        """Arrow type of what ``decode`` returns."""
+
+    # Predictions
+
+    @abstractmethod
+    def summary(self, subject: str, classes: str) -> str:
+        """Return what a model does, in words, such as ``gives a picture an amount``.
+
+        Args:
+            subject: An example, such as ``a picture``.
+            classes: The number of classes in words.
+        """
 
     @property
     @abstractmethod
@@ -133,3 +212,8 @@ class Target(ABC):
 
 TARGETS: Registry[Target] = Registry("kind of labels")
 """All kinds of labels, by name."""
+
+
+def requested_target(name: str) -> Target | None:
+    """Return the kind of labels that ``data.target`` asks for; None for ``auto``."""
+    return None if name == "auto" else TARGETS[name]

@@ -4,20 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, List, Value
-
-from hf_finetune.targets import TARGETS
+from datasets import ClassLabel, Dataset, Features, List
 
 __all__ = [
     "TRAINING_LABEL",
     "UNKNOWN",
     "Target",
     "class_count",
-    "class_order",
     "encode_batch",
     "encode_labels",
-    "label_feature",
-    "label_text",
     "read_labels",
     "training_labels",
 ]
@@ -58,29 +53,6 @@ def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ..
         return value
 
     return [plain(value) for value in dataset[column][:]], names
-
-
-def label_text(label: Any) -> str:
-    """Return a label as a class name; 1.0 and 1 are the same class."""
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
-
-
-def class_order(name: str) -> tuple[bool, float, str]:
-    """Return the sort key of a class name: numbers by value, then other names alphabetically; '2' is before '10'."""
-    try:
-        number = float(name)
-    except ValueError:
-        number = math.nan
-    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
-
-
-def label_feature(target: Target, label_names: Sequence[str]) -> ClassLabel | List | Value:
-    """Return the feature type of the label column, which stores the class names with the data."""
-    kind = TARGETS[target]
-    if not kind.has_classes:
-        return Value("float32")
-    classes = ClassLabel(names=list(label_names))
-    return List(classes) if kind.has_several_classes else classes
 
 
 def class_count(features: Features) -> int | None:

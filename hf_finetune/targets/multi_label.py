@@ -1,11 +1,14 @@
 """Labels that are any number of classes each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.targets.base import Target
+from hf_finetune.errors import Problem, quoted
+from hf_finetune.targets.classes import ClassTarget
 from hf_finetune.targets.metric import Metric, MetricSettings
+from hf_finetune.targets.names import label_text
+from hf_finetune.targets.reading import PLACE, LabelSummary, rows_where
 
 if TYPE_CHECKING:
     from random import Random
@@ -18,12 +21,58 @@ __all__ = ["MultiLabel"]
 THRESHOLD = 0.5
 
 
-class MultiLabel(Target):
+class MultiLabel(ClassTarget):
     """Any number of classes per example: a sigmoid and a binary cross-entropy for each class."""
 
     name = "multi_label"
     problem_type = "multi_label_classification"
+    has_standard_loss = True
+    share_metric = "exact_match"
     default_metrics = ("f1_micro", "f1_macro", "exact_match")
+
+    def recognizes(self, labels: LabelSummary) -> bool:
+        """Return whether labels are lists."""
+        return labels.lists
+
+    def unsuited(self, labels: LabelSummary) -> str | None:
+        """Return ``no lists of classes`` for labels that are no lists, and for lists of fractions."""
+        if not labels.lists or (labels.numbers and labels.fractions):
+            return "no lists of classes"
+        return None
+
+    def value_problems(
+        self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
+    ) -> list[Problem]:
+        """Return a problem for lists that name a class twice."""
+        rows = rows_where(
+            values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v)
+        )
+        rule = "must name each class of a row once"
+        repair = "Name each class once. Lists of zeros and ones, with a place for each class, must all be of one length."
+        return [Problem(PLACE, rule, f"repeated ones for {quoted(rows)}", repair)] if rows else []
+
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Return a list of ``ClassLabel``."""
+        from datasets import ClassLabel, List
+
+        return List(ClassLabel(names=list(label_names)))
+
+    def decode(self, label: Any, label_names: Sequence[str]) -> list[str]:
+        """Return the names of the classes that hold."""
+        import numpy as np
+
+        return [label_names[index] for index in np.flatnonzero(np.asarray(label) == 1).tolist()]
+
+    @property
+    def arrow_type(self) -> Any:
+        """Lists of strings."""
+        import pyarrow as pa
+
+        return pa.list_(pa.string())
+
+    def summary(self, subject: str, classes: str) -> str:
+        """Return that a model answers for each class."""
+        return f"says which of {classes} {subject} belongs to"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

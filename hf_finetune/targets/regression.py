@@ -1,11 +1,14 @@
 """Labels that are numbers."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets.base import Target
 from hf_finetune.targets.metric import Metric
+from hf_finetune.targets.reading import PLACE, LabelSummary, is_continuous, rows_where
 
 if TYPE_CHECKING:
     from random import Random
@@ -15,15 +18,74 @@ if TYPE_CHECKING:
 
 __all__ = ["Regression"]
 
+_IGNORED_BY_TRAINER = -100
+
 
 class Regression(Target):
     """A continuous target: one output and the mean squared error."""
 
     name = "regression"
     problem_type = "regression"
-    has_classes = False
+    has_standard_loss = True
     default_metrics = ("rmse", "mae", "r2", "spearman")
     score_dimensions = 1
+
+    def recognizes(self, labels: LabelSummary) -> bool:
+        """Return whether labels are continuous."""
+        return is_continuous(labels)
+
+    def unsuited(self, labels: LabelSummary) -> str | None:
+        """Return what labels are that are no numbers."""
+        if labels.lists:
+            return "lists"
+        return None if labels.numbers else "no numbers"
+
+    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+        """Return a note if the kind was inferred."""
+        return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
+
+    def value_problems(
+        self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
+    ) -> list[Problem]:
+        """Return a problem for infinite numbers, and one for -100."""
+        infinite = rows_where(values, ids, lambda v: v is not None and math.isinf(v))
+        ignored = rows_where(values, ids, lambda v: v == _IGNORED_BY_TRAINER)
+        problems = []
+        if infinite:
+            problems.append(Problem(PLACE, "must hold finite numbers", quoted(infinite)))
+        if ignored:
+            repair = "Shift or scale the labels: the Trainer takes -100 for 'ignore this example'."
+            problems.append(Problem(PLACE, "must not hold exactly -100", f"it for {quoted(ignored)}", repair))
+        return problems
+
+    def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
+        """Return ``label``."""
+        return ("label",)
+
+    def encode(self, label: Any, indices: Mapping[str, int]) -> Any:
+        """Return the number."""
+        return float(label)
+
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Return a float."""
+        from datasets import Value
+
+        return Value("float32")
+
+    def decode(self, label: Any, label_names: Sequence[str]) -> float:
+        """Return the number."""
+        return float(label)
+
+    @property
+    def arrow_type(self) -> Any:
+        """Floats."""
+        import pyarrow as pa
+
+        return pa.float64()
+
+    def summary(self, subject: str, classes: str) -> str:
+        """Return that a model predicts an amount."""
+        return f"gives {subject} an amount"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_finetune.targets.base import Target
+from hf_finetune.targets.classes import ClassTarget
 from hf_finetune.targets.metric import Metric, MetricSettings
+from hf_finetune.targets.reading import LabelSummary, is_continuous
 
 if TYPE_CHECKING:
     from random import Random
@@ -16,13 +17,44 @@ if TYPE_CHECKING:
 __all__ = ["SingleLabel"]
 
 
-class SingleLabel(Target):
+class SingleLabel(ClassTarget):
     """Exactly one class per example: softmax and cross-entropy."""
 
     name = "single_label"
     problem_type = "single_label_classification"
     is_exclusive = True
+    has_standard_loss = True
+    share_metric = "accuracy"
     default_metrics = ("accuracy", "f1_macro")
+
+    def recognizes(self, labels: LabelSummary) -> bool:
+        """Return whether labels are neither lists nor continuous."""
+        return not labels.lists and not is_continuous(labels)
+
+    def unsuited(self, labels: LabelSummary) -> str | None:
+        """Return ``lists`` for lists."""
+        return "lists" if labels.lists else None
+
+    def feature(self, label_names: Sequence[str]) -> Any:
+        """Return a ``ClassLabel``."""
+        from datasets import ClassLabel
+
+        return ClassLabel(names=list(label_names))
+
+    def decode(self, label: Any, label_names: Sequence[str]) -> str:
+        """Return the name of the class."""
+        return label_names[int(label)]
+
+    @property
+    def arrow_type(self) -> Any:
+        """Strings."""
+        import pyarrow as pa
+
+        return pa.string()
+
+    def summary(self, subject: str, classes: str) -> str:
+        """Return that a model chooses one class."""
+        return f"says to which of {classes} {subject} belongs"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

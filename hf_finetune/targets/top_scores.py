@@ -16,6 +16,7 @@ __all__ = [
     "constant_scores",
     "keep_top",
     "label_ranks",
+    "likeliest",
     "pack_top",
     "reduced",
     "stack_top",
@@ -230,3 +231,9 @@ def confidences(scores: Scores) -> np.ndarray:
     """
     highest: np.ndarray = scores.values[:, 0] if isinstance(scores, TopScores) else scores.max(axis=1)
     return highest
+
+
+def likeliest(scores: Scores) -> np.ndarray:
+    """Return the most probable class of each single-label example [examples]."""
+    classes: np.ndarray = scores.decisions if isinstance(scores, TopScores) else scores.argmax(axis=-1)
+    return classes

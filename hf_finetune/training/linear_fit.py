@@ -4,7 +4,7 @@ Features are standardized for the fit, and means and scales are folded into the 
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from hf_finetune.data.split import strata_of
-from hf_finetune.targets import TARGETS, MultiLabel, Regression, SingleLabel
+from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
 
 __all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
@@ -294,11 +294,8 @@ def _fit(
         Weight [outputs, features] and bias [outputs] for raw features.
     """
     means, scales = features.mean(axis=0), _scales(features)
-    solve: Callable[..., tuple[np.ndarray, np.ndarray]] = {
-        SingleLabel.name: _classes,
-        MultiLabel.name: _each_class,
-        Regression.name: _amounts,
-    }[target]
+    kind = TARGETS[target]
+    solve = _classes if kind.is_exclusive else _each_class if kind.has_several_classes else _amounts
     with warnings.catch_warnings():
         # scikit-learn suspects a regression problem if the classes have few examples each
         warnings.filterwarnings(

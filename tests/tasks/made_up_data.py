@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from hf_finetune.evaluation.predictions import label_text
 from hf_finetune.recipe import parse_recipe
 
 EXAMPLES = 36
@@ -72,7 +71,7 @@ def write_data(folder, modality, target, names):
     labels = target.label_array(
         [target.made_up_label(chance, len(names)) for _ in range(EXAMPLES)], len(names)
     )
-    written = [label_text(label, target.name, names) for label in labels]
+    written = [target.decode(label, names) for label in labels]
     as_folders = modality.opens_files and target.is_exclusive
     rows = []
     for index, label in enumerate(written):

@@ -6,9 +6,10 @@ import numpy as np
 
 from hf_finetune.evaluation.calibration import calibration_error, reliability
 from hf_finetune.evaluation.metrics import compute_metrics, decide, default_metrics, probabilities
-from hf_finetune.evaluation.predictions import Predictions, label_text
+from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.report.run_record import RunRecord, StageLog
+from hf_finetune.targets import TARGETS
 
 STEPS = 60
 
@@ -94,8 +95,8 @@ def _mistakes(found):
     return [
         {
             "id": found.ids[row],
-            "label": label_text(found.labels[row], found.target, found.label_names),
-            "prediction": label_text(decisions[row], found.target, found.label_names),
+            "label": TARGETS[found.target].decode(found.labels[row], found.label_names),
+            "prediction": TARGETS[found.target].decode(decisions[row], found.label_names),
             "confidence": 0.9,
             "text": "It was not at all what I had expected from this director. " * 6,
         }

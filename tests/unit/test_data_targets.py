@@ -6,7 +6,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_finetune.data.targets import encode_known, resolve_targets
 from hf_finetune.errors import InputError
-from hf_finetune.targets.labels import class_count, encode_labels, label_feature, read_labels
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.labels import class_count, encode_labels, read_labels
 
 
 def resolve(labels, target="auto", declared=None, **others):
@@ -177,11 +178,11 @@ def test_labels_of_another_kind_than_the_model_predicts():
 
 
 def test_the_label_column_carries_its_classes():
-    features = Features({"label": label_feature("multi_label", ["a", "b"])})
+    features = Features({"label": TARGETS["multi_label"].feature(["a", "b"])})
     assert features["label"] == List(ClassLabel(names=["a", "b"]))
     assert class_count(features) == 2
-    assert label_feature("regression", ["label"]) == Value("float32")
-    assert class_count(Features({"label": label_feature("single_label", ["a", "b"])})) is None
+    assert TARGETS["regression"].feature(["label"]) == Value("float32")
+    assert class_count(Features({"label": TARGETS["single_label"].feature(["a", "b"])})) is None
     assert class_count(Features({"text": Value("string")})) is None
 
 

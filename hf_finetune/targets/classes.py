@@ -1,0 +1,39 @@
+"""What all kinds of labels that consist of named classes have in common."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hf_finetune.errors import quoted
+from hf_finetune.targets.base import Target
+from hf_finetune.targets.names import class_order, label_text
+from hf_finetune.targets.reading import LabelSummary, flat_labels
+
+__all__ = ["ClassTarget"]
+
+
+class ClassTarget(Target):
+    """Kind of labels that consist of named classes."""
+
+    has_classes = True
+
+    def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
+        """Return a note if the names of the classes are numbers or booleans in the data."""
+        if all(isinstance(item, str) for item in labels.items):
+            return ()
+        shown = quoted(sorted({label_text(item) for item in labels.items}, key=class_order), most=5)
+        hint = " If they are amounts, set data.target: regression."
+        if self.has_several_classes or any(isinstance(item, bool) for item in labels.items):
+            hint = ""
+        return (f"The labels are no texts; they are read as the class names {shown}.{hint}",)
+
+    def output_names(self, labels: Iterable[Any], declared: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the names of the classes: the declared ones, and then the others in their order."""
+        names = {label_text(item) for item in flat_labels(labels)}
+        known = tuple(declared or ())
+        return (*known, *sorted(names - set(known), key=class_order))
+
+    def encode(self, label: Any, indices: Mapping[str, int]) -> Any:
+        """Return the index of the class, or the sorted indices of a list of classes."""
+        if isinstance(label, list):
+            return sorted(indices[label_text(item)] for item in label)
+        return indices[label_text(label)]

@@ -1,0 +1,34 @@
+"""Kind of labels in the config of a transformers model."""
+
+from typing import TYPE_CHECKING
+
+from hf_finetune.targets import ASSUMED_TARGET, TARGETS
+from hf_finetune.targets.regression import Regression
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+__all__ = ["set_target", "target_of"]
+
+FIELD = "label_target"
+"""Field of the config with the name of the kind, where ``problem_type``, of which there are three, does not tell it."""
+
+
+def set_target(config: "PreTrainedConfig", target: str) -> None:
+    """Set the kind of labels in a config, in place."""
+    kind = TARGETS[target]
+    config.problem_type = kind.problem_type
+    if target_of(config) != target:
+        setattr(config, FIELD, target)
+    if not kind.has_classes:
+        config.function_to_apply = "none"  # so that a pipeline returns the prediction unchanged
+
+
+def target_of(config: "PreTrainedConfig") -> str:
+    """Return the kind of labels of a config. As in transformers, one output without ``problem_type`` is regression."""
+    if getattr(config, FIELD, None) in TARGETS:
+        return str(getattr(config, FIELD))
+    for name, kind in TARGETS.items():
+        if kind.problem_type == config.problem_type:
+            return name
+    return Regression.name if config.num_labels == 1 else ASSUMED_TARGET

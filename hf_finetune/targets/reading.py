@@ -1,0 +1,78 @@
+"""Labels as they are read from data, before they are encoded: class names, numbers, lists of class names."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["PLACE", "LabelSummary", "flat_labels", "is_continuous", "rows_where", "summarize_labels"]
+
+PLACE = "The label column"
+"""Place of problems with labels."""
+_MOST_WHOLE_CLASSES = 50
+"""Most distinct whole numbers, stored as floats, that are read as classes."""
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """Types of labels.
+
+    Attributes:
+        items: The labels; of lists, their elements.
+        lists: Whether the labels are lists.
+        numbers: Whether all items are numbers; booleans are not.
+        floats: Whether an item is a float.
+        fractions: Whether an item is a float that is no whole number.
+    """
+
+    items: tuple[Any, ...]
+    lists: bool
+    numbers: bool
+    floats: bool
+    fractions: bool
+
+
+def summarize_labels(labels: Sequence[Any]) -> LabelSummary:
+    """Return the types of labels.
+
+    Args:
+        labels: Labels that are present, as ``read_labels`` returns them; all are lists, or none.
+    """
+    items = tuple(item for item in flat_labels(labels) if item is not None)
+    floats = [item for item in items if isinstance(item, float)]
+    return LabelSummary(
+        items=items,
+        lists=any(isinstance(label, list) for label in labels),
+        numbers=all(isinstance(item, int | float) and not isinstance(item, bool) for item in items),
+        floats=bool(floats),
+        fractions=any(not item.is_integer() for item in floats),
+    )
+
+
+def flat_labels(labels: Iterable[Any]) -> list[Any]:
+    """Return the labels, with the elements of a list in its place."""
+    return [item for label in labels for item in (label if isinstance(label, list) else [label])]
+
+
+def rows_where(
+    values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]], condition: Callable[[Any], bool]
+) -> list[str]:
+    """Return the ids of the examples whose label satisfies a condition.
+
+    Args:
+        values: Labels, or their cells, of each split.
+        ids: Id of each example.
+        condition: Function of a label.
+    """
+    return [
+        row
+        for split in values
+        for value, row in zip(values[split], ids[split], strict=True)
+        if condition(value)
+    ]
+
+
+def is_continuous(labels: LabelSummary) -> bool:
+    """Return whether labels are numbers with fractions, or floats of many values."""
+    if labels.lists or not labels.numbers or not labels.floats:
+        return False
+    return labels.fractions or len({float(item) for item in labels.items}) > _MOST_WHOLE_CLASSES
