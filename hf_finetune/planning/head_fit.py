@@ -65,7 +65,7 @@ def settle_fits(
         if stage.fit != AUTO:
             settled.append(stage)
             continue
-        reason = _why_not(stage, layout, examples, alone)
+        reason = _why_not(stage, layout, target, examples, alone)
         how = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
         if reason:
             settled.append(stage.model_copy(update={"fit": GRADIENT}))
@@ -77,11 +77,13 @@ def settle_fits(
     return tuple(settled), tuple(notes)
 
 
-def _why_not(stage: StageSpec, layout: Layout, examples: int | None, alone: bool) -> str:
+def _why_not(stage: StageSpec, layout: Layout, target: str, examples: int | None, alone: bool) -> str:
     """Return the reason why no solver fits the head of a stage; empty if one does."""
     head = [parameter for parameter in layout.parameters if parameter.group == layout.backbone_groups]
     if not alone:
         return "solvers fit only the head of a single task"
+    if not TARGETS[target].has_standard_loss:
+        return f"no solver has the loss of {target} labels"
     if not linear_head(layout):
         return f"the head is more than one linear layer ({', '.join(parameter.name for parameter in head)})"
     if stage.balance.method not in BALANCES:

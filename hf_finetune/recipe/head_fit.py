@@ -141,6 +141,10 @@ def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
         place: Place of the solver in the recipe.
     """
     wanted = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
+    if how and not TARGETS[target].has_standard_loss:
+        return [
+            Problem(place, f"must be {GRADIENT} for {target} labels, whose loss no solver has", repr(how))
+        ]
     if how in ("", wanted):
         return []
     labels = "amounts" if not TARGETS[target].has_classes else "classes"

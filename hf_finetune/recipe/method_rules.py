@@ -36,6 +36,8 @@ class MethodRules:
         cache_objection: Why a stage with the method must compute its frozen layers in every epoch.
         one_task: Fields that need a single task, each with the reason or the repair.
         needs_classes: Why the labels must be classes, not amounts.
+        needs_standard_loss: Whether it replaces the loss of the labels by one that is made for cross-entropy or the
+            squared error.
         unsharded: What FSDP and DeepSpeed do that the method does not survive.
         conflicts: Names of the methods that a stage cannot have as well; it is enough that one of two names the other.
     """
@@ -45,6 +47,7 @@ class MethodRules:
     cache_objection: str = ""
     one_task: Mapping[str, str] = field(default_factory=dict)
     needs_classes: str = ""
+    needs_standard_loss: bool = False
     unsharded: str = ""
     conflicts: frozenset[str] = frozenset()
 
@@ -93,6 +96,7 @@ DISTILLATION = MethodRules(
     ("teacher",),
     cache_objection="the teacher needs the original inputs",
     one_task={"teacher": "A teacher knows one task."},
+    needs_standard_loss=True,
 )
 PRUNING = MethodRules(
     "pruning", ("compress",), one_task={"compress": "Prune a task's model in a run of its own."}
@@ -113,12 +117,14 @@ MIXUP = MethodRules(
     cache_objection="mixup and cutmix mix whole images",
     one_task={"regularize.mixup": ONE_TASKS_CLASSES, "regularize.cutmix": ONE_TASKS_CLASSES},
     needs_classes="It mixes the probabilities of classes.",
+    needs_standard_loss=True,
 )
 R_DROP = MethodRules(
     "r_drop",
     ("regularize.r_drop",),
     one_task={"regularize.r_drop": "It compares what is said of the classes of one task."},
     needs_classes="It compares probabilities.",
+    needs_standard_loss=True,
 )
 DOMAIN_ALIGNMENT = MethodRules(
     "domain alignment",

@@ -41,6 +41,7 @@ from hf_finetune.recipe.schema import PrefixCacheSpec
 from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton, load_pretrained
 from hf_finetune.runs.prepare import prepare_with
 from hf_finetune.runs.prepared import PlanReport, PoolingChoice, PreparedRun
+from hf_finetune.targets import TARGETS
 from hf_finetune.tasks import TASKS, Inputs
 from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
 from hf_finetune.training.linear_fit import assign_folds, fit_best
@@ -103,6 +104,8 @@ def _shared_texts(prepared: PreparedRun) -> TextVectors | None:
 def has_baseline(prepared: PreparedRun) -> bool:
     """Return whether the test split is also predicted by a logistic regression on frozen features."""
     most = prepared.recipe.evaluation.linear_probe
+    if not TARGETS[prepared.data.target].has_standard_loss:
+        return False
     return most is not None and len(prepared.data.train) <= most and prepared.data.test is not None
 
 

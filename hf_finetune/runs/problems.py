@@ -105,6 +105,9 @@ def recipe_problems(
             )
         problems += label_problems(stage, place, data.target, data.label_names)
         problems += [] if TARGETS[data.target].has_classes else _class_problems(stage, place)
+        problems += (
+            [] if TARGETS[data.target].has_standard_loss else _loss_problems(stage, place, data.target)
+        )
         field = "classifier" if place == "strategy" else "fit"
         problems += head_fit_problems(fitted_by(stage), data.target, f"{place}.{field}")
     undefined = [undefined_metric(name, data, place, settings) for name, place in chosen_by.items()]
@@ -130,6 +133,9 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
         )
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
         problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
+    elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:
+        rule = f"must be false for {data.target} labels, which have a loss of their own"
+        problems.append(Problem("evaluation.calibrate", rule, "true"))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):
         if name not in known:
@@ -162,6 +168,16 @@ def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
         for rules in RULES
         if rules.needs_classes
         for field, value in rules.used(stage).items()
+    ]
+
+
+def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
+    """Return a problem for each field of a method that replaces the loss, where labels have a loss of their own."""
+    return [
+        Problem(f"{place}.{field}", f"must be left out for {target} labels, which have a loss of their own")
+        for rules in RULES
+        if rules.needs_standard_loss
+        for field in rules.used(stage)
     ]
 
 

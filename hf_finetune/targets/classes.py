@@ -1,4 +1,4 @@
-"""What all kinds of labels that consist of named classes have in common."""
+"""Kinds of labels that consist of named classes: what they have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -48,7 +48,10 @@ class MultiLabel(ClassTarget):
             values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v)
         )
         rule = "must name each class of a row once"
-        repair = "Name each class once. Lists of zeros and ones, with a place for each class, must all be of one length."
+        repair = (
+            "Name each class once. "
+            "Lists of zeros and ones, with a place for each class, must all be of one length."
+        )
         return [Problem(PLACE, rule, f"repeated ones for {quoted(rows)}", repair)] if rows else []
 
     def feature(self, label_names: Sequence[str]) -> Any:
