@@ -22,7 +22,6 @@ from hf_finetune.models.build import LOADING_ERRORS, SETTING_ERRORS
 from hf_finetune.models.checkpoint_problems import unsafe_pickle
 from hf_finetune.models.classifier_head import HeadModel, is_given
 from hf_finetune.models.head_spec import load_config
-from hf_finetune.models.label_type import target_of
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.performance.allocator import keep_freed_memory

@@ -26,12 +26,12 @@ from hf_finetune.files import replacing
 from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.methods.base import Collate, TaskLabels
 from hf_finetune.methods.proximal import pretrained_weights
-from hf_finetune.models.label_type import target_of
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import Plan, PlannedStage, build_plan
 from hf_finetune.recipe import SpeedSpec, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
+from hf_finetune.targets.model_config import target_of
 from hf_finetune.training.loss import with_loss
 from hf_finetune.training.stage import stage_folder, train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput

@@ -8,7 +8,6 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.methods.class_balance import label_problems
 from hf_finetune.models.defaults import find_defaults
-from hf_finetune.models.label_type import target_of
 from hf_finetune.planning.head_fit import settle_fits
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.rates import fill_depths
@@ -16,6 +15,7 @@ from hf_finetune.recipe import OptimizerSpec, ScheduleSpec, StageSpec, parse_rec
 from hf_finetune.recipe.head_fit import fitted_by, head_fit_problems
 from hf_finetune.recipe.method_rules import DISTILLATION, PRUNING, RULES
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.model_config import target_of
 from hf_finetune.tasks import TASKS, Task
 from hf_finetune.training.optimizers import check_optimizer
 
