@@ -14,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.fields.base import parts
+from hf_finetune.fields.choice import Choice
 from hf_finetune.recipe import json_schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
-SCHEMA = json_schema()
-PARTS = {"Recipe": SCHEMA} | {
-    name: part.get("anyOf", [part])[-1]  # a part with a shorthand has two forms
-    for name, part in SCHEMA["$defs"].items()
-}
-"""JSON Schema of each part with all of its fields."""
-SHORTHANDS = {part.__name__: part.shorthand for part in parts()}
+CHOICES = {part.__name__: part.base() for part in parts() if issubclass(part, Choice)}
+"""Base class of each class of a choice. The table of the base class has the fields of all of them."""
+SHORTHANDS = {part.__name__: part.shorthand for part in (*parts(), *CHOICES.values())}
 REPEATS = {"StrategySpec": "StageSpec", "SharedDataSpec": "DataSpec", "TaskDataSpec": "DataSpec"}
 """Parts that repeat fields of another part. Only the fields that differ are documented again."""
 
 HEADING_OR_TABLE = re.compile(r"^#+ ([^\n]+)$|^<!-- fields: (\w+) -->\n.*?^<!-- end -->$", re.M | re.S)
-REFERENCE = re.compile(r"#/\$defs/(\w+)")
+REFERENCE = re.compile(r"(?<=#/\$defs/)\w+")
 CODE = re.compile(
     r"\{.*?\}+"  # {head, backbone}
     r"|(?<![\w/.-])[a-z][a-z0-9]*(?:[._][a-z0-9]+)+(?!\w)"  # weight_decay, data.split.group
@@ -40,6 +37,46 @@ CASE = re.compile(r"([;:]) (?=`[^`]+` = )")
 MOST_CASES = 2
 """Number of cases such as ``null = inferred`` above which each case gets its own line."""
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def documented_parts() -> dict[str, Any]:
+    """Return the JSON Schema of each part with all of its fields; that of a choice instead of its classes."""
+    names = {name: base.__name__ for name, base in CHOICES.items()}
+    text = REFERENCE.sub(lambda match: names.get(match[0], match[0]), json.dumps(json_schema()))
+    schema = json.loads(text)
+    # a part with a shorthand has two forms
+    all_parts = {name: part.get("anyOf", [part])[-1] for name, part in schema["$defs"].items()}
+    choices = {base.__name__: choice_fields(base, all_parts) for base in CHOICES.values()}
+    return (
+        {"Recipe": schema} | {name: all_parts[name] for name in all_parts.keys() - CHOICES.keys()} | choices
+    )
+
+
+def choice_fields(base: type[Choice], all_parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a part that has the fields of all classes of a choice."""
+    key, options = str(base.shorthand), base.options()
+    cases = [
+        f"{name} = {clause(all_parts[option.__name__]['properties'][key]['description'])}"
+        for name, option in options.items()
+    ]
+    field = base.model_fields[key]
+    meaning = f"{str(field.description).removesuffix('.')}: {'; '.join(cases)}."
+    fields = {key: {"enum": [*options], "default": field.default, "description": meaning}}
+    for option in options.values():
+        for name, spec in all_parts[option.__name__]["properties"].items():
+            if name != key:
+                owners = " and ".join(base.owners(name))
+                fields[name] = spec | {"description": f"For {owners}: {clause(spec['description'])}."}
+    return {"properties": fields}
+
+
+def clause(sentence: str) -> str:
+    """Return a sentence as a clause on one line: without the capital and the period."""
+    return sentence[:1].lower() + " ".join(sentence.split())[1:].removesuffix(".")
+
+
+PARTS = documented_parts()
+"""JSON Schema of each part with all of its fields."""
 
 
 def own_fields(name: str) -> dict[str, dict[str, Any]]:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from benchmarks.inputs import LITE0, MINILM
 from benchmarks.kit import data
-from hf_finetune.recipe.schedule import ScheduleName
+from hf_finetune.recipe.schedule import ScheduleSpec
 
 __all__ = ["GROUPS", "Group", "recipe_of"]
 
@@ -173,7 +173,7 @@ TEXT_BALANCES: dict[str, Changes] = {
     },
 }
 RATES: dict[str, Changes] = {
-    f"schedule: {name}": {"stage.schedule": name} for name in sorted(get_args(ScheduleName))
+    f"schedule: {name}": {"stage.schedule": name} for name in sorted(ScheduleSpec.options())
 }
 # A cosine head learns nothing at the others' rate; of 0.01 and 0.03 the latter reached more (seed 5, dishes).
 HEADS: dict[str, Changes] = {

@@ -12,7 +12,7 @@ from rich.text import Text
 from hf_finetune.errors import format_seconds, listed, quoted
 from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.head_fit import fitted_by
-from hf_finetune.recipe.schedule import ScheduleSpec, SchedulesSpec
+from hf_finetune.recipe.schedule import PolynomialSchedule, ScheduleSpec, SchedulesSpec
 from hf_finetune.recipe.yaml_text import write_yaml
 
 if TYPE_CHECKING:
@@ -370,6 +370,6 @@ def _rates(planned: "StagePlan") -> list[str]:
 
 
 def _schedule(schedule: ScheduleSpec) -> str:
-    if schedule.name == "polynomial":
+    if isinstance(schedule, PolynomialSchedule):
         return f"polynomial {schedule.power:g}"
     return ", ".join([schedule.name, *(f"{name} {value}" for name, value in _given(schedule).items())])

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from hf_finetune.errors import InputError, Problem, nearest, shown
 from hf_finetune.fields.base import Part
+from hf_finetune.fields.choice import option_at
 from hf_finetune.fields.types import FILLED, STAGE_NAME
 from hf_finetune.recipe.schema import SingleTaskRecipe
 from hf_finetune.recipe.schema_paths import known_fields, meaning, place_of
@@ -55,11 +56,18 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     context: Mapping[str, Any] = detail.get("ctx", {})
     place = place_of(location)
     cause = context.get("error")
+    option = option_at(location[-2]) if len(location) > 1 else None
+    owners = option.owners(str(location[-1])) if option else []
+    if option and kind == "literal_error" and location[-1] == option.shorthand:
+        context = {"expected": f"{', '.join(map(repr, owners[:-1]))} or {owners[-1]!r}"}
     if isinstance(cause, InputError):
         for problem in cause.problems:
             yield Problem(problem.place or place, problem.rule, problem.value, problem.repair)
     elif kind == "missing":
         yield Problem(place, "must be given", repair=meaning(location, root))
+    elif kind == "extra_forbidden" and option and owners:
+        rule = f"must be left out unless {option.shorthand} is {' or '.join(owners)}"
+        yield Problem(place, rule, shown(value))
     elif kind == "extra_forbidden":
         yield Problem(
             place,

@@ -13,12 +13,12 @@ from hf_finetune.recipe.domain_rules import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
 from hf_finetune.recipe.regularize import regularize_problems
+from hf_finetune.recipe.schedule import ScheduleSpec
 
 __all__ = [
     "DEFAULT_OPTIMIZER",
     "HELD_OUT",
     "OF_BALANCE",
-    "OF_SCHEDULES",
     "is_adamw",
     "rule_problems",
 ]
@@ -29,24 +29,6 @@ HELD_OUT = 0.1
 DEFAULT_OPTIMIZER = "adamw"
 LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
 """Adapter fields that only lora and dora use, and their defaults."""
-OF_SCHEDULES: dict[str, tuple[str, Any, str]] = {
-    "power": ("polynomial", 1.0, "a power"),
-    "end": ("exponential", 0.01, "an end"),
-    "every": ("step", 0.34, "an every"),
-    "factor": ("step", 0.1, "a factor"),
-    "cycles": ("cosine_with_restarts", 2, "cycles"),
-    "pct_start": ("one_cycle", 0.3, "a pct_start"),
-    "div_factor": ("one_cycle", 25.0, "a div_factor"),
-    "final_div_factor": ("one_cycle", 1e4, "a final_div_factor"),
-    "decay": ("warmup_stable_decay", 0.2, "a decay"),
-    "decay_type": ("warmup_stable_decay", "cosine", "a decay_type"),
-    "cut_frac": ("slanted_triangular", 0.1, "a cut_frac"),
-    "ratio": ("slanted_triangular", 32.0, "a ratio"),
-}
-"""Schedule fields: the schedule that uses the field, its default, and its name with article for messages."""
-RISE_BY_THEMSELVES = {"one_cycle": "pct_start", "slanted_triangular": "cut_frac"}
-"""Schedules with a warmup phase of their own, and the field that sets its length."""
-
 OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
     "weights": (("class_weights", "focal"), None),
     "beta": (("effective_number",), 0.999),
@@ -177,7 +159,7 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         )
     if epochs is not None and max_steps is not None:
         yield Problem(place, rule, f"epochs {shown(epochs)} and max_steps {shown(max_steps)}")
-    yield from _schedule_problems(place, stage)
+    yield from _warmup_problems(place, stage)
     yield from _balance_problems(place, stage)
     if mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
         repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
@@ -195,21 +177,15 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(f"{place}.best", "must not be null when early_stopping is given", repair=repair)
 
 
-def _schedule_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
-    stage_schedule = stage.get("schedule")
+def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
+    schedule = stage.get("schedule")
     for part in ("", ".head", ".backbone"):
-        spec = mapping(stage_schedule).get(part[1:]) if part else stage_schedule
-        schedule = mapping(spec)
-        name = schedule.get("name", "linear") if schedule else spec
-        for field, (owner, default, words) in OF_SCHEDULES.items():
-            if schedule.get(field, default) != default and name != owner:
-                repair = f"Only the {owner} schedule has {words}."
-                where = f"{place}.schedule{part}.{field}"
-                yield Problem(where, "must be left out", shown(schedule[field]), repair)
-        rises = RISE_BY_THEMSELVES.get(name) if isinstance(name, str) else None
-        if rises and stage.get("warmup", 0) != 0:
+        spec = mapping(schedule).get(part[1:]) if part else schedule
+        name = mapping(spec).get("name") if mapping(spec) else spec
+        option = ScheduleSpec.options().get(name) if isinstance(name, str) else None
+        if option is not None and option.rise and stage.get("warmup", 0) != 0:
             rule = f"must be left out with the {name} schedule"
-            repair = f"It rises by itself: give schedule{part}.{rises}."
+            repair = f"It rises by itself: give schedule{part}.{option.rise}."
             yield Problem(f"{place}.warmup", rule, shown(stage["warmup"]), repair)
 
 

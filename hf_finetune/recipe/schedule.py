@@ -1,106 +1,208 @@
-"""Recipe fields for the learning-rate schedule of a stage."""
+"""Recipe fields for the learning-rate schedule of a stage, and the factor on the learning rate at each step."""
 
-from typing import Annotated, Any, Literal
+from math import ceil, cos, floor, pi, sqrt
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
+from pydantic import Discriminator, Field, Tag
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, Warmup
-from hf_finetune.recipe.rules import OF_SCHEDULES
 
-__all__ = ["ScheduleName", "ScheduleSpec", "Schedules", "SchedulesSpec"]
-
-ScheduleName = Literal[
-    "linear",
-    "cosine",
-    "constant",
-    "polynomial",
-    "exponential",
-    "step",
-    "cosine_with_restarts",
-    "one_cycle",
-    "warmup_stable_decay",
-    "slanted_triangular",
-]
+__all__ = ["CosineWithRestarts", "PolynomialSchedule", "ScheduleSpec", "Schedules", "SchedulesSpec"]
 
 
-class ScheduleSpec(Part):
-    """Learning rate after warmup. Each field except the name applies to the schedule that it names."""
+class ScheduleSpec(Choice):
+    """Learning rate after warmup."""
 
     shorthand = "name"
 
-    name: ScheduleName = Field(
-        default="linear",
-        description="Learning rate after warmup: linear = falls to 0 linearly; cosine = falls to 0 in half a cosine "
-        "(Loshchilov & Hutter 2017); constant = stays constant; polynomial = falls to 0 as (1 - step/steps)^power "
-        "(Chen et al. 2018, DeepLab); exponential = falls by a constant factor per step, to peak x end (torch's "
-        "ExponentialLR); step = drops by a factor at regular intervals (torch's StepLR); cosine_with_restarts = "
-        "falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017); one_cycle = rises "
-        "from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor (Smith & Topin "
-        "2019, as in torch; the momentum is constant); warmup_stable_decay = stays constant, and falls to 0 in the "
-        "last steps (Hu et al. 2024, MiniCPM); slanted_triangular = rises from peak / ratio to the peak, then "
-        "falls to peak / ratio (ULMFiT, Howard & Ruder 2018).",
+    rise: ClassVar[str] = ""
+    """Field that sets the length of the rise, if the schedule includes one and has no warmup."""
+
+    name: str = Field(default="linear", description="Learning rate after warmup.")
+
+    def rate_factor(self, step: int, steps: int, warmup_steps: int = 0) -> float:
+        """Return the factor on the peak learning rate, in [0, 1], at one optimizer step.
+
+        It grows linearly from 0 until ``warmup_steps``, then follows the schedule until ``steps``.
+
+        Args:
+            step: Optimizer step, counted from 0.
+            steps: Number of optimizer steps.
+            warmup_steps: Number of warmup steps.
+
+        Source: transformers' ``get_scheduler`` for linear, cosine, constant, polynomial, cosine_with_restarts and
+            warmup_stable_decay; torch's ``ExponentialLR``, ``StepLR`` and ``OneCycleLR`` with constant momentum.
+        """
+        if step < warmup_steps:
+            return step / warmup_steps
+        return self._after_warmup(step, steps, warmup_steps)
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        raise NotImplementedError
+
+
+class LinearSchedule(ScheduleSpec):
+    """Linear fall."""
+
+    name: Literal["linear"] = Field(default="linear", description="Falls to 0 linearly.")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return max(0.0, (steps - step) / _length(steps, warmup_steps))
+
+
+class CosineSchedule(ScheduleSpec):
+    """Fall in half a cosine."""
+
+    name: Literal["cosine"] = Field(description="Falls to 0 in half a cosine (Loshchilov & Hutter 2017).")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return _half_cosine(_progress(step, steps, warmup_steps))
+
+
+class ConstantSchedule(ScheduleSpec):
+    """No fall."""
+
+    name: Literal["constant"] = Field(description="Stays constant.")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return 1.0
+
+
+class PolynomialSchedule(ScheduleSpec):
+    """Fall as a power of the remaining steps."""
+
+    name: Literal["polynomial"] = Field(
+        description="Falls to 0 as (1 - step/steps)^power (Chen et al. 2018, DeepLab)."
     )
-    power: float = Field(default=1.0, gt=0, description="For polynomial: exponent (no unit).")
-    end: float = Field(
-        default=0.01,
-        gt=0,
-        le=1,
-        description="For exponential: last learning rate as a fraction of the peak.",
+    power: float = Field(default=1.0, gt=0, description="Exponent (no unit).")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return (1 - _progress(step, steps, warmup_steps)) ** self.power
+
+
+class ExponentialSchedule(ScheduleSpec):
+    """Fall by a constant factor per step."""
+
+    name: Literal["exponential"] = Field(
+        description="Falls by a constant factor per step, to peak x end (torch's ExponentialLR)."
     )
+    end: float = Field(default=0.01, gt=0, le=1, description="Last learning rate as a fraction of the peak.")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        return self.end ** _progress(step, steps, warmup_steps)
+
+
+class StepSchedule(ScheduleSpec):
+    """Drops at regular intervals."""
+
+    name: Literal["step"] = Field(description="Drops by a factor at regular intervals (torch's StepLR).")
     every: Warmup = Field(
         default=0.34,
-        description="For step: steps from one drop to the next; below 1, a fraction of the steps after warmup.",
+        description="Steps from one drop to the next; below 1, a fraction of the steps after warmup.",
     )
-    factor: float = Field(
-        default=0.1, gt=0, le=1, description="For step: factor on the learning rate at each drop."
+    factor: float = Field(default=0.1, gt=0, le=1, description="Factor on the learning rate at each drop.")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        interval = max(1, _steps_of(self.every, _length(steps, warmup_steps)))
+        return self.factor ** ((step - warmup_steps) // interval)
+
+
+class CosineWithRestarts(ScheduleSpec):
+    """Several falls in half a cosine."""
+
+    name: Literal["cosine_with_restarts"] = Field(
+        description="Falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017)."
     )
-    cycles: Count = Field(
-        default=2, description="For cosine_with_restarts: number of falls from the peak to 0 (no unit)."
+    cycles: Count = Field(default=2, description="Number of falls from the peak to 0 (no unit).")
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        progress = _progress(step, steps, warmup_steps)
+        return _half_cosine(self.cycles * progress % 1.0) if progress < 1 else 0.0
+
+
+class OneCycleSchedule(ScheduleSpec):
+    """Rise in half a cosine, then fall in another to the last step."""
+
+    name: Literal["one_cycle"] = Field(
+        description="Rises from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor "
+        "(Smith & Topin 2019, as in torch; the momentum is constant)."
     )
     pct_start: float = Field(
         default=0.3,
         gt=0,
         lt=1,
-        description="For one_cycle: fraction of the stage's steps in which the learning rate rises.",
+        description="Fraction of the stage's steps in which the learning rate rises.",
     )
-    div_factor: float = Field(
-        default=25.0, ge=1, description="For one_cycle: peak learning rate divided by the first one."
-    )
+    div_factor: float = Field(default=25.0, ge=1, description="Peak learning rate divided by the first one.")
     final_div_factor: float = Field(
-        default=1e4, ge=1, description="For one_cycle: first learning rate divided by the last one."
+        default=1e4, ge=1, description="First learning rate divided by the last one."
+    )
+    rise = "pct_start"
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        first = 1 / self.div_factor
+        last = first / self.final_div_factor
+        top, end = self.pct_start * steps - 1, steps - 1
+        if step < top:
+            return 1 - (1 - first) * _half_cosine(step / top)
+        return last + (1 - last) * _half_cosine(min(1.0, (step - top) / (end - top)))
+
+
+class WarmupStableDecay(ScheduleSpec):
+    """Fall in the last steps only; with the curve 1-sqrt as in Hägele et al. 2024."""
+
+    name: Literal["warmup_stable_decay"] = Field(
+        description="Stays constant, and falls to 0 in the last steps (Hu et al. 2024, MiniCPM)."
     )
     decay: Warmup = Field(
         default=0.2,
-        description="For warmup_stable_decay: steps in which the learning rate falls; below 1, a fraction of the "
-        "stage's steps.",
+        description="Steps in which the learning rate falls; below 1, a fraction of the stage's steps.",
     )
     decay_type: Literal["cosine", "linear", "1-sqrt"] = Field(
-        default="cosine", description="For warmup_stable_decay: curve of the fall."
+        default="cosine", description="Curve of the fall."
+    )
+
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        decay = min(_steps_of(self.decay, steps), _length(steps, warmup_steps))
+        start = steps - decay
+        if step < start or step >= steps:
+            return 1.0 if step < start else 0.0
+        progress = (step - start) / decay
+        curves = {"linear": 1.0 - progress, "1-sqrt": 1.0 - sqrt(progress), "cosine": _half_cosine(progress)}
+        return curves[self.decay_type]
+
+
+class SlantedTriangular(ScheduleSpec):
+    """Linear rise, then linear fall."""
+
+    name: Literal["slanted_triangular"] = Field(
+        description="Rises from peak / ratio to the peak, then falls to peak / ratio (ULMFiT, Howard & Ruder 2018)."
     )
     cut_frac: float = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="For slanted_triangular: fraction of the stage's steps in which the learning rate rises.",
+        description="Fraction of the stage's steps in which the learning rate rises.",
     )
     ratio: float = Field(
-        default=32.0,
-        ge=1,
-        description="For slanted_triangular: peak learning rate divided by the first and last one.",
+        default=32.0, ge=1, description="Peak learning rate divided by the first and last one."
     )
+    rise = "cut_frac"
 
-    @model_serializer(mode="wrap")
-    def _leave_out_other_schedules(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Serialize the fields that this schedule uses, and any other that is set, so that the rules report it."""
-        fields: dict[str, Any] = write(self)
-        return {
-            field: value
-            for field, value in fields.items()
-            if field not in OF_SCHEDULES
-            or OF_SCHEDULES[field][0] == self.name
-            or OF_SCHEDULES[field][1] != value
-        }
+    def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
+        """Return the factor that rises linearly to the cut, then falls linearly to the end of the last step.
+
+        The paper divides the steps after the cut by cut x (1 / cut_frac - 1), which is their number if steps x cut_frac
+        is an integer; otherwise the rate would fall below its minimum, even below 0.
+        """
+        cut = floor(steps * self.cut_frac + 1e-9)  # as floats, 0.29 x 100 is a little less than 29
+        risen = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
+        return (1 + risen * (self.ratio - 1)) / self.ratio
+
+
+ScheduleSpec.model_rebuild(force=True)  # as the union of its classes
 
 
 class SchedulesSpec(Part):
@@ -116,3 +218,20 @@ Schedules = Annotated[
     Annotated[ScheduleSpec, Tag(PLAIN)] | Annotated[SchedulesSpec, Tag(PER_GROUP)],
     Discriminator(form_of(SchedulesSpec, ScheduleSpec)),
 ]
+
+
+def _length(steps: int, warmup_steps: int) -> int:
+    return max(1, steps - warmup_steps)
+
+
+def _progress(step: int, steps: int, warmup_steps: int) -> float:
+    return min(1.0, (step - warmup_steps) / _length(steps, warmup_steps))
+
+
+def _half_cosine(progress: float) -> float:
+    return max(0.0, 0.5 * (1.0 + cos(pi * progress)))
+
+
+def _steps_of(length: int | float, steps: int) -> int:
+    """Return a length in steps; it is given as a number of steps (int), or as a fraction of all steps (float)."""
+    return length if isinstance(length, int) else ceil(length * steps)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from hf_finetune.fields.base import PER_GROUP, PLAIN, Part
+from hf_finetune.fields.base import PER_GROUP, Part
+from hf_finetune.fields.choice import Choice, is_tag
 from hf_finetune.recipe.schema import SingleTaskRecipe
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
@@ -13,7 +14,7 @@ __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
 
 def place_of(location: Sequence[str | int]) -> str:
     """Return a location as text, such as ``stages[1].lr``; the root is ``recipe``."""
-    steps = [step for step in location if step not in (PLAIN, PER_GROUP)]
+    steps = [step for step in location if not is_tag(step)]
     words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     return words.removeprefix(".") or "recipe"
 
@@ -39,7 +40,12 @@ def _parts_in(annotation: Any) -> list[type[Part]]:
         get_args(option)[0] if get_origin(option) is Annotated else option
         for option in (annotation, *get_args(annotation))
     ]
-    return [option for option in candidates if isinstance(option, type) and issubclass(option, Part)]
+    return [
+        option
+        for part in candidates
+        if isinstance(part, type) and issubclass(part, Part)
+        for option in (issubclass(part, Choice) and part.options().values()) or [part]
+    ]
 
 
 def step_into(annotation: Any, step: str | int) -> Any:
@@ -49,7 +55,7 @@ def step_into(annotation: Any, step: str | int) -> Any:
         annotation: Type of a field, or class of a part.
         step: Name of a field, key of a mapping, or index in a list.
     """
-    if step in (PLAIN, PER_GROUP):
+    if is_tag(step):
         return annotation
     if part := part_in(annotation, step) if get_origin(annotation) not in (tuple, dict) else None:
         field = _fields(part).get(str(step))
@@ -64,7 +70,10 @@ def step_into(annotation: Any, step: str | int) -> Any:
 
 def known_fields(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> list[str]:
     """Return the field names of the part at a location; empty if there is no part."""
-    return [field for part in _parts_in(_type_at(location, root)) for field in _fields(part)]
+    candidates = _parts_in(_type_at(location, root))
+    if location and location[-1] == PER_GROUP:
+        candidates = [part for part in candidates if part.spreads]
+    return list(dict.fromkeys(field for part in candidates for field in _fields(part)))
 
 
 def meaning(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> str:

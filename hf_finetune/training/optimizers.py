@@ -10,7 +10,7 @@ from transformers.training_args import OptimizerNames
 
 from hf_finetune.distributed import backend
 from hf_finetune.errors import Problem, nearest
-from hf_finetune.recipe.schedule import ScheduleSpec
+from hf_finetune.recipe.schedule import CosineWithRestarts, PolynomialSchedule, ScheduleSpec
 
 __all__ = ["check_optimizer", "optimizer_name", "trainer_schedule"]
 
@@ -37,10 +37,10 @@ def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
     """
     if schedule is None:
         return {}
-    if schedule.name == "polynomial":
+    if isinstance(schedule, PolynomialSchedule):
         options = {"lr_end": 0.0, "power": schedule.power}
         return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": options}
-    if schedule.name == "cosine_with_restarts":
+    if isinstance(schedule, CosineWithRestarts):
         options = {"num_cycles": schedule.cycles}
         return {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": options}
     names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

@@ -8,7 +8,6 @@ from kit_stages import BALANCES, kit_stages, skewed_reviews
 from run_helpers import Stop, changed, log_of, quick_run, tiny_image_recipe, tiny_text_recipe, weights_of
 from safetensors.torch import load_file
 
-from hf_finetune.planning.schedules import rate_factor
 from hf_finetune.runs.prepare import plan
 
 STAGES = [f"{index + 1:02d}-{name}" for index, name in enumerate(BALANCES)]
@@ -60,6 +59,6 @@ def test_the_rates_of_a_run_are_those_of_its_plan(tmp_path, recipes):
         logged = [entry["learning_rates"] for entry in log_of(tmp_path / "run", stage) if "loss" in entry]
         assert len(logged) == planned.steps == 10
         for step, rates in enumerate(logged):
-            factors = [rate_factor(step, group.schedule, planned.steps) for group in planned.groups]
+            factors = [group.schedule.rate_factor(step, planned.steps) for group in planned.groups]
             expected = [group.lr * factor for group, factor in zip(planned.groups, factors, strict=True)]
             assert [rate for _, rate in rates] == pytest.approx(expected, rel=1e-12)

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks.inputs import ROOT
 from benchmarks.kit.proofs import PROOFS, proofs_table
 from hf_finetune.recipe.domain import DomainSpec
-from hf_finetune.recipe.schedule import ScheduleName
+from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.recipe.schema import BalanceSpec, RegularizeSpec
 
 TESTS = ROOT / "tests"
@@ -40,7 +40,7 @@ def test_the_tests_that_are_named_exist_and_use_the_option(proof):
 def test_no_option_is_left_out():
     words = {proof.word for proof in PROOFS}
     assert words >= set(RegularizeSpec.model_fields)
-    assert words >= set(get_args(ScheduleName)) - {"linear"}  # what everything else is tested with
+    assert words >= set(ScheduleSpec.options()) - {"linear"}  # what everything else is tested with
     assert words >= {*get_args(BalanceSpec.model_fields["method"].annotation)} - {"none"}
     assert words >= {"weight_decay", "label_smoothing", "early_stopping", "dropout", "drop_path"}
     assert words >= {"mlp", "cosine", "cls", "mean", "attention", "logistic_regression", "ridge"}

@@ -5,7 +5,7 @@ import torch
 from torch.optim.lr_scheduler import ExponentialLR, OneCycleLR, StepLR
 from transformers import get_scheduler
 
-from hf_finetune.planning.schedules import draw_schedule, rate_factor
+from hf_finetune.planning.schedules import draw_schedule
 from hf_finetune.recipe.schedule import ScheduleSpec
 
 
@@ -26,7 +26,7 @@ def rates_of(make, steps):
 
 
 def factors(schedule, steps, warmup=0):
-    return [rate_factor(step, schedule, steps, warmup) for step in range(steps)]
+    return [schedule.rate_factor(step, steps, warmup) for step in range(steps)]
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 4, 8])
@@ -74,7 +74,7 @@ def test_exponential_is_that_of_torch(end):
     assert found == pytest.approx(rates_of(lambda each: ExponentialLR(each, end ** (1 / 20)), 20), rel=1e-12)
     assert factors(shape("exponential", end=end), 25, 5)[:6] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert factors(shape("exponential", end=end), 25, 5)[5:] == found
-    assert rate_factor(20, shape("exponential", end=end), 20) == end
+    assert shape("exponential", end=end).rate_factor(20, 20) == end
 
 
 @pytest.mark.parametrize(("every", "size"), [(6, 6), (0.34, 7)])
@@ -101,8 +101,8 @@ def test_one_cycle_is_that_of_torch(start, steps):
     schedule = shape("one_cycle", pct_start=start, div_factor=10.0, final_div_factor=100.0)
     # torch refuses to step behind the last one
     assert factors(schedule, steps)[:-1] == pytest.approx(rates_of(make, steps - 1), rel=1e-12)
-    assert rate_factor(steps - 1, schedule, steps) == pytest.approx(1e-3)
-    assert rate_factor(steps + 5, schedule, steps) == pytest.approx(1e-3)
+    assert schedule.rate_factor(steps - 1, steps) == pytest.approx(1e-3)
+    assert schedule.rate_factor(steps + 5, steps) == pytest.approx(1e-3)
 
 
 def test_one_cycle_whose_first_step_is_the_peak():
@@ -134,12 +134,12 @@ def test_slanted_triangular_never_falls_below_its_least(steps):
     """The paper's own formula would give -0.4 at step 18 of 19."""
     found = factors(shape("slanted_triangular"), steps)
     assert min(found) >= 1 / 32 and max(found) == 1.0
-    assert rate_factor(steps, shape("slanted_triangular"), steps) == 1 / 32
+    assert shape("slanted_triangular").rate_factor(steps, steps) == 1 / 32
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
 def test_the_polynomial_is_exact(power):
-    found = [rate_factor(step, shape("polynomial", power=power), 7) for step in range(8)]
+    found = [shape("polynomial", power=power).rate_factor(step, 7) for step in range(8)]
     assert found == [(1 - step / 7) ** power for step in range(8)]
 
 
@@ -147,7 +147,7 @@ def test_the_polynomial_is_exact(power):
     "name", ["linear", "cosine", "polynomial", "cosine_with_restarts", "warmup_stable_decay"]
 )
 def test_behind_the_last_step_nothing_moves(name):
-    assert [rate_factor(step, shape(name), 5, 2) for step in (5, 6, 100)] == [0.0, 0.0, 0.0]
+    assert [shape(name).rate_factor(step, 5, 2) for step in (5, 6, 100)] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

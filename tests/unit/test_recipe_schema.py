@@ -1,5 +1,6 @@
 """The recipe's fields: descriptions, defaults, shorthands, names of stages."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from hf_finetune.recipe import (
     StrategySpec,
 )
 from hf_finetune.recipe.balance import BalanceSpec
-from hf_finetune.recipe.rules import OF_BALANCE, OF_SCHEDULES
+from hf_finetune.recipe.rules import OF_BALANCE
 
 UNITS = (
     "examples",
@@ -60,12 +61,20 @@ def stages(*selectors, **fields):
     ]
 
 
+EVERY_SCHEDULE = {
+    field: info.default
+    for option in ScheduleSpec.options().values()
+    for field, info in option.model_fields.items()
+    if field != "name"
+}
+
+
 def all_fields():
     return [(part, name) for part in parts() for name in part.model_fields]
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 32
+    assert len(parts()) == 40
     assert (StageSpec, "lr") in all_fields()
 
 
@@ -126,12 +135,25 @@ def test_a_rate_and_a_schedule_are_one_or_one_for_head_and_backbone_each():
     assert repr(recipe().stages[0].lr) == "0.1"
 
 
-def test_the_fields_of_each_schedule_and_of_each_balance_are_known_to_the_rules():
-    for part, owned, key in ((ScheduleSpec, OF_SCHEDULES, "name"), (BalanceSpec, OF_BALANCE, "method")):
+def test_the_fields_of_each_balance_are_known_to_the_rules():
+    for part, owned, key in ((BalanceSpec, OF_BALANCE, "method"),):
         assert owned.keys() == part.model_fields.keys() - {key}
         assert {field: owned[field][1] for field in owned} == {
             field: part.model_fields[field].default for field in owned
         }
+
+
+def test_a_schedule_is_of_the_class_that_has_its_fields():
+    step = ScheduleSpec(name="step", every=10)
+    assert type(step) is ScheduleSpec.options()["step"] is type(ScheduleSpec.model_validate({"name": "step"}))
+    assert step == recipe(stages=stages("head", schedule=step)).stages[0].schedule
+    assert step == pickle.loads(pickle.dumps(step)) == step.model_copy()
+    assert recipe(stages=stages("head", schedule=type(step)(every=10))).stages[0].schedule == step
+    for name, option in ScheduleSpec.options().items():
+        made = recipe(stages=stages("head", schedule={**EVERY_SCHEDULE, "name": name})).stages[0].schedule
+        assert made == option() == ScheduleSpec(name=name), "defaults of other schedules have no effect"
+    with pytest.raises(ValidationError):
+        ScheduleSpec(name="cosine", power=2.0)
 
 
 def test_a_schedule_and_a_balance_are_written_with_their_own_fields_only():

@@ -23,8 +23,10 @@ DOCUMENTED = Counter(
     for field in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 )
 ROW = re.compile(r"^\| `(.+?)` \| [\d.]+ \|.*\| (better|worse|no difference seen|) \| [^|]*\| [^|]*\|$", re.M)
-OF_RECIPE = {"SingleTaskRecipe": "Recipe", "MultiTaskRecipe": "Recipe"}
-"""The table of the recipe contains the fields of both kinds of recipes."""
+OF_RECIPE = {"SingleTaskRecipe": "Recipe", "MultiTaskRecipe": "Recipe"} | {
+    name: base.__name__ for name, base in recipe_tables.CHOICES.items()
+}
+"""The table of the recipe contains the fields of both kinds of recipes; that of a choice, those of all its classes."""
 
 
 def fields_of(part):

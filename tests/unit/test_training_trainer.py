@@ -9,7 +9,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_finetune.errors import InputError
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.groups import plan_groups
-from hf_finetune.planning.schedules import rate_factor
 from hf_finetune.planning.selectors import select
 from hf_finetune.recipe.schema import ScheduleSpec, SchedulesSpec
 from hf_finetune.targets.losses import loss_for
@@ -213,7 +212,7 @@ def test_each_group_has_its_schedule_behind_the_warmup_of_the_stage(tmp_path, ti
     trainer.train()
     assert len(trainer.planned_groups) == 8
     assert trainer.planned_groups[0].layers == "head"
-    factor = [[rate_factor(t, group.schedule, 7, 2) for group in trainer.planned_groups] for t in range(7)]
+    factor = [[group.schedule.rate_factor(t, 7, 2) for group in trainer.planned_groups] for t in range(7)]
     assert watch.rates == [
         [value * group.lr for value, group in zip(values, trainer.planned_groups, strict=True)]
         for values in factor

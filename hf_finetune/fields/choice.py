@@ -1,0 +1,94 @@
+"""Base class of the parts of a recipe that have one class per value of their shorthand field."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Self, get_args
+
+from pydantic import Discriminator, GetCoreSchemaHandler, Tag, model_validator
+from pydantic_core import CoreSchema
+
+from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, parts
+
+__all__ = ["Choice", "is_tag", "option_at"]
+
+
+class Choice(Part):
+    """Part with one class per value of its shorthand field, such as ``name: cosine``; each has its own fields.
+
+    Their base class stands for all of them. As the type of a field, it is a discriminated union; and
+    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the shorthand field.
+    """
+
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
+        """Create a part of the class that the fields name."""
+        return super().__new__(cls.option_of(fields) if cls.options() else cls)
+
+    @classmethod
+    def options(cls) -> dict[str, type[Self]]:
+        """Return the class of each value of the shorthand field; empty for such a class itself."""
+        return {
+            get_args(option.model_fields[str(cls.shorthand)].annotation)[0]: option
+            for option in cls.__subclasses__()
+        }
+
+    @classmethod
+    def option_of(cls, value: Any) -> type[Self]:
+        """Return the class that a name, fields or a part mean; for an unknown name, that of the nearest name."""
+        if isinstance(value, cls):
+            return type(value)
+        options, default = cls.options(), cls.model_fields[str(cls.shorthand)].default
+        name = value.get(cls.shorthand, default) if isinstance(value, Mapping) else value
+        return options[next(iter(get_close_matches(str(name), options, n=1)), default)]
+
+    @classmethod
+    def base(cls) -> "type[Choice]":
+        """Return the class that stands for this one and its alternatives."""
+        return cls.__mro__[cls.__mro__.index(Choice) - 1]
+
+    @classmethod
+    def owners(cls, field: str) -> list[str]:
+        """Return the values of the shorthand field for which a field exists."""
+        return [name for name, option in cls.base().options().items() if field in option.model_fields]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        options: list[Any] = [Annotated[option, Tag(_tag(option))] for option in cls.options().values()]
+        if not options:
+            return handler(source)
+        union = reduce(or_, options)
+        return handler.generate_schema(
+            Annotated[union, Discriminator(lambda value: _tag(cls.option_of(value)))]
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unused(cls, value: Any) -> Any:
+        """Leave out fields of the alternatives that have their defaults, and add the shorthand field."""
+        if not isinstance(value, Mapping):
+            return value
+        unused = {
+            field: info.default
+            for option in cls.base().options().values()
+            for field, info in option.model_fields.items()
+            if field not in cls.model_fields
+        }
+        own = {
+            field: entry for field, entry in value.items() if field not in unused or entry != unused[field]
+        }
+        return {cls.shorthand: get_args(cls.model_fields[str(cls.shorthand)].annotation)[0], **own}
+
+
+def _tag(option: type[Part]) -> str:
+    return f"({option.__name__})"
+
+
+def option_at(tag: str | int) -> type[Choice] | None:
+    """Return the class of a choice that a tag in the location of an error stands for; None for any other step."""
+    return next((part for part in parts() if issubclass(part, Choice) and _tag(part) == tag), None)
+
+
+def is_tag(step: str | int) -> bool:
+    """Return whether a step in the location of an error is the internal tag of a form or class, and not a field."""
+    return step in (PLAIN, PER_GROUP) or option_at(step) is not None
