@@ -19,7 +19,7 @@ from hf_finetune.data.sampling import generator_of, sample_with_cycling, shuffle
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.methods.base import Loss, Method, StageContext
 from hf_finetune.planning.stages import StagePlan
-from hf_finetune.recipe.balance import BalanceSpec
+from hf_finetune.recipe.balance import BalanceSpec, EffectiveNumber, FocalLoss, LogitAdjustment, WithWeights
 from hf_finetune.recipe.method_rules import CLASS_BALANCE
 from hf_finetune.recipe.schema import Recipe, StageSettings, StageSpec
 from hf_finetune.targets import TARGETS
@@ -101,17 +101,17 @@ def build_class_balance(
         return None
     if spec.method == "sampler":
         return ClassBalance(classes=tuple(labels))
-    weights = spec.weights
+    weights = spec.weights if isinstance(spec, WithWeights) else None
     factors = None if weights is None else tuple(weights.get(name, 1.0) for name in label_names)
-    if spec.method == "focal":
+    if isinstance(spec, FocalLoss):
         return ClassBalance(factors=factors, gamma=spec.gamma)
     if factors is not None:
         return ClassBalance(factors=factors)
     labels = list(labels)
     members, examples = _count(labels, target, len(label_names)), len(labels)
-    if spec.method == "logit_adjustment":
+    if isinstance(spec, LogitAdjustment):
         return ClassBalance(shifts=_log_shares(members, examples, target, spec.tau))
-    beta = spec.beta if spec.method == "effective_number" else None
+    beta = spec.beta if isinstance(spec, EffectiveNumber) else None
     return ClassBalance(factors=class_weights(members, examples, target, beta))
 
 
@@ -358,8 +358,8 @@ def label_problems(
         repair = "Who draws a scarce class draws the other classes of its examples too. Take class_weights."
         rule = "must not be sampler where an example has several labels"
         problems.append(Problem(f"{place}.balance", rule, "", repair))
-    elif stage.balance.weights is not None:
-        for name in stage.balance.weights:
+    elif isinstance(stage.balance, WithWeights):
+        for name in stage.balance.weights or ():
             if name not in label_names:
                 rule = "must name classes of the data"
                 problems.append(

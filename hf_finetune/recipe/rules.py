@@ -18,7 +18,6 @@ from hf_finetune.recipe.schedule import ScheduleSpec
 __all__ = [
     "DEFAULT_OPTIMIZER",
     "HELD_OUT",
-    "OF_BALANCE",
     "is_adamw",
     "rule_problems",
 ]
@@ -29,13 +28,6 @@ HELD_OUT = 0.1
 DEFAULT_OPTIMIZER = "adamw"
 LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
 """Adapter fields that only lora and dora use, and their defaults."""
-OF_BALANCE: dict[str, tuple[tuple[str, ...], Any]] = {
-    "weights": (("class_weights", "focal"), None),
-    "beta": (("effective_number",), 0.999),
-    "gamma": (("focal",), 2.0),
-    "tau": (("logit_adjustment",), 1.0),
-}
-"""Balance fields: the methods that use the field, and its default."""
 HIDDEN: dict[str, Any] = {"hidden": (1024,), "activation": None, "dropout": 0.2}
 """Head fields that only a head with hidden layers uses, and their defaults."""
 STAGE_SETS = {
@@ -190,13 +182,8 @@ def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
-    balance_spec = stage.get("balance")
-    balance = mapping(balance_spec)
-    method = balance.get("method", "none") if balance else balance_spec
-    for field, (owners, default) in OF_BALANCE.items():
-        if balance.get(field, default) != default and method not in owners:
-            rule = f"must be left out unless method is {' or '.join(owners)}"
-            yield Problem(f"{place}.balance.{field}", rule, shown(balance[field]))
+    balance = stage.get("balance")
+    method = mapping(balance).get("method") if mapping(balance) else balance
     if method == "focal" and _is_number(smoothing := stage.get("label_smoothing", 0.0)) and smoothing > 0:
         repair = "The focal loss is defined for the probability of one right class."
         rule = "must be 0 when balance is focal"
