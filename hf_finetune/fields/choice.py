@@ -11,15 +11,23 @@ from pydantic_core import CoreSchema
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, parts
 
-__all__ = ["Choice", "is_tag", "option_at"]
+__all__ = ["Choice", "alternatives", "is_tag", "option_at"]
 
 
 class Choice(Part):
     """Part with one class per value of its shorthand field, such as ``name: cosine``; each has its own fields.
 
     Their base class stands for all of them. As the type of a field, it is a discriminated union; and
-    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the shorthand field.
+    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the shorthand field. The
+    docstring of a class describes its value.
     """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Describe the value by the docstring, and add the class to the union."""
+        cls.model_fields[str(cls.shorthand)].description = " ".join(str(cls.__doc__).split())
+        cls.model_rebuild(force=True)
+        cls.base().model_rebuild(force=True)
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
         """Create a part of the class that the fields name."""
@@ -54,13 +62,12 @@ class Choice(Part):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        options: list[Any] = [Annotated[option, Tag(_tag(option))] for option in cls.options().values()]
-        if not options:
+        """Return the schema of a discriminated union for a base class, and its own schema for any other class."""
+        if not (options := cls.options()):
             return handler(source)
-        union = reduce(or_, options)
-        return handler.generate_schema(
-            Annotated[union, Discriminator(lambda value: _tag(cls.option_of(value)))]
-        )
+        tagged: list[Any] = [Annotated[option, Tag(_tag(option))] for option in options.values()]
+        discriminator = Discriminator(lambda value: _tag(cls.option_of(value)))
+        return handler.generate_schema(Annotated[reduce(or_, tagged), discriminator])
 
     @model_validator(mode="before")
     @classmethod
@@ -82,6 +89,11 @@ class Choice(Part):
 
 def _tag(option: type[Part]) -> str:
     return f"({option.__name__})"
+
+
+def alternatives(part: type[Part]) -> list[type[Part]]:
+    """Return the classes of a choice; for any other part, the part itself."""
+    return list(part.options().values() if issubclass(part, Choice) else ()) or [part]
 
 
 def option_at(tag: str | int) -> type[Choice] | None:

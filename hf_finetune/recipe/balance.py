@@ -17,7 +17,7 @@ class BalanceSpec(Choice):
 
     shorthand = "method"
 
-    method: str = Field(default="none", description="Correction of class imbalance.")
+    method: str = "none"
 
 
 class WithWeights(Part):
@@ -45,25 +45,22 @@ class WithWeights(Part):
 class NoBalance(BalanceSpec):
     """No correction."""
 
-    method: Literal["none"] = Field(default="none", description="No correction.")
+    method: Literal["none"] = "none"
 
 
 class ClassWeights(WithWeights, BalanceSpec):
-    """Class weights in the loss."""
+    """Multiplies the loss of an example by the weight of its class: examples / (classes x members), or as given.
 
-    method: Literal["class_weights"] = Field(
-        description="Multiplies the loss of an example by the weight of its class, examples / (classes x members), as "
-        "scikit-learn's balanced (King & Zeng 2001), or by the given weight."
-    )
+    The computed weights are scikit-learn's balanced (King & Zeng 2001).
+    """
+
+    method: Literal["class_weights"]
 
 
 class EffectiveNumber(BalanceSpec):
-    """Class weights of effective numbers of examples."""
+    """As class_weights, but milder: the size n of a class becomes (1 - beta^n) / (1 - beta) (Cui et al. 2019)."""
 
-    method: Literal["effective_number"] = Field(
-        description="As class_weights, but milder: the size n of a class is replaced by (1 - beta^n) / (1 - beta) "
-        "(Cui et al. 2019)."
-    )
+    method: Literal["effective_number"]
     beta: float = Field(
         default=0.999,
         ge=0,
@@ -74,32 +71,25 @@ class EffectiveNumber(BalanceSpec):
 
 
 class BalancedSampling(BalanceSpec):
-    """Class-balanced sampling."""
+    """Samples all classes equally often in each epoch (Kang et al. 2020)."""
 
-    method: Literal["sampler"] = Field(
-        description="Samples all classes equally often in each epoch (Kang et al. 2020)."
-    )
+    method: Literal["sampler"]
 
 
 class FocalLoss(WithWeights, BalanceSpec):
-    """Focal loss."""
+    """Multiplies the loss by (1 - p)^gamma, where p is the probability of the true class (Lin et al. 2017).
 
-    method: Literal["focal"] = Field(
-        description="Multiplies the loss by (1 - p)^gamma, where p is the probability of the true class (Lin et al. "
-        "2017), experimental."
-    )
+    Experimental.
+    """
+
+    method: Literal["focal"]
     gamma: float = Field(
         default=2.0, ge=0, description="Exponent gamma (no unit); 0 = no change of the loss."
     )
 
 
 class LogitAdjustment(BalanceSpec):
-    """Logits adjusted by the class frequencies."""
+    """Adds tau x log(class frequency) to the logits, in training only (Menon et al. 2021)."""
 
-    method: Literal["logit_adjustment"] = Field(
-        description="Adds tau x log(class frequency) to the logits, in training only (Menon et al. 2021)."
-    )
+    method: Literal["logit_adjustment"]
     tau: float = Field(default=1.0, gt=0, description="Factor on the logarithms of the class frequencies.")
-
-
-BalanceSpec.model_rebuild(force=True)  # as the union of its classes

@@ -3,23 +3,18 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_finetune.errors import Problem
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.errors import Problem, shown
+from hf_finetune.fields.raw_content import changed_fields, mapping
+from hf_finetune.recipe.domain import DomainSpec
 
 __all__ = ["OF_DOMAIN", "domain_rule_problems"]
 
 BEFORE, DURING = ("continue_pretraining",), ("coral", "dann")
-OF_DOMAIN: dict[str, tuple[tuple[str, ...], Any]] = {
-    "weight": (DURING, 1.0),
-    "stages": (DURING, ()),
-    "epochs": (BEFORE, None),
-    "max_steps": (BEFORE, None),
-    "lr": (BEFORE, 5e-5),
-    "batch_size": (BEFORE, 32),
-    "mask": (BEFORE, None),
-    "source": (BEFORE, False),
+OF_DOMAIN = {
+    DURING: ("weight", "stages"),
+    BEFORE: ("epochs", "max_steps", "lr", "batch_size", "mask", "source"),
 }
-"""Methods that use each field of ``domain_adaptation``, and the default of the field."""
+"""Fields of ``domain_adaptation`` that only some methods use, by these methods."""
 PLACE = "domain_adaptation"
 
 
@@ -33,12 +28,11 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     method = spec.get("method")
     if method not in (*BEFORE, *DURING):
         return
-    for field, (owners, default) in OF_DOMAIN.items():
-        value = spec.get(field, default)
-        plain = tuple(value) if isinstance(value, list) else value
-        if plain != default and method not in owners:
+    for owners, fields in OF_DOMAIN.items():
+        unused = changed_fields(spec, DomainSpec, fields) if method not in owners else {}
+        for field, value in unused.items():
             rule = f"must be left out unless method is {' or '.join(owners)}"
-            yield Problem(f"{PLACE}.{field}", rule, repr(list(value) if isinstance(value, tuple) else value))
+            yield Problem(f"{PLACE}.{field}", rule, shown(value))
     if spec.get("epochs") is not None and spec.get("max_steps") is not None:
         rule = "must have either epochs (passes over its inputs) or max_steps (optimiser steps)"
         yield Problem(PLACE, rule, f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}")

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem, shown
-from hf_finetune.fields.raw_content import mapping
+from hf_finetune.fields.raw_content import changed_fields, mapping
 from hf_finetune.recipe.domain_rules import domain_rule_problems
+from hf_finetune.recipe.head import HeadSpec
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
+from hf_finetune.recipe.model import AdapterSpec
 from hf_finetune.recipe.regularize import regularize_problems
 from hf_finetune.recipe.schedule import ScheduleSpec
 
@@ -26,10 +28,10 @@ HELD_OUT = 0.1
 """Default fraction of the examples that is held out for validation, and again for the test."""
 
 DEFAULT_OPTIMIZER = "adamw"
-LOW_RANK = {"r": 8, "alpha": 16, "dropout": 0.0}
-"""Adapter fields that only lora and dora use, and their defaults."""
-HIDDEN: dict[str, Any] = {"hidden": (1024,), "activation": None, "dropout": 0.2}
-"""Head fields that only a head with hidden layers uses, and their defaults."""
+LOW_RANK = ("r", "alpha", "dropout")
+"""Adapter fields that only lora and dora use."""
+HIDDEN = ("hidden", "activation", "dropout")
+"""Head fields that only a head with hidden layers uses."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -88,9 +90,8 @@ def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     head_spec = model.get("head")
     head = {"type": head_spec} if isinstance(head_spec, str) else mapping(head_spec)
     kind = head.get("type", "linear")
-    for field, default in HIDDEN.items():
-        value = head.get(field, default)
-        if kind in ("linear", "cosine") and (tuple(value) if isinstance(value, list) else value) != default:
+    if kind in ("linear", "cosine"):
+        for field, value in changed_fields(head, HeadSpec, HIDDEN).items():
             repair = "Only mlp has hidden layers."
             yield Problem(f"model.head.{field}", f"must be left out for {kind}", shown(value), repair)
     save = mapping(model.get("adapter")).get("save", "merged")
@@ -126,10 +127,10 @@ def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     adapter = mapping(model.get("adapter"))
-    for field, default in LOW_RANK.items():
-        if adapter.get("type") == "ia3" and adapter.get(field, default) != default:
+    if adapter.get("type") == "ia3":
+        for field, value in changed_fields(adapter, AdapterSpec, LOW_RANK).items():
             repair = "It has no matrices of low rank, only factors."
-            yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(adapter[field]), repair)
+            yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(value), repair)
     if adapter.get("save", "merged") != "merged" and model.get("allow_missing"):
         rule = "must be merged when model.allow_missing is given"
         repair = "A weight that the checkpoint lacks is in no adapter."

@@ -20,7 +20,7 @@ class ScheduleSpec(Choice):
     rise: ClassVar[str] = ""
     """Field that sets the length of the rise, if the schedule includes one and has no warmup."""
 
-    name: str = Field(default="linear", description="Learning rate after warmup.")
+    name: str = "linear"
 
     def rate_factor(self, step: int, steps: int, warmup_steps: int = 0) -> float:
         """Return the factor on the peak learning rate, in [0, 1], at one optimizer step.
@@ -44,38 +44,36 @@ class ScheduleSpec(Choice):
 
 
 class LinearSchedule(ScheduleSpec):
-    """Linear fall."""
+    """Falls to 0 linearly."""
 
-    name: Literal["linear"] = Field(default="linear", description="Falls to 0 linearly.")
+    name: Literal["linear"] = "linear"
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         return max(0.0, (steps - step) / _length(steps, warmup_steps))
 
 
 class CosineSchedule(ScheduleSpec):
-    """Fall in half a cosine."""
+    """Falls to 0 in half a cosine (Loshchilov & Hutter 2017)."""
 
-    name: Literal["cosine"] = Field(description="Falls to 0 in half a cosine (Loshchilov & Hutter 2017).")
+    name: Literal["cosine"]
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         return _half_cosine(_progress(step, steps, warmup_steps))
 
 
 class ConstantSchedule(ScheduleSpec):
-    """No fall."""
+    """Stays constant."""
 
-    name: Literal["constant"] = Field(description="Stays constant.")
+    name: Literal["constant"]
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         return 1.0
 
 
 class PolynomialSchedule(ScheduleSpec):
-    """Fall as a power of the remaining steps."""
+    """Falls to 0 as (1 - step/steps)^power (Chen et al. 2018, DeepLab)."""
 
-    name: Literal["polynomial"] = Field(
-        description="Falls to 0 as (1 - step/steps)^power (Chen et al. 2018, DeepLab)."
-    )
+    name: Literal["polynomial"]
     power: float = Field(default=1.0, gt=0, description="Exponent (no unit).")
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
@@ -83,11 +81,9 @@ class PolynomialSchedule(ScheduleSpec):
 
 
 class ExponentialSchedule(ScheduleSpec):
-    """Fall by a constant factor per step."""
+    """Falls by a constant factor per step, to peak x end (torch's ExponentialLR)."""
 
-    name: Literal["exponential"] = Field(
-        description="Falls by a constant factor per step, to peak x end (torch's ExponentialLR)."
-    )
+    name: Literal["exponential"]
     end: float = Field(default=0.01, gt=0, le=1, description="Last learning rate as a fraction of the peak.")
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
@@ -95,9 +91,9 @@ class ExponentialSchedule(ScheduleSpec):
 
 
 class StepSchedule(ScheduleSpec):
-    """Drops at regular intervals."""
+    """Drops by a factor at regular intervals (torch's StepLR)."""
 
-    name: Literal["step"] = Field(description="Drops by a factor at regular intervals (torch's StepLR).")
+    name: Literal["step"]
     every: Warmup = Field(
         default=0.34,
         description="Steps from one drop to the next; below 1, a fraction of the steps after warmup.",
@@ -110,11 +106,9 @@ class StepSchedule(ScheduleSpec):
 
 
 class CosineWithRestarts(ScheduleSpec):
-    """Several falls in half a cosine."""
+    """Falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017)."""
 
-    name: Literal["cosine_with_restarts"] = Field(
-        description="Falls from the peak to 0 in half a cosine, several times (Loshchilov & Hutter 2017)."
-    )
+    name: Literal["cosine_with_restarts"]
     cycles: Count = Field(default=2, description="Number of falls from the peak to 0 (no unit).")
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
@@ -123,17 +117,14 @@ class CosineWithRestarts(ScheduleSpec):
 
 
 class OneCycleSchedule(ScheduleSpec):
-    """Rise in half a cosine, then fall in another to the last step."""
+    """Rises from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor.
 
-    name: Literal["one_cycle"] = Field(
-        description="Rises from peak / div_factor to the peak, then falls to peak / div_factor / final_div_factor "
-        "(Smith & Topin 2019, as in torch; the momentum is constant)."
-    )
+    As in torch; the momentum is constant (Smith & Topin 2019).
+    """
+
+    name: Literal["one_cycle"]
     pct_start: float = Field(
-        default=0.3,
-        gt=0,
-        lt=1,
-        description="Fraction of the stage's steps in which the learning rate rises.",
+        default=0.3, gt=0, lt=1, description="Fraction of the stage's steps in which the learning rate rises."
     )
     div_factor: float = Field(default=25.0, ge=1, description="Peak learning rate divided by the first one.")
     final_div_factor: float = Field(
@@ -151,17 +142,15 @@ class OneCycleSchedule(ScheduleSpec):
 
 
 class WarmupStableDecay(ScheduleSpec):
-    """Fall in the last steps only; with the curve 1-sqrt as in Hägele et al. 2024."""
+    """Stays constant, and falls to 0 in the last steps (Hu et al. 2024, MiniCPM)."""
 
-    name: Literal["warmup_stable_decay"] = Field(
-        description="Stays constant, and falls to 0 in the last steps (Hu et al. 2024, MiniCPM)."
-    )
+    name: Literal["warmup_stable_decay"]
     decay: Warmup = Field(
         default=0.2,
         description="Steps in which the learning rate falls; below 1, a fraction of the stage's steps.",
     )
     decay_type: Literal["cosine", "linear", "1-sqrt"] = Field(
-        default="cosine", description="Curve of the fall."
+        default="cosine", description="Curve of the fall (1-sqrt: Hägele et al. 2024)."
     )
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
@@ -175,16 +164,11 @@ class WarmupStableDecay(ScheduleSpec):
 
 
 class SlantedTriangular(ScheduleSpec):
-    """Linear rise, then linear fall."""
+    """Rises from peak / ratio to the peak, then falls to peak / ratio (ULMFiT, Howard & Ruder 2018)."""
 
-    name: Literal["slanted_triangular"] = Field(
-        description="Rises from peak / ratio to the peak, then falls to peak / ratio (ULMFiT, Howard & Ruder 2018)."
-    )
+    name: Literal["slanted_triangular"]
     cut_frac: float = Field(
-        default=0.1,
-        gt=0,
-        lt=1,
-        description="Fraction of the stage's steps in which the learning rate rises.",
+        default=0.1, gt=0, lt=1, description="Fraction of the stage's steps in which the learning rate rises."
     )
     ratio: float = Field(
         default=32.0, ge=1, description="Peak learning rate divided by the first and last one."
@@ -200,9 +184,6 @@ class SlantedTriangular(ScheduleSpec):
         cut = floor(steps * self.cut_frac + 1e-9)  # as floats, 0.29 x 100 is a little less than 29
         risen = step / cut if step < cut else max(0.0, 1 - (step - cut) / (steps - cut))
         return (1 + risen * (self.ratio - 1)) / self.ratio
-
-
-ScheduleSpec.model_rebuild(force=True)  # as the union of its classes
 
 
 class SchedulesSpec(Part):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hf_finetune.fields.base import PER_GROUP, Part
-from hf_finetune.fields.choice import Choice, is_tag
+from hf_finetune.fields.choice import alternatives, is_tag
 from hf_finetune.recipe.schema import SingleTaskRecipe
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
@@ -40,12 +40,8 @@ def _parts_in(annotation: Any) -> list[type[Part]]:
         get_args(option)[0] if get_origin(option) is Annotated else option
         for option in (annotation, *get_args(annotation))
     ]
-    return [
-        option
-        for part in candidates
-        if isinstance(part, type) and issubclass(part, Part)
-        for option in (issubclass(part, Choice) and part.options().values()) or [part]
-    ]
+    parts = [option for option in candidates if isinstance(option, type) and issubclass(option, Part)]
+    return [option for part in parts for option in alternatives(part)]
 
 
 def step_into(annotation: Any, step: str | int) -> Any:
