@@ -311,8 +311,7 @@ CASES = [
         "run recipe.yaml stages.0.optimizer.args.lr=1 stages.0.schedule.power=2",
         (
             "2 problems:\n"
-            "  stages[0].schedule.power must be left out. Got 2. Only the polynomial schedule has "
-            "a power.\n"
+            "  stages[0].schedule.power must be left out unless name is polynomial. Got 2.\n"
             "  stages[0].optimizer.args.lr must be left out. Got 1. It is the stage's lr."
         ),
     ),
