@@ -62,12 +62,21 @@ def use_utf8() -> None:
 def quiet_libraries(console: Console) -> None:
     """Show the log lines of this package, and only errors of other libraries; hide their progress bars."""
     quiet_hub(console)
-    import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    # datasets also logs the exceptions that it raises.
+    _quiet_datasets()
+
+
+def _quiet_datasets() -> None:
+    """Silence datasets, which also logs the exceptions that it raises. It reads the variables when it is imported."""
+    if "datasets" not in sys.modules:
+        os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        return
+    import datasets
+
     datasets.utils.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
 

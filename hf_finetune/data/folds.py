@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from datasets import concatenate_datasets
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from hf_finetune.data.split import strata_of
 from hf_finetune.data.split_tables import cut_rows
@@ -64,6 +63,8 @@ def fold_tables(
     Raises:
         InputError: If there are fewer groups than folds.
     """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
     pool = _join([tables[split] for split in ("train", "validation") if split in tables])
     strata = np.array(strata_of(pool.labels)) if by_class else np.zeros(len(pool), dtype=np.int64)
     groups = number_groups(pool)

@@ -3,10 +3,6 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from peft.utils.constants import (
-    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
-    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-)
 from timm.layers import Conv2dSame
 from torch import nn
 from transformers import PreTrainedModel
@@ -100,6 +96,11 @@ def _takes_adapter(module: nn.Module) -> bool:
 
 def _auto(model_type: str, kind: str, layers: Mapping[str, nn.Module], linear: list[str]) -> list[str]:
     """Return peft's targets for the architecture; else the linear layers, or all layers if convolutions are larger."""
+    from peft.utils.constants import (
+        TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+        TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    )
+
     known = (
         TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
         if kind == "ia3"

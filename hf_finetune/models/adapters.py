@@ -4,19 +4,21 @@ peft's layers are injected into the model itself, without a wrapper around it. T
 and freezing, checkpoints and plans refer to its parameters by name as they do without an adapter.
 """
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.models.adapter_layers import describe_layers, ends_with, target_layers
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 __all__ = [
     "ADAPTER",
@@ -70,6 +72,9 @@ def add_adapter(
 
     Source: Hu et al. 2021 (LoRA), Liu et al. 2024 (DoRA), Liu et al. 2022 (IA3), all as in peft.
     """
+    from peft import IA3Config, LoraConfig, inject_adapter_in_model
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
+
     layers = target_layers(model, head, kind, target)
     turned = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
     config: PeftConfig
@@ -101,8 +106,12 @@ def adapter_kind(model: nn.Module) -> str:
     return "dora" if getattr(config, "use_dora", False) else str(config.peft_type.value).lower()
 
 
-def adapted_layers(model: nn.Module) -> dict[str, BaseTunerLayer]:
-    """Return the layers that have an adapter, by name."""
+def adapted_layers(model: nn.Module) -> dict[str, "BaseTunerLayer"]:
+    """Return the layers that have an adapter, by name; none before peft is imported, which takes half a second."""
+    if "peft" not in sys.modules:
+        return {}
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TimmWrapperConfig
 
@@ -71,6 +70,8 @@ def export_adapter(
         base: Checkpoint that the adapter was trained on.
         revision: Branch, tag or commit of that checkpoint on the Hub.
     """
+    from peft import get_peft_model_state_dict
+
     # single layers: peft 0.21 cannot unload a larger module, such as RoBERTa's whole head, from an IA3 model
     heads = sorted({name.rpartition(".")[0] for name in head})
     config = copy.copy(model.peft_config[ADAPTER])

@@ -6,16 +6,18 @@ Features are standardized for the fit, and means and scales are folded into the 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import log_expit, log_softmax
-from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from hf_finetune.data.split import strata_of
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 __all__ = ["FOLDS", "STRENGTHS", "LinearFit", "about_fit", "assign_folds", "fit_best", "fit_linear"]
 
@@ -37,7 +39,7 @@ LEAST = np.log(np.finfo(np.float64).eps)
 """Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
 
-Models = dict[int, dict[int, LogisticRegression]]
+Models = dict[int, dict[int, "LogisticRegression"]]
 """Logistic regressions by fold and class index."""
 
 
@@ -277,7 +279,7 @@ def _fit(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, LogisticRegression] | None = None,
+    models: dict[int, "LogisticRegression"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit on standardized features, and fold means and scales into weight and bias.
 
@@ -329,7 +331,7 @@ def _classes(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, LogisticRegression] | None = None,
+    models: dict[int, "LogisticRegression"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((classes, features.shape[1])), np.full(classes, ABSENT)
     if labels.ndim == 2:  # one row per example and class with a probability, weighted by it
@@ -350,9 +352,11 @@ def _classes(
 
 
 def _regression(
-    number: int, strength: float, models: dict[int, LogisticRegression] | None
-) -> LogisticRegression:
+    number: int, strength: float, models: dict[int, "LogisticRegression"] | None
+) -> "LogisticRegression":
     """Return a logistic regression to fit: a new one, or that of the same ``number`` in ``models`` for a warm start."""
+    from sklearn.linear_model import LogisticRegression
+
     fresh = LogisticRegression(max_iter=ITERATIONS, warm_start=models is not None)
     model = fresh if models is None else models.setdefault(number, fresh)
     return model.set_params(C=strength)
@@ -364,7 +368,7 @@ def _each_class(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, LogisticRegression] | None = None,
+    models: dict[int, "LogisticRegression"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
     for index, column in enumerate(labels.T):
@@ -389,7 +393,9 @@ def _amounts(
     classes: int,
     strength: float,
     counts: np.ndarray,
-    models: dict[int, LogisticRegression] | None = None,
+    models: dict[int, "LogisticRegression"] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import Ridge
+
     ridge = Ridge(alpha=1 / strength).fit(features, labels)
     return ridge.coef_[None], np.array([ridge.intercept_])
