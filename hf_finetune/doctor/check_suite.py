@@ -21,6 +21,7 @@ from hf_finetune.doctor.stages import check_stage, stage_title
 from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.training.manifest import library_versions
 
 __all__ = ["CheckSuite", "check_suites", "describe_machine", "run_check"]
@@ -46,6 +47,8 @@ def check_suites(
 ) -> Iterator[CheckSuite]:
     """Yield the suite of a recipe's checkpoint; without a recipe, one of a tiny model for images and one for texts.
 
+    Of several tasks, each has a suite, whose model has the head of that task alone.
+
     Args:
         recipe: Recipe whose checkpoint and stages to check; None checks the tiny models.
         folder: Folder for the tiny models.
@@ -61,8 +64,12 @@ def check_suites(
         repair = "It starts two of its own; leave accelerate launch away."
         raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
     if recipe is not None:
-        subject = load_check_target(recipe, trust_remote_code=trust_remote_code)
-        yield CheckSuite(_title(subject, _short(recipe.model.path)), subject.remark, _checks(subject))
+        for task, single in recipe.by_task().items():
+            with problems_in_task(task):
+                subject = load_check_target(single, trust_remote_code=trust_remote_code)
+            name = _short(recipe.model.path)
+            title = _title(subject, f"{name} for {task}" if task else name)
+            yield CheckSuite(title, subject.remark, _checks(subject))
         return
     for tiny in tiny_recipes(folder):
         subject = load_check_target(tiny)

@@ -18,7 +18,6 @@ from hf_finetune.data.prepare import LabelledData
 from hf_finetune.errors import DataNotThere, InputError, Problem
 from hf_finetune.models.build import BuiltModel
 from hf_finetune.recipe import Recipe, parse_recipe
-from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.forward_check import try_forward
 from hf_finetune.runs.prepare import data_at_hand, prepare_with
@@ -59,13 +58,12 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     """Load a recipe's checkpoint and create synthetic inputs; the recipe's data is used only for the class names.
 
     Args:
-        recipe: Recipe whose checkpoint to load.
+        recipe: Recipe of a single task, whose checkpoint to load.
         trust_remote_code: Whether code from the checkpoint may run.
 
     Raises:
         InputError: If the recipe does not fit the checkpoint, or the checkpoint cannot be read.
     """
-    refuse_several(recipe, "doctor")
     modality = TASKS[recipe.task].modality
     data, remark = None, ""
     with suppress(DataNotThere):

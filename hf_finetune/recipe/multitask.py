@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -28,8 +30,8 @@ __all__ = [
     "TaskDataSpec",
     "TaskSpec",
     "place_in_task",
+    "problems_in_task",
     "recipe_class",
-    "refuse_several",
     "task_problems",
 ]
 
@@ -186,21 +188,6 @@ def recipe_class(content: Mapping[str, Any]) -> type[Recipe]:
     return MultiTaskRecipe if content.get("task") == MULTI_TASK else SingleTaskRecipe
 
 
-def refuse_several(recipe: Recipe, what: str) -> None:
-    """Raise an error for a multi-task recipe.
-
-    Args:
-        recipe: Recipe to check.
-        what: Name of the feature that supports a single task only, for the error.
-
-    Raises:
-        InputError: If the recipe has several tasks.
-    """
-    if isinstance(recipe, MultiTaskRecipe):
-        repair = f"Give the recipe of one task: task: {recipe.kind}, and its data."
-        raise InputError(Problem("task", f"must be a single one for {what}", "'multi-task'", repair))
-
-
 def place_in_task(place: str, name: str) -> str:
     """Return the place in a whole recipe that corresponds to a place in the recipe of one task.
 
@@ -217,6 +204,23 @@ def place_in_task(place: str, name: str) -> str:
         return f"tasks.{name}.{place}"
     known = head.partition("[")[0] in Recipe.model_fields
     return place if known else f"tasks.{name}: {place}"
+
+
+@contextmanager
+def problems_in_task(name: str) -> Iterator[None]:
+    """Raise the problems of the recipe of one task, raised in the block, with their places in the whole recipe.
+
+    Args:
+        name: Name of the task; empty for the only one.
+
+    Raises:
+        InputError: With the problems.
+    """
+    try:
+        yield
+    except InputError as error:
+        problems = [replace(problem, place=place_in_task(problem.place, name)) for problem in error.problems]
+        raise InputError(problems) from error
 
 
 def task_problems(recipe: Mapping[str, Any]) -> list[Problem]:

@@ -3,8 +3,7 @@
 ``_check`` is the only sequence of checks. ``plan``, ``run``, ``doctor`` and ``preview`` use it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from hf_finetune.planning.domain_adaptation import domain_notes, domain_problems
 from hf_finetune.planning.layers import Layout
 from hf_finetune.planning.stages import Plan, build_plan
 from hf_finetune.recipe import Recipe, SingleTaskRecipe
-from hf_finetune.recipe.multitask import place_in_task
+from hf_finetune.recipe.multitask import problems_in_task
 from hf_finetune.recipe.paths import similar_here
 from hf_finetune.runs.checkpoint import read_model_layout, read_task_config
 from hf_finetune.runs.expand import expand_recipe
@@ -154,18 +153,9 @@ def _load_each(
     """Return the data of each task, ``UNKNOWN_DATA`` where it cannot be read, and append its problems."""
     datas = dict.fromkeys(recipe.task_names, UNKNOWN_DATA)
     for name, single in recipe.by_task().items():
-        with _collect_in_task(problems, name):
+        with collect_problems(problems), problems_in_task(name):
             datas[name] = load(single) or UNKNOWN_DATA
     return datas
-
-
-@contextmanager
-def _collect_in_task(problems: list[Problem], name: str) -> Iterator[None]:
-    """Append the problems of a task that the block raises, with their places in the recipe of all tasks."""
-    own: list[Problem] = []
-    with collect_problems(own):
-        yield
-    problems += [replace(problem, place=place_in_task(problem.place, name)) for problem in own]
 
 
 @dataclass(frozen=True)
@@ -206,7 +196,7 @@ def _check(
     problems, singles = list(known), recipe.by_task()
     configs: dict[str, PreTrainedConfig] = {}
     for name, single in singles.items():
-        with _collect_in_task(problems, name):
+        with collect_problems(problems), problems_in_task(name):
             labels = datas[name].label_names, datas[name].target
             configs[name] = read_task_config(single, *labels, settings.trust_remote_code)
     layout, adapter_notes = None, tuple[str, ...]()
@@ -218,7 +208,7 @@ def _check(
     for_task = settings if len(singles) == 1 else replace(settings, spread=None)
     tasks: dict[str, PreparedRun] = {}
     for name, single in singles.items():
-        with _collect_in_task(problems, name):
+        with collect_problems(problems), problems_in_task(name):
             tasks[name] = _check_task(single, datas[name], configs.get(name), layout, for_task)
     problems += joint_problems(recipe, datas, settings.trust_remote_code)
     if problems or layout is None:

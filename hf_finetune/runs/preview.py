@@ -9,7 +9,6 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.files import can_be_path, replacing
 from hf_finetune.recipe import Recipe
-from hf_finetune.recipe.multitask import refuse_several
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
@@ -36,7 +35,7 @@ def preview(
         recipe: Recipe of the run. Its checkpoint determines the preprocessing; no weights are read.
         output: File to write; an existing file is replaced. None writes ``preview.png`` or ``preview.html`` in the
             current folder.
-        examples: Number of examples.
+        examples: Number of examples of each task.
         versions: Number of versions of each example.
         trust_remote_code: Whether code of the checkpoint and of metrics may run.
 
@@ -46,8 +45,7 @@ def preview(
     Raises:
         InputError: If recipe, data or checkpoint cannot be used, or if the file cannot be written under that name.
     """
-    refuse_several(recipe, "preview")
-    modality = TASKS[recipe.task].modality
+    modality = TASKS[recipe.kind].modality
     suffixes = modality.preview_suffixes
     path = output or Path(f"preview{suffixes[0]}")
     if path.suffix.lower() not in suffixes:
@@ -58,14 +56,15 @@ def preview(
     if not path.parent.is_dir():
         raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
     prepared = prepare_run(recipe, start_processes(), trust_remote_code=trust_remote_code)
-    rows = _rows(prepared, examples, versions)
-    title = f"Augmented {modality.plural} of {Path(recipe.data.path).name}"
+    rows = [row for name, task in prepared.tasks.items() for row in _rows(name, task, examples, versions)]
+    sources = dict.fromkeys(Path(task.recipe.data.path).name for task in prepared.tasks.values())
+    title = f"Augmented {modality.plural} of {' and '.join(sources)}"
     with replacing(path) as partial:
         modality.write_preview(rows, partial, title, path.suffix.lower())
     return path
 
 
-def _rows(prepared: PreparedRun, examples: int, versions: int) -> list[PreviewRow]:
+def _rows(task: str, prepared: PreparedRun, examples: int, versions: int) -> list[PreviewRow]:
     recipe, data = prepared.recipe, prepared.data
     inputs = prepare_inputs(prepared.task, data, prepared.processor, recipe.data, recipe.seed)
     modality = prepared.task.modality
@@ -79,6 +78,7 @@ def _rows(prepared: PreparedRun, examples: int, versions: int) -> list[PreviewRo
     for index in chosen:
         example = data.train[index]
         label = _label(example["label"], data.label_names, data.target)
+        label = f"{task}: {label}" if task else label
         rows.append(PreviewRow(label, modality.preview_example(example), shown[index]))
     return rows
 

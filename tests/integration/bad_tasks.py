@@ -161,24 +161,4 @@ CASES = [
         ),
         SIZES,
     ),
-    Case(
-        "doctor for several tasks",
-        "doctor tasks.yaml",
-        (
-            "Problem:\n"
-            "  task must be a single one for doctor. Got 'multi-task'. Give the recipe of one task: "
-            "task: image-classification, and its data."
-        ),
-        SIZES,
-    ),
-    Case(
-        "preview for several tasks",
-        "preview tasks.yaml",
-        (
-            "Problem:\n"
-            "  task must be a single one for preview. Got 'multi-task'. Give the recipe of one task: "
-            "task: image-classification, and its data."
-        ),
-        SIZES,
-    ),
 ]

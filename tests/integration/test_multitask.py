@@ -1,6 +1,7 @@
 """Runs of several tasks: what they leave, what they move, how they are stopped, and what looks at one task only."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from hf_finetune.cli.app import app
+from hf_finetune.doctor.check_suite import check_suites
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
@@ -33,6 +35,7 @@ from hf_finetune.publishing.export import export
 from hf_finetune.publishing.upload_plan import check_finished, collect
 from hf_finetune.recipe import dump_recipe, load_recipe, parse_recipe
 from hf_finetune.runs.prepare import plan
+from hf_finetune.runs.preview import preview
 
 ALONE = """
 import json, sys
@@ -296,6 +299,24 @@ def test_the_plan_says_what_an_epoch_holds(tmp_path, texts):
         in told
     )
     assert plan(texts()).plan.stages[0].steps == 12
+
+
+def test_a_preview_has_examples_of_each_task(tmp_path, texts):
+    page = preview(texts(), tmp_path / "page.html", examples=2, versions=1).read_text(encoding="utf-8")
+    labels = re.findall("<tr><td>([^<]*)</td>", page)
+    assert sorted(labels[:2]) == ["type: bad", "type: good"]
+    assert len(labels) == 4 and all(label.startswith("words: ") for label in labels[2:])
+
+
+def test_doctor_checks_the_model_of_each_task(tmp_path, images):
+    first, second = check_suites(images(), tmp_path)
+    assert " for colour: image-classification, " in first.title
+    assert " for shade: image-classification, " in second.title
+    assert [check.name for check in first.checks] == [check.name for check in second.checks]
+    content = images().model_dump(mode="json")
+    content["tasks"]["shade"]["data"]["columns"]["label"] = "size"
+    told = refusal(lambda: list(check_suites(parse_recipe(content), tmp_path)))
+    assert told.startswith("tasks.shade.data.columns.label ")
 
 
 def test_a_plan_needs_no_data(images):
