@@ -63,7 +63,7 @@ class Choice(Part):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return the schema of a discriminated union for a base class, and its own schema for any other class."""
-        if not (options := cls.options()):
+        if len(options := cls.options()) < 2:  # a union needs two classes
             return handler(source)
         tagged: list[Any] = [Annotated[option, Tag(_tag(option))] for option in options.values()]
         discriminator = Discriminator(lambda value: _tag(cls.option_of(value)))
