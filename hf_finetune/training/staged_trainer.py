@@ -44,6 +44,8 @@ __all__ = ["StagedTrainer"]
 
 logger = logging.getLogger(__name__)
 
+Metrics = dict[str, dict[str, float]]
+
 STAGES = "stages.json"
 """File with the stages and the metrics of those that are done."""
 LABELS = ("labels", "label", "label_ids")
@@ -67,7 +69,8 @@ class StagedTrainer:
         args: ``TrainingArguments``. The fields of a stage take precedence; fields that a stage leaves out are read
             from here: duration, batch size, accumulation, learning rate, schedule, warmup, optimizer, weight decay,
             clipping and label smoothing. ``metric_for_best_model`` selects the best weights, by default the loss.
-            Evaluating, saving and logging have a fixed rhythm, whatever ``args`` says: per epoch and per step.
+            Whatever ``args`` says, each stage evaluates and saves once per epoch, logs every step, and pushes nothing
+            to the Hub.
         train_dataset: Training examples: mappings with the model's inputs, and ``labels`` or ``label``.
         eval_dataset: Validation examples; None keeps the last weights of each stage.
         data_collator: Function from a list of examples to a batch: tensors ``[batch, ...]`` by name, with ``labels``
@@ -156,9 +159,9 @@ class StagedTrainer:
         """
         state, folder = PartialState(), Path(self.args.output_dir)
         pretrained = pretrained_weights(self.model, self.stages, self.plan)
-        metrics: dict[str, dict[str, float]] = broadcast_from_main(
-            state, lambda: self._finished(folder, resume_from_checkpoint)
-        )
+        metrics = broadcast_from_main(state, lambda: self._finished(folder, resume_from_checkpoint))
+        if isinstance(metrics, Problem):
+            raise InputError(metrics)
         if metrics:
             done = len(metrics) - 1
             load_weights(self.model, stage_folder(folder, done, self.stages[done].name) / WEIGHTS)
@@ -234,23 +237,23 @@ class StagedTrainer:
         known = {*inspect.signature(self.model.forward).parameters, *LABELS}
         return dataset.select_columns([name for name in dataset.column_names if name in known])
 
-    def _finished(self, folder: Path, resumes: bool) -> dict[str, dict[str, float]]:
-        """Return the metrics of the stages that are done, and record the stages where none is."""
+    def _finished(self, folder: Path, resumes: bool) -> Metrics | Problem:
+        """Return the metrics of the stages that are done, or why the folder cannot be used; record new stages."""
         file = folder / "stages" / STAGES
         if not file.is_file():
             self._record(folder, {})
             return {}
         repair = "Continue with train(resume_from_checkpoint=True), or choose another folder."
         if not resumes:
-            raise InputError(Problem("args.output_dir", "must hold no earlier stages", str(folder), repair))
+            return Problem("args.output_dir", "must hold no earlier stages", str(folder), repair)
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["stages"] != self._written():
             rule = "must hold the same stages to be resumed"
-            raise InputError(Problem("args.output_dir", rule, str(folder), "Choose another folder."))
-        metrics: dict[str, dict[str, float]] = content["metrics"]
+            return Problem("args.output_dir", rule, str(folder), "Choose another folder.")
+        metrics: Metrics = content["metrics"]
         return metrics
 
-    def _record(self, folder: Path, metrics: dict[str, dict[str, float]]) -> None:
+    def _record(self, folder: Path, metrics: Metrics) -> None:
         (folder / "stages").mkdir(parents=True, exist_ok=True)
         with replacing(folder / "stages" / STAGES) as partial:
             content = {"stages": self._written(), "metrics": metrics}
@@ -325,7 +328,7 @@ class StagedTrainer:
             stage.name, result, best, leading=best or "loss", greater_is_better=context.greater_is_better
         ):
             logger.info(line)
-        return dict(result.validation)
+        return {name: float(value) for name, value in result.validation.items()}
 
 
 def _check_sharding(args: TrainingArguments | None) -> None:
