@@ -25,7 +25,7 @@ bench: $(VENV)/.installed-bench ## run the benchmarks, which takes more than an 
 	$(BIN)/python tools/assets.py
 	$(BIN)/python -m benchmarks
 
-check: $(VENV)/.installed-dev ## lint, format, types, the order of imports and the tables of docs/recipe.md
+check: $(VENV)/.installed-dev ## lint, format, types, the order of imports, docstrings and the tables of docs/recipe.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -33,6 +33,7 @@ check: $(VENV)/.installed-dev ## lint, format, types, the order of imports and t
 	$(BIN)/mypy benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_rules.py
+	$(BIN)/python tools/check_api.py
 	$(BIN)/python tools/recipe_tables.py --check
 
 clean: ## remove .venv, the assets and all caches; runs/ stays

@@ -282,19 +282,8 @@ SettingsT = TypeVar("SettingsT", bound=StageSettings)
 class Recipe(Part, ABC):
     """A fine-tuning run of one task or of several.
 
-    ``load_recipe`` reads one from a file, and ``parse_recipe`` builds one from plain mappings. A recipe is immutable,
-    and has an attribute for each field of docs/recipe.md.
-
     Attributes:
-        task: What the model does, such as ``image-classification``.
-        model: Pretrained checkpoint; ``model.path`` is its name.
-        data: Labeled data; ``data.path`` is where it is.
-        stages: Training stages in their order; empty if there is a ``strategy``, which writes them.
-        metrics: Names of the metrics, the leading one first; empty for the default of the labels.
-        seed: Seed of all random choices.
-
-    Raises:
-        InputError: From ``load_recipe`` and ``parse_recipe``, if a field is invalid; with all problems.
+        task: What the model does; docs/recipe.md describes this and all other fields, each of which is an attribute.
 
     Example:
         >>> from hf_finetune import Recipe, load_recipe
