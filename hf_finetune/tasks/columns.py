@@ -1,6 +1,6 @@
 """Columns of an example: their roles, and their choice by name and type."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from hf_finetune.errors import MOST_SHOWN, Problem, quoted
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = ["ColumnRole", "is_string", "only_one"]
+__all__ = ["ColumnRole", "is_string", "only_one", "usual_columns"]
 
 _STRINGS = ("string", "large_string")
 
@@ -64,6 +64,33 @@ def only_one(
     return None, [
         Problem(place, f"must be named, because no column looks like {plural}", column_list, repair)
     ]
+
+
+def usual_columns(
+    roles: Sequence[ColumnRole],
+    features: "Features",
+    named: Mapping[str, str],
+    taken: Sequence[str | None],
+) -> tuple[dict[str, str | None], list[Problem]]:
+    """Find the main column: named, of a usual name, or the only one that fits; optional ones must be named.
+
+    Args:
+        roles: Columns of an example.
+        features: Columns of the data and their types.
+        named: Columns that the user named, by role.
+        taken: Columns that are used otherwise.
+
+    Returns:
+        Column of each role, and problems.
+    """
+    main, *others = roles
+    columns: dict[str, str | None] = {role.name: named.get(role.name) for role in others}
+    if main.name in named:
+        return {main.name: named[main.name], **columns}, []
+    usable = [name for name in features if main.accepts(features[name]) and name not in taken]
+    candidates = [name for name in usable if name.lower() in main.usual_names]
+    column, problems = only_one(main.name, main.plural, candidates or usable, features)
+    return {main.name: column, **columns}, problems
 
 
 def is_string(feature: Any) -> bool:

@@ -3,23 +3,23 @@
 Code outside this folder asks a modality for a property or calls one of its methods; it never compares its name.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.base import Part
-from hf_finetune.tasks.columns import ColumnRole
 from hf_finetune.tasks.examples import (
     DecodedForm,
     ExampleCheck,
     Inputs,
     MaskedInputs,
-    PreviewRow,
     Remarks,
     Splits,
 )
+from hf_finetune.tasks.presentation import Presentation
 
 if TYPE_CHECKING:
     import torch
@@ -30,23 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["Modality"]
 
 
-class Modality(ABC):
+class Modality(Presentation):
     """Kind of input of a model.
 
     Attributes:
-        name: Name, such as ``image``.
-        article: Noun for one example with its article, such as ``an image``.
-        plural: Noun for several examples, such as ``images``.
-        readable: What a row must hold, for messages, such as ``a readable image``.
-        file_noun: Noun for a file with one example, such as ``picture``.
-        plural_files: Noun for several such files, such as ``pictures``.
-        roles: Columns of an example. The first one is required.
-        model_inputs: Names of the inputs that a model's ``forward`` may take, the main one first.
         is_spatial: Whether an input is a grid of values of a fixed size, as an image is.
         has_tokens: Whether an input is a sequence of token ids of any length.
         opens_files: Whether an example is a file that is opened when it is needed; otherwise files are read as text.
         processor_class: Class of transformers that loads the preprocessor of a checkpoint.
-        processor_noun: Noun for the preprocessor with its article, such as ``a tokenizer``.
+        processor_slot: Argument and attribute of ``transformers.pipeline`` for it, such as ``tokenizer``.
         processor_files: Checkpoint files that configure the preprocessor, the most common first.
         data_fields: Fields of ``data`` in recipes that concern this modality only.
         augment_fields: Fields of ``data.augment`` that concern this modality only.
@@ -55,50 +47,22 @@ class Modality(ABC):
         packages: Packages besides torch and transformers that the preprocessor needs.
     """
 
-    name: ClassVar[str]
-    article: ClassVar[str]
-    plural: ClassVar[str]
-    readable: ClassVar[str]
-    file_noun: ClassVar[str]
-    plural_files: ClassVar[str]
-    roles: ClassVar[tuple[ColumnRole, ...]]
-    model_inputs: ClassVar[tuple[str, ...]]
     is_spatial: ClassVar[bool] = False
     has_tokens: ClassVar[bool] = False
     opens_files: ClassVar[bool] = False
     processor_class: ClassVar[str]
-    processor_noun: ClassVar[str]
-    processor_files: ClassVar[tuple[str, ...]]
-    data_fields: ClassVar[type[Part]]
-    augment_fields: ClassVar[type[Part]]
-    augment_words: ClassVar[str]
+    processor_slot: ClassVar[str]
+    processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    data_fields: ClassVar[type[Part]] = Part
+    augment_fields: ClassVar[type[Part]] = Part
+    augment_words: ClassVar[str] = "none"
     no_augmentation: ClassVar[Mapping[str, Any]] = {}
     packages: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the column roles."""
-        return tuple(role.name for role in self.roles)
-
-    @property
-    def main_column(self) -> str:
-        """Required column."""
-        return self.roles[0].name
-
-    @property
-    def main_input(self) -> str:
-        """Main input of the model."""
-        return self.model_inputs[0]
-
-    @property
-    @abstractmethod
-    def suffixes(self) -> frozenset[str]:
-        """Lower-case suffixes of files with one example each."""
-
-    def columns_in(self, names: Iterable[str]) -> list[str]:
-        """Return the columns of an example that are among the given names, in the order of the roles."""
-        present = set(names)
-        return [name for name in self.columns if name in present]
+    def processor_noun(self) -> str:
+        """Noun for the preprocessor with its article, such as ``a tokenizer``."""
+        return f"a {self.processor_slot.replace('_', ' ')}"
 
     def field_problems(self, augment: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield the problems between the fields of ``data.augment``.
@@ -110,7 +74,6 @@ class Modality(ABC):
 
     # Columns of data
 
-    @abstractmethod
     def find_columns(
         self, features: "Features", named: Mapping[str, str], taken: Sequence[str | None]
     ) -> tuple[dict[str, str | None], list[Problem]]:
@@ -124,6 +87,9 @@ class Modality(ABC):
         Returns:
             Column of each role (None for an optional role without one), and problems.
         """
+        from hf_finetune.tasks.columns import usual_columns
+
+        return usual_columns(self.roles, features, named, taken)
 
     def unreadable_files(self, place: str, files: Iterable[Any]) -> list[Problem]:
         """Return a problem for files that hold examples in a format that cannot be read.
@@ -148,11 +114,12 @@ class Modality(ABC):
             decode: Whether a row holds the example itself; otherwise its file, where the modality opens files.
         """
 
-    @abstractmethod
     def check(self) -> ExampleCheck:
         """Return a new check of examples, which reads each of them once."""
+        from hf_finetune.tasks.stored import ReadCheck
 
-    @abstractmethod
+        return ReadCheck(self.pipeline_input)
+
     def hashes(self, dataset: "Dataset") -> tuple[Sequence[str | None], Sequence[str | None]]:
         """Return two hashes of each example, without decoding it.
 
@@ -162,8 +129,15 @@ class Modality(ABC):
         Returns:
             SHA-256 of the exact content, and a key that is equal for copies; None for what cannot be compared.
         """
+        from hf_finetune.tasks.stored import hash_file, hash_rows, map_files
 
-    @abstractmethod
+        if not self.opens_files:
+            hashes: list[str | None] = [*hash_rows(dataset, self.columns_in(dataset.column_names))]
+            return hashes, hashes
+        feature = self.features(decode=False)[self.main_column]
+        contents = tuple(map_files(dataset, self.main_column, feature, hash_file))
+        return contents, contents
+
     def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
         """Return the rows on which a model is most likely to fail: the longest, the largest.
 
@@ -171,6 +145,7 @@ class Modality(ABC):
             dataset: Dataset with the columns of the roles.
             lengths: Number of tokens of each example, if known.
         """
+        return [] if lengths is None else [max(range(len(lengths)), key=lengths.__getitem__)]
 
     @abstractmethod
     def made_up(self, count: int, chance: Any, *, length: int = 16, pair: bool = False) -> dict[str, Any]:
@@ -188,13 +163,13 @@ class Modality(ABC):
 
     # Checkpoints
 
-    @abstractmethod
     def check_processor(self, processor: Any) -> None:
         """Use a loaded preprocessor on a small example: loading checks no settings.
 
         Raises:
             Exception: Of any class, if a setting has an invalid value.
         """
+        self.dummy(processor)
 
     def is_empty(self, processor: Any) -> bool:
         """Return whether a preprocessor was built although the files of the checkpoint lack it."""
@@ -212,7 +187,6 @@ class Modality(ABC):
         """Set what the config of a loaded model lacks, such as the id of the padding token, in place."""
         return None
 
-    @abstractmethod
     def configure(
         self,
         processor: Any,
@@ -234,10 +208,14 @@ class Modality(ABC):
         Raises:
             InputError: If the checkpoint does not support a value.
         """
+        return ()
 
-    @abstractmethod
     def same_inputs(self, processor: Any, other: Any) -> bool:
         """Return whether two preprocessors make the same model inputs of an example."""
+        import torch
+
+        inputs, others = (self.dummy(each)[self.main_input] for each in (processor, other))
+        return inputs.shape == others.shape and torch.equal(inputs, others)
 
     def unfit_pooling(self, model: "nn.Module", pooling: str) -> str | None:
         """Return the reason why a model has no position that a pooling reads; None if it has.
@@ -250,15 +228,17 @@ class Modality(ABC):
 
     # Model inputs
 
-    @abstractmethod
     def varies(self, augment: Any) -> bool:
         """Return whether training examples are augmented.
 
         Args:
             augment: ``data.augment`` of the recipe.
         """
+        fields = self.augment_fields.model_fields.items()
+        return any(
+            getattr(augment, name) != self.no_augmentation.get(name, field.default) for name, field in fields
+        )
 
-    @abstractmethod
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits.
 
@@ -268,10 +248,13 @@ class Modality(ABC):
             data: ``data`` of the recipe.
             seed: Seed of the run.
         """
+        from hf_finetune.tasks.processed_examples import processed_inputs
 
-    @abstractmethod
+        return processed_inputs(splits, self, processor)
+
     def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
         """Return a batch of one dummy example, to test a forward pass."""
+        return self.batch_inputs(processor)(self.tracing_examples()[:1])
 
     def masked(
         self, splits: Splits, processor: Any, data: Any, seed: int, share: float | None
@@ -299,55 +282,24 @@ class Modality(ABC):
         """
         return None
 
-    def size_words(self, batch: Mapping[str, Any]) -> str:
-        """Return the size of the examples of a batch in words, such as ``38 tokens``."""
-        return " x ".join(map(str, batch[self.main_input].shape[1:]))
-
-    # Looking at examples
-
-    @property
-    @abstractmethod
-    def preview_suffixes(self) -> tuple[str, ...]:
-        """Suffixes of files that a preview can be written to, the usual one first."""
-
-    @abstractmethod
-    def write_preview(self, rows: "Sequence[PreviewRow]", path: Path, title: str, suffix: str) -> None:
-        """Write original examples and their augmented versions to a file.
-
-        Args:
-            rows: Examples as ``preview_example`` and ``preview_inputs`` return them.
-            path: File to write.
-            title: Title of the page.
-            suffix: Suffix of the final name of the file, which determines its format.
-        """
-
-    @abstractmethod
-    def preview_example(self, row: Mapping[str, Any]) -> Any:
-        """Return an example of loaded data in a form that ``write_preview`` shows."""
-
-    @abstractmethod
-    def preview_inputs(self, inputs: Mapping[str, Any], processor: Any) -> Any:
-        """Return the model inputs of an example in a form that ``write_preview`` shows."""
-
     @abstractmethod
     def save_tiny_checkpoint(self, folder: Path) -> None:
         """Write a tiny checkpoint with random weights, for checks without a real one."""
 
     # Predictions of finished models
 
-    @abstractmethod
     def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
         """Return the arguments of ``transformers.pipeline`` besides task and model."""
+        return {self.processor_slot: processor}
 
-    @abstractmethod
     def processor_of(self, pipe: Any) -> Any:
         """Return the preprocessor of a pipeline of transformers."""
+        return getattr(pipe, self.processor_slot)
 
     @abstractmethod
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
         """Return a row of loaded data in the form that a pipeline takes."""
 
-    @abstractmethod
     def read_batch(
         self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
     ) -> Any:
@@ -359,6 +311,9 @@ class Modality(ABC):
             size: Number of examples.
             remarks: Collector from ``remarks``, which counts truncated examples; None counts none.
         """
+        from hf_finetune.tasks.pipelines import collate_inputs, preprocess
+
+        return collate_inputs(pipe, preprocess(pipe, examples, size))
 
     def is_unreadable(self, name: str) -> bool:
         """Return whether a file, by its suffix, holds an example in a format that must be converted first."""
@@ -399,49 +354,11 @@ class Modality(ABC):
             Function from examples, as ``pipeline_input`` returns them, to model inputs.
         """
 
-    @abstractmethod
     def tracing_examples(self) -> list[Any]:
         """Return two examples to trace a model with; torch would treat a batch size of 1 as a constant."""
+        columns = self.made_up(2, Random(0))
+        return [self.pipeline_input({name: columns[name][row] for name in columns}) for row in range(2)]
 
     def describe_processor(self, processor: Any) -> dict[str, Any]:
         """Return the settings of a preprocessor, as JSON values, from which its computation can be repeated."""
         return dict(processor.to_dict())
-
-    @abstractmethod
-    def show(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Return a row of loaded data for an HTML page: ``text``, or ``image`` as a data URI."""
-
-    @abstractmethod
-    def example_code(self, *, pair: bool) -> str:
-        """Return the argument of a call of a pipeline in Python, for model cards.
-
-        Args:
-            pair: Whether examples have the optional column.
-        """
-
-    @abstractmethod
-    def page_fields(self, gradio: Any, *, pair: bool) -> list[Any]:
-        """Return the gradio components in which the user enters an example, one for each column.
-
-        Args:
-            gradio: The module.
-            pair: Whether examples have the optional column.
-        """
-
-    @abstractmethod
-    def page_values(self, example: Any, path: Path) -> dict[str, str]:
-        """Return an example, as ``pipeline_input`` returns it, as the value of each of the ``page_fields``.
-
-        Args:
-            example: The example.
-            path: Path, without a suffix, of a file that may be written.
-        """
-
-    @property
-    @abstractmethod
-    def space_code(self) -> Path:
-        """Python file with the fields of a Space's page, which the ``app.py`` of the Space imports."""
-
-    def space_settings(self, processor: Any, *, pair: bool) -> dict[str, Any]:
-        """Return the settings that ``space_code`` reads; the arguments are those of other methods."""
-        return {}

@@ -29,4 +29,4 @@ def collate_inputs(pipe: Any, inputs: list[Any]) -> Any:
     """
     if len(inputs) < 2:
         return inputs[0] if inputs else None
-    return pad_collate_fn(pipe.tokenizer, pipe.image_processor)(inputs)
+    return pad_collate_fn(pipe.tokenizer, pipe.image_processor or pipe.feature_extractor)(inputs)

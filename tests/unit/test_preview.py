@@ -14,7 +14,7 @@ from hf_finetune.runs.preview import preview, spread_over_classes
 from hf_finetune.tasks import MODALITIES
 from hf_finetune.tasks.examples import PreviewRow
 from hf_finetune.tasks.image.preview import contact_sheet
-from hf_finetune.tasks.text.preview import text_page
+from hf_finetune.tasks.preview_page import text_page
 
 
 def recipe(task, model, data, **augment):

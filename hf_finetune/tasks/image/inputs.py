@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import torch
-from PIL import Image
 from transformers import default_data_collator
 
 from hf_finetune.targets.labels import class_count
@@ -19,7 +17,7 @@ from hf_finetune.tasks.image.transforms import (
 )
 from hf_finetune.tasks.seeded_augmentation import SeededExamples
 
-__all__ = ["gray_image", "prepare_images"]
+__all__ = ["prepare_images"]
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -49,12 +47,6 @@ def prepare_images(splits: Splits, processor: Any, data: Any, seed: int, *, vari
         validation=None if splits.validation is None else TransformedImages(splits.validation, plain),
         collate=collate,
     )
-
-
-def gray_image(processor: Any) -> dict[str, torch.Tensor]:
-    """Return a batch of one gray image."""
-    image = Image.new("RGB", (64, 64), (128, 128, 128))
-    return {"pixel_values": processor_transform(processor)(image)[None]}
 
 
 def _size(height: int, width: int) -> Size:

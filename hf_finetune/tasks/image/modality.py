@@ -48,11 +48,8 @@ class Image(Modality):
     """Images: files, bytes or decoded images, of any size and mode."""
 
     name: ClassVar[str] = "image"
-    article: ClassVar[str] = "an image"
-    plural: ClassVar[str] = "images"
-    readable: ClassVar[str] = "a readable image"
-    file_noun: ClassVar[str] = "picture"
-    plural_files: ClassVar[str] = "pictures"
+    article = "an image"
+    file_noun = "picture"
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             "image",
@@ -67,8 +64,8 @@ class Image(Modality):
     is_spatial: ClassVar[bool] = True
     opens_files: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoImageProcessor"
-    processor_noun: ClassVar[str] = "an image processor"
-    processor_files: ClassVar[tuple[str, ...]] = ("preprocessor_config.json", "processor_config.json")
+    processor_slot: ClassVar[str] = "image_processor"
+    processor_noun = "an image processor"
     data_fields: ClassVar[type[ImageFields]] = ImageFields
     augment_fields: ClassVar[type[ImageAugmentFields]] = ImageAugmentFields
     augment_words: ClassVar[str] = "a preset, erase and transforms"
@@ -133,13 +130,6 @@ class Image(Modality):
 
         return ImageCheck()
 
-    def hashes(self, dataset: "Dataset") -> tuple[Sequence[str | None], Sequence[str | None]]:
-        """Return the SHA-256 of each image file, twice: only equal files are copies."""
-        from hf_finetune.tasks.image.stored import hash_image, map_images
-
-        contents = tuple(map_images(dataset, hash_image))
-        return contents, contents
-
     def extreme_rows(self, dataset: "Dataset", lengths: Sequence[int] | None = None) -> list[int]:
         """Return the rows of the largest, the widest and the tallest image."""
         from hf_finetune.tasks.image.stored import extreme_images
@@ -172,13 +162,6 @@ class Image(Modality):
         set_image_size(processor, config, data.image_size, data.crop_pct)
         return ()
 
-    def same_inputs(self, processor: Any, other: Any) -> bool:
-        """Return whether both processors make the same pixels of an image."""
-        import torch
-
-        pixels, others = (self.dummy(each)["pixel_values"] for each in (processor, other))
-        return pixels.shape == others.shape and torch.equal(pixels, others)
-
     def unfit_pooling(self, model: Any, pooling: str) -> str | None:
         """Return a reason for pooling a class token that the model lacks."""
         if pooling == "cls" and not any(name.endswith("cls_token") for name, _ in model.named_parameters()):
@@ -194,12 +177,6 @@ class Image(Modality):
         from hf_finetune.tasks.image.inputs import prepare_images
 
         return prepare_images(splits, processor, data, seed, varied=self.varies(data.augment))
-
-    def dummy(self, processor: Any) -> "dict[str, torch.Tensor]":
-        """Return a batch of one gray image."""
-        from hf_finetune.tasks.image.inputs import gray_image
-
-        return gray_image(processor)
 
     def decoded_form(self, examples: Any) -> DecodedForm | None:
         """Return how decoded images are stored."""
@@ -248,27 +225,11 @@ class Image(Modality):
 
         return masked_images(self.prepare(splits, processor, data, seed), seed, share)
 
-    def pipeline_settings(self, processor: Any, model: "PreTrainedModel") -> dict[str, Any]:
-        """Return the image processor."""
-        return {"image_processor": processor}
-
-    def processor_of(self, pipe: Any) -> Any:
-        """Return the image processor."""
-        return pipe.image_processor
-
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
         """Return the image in RGB."""
         from hf_finetune.tasks.image.rgb import to_rgb
 
         return to_rgb(row["image"])
-
-    def read_batch(
-        self, pipe: Any, examples: Iterator[Any], size: int, remarks: Remarks | None = None
-    ) -> Any:
-        """Preprocess images one by one as they are read, so that only one is in memory at full size."""
-        from hf_finetune.tasks.pipelines import collate_inputs, preprocess
-
-        return collate_inputs(pipe, preprocess(pipe, examples, size))
 
     def is_unreadable(self, name: str) -> bool:
         """Return whether a file is an image in a format that must be converted first."""

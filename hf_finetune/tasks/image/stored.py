@@ -1,10 +1,7 @@
 """Images of a dataset as they are stored, undecoded: their hashes, their sizes, and those that cannot be read."""
 
-import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,40 +10,19 @@ from PIL import Image as PillowImage
 
 from hf_finetune.tasks.image.files import NoImageError, PictureError, PictureFacts, read_picture, source_of
 from hf_finetune.tasks.image.notes import PictureNotes
+from hf_finetune.tasks.stored import map_files
 
-__all__ = ["ImageCheck", "extreme_images", "hash_image", "map_images"]
+__all__ = ["ImageCheck", "extreme_images", "map_images"]
 
 LOOKED_AT = 1000
 """Largest number of images whose headers are read; of larger splits, evenly spaced images are sampled."""
-_IMAGES_AT_ONCE = 16  # undecoded images in memory
-_THREADS = min(8, os.cpu_count() or 1)
 
 Result = TypeVar("Result")
 
 
 def map_images(dataset: Dataset, function: Callable[[dict[str, Any]], Result]) -> Iterator[Result]:
-    """Apply a function to each undecoded image and yield its results in order, with few images in memory at a time.
-
-    Args:
-        dataset: Dataset with an ``image`` column.
-        function: Function of ``{"bytes": ..., "path": ...}``, called from several threads.
-    """
-    undecoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for batch in undecoded.iter(batch_size=_IMAGES_AT_ONCE):
-            yield from pool.map(function, batch["image"])
-
-
-def hash_image(image: dict[str, Any] | None) -> str | None:
-    """Return the SHA-256 of an undecoded image's file, or None if there is no readable file."""
-    try:
-        source = source_of(image)
-        if isinstance(source, bytes):
-            return hashlib.sha256(source).hexdigest()
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, NoImageError):
-        return None
+    """Apply a function to each undecoded image, as ``map_files`` does."""
+    return map_files(dataset, "image", Image(decode=False), function)
 
 
 class ImageCheck:

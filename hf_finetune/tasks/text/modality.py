@@ -11,7 +11,6 @@ from hf_finetune.tasks.examples import (
     ExampleError,
     Inputs,
     MaskedInputs,
-    PreviewRow,
     Remarks,
     Splits,
 )
@@ -48,11 +47,7 @@ class Text(Modality):
     """Texts, or pairs of texts, tokenized by the checkpoint's tokenizer."""
 
     name: ClassVar[str] = "text"
-    article: ClassVar[str] = "a text"
-    plural: ClassVar[str] = "texts"
-    readable: ClassVar[str] = "text"
-    file_noun: ClassVar[str] = "text"
-    plural_files: ClassVar[str] = "texts"
+    readable = "text"
     roles: ClassVar[tuple[ColumnRole, ...]] = (
         ColumnRole(
             *("text", "texts", "must hold strings", _NAMES, is_string),
@@ -67,7 +62,7 @@ class Text(Modality):
     model_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "token_type_ids")
     has_tokens: ClassVar[bool] = True
     processor_class: ClassVar[str] = "AutoTokenizer"
-    processor_noun: ClassVar[str] = "a tokenizer"
+    processor_slot: ClassVar[str] = "tokenizer"
     processor_files: ClassVar[tuple[str, ...]] = (
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"),
     )
@@ -188,10 +183,6 @@ class Text(Modality):
             return "its first token does not see those behind it"
         return None
 
-    def varies(self, augment: Any) -> bool:
-        """Return whether training texts are augmented."""
-        return augment.mask > 0 or augment.drop > 0
-
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return inputs that are tokenized once; batches contain texts of similar length, padded to the longest."""
         from hf_finetune.tasks.text.inputs import prepare_texts
@@ -205,17 +196,6 @@ class Text(Modality):
     def size_words(self, batch: Mapping[str, Any]) -> str:
         """Return the number of tokens of the texts of a batch."""
         return f"{batch['input_ids'].shape[1]} tokens"
-
-    @property
-    def preview_suffixes(self) -> tuple[str, ...]:
-        """Suffixes of HTML files."""
-        return (".html", ".htm")
-
-    def write_preview(self, rows: Sequence[PreviewRow], path: Path, title: str, suffix: str) -> None:
-        """Write an HTML page of texts and their augmented versions."""
-        from hf_finetune.tasks.text.preview import text_page
-
-        path.write_text(text_page(rows, title), encoding="utf-8")
 
     def preview_example(self, row: Mapping[str, Any]) -> Any:
         """Return the text, or both texts of a pair on lines of their own."""
@@ -249,10 +229,6 @@ class Text(Modality):
         length = resolve_max_length(processor, None, positions)
         processor.model_max_length = length  # an exported tokenizer then truncates at the same length
         return {"tokenizer": processor, "truncation": True, "max_length": length}
-
-    def processor_of(self, pipe: Any) -> Any:
-        """Return the tokenizer."""
-        return pipe.tokenizer
 
     def pipeline_input(self, row: Mapping[str, Any]) -> Any:
         """Return the text, or both texts of a pair, by column."""

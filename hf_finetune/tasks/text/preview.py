@@ -1,4 +1,4 @@
-"""HTML page of augmented texts."""
+"""HTML page of original examples and their augmented versions, as texts."""
 
 from collections.abc import Sequence
 from html import escape
