@@ -253,13 +253,15 @@ def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
 
 
 def _task_of(config: PreTrainedConfig, place: str) -> Task:
-    for name in config.architectures or ():
-        for task in TASKS.values():
-            if name.endswith(task.suffix):
-                return task
-    value = ", ".join(config.architectures or ()) or "no architectures in its config"
-    suffixes = " or ".join(task.suffix for task in TASKS.values())
-    raise InputError(Problem(place, f"must be a model {suffixes}", value))
+    """Return the task of an architecture; of several, that whose examples have the columns of the training data."""
+    names = config.architectures or ()
+    tasks = [task for name in names for task in TASKS.values() if name.endswith(task.suffix)]
+    if not tasks:
+        value = ", ".join(names) or "no architectures in its config"
+        suffixes = " or ".join(dict.fromkeys(task.suffix for task in TASKS.values()))
+        raise InputError(Problem(place, f"must be a model {suffixes}", value))
+    columns = getattr(config, COLUMNS, None) or {}
+    return next((task for task in tasks if task.modality.main_column in columns), tasks[0])
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __init__(self, kind: str):
         self.kind = kind
+        self.closed = ""
         self._entries: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
@@ -48,11 +49,17 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """Register an entry.
 
         Raises:
-            ValueError: If its name is taken.
+            ValueError: If its name is taken, or if the registry is closed.
         """
+        if self.closed:
+            raise ValueError(f"the {self.kind} {entry.name!r} comes too late: {self.closed}")
         if entry.name in self._entries:
             raise ValueError(f"the {self.kind} {entry.name!r} is registered already")
         self._entries[entry.name] = entry
+
+    def close(self, reason: str) -> None:
+        """Refuse further entries, because something has been built from those that there are."""
+        self.closed = reason
 
     def remove(self, name: str) -> None:
         """Remove an entry, for tests that register one.

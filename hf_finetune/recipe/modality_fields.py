@@ -17,10 +17,11 @@ __all__ = ["AugmentFields", "DataFields", "RoleFields", "TaskName", "modality_pr
 
 def _combined(name: str, parts: Sequence[type[Part]]) -> type[Part]:
     """Return a class with the fields of several parts, in their order; pydantic begins with the last base."""
-    return type(
-        name, tuple(reversed(parts)), {"__module__": __name__, "__doc__": "Fields of all modalities."}
-    )
+    bases = tuple(part for part in reversed(parts) if part is not Part)
+    return type(name, bases, {"__module__": __name__, "__doc__": "Fields of all modalities."})
 
+
+MODALITIES.close("the fields of recipes exist already; register it before hf_finetune.recipe is imported")
 
 TaskName = Annotated[str, RegisteredName(TASKS)]
 

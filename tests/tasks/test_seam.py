@@ -1,6 +1,11 @@
 """A modality, a task and a kind of labels that the package does not have work once they are registered."""
 
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from made_up_data import make_case
@@ -17,7 +22,7 @@ from hf_finetune.recipe import json_schema, parse_recipe
 from hf_finetune.report.page import write_report
 from hf_finetune.runs.prepare import plan
 from hf_finetune.targets import TARGETS
-from hf_finetune.tasks import TASKS
+from hf_finetune.tasks import MODALITIES, TASKS
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,22 @@ def test_a_new_kind_of_labels_resists_what_is_made_for_another_loss(case):
     assert {problem.place for problem in refused.value.problems} == {
         *("evaluation.calibrate", "stages[0].fit", "stages[1].balance", "stages[1].teacher"),
     }
+
+
+def test_a_new_modality_passes_the_conformance_suite():
+    """It runs in a process of its own, because recipes have the fields of the modalities that are known by then."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "throw_away_modality", "-p", "no:cacheprovider"]
+    command += [str(here / "test_conformance.py"), "-k", "audio and not doctor and not onnx"]
+    path = os.pathsep.join([str(here), str(here.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert re.search(r"2\d passed", done.stdout)
+
+
+def test_a_modality_that_comes_too_late_is_refused():
+    known = next(iter(MODALITIES.values()))
+    with pytest.raises(ValueError, match=r"comes too late: .* before hf_finetune\.recipe is imported"):
+        MODALITIES.add(known)
