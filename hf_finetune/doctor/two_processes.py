@@ -1,6 +1,5 @@
 """Check of distributed training: two processes keep equal weights, with the gradient of a single process."""
 
-import copy
 import json
 import os
 import re
@@ -17,8 +16,8 @@ from safetensors.torch import load_file
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import TOLERANCE
 from hf_finetune.doctor.result import CheckResult, counted, sentence, some
-from hf_finetune.doctor.steps import difference, hold_in_eval, plain_gradient, shorten
-from hf_finetune.doctor.worker import JOB, digests_file, gradient_file
+from hf_finetune.doctor.steps import difference, plain_gradient, shorten
+from hf_finetune.doctor.worker import JOB, digests_file, gradient_file, pack_model
 
 __all__ = ["check_two_processes"]
 
@@ -49,12 +48,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         shorten(stage, planned, steps=2, batch_size=count // COUNT)
         for stage, planned in zip(prepared.recipe.stages, prepared.plan.stages, strict=True)
     ]
-    # The eval hook is registered here and not in the workers: torch numbers hooks from 0 in each process, so a hook
-    # registered on an unpickled model may overwrite one that the model already has.
-    model = copy.deepcopy(subject.model)
-    hold_in_eval(model)
     job = {
-        "model": model,
+        **pack_model(subject.model),
         "stages": stages,
         "target": prepared.data.target,
         "examples": list(subject.examples),

@@ -1,19 +1,23 @@
 """Worker process of the check of distributed training: ``python -m hf_finetune.doctor.worker FOLDER``."""
 
+import copy
 import hashlib
 import json
 import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
+from torch.nn.utils.parametrize import is_parametrized
+from transformers import PreTrainedModel
 
-from hf_finetune.doctor.steps import FirstGradient, take_steps
+from hf_finetune.doctor.steps import FirstGradient, hold_in_eval, take_steps
 
-__all__ = ["JOB", "digests_file", "gradient_file"]
+__all__ = ["JOB", "digests_file", "gradient_file", "pack_model"]
 
 JOB = "job.pt"
 PATIENCE = timedelta(seconds=60)
@@ -29,6 +33,29 @@ def gradient_file(folder: Path, index: int) -> Path:
     return folder / f"gradient-{index}.safetensors"
 
 
+def pack_model(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the parts of a job from which a worker has a copy of a model that is held in eval mode.
+
+    The eval hook is registered before the model is pickled: torch numbers hooks from 0 in each process, so a hook
+    registered on an unpickled model may overwrite one that the model already has. Parametrized modules, such as those
+    of ``weight_norm``, cannot be pickled; a model with one is built again from its config and its weights.
+    """
+    if any(map(is_parametrized, model.modules())):
+        return {"class": type(model), "config": model.config, "weights": model.state_dict()}
+    model = copy.deepcopy(model)
+    hold_in_eval(model)
+    return {"model": model}
+
+
+def _unpack_model(job: dict[str, Any]) -> PreTrainedModel:
+    if "model" in job:
+        return job["model"]
+    model = job["class"](job["config"])
+    model.load_state_dict(job["weights"])
+    hold_in_eval(model)
+    return model
+
+
 def work(folder: Path) -> None:
     """Train two steps of each stage together with the other process; write the digests and the gradients.
 
@@ -41,11 +68,11 @@ def work(folder: Path) -> None:
     rendezvous = (folder / "rendezvous").as_uri()
     torch.distributed.init_process_group("gloo", rendezvous, timeout=PATIENCE, rank=rank, world_size=count)
     PartialState(cpu=True)
-    digests = []
+    model, digests = _unpack_model(job), []
     for index, short in enumerate(job["stages"]):
         first = FirstGradient()
         trained = take_steps(
-            job["model"],
+            model,
             short,
             target=job["target"],
             examples=job["examples"],

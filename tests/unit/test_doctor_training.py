@@ -11,6 +11,7 @@ from hf_finetune.doctor.gradients import check_loss_scaling, widest_stage
 from hf_finetune.doctor.result import CheckResult
 from hf_finetune.doctor.stages import check_stage
 from hf_finetune.doctor.steps import difference
+from hf_finetune.doctor.worker import pack_model
 from hf_finetune.models.layout import head_names
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.training.trainer import SingleStageTrainer
@@ -213,3 +214,13 @@ def test_gradients_are_compared_by_norm_and_difference():
     assert difference({}, one) == (0.0, 1.0)
     assert difference({**one, "b": torch.tensor([5.0])}, one) == (pytest.approx(2**0.5), 1.0)
     assert difference(one, {"a": torch.zeros(2)})[1] == float("inf")
+
+
+def test_a_model_with_parametrized_modules_is_given_to_other_processes(tmp_path, tiny_model):
+    """Wav2Vec2 has a convolution under ``weight_norm``, which torch refuses to pickle."""
+    model = tiny_model("bert")
+    torch.nn.utils.parametrizations.weight_norm(model.classifier)
+    packed = pack_model(model)
+    torch.save(packed, tmp_path / "job.pt")
+    assert packed["class"] is type(model)
+    assert packed["weights"].keys() == model.state_dict().keys()
