@@ -220,8 +220,8 @@ class StagedTrainer:
             >>> from hf_finetune import Stage, StagedTrainer
             >>> trainer = StagedTrainer(model, [Stage("head")], train_dataset=train_data)
             >>> trainer.save_model("saved")
-        >>> type(model).from_pretrained("saved").num_labels
-        3
+            >>> type(model).from_pretrained("saved").num_labels
+            3
         """
         if PartialState().is_main_process:
             folder = output_dir or self.args.output_dir

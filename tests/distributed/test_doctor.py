@@ -67,8 +67,8 @@ def test_the_whole_command_passes_on_the_tiny_models_and_leaves_nothing(
     assert [row[9:22].rstrip() for row in rows] == [*NAMES, "precision"] * 2
     assert [row.split()[0] for row in rows] == [*["pass"] * len(NAMES), "skipped"] * 2
     assert [line for line in lines if line.startswith("A tiny")] == [
-        "A tiny resnet with random weights: image-classification, 372,882 parameters",
-        "A tiny bert with random weights: text-classification, 6,082 parameters",
+        "A tiny image model with random weights: image-classification, 372,882 parameters",
+        "A tiny text model with random weights: text-classification, 6,082 parameters",
     ]
     assert lines[-1].endswith(" s: 14 passed, 2 skipped.")
     assert list(tmp_path.glob("hf-finetune-*")) == []  # torch keeps a cache of its own in there

@@ -17,7 +17,7 @@ from run_helpers import Record, Stop, assert_equal_runs, changed, interrupt, qui
 from test_recipe_shipped import complaints
 
 from hf_finetune.doctor.check_suite import check_suites, run_check
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.export import export
@@ -121,7 +121,7 @@ def test_plain_transformers_loads_the_model(runs, task, target):
 @each_pair
 def test_the_model_is_evaluated_again_to_the_same_numbers(runs, task, target):
     _, result, _ = runs.run(task, target)
-    again = evaluate_again(result.folder)
+    again = evaluate(result.folder)
     assert again.target == target.name
     expected = {name: value for name, value in result.metrics["test"].items() if name in again.metrics}
     assert expected and again.metrics == pytest.approx(expected)

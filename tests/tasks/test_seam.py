@@ -15,7 +15,7 @@ from throw_away_target import Counts
 
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import compare_runs
-from hf_finetune.evaluation.evaluate_run import evaluate_again
+from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import json_schema, parse_recipe
@@ -61,7 +61,7 @@ def test_a_new_kind_of_labels_is_planned_and_trained(case, finished):
 
 
 def test_a_new_kind_of_labels_is_evaluated_and_predicted(case, finished):
-    again = evaluate_again(finished.folder)
+    again = evaluate(finished.folder)
     assert again.target == "counts"
     assert again.metrics["deviance"] == pytest.approx(finished.metrics["test"]["deviance"])
     stored = read_predictions(finished.folder / "predictions.parquet")

@@ -91,11 +91,12 @@ def test_a_model_is_loaded_whole_while_arguments_for_deepspeed_live(monkeypatch)
     monkeypatch.setattr("hf_finetune.runs.checkpoint.build_model", build_model)
     spec = SimpleNamespace(path="", revision=None, allow_missing=(), adapter=None)
     prepared = SimpleNamespace(
-        recipe=SimpleNamespace(model=spec, seed=0, kind="text-classification"),
+        recipe=SimpleNamespace(model=spec, seed=0, kind="text-classification", learns_task_weights=False),
         config=None,
         task=None,
         trust_remote_code=False,
     )
+    prepared.tasks = {"": prepared}
     load_pretrained(prepared)
     assert seen == [False]
 

@@ -27,7 +27,7 @@ def test_logits_that_are_no_numbers_are_told_as_what_they_are(value):
 
 def test_those_of_several_tasks_are_too():
     class Nothing:
-        parts = {}  # noqa: RUF012
+        tasks = {}  # noqa: RUF012
         recipe = type("Recipe", (), {"stages": ()})
 
     with pytest.raises(DivergedError):
