@@ -231,7 +231,7 @@ def evaluate_command(
     column: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=NAME", help="Column of --data: image, text, text_pair or label; repeatable."
+            metavar="KEY=NAME", help="Column of --data, such as text=review or label=stars; repeatable."
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,
@@ -277,7 +277,9 @@ def predict_command(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=NAME", help="Column of tables: image, text, text_pair or id; repeatable."),
+        typer.Option(
+            metavar="KEY=NAME", help="Column of tables, such as text=review or id=number; repeatable."
+        ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Copy all columns of tables to the output.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 64,

@@ -253,7 +253,11 @@ def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
 
 
 def _task_of(config: PreTrainedConfig, place: str) -> Task:
-    """Return the task of an architecture; of several, that whose examples have the columns of the training data."""
+    """Return the task of an architecture.
+
+    Several tasks may have architectures of the same name. It is then that whose examples have the columns of the
+    training data, or, if these are not known, that whose auto class builds such models.
+    """
     names = config.architectures or ()
     tasks = [task for name in names for task in TASKS.values() if name.endswith(task.suffix)]
     if not tasks:
@@ -261,7 +265,9 @@ def _task_of(config: PreTrainedConfig, place: str) -> Task:
         suffixes = " or ".join(dict.fromkeys(task.suffix for task in TASKS.values()))
         raise InputError(Problem(place, f"must be a model {suffixes}", value))
     columns = getattr(config, COLUMNS, None) or {}
-    return next((task for task in tasks if task.modality.main_column in columns), tasks[0])
+    trained = [task for task in tasks if task.modality.main_column in columns]
+    built = [task for task in tasks if type(config) in task.auto_class._model_mapping]
+    return (trained or built or tasks)[0]
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
