@@ -207,10 +207,10 @@ def cache_prefix(
         _make_together(maker, [*train_versions[:views], *held_out_versions], state)
         train_rows = [VersionRows(maker.read(item).stores, column) for item in train_versions[:views]]
         held_out_rows = [VersionRows(maker.read(item).stores, column) for item in held_out_versions]
-    has_tokens = token_count(collate([train[0]])) > 0
-    train_examples = CachedExamples(train, train_rows, _rows_of(train), keeps_inputs=has_tokens)
+    keeps_inputs = spatial_input(collate([train[0]])) is None  # of images the model needs only the shape
+    train_examples = CachedExamples(train, train_rows, _rows_of(train), keeps_inputs=keeps_inputs)
     validation_examples = (
-        CachedExamples(validation, held_out_rows, _rows_of(validation), keeps_inputs=has_tokens)
+        CachedExamples(validation, held_out_rows, _rows_of(validation), keeps_inputs=keeps_inputs)
         if held_out_rows
         else None
     )
