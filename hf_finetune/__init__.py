@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hf_finetune.planning.stages import build_plan
     from hf_finetune.recipe import Recipe, load_recipe, parse_recipe
     from hf_finetune.recipe.stage import Stage
-    from hf_finetune.runs.run import RunResult, plan, run
+    from hf_finetune.runs.planner import plan
+    from hf_finetune.runs.run import RunResult, run
     from hf_finetune.training.freezing_callback import FreezingCallback
     from hf_finetune.training.staged_trainer import StagedTrainer
 
@@ -54,7 +55,7 @@ _HOME = {
     "load_recipe": "hf_finetune.recipe",
     "parameter_groups": "hf_finetune.models.groups",
     "parse_recipe": "hf_finetune.recipe",
-    "plan": "hf_finetune.runs.run",
+    "plan": "hf_finetune.runs.planner",
     "read_layout": "hf_finetune.models.layout",
     "run": "hf_finetune.runs.run",
 }

@@ -94,7 +94,7 @@ def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = Fa
         from hf_finetune.cli.display import quiet_libraries
 
         quiet_libraries(err)
-        from hf_finetune.runs.run import plan
+        from hf_finetune.runs.planner import plan
 
         printed = {(problem.place, problem.rule) for problem in problems}
         try:
@@ -169,7 +169,7 @@ def plan_command(
     loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)
     from hf_finetune.runs.caching import frozen_work
-    from hf_finetune.runs.run import plan
+    from hf_finetune.runs.planner import plan
 
     report = plan(loaded, trust_remote_code=trust_remote_code)
     strategy = loaded.strategy.name if loaded.strategy else None
@@ -290,7 +290,7 @@ def predict_command(
 
     quiet_libraries(err)
     from hf_finetune.data.input_columns import parse_columns
-    from hf_finetune.evaluation.evaluate_run import run_options
+    from hf_finetune.evaluation.finished import run_options
     from hf_finetune.evaluation.predict import predict
     from hf_finetune.evaluation.prediction_writers import json_line, open_output
 

@@ -13,8 +13,11 @@ from hf_finetune.data.split import strata_of
 from hf_finetune.data.split_tables import cut_rows
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.fields.lazy_module import LazyModule
 
 __all__ = ["Fold", "Folded", "fold_tables", "number_groups"]
+
+model_selection = LazyModule("sklearn.model_selection")
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,6 @@ def fold_tables(
     Raises:
         InputError: If there are fewer groups than folds.
     """
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
-
     pool = _join([tables[split] for split in ("train", "validation") if split in tables])
     strata = np.array(strata_of(pool.labels)) if by_class else np.zeros(len(pool), dtype=np.int64)
     groups = number_groups(pool)
@@ -73,7 +74,7 @@ def fold_tables(
     if len(np.unique(groups[divided])) < fold.of:
         rule = "must be at most the number of groups, or of examples that differ"
         raise InputError(Problem("evaluation.folds", rule, str(fold.of)))
-    kind = StratifiedGroupKFold if by_class else GroupKFold
+    kind = model_selection.StratifiedGroupKFold if by_class else model_selection.GroupKFold
     splitter = kind(fold.of, shuffle=True, random_state=seed % 2**32)
     parts = list(splitter.split(divided, strata[divided], groups[divided]))
     held_out = divided[parts[fold.number - 1][1]]

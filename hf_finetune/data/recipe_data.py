@@ -2,19 +2,13 @@
 
 from hf_finetune.data.folds import Fold
 from hf_finetune.data.prepare import LabelledData, prepare_data
-from hf_finetune.data.table_options import TableOptions
+from hf_finetune.data.table_options import TableOptions, table_options
 from hf_finetune.data.unlabelled import UnlabelledData, load_unlabelled
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.tasks import TASKS
 
-__all__ = ["load_data", "load_target", "table_options"]
-
-
-def table_options(recipe: Recipe) -> TableOptions:
-    """Return the text parsing options of a recipe as fallbacks, for other files that probably have the same format."""
-    spec = recipe.data
-    return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)
+__all__ = ["load_data", "load_target"]
 
 
 def load_data(recipe: Recipe) -> LabelledData:

@@ -1,13 +1,15 @@
 """Slice columns, by whose values metrics are broken down, and group columns, both stored with the examples."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Value
 
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.errors import MOST_SHOWN, Problem, quoted
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = [
     "DISTINCT",
@@ -34,18 +36,20 @@ DISTINCT = 10
 """Largest count of different numbers for which each number is a slice; with more, the slices are quartiles."""
 
 
-def slice_columns(dataset: Dataset) -> list[str]:
+def slice_columns(dataset: "Dataset") -> list[str]:
     """Return the names of a split's slice columns, without the prefix."""
     return [name.removeprefix(SLICE) for name in dataset.column_names if name.startswith(SLICE)]
 
 
-def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
+def slice_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> list[Problem]:
     """Return the problems of slice columns that a split lacks or that do not hold one value per example.
 
     Args:
         splits: Splits as loaded.
         names: Names of the slice columns in the data.
     """
+    from datasets import ClassLabel, Value
+
     problems = []
     for index, name in enumerate(names):
         place = f"evaluation.slices[{index}]"
@@ -64,7 +68,7 @@ def slice_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[
     return problems
 
 
-def value_problems(splits: Mapping[str, Dataset], names: Sequence[str]) -> list[Problem]:
+def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> list[Problem]:
     """Return a problem for each slice column with more than ``MOST`` texts, which would identify single examples."""
     problems = []
     for index, name in enumerate(names):
@@ -84,7 +88,7 @@ def number_name(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def text_slices(splits: Mapping[str, Dataset], names: Sequence[str]) -> frozenset[str]:
+def text_slices(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> frozenset[str]:
     """Return the columns that hold texts in any split; numbers of other splits are then read as texts, too."""
     return frozenset(
         name
@@ -94,8 +98,8 @@ def text_slices(splits: Mapping[str, Dataset], names: Sequence[str]) -> frozense
 
 
 def add_slices(
-    inputs: Dataset, dataset: Dataset, names: Sequence[str], texts: Collection[str] = ()
-) -> Dataset:
+    inputs: "Dataset", dataset: "Dataset", names: Sequence[str], texts: Collection[str] = ()
+) -> "Dataset":
     """Add slice columns to a split. Missing values (null, empty text, nan) become None.
 
     Args:
@@ -104,6 +108,8 @@ def add_slices(
         names: Names of the slice columns in ``dataset``.
         texts: Those of ``names`` that hold texts, from ``text_slices``.
     """
+    from datasets import Value
+
     for name in names:
         values = _plain(dataset, name)
         if name in texts:
@@ -113,7 +119,7 @@ def add_slices(
     return inputs
 
 
-def add_group(inputs: Dataset, name: str, groups: Sequence[Any]) -> Dataset:
+def add_group(inputs: "Dataset", name: str, groups: Sequence[Any]) -> "Dataset":
     """Add the group column, as texts, to a split.
 
     Args:
@@ -121,11 +127,13 @@ def add_group(inputs: Dataset, name: str, groups: Sequence[Any]) -> Dataset:
         name: Name of the group column in the data.
         groups: Group of each example; None for an example without one.
     """
+    from datasets import Value
+
     texts = [None if group is None else str(group) for group in groups]
     return inputs.add_column(GROUP + name, texts, feature=Value("string"))
 
 
-def group_of(dataset: Dataset) -> tuple[str, tuple[str, ...]] | None:
+def group_of(dataset: "Dataset") -> tuple[str, tuple[str, ...]] | None:
     """Return the name of a split's group column and the group of each example; None if it has no such column.
 
     Each example without a group forms its own group.
@@ -138,7 +146,9 @@ def group_of(dataset: Dataset) -> tuple[str, tuple[str, ...]] | None:
     return None
 
 
-def _plain(dataset: Dataset, name: str) -> list[Any]:
+def _plain(dataset: "Dataset", name: str) -> list[Any]:
+    from datasets import ClassLabel
+
     feature: Any = dataset.features[name]
     values = list(dataset[name][:])
     if isinstance(feature, ClassLabel):

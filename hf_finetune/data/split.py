@@ -3,11 +3,13 @@
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
+
+from hf_finetune.fields.lazy_module import LazyModule
 
 __all__ = ["choose_subset", "cut_by_group", "cut_splits", "strata_of"]
 
 _GROUP_DRAWS = 64
+model_selection = LazyModule("sklearn.model_selection")
 
 
 def strata_of(labels: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
@@ -119,7 +121,7 @@ def _draw_groups(
         lost = np.count_nonzero((held_out == here) & (here > 0))
         return float(lost * len(groups) + np.abs(held_out - wanted).sum() + abs(len(rows) - wanted.sum()))
 
-    splitter = GroupShuffleSplit(_GROUP_DRAWS, test_size=size, random_state=seed)
+    splitter = model_selection.GroupShuffleSplit(_GROUP_DRAWS, test_size=size, random_state=seed)
     return min((held_out for _, held_out in splitter.split(groups, groups=groups)), key=distance)
 
 

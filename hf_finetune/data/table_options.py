@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hf_finetune.errors import Problem
+from hf_finetune.recipe import Recipe
 
 __all__ = [
     "NO_OPTIONS",
@@ -15,6 +16,7 @@ __all__ = [
     "FileTable",
     "TableOptions",
     "table_format",
+    "table_options",
     "table_stem",
 ]
 
@@ -86,3 +88,9 @@ def table_stem(file: str | Path) -> str:
     """Return the name of a table file without the suffixes of its format."""
     path = Path(file)
     return Path(path.stem).stem if path.suffix.lower() == COMPRESSED else path.stem
+
+
+def table_options(recipe: Recipe) -> TableOptions:
+    """Return the text parsing options of a recipe as fallbacks, for other files that probably have the same format."""
+    spec = recipe.data
+    return TableOptions(spec.encoding, spec.separator, spec.decimal, fallback=True)

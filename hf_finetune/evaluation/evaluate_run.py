@@ -11,19 +11,16 @@ from datasets import Dataset
 
 from hf_finetune.data.content_hashes import HASHES, count_known, read_hashes, short_hashes
 from hf_finetune.data.evaluation_data import load_for_evaluation
-from hf_finetune.data.recipe_data import table_options
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
 from hf_finetune.data.tables import content_keys
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate import EvaluationResult, evaluate_model
+from hf_finetune.evaluation.finished import load_finished, recipe_of, run_of, run_options, training_columns
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import check_metric_names, default_metrics
-from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
+from hf_finetune.evaluation.predictor import Classifier
 from hf_finetune.evaluation.run_data import OwnSplit, load_own_split
 from hf_finetune.evaluation.slices import judge_slices, sliced
 from hf_finetune.models.library_logging import quiet_libraries
-from hf_finetune.models.remote_code import check_declared, foreign_code
-from hf_finetune.recipe import Recipe, load_recipe
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import MODALITIES
 
@@ -31,12 +28,7 @@ __all__ = [
     "LABELED_KEYS",
     "count_seen",
     "evaluate",
-    "load_finished",
     "load_labelled",
-    "recipe_of",
-    "run_of",
-    "run_options",
-    "training_columns",
 ]
 
 logger = logging.getLogger(__name__)
@@ -126,35 +118,6 @@ def count_seen(model_or_run: str | Path, dataset: Dataset) -> dict[str, int] | N
     return {split: count_known(hashes, numbers) for split, numbers in known.items()}
 
 
-def load_finished(
-    model_or_run: str | Path,
-    *,
-    task: str | None = None,
-    batch_size: int = 64,
-    trust_remote_code: bool = False,
-) -> Classifier:
-    """Load a finished model with ``load_classifier``, after checking the remote code that its run's recipe declares.
-
-    Args:
-        model_or_run: Run directory, checkpoint folder or Hub id.
-        task: Expected pipeline task; None takes the task of the model.
-        batch_size: Examples per forward pass.
-        trust_remote_code: Whether code stored next to the weights may run.
-
-    Returns:
-        The loaded model.
-
-    Raises:
-        InputError: If there is no such model, or if the run needs code stored next to its weights that may not run.
-    """
-    recipe, source = recipe_of(model_or_run), resolve_model_dir(model_or_run)
-    if recipe is not None and foreign_code(source):
-        check_declared(recipe.model.trust_remote_code, trust_remote_code, source)
-    return load_classifier(
-        model_or_run, task=task, batch_size=batch_size, trust_remote_code=trust_remote_code
-    )
-
-
 def load_labelled(
     model_or_run: str | Path,
     classifier: Classifier,
@@ -226,72 +189,3 @@ def _training_slices(model_or_run: str | Path) -> dict[str, Any]:
         return {}
     slices: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("slices", {})
     return slices
-
-
-def training_columns(model_or_run: str | Path, classifier: Classifier) -> dict[str, Any] | None:
-    """Return the columns of the data that a model was trained on, by role.
-
-    Models of older versions do not store their columns; for them the columns of the run's recipe are returned, if the
-    recipe names the input columns.
-
-    Args:
-        model_or_run: Run directory, checkpoint folder or Hub id.
-        classifier: The model, as ``load_classifier`` returns it.
-
-    Returns:
-        Column of each role of the modality, and ``label``; None if the columns are not known.
-    """
-    if classifier.columns is not None:
-        return dict(classifier.columns)
-    recipe = recipe_of(model_or_run)
-    if recipe is None:
-        return None
-    named = recipe.data.columns.model_dump(mode="json")
-    modality = classifier.modality
-    if named[modality.main_column] is None:
-        return None
-    return {key: named[key] for key in (*modality.columns, "label")}
-
-
-def run_options(model_or_run: str | Path) -> TableOptions:
-    """Return the options with which a run read its text files; no options for a model that does not belong to a run.
-
-    Args:
-        model_or_run: Run directory, checkpoint folder or Hub id.
-    """
-    recipe = recipe_of(model_or_run)
-    return table_options(recipe) if recipe else NO_OPTIONS
-
-
-def recipe_of(model_or_run: str | Path) -> Recipe | None:
-    """Read the recipe of a run; None for a model that does not belong to a run.
-
-    Args:
-        model_or_run: Run directory, checkpoint folder or Hub id.
-
-    Returns:
-        The recipe, or None.
-    """
-    run = run_of(model_or_run)
-    return load_recipe(run / "recipe.yaml") if run is not None else None
-
-
-def run_of(model_or_run: str | Path) -> Path | None:
-    """Find the run directory that a model belongs to; None for a model that does not belong to a run.
-
-    Args:
-        model_or_run: Run directory, checkpoint folder or Hub id.
-
-    Returns:
-        The run directory, or None.
-    """
-    source = resolve_model_dir(model_or_run)
-    run = Path(source).parent
-    if (run.parent / "tasks" / Path(source).name / "manifest.json").is_file() and run.name == "model":
-        # multi-task run: RUN/model/NAME belongs to RUN/tasks/NAME
-        run = run.parent / "tasks" / Path(source).name
-    # Any recipe may be next to a checkpoint; only a run directory contains a manifest as well.
-    is_run = isinstance(source, Path) and all(
-        (run / name).is_file() for name in ("recipe.yaml", "manifest.json")
-    )
-    return run if is_run else None

@@ -8,9 +8,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import load_dataset
-from pyarrow import parquet
-
 from hf_finetune.data.csv_files import open_rows
 from hf_finetune.data.file_paths import FileFinder, is_encoded
 from hf_finetune.data.input_columns import choose_columns, find_id_column, takes_pairs
@@ -60,6 +57,8 @@ def open_table(
     total = None
     try:
         if kind == "parquet":
+            from pyarrow import parquet
+
             names, rows = _open_parquet(file)
             total = parquet.ParquetFile(file).metadata.num_rows
         else:
@@ -86,6 +85,8 @@ def open_table(
 
 
 def _open_parquet(file: Path) -> tuple[list[str], Iterator[Row]]:
+    from datasets import load_dataset
+
     table = load_dataset("parquet", data_files=glob.escape(str(file)), split="train", streaming=True)
     for name, feature in (table.features or {}).items():
         if hasattr(feature, "decode_example"):

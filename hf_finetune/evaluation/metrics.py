@@ -8,11 +8,9 @@ continuous targets [examples] (regression). Scores are probabilities [examples, 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import evaluate
 import numpy as np
-from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.error_text import cause_of
@@ -20,9 +18,14 @@ from hf_finetune.evaluation.registry import ALIASES, find_metric, known_metrics,
 from hf_finetune.models.remote_code import FLAG
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.class_metrics import COST_METRICS, split_class_metric
+from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.labels import UNKNOWN, Target
 from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
 from hf_finetune.targets.top_scores import Scores, TopScores
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from evaluate import EvaluationModule
 
 __all__ = [
     "all_metrics",
@@ -46,7 +49,7 @@ _LOADED_BY_THIS_NAME = frozenset({"f1", "precision", "recall", "r_squared", "spe
 """Names that ``evaluate.load`` also accepts, for a metric other than the nearest one of this package."""
 # Modules of evaluate do not declare whether greater is better; for most of them it is.
 _LOADED_LOWER_IS_BETTER = frozenset({"mse", "mape", "mase", "smape"})
-_ADMITTED: dict[str, evaluate.EvaluationModule] = {}
+_ADMITTED: dict[str, "EvaluationModule"] = {}
 """Modules that ``metric_problem`` has loaded with the user's permission; no others are ever computed."""
 
 
@@ -106,38 +109,7 @@ def greater_is_better(name: str) -> bool:
     return name not in COST_METRICS and name not in _LOADED_LOWER_IS_BETTER
 
 
-def probabilities(logits: np.ndarray, target: Target) -> np.ndarray:
-    """Convert logits to scores.
-
-    Args:
-        logits: Logits [examples, classes]; for regression [examples, 1] or [examples].
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-
-    Returns:
-        Softmax (single_label) or sigmoid (multi_label) [examples, classes], or regression predictions [examples], in
-        float64.
-    """
-    return TARGETS[target].scores(np.asarray(logits, dtype=np.float64))
-
-
-def decide(scores: Scores, target: Target, thresholds: Sequence[float] | None = None) -> np.ndarray:
-    """Return the decision for each example.
-
-    Args:
-        scores: Probabilities [examples, classes], or regression predictions [examples].
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
-
-    Returns:
-        The most probable class [examples], zeros and ones [examples, classes], or the regression predictions
-        [examples].
-    """
-    if isinstance(scores, TopScores):
-        return scores.decisions
-    return TARGETS[target].decide(scores, thresholds)
-
-
-def labels_of(dataset: Dataset, target: Target, classes: int) -> np.ndarray:
+def labels_of(dataset: "Dataset", target: Target, classes: int) -> np.ndarray:
     """Return the labels of a split as the array that metrics take, see ``label_array``.
 
     Args:
@@ -368,7 +340,9 @@ def misspelled_metric(name: str, place: str) -> Problem | None:
 
 
 @cache
-def _load(name: str) -> evaluate.EvaluationModule:
+def _load(name: str) -> "EvaluationModule":
+    import evaluate
+
     return evaluate.load(name, keep_in_memory=True)
 
 

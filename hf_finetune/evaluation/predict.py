@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
-from hf_finetune.evaluation.evaluate_run import load_finished, run_options, training_columns
 from hf_finetune.evaluation.example_reading import Inputs, Item
-from hf_finetune.evaluation.metrics import decide, probabilities
+from hf_finetune.evaluation.finished import load_finished, run_options, training_columns
 from hf_finetune.evaluation.prediction_inputs import open_inputs
 from hf_finetune.evaluation.predictor import Classifier, logit_batches
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.top_scores import MANY_CLASSES, top_indices
 
 __all__ = ["Prediction", "PredictionStream", "Predictor", "predict"]

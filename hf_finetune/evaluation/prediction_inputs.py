@@ -13,7 +13,6 @@ from hf_finetune.data.table_options import NO_OPTIONS, TABLE_SUFFIXES, TableOpti
 from hf_finetune.errors import InputError, Problem, quoted, shortened
 from hf_finetune.evaluation.error_text import cause_of
 from hf_finetune.evaluation.example_reading import Inputs, Item, open_file, open_line
-from hf_finetune.evaluation.input_tables import open_table
 from hf_finetune.tasks import Modality
 
 __all__ = ["open_inputs"]
@@ -109,6 +108,8 @@ def _open(
         name = shortened(given) if modality.opens_files else given
         return Inputs(map(open_line, [modality], [name], [given]), 1)
     if is_table:
+        from hf_finetune.evaluation.input_tables import open_table
+
         return open_table(path, modality, named, options, memory, keep)
     if modality.opens_files:
         return Inputs(map(open_file, [modality], [given], [path]), 1)

@@ -13,10 +13,10 @@ from pyarrow import compute
 
 from hf_finetune.data.slices import GROUP, SLICE
 from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
-from hf_finetune.evaluation.metrics import decide
 from hf_finetune.files import replacing
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets import Target as Kind
+from hf_finetune.targets.decisions import decide
 from hf_finetune.targets.labels import UNKNOWN, Target
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, keep_top
 from hf_finetune.targets.unknown_labels import has_unknown, is_known

@@ -1,1 +1,1 @@
-"""Base class and value types of the fields of a recipe."""
+"""Foundations of the other folders: fields of a recipe, registries, and modules that are imported late."""

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import transformers
 from torch import nn
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.models.adapter_layers import describe_layers, ends_with, target_layers
@@ -93,7 +94,7 @@ def add_adapter(
         )
     rank = "" if kind == "ia3" else f" of rank {r}"
     sentence = f"An adapter, {kind}{rank}, is in {describe_layers(model, layers)}"
-    set_seed(seed)
+    transformers.set_seed(seed)
     inject_adapter_in_model(config, model, ADAPTER)
     return sentence
 

@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     TimmWrapperConfig,
-    set_seed,
 )
 
 from hf_finetune.errors import InputError, Problem, shown
@@ -176,7 +175,7 @@ def build_model(
     if resizes:
         config = copy.deepcopy(config)
         config.get_text_config().vocab_size = old_rows
-    set_seed(seed)
+    transformers.set_seed(seed)
     try:
         model, info = model_class.from_pretrained(
             path,

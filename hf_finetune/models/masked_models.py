@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import (
     PreTrainedModel,
-    set_seed,
 )
 
 from hf_finetune.errors import InputError, Problem
@@ -67,7 +66,7 @@ def build_masked_model(
         rule = "must be coral or dann for an architecture without a masked language model"
         place, value = "domain_adaptation.method", f"'continue_pretraining' of a {config.model_type!r} model"
         raise InputError(Problem(place, rule, value))
-    set_seed(seed)
+    transformers.set_seed(seed)
     try:
         model, info = auto_class.from_pretrained(
             path,

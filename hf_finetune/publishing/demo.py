@@ -12,14 +12,9 @@ from typing import Any
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.evaluate_run import (
-    load_finished,
-    load_labelled,
-    recipe_of,
-    run_of,
-    training_columns,
-)
+from hf_finetune.evaluation.evaluate_run import load_labelled
 from hf_finetune.evaluation.example_reading import Inputs, open_file, read_item
+from hf_finetune.evaluation.finished import load_finished, recipe_of, run_of, training_columns
 from hf_finetune.evaluation.predict import Prediction, PredictionStream, predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir

@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
-from hf_finetune.evaluation.evaluate_run import load_finished, load_labelled, run_of
+from hf_finetune.evaluation.evaluate_run import load_labelled
+from hf_finetune.evaluation.finished import load_finished, run_of
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
 from hf_finetune.evaluation.predictor import Classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder

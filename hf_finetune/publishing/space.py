@@ -10,7 +10,7 @@ from transformers import TimmWrapperConfig
 
 from hf_finetune.data.input_columns import takes_pairs
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.evaluation.evaluate_run import recipe_of, run_of, training_columns
+from hf_finetune.evaluation.finished import recipe_of, run_of, training_columns
 from hf_finetune.evaluation.predictor import Classifier, load_classifier, resolve_model_dir
 from hf_finetune.files import replacing_folder
 from hf_finetune.models.classifier_head import is_given

@@ -17,21 +17,20 @@ from hf_finetune.methods.proximal import pretrained_weights
 from hf_finetune.models.library_logging import quiet_libraries
 from hf_finetune.publishing.publish_after_run import publish_run
 from hf_finetune.recipe import Recipe
-from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images, estimate_seconds
+from hf_finetune.runs.caching import cache_settings, choose_pooling, decode_images
 from hf_finetune.runs.changes import spread_recipe
 from hf_finetune.runs.cross_validation import cross_validate, recipe_for_folds
 from hf_finetune.runs.domain_adaptation import pretrain
 from hf_finetune.runs.finish import close_run, finish_model_of_run
 from hf_finetune.runs.folder import check_folder, choose_folder, open_folder, read_earlier
-from hf_finetune.runs.prepare import plan as plan_stages
 from hf_finetune.runs.prepare import prepare_run
-from hf_finetune.runs.prepared import PlanReport, PreparedRun, with_input_notes
+from hf_finetune.runs.prepared import PreparedRun, with_input_notes
 from hf_finetune.runs.stages import train_stages
 from hf_finetune.runs.start import load_start
 from hf_finetune.training.manifest import Manifest
 from hf_finetune.training.run_lock import RunLock
 
-__all__ = ["RunResult", "plan", "run"]
+__all__ = ["RunResult", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,40 +71,6 @@ class _Options:
     callbacks: Sequence[TrainerCallback]
     progress: Callable[[int], None] | None
     trust_remote_code: bool
-
-
-@quiet_libraries()
-def plan(recipe: Recipe, *, trust_remote_code: bool = False) -> PlanReport:
-    """Plan the stages of a recipe, and check everything that ``run`` checks before it writes.
-
-    Trains nothing and writes nothing. Data on a Hub that does not answer is not checked; its steps stay unknown.
-
-    Args:
-        recipe: Recipe to plan.
-        trust_remote_code: Whether code of checkpoints and metrics may run; a recipe can only declare the need.
-
-    Returns:
-        Report with the ``plan`` of the stages as ``build_plan`` returns it, the number of training ``examples``, and
-        ``notes`` for the user.
-
-    Raises:
-        InputError: If ``run`` would refuse the recipe.
-
-    Example:
-        >>> from hf_finetune import load_recipe, plan
-        >>> report = plan(load_recipe("reviews.yaml"))
-        >>> [(stage.name, stage.trainable_size, stage.steps) for stage in report.plan.stages]
-        [('head', 34, 4), ('all', 5442, 80)]
-    """
-    report = plan_stages(recipe, trust_remote_code=trust_remote_code)
-    if report.prepared is None:
-        return report
-    start = load_start(report.prepared, None, start_processes())
-    seconds = estimate_seconds(start.built.model, report.plan.stages, report.recipe, start.inputs)
-    input_notes = with_input_notes(report.prepared, start.inputs).data.notes[
-        len(report.prepared.data.notes) :
-    ]
-    return replace(report, notes=(*report.notes, *input_notes, *start.built.notes), seconds=seconds)
 
 
 def run(

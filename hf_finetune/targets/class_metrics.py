@@ -5,13 +5,12 @@ which no metric counts). Scores are probabilities [examples, classes]. Decisions
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn import metrics as sklearn_metrics
 
+from hf_finetune.fields.lazy_module import LazyModule
 from hf_finetune.targets.agreement import cohen_kappa, matthews_correlation, weighted_kappa
 from hf_finetune.targets.metric import Compute, Metric, MetricSettings
 from hf_finetune.targets.top_scores import MANY_CLASSES, TopScores, label_ranks
@@ -27,6 +26,8 @@ __all__ = [
     "split_class_metric",
     "top_k",
 ]
+
+sklearn_metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
 
 COST_METRICS = ("expected_cost", "expected_cost_bayes")
 """Metrics of the mean misclassification cost: of deciding for the most probable class, and for the class of least
@@ -68,7 +69,7 @@ def _averages(on_request: tuple[str, ...]) -> Iterator[Metric]:
     """Yield precision, recall and F1, averaged over the classes; some averages only on request."""
     for average in ("micro", "macro", "weighted"):
         for score in CLASS_SCORES:
-            compute = _averaged(getattr(sklearn_metrics, f"{score}_score"), average)
+            compute = _averaged(score, average)
             yield Metric(f"{score}_{average}", compute, on_request=average in on_request)
 
 
@@ -116,17 +117,17 @@ def split_class_metric(name: str) -> tuple[str, str | None]:
     return (score, label) if colon and score in CLASS_SCORES else (name, None)
 
 
-def _averaged(score: Callable[..., float], average: str) -> Compute:
+def _averaged(score: str, average: str) -> Compute:
     """Return a function that averages a per-class score over the classes in labels or decisions; 0 for 0 / 0."""
 
     def compute(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
         if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
-            name = score.__name__.removesuffix("_score")
-            return _averaged_counts(name, average, *_counts(labels, decisions, scores.shape[1]))
+            return _averaged_counts(score, average, *_counts(labels, decisions, scores.shape[1]))
         labels, decisions = fill_unknown(labels, decisions)
         # scikit-learn interprets a single column of zeros and ones as two classes.
         single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
-        return score(labels, decisions, average=average, zero_division=0, **single)
+        compute_score = getattr(sklearn_metrics, f"{score}_score")
+        return float(compute_score(labels, decisions, average=average, zero_division=0, **single))
 
     return compute
 
@@ -263,7 +264,7 @@ def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
         members = labels[:, None] == classes
         counts = members.sum(axis=0)
         others = len(labels) - counts
-        sums = np.where(members, rankdata(scores[:, classes], axis=0), 0.0).sum(axis=0)
+        sums = np.where(members, stats.rankdata(scores[:, classes], axis=0), 0.0).sum(axis=0)
         drawn = others > 0
         areas.append((sums - counts * (counts + 1) / 2)[drawn] / (counts * others)[drawn])
     every = np.concatenate(areas)

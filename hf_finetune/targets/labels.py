@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import ClassLabel, Dataset, Features, List
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
 
 __all__ = [
     "TRAINING_LABEL",
@@ -26,7 +27,7 @@ TRAINING_LABEL = "training_label"
 Target = str
 
 
-def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ...] | None]:
+def read_labels(dataset: "Dataset", column: str) -> tuple[list[Any], tuple[str, ...] | None]:
     """Read a label column as plain values, with class indices replaced by class names.
 
     Missing values become None: nulls, NaN, empty strings, and index -1 of a column that declares its classes.
@@ -34,6 +35,8 @@ def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ..
     Returns:
         The labels, and the class names that the column declares, or None if it declares none.
     """
+    from datasets import ClassLabel
+
     feature = dataset.features[column]
     element = getattr(feature, "feature", None)
     classes = (
@@ -55,8 +58,10 @@ def read_labels(dataset: Dataset, column: str) -> tuple[list[Any], tuple[str, ..
     return [plain(value) for value in dataset[column][:]], names
 
 
-def class_count(features: Features) -> int | None:
+def class_count(features: "Features") -> int | None:
     """Return the number of classes of multi-label data, for ``encode_labels``; None for other data."""
+    from datasets import List
+
     feature = features.get("label")
     return len(feature.feature.names) if isinstance(feature, List) else None
 

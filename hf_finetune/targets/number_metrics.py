@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import spearmanr
-from sklearn import metrics as sklearn_metrics
 
+from hf_finetune.fields.lazy_module import LazyModule
 from hf_finetune.targets.metric import Metric
 
 __all__ = ["metrics_of_numbers"]
+
+sklearn_metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats")
 
 
 def metrics_of_numbers() -> Iterator[Metric]:
@@ -36,4 +37,4 @@ def _spearman(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> 
     """Compute Spearman's rank correlation; nan if the labels or the predictions are constant."""
     if np.ptp(labels) == 0 or np.ptp(scores) == 0:
         return np.nan
-    return spearmanr(labels, scores).statistic
+    return stats.spearmanr(labels, scores).statistic

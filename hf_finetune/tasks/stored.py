@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
-
-from datasets import Dataset
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_finetune.files import can_be_path
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["ReadCheck", "hash_file", "hash_rows", "map_files"]
 
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def map_files(
-    dataset: Dataset, column: str, feature: Any, function: Callable[[dict[str, Any]], Result]
+    dataset: "Dataset", column: str, feature: Any, function: Callable[[dict[str, Any]], Result]
 ) -> Iterator[Result]:
     """Apply a function to each undecoded file and yield its results in order, with few files in memory at a time.
 
@@ -51,7 +52,7 @@ def hash_file(stored: Mapping[str, Any] | None) -> str | None:
         return None
 
 
-def hash_rows(dataset: Dataset, columns: Sequence[str]) -> list[str]:
+def hash_rows(dataset: "Dataset", columns: Sequence[str]) -> list[str]:
     """Return the SHA-256 of the values of each row."""
     rows = zip(*(dataset[name][:] for name in columns), strict=True)
     return [hashlib.sha256(json.dumps(row, default=str).encode()).hexdigest() for row in rows]
@@ -67,11 +68,11 @@ class ReadCheck:
     def __init__(self, read: Callable[[Mapping[str, Any]], Any]):
         self.read = read
 
-    def faults(self, dataset: Dataset, ids: Sequence[str]) -> list[str | None]:
+    def faults(self, dataset: "Dataset", ids: Sequence[str]) -> list[str | None]:
         """Return the reason why each example cannot be read; None if it can."""
         return [self._fault(dataset, index) for index in range(len(ids))]
 
-    def _fault(self, dataset: Dataset, index: int) -> str | None:
+    def _fault(self, dataset: "Dataset", index: int) -> str | None:
         try:
             self.read(dataset[index])
         except FileNotFoundError:

@@ -20,7 +20,7 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
 from hf_finetune.recipe import load_recipe, parse_recipe
-from hf_finetune.runs.run import plan
+from hf_finetune.runs.planner import plan
 from hf_finetune.training.stage_weights import load_weights
 
 MODELS = ["bert", "vit", "timm/test_vit", "timm/test_resnet", "timm/test_convnext"]

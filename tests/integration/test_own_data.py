@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from run_helpers import quick_run, refusal, tiny_image_recipe, tiny_text_recipe
 
-from hf_finetune.evaluation.evaluate_run import evaluate, load_finished, load_labelled
+from hf_finetune.evaluation.evaluate_run import evaluate, load_labelled
+from hf_finetune.evaluation.finished import load_finished
 from hf_finetune.publishing.export import export
 
 ROWS = [f"a {word} film {number},{word}" for number in range(20) for word in ("good", "bad")]

@@ -17,8 +17,8 @@ from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.defaults import TABLE
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.recipe import dump_recipe, parse_recipe
+from hf_finetune.runs.planner import plan as full_plan
 from hf_finetune.runs.prepare import plan
-from hf_finetune.runs.run import plan as full_plan
 from hf_finetune.runs.run import run
 from hf_finetune.training.callbacks import DivergedError
 

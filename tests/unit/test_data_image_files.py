@@ -14,7 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hf_finetune.tasks.image import files as image_files
-from hf_finetune.tasks.image.files import PictureError, PictureFacts, PictureFeature, read_picture
+from hf_finetune.tasks.image.feature import PictureFeature
+from hf_finetune.tasks.image.files import PictureError, PictureFacts, read_picture
 from hf_finetune.tasks.image.large_images import KeptPictures, PixelBudget
 from hf_finetune.tasks.image.notes import PictureNotes
 
@@ -169,7 +170,7 @@ from datasets import Dataset
 from PIL import Image
 from hf_finetune.performance.allocator import keep_freed_memory
 from hf_finetune.tasks.image import stored
-from hf_finetune.tasks.image.files import PictureFeature
+from hf_finetune.tasks.image.feature import PictureFeature
 
 stored._THREADS = 8
 Image.MAX_IMAGE_PIXELS = 30_000_000  # so that Pillow would warn of each

@@ -11,7 +11,7 @@ from hf_finetune.evaluation.predictor import resolve_model_dir
 from hf_finetune.recipe import load_recipe
 from hf_finetune.report.run_record import read_run
 from hf_finetune.runs.folder import check_folder
-from hf_finetune.runs.run import plan
+from hf_finetune.runs.planner import plan
 
 LONG = ["x" * 300, "x" * 300 + ".csv", "a/" + "x" * 300, "x/" * 3000, "a\0b"]
 

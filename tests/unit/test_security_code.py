@@ -25,7 +25,7 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import load_check_target
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation import evaluate_run
-from hf_finetune.evaluation.evaluate_run import load_finished
+from hf_finetune.evaluation.finished import load_finished
 from hf_finetune.evaluation.metrics import check_metric_names, compute_metrics
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictor import load_classifier
@@ -320,7 +320,7 @@ def foreign_run(tmp_path, reviews, canary):
 
 
 @pytest.mark.defends(
-    "hf_finetune.evaluation.evaluate_run:check_declared",
+    "hf_finetune.evaluation.finished:check_declared",
     why="A run directory does not grant itself permission to run code",
 )
 def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary):

@@ -12,14 +12,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from datasets import Image as ImageFeature
 from PIL import Image, UnidentifiedImageError
 
 from hf_finetune.errors import shortened
 from hf_finetune.files import can_be_path
 from hf_finetune.tasks.image.formats import IMAGE_FORMATS, sniffed_conversion
 from hf_finetune.tasks.image.large_images import PixelBudget, kept_pictures
-from hf_finetune.tasks.image.rgb import PictureError, ValueRange, convert, reduce_to, to_rgb
+from hf_finetune.tasks.image.rgb import PictureError, ValueRange, convert, reduce_to
 
 __all__ = [
     "LARGE_EDGE",
@@ -27,7 +26,6 @@ __all__ = [
     "NoImageError",
     "PictureError",
     "PictureFacts",
-    "PictureFeature",
     "read_picture",
     "source_of",
 ]
@@ -75,16 +73,6 @@ class PictureFacts:
     values: ValueRange | None = None
     has_frames: bool = False
     reduced_from: tuple[int, int] | None = None
-
-
-class PictureFeature(ImageFeature):
-    """Column type of images that are decoded by ``read_picture``."""
-
-    def decode_example(self, value: Any, token_per_repo_id: dict[str, Any] | None = None) -> Image.Image:
-        """Decode a stored image, upright and in 8-bit RGB."""
-        if isinstance(value, dict) and (value["bytes"] is not None or _is_local(value["path"])):
-            return read_picture(source_of(value))[0]
-        return to_rgb(super().decode_example(value, token_per_repo_id))
 
 
 def source_of(image: Mapping[str, Any] | None) -> Source:
@@ -212,10 +200,6 @@ def _without_text(data: bytes) -> bytes:
             parts.append(data[position:end])
         position = end
     return b"".join(parts)
-
-
-def _is_local(path: str | None) -> bool:
-    return path is not None and "://" not in path
 
 
 def _key(source: Source) -> str:

@@ -120,7 +120,7 @@ class Image(Modality):
 
     def features(self, *, decode: bool = True) -> dict[str, Any]:
         """Return the feature type of the image column."""
-        from hf_finetune.tasks.image.files import PictureFeature
+        from hf_finetune.tasks.image.feature import PictureFeature
 
         return {"image": PictureFeature(decode=decode)}
 

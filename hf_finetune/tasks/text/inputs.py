@@ -1,10 +1,9 @@
 """Model inputs of texts, and the settings of their tokenizer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import DataCollatorWithPadding, PreTrainedConfig, PreTrainedModel
 
 from hf_finetune.tasks.examples import Inputs, Splits
@@ -21,6 +20,9 @@ from hf_finetune.tasks.text.tokenization import (
     tokenize,
 )
 from hf_finetune.tasks.text.truncation import Truncation
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["configure_tokenizer", "prepare_texts"]
 
@@ -70,7 +72,7 @@ def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, varie
         varied: Whether training texts are augmented.
     """
 
-    def encode(split: Dataset, words: bool = False, training: bool = False) -> Dataset:
+    def encode(split: "Dataset", words: bool = False, training: bool = False) -> "Dataset":
         length, side = data.max_length, data.truncation_side
         return tokenize(split, processor, length, side, words=words, training=training, cut=True)
 
@@ -89,7 +91,7 @@ def prepare_texts(splits: Splits, processor: Any, data: Any, seed: int, *, varie
 
 
 def _truncation(
-    texts: Mapping[str, Dataset], tokenized: Mapping[str, Dataset], processor: Any, data: Any
+    texts: "Mapping[str, Dataset]", tokenized: "Mapping[str, Dataset]", processor: Any, data: Any
 ) -> Truncation:
     """Return the truncation statistics of the splits. Only the longest truncated example is tokenized again."""
     cut = {split: np.asarray(rows[CUT][:], dtype=bool) for split, rows in tokenized.items()}

@@ -3,10 +3,13 @@
 import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 from pyarrow import compute
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = ["TextCheck", "hash_texts", "text_columns", "text_lengths"]
 
@@ -20,7 +23,7 @@ def text_columns(names: Sequence[str]) -> list[str]:
     return [name for name in ("text", "text_pair") if name in names]
 
 
-def hash_texts(dataset: Dataset) -> tuple[list[str], list[str | None]]:
+def hash_texts(dataset: "Dataset") -> tuple[list[str], list[str | None]]:
     """Return two hashes of each example.
 
     Args:
@@ -43,7 +46,7 @@ def hash_texts(dataset: Dataset) -> tuple[list[str], list[str | None]]:
 class TextCheck:
     """Check that no text is empty."""
 
-    def faults(self, dataset: Dataset, ids: Sequence[str]) -> list[str | None]:
+    def faults(self, dataset: "Dataset", ids: Sequence[str]) -> list[str | None]:
         """Return a reason for each example with an empty text; None for the others."""
         names = text_columns(dataset.column_names)
         faults: list[str | None] = []
@@ -58,7 +61,7 @@ class TextCheck:
         return []
 
 
-def text_lengths(dataset: Dataset) -> np.ndarray:
+def text_lengths(dataset: "Dataset") -> np.ndarray:
     """Return the number of characters of each example [examples]; both texts of a pair are counted."""
     columns = text_columns(dataset.column_names)
     table = dataset.select_columns(columns).with_format("arrow")[:]

@@ -2,10 +2,9 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from datasets import Dataset
 from pyarrow import compute
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
@@ -13,6 +12,9 @@ from hf_finetune.errors import InputError, Problem
 from hf_finetune.targets.labels import class_count, encode_batch
 from hf_finetune.tasks.text.augment import WORDS
 from hf_finetune.tasks.text.truncation import cut_examples
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 __all__ = [
     "CUT",
@@ -91,14 +93,14 @@ def pad_right(tokenizer: PreTrainedTokenizerBase, positions: int | None) -> bool
     return True
 
 
-def count_tokens(tokenized: Dataset) -> list[int]:
+def count_tokens(tokenized: "Dataset") -> list[int]:
     """Return the number of tokens of each example in the output of ``tokenize``."""
     ids = tokenized.with_format("arrow")[:].column("input_ids")
     return list(compute.list_value_length(ids).to_pylist())
 
 
 def tokenize(
-    dataset: Dataset,
+    dataset: "Dataset",
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
     truncation_side: Literal["left", "right"] = "right",
@@ -106,7 +108,7 @@ def tokenize(
     words: bool = False,
     training: bool = False,
     cut: bool = False,
-) -> Dataset:
+) -> "Dataset":
     """Tokenize one text or pair of texts per example, without padding, which the collate function adds per batch.
 
     A pair that is too long loses tokens of its longer text first.
