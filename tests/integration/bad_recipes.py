@@ -3,6 +3,8 @@
 from bad_input_case import RECIPE, Case
 from bad_input_steps import change, text, write
 
+from hf_finetune.tasks import TASKS
+
 __all__ = ["CASES"]
 
 CASES = [
@@ -211,7 +213,7 @@ CASES = [
         "run recipe.yaml task=image-clasification",
         (
             "Problem:\n"
-            "  task must be 'image-classification' or 'text-classification'. Got "
+            f"  task must be {', '.join(map(repr, [*TASKS][:-1]))} or {[*TASKS][-1]!r}. Got "
             "'image-clasification'. Nearest: 'image-classification'."
         ),
     ),

@@ -3,6 +3,8 @@
 from bad_input_case import Case
 from bad_input_steps import rows
 
+from hf_finetune.data.input_columns import INPUT_KEYS
+
 __all__ = ["CASES"]
 
 PAIRS = '{"premise": "a", "hypothesis": "b"}'
@@ -47,7 +49,7 @@ CASES = [
     Case(
         "a column named for what a table does not hold",
         "predict bert reviews.csv --column texts=text",
-        "Problem:\n  --column must name one of image, text, text_pair, id. Got 'texts'. Nearest: 'text'.",
+        f"Problem:\n  --column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
     ),
     Case(
         "a column that the table does not have",

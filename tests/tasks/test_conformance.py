@@ -185,6 +185,15 @@ def test_two_processes_train_it(tmp_path, runs, task):
 
 
 @each_task
+def test_outputs_of_frozen_layers_are_cached(tmp_path, runs, task):
+    case, straight, _ = runs.run(task)
+    content = case.recipe.model_dump(mode="json")
+    cached = quick_run(parse_recipe({**content, "speed": {"prefix_cache": {"views": 1}}}), tmp_path / "run")
+    assert cached.metrics["stages"][0]["prefix_cache"]["used"]
+    assert cached.metrics["test"].keys() == straight.metrics["test"].keys()
+
+
+@each_task
 def test_a_preview_shows_it(tmp_path, runs, task):
     path = tmp_path / f"preview{task.modality.preview_suffixes[0]}"
     assert preview(runs.case(task).recipe, path, examples=2, versions=2) == path

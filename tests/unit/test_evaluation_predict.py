@@ -17,7 +17,7 @@ from datasets import Image as ImageFeature
 from evaluation_helpers import save_bert, save_vit
 from PIL import Image
 
-from hf_finetune.data.input_columns import parse_columns
+from hf_finetune.data.input_columns import INPUT_KEYS, parse_columns
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predict import Predictor, predict
@@ -515,9 +515,10 @@ def test_columns_are_named_on_the_command_line():
     with pytest.raises(InputError) as caught:
         parse_columns(["texts=a", "text", "label=x", "id=a", "id=b"])
     assert str(caught.value).splitlines() == [
-        "--column must name one of image, text, text_pair, id. Got 'texts'. Nearest: 'text'.",
+        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
         "--column must be KEY=NAME. Got 'text'. For example text=question.",
-        "--column must name one of image, text, text_pair, id. Got 'label'. Known: 'image', 'text', 'text_pair', 'id'.",
+        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'label'. "
+        f"Known: {', '.join(map(repr, INPUT_KEYS))}.",
         "--column must name id once. Got 'id=b'.",
     ]
 

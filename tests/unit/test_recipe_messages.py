@@ -10,7 +10,10 @@ from pydantic import BaseModel, ValidationError
 from hf_finetune.errors import InputError
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.messages import RULES, problems_of
+from hf_finetune.tasks import TASKS
 
+*_FIRST, _LAST = map(repr, TASKS)
+TASK_NAMES = f"{', '.join(_FIRST)} or {_LAST}"
 STAGE = {"train": "head", "epochs": 1, "lr": 0.1}
 STRATEGY = {"name": "gradual_unfreeze"}
 EITHER = "must have either epochs (passes over the training split) or max_steps (optimiser steps)."
@@ -43,8 +46,8 @@ def said(recipe, overrides=()):
 
 
 SINGLE = [
-    (image(task="image_classification"), "task must be 'image-classification' or 'text-classification'. Got 'image_classification'. Nearest: 'image-classification'."),
-    (image(task=3), "task must be 'image-classification' or 'text-classification'. Got 3."),
+    (image(task="image_classification"), f"task must be {TASK_NAMES}. Got 'image_classification'. Nearest: 'image-classification'."),
+    (image(task=3), f"task must be {TASK_NAMES}. Got 3."),
     (image(model=None), "model must be a mapping of fields. Got None."),
     (image(model=5), "model.path must be text. Got 5. Put it in quotes."),
     (image(model=" "), "model.path must not be empty. Got ' '."),
@@ -237,9 +240,7 @@ def test_stages_that_are_all_wrong_are_not_called_missing():
 def test_long_and_circular_values_are_cut_short():
     circle: list = []
     circle.append(circle)
-    assert said(image(task=circle)) == [
-        "task must be 'image-classification' or 'text-classification'. Got [[[[...]]]]."
-    ]
+    assert said(image(task=circle)) == [f"task must be {TASK_NAMES}. Got [[[[...]]]]."]
     assert len(said(image(model={"path": list(range(10_000))}))[0]) < 100
 
 
