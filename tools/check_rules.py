@@ -17,6 +17,10 @@ INPUTS = {
     *("image", "text", "image-classification", "text-classification"),
     *("pixel_values", "input_ids", "input_values"),
 }
+METHODS = {
+    *("mixup", "cutmix", "r_drop", "ema", "l1", "l2_sp", "gradient_noise", "distillation", "coral", "dann"),
+    *("class_weights", "effective_number", "focal", "logit_adjustment"),
+}
 OPENINGS = re.compile(r"(Gives?|Says?|Tells?|Puts?|Works? out|Name|What)\b")
 MOST_LINES = 450
 
@@ -32,6 +36,7 @@ class Finding:
 LIMITS = {
     "names of targets outside targets/": 0,
     "names of tasks, modalities and model inputs outside tasks/": 0,
+    "names of methods outside methods/ and recipe/": 0,
     "docstrings that open with another verb than the field uses": 0,
     f"modules of more than {MOST_LINES} lines": 1,
 }
@@ -39,7 +44,7 @@ LIMITS = {
 
 def find_all(package: Path) -> Iterator[Finding]:
     """Yield all places of a package that break a rule."""
-    names, inputs, openings, sizes = LIMITS
+    names, inputs, methods, openings, sizes = LIMITS
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package).as_posix()
         if relative == EXEMPT:
@@ -58,6 +63,8 @@ def find_all(package: Path) -> Iterator[Finding]:
                 yield Finding(names, place)
             elif node.value in INPUTS and not relative.startswith("tasks/"):
                 yield Finding(inputs, place)
+            elif node.value in METHODS and not relative.startswith(("methods/", "recipe/")):
+                yield Finding(methods, place)
         if source.count("\n") > MOST_LINES:
             yield Finding(sizes, relative)
 

@@ -1,8 +1,9 @@
-"""Write the tables of recipe fields in docs/recipe.md from the schema.
+"""Write the tables of recipe fields in docs/recipe.md from the schema, and that of the tasks in README.md.
 
     python tools/recipe_tables.py [--check]
 
-The table of a part of the schema is between ``<!-- fields: NAME -->`` and ``<!-- end -->``. With ``--check``, nothing
+The table of a part of the schema is between ``<!-- fields: NAME -->`` and ``<!-- end -->``, that of the tasks after
+``<!-- tasks -->``. With ``--check``, nothing
 is written, and the exit code is 1 if a table is not up to date.
 """
 
@@ -16,8 +17,11 @@ from typing import Any
 from hf_finetune.fields.base import parts
 from hf_finetune.fields.choice import Choice
 from hf_finetune.recipe import json_schema
+from hf_finetune.tasks import TASKS
 
-PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "recipe.md", ROOT / "README.md"
+TASKS_TABLE = re.compile(r"^<!-- tasks -->\n.*?^<!-- end -->$", re.M | re.S)
 CHOICES = {part.__name__: part.base() for part in parts() if issubclass(part, Choice)}
 """Base class of each class of a choice. The table of the base class has the fields of all of them."""
 SHORTHANDS = {part.__name__: part.shorthand for part in (*parts(), *CHOICES.values())}
@@ -90,6 +94,14 @@ def render(page: str) -> str:
     """Return the page with new tables."""
     anchors = part_anchors(page)
     return HEADING_OR_TABLE.sub(lambda match: table(match[2], anchors) if match[2] else match[0], page)
+
+
+def with_tasks(page: str) -> str:
+    """Return the page with a new table of the tasks."""
+    rows = ["| `task` | an example is | architectures of transformers |", "|---|---|---|"]
+    rows += [f"| `{task.name}` | {task.modality.article} | `...{task.suffix}` |" for task in TASKS.values()]
+    table = "\n".join(["<!-- tasks -->", "", *rows, "", "<!-- end -->"])
+    return TASKS_TABLE.sub(lambda match: table, page)
 
 
 def part_anchors(page: str) -> dict[str, str]:
@@ -170,15 +182,17 @@ def meaning_of(spec: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or check it; return the exit code."""
-    page = PAGE.read_text(encoding="utf-8")
-    current = render(page)
-    if arguments != ["--check"]:
-        PAGE.write_text(current, encoding="utf-8")
-        return 0
-    if page != current:
-        print(f"{PAGE} is not up to date. Run: python tools/recipe_tables.py", file=sys.stderr)
-    return int(page != current)
+    """Write the pages, or check them; return the exit code."""
+    outdated = 0
+    for path, update in ((PAGE, render), (README, with_tasks)):
+        page = path.read_text(encoding="utf-8")
+        current = update(page)
+        if arguments != ["--check"]:
+            path.write_text(current, encoding="utf-8")
+        elif page != current:
+            outdated = 1
+            print(f"{path} is not up to date. Run: python tools/recipe_tables.py", file=sys.stderr)
+    return outdated
 
 
 if __name__ == "__main__":

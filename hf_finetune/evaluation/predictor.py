@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import Pipeline, PreTrainedConfig, pipeline
+from transformers import Pipeline, PreTrainedConfig
 
 from hf_finetune.cache.micro_batches import in_pieces
 from hf_finetune.errors import InputError, Problem, listed
@@ -170,7 +170,7 @@ def load_classifier(
         raise InputError(Problem(place, "must hold every weight of its model", f"none for {missing}"))
     label_names = _distinct([model.config.id2label[index] for index in range(model.config.num_labels)])
     model.config.id2label = dict(enumerate(label_names))
-    pipe = pipeline(made_for.name, model=model, **modality.pipeline_settings(processor, model))
+    pipe = made_for.build_pipeline(model, modality.pipeline_settings(processor, model))
     return Classifier(
         *(pipe, made_for.name, target_of(model.config), label_names),
         batch_size=batch_size if modality.makes_batches(processor) else 1,

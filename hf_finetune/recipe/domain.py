@@ -7,7 +7,13 @@ from pydantic import Field
 from hf_finetune.fields.base import Part
 from hf_finetune.fields.types import Count, Location, Texts
 
-__all__ = ["DomainSpec"]
+__all__ = ["ALIGNMENTS", "DomainSpec"]
+
+ALIGNMENTS = {
+    "coral": "the covariances of the head's inputs were aligned (Deep CORAL)",
+    "dann": "the features were trained against a domain classifier (domain-adversarial training)",
+}
+"""Description of each method of alignment, for the report of a run."""
 
 
 class DomainSpec(Part):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hf_finetune.recipe.method_rules import DISTILLATION
+
 __all__ = ["SizeTable", "size_tables"]
 
 COUNTS = {
@@ -40,7 +42,7 @@ def size_tables(metrics: Mapping[str, Any]) -> list[SizeTable]:
             f"Stage {pruned['stage']}, {pruned['method']} pruning: the model before pruning and after the run"
         )
         tables.append(SizeTable(title, ("before", "after"), _rows(pruned, "before", "after")))
-    if taught := metrics.get("distillation"):
+    if taught := metrics.get(DISTILLATION.name):
         title = f"Stage {taught['stage']}: teacher and student"
         tables.append(SizeTable(title, ("teacher", "student"), _rows(taught, "teacher", "student")))
     return tables

@@ -1,13 +1,9 @@
 """Description of a run's domain adaptation, for the report and the model card."""
 
+from hf_finetune.recipe.domain import ALIGNMENTS
 from hf_finetune.report.run_record import RunRecord
 
 __all__ = ["domain_sentence"]
-
-ALIGNMENTS = {
-    "coral": "the covariances of the head's inputs were aligned (Deep CORAL)",
-    "dann": "the features were trained against a domain classifier (domain-adversarial training)",
-}
 
 
 def domain_sentence(record: RunRecord) -> str:

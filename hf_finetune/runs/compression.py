@@ -14,6 +14,7 @@ from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predictor import Classifier, load_classifier
 from hf_finetune.models.export import export_model
 from hf_finetune.publishing.parity import median_milliseconds
+from hf_finetune.recipe.method_rules import DISTILLATION
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.tasks import Inputs, modality_of
@@ -62,7 +63,7 @@ def compare_sizes(prepared: PreparedRun, inputs: Inputs, folder: Path, test: Fou
     if taught:
         path = stages[taught[0]].teacher.path  # type: ignore[union-attr]
         teacher = _load(prepared, path)
-        content["distillation"] = {
+        content[DISTILLATION.name] = {
             "stage": _names(prepared, taught),
             "example": _described(example),
             "teacher": {"metrics": _judged(prepared, teacher), **measure_size(_model(teacher), example)},

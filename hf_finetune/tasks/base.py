@@ -36,6 +36,17 @@ class Task:
 
         return getattr(transformers, self.auto_model)
 
+    def build_pipeline(self, model: Any, settings: Mapping[str, Any]) -> Any:
+        """Return the predictor of a model: the pipeline of transformers, unless a task overrides this.
+
+        Args:
+            model: Model loaded by ``auto_class``.
+            settings: Preprocessor and settings from ``modality.pipeline_settings``.
+        """
+        from transformers import pipeline
+
+        return pipeline(self.name, model=model, **settings)
+
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:
         """Return the model inputs of the training and validation splits."""
         return self.modality.prepare(splits, processor, data, seed)

@@ -15,6 +15,10 @@ BROKEN = {
         "data/a.py",
         'pixels = batch["pixel_values"]\n',
     ),
+    "names of methods outside methods/ and recipe/": (
+        "data/a.py",
+        'if stage.regularize["mixup"]:\n    pass\n',
+    ),
     "docstrings that open with another verb than the field uses": ("a.py", 'def a():\n    """Give one."""\n'),
     "modules of more than 450 lines": ("a.py", "\n" * 451),
 }
@@ -33,6 +37,8 @@ def test_a_broken_rule_is_found(tmp_path, rule):
     [
         ("targets/a.py", 'name = "regression"\n'),
         ("tasks/a.py", 'name = "pixel_values"\n'),
+        ("methods/a.py", 'name = "mixup"\n'),
+        ("recipe/a.py", 'name = "mixup"\n'),
         ("models/classifier_head.py", 'pixels = batch["pixel_values"]\n'),
         ("a.py", '"""Return one of regression."""\n'),
     ],
