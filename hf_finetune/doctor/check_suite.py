@@ -45,7 +45,7 @@ class CheckSuite:
 def check_suites(
     recipe: Recipe | None, folder: Path, *, trust_remote_code: bool = False
 ) -> Iterator[CheckSuite]:
-    """Yield the suite of a recipe's checkpoint; without a recipe, one of a tiny model for images and one for texts.
+    """Yield the suite of a recipe's checkpoint; without a recipe, one of a tiny model for each task.
 
     Of several tasks, each has a suite, whose model has the head of that task alone.
 

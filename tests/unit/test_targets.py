@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import BertConfig
 
-from hf_finetune.targets import TARGETS, Regression, Target
+from hf_finetune.targets import TARGETS, Target
 from hf_finetune.targets.losses import label_weights, loss_for
+from hf_finetune.targets.model_config import FIELD, set_target, target_of
+from hf_finetune.targets.reading import summarize_labels
+from hf_finetune.targets.regression import Regression
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [-0.5, 0.25, 3.0]])
 EXAMPLES = {
@@ -74,3 +78,39 @@ def test_a_target_cannot_leave_out_what_training_needs():
 
     with pytest.raises(TypeError, match="loss_sum"):
         Ranking()
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", "b"], [0, 1], [True], [1.0, 2.0], [1.5], [1, 0.5], [["a"], []], [[0.5]], [], ["a", 1.5]]
+)
+def test_exactly_one_kind_recognizes_labels(labels):
+    summary = summarize_labels(labels)
+    (kind,) = (kind for kind in TARGETS.values() if kind.recognizes(summary))
+    assert kind.unsuited(summary) is None or labels == [[0.5]]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_config_tells_the_kind_of_labels(name):
+    config = BertConfig(num_labels=3)
+    set_target(config, name)
+    assert target_of(config) == name
+    assert not hasattr(config, FIELD)
+    assert target_of(BertConfig.from_dict(config.to_dict())) == name
+
+
+def test_a_config_names_a_kind_of_labels_that_its_problem_type_does_not_tell():
+    class Counts(Regression):
+        name = "counts"
+
+    TARGETS.add(Counts())
+    try:
+        config = BertConfig(num_labels=1)
+        set_target(config, "counts")
+        assert (config.problem_type, getattr(config, FIELD)) == ("regression", "counts")
+        assert target_of(BertConfig.from_dict(config.to_dict())) == "counts"
+        set_target(config, "regression")
+        assert target_of(config) == "regression"
+    finally:
+        TARGETS.remove("counts")
+    assert target_of(BertConfig(num_labels=1)) == "regression"
+    assert target_of(BertConfig(num_labels=3)) == "single_label"
