@@ -34,7 +34,7 @@ def check_pattern(pattern: str) -> None:
         re.compile(pattern)
         regex.compile(pattern)
     except (re.error, regex.error, OverflowError, RecursionError) as error:
-        raise PatternError(f"must hold a valid regular expression ({error})") from error
+        raise PatternError(f"must be a valid regular expression ({error})") from error
 
 
 def matching(pattern: str, names: Collection[str]) -> dict[str, regex.Match[str]]:

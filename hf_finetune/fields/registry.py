@@ -52,7 +52,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             ValueError: If its name is taken, or if the registry is closed.
         """
         if self.closed:
-            raise ValueError(f"the {self.kind} {entry.name!r} comes too late: {self.closed}")
+            raise ValueError(f"the {self.kind} {entry.name!r} is registered too late: {self.closed}")
         if entry.name in self._entries:
             raise ValueError(f"the {self.kind} {entry.name!r} is registered already")
         self._entries[entry.name] = entry

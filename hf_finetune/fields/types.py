@@ -87,29 +87,27 @@ def _warmup(value: Any) -> Any:
         return value
     if isinstance(value, float) and 0 <= value < 1:
         return value
-    raise _refuse(
-        "must be a whole number of steps, or a fraction of the stage's steps that is below 1", value
-    )
+    raise _refuse("must be a whole number of steps, or a fraction below 1 of the stage's steps", value)
 
 
 def _views(value: Any) -> Any:
     number = _whole(value)
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 1):
         return number
-    raise _refuse("must be a whole number of versions from 1 on, or auto", value)
+    raise _refuse("must be a whole number of at least 1, or auto", value)
 
 
 def _workers(value: Any) -> Any:
     number = _whole(value)
     if number == "auto" or (isinstance(number, int) and not isinstance(number, bool) and number >= 0):
         return number
-    raise _refuse("must be a whole number of processes from 0 on, or auto", value)
+    raise _refuse("must be a whole number of at least 0, or auto", value)
 
 
 def _fold(value: Any) -> Any:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", value) if isinstance(value, str) else None
     if match is None or not 2 <= int(match[2]) >= int(match[1]):
-        raise _refuse("must be the number of a fold and how many there are", value, "For example 1/5.")
+        raise _refuse("must be the number of a fold and the number of folds", value, "For example 1/5.")
     return value
 
 
@@ -138,7 +136,9 @@ def _rate_range(value: Any) -> Any:
         return (low, high) if isinstance(value, list | tuple) else low
     repair = "For example 1e-5, or [1e-6, 1e-5]."
     raise _refuse(
-        "must be a rate above 0, or a list of two: nearest the input, nearest the head", value, repair
+        "must be a learning rate above 0, or a list of two: nearest the input, nearest the head",
+        value,
+        repair,
     )
 
 

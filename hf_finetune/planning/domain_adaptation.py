@@ -40,24 +40,22 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
         return []
     place, known = "domain_adaptation.stages", [stage.name for stage in made.stages]
     below = [stage.name for stage in made.stages if _trains_below_the_head(stage)]
-    rule = "must name stages that train something below the head"
+    rule = "must be a stage that trains layers below the head"
     for index, name in enumerate(spec.stages):
         if name not in known:
             where = f"{place}[{index}]"
             problems.append(Problem(where, "must be the name of a stage", repr(name), nearest(name, known)))
         elif name not in below:
-            repair = "The head alone cannot change its own input."
+            repair = "Domain alignment trains only layers below the head."
             problems.append(Problem(f"{place}[{index}]", rule, repr(name), repair))
     if not spec.stages and not below:
-        repair = "Add a stage, train: last:1 for example: the head alone cannot change its own input."
-        problems.append(
-            Problem("stages", f"must train something below the head for {spec.method}", "", repair)
-        )
+        repair = "Add a stage that trains them, for example train: last:1."
+        problems.append(Problem("stages", f"must train layers below the head for {spec.method}", "", repair))
     for index, (stage, planned) in enumerate(zip(recipe.stages, made.stages, strict=True)):
         if not is_aligned(spec, stage, planned):
             continue
-        rule = f"must be left out in a stage that {spec.method} is added to"
-        repair = "Name the other stages in domain_adaptation.stages."
+        rule = f"must be left out in a stage that uses {spec.method}"
+        repair = "List only the other stages in domain_adaptation.stages."
         problems += [
             Problem(f"stages[{index}].{field}", rule, "", repair)
             for field in conflicting_fields(DOMAIN_ALIGNMENT, stage)

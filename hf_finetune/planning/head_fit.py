@@ -83,7 +83,7 @@ def _why_not(stage: StageSpec, layout: Layout, target: str, examples: int | None
     if not alone:
         return "solvers fit only the head of a single task"
     if not TARGETS[target].has_standard_loss:
-        return f"no solver has the loss of {target} labels"
+        return f"no solver supports the loss of {target} labels"
     if not linear_head(layout):
         return f"the head is more than one linear layer ({', '.join(parameter.name for parameter in head)})"
     if stage.balance.method not in BALANCES:

@@ -36,7 +36,7 @@ def select(layout: Layout, selector: str | Sequence[str], place: str = "train") 
     """
     parts = [selector] if isinstance(selector, str) else list(selector)
     if not parts:
-        raise InputError(Problem(place, "must name something to train", "[]", _forms(layout.adapter)))
+        raise InputError(Problem(place, "must not be empty", "[]", _forms(layout.adapter)))
     problems: list[Problem] = []
     chosen: set[str] = set()
     for part in parts:
@@ -114,16 +114,20 @@ def _adapter(layout: Layout, part: str, place: str) -> set[str]:
     """Return the names of the adapter's weights and of the head: a new task needs both (peft's ``modules_to_save``)."""
     if not layout.adapter or part not in ("adapter", layout.adapter):
         kind = "lora" if part == "adapter" else part
-        repair = f"It has {layout.adapter!r}." if layout.adapter else f"Give it one: model.adapter={kind}."
-        raise InputError(Problem(place, "must name an adapter that the model has", repr(part), repair))
+        repair = (
+            f"The model has {layout.adapter!r}." if layout.adapter else f"Add it with model.adapter={kind}."
+        )
+        raise InputError(Problem(place, "must be the adapter of the model", repr(part), repair))
     adapter_names = {parameter.name for parameter in layout.parameters if parameter.is_adapter}
     return adapter_names | _in_groups(layout, {layout.backbone_groups})
 
 
 def _last(count: int, head: int, part: str, place: str) -> set[int]:
     if not 1 <= count <= head:
-        rule = f"must count between 1 and {head} layer groups, as many as this model has"
-        raise InputError(Problem(place, rule, repr(part), "Write 'head' or 'all' for the two ends."))
+        rule = f"must select between 1 and {head} layer groups, the number in this model"
+        raise InputError(
+            Problem(place, rule, repr(part), "For no layer group use 'head', for the whole model 'all'.")
+        )
     return set(range(head - count, head + 1))
 
 
@@ -151,7 +155,7 @@ def _no_match(layout: Layout, part: str, place: str) -> Problem:
         names = [parameter.bare_name for parameter in layout.parameters]
         repair = nearest(part[1:-1], _name_parts(layout))
         if not repair.startswith("Nearest"):
-            repair = f"This model's {len(names)} parameters run from {names[0]!r} to {names[-1]!r}."
+            repair = f"This model's {len(names)} parameters range from {names[0]!r} to {names[-1]!r}."
         return Problem(place, "must match at least one parameter", repr(part), repair)
     count = f"This model has {layout.backbone_groups} layer groups and {len(layout.parameters)} parameters."
     return Problem(place, "must match at least one parameter", repr(part), count)

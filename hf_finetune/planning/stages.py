@@ -129,7 +129,7 @@ def build_plan(
             problems.extend(error.problems)
             before = None
     if not problems and layout.adapter and not any(_trains_adapter(layout, stage) for stage in planned):
-        rule, repair = "must be trained by a stage", f"Add one, or change one: train: {layout.adapter}."
+        rule, repair = "must be trained by a stage", f"Add or change a stage: train: {layout.adapter}."
         problems.append(Problem("model.adapter", rule, repr(layout.adapter), repair))
     if problems:
         raise InputError(problems)
@@ -202,7 +202,7 @@ def _carrying_on(planned: StagePlan, before: StagePlan, place: str) -> StagePlan
     chosen = set(before.trainable)
     carried = tuple(name for name in planned.trainable if name in chosen)
     if not carried:
-        rule = "must be left out unless the stage goes on training something of the stage before it"
+        rule = "must be left out unless the stage trains parameters that the previous stage trained"
         raise InputError(
             Problem(f"{place}.carry_optimizer", rule, f"{before.train!r} and then {planned.train!r}")
         )

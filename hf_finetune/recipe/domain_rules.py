@@ -34,13 +34,15 @@ def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
             rule = f"must be left out unless method is {' or '.join(owners)}"
             yield Problem(f"{PLACE}.{field}", rule, shown(value))
     if spec.get("epochs") is not None and spec.get("max_steps") is not None:
-        rule = "must have either epochs (passes over its inputs) or max_steps (optimiser steps)"
+        rule = "must have either epochs (passes over the inputs) or max_steps (optimizer steps)"
         yield Problem(PLACE, rule, f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}")
     if method in BEFORE and mapping(recipe.get("model")).get("adapter") is not None:
         rule = f"must be left out when domain_adaptation.method is {method}"
-        repair = "An adapter fits the checkpoint as it is: fine-tune the backbone, or take coral or dann."
+        repair = (
+            "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral or dann."
+        )
         yield Problem("model.adapter", rule, "", repair)
     if method in DURING and mapping(recipe.get("speed")).get("compile") is True:
         rule = f"must not be true when domain_adaptation.method is {method}"
-        repair = "The features are read inside the model while it computes."
+        repair = "The method reads features inside the forward pass. Set it to false."
         yield Problem("speed.compile", rule, "True", repair)

@@ -29,7 +29,7 @@ KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier
 WITHOUT_EFFECT = {"layer_decay": 1.0}
 """Values other than the default that the saved recipe of a run can hold, and that have no effect without steps."""
 BALANCES = ("none", "class_weights", "effective_number", "logit_adjustment")
-AT_ONCE = "The head is fitted at once, without steps."
+AT_ONCE = "The head is fitted directly, without optimizer steps."
 
 
 def fitted_by(part: Any) -> str:
@@ -98,7 +98,7 @@ def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
                 rule = f"must be head when fit is {stage.fit}"
                 problems.append(Problem(f"{place}.train", rule, shown(stage.train)))
         if index and stage.carry_optimizer and fitted_by(stages[index - 1]):
-            rule = "must be left out behind a stage that has no optimizer"
+            rule = "must be left out after a stage without an optimizer"
             problems.append(Problem(f"{place}.carry_optimizer", rule, "True"))
     return problems + _strategy_problems(strategy)
 
@@ -110,7 +110,7 @@ def _strategy_problems(strategy: Any) -> list[Problem]:
         field = type(strategy).model_fields["classifier"]
         if strategy.classifier == field.default:
             return []
-        rule = f"must be left out unless the strategy is features, and it is {strategy.name}"
+        rule = "must be left out unless the strategy is features"
         return [Problem("strategy.classifier", rule, shown(strategy.classifier))]
     problems = []
     if strategy.groups_per_stage != 1:
@@ -143,9 +143,11 @@ def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
     wanted = "ridge" if not TARGETS[target].has_classes else "logistic_regression"
     if how and not TARGETS[target].has_standard_loss:
         return [
-            Problem(place, f"must be {GRADIENT} for {target} labels, whose loss no solver has", repr(how))
+            Problem(
+                place, f"must be {GRADIENT} for {target} labels, whose loss no solver supports", repr(how)
+            )
         ]
     if how in ("", wanted):
         return []
-    labels = "amounts" if not TARGETS[target].has_classes else "classes"
-    return [Problem(place, f"must be {wanted} where labels are {labels}", repr(how))]
+    labels = "regression" if not TARGETS[target].has_classes else "class"
+    return [Problem(place, f"must be {wanted} for {labels} labels", repr(how))]

@@ -25,7 +25,7 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
     name, source, pattern = (label.get(field) for field in ("name", "from", "pattern"))
     if isinstance(name, list | tuple):
         if len(name) < 2:
-            repair = "For labels in one column give its name."
+            repair = "If the labels are in one column, write only its name."
             yield Problem(f"{PLACE}.name", "must list at least two columns", repr(list(name)), repair)
         yield from _repeated(f"{PLACE}.name", name)
     if isinstance(label.get("classes"), list | tuple):
@@ -36,8 +36,10 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
         rule = "must be given together with from: name"
         yield Problem(f"{PLACE}.pattern", rule, "" if pattern is None else repr(pattern))
     if isinstance(pattern, str) and _groups(pattern) != 1:
-        repair = r"For example '^(.+?)\.\d+\.jpg$'; a group that captures nothing is (?:...)."
-        yield Problem(f"{PLACE}.pattern", "must have one group, the class", repr(pattern), repair)
+        repair = r"For example '^(.+?)\.\d+\.jpg$'; write a non-capturing group as (?:...)."
+        yield Problem(
+            f"{PLACE}.pattern", "must have exactly one capturing group, the class", repr(pattern), repair
+        )
     for field in OF_ONE_COLUMN:
         if label.get(field) not in (None, "missing") and (
             source is not None or isinstance(name, list | tuple)
@@ -45,7 +47,7 @@ def label_column_problems(columns: Mapping[str, Any]) -> Iterator[Problem]:
             rule = "must be left out unless the labels are in one column"
             yield Problem(f"{PLACE}.{field}", rule, repr(label[field]))
     if label.get("empty") == "none" and label.get("separator") is None:
-        repair = "In a list an empty one is written []; elsewhere an empty cell is a missing label."
+        repair = "In a column of lists, write an empty list as []; in other columns, an empty cell is a missing label."
         yield Problem(f"{PLACE}.empty", "must be left out unless separator is given", "'none'", repair)
 
 
@@ -59,4 +61,4 @@ def _groups(pattern: str) -> int:
 def _repeated(place: str, names: Any) -> Iterator[Problem]:
     repeated = [name for name in dict.fromkeys(map(str, names)) if list(map(str, names)).count(name) > 1]
     if repeated:
-        yield Problem(place, "must name each once", ", ".join(map(repr, repeated)))
+        yield Problem(place, "must not contain duplicates", ", ".join(map(repr, repeated)))

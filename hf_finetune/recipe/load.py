@@ -75,7 +75,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError([*error.problems, *min(wrong, key=len)]) from error
     if content is None:
         raise InputError(
-            Problem(str(path), "must hold a recipe", "an empty file", "Begin with task, model, data, stages.")
+            Problem(
+                str(path),
+                "must hold a recipe",
+                "an empty file",
+                "Start with the fields task, model, data and stages.",
+            )
         )
     recipe = _parse(content, overrides, problems, str(path))
     return resolve_paths(recipe, [Path.cwd(), path.parent])
@@ -199,7 +204,7 @@ def _given(one: str, other: str) -> dict[str, Any]:
 
 def _parse(content: Any, overrides: Sequence[str], problems: Sequence[Problem], origin: str) -> Recipe:
     if not isinstance(content, Mapping):
-        repair = "Begin with task, model, data, stages."
+        repair = "Start with the fields task, model, data and stages."
         raise InputError(
             [*problems, Problem(origin, "must hold a mapping of fields", shown(content), repair)]
         )
@@ -256,7 +261,7 @@ def find_recipe(source: str | Path) -> Path:
     if isinstance(source, str) and (names := find_shipped(source)):
         if len(names) > 1:
             raise InputError(
-                Problem(source, "must name one recipe", repair=f"It could be {' or '.join(names)}.")
+                Problem(source, "must match exactly one shipped recipe", repair=f"Use {' or '.join(names)}.")
             )
         return shipped_recipes()[names[0]]
     if _exists(path):
@@ -285,7 +290,11 @@ def copy_recipe(source: str | Path, dest: str | Path) -> Path:
     target = target / path.name if target.is_dir() else target
     if target.exists():
         raise InputError(
-            Problem(str(target), "must not exist", repair="Nothing is overwritten; name another file.")
+            Problem(
+                str(target),
+                "must not exist",
+                repair="Existing files are not overwritten. Choose another name.",
+            )
         )
     if not target.parent.is_dir():
         raise InputError(Problem(str(target.parent), "must be a folder"))
@@ -323,7 +332,7 @@ def _nearest_shipped(name: str) -> str:
 
 
 def _size_of(path: Path) -> str:
-    return f"{path.stat().st_size:,} bytes" if path.is_file() else "an endless one"
+    return f"{path.stat().st_size:,} bytes" if path.is_file() else "a file without an end"
 
 
 def _read_text(path: Path) -> str:
@@ -332,7 +341,7 @@ def _read_text(path: Path) -> str:
             content = stream.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             rule = f"must be a recipe of at most {MOST_BYTES:,} bytes"
-            raise InputError(Problem(str(path), rule, _size_of(path), "Is it another file?"))
+            raise InputError(Problem(str(path), rule, _size_of(path), "Check the path."))
         return content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(Problem(str(path), "must be readable", error.strerror or str(error))) from error

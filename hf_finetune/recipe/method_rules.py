@@ -85,27 +85,27 @@ def conflicting_fields(rules: MethodRules, stage: Any) -> Iterator[str]:
             yield from other.used(stage)
 
 
-ONE_TASKS_CLASSES = "Its labels are shares of the classes of one task."
-DIVIDE_WEIGHTS = "divide the weights among the processes"
+ONE_TASKS_CLASSES = "Mixed labels are probabilities of the classes of a single task."
+DIVIDE_WEIGHTS = "shard the weights"
 
 CARRIED_OPTIMIZER = MethodRules(
-    "carried optimizer", ("carry_optimizer",), unsharded="keep the optimizer's state in pieces"
+    "carried optimizer", ("carry_optimizer",), unsharded="shard the optimizer state"
 )
 DISTILLATION = MethodRules(
     "distillation",
     ("teacher",),
     cache_objection="the teacher needs the original inputs",
-    one_task={"teacher": "A teacher knows one task."},
+    one_task={"teacher": "A teacher has the classes of a single task."},
     needs_standard_loss=True,
 )
 PRUNING = MethodRules(
-    "pruning", ("compress",), one_task={"compress": "Prune a task's model in a run of its own."}
+    "pruning", ("compress",), one_task={"compress": "Prune the model of a single task in a separate run."}
 )
 CLASS_BALANCE = MethodRules(
     "class balance",
     ("balance",),
     one_task={
-        "balance.weights": "The classes of one task are not those of another. Leave them out, and they are worked out."
+        "balance.weights": "The tasks have different classes. Leave the weights out: they are computed for each task."
     },
 )
 PROXIMAL = MethodRules("proximal steps", ("regularize.l1", "regularize.l2_sp"), unsharded=DIVIDE_WEIGHTS)
@@ -116,21 +116,21 @@ MIXUP = MethodRules(
     ("regularize.mixup", "regularize.cutmix"),
     cache_objection="mixup and cutmix mix whole images",
     one_task={"regularize.mixup": ONE_TASKS_CLASSES, "regularize.cutmix": ONE_TASKS_CLASSES},
-    needs_classes="It mixes the probabilities of classes.",
+    needs_classes="It mixes class probabilities.",
     needs_standard_loss=True,
 )
 R_DROP = MethodRules(
     "r_drop",
     ("regularize.r_drop",),
-    one_task={"regularize.r_drop": "It compares what is said of the classes of one task."},
-    needs_classes="It compares probabilities.",
+    one_task={"regularize.r_drop": "It compares class probabilities of a single task."},
+    needs_classes="It compares class probabilities.",
     needs_standard_loss=True,
 )
 DOMAIN_ALIGNMENT = MethodRules(
     "domain alignment",
     ("domain_adaptation",),
     cache_objection="domain alignment also needs inputs of the target domain",
-    unsharded="divide the model whose features are looked at",
+    unsharded="shard the model whose features are aligned",
     # half of a batch is from the target domain and has no labels
     conflicts=frozenset({"distillation", "mixup", "r_drop"}),
 )

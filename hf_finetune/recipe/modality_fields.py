@@ -79,12 +79,12 @@ def modality_problems(task: Any, data: Mapping[str, Any], speed: Mapping[str, An
     given = data.get("augment")
     augment = {"preset": given} if isinstance(given, str) else mapping(given)
     for other in others:
-        repair = f"It is for {other.plural}; {own.plural} have {own.augment_words}."
+        repair = f"It applies to {other.plural}; for {own.plural}, use {own.augment_words}."
         for name in other.augment_fields.model_fields:
             if augment.get(name) and augment[name] != "none":
                 place = "data.augment" if name == other.augment_fields.shorthand else f"data.augment.{name}"
                 yield Problem(place, rule, shown(augment[name]), repair)
     yield from own.field_problems(augment)
     if speed.get("memory_format") == "channels_last" and not own.is_spatial:
-        repair = "It is an order of image dimensions."
+        repair = "It is a memory format for images."
         yield Problem("speed.memory_format", rule, "'channels_last'", repair)

@@ -39,10 +39,10 @@ MULTI_TASK = "multi-task"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RULE = "must be left out when the task is multi-task"
 ALONE = {
-    "model.adapter": "Every weight of the backbone is shared already: train it with small rates instead.",
+    "model.adapter": "All tasks share one backbone. Train it with a low learning rate instead.",
     "evaluation.folds": "Each task has its own test split.",
-    "evaluation.costs": "The classes of one task are not those of another.",
-    "domain_adaptation": "Adapt to the other domain in a run of its own, and go on with its model.",
+    "evaluation.costs": "The tasks have different classes.",
+    "domain_adaptation": "Adapt to the target domain in a separate run, and use its model as the checkpoint.",
     "publish": "When the run is done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...",
 }
 """Fields that only a single-task recipe may set, each with the repair to suggest."""
@@ -246,16 +246,19 @@ def _name_problems(tasks: Mapping[Any, Mapping[str, Any]]) -> Iterator[Problem]:
         ((name, spec.get("task")) for name, spec in tasks.items() if spec.get("task") in TASKS), None
     )
     if len(tasks) == 1:
-        repair = "Name another one beside it, or give the recipe of one task."
-        yield Problem("tasks", "must name two tasks at least", ", ".join(map(shown, tasks)), repair)
+        repair = "Add a task, or write a single-task recipe."
+        yield Problem("tasks", "must have at least two tasks", ", ".join(map(shown, tasks)), repair)
     for name, spec in tasks.items():
         if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
             rule = "must start with a letter or digit and hold only letters, digits, '_' and '-'"
             yield Problem(
-                f"The name of tasks.{name}", rule, shown(name), "Folders and weights are named after it."
+                f"The name of tasks.{name}",
+                rule,
+                shown(name),
+                "It is used in the names of folders and weights.",
             )
         if first and spec.get("task") in TASKS and spec["task"] != first[1]:
-            rule = f"must be {first[1]!r}, as that of tasks.{first[0]}"
+            rule = f"must be {first[1]!r}, the same as tasks.{first[0]}.task"
             yield Problem(f"tasks.{name}.task", rule, shown(spec["task"]), "All tasks share one model.")
 
 
@@ -273,20 +276,20 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
     strategy = recipe.get("strategy")
     name = strategy if isinstance(strategy, str) else mapping(strategy).get("name")
     if name == "features":
-        repair = "It fits one head at once. Give a stage: train: head, with epochs and lr."
+        repair = "It fits the head of a single task. Write a stage with train: head, epochs and lr."
         yield Problem("strategy", "must not be features when the task is multi-task", "", repair)
     for place, stage in [*settings, ("strategy", mapping(strategy))]:
         for field, repair in (item for rules in RULES for item in rules.one_task.items()):
             if value := field_value(stage, field):
                 yield Problem(f"{place}.{field}", RULE, shown(value), repair)
         if stage.get("fit", "gradient") not in ("gradient", "auto"):
-            repair = "Only a single head is fitted at once."
+            repair = "Solvers fit only the head of a single task."
             yield Problem(
                 f"{place}.fit", "must be gradient when the task is multi-task", shown(stage["fit"]), repair
             )
         balance = stage.get("balance")
         if "sampler" in (balance, mapping(balance).get("method")):
-            repair = "The mixing of the tasks says what is drawn. Take class_weights."
+            repair = "Examples are sampled as set in mixing. Use class_weights."
             yield Problem(f"{place}.balance", "must not be sampler when the task is multi-task", "", repair)
 
 
@@ -298,7 +301,7 @@ def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str,
     for name, spec in tasks.items():
         if recipe.get("weighting") == "uncertainty" and spec.get("weight", 1.0) != 1.0:
             rule = "must be left out when weighting is uncertainty"
-            yield Problem(f"tasks.{name}.weight", rule, shown(spec["weight"]), "It is learnt.")
+            yield Problem(f"tasks.{name}.weight", rule, shown(spec["weight"]), "It is learned.")
 
 
 def _data_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:

@@ -55,7 +55,7 @@ def read_override(text: str, root: type[Part] = SingleTaskRecipe) -> Override:
         content, repeated = read_yaml(value, text)
     except InputError as error:
         repair = error.problems[0].repair
-        raise InputError(Problem(text, "must have a value in YAML", shown(value), repair)) from error
+        raise InputError(Problem(text, "must have a valid YAML value", shown(value), repair)) from error
     if repeated:
         raise InputError(repeated)
     return Override(text, path, content)
@@ -91,11 +91,13 @@ def _changed(value: Any, annotation: Any, override: Override, depth: int) -> Any
         return {**opened, step: _changed(opened.get(step), inner, override, depth + 1)}
     place = ".".join(override.path[:depth])
     if not isinstance(opened, list | tuple) or not step.isdecimal():
-        rule = f"must name a field or an entry that {place} has"
+        rule = f"must refer to an existing field or entry of {place}"
         raise InputError(Problem(override.text, rule, shown(value)))
     if int(step) >= len(opened):
-        repair = f"{place} has {len(opened)} {'entry' if len(opened) == 1 else 'entries'}, counted from 0."
-        raise InputError(Problem(override.text, f"must index an entry of {place}", step, repair))
+        repair = (
+            f"{place} has {len(opened)} {'entry' if len(opened) == 1 else 'entries'}; indices start at 0."
+        )
+        raise InputError(Problem(override.text, f"must refer to an existing entry of {place}", step, repair))
     entries = list(opened)
     entries[int(step)] = _changed(entries[int(step)], inner, override, depth + 1)
     return entries
@@ -129,6 +131,6 @@ def _unknown(text: str, annotation: Any, above: Sequence[str], step: str, root: 
         return Problem(text, "must name a known field", shown(step), nearest(step, known))
     if _is_list(annotation):
         return Problem(
-            text, f"must index {'.'.join(above)} with a whole number", shown(step), "Entries count from 0."
+            text, f"must have an integer index after {'.'.join(above)}", shown(step), "Indices start at 0."
         )
     return Problem(text, f"must end at {'.'.join(above)}, which has no fields", shown(step))

@@ -110,7 +110,7 @@ def no_data(path: str) -> Problem:
     """Return the problem of a data path that does not exist."""
     rule = "must be a folder, a data file or a Hub id"
     if not can_be_path(path):
-        return Problem("data.path", rule, repr(path), "No file can have this name.")
+        return Problem("data.path", rule, repr(path), "It is not a valid file name.")
     nearest = _nearest_path(Path(path).expanduser().absolute())
     repair = nearest if nearest.startswith("Nearest") else _made_by(path) or nearest
     return Problem("data.path", rule, repr(path), repair)
@@ -135,7 +135,7 @@ def _nearest_path(missing: Path) -> str:
     close = get_close_matches(missing.name, [entry.name for entry in missing.parent.iterdir()], n=1)
     if close:
         return f"Nearest: '{missing.parent / close[0]}'."
-    return f"'{missing.parent}' holds nothing of that name."
+    return f"'{missing.parent}' contains no file or folder with this name."
 
 
 def _is_missing(path: str, folders: Sequence[Path]) -> bool:

@@ -32,7 +32,7 @@ def check_repository(value: Any, place: str = "") -> str:
         and not value.endswith(("-", ".", ".git"))
     ):
         return value
-    repair = "For example me/dish-recogniser: letters, digits, '-', '_' and '.'."
+    repair = "For example me/dish-recognizer: letters, digits, '-', '_' and '.'."
     raise InputError(Problem(place, "must be NAMESPACE/NAME of a repository", shown(value), repair))
 
 

@@ -110,21 +110,19 @@ def regularize_problems(
                 yield Problem(f"{place}.{name}", rule, repr(spec[name]), repair)
         for name in ("mixup", "cutmix"):
             if spec.get(name) and name not in foreign and stage.get("batch_size") == 1:
-                repair = "Images are mixed with others of their batch."
+                repair = "Mixing needs at least two images per batch."
                 yield Problem(
                     f"{place}.{name}", "must be left out when batch_size is 1", repr(spec[name]), repair
                 )
         if not spec.get("l2_sp"):
             continue
         if model.get("adapter") is not None:
-            repair = (
-                "The checkpoint's weights stay where they are; weight_decay pulls the adapter to no change."
-            )
+            repair = "The checkpoint's weights are frozen. Use weight_decay, which moves the adapter towards no change."
             rule = "must be left out when model.adapter is given"
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
         if narrowed:
-            rule = "must be left out once compress makes the model narrower"
-            repair = "The checkpoint's weights are of other shapes."
+            rule = "must be left out after structured pruning"
+            repair = "The checkpoint's weights do not match the pruned shapes."
             yield Problem(f"{place}.l2_sp", rule, repr(spec["l2_sp"]), repair)
 
 
@@ -138,8 +136,8 @@ def _foreign(task: Any) -> dict[str, str]:
     for name, trait in NEEDED_TRAITS.items():
         if name not in usable:
             others = " and ".join(m.plural for m in MODALITIES.values() if getattr(m, trait))
-            foreign[name] = f"It is for {others}" + (
-                f"; {own.plural} have {' and '.join(usable)}." if usable else "."
+            foreign[name] = f"It applies to {others}" + (
+                f"; for {own.plural}, use {' or '.join(usable)}." if usable else "."
             )
     return foreign
 

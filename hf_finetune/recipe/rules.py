@@ -97,7 +97,7 @@ def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     save = mapping(model.get("adapter")).get("save", "merged")
     if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") not in (None, "own")):
         rule = "must be merged unless the head is linear"
-        repair = "peft would put the adapter on a checkpoint with the architecture's own head."
+        repair = "peft would load the adapter into a checkpoint with the architecture's own head."
         yield Problem("model.adapter.save", rule, shown(save), repair)
 
 
@@ -106,11 +106,11 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     validation, test = split.get("validation", HELD_OUT), split.get("test", HELD_OUT)
     sound = all(_is_number(fraction) and 0 <= fraction < 1 for fraction in (validation, test))
     if sound and validation + test >= 1:
-        repair = "What they leave of 1 is trained on."
+        repair = "The rest is used for training."
         yield Problem("data.split", "must have validation + test below 1", f"{validation} + {test}", repair)
     group, column = split.get("group"), columns.get("group")
     if group is not None and column is not None and group != column:
-        repair = "Both name the column whose equal values stay in one split: give one of them."
+        repair = "Both set the group column. Set only one of them."
         yield Problem(
             "data.split.group", f"must not differ from data.columns.group {column!r}", shown(group), repair
         )
@@ -118,7 +118,7 @@ def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
     if strategy is None and (stages is None or stages == ()):
-        repair = "A list of stages; or give strategy: gradual_unfreeze or features, which writes it."
+        repair = "Write a list of stages, or set strategy to gradual_unfreeze or features."
         yield Problem("stages", "must be given", repair=repair)
     if strategy is not None and stages:
         repair = "A strategy writes the stages. To use it, set stages to null."
@@ -129,11 +129,11 @@ def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
     adapter = mapping(model.get("adapter"))
     if adapter.get("type") == "ia3":
         for field, value in changed_fields(adapter, AdapterSpec, LOW_RANK).items():
-            repair = "It has no matrices of low rank, only factors."
+            repair = "IA3 has no low-rank matrices, only factors."
             yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(value), repair)
     if adapter.get("save", "merged") != "merged" and model.get("allow_missing"):
         rule = "must be merged when model.allow_missing is given"
-        repair = "A weight that the checkpoint lacks is in no adapter."
+        repair = "The saved adapter does not contain weights that the checkpoint lacks."
         yield Problem("model.adapter.save", rule, shown(adapter["save"]), repair)
 
 
@@ -141,7 +141,7 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     if not stage:
         return
     epochs, max_steps = stage.get("epochs"), stage.get("max_steps")
-    rule = "must have either epochs (passes over the training split) or max_steps (optimiser steps)"
+    rule = "must have either epochs (passes over the training split) or max_steps (optimizer steps)"
     by_steps = place != "strategy" and stage.get("fit", "gradient") in ("gradient", "auto")
     if epochs is None and max_steps is None and by_steps:
         yield Problem(place, rule, "neither")
@@ -155,18 +155,18 @@ def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _warmup_problems(place, stage)
     yield from _balance_problems(place, stage)
     if mapping(stage.get("lr")) and stage.get("layer_decay") not in (None, 1.0):
-        repair = "lr.backbone says how the rates fall: give [nearest the input, nearest the head]."
+        repair = "To decrease the rates towards the input, set lr.backbone to [nearest the input, nearest the head]."
         rule = "must be left out when lr has a rate for the backbone"
         yield Problem(f"{place}.layer_decay", rule, shown(stage["layer_decay"]), repair)
     arguments = mapping(mapping(stage.get("optimizer")).get("args"))
     for name in STAGE_SETS:
         if name in arguments:
-            repair = f"It is {STAGE_SETS[name]}."
+            repair = f"Set {STAGE_SETS[name]} instead."
             yield Problem(
                 f"{place}.optimizer.args.{name}", "must be left out", shown(arguments[name]), repair
             )
     if stage.get("early_stopping") is not None and stage.get("best", {}) is None:
-        repair = "Early stopping watches the metric of best: leave best out, or name its metric."
+        repair = "Early stopping monitors the metric of best. Leave best out, or set its metric."
         yield Problem(f"{place}.best", "must not be null when early_stopping is given", repair=repair)
 
 
@@ -178,7 +178,7 @@ def _warmup_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:
         option = ScheduleSpec.options().get(name) if isinstance(name, str) else None
         if option is not None and option.rise and stage.get("warmup", 0) != 0:
             rule = f"must be left out with the {name} schedule"
-            repair = f"It rises by itself: give schedule{part}.{option.rise}."
+            repair = f"The schedule has its own warmup. Set schedule{part}.{option.rise}."
             yield Problem(f"{place}.warmup", rule, shown(stage["warmup"]), repair)
 
 
@@ -186,7 +186,7 @@ def _balance_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]
     balance = stage.get("balance")
     method = mapping(balance).get("method") if mapping(balance) else balance
     if method == "focal" and _is_number(smoothing := stage.get("label_smoothing", 0.0)) and smoothing > 0:
-        repair = "The focal loss is defined for the probability of one right class."
+        repair = "The focal loss is defined for hard labels."
         rule = "must be 0 when balance is focal"
         yield Problem(f"{place}.label_smoothing", rule, shown(smoothing), repair)
 
@@ -196,7 +196,7 @@ def _sequence_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
     for index, stage in enumerate(stages):
         name = stage.get("name")
         if isinstance(name, str) and name and first_with.setdefault(name, index) != index:
-            repair = f"stages[{first_with[name]}] has it already."
+            repair = f"stages[{first_with[name]}] already has this name."
             yield Problem(f"stages[{index}].name", "must be unique", shown(name), repair)
         if index and stage and _unnamed(stage) == _unnamed(stages[index - 1]):
             repair = "Raise the epochs of the earlier stage, or change this one."
@@ -209,11 +209,11 @@ def _carrying_problems(stages: list[Mapping[str, Any]]) -> Iterator[Problem]:
         if stage.get("carry_optimizer") is not True:
             continue
         if index == 0:
-            repair = "No stage before it has an optimizer to carry on with."
+            repair = "There is no earlier optimizer state."
             yield Problem("stages[0].carry_optimizer", "must be left out in the first stage", "True", repair)
         elif _optimizer(stage) != _optimizer(stages[index - 1]):
-            rule = "must be, arguments included, that of the stage before it when carry_optimizer is true"
-            repair = "The state of one optimizer means nothing to another."
+            rule = "must be the same as in the previous stage, including args, when carry_optimizer is true"
+            repair = "Optimizer state cannot be loaded into a different optimizer."
             value = shown(stage.get("optimizer", DEFAULT_OPTIMIZER))
             yield Problem(f"stages[{index}].optimizer", rule, value, repair)
 
@@ -227,12 +227,12 @@ def _pruning_problems(stages: list[Mapping[str, Any]], model: Mapping[str, Any])
         spec = mapping(compress) or {"prune": compress}
         place, prune = f"stages[{index}].compress", spec.get("prune")
         if model.get("adapter") is not None:
-            repair = "An adapter fits the checkpoint as it is: prune the merged model in a run of its own."
+            repair = "An adapter requires the checkpoint's original weights. Prune the merged model in a separate run."
             yield Problem(place, "must be left out when model.adapter is given", shown(prune), repair)
         if spec.get("method", "structured") == "structured":
             if stage.get("carry_optimizer") is True:
-                rule = "must be left out when compress makes the model narrower"
-                repair = "The state of the optimizer has the shapes of before."
+                rule = "must be left out in a stage with structured pruning"
+                repair = "The optimizer state does not match the pruned shapes."
                 yield Problem(f"stages[{index}].carry_optimizer", rule, "True", repair)
         elif isinstance(prune, int | float) and not isinstance(prune, bool):
             if prune <= zeros:

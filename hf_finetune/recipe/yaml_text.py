@@ -128,7 +128,7 @@ def _check_size(root: yaml.Node, origin: str) -> None:
             known = sizes[key]
             if known is None:
                 place = f"{origin}, line {node.start_mark.line + 1}"
-                raise InputError(Problem(place, "must not hold itself by an alias (*name)"))
+                raise InputError(Problem(place, "must not contain itself through an alias (*name)"))
             return known
         sizes[key] = None
         children: list[yaml.Node] = []
@@ -162,7 +162,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, origin: str) -> Prob
         mark = error.context_mark
     line = lines[mark.line].strip()
     message = ", ".join(part for part in (error.context, error.problem) if part)
-    repair = f"YAML's parser says: {message}."
+    repair = f"YAML parser error: {message}."
     if r"'\t'" in message:
         repair = "Indent with spaces, not tabs."
     elif "layers[" in line:

@@ -59,9 +59,9 @@ class Changes:
         return bool(self.recipe) or self.data or self.checkpoint
 
     def sentence(self) -> str:
-        """Return all changes as one line: ``stages.0.lr: 0.02 where it was 0.05; other data``."""
+        """Return all changes as one line: ``stages.0.lr: 0.02 instead of 0.05; other data``."""
         fields = [
-            f"{path}: {_value(after)} where it was {_value(before)}"
+            f"{path}: {_value(after)} instead of {_value(before)}"
             for path, (before, after) in self.recipe.items()
         ]
         others = {"other data": self.data, "another checkpoint": self.checkpoint}
@@ -123,17 +123,17 @@ def refusals(folder: Path, changes: Changes, possible: bool) -> list[Problem]:
         changes: Changes of the run.
         possible: Whether the run can be resumed with the changes; if so, ``--allow-changes`` is suggested.
     """
-    allow = "add --allow-changes to go on with it, " if possible else ""
+    allow = "add --allow-changes to accept the changes, " if possible else ""
     problems = []
     if changes.recipe:
         sentence = Changes(changes.recipe, False, False).sentence()
-        rule = "must go on with the recipe that the run began with"
+        rule = "must use the recipe with which the run began"
         repair = f"Resume with {folder / 'recipe.yaml'}, {allow}or begin a new run."
         problems.append(Problem("--resume", rule, sentence, repair))
     repair = f"{allow}or begin a new run.".removeprefix("or ")
     for name in ("data", "checkpoint"):
         if getattr(changes, name):
-            rule = f"must go on with the {name} that the run began with"
+            rule = f"must use the {name} with which the run began"
             problems.append(Problem("--resume", rule, "", repair[0].upper() + repair[1:]))
     return problems
 
@@ -148,27 +148,27 @@ def cannot_resume(
     for index, record in enumerate(manifest.stages):
         if record.state == "done" and names[index : index + 1] != [record.name]:
             value = repr(names[index]) if index < len(names) else "nothing"
-            repair = "What is done keeps its number, order and names; begin a new run."
-            rule = f"must be {record.name!r}, which is done"
+            repair = "Finished stages cannot be renamed, moved or removed; begin a new run."
+            rule = f"must be {record.name!r}, a finished stage"
             problems.append(Problem(f"stages[{index}].name", rule, value, repair))
         elif record.state == "done" and _pruning(manifest.recipe, index) != _pruning(requested, index):
-            rule = "must stay as it was in a stage that is done"
-            repair = "Its weights have the shape and the zeros that this gave them; begin a new run."
+            rule = "must not change in a finished stage"
+            repair = "Its weights are already pruned; begin a new run."
             problems.append(Problem(f"stages[{index}].compress", rule, "", repair))
     problems += _pretraining_problems(manifest, requested, fingerprints)
     trained = position.stage > 0 or position.step > 0
     if trained and manifest.fingerprints.get("classes") != fingerprints["classes"]:
-        rule = "must have the classes that the run began with"
+        rule = "must have the classes with which the run began"
         problems.append(Problem("The data", rule, "", "Begin a new run."))
     elif trained and manifest.fingerprints.get("architecture") != fingerprints["architecture"]:
-        rule = "must have the architecture that the run began with"
-        repair = "The weights that are trained are those of the other one; begin a new run."
+        rule = "must have the architecture with which the run began"
+        repair = "The trained weights fit only that architecture; begin a new run."
         problems.append(Problem("model.path", rule, repr(prepared.recipe.model.path), repair))
     if not problems and position.step and not position.anew and position.stage < len(names):
         steps = prepared.plan.stages[position.stage].steps or position.step
         if steps < position.step:
             field = "epochs" if prepared.recipe.stages[position.stage].epochs is not None else "max_steps"
-            rule = f"must be enough for the {position.step} steps that are done"
+            rule = f"must allow at least the {position.step} finished steps"
             problems.append(Problem(f"stages[{position.stage}].{field}", rule, f"{steps} steps"))
     return problems
 
@@ -179,16 +179,16 @@ def _pretraining_problems(
     """Return the problem of a pretraining changed or added too late, or whose data changes before it is done."""
     spec, previous = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
     if manifest.pretraining and spec != previous:
-        rule = "must stay as it was once the pretraining has begun"
+        rule = "must not change after the pretraining has begun"
         return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
     is_running = manifest.pretraining.get("state") == "running"
     if is_running and manifest.fingerprints.get("data") != fingerprints["data"]:
         return [
-            Problem("The data", "must stay as it was until the pretraining is done", "", "Begin a new run.")
+            Problem("The data", "must not change until the pretraining is finished", "", "Begin a new run.")
         ]
     begun = any(record.state != "pending" for record in manifest.stages)
     if begun and not manifest.pretraining and (spec or {}).get("method") == "continue_pretraining":
-        rule = "must not be continue_pretraining once the first stage has begun"
+        rule = "must not be continue_pretraining after the first stage has begun"
         return [Problem("domain_adaptation.method", rule, "", "Begin a new run.")]
     return []
 
@@ -252,8 +252,8 @@ def spread_recipe(recipe: Recipe, manifest: Manifest, processes: int) -> Recipe:
         if spread is None and stage.name not in done:
             examples = stage.batch_size * stage.accumulation * manifest.processes
             fitting = [str(number) for number in range(1, examples + 1) if examples % number == 0]
-            repair = f"Resume on one of these numbers of processes: {', '.join(fitting)}."
-            rule = f"must divide over {processes} processes, as the run began on {manifest.processes}"
+            repair = f"Resume with one of these numbers of processes: {', '.join(fitting)}."
+            rule = f"must keep its global batch size on {processes} processes instead of {manifest.processes}"
             problems.append(Problem(f"stages[{index}]", rule, f"steps of {examples} examples", repair))
         size, passes = spread or (stage.batch_size, stage.accumulation)
         stages.append(stage.model_copy(update={"batch_size": size, "accumulation": passes}))

@@ -111,7 +111,7 @@ def prepare_pretraining(
     if before is not None and before.pretraining.get("state") == "done":
         return None
     if before is not None and before.pretraining and before.processes != state.num_processes:
-        rule = f"must go on with {before.processes} processes until the pretraining is done"
+        rule = f"must use {before.processes} processes until the pretraining is finished"
         raise InputError(Problem("--resume", rule, str(state.num_processes)))
     dataset = _inputs_of(prepared, target.dataset, spec)
     seed, spec_of_model, notes = prepared.recipe.seed, prepared.recipe.model, list[str]()

@@ -50,7 +50,7 @@ def choose_folder(output_dir: str | Path | None, recipe: Recipe, resume: bool, s
     if output_dir is not None:
         return Path(output_dir).expanduser()
     if resume:
-        raise InputError(Problem("--resume", "must come with the run's folder", "", "Add --output-dir RUN."))
+        raise InputError(Problem("--resume", "must be used with --output-dir", "", "Add --output-dir RUN."))
     names = [f"runs/{recipe.task}-{datetime.now():%Y%m%d-%H%M%S}"]
     if state.num_processes > 1:
         broadcast_object_list(names)
@@ -64,17 +64,17 @@ def check_folder(folder: Path) -> None:
         InputError: If the folder is not empty (apart from a lock file), or if it cannot be created or written to.
     """
     if not can_be_path(folder):
-        raise InputError(Problem("--output-dir", "must be a name that a folder can have", str(folder)))
+        raise InputError(Problem("--output-dir", "must be a valid folder name", str(folder)))
     if folder.exists() and not folder.is_dir():
         raise InputError(Problem("--output-dir", "must be a folder", f"the file {folder}"))
     if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
-        repair = "Name another folder."
+        repair = "Choose another folder."
         if (folder / "manifest.json").is_file():
-            repair = "Name another folder, or add --resume to go on with the run in it."
+            repair = "Choose another folder, or add --resume to continue the run in it."
         raise InputError(Problem("--output-dir", "must be empty or not exist", str(folder), repair))
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        rule = "must be in a folder that can be written to"
+        rule = "must be in a writable folder"
         raise InputError(Problem("--output-dir", rule, str(existing)))
 
 
@@ -280,7 +280,7 @@ def _make_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        rule = "must be a folder that can be made"
+        rule = "must be a folder that can be created"
         raise InputError(Problem("--output-dir", rule, str(folder), f"{error.strerror}.")) from error
 
 

@@ -49,13 +49,13 @@ def try_forward(model: PreTrainedModel, prepared: PreparedRun, inputs: Inputs) -
         reason := not_linear(model, head_names(model), prepared.task.modality.dummy(prepared.processor))
     ):
         rule = "must be gradient unless the head is one linear layer"
-        repair = f"Here {reason}."
+        repair = f"In this model, {reason}."
         index, stage = fitted[0]
         raise InputError(Problem(f"stages[{index}].fit", rule, repr(stage.fit), repair))
     if uncalled:
         rule, names = "must name layers that the model calls", sorted(uncalled)
         value = f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        repair = "The model reads their weights without calling them, past any adapter: name others."
+        repair = "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
         raise InputError(Problem("model.adapter.target", rule, value, repair))
 
 
@@ -108,9 +108,11 @@ def _try(
             place, value = ("data.image_size", str(size)) if size else ("model.path", path)
             shapes = "; ".join(f"{name} {list(tensor.shape)}" for name, tensor in batch.items())
             repair = _complaint(error) + (
-                f"; it was given {shapes}." if isinstance(error, IndexError) else ""
+                f"; input shapes: {shapes}." if isinstance(error, IndexError) else ""
             )
-            raise InputError(Problem(place, "must suit the checkpoint", value, repair)) from error
+            raise InputError(
+                Problem(place, "must allow a forward pass of the model", value, repair)
+            ) from error
 
 
 def _collated(
@@ -129,9 +131,9 @@ def _collated(
                 if hasattr(tensor, "shape")
             }
         )
-        rule = "must make all images alike in size, for a batch holds several"
+        rule = "must have an image processor that resizes all images to one size, to form batches"
         value = " and ".join("x".join(map(str, shape)) for shape in shapes)
-        repair = "Its image processor keeps the shape of an image: set data.image_size, or let it crop."
+        repair = "Set data.image_size, or enable cropping in the image processor."
         raise InputError(Problem("model.path", rule, value, repair)) from error
     return batch
 
@@ -159,11 +161,11 @@ def _first(inputs: Inputs, prepared: PreparedRun) -> dict[str, Any]:
         if not named:
             raise
         names = ", ".join(repr(transform.name) for transform in named)
-        repair = f"They say: {next(iter(str(error).splitlines()), type(error).__name__)}"
-        problem = Problem("data.augment.transforms", "must take the first training image", names, repair)
+        repair = f"Error: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        problem = Problem("data.augment.transforms", "must accept the first training image", names, repair)
         raise InputError(problem) from error
 
 
 def _complaint(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "The model cannot compute with it." if "INTERNAL ASSERT" in first else f"The model says: {first}"
+    return "The model does not support it." if "INTERNAL ASSERT" in first else f"Model error: {first}"

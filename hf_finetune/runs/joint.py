@@ -98,7 +98,7 @@ def _complete_problems(name: str, data: LabelledData) -> list[Problem]:
         TRAINING_LABEL: "must have neither probabilities nor weights when the task is multi-task",
     }
     return [
-        Problem(f"The labels of {name}", rule, repair="Train this task in a run of its own.")
+        Problem(f"The labels of {name}", rule, repair="Train this task in a separate run.")
         for column, rule in kinds.items()
         if column in data.train.column_names
     ]
@@ -130,8 +130,8 @@ def joint_problems(recipe: Recipe, datas: Datas, trust_remote_code: bool) -> lis
         looks = any(data is UNKNOWN_DATA or data.validation is not None for data in datas.values())
         if stage.early_stopping is not None and not looks:
             rule, repair = (
-                "must have a validation split to look at",
-                "Give one of the tasks one, or leave it out.",
+                "must be left out if there is no validation split",
+                "Add a validation split to a task, or leave it out.",
             )
             problems.append(Problem(f"{place}.early_stopping", rule, "", repair))
     return problems
@@ -153,7 +153,7 @@ def _metric_problems(
         return []
     if data.validation is None:
         repair = f"Set tasks.{name}.data.split.validation above 0, or leave it out."
-        return [Problem(place, f"must have a validation split of {name} to look at", repr(metric), repair)]
+        return [Problem(place, f"must be left out if {name} has no validation split", repr(metric), repair)]
     settings = MetricSettings(data.label_names)
     problem = metric_problem(own, data.target, place, settings, trust_remote_code=trust_remote_code)
     return [problem] if problem else []

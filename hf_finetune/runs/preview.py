@@ -52,9 +52,9 @@ def preview(
         rule = f"must end in {' or '.join(suffixes)} for {modality.plural}"
         raise InputError(Problem("--output", rule, repr(str(path)), f"For example preview{suffixes[0]}."))
     if not can_be_path(path):
-        raise InputError(Problem("--output", "must be a name that a file can have", repr(str(path))))
+        raise InputError(Problem("--output", "must be a valid file name", repr(str(path))))
     if not path.parent.is_dir():
-        raise InputError(Problem("--output", "must be in a folder that there is", repr(str(path))))
+        raise InputError(Problem("--output", "must be in an existing folder", repr(str(path))))
     prepared = prepare_run(recipe, start_processes(), trust_remote_code=trust_remote_code)
     rows = [row for name, task in prepared.tasks.items() for row in _rows(name, task, examples, versions)]
     sources = dict.fromkeys(Path(task.recipe.data.path).name for task in prepared.tasks.values())

@@ -32,12 +32,12 @@ def stage_problems(recipe: Recipe) -> list[Problem]:
             problems += check_optimizer(stage.optimizer.name, stage.optimizer.args, f"{place}.optimizer")
         problems += _sharding_problems(stage, f"{place}.") if is_sharded() else []
     if is_sparse(recipe.stages) and is_sharded():
-        rule = "must be structured under FSDP and DeepSpeed, which divide the weights that are kept at 0"
+        rule = "must be structured under FSDP and DeepSpeed, which shard the pruned weights"
         index = next(number for number, stage in enumerate(recipe.stages) if is_sparse([stage]))
         problems.append(Problem(f"stages[{index}].compress.method", rule, "'unstructured'"))
     problems += _sharding_problems(recipe, "") if is_sharded() else []
     if recipe.speed.memory_format == "channels_last" and uses_deepspeed():
-        rule = "must be 'contiguous' under DeepSpeed, which cannot send weights in another order"
+        rule = "must be 'contiguous' under DeepSpeed, which does not support other memory formats"
         problems.append(Problem("speed.memory_format", rule, "'channels_last'"))
     return problems
 
@@ -101,7 +101,7 @@ def recipe_problems(
             field = "early_stopping" if stage.early_stopping is not None else "best.metric"
             repair = "Set data.split.validation above 0, or leave it out."
             problems.append(
-                Problem(f"{place}.{field}", "must have a validation split to look at", "", repair)
+                Problem(f"{place}.{field}", "must be left out if there is no validation split", "", repair)
             )
         problems += label_problems(stage, place, data.target, data.label_names)
         problems += [] if TARGETS[data.target].has_classes else _class_problems(stage, place)
@@ -122,27 +122,27 @@ def _evaluation_problems(recipe: Recipe, data: LabelledData) -> list[Problem]:
         if wanted and data.validation is None:
             repair = "Set data.split.validation above 0, or leave it out."
             problems.append(
-                Problem(f"evaluation.{field}", "must have a validation split to fit on", "", repair)
+                Problem(f"evaluation.{field}", "must be left out if there is no validation split", "", repair)
             )
     if evaluation.slices and data.test is None:
         repair = "Set data.split.test above 0, or leave it out."
-        problems.append(Problem("evaluation.slices", "must have a test split to judge", "", repair))
+        problems.append(
+            Problem("evaluation.slices", "must be left out if there is no test split", "", repair)
+        )
     if evaluation.thresholds and not TARGETS[data.target].has_several_classes:
         problems.append(
-            Problem("evaluation.thresholds", "must be false unless labels are lists", data.target)
+            Problem("evaluation.thresholds", "must be false unless the data is multi-label", data.target)
         )
     if evaluation.calibrate and not TARGETS[data.target].has_classes:
-        problems.append(Problem("evaluation.calibrate", "must be false where labels are amounts", "true"))
+        problems.append(Problem("evaluation.calibrate", "must be false for regression labels", "true"))
     elif evaluation.calibrate and not TARGETS[data.target].has_standard_loss:
-        rule = f"must be false for {data.target} labels, which have a loss of their own"
+        rule = f"must be false for {data.target} labels, which have their own loss"
         problems.append(Problem("evaluation.calibrate", rule, "true"))
     known = get_available_reporting_integrations()
     for index, name in enumerate(recipe.track):
         if name not in known:
-            repair = f"Here are: {', '.join(known) or 'none'}. Or install it: python -m pip install {name}."
-            problems.append(
-                Problem(f"track[{index}]", "must be something that is installed", repr(name), repair)
-            )
+            repair = f"Installed: {', '.join(known) or 'none'}. To install it: python -m pip install {name}."
+            problems.append(Problem(f"track[{index}]", "must be an installed tracker", repr(name), repair))
     return problems
 
 
@@ -161,8 +161,8 @@ def _sharding_problems(part: Recipe | StageSettings, prefix: str) -> list[Proble
 
 
 def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
-    """Return a problem for each field of a method that is not defined where labels are amounts."""
-    rule = "must be left out where labels are amounts"
+    """Return a problem for each field of a method that is not defined for regression labels."""
+    rule = "must be left out for regression labels"
     return [
         Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes)
         for rules in RULES
@@ -174,7 +174,7 @@ def _class_problems(stage: StageSettings, place: str) -> list[Problem]:
 def _loss_problems(stage: StageSettings, place: str, target: str) -> list[Problem]:
     """Return a problem for each field of a method that replaces the loss, where labels have a loss of their own."""
     return [
-        Problem(f"{place}.{field}", f"must be left out for {target} labels, which have a loss of their own")
+        Problem(f"{place}.{field}", f"must be left out for {target} labels, which have their own loss")
         for rules in RULES
         if rules.needs_standard_loss
         for field in rules.used(stage)

@@ -23,8 +23,8 @@ def load_teachers(prepared: PreparedRun) -> dict[int, Method]:
     if prepared.recipe.evaluation.folds is not None and any(
         stage.teacher for stage in prepared.recipe.stages
     ):
-        rule = "must be left out where a stage has a teacher"
-        repair = "It has learned from examples that a fold holds back."
+        rule = "must be left out when a stage has a teacher"
+        repair = "The teacher was trained on examples that a fold holds out."
         raise InputError(Problem("evaluation.folds", rule, str(prepared.recipe.evaluation.folds), repair))
     return {
         index: _load(stage.teacher, f"stages[{index}].teacher", prepared)
@@ -39,18 +39,18 @@ def _load(spec: TeacherSpec, place: str, prepared: PreparedRun) -> Teacher:
     names, wanted = classifier.label_names, prepared.data.label_names
     if classifier.target != prepared.data.target:
         rule = f"must be a model for {prepared.data.target} data"
-        raise InputError(Problem(place, rule, f"one for {classifier.target}"))
+        raise InputError(Problem(place, rule, f"a model for {classifier.target}"))
     if not TARGETS[prepared.data.target].has_classes:
         order = [0]
     elif set(names) != set(wanted):
-        rule = "must know exactly the classes of the data"
-        raise InputError(Problem(place, rule, f"one for {', '.join(map(repr, names[:10]))}"))
+        rule = "must have the same classes as the data"
+        raise InputError(Problem(place, rule, f"classes {', '.join(map(repr, names[:10]))}"))
     else:
         order = [names.index(name) for name in wanted]
     if not _takes_the_same(classifier, prepared):
-        value = "one that is fed otherwise"
-        repair = "Both get the same batch: image size and normalisation, or the tokenizer, must be the same."
-        raise InputError(Problem(place, "must take the model's own inputs", value, repair))
+        value = "different preprocessing"
+        repair = "Choose a teacher with the same tokenizer, or the same image size and normalization."
+        raise InputError(Problem(place, "must use the same preprocessing as the model", value, repair))
     return Teacher(classifier.pipe.model, order, spec.temperature, spec.weight)
 
 

@@ -218,7 +218,7 @@ CASES = [
         "run recipe.yaml --output-dir new data.image_size=48",
         (
             "Problem:\n"
-            "  data.image_size must suit the checkpoint. Got 48. The model says: Input image size "
+            "  data.image_size must allow a forward pass of the model. Got 48. Model error: Input image size "
             "(48*48) doesn't match model (32*32)."
         ),
     ),

@@ -83,8 +83,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  stages must train something below the head for coral. Add a stage, train: last:1 for example: the "
-            "head alone cannot change its own input."
+            "  stages must train layers below the head for coral. Add a stage that trains them, for "
+            "example train: last:1."
         ),
         write("recipe.yaml", images("target: ./photos/tea, method: coral", "head")),
     ),
@@ -105,8 +105,9 @@ CASES = [
         "run recipe.yaml 'model={path: ./bert, adapter: lora}' stages.0.train=lora",
         (
             "Problem:\n"
-            "  model.adapter must be left out when domain_adaptation.method is continue_pretraining. An adapter fits "
-            "the checkpoint as it is: fine-tune the backbone, or take coral or dann."
+            "  model.adapter must be left out when domain_adaptation.method is continue_pretraining. "
+            "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral "
+            "or dann."
         ),
         write("recipe.yaml", texts("target: ./reviews.csv, method: continue_pretraining")),
     ),
@@ -115,8 +116,8 @@ CASES = [
         "run recipe.yaml speed.compile=true",
         (
             "Problem:\n"
-            "  speed.compile must not be true when domain_adaptation.method is coral. Got True. The features are read "
-            "inside the model while it computes."
+            "  speed.compile must not be true when domain_adaptation.method is coral. Got True. The "
+            "method reads features inside the forward pass. Set it to false."
         ),
         write("recipe.yaml", images("target: ./photos/tea, method: coral")),
     ),

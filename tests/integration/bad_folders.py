@@ -45,7 +45,7 @@ CASES = [
     Case(
         "a run directory that is not empty",
         "run recipe.yaml --output-dir photos",
-        ("Problem:\n  --output-dir must be empty or not exist. Got photos. Name another folder."),
+        ("Problem:\n  --output-dir must be empty or not exist. Got photos. Choose another folder."),
     ),
     Case(
         "a file for a run directory",
@@ -55,18 +55,18 @@ CASES = [
     Case(
         "a run directory that cannot be made, below a file",
         "run recipe.yaml --output-dir recipe.yaml/new",
-        ("Problem:\n  --output-dir must be in a folder that can be written to. Got ./recipe.yaml."),
+        ("Problem:\n  --output-dir must be in a writable folder. Got ./recipe.yaml."),
     ),
     Case(
         "a run directory in a folder that may not be written to",
         "run recipe.yaml --output-dir vit/new",
-        ("Problem:\n  --output-dir must be in a folder that can be written to. Got ./vit."),
+        ("Problem:\n  --output-dir must be in a writable folder. Got ./vit."),
         during=lambda: unwritable("vit"),
     ),
     Case(
         "nothing to resume",
         "run recipe.yaml --resume",
-        ("Problem:\n  --resume must come with the run's folder. Add --output-dir RUN."),
+        ("Problem:\n  --resume must be used with --output-dir. Add --output-dir RUN."),
     ),
     Case(
         "a folder to resume that is no run",
@@ -88,9 +88,9 @@ CASES = [
         "run recipe.yaml stages.0.lr=1e-3 --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must go on with the recipe that the run began with. Got stages.0.lr: 0.001 "
-            "where it was 0.01. Resume with run/recipe.yaml, add --allow-changes to go on with it, or "
-            "begin a new run."
+            "  --resume must use the recipe with which the run began. Got stages.0.lr: 0.001 instead "
+            "of 0.01. Resume with run/recipe.yaml, add --allow-changes to accept the changes, or begin "
+            "a new run."
         ),
     ),
     Case(
@@ -98,8 +98,8 @@ CASES = [
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must go on with the data that the run began with. Add --allow-changes to go "
-            "on with it, or begin a new run."
+            "  --resume must use the data with which the run began. Add --allow-changes to accept the "
+            "changes, or begin a new run."
         ),
         delete("photos/tea/5.png"),
     ),
@@ -108,8 +108,8 @@ CASES = [
         "run recipe.yaml --output-dir run --resume",
         (
             "Problem:\n"
-            "  --resume must go on with the checkpoint that the run began with. Add --allow-changes "
-            "to go on with it, or begin a new run."
+            "  --resume must use the checkpoint with which the run began. Add --allow-changes to "
+            "accept the changes, or begin a new run."
         ),
         config("vit/config.json", layer_norm_eps=1e-6),
     ),

@@ -71,8 +71,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must suit the checkpoint. Got './vit'. "
-            "The model says: Input image size (32*32) doesn't match model (32*48)."
+            "  model.path must allow a forward pass of the model. Got './vit'. "
+            "Model error: Input image size (32*32) doesn't match model (32*48)."
         ),
         _vit(image_size=(32, 48)),
     ),

@@ -86,8 +86,8 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  data.path must be a folder, a data file or a Hub id. Got './photos'. '.' holds "
-            "nothing of that name."
+            "  data.path must be a folder, a data file or a Hub id. Got './photos'. '.' contains no "
+            "file or folder with this name."
         ),
         delete("photos"),
     ),
@@ -244,7 +244,7 @@ CASES = [
     Case(
         "a copy over a file that is there",
         "recipes copy quickstart recipe.yaml",
-        ("Problem:\n  recipe.yaml must not exist. Nothing is overwritten; name another file."),
+        ("Problem:\n  recipe.yaml must not exist. Existing files are not overwritten. Choose another name."),
     ),
     Case(
         "an unknown command",

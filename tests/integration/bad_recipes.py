@@ -32,8 +32,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  recipe.yaml must hold a recipe. Got an empty file. Begin with task, model, data, "
-            "stages."
+            "  recipe.yaml must hold a recipe. Got an empty file. Start with the fields task, model, "
+            "data and stages."
         ),
         write("recipe.yaml", ""),
     ),
@@ -111,8 +111,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  recipe.yaml must hold a mapping of fields. Got ['task', 'model']. Begin with task, "
-            "model, data, stages."
+            "  recipe.yaml must hold a mapping of fields. Got ['task', 'model']. Start with the fields "
+            "task, model, data and stages."
         ),
         write("recipe.yaml", "- task\n- model\n"),
     ),
@@ -128,7 +128,7 @@ CASES = [
         (
             "Problem:\n"
             "  recipe.yaml, line 5, column 5 must be valid YAML. Got '- {name: head, train: head, "
-            "epochs: 1, lr: 1e-2'. YAML's parser says: while parsing a flow mapping, expected ',' "
+            "epochs: 1, lr: 1e-2'. YAML parser error: while parsing a flow mapping, expected ',' "
             "or '}', but got '<stream end>'."
         ),
         change("recipe.yaml", "lr: 1e-2}", "lr: 1e-2"),
@@ -167,8 +167,8 @@ CASES = [
             "3 problems:\n"
             "  model must be given. Pretrained checkpoint: its name, or its fields.\n"
             "  data must be given. Labeled data: its path, or its fields.\n"
-            "  stages must be given. A list of stages; or give strategy: gradual_unfreeze or features, which "
-            "writes it."
+            "  stages must be given. Write a list of stages, or set strategy to gradual_unfreeze or "
+            "features."
         ),
         write("recipe.yaml", RECIPE.split("model")[0]),
     ),
@@ -180,7 +180,7 @@ CASES = [
             "  stages[0].epocs must be a known field. Got 'epocs'. Nearest: 'epochs'.\n"
             "  seeds must be a known field. Got 'seeds'. Nearest: 'seed'.\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
-            "(optimiser steps). Got neither."
+            "(optimizer steps). Got neither."
         ),
         write("recipe.yaml", RECIPE.replace("epochs", "epocs").replace("stages", "seeds: 1\nstages")),
     ),
@@ -201,8 +201,8 @@ CASES = [
         (
             "5 problems:\n"
             "  stages[0].lr must be above 0. Got 0.\n"
-            "  stages[0].warmup must be a whole number of steps, or a fraction of the stage's "
-            "steps that is below 1. Got 1.5.\n"
+            "  stages[0].warmup must be a whole number of steps, or a fraction below 1 of the stage's "
+            "steps. Got 1.5.\n"
             "  stages[0].batch_size must be at least 1. Got 0.\n"
             "  stages[0].label_smoothing must be below 1. Got 1.\n"
             "  seed must be at least 0. Got -1."
@@ -224,7 +224,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
-            "(optimiser steps). Got epochs 1 and max_steps 5."
+            "(optimizer steps). Got epochs 1 and max_steps 5."
         ),
     ),
     Case(
@@ -233,7 +233,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
-            "(optimiser steps). Got neither."
+            "(optimizer steps). Got neither."
         ),
     ),
     Case(
@@ -241,7 +241,7 @@ CASES = [
         "run recipe.yaml",
         (
             "2 problems:\n"
-            "  stages[1].name must be unique. Got 'head'. stages[0] has it already.\n"
+            "  stages[1].name must be unique. Got 'head'. stages[0] already has this name.\n"
             "  stages[1] must differ from the stage before it. Got 'head'. Raise the epochs of the "
             "earlier stage, or change this one."
         ),
@@ -252,8 +252,8 @@ CASES = [
         "run recipe.yaml data.split.validation=0.5 data.split.test=0.5",
         (
             "Problem:\n"
-            "  data.split must have validation + test below 1. Got 0.5 + 0.5. What they leave of 1 "
-            "is trained on."
+            "  data.split must have validation + test below 1. Got 0.5 + 0.5. The rest is used for "
+            "training."
         ),
     ),
     Case(
@@ -262,8 +262,8 @@ CASES = [
         (
             "2 problems:\n"
             "  data.image_size must be left out when the task is text-classification. Got 32.\n"
-            "  data.augment must be left out when the task is text-classification. Got 'strong'. "
-            "It is for images; texts have mask and drop."
+            "  data.augment must be left out when the task is text-classification. Got 'strong'. It "
+            "applies to images; for texts, use mask and drop."
         ),
     ),
     Case(
@@ -271,8 +271,8 @@ CASES = [
         "run recipe.yaml data.augment.drop=0.1",
         (
             "Problem:\n"
-            "  data.augment.drop must be left out when the task is image-classification. Got 0.1. "
-            "It is for texts; images have a preset, erase and transforms."
+            "  data.augment.drop must be left out when the task is image-classification. Got 0.1. It "
+            "applies to texts; for images, use a preset, erase and transforms."
         ),
     ),
     Case(
@@ -291,8 +291,8 @@ CASES = [
         "run recipe.yaml 'data.augment={transforms: [{name: RandomCrop, args: {size: 64}}]}'",
         (
             "Problem:\n"
-            "  data.augment.transforms must take the first training image. Got 'RandomCrop'. They "
-            "say: Required crop size (64, 64) is larger than input image size (32, 32)."
+            "  data.augment.transforms must accept the first training image. Got 'RandomCrop'. Error: "
+            "Required crop size (64, 64) is larger than input image size (32, 32)."
         ),
     ),
     Case(
@@ -314,7 +314,7 @@ CASES = [
         (
             "2 problems:\n"
             "  stages[0].schedule.power must be left out unless name is polynomial. Got 2.\n"
-            "  stages[0].optimizer.args.lr must be left out. Got 1. It is the stage's lr."
+            "  stages[0].optimizer.args.lr must be left out. Got 1. Set the stage's lr instead."
         ),
     ),
     Case(
@@ -322,8 +322,8 @@ CASES = [
         "run recipe.yaml stages.0.early_stopping=2 stages.0.best=",
         (
             "Problem:\n"
-            "  stages[0].best must not be null when early_stopping is given. Early stopping "
-            "watches the metric of best: leave best out, or name its metric."
+            "  stages[0].best must not be null when early_stopping is given. Early stopping monitors "
+            "the metric of best. Leave best out, or set its metric."
         ),
     ),
     Case(
@@ -331,7 +331,7 @@ CASES = [
         "run recipe.yaml model.allow_missing='[(head]'",
         (
             "Problem:\n"
-            "  model.allow_missing[0] must hold a valid regular expression (missing ), unterminated "
+            "  model.allow_missing[0] must be a valid regular expression (missing ), unterminated "
             "subpattern at position 0). Got '(head'."
         ),
     ),
@@ -357,8 +357,8 @@ CASES = [
         "run recipe.yaml stages.1.lr=0.1",
         (
             "Problem:\n"
-            "  stages.1.lr=0.1 must index an entry of stages. Got 1. stages has 1 entry, counted "
-            "from 0."
+            "  stages.1.lr=0.1 must refer to an existing entry of stages. Got 1. stages has 1 entry; "
+            "indices start at 0."
         ),
     ),
     Case(
@@ -366,7 +366,7 @@ CASES = [
         "run recipe.yaml 'stages.0.train=[head'",
         (
             "Problem:\n"
-            "  stages.0.train=[head must have a value in YAML. Got '[head'. YAML's parser says: "
+            "  stages.0.train=[head must have a valid YAML value. Got '[head'. YAML parser error: "
             "while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."
         ),
     ),
@@ -380,7 +380,7 @@ CASES = [
             "  speed.precision must be 'auto', 'fp32', 'bf16' or 'fp16'. Got 'fp8'.\n"
             "  seed must be a whole number. Got 'one'.\n"
             "  stages[0] must have either epochs (passes over the training split) or max_steps "
-            "(optimiser steps). Got epochs 1 and max_steps 3."
+            "(optimizer steps). Got epochs 1 and max_steps 3."
         ),
         text("recipe.yaml", "{}speed: {{precision: fp8}}\nseed: 1\nseed: 2\n"),
     ),

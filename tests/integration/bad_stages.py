@@ -21,7 +21,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-            "parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'."
+            "parameters range from 'vit.embeddings.cls_token' to 'classifier.bias'."
         ),
     ),
     Case(
@@ -29,7 +29,7 @@ CASES = [
         "run recipe.yaml stages.0.train='/layer[/'",
         (
             "Problem:\n"
-            "  stages[0].train must hold a valid regular expression (unterminated character set at "
+            "  stages[0].train must be a valid regular expression (unterminated character set at "
             "position 5). Got '/layer[/'."
         ),
     ),
@@ -38,8 +38,8 @@ CASES = [
         "run recipe.yaml stages.0.train=last:9",
         (
             "Problem:\n"
-            "  stages[0].train must count between 1 and 2 layer groups, as many as this model has. "
-            "Got 'last:9'. Write 'head' or 'all' for the two ends."
+            "  stages[0].train must select between 1 and 2 layer groups, the number in this model. "
+            "Got 'last:9'. For no layer group use 'head', for the whole model 'all'."
         ),
     ),
     Case(
@@ -50,10 +50,7 @@ CASES = [
     Case(
         "a classifier for classes where labels are amounts",
         "run text.yaml stages=null strategy=features data.path=ratings.csv",
-        (
-            "Problem:\n"
-            "  strategy.classifier must be ridge where labels are amounts. Got 'logistic_regression'."
-        ),
+        ("Problem:\n  strategy.classifier must be ridge for regression labels. Got 'logistic_regression'."),
         write("ratings.csv", "text,label\n" + "".join(f"film {n},{n}.5\n" for n in range(20))),
     ),
     Case(
@@ -61,8 +58,8 @@ CASES = [
         "run recipe.yaml stages.0.fit=logistic_regression stages.0.epochs=null",
         (
             "Problem:\n"
-            "  stages[0].lr must be left out when fit is logistic_regression. Got 0.01. The head is fitted at once, "
-            "without steps."
+            "  stages[0].lr must be left out when fit is logistic_regression. Got 0.01. The head is "
+            "fitted directly, without optimizer steps."
         ),
     ),
     Case(
@@ -128,7 +125,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
-            "fits the checkpoint as it is: prune the merged model in a run of its own."
+            "requires the checkpoint's original weights. Prune the merged model in a separate run."
         ),
     ),
     Case(
@@ -166,7 +163,7 @@ CASES = [
         "run recipe.yaml data.split.validation=0 stages.0.best=accuracy",
         (
             "Problem:\n"
-            "  stages[0].best.metric must have a validation split to look at. Set "
+            "  stages[0].best.metric must be left out if there is no validation split. Set "
             "data.split.validation above 0, or leave it out."
         ),
     ),
@@ -175,7 +172,7 @@ CASES = [
         "run recipe.yaml data.split.validation=0 stages.0.early_stopping=2",
         (
             "Problem:\n"
-            "  stages[0].early_stopping must have a validation split to look at. Set "
+            "  stages[0].early_stopping must be left out if there is no validation split. Set "
             "data.split.validation above 0, or leave it out."
         ),
     ),
@@ -217,8 +214,8 @@ CASES = [
         "run text.yaml data=amounts.csv 'stages.0.regularize={r_drop: 1.0}'",
         (
             "Problem:\n"
-            "  stages[0].regularize.r_drop must be left out where labels are amounts. Got 1.0. It "
-            "compares probabilities."
+            "  stages[0].regularize.r_drop must be left out for regression labels. Got 1.0. It compares class "
+            "probabilities."
         ),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
@@ -237,7 +234,7 @@ CASES = [
             "2 problems:\n"
             "  stages[0].regularize.ema must be below 1. Got 1.5.\n"
             "  stages[0].regularize.r_drop must be left out when the task is image-classification. Got "
-            "1.0. It is for texts; images have mixup and cutmix."
+            "1.0. It applies to texts; for images, use mixup or cutmix."
         ),
     ),
     Case(
@@ -246,7 +243,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].regularize.mixup must be left out when the task is text-classification. Got "
-            "0.2. It is for images; texts have r_drop."
+            "0.2. It applies to images; for texts, use r_drop."
         ),
     ),
     Case(
@@ -255,7 +252,8 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].regularize.l2_sp must be left out when model.adapter is given. Got 0.1. The "
-            "checkpoint's weights stay where they are; weight_decay pulls the adapter to no change."
+            "checkpoint's weights are frozen. Use weight_decay, which moves the adapter towards no "
+            "change."
         ),
     ),
     Case(
@@ -263,8 +261,8 @@ CASES = [
         "run recipe.yaml stages.0.schedule=one_cycle stages.0.warmup=10",
         (
             "Problem:\n"
-            "  stages[0].warmup must be left out with the one_cycle schedule. Got 10. It rises by "
-            "itself: give schedule.pct_start."
+            "  stages[0].warmup must be left out with the one_cycle schedule. Got 10. The schedule has "
+            "its own warmup. Set schedule.pct_start."
         ),
     ),
     Case(
@@ -287,7 +285,7 @@ CASES = [
         (
             "Problem:\n"
             "  stages[0].train must match at least one parameter. Got '/encodr/'. This model's 24 "
-            "parameters run from 'vit.embeddings.cls_token' to 'classifier.bias'."
+            "parameters range from 'vit.embeddings.cls_token' to 'classifier.bias'."
         ),
     ),
     Case(
@@ -295,7 +293,7 @@ CASES = [
         "run recipe.yaml stages.0.train=lora",
         (
             "Problem:\n"
-            "  stages[0].train must name an adapter that the model has. Got 'lora'. Give it one: "
+            "  stages[0].train must be the adapter of the model. Got 'lora'. Add it with "
             "model.adapter=lora."
         ),
     ),
@@ -304,7 +302,7 @@ CASES = [
         "run recipe.yaml model.adapter=dora",
         (
             "Problem:\n"
-            "  model.adapter must be trained by a stage. Got 'dora'. Add one, or change one: train: dora."
+            "  model.adapter must be trained by a stage. Got 'dora'. Add or change a stage: train: dora."
         ),
     ),
     Case(

@@ -34,8 +34,8 @@ CASES = [
         "run tasks.yaml",
         (
             "Problem:\n"
-            "  tasks must name two tasks at least. Got 'dish'. Name another one beside it, or give "
-            "the recipe of one task."
+            "  tasks must have at least two tasks. Got 'dish'. Add a task, or write a single-task "
+            "recipe."
         ),
         do(SIZES, write("tasks.yaml", TASKS.replace("  size:", "  #size:"))),
     ),
@@ -64,7 +64,7 @@ CASES = [
         (
             "Problem:\n"
             "  The name of tasks.a/b must start with a letter or digit and hold only letters, digits,"
-            " '_' and '-'. Got 'a/b'. Folders and weights are named after it."
+            " '_' and '-'. Got 'a/b'. It is used in the names of folders and weights."
         ),
         do(SIZES, write("tasks.yaml", TASKS.replace("  dish:", "  a/b:"))),
     ),
@@ -81,19 +81,19 @@ CASES = [
         (
             "7 problems:\n"
             "  stages[0].compress must be left out when model.adapter is given. Got 0.3. An adapter "
-            "fits the checkpoint as it is: prune the merged model in a run of its own.\n"
-            "  model.adapter must be left out when the task is multi-task. Got 'lora'. Every weight "
-            "of the backbone is shared already: train it with small rates instead.\n"
-            "  evaluation.folds must be left out when the task is multi-task. Got 3. Each task has "
-            "its own test split.\n"
-            "  publish must be left out when the task is multi-task. Got 'me/x'. When the run is "
-            "done, publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...\n"
+            "requires the checkpoint's original weights. Prune the merged model in a separate run.\n"
+            "  model.adapter must be left out when the task is multi-task. Got 'lora'. All tasks share "
+            "one backbone. Train it with a low learning rate instead.\n"
+            "  evaluation.folds must be left out when the task is multi-task. Got 3. Each task has its "
+            "own test split.\n"
+            "  publish must be left out when the task is multi-task. Got 'me/x'. When the run is done, "
+            "publish the tasks' models: hf-finetune publish RUN/tasks/NAME --to ...\n"
             "  stages[0].teacher must be left out when the task is multi-task. Got 'run'. A teacher "
-            "knows one task.\n"
-            "  stages[0].compress must be left out when the task is multi-task. Got 0.3. Prune a "
-            "task's model in a run of its own.\n"
-            "  stages[0].balance must not be sampler when the task is multi-task. The mixing of the "
-            "tasks says what is drawn. Take class_weights."
+            "has the classes of a single task.\n"
+            "  stages[0].compress must be left out when the task is multi-task. Got 0.3. Prune the "
+            "model of a single task in a separate run.\n"
+            "  stages[0].balance must not be sampler when the task is multi-task. Examples are sampled "
+            "as set in mixing. Use class_weights."
         ),
         SIZES,
     ),
@@ -104,7 +104,7 @@ CASES = [
             "2 problems:\n"
             "  mixing.temperature must be left out unless method is temperature. Got 3.\n"
             "  tasks.size.weight must be left out when weighting is uncertainty. Got 0.5. It is "
-            "learnt."
+            "learned."
         ),
         SIZES,
     ),

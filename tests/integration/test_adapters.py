@@ -307,11 +307,10 @@ def test_the_plan_says_where_the_adapter_is_and_at_which_rate(recipe_of):
 
 def test_a_selector_and_an_adapter_that_do_not_meet_are_errors(tmp_path, recipe_of):
     assert refusal(lambda: quick_run(recipe_of("bert", None, "head", "lora"), tmp_path / "run")) == (
-        "stages[1].train must name an adapter that the model has. Got 'lora'. "
-        "Give it one: model.adapter=lora."
+        "stages[1].train must be the adapter of the model. Got 'lora'. Add it with model.adapter=lora."
     )
     assert refusal(lambda: quick_run(recipe_of("bert", "dora", "head", "last:1"), tmp_path / "run")) == (
-        "model.adapter must be trained by a stage. Got 'dora'. Add one, or change one: train: dora."
+        "model.adapter must be trained by a stage. Got 'dora'. Add or change a stage: train: dora."
     )
     assert not (tmp_path / "run").exists()
 
@@ -331,6 +330,6 @@ def test_layers_that_the_model_does_not_call_are_refused_and_nothing_is_written(
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
         "model.adapter.target must name layers that the model calls. "
         "Got 'timm_model.blocks.0.attn.qkv' and 11 more. "
-        "The model reads their weights without calling them, past any adapter: name others."
+        "The model uses their weights without calling them, so an adapter has no effect. Choose other layers."
     )
     assert not (tmp_path / "run").exists()

@@ -132,13 +132,13 @@ def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
     found = refusal(other, interrupted)
     # another seed cuts other splits
     assert found == (
-        "--resume must go on with the recipe that the run began with. Got "
-        "stages.0.optimizer.args.eps: 1e-06 where it was nothing; stages.0.batch_size: 4 where it was 8; "
-        "stages.1.train: ['head', 'norms'] where it was 'all'; stages.1.lr: 0.02 where it was 0.005; "
-        "stages.1.clip: null where it was 1.0; metrics: ['accuracy', 'f1_macro'] where it was []; "
-        f"seed: 1 where it was 0. Resume with {interrupted / 'recipe.yaml'}, add --allow-changes to go on with it, "
+        "--resume must use the recipe with which the run began. Got "
+        "stages.0.optimizer.args.eps: 1e-06 instead of nothing; stages.0.batch_size: 4 instead of 8; "
+        "stages.1.train: ['head', 'norms'] instead of 'all'; stages.1.lr: 0.02 instead of 0.005; "
+        "stages.1.clip: null instead of 1.0; metrics: ['accuracy', 'f1_macro'] instead of []; "
+        f"seed: 1 instead of 0. Resume with {interrupted / 'recipe.yaml'}, add --allow-changes to accept the changes, "
         "or begin a new run.\n"
-        "--resume must go on with the data that the run began with. Add --allow-changes to go on with it, "
+        "--resume must use the data with which the run began. Add --allow-changes to accept the changes, "
         "or begin a new run."
     )
 
@@ -146,12 +146,12 @@ def test_every_changed_field_is_named_with_both_values(interrupted, recipe):
 def test_stages_that_come_or_go_are_named(interrupted, recipe):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "epochs": 1.0, "lr": 0.001})
-    assert "Got stages.2: 'end' where it was nothing. Resume with" in refusal(
+    assert "Got stages.2: 'end' instead of nothing. Resume with" in refusal(
         parse_recipe(content), interrupted
     )
     content["stages"] = content["stages"][:1]
     found = refusal(parse_recipe(content), interrupted)
-    assert "Got stages.1: nothing where it was 'all'. Resume with" in found
+    assert "Got stages.1: nothing instead of 'all'. Resume with" in found
 
 
 @pytest.mark.defends("hf_finetune.runs.changes:find_changes", by=no_changes)
@@ -159,10 +159,10 @@ def test_other_data_and_another_checkpoint_are_named(interrupted, recipe, place)
     other_data(place)
     other_checkpoint(place)
     assert refusal(recipe, interrupted) == (
-        "--resume must go on with the data that the run began with. "
-        "Add --allow-changes to go on with it, or begin a new run.\n"
-        "--resume must go on with the checkpoint that the run began with. "
-        "Add --allow-changes to go on with it, or begin a new run."
+        "--resume must use the data with which the run began. "
+        "Add --allow-changes to accept the changes, or begin a new run.\n"
+        "--resume must use the checkpoint with which the run began. "
+        "Add --allow-changes to accept the changes, or begin a new run."
     )
 
 
@@ -180,13 +180,13 @@ def other_checkpoint(folder):
 def test_an_edited_recipe_in_the_run_directory_is_compared_with_what_was_run(interrupted):
     path = interrupted / "recipe.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("lr: 0.005", "lr: 0.5"), encoding="utf-8")
-    assert "Got stages.1.lr: 0.5 where it was 0.005." in refusal(load_recipe(path), interrupted)
+    assert "Got stages.1.lr: 0.5 instead of 0.005." in refusal(load_recipe(path), interrupted)
 
 
 def test_allowing_changes_needs_a_run_to_resume(recipe, place):
     with pytest.raises(InputError) as caught:
         quick_run(recipe, place / "new", allow_changes=True)
-    assert str(caught.value) == "--allow-changes must come with --resume."
+    assert str(caught.value) == "--allow-changes must be used with --resume."
 
 
 # --- Refused although allowed -----------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ def test_allowing_changes_needs_a_run_to_resume(recipe, place):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["first", "all"], "stages[0].name must be 'head', which is done. Got 'first'. "),
-        (["all", "head"], "stages[0].name must be 'head', which is done. Got 'all'. "),
-        (["new", "head", "all"], "stages[0].name must be 'head', which is done. Got 'new'. "),
+        (["first", "all"], "stages[0].name must be 'head', a finished stage. Got 'first'. "),
+        (["all", "head"], "stages[0].name must be 'head', a finished stage. Got 'all'. "),
+        (["new", "head", "all"], "stages[0].name must be 'head', a finished stage. Got 'new'. "),
     ],
 )
 def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message):
@@ -208,7 +208,7 @@ def test_finished_stages_stay_what_they_are(interrupted, recipe, names, message)
     ]
     other = parse_recipe({**recipe.model_dump(mode="json"), "stages": chosen})
     assert refusal(other, interrupted, allow_changes=True) == (
-        f"{message}What is done keeps its number, order and names; begin a new run."
+        f"{message}Finished stages cannot be renamed, moved or removed; begin a new run."
     )
     # and nobody is told to allow it
     assert "--allow-changes" not in refusal(other, interrupted)
@@ -227,9 +227,9 @@ def test_a_finished_run_keeps_all_of_its_stages(recipe, place):
 def test_the_weights_of_another_architecture_are_not_carried(interrupted, recipe, tiny_model, place):
     tiny_model("bert", num_hidden_layers=3, num_labels=2).save_pretrained(place / "bert")
     assert refusal(recipe, interrupted, allow_changes=True) == (
-        "model.path must have the architecture that the run began with. "
+        "model.path must have the architecture with which the run began. "
         f"Got {str(place / 'bert')!r}. "
-        "The weights that are trained are those of the other one; begin a new run."
+        "The trained weights fit only that architecture; begin a new run."
     )
 
 
@@ -237,14 +237,14 @@ def test_a_head_for_other_classes_is_not_carried(interrupted, recipe, place):
     text = (place / "reviews.csv").read_text(encoding="utf-8")
     (place / "reviews.csv").write_text(text.replace(",good", ",great"), encoding="utf-8")
     assert refusal(recipe, interrupted, allow_changes=True) == (
-        "The data must have the classes that the run began with. Begin a new run."
+        "The data must have the classes with which the run began. Begin a new run."
     )
 
 
 def test_steps_that_are_done_are_not_taken_back(interrupted, recipe):
     other = changed(recipe, "stages.1.epochs=0.5")
     assert refusal(other, interrupted, allow_changes=True) == (
-        "stages[1].epochs must be enough for the 4 steps that are done. Got 2 steps."
+        "stages[1].epochs must allow at least the 4 finished steps. Got 2 steps."
     )
 
 
@@ -256,8 +256,8 @@ def test_another_rate_holds_from_the_checkpoint_on(interrupted, recipe, caplog):
     other = changed(recipe, "stages.1.lr=0.02", "stages.1.epochs=3.0", "stages.1.schedule=cosine")
     said, steps = allow(other, interrupted, caplog)
     assert said == (
-        "Resuming with changes, at step 4 of stage all: stages.1.epochs: 3.0 where it was 2.0; "
-        "stages.1.lr: 0.02 where it was 0.005; stages.1.schedule.name: 'cosine' where it was 'linear'."
+        "Resuming with changes, at step 4 of stage all: stages.1.epochs: 3.0 instead of 2.0; "
+        "stages.1.lr: 0.02 instead of 0.005; stages.1.schedule.name: 'cosine' instead of 'linear'."
     )
     assert steps == [("all", step) for step in range(5, 13)]
     logged = [entry["learning_rates"][0][1] for entry in log_of(interrupted, "02-all")]
@@ -308,7 +308,7 @@ def test_what_changed_is_written_down(interrupted, recipe, caplog):
     assert load_recipe(interrupted / "recipe.yaml") == other
     # from now on this is the run's recipe
     quick_run(other, interrupted, resume=True)
-    assert "stages.1.lr: 0.005 where it was 0.02" in refusal(recipe, interrupted)
+    assert "stages.1.lr: 0.005 instead of 0.02" in refusal(recipe, interrupted)
 
 
 def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe, caplog):
@@ -321,11 +321,11 @@ def test_an_unchanged_run_is_not_touched_by_allowing_changes(interrupted, recipe
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["stages.1.train=last:1"], "stages.1.train: 'last:1' where it was 'all'"),
-        (["stages.1.layer_decay=0.5"], "stages.1.layer_decay: 0.5 where it was 1.0"),
-        (["stages.1.batch_size=4"], "stages.1.batch_size: 4 where it was 8"),
-        (["stages.1.optimizer=sgd"], "stages.1.optimizer.name: 'sgd' where it was 'adamw'"),
-        (["metrics=[f1_macro]"], "metrics: ['f1_macro'] where it was []"),
+        (["stages.1.train=last:1"], "stages.1.train: 'last:1' instead of 'all'"),
+        (["stages.1.layer_decay=0.5"], "stages.1.layer_decay: 0.5 instead of 1.0"),
+        (["stages.1.batch_size=4"], "stages.1.batch_size: 4 instead of 8"),
+        (["stages.1.optimizer=sgd"], "stages.1.optimizer.name: 'sgd' instead of 'adamw'"),
+        (["metrics=[f1_macro]"], "metrics: ['f1_macro'] instead of []"),
     ],
 )
 def test_what_the_checkpoint_does_not_fit_makes_the_stage_begin_anew(
@@ -348,7 +348,7 @@ def test_a_smaller_batch_of_more_forward_passes_goes_on(interrupted, recipe, cap
 def test_a_change_for_a_finished_stage_comes_too_late(interrupted, recipe, caplog):
     said, steps = allow(changed(recipe, "stages.0.lr=0.1"), interrupted, caplog)
     assert said == (
-        "Resuming with changes, at step 4 of stage all: stages.0.lr: 0.1 where it was 0.05. "
+        "Resuming with changes, at step 4 of stage all: stages.0.lr: 0.1 instead of 0.05. "
         "They do not affect head, already finished."
     )
     assert steps == [("all", step) for step in range(5, 9)]
@@ -398,7 +398,7 @@ def test_stages_that_have_not_begun_may_come_go_and_change(recipe, place, caplog
     ]
     said, steps = allow(parse_recipe(content), place / "run", caplog)
     assert said.startswith(
-        "Resuming with changes, at step 0 of stage all: stages.1.name: 'norms' where it was "
+        "Resuming with changes, at step 0 of stage all: stages.1.name: 'norms' instead of "
     )
     assert steps == [("norms", 1), ("end", 1), ("end", 2)]
     folders = sorted(path.name for path in (place / "run" / "stages").iterdir())
@@ -410,7 +410,7 @@ def test_a_finished_run_can_get_another_stage(recipe, place, caplog):
     content = recipe.model_dump(mode="json")
     content["stages"].append({"name": "end", "train": "norms", "max_steps": 1, "lr": 0.01})
     said, steps = allow(parse_recipe(content), place / "run", caplog)
-    assert said == "Resuming with changes, after the last stage: stages.2: 'end' where it was nothing."
+    assert said == "Resuming with changes, after the last stage: stages.2: 'end' instead of nothing."
     assert steps == [("end", 1)]
     manifest = manifest_of(place / "run")
     assert (manifest["state"], manifest["changes"][0]["stage"]) == ("done", "end")
@@ -421,6 +421,6 @@ def test_a_stage_that_was_interrupted_may_be_left_out(interrupted, recipe, caplo
     content = recipe.model_dump(mode="json")
     content["stages"] = content["stages"][:1]
     said, steps = allow(parse_recipe(content), interrupted, caplog)
-    assert said == "Resuming with changes, at step 4 of stage all: stages.1: nothing where it was 'all'."
+    assert said == "Resuming with changes, at step 4 of stage all: stages.1: nothing instead of 'all'."
     assert steps == []
     assert [path.name for path in (interrupted / "stages").iterdir()] == ["01-head"]

@@ -236,8 +236,8 @@ def test_a_pruning_that_is_done_is_not_changed(tmp_path, sparse_recipe):
     other = with_stages(sparse_recipe, {}, {"compress": 0.5}, {})
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
-        "stages[1].compress must stay as it was in a stage that is done. "
-        "Its weights have the shape and the zeros that this gave them; begin a new run."
+        "stages[1].compress must not change in a finished stage. "
+        "Its weights are already pruned; begin a new run."
     )
 
 

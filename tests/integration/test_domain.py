@@ -199,9 +199,9 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     content["domain_adaptation"]["target"] = str(tmp_path / "other.csv")
     other = parse_recipe(content)
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True))
-    assert "must go on with the data that the run began with" in told
+    assert "must use the data with which the run began" in told
     told = refusal(lambda: quick_run(other, tmp_path / "run", resume=True, allow_changes=True))
-    assert told == ("domain_adaptation must stay as it was once the pretraining has begun. Begin a new run.")
+    assert told == ("domain_adaptation must not change after the pretraining has begun. Begin a new run.")
     assert (
         refusal(lambda: quick_run(adapted("text", "dann"), tmp_path / "run", resume=True, allow_changes=True))
         == told
@@ -210,7 +210,7 @@ def test_a_run_goes_on_with_no_other_inputs_and_no_other_method(tmp_path, adapte
     told = refusal(
         lambda: quick_run(parse_recipe(content), tmp_path / "run", resume=True, allow_changes=True)
     )
-    assert "The data must stay as it was until the pretraining is done. Begin a new run." in told
+    assert "The data must not change until the pretraining is finished. Begin a new run." in told
 
 
 def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
@@ -219,7 +219,7 @@ def test_no_pretraining_comes_behind_a_stage_that_has_begun(tmp_path, adapted):
     recipe = adapted("text", "continue_pretraining")
     told = refusal(lambda: quick_run(recipe, tmp_path / "run", resume=True, allow_changes=True))
     assert told == (
-        "domain_adaptation.method must not be continue_pretraining once the first stage has begun. "
+        "domain_adaptation.method must not be continue_pretraining after the first stage has begun. "
         "Begin a new run."
     )
 
@@ -315,8 +315,8 @@ def test_report_and_card_say_that_there_was_another_domain(runs, method, said):
 def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
     recipe = with_stages(adapted("text", "dann"), {}, {"teacher": str(runs("text", None)[0])})
     assert refusal(lambda: plan(recipe)) == (
-        "stages[1].teacher must be left out in a stage that dann is added to. "
-        "Name the other stages in domain_adaptation.stages."
+        "stages[1].teacher must be left out in a stage that uses dann. "
+        "List only the other stages in domain_adaptation.stages."
     )
 
 
@@ -324,8 +324,8 @@ def test_a_teacher_in_a_stage_that_aligns_is_refused(runs, adapted):
 def test_what_mixes_or_repeats_batches_is_refused_in_a_stage_that_aligns(adapted, kind, field):
     recipe = with_stages(adapted(kind, "coral"), {}, {"regularize": {field: 1.0}})
     assert refusal(lambda: plan(recipe)) == (
-        f"stages[1].regularize.{field} must be left out in a stage that coral is added to. "
-        "Name the other stages in domain_adaptation.stages."
+        f"stages[1].regularize.{field} must be left out in a stage that uses coral. "
+        "List only the other stages in domain_adaptation.stages."
     )
 
 

@@ -99,7 +99,7 @@ def test_what_divides_the_weights_is_refused(tmp_path, text_recipe, monkeypatch)
     recipe = with_stages(
         text_recipe(), {"regularize": {"l1": 0.1, "r_drop": 1.0}}, {"regularize": {"ema": 0.9, "l2_sp": 0.1}}
     )
-    rule = "must be left out under FSDP and DeepSpeed, which divide the weights among the processes."
+    rule = "must be left out under FSDP and DeepSpeed, which shard the weights."
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")).splitlines() == [
         f"stages[0].regularize.l1 {rule} Got 0.1.",
         f"stages[1].regularize.l2_sp {rule} Got 0.1.",

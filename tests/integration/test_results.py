@@ -200,5 +200,5 @@ def test_curves_are_shown_live(tmp_path, text_recipe):
 
 def test_what_is_not_installed_can_show_nothing(tmp_path, text_recipe):
     told = refusal(lambda: quick_run(text_recipe(track=["tensorbord"]), tmp_path / "run"))
-    assert told.startswith("track[0] must be something that is installed. Got 'tensorbord'. Here are: ")
+    assert told.startswith("track[0] must be an installed tracker. Got 'tensorbord'. Installed: ")
     assert not (tmp_path / "run").exists()

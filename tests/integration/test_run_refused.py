@@ -28,7 +28,7 @@ from hf_finetune.training.callbacks import DivergedError
 def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
     (tmp_path / "notes.txt").write_text("mine")
     assert refusal(lambda: run(text_recipe(), tmp_path)) == (
-        f"--output-dir must be empty or not exist. Got {tmp_path}. Name another folder."
+        f"--output-dir must be empty or not exist. Got {tmp_path}. Choose another folder."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert refusal(lambda: run(text_recipe(), tmp_path / "notes.txt")) == (
@@ -39,7 +39,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path, text_recipe):
 def test_a_folder_inside_a_file_is_refused(tmp_path, text_recipe):
     (tmp_path / "file").write_text("mine")
     assert refusal(lambda: run(text_recipe(), tmp_path / "file" / "run")) == (
-        f"--output-dir must be in a folder that can be written to. Got {tmp_path / 'file'}."
+        f"--output-dir must be in a writable folder. Got {tmp_path / 'file'}."
     )
 
 
@@ -89,9 +89,9 @@ def test_what_needs_a_validation_split_is_refused_without_one(tmp_path, text_rec
     content = with_stages(text_recipe(), {"early_stopping": 2}, {"best": "loss"}).model_dump(mode="json")
     content["data"]["split"]["validation"] = 0.0
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
-        "stages[0].early_stopping must have a validation split to look at. "
+        "stages[0].early_stopping must be left out if there is no validation split. "
         "Set data.split.validation above 0, or leave it out.\n"
-        "stages[1].best.metric must have a validation split to look at. "
+        "stages[1].best.metric must be left out if there is no validation split. "
         "Set data.split.validation above 0, or leave it out."
     )
     assert not (tmp_path / "run").exists()
@@ -130,8 +130,8 @@ def test_an_image_size_that_the_checkpoint_cannot_take_is_refused_and_nothing_is
     content["model"] = str(tmp_path / "vit")
     content["data"]["image_size"] = 48
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
-        "data.image_size must suit the checkpoint. Got 48. "
-        "The model says: Input image size (48*48) doesn't match model (32*32)."
+        "data.image_size must allow a forward pass of the model. Got 48. "
+        "Model error: Input image size (48*48) doesn't match model (32*32)."
     )
     assert not (tmp_path / "run").exists()
 

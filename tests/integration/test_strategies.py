@@ -224,6 +224,6 @@ def test_an_optimizer_in_pieces_is_not_carried(tmp_path, content, monkeypatch):
         monkeypatch.setenv(name, value)
     recipe = stages(content, {}, {"carry_optimizer": True})
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "stages[1].carry_optimizer must be left out under FSDP and DeepSpeed, which keep the optimizer's state in "
-        "pieces."
+        "stages[1].carry_optimizer must be left out under FSDP and DeepSpeed, which shard the "
+        "optimizer state."
     )

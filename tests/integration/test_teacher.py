@@ -46,7 +46,7 @@ def test_a_run_with_a_teacher_goes_on_bit_for_bit_and_with_no_other_teacher(tmp_
     config = master / "model" / "config.json"
     text = config.read_text(encoding="utf-8")
     config.write_text(text + "\n", encoding="utf-8")
-    assert "must go on with the checkpoint that the run began with" in refusal(
+    assert "must use the checkpoint with which the run began" in refusal(
         lambda: quick_run(recipe, tmp_path / "cut", resume=True)
     )
     config.write_text(text, encoding="utf-8")
@@ -60,7 +60,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, squares, timm_checkpoin
         shutil.copytree(squares / name, tmp_path / "two" / name)
     recipe = taught(tiny_image_recipe(tmp_path / "two", timm_checkpoint), image_run[1].folder)
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "stages[1].teacher must know exactly the classes of the data. Got one for 'blue', 'green', 'red'."
+        "stages[1].teacher must have the same classes as the data. Got classes 'blue', 'green', 'red'."
     )
     assert not (tmp_path / "run").exists()
 
@@ -70,7 +70,7 @@ def test_a_teacher_that_is_fed_otherwise_is_refused(tmp_path, image_recipe, imag
     larger = parse_recipe(recipe.model_dump(mode="json") | {"seed": 4}, ["data.image_size=48"])
     told = refusal(lambda: quick_run(taught(larger, image_run[1].folder), tmp_path / "run"))
     assert told.startswith(
-        "stages[1].teacher must take the model's own inputs. Got one that is fed otherwise."
+        "stages[1].teacher must use the same preprocessing as the model. Got different preprocessing."
     )
 
 
@@ -82,8 +82,8 @@ def test_a_teacher_of_another_task_is_refused(tmp_path, text_recipe, image_run):
 def test_a_teacher_and_folds_are_refused(tmp_path, text_recipe, text_run):
     recipe = taught(text_recipe(evaluation={"folds": 2}), text_run[1].folder)
     assert refusal(lambda: quick_run(recipe, tmp_path / "run")) == (
-        "evaluation.folds must be left out where a stage has a teacher. Got 2. "
-        "It has learned from examples that a fold holds back."
+        "evaluation.folds must be left out when a stage has a teacher. Got 2. "
+        "The teacher was trained on examples that a fold holds out."
     )
 
 

@@ -179,7 +179,7 @@ def test_a_path_that_is_not_there_names_the_nearest(tmp_path):
         locate(missing, MODALITIES["image"])
     assert str(error.value) == (
         f"data.path must be a folder, a data file or a Hub id. Got '{missing}'. "
-        f"'{tmp_path}' holds nothing of that name."
+        f"'{tmp_path}' contains no file or folder with this name."
     )
 
 

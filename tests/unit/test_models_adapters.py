@@ -127,7 +127,7 @@ def test_targets_are_endings_of_names_or_regular_expressions(tiny_model, target,
             ["qury", "/layer[/", "LayerNorm"],
             "model.adapter.target must match at least one linear or plain convolutional layer of the backbone. "
             "Got 'qury'. Nearest: 'query'.\n"
-            "model.adapter.target must hold a valid regular expression (unterminated character set at position 5). "
+            "model.adapter.target must be a valid regular expression (unterminated character set at position 5). "
             "Got '/layer[/'.\n"
             "model.adapter.target must match at least one linear or plain convolutional layer of the backbone. "
             "Got 'LayerNorm'. Known: 'auto', 'all-linear', 'query', 'key', 'value', 'dense'.",
@@ -230,12 +230,12 @@ def test_a_regular_expression_finds_the_names_that_the_checkpoint_has(tiny_model
 @pytest.mark.parametrize(
     ("kind", "selector", "message"),
     [
-        ("", "lora", "train must name an adapter that the model has. Got 'lora'. Give it one: model.adapter=lora."),
-        ("", "ia3", "train must name an adapter that the model has. Got 'ia3'. Give it one: model.adapter=ia3."),
-        ("", "adapter", "train must name an adapter that the model has. Got 'adapter'. Give it one: model.adapter=lora."),
-        ("dora", "lora", "train must name an adapter that the model has. Got 'lora'. It has 'dora'."),
+        ("", "lora", "train must be the adapter of the model. Got 'lora'. Add it with model.adapter=lora."),
+        ("", "ia3", "train must be the adapter of the model. Got 'ia3'. Add it with model.adapter=ia3."),
+        ("", "adapter", "train must be the adapter of the model. Got 'adapter'. Add it with model.adapter=lora."),
+        ("dora", "lora", "train must be the adapter of the model. Got 'lora'. The model has 'dora'."),
         ("lora", "loar", "train must be a selector. Got 'loar'. Nearest: 'lora'. Forms: head, all, norms, biases, lora, last:N, layers[A:B], /regular expression/."),
-        ("lora", "/qq9qq/", "train must match at least one parameter. Got '/qq9qq/'. This model's 49 parameters run from 'bert.embeddings.word_embeddings.weight' to 'classifier.bias'."),
+        ("lora", "/qq9qq/", "train must match at least one parameter. Got '/qq9qq/'. This model's 49 parameters range from 'bert.embeddings.word_embeddings.weight' to 'classifier.bias'."),
     ],
 )  # fmt: skip
 def test_an_adapter_that_the_model_lacks_is_an_error(tiny_model, kind, selector, message):

@@ -49,5 +49,5 @@ def test_a_command_that_names_one(path):
         read_run(Path(path))
     with pytest.raises(InputError, match=r"must be a run directory\. Got a name that no folder can have"):
         compare_runs([path, "other"])
-    with pytest.raises(InputError, match="--output-dir must be a name that a folder can have"):
+    with pytest.raises(InputError, match="--output-dir must be a valid folder name"):
         check_folder(Path(path))

@@ -50,13 +50,13 @@ def test_every_stage_that_trains_below_the_head_aligns_unless_some_are_named():
 
 def test_a_stage_that_trains_the_head_alone_cannot_align():
     assert told(recipe(method="coral", stages=["s0", "s1", "s3"])) == [
-        "domain_adaptation.stages[0] must name stages that train something below the head. Got 's0'. "
-        "The head alone cannot change its own input.",
+        "domain_adaptation.stages[0] must be a stage that trains layers below the head. Got 's0'. "
+        "Domain alignment trains only layers below the head.",
         "domain_adaptation.stages[2] must be the name of a stage. Got 's3'. Known: 's0', 's1'.",
     ]
     assert told(recipe(("head",), method="dann")) == [
-        "stages must train something below the head for dann. "
-        "Add a stage, train: last:1 for example: the head alone cannot change its own input."
+        "stages must train layers below the head for dann. "
+        "Add a stage that trains them, for example train: last:1."
     ]
     assert told(recipe(("head",), method="continue_pretraining")) == told(recipe(("head",))) == []
 
@@ -78,7 +78,7 @@ def test_fields_of_other_methods_must_be_left_out():
 
 def test_epochs_and_steps_are_not_both_given():
     assert refusal(method="continue_pretraining", epochs=1.0, max_steps=4) == (
-        "domain_adaptation must have either epochs (passes over its inputs) or max_steps (optimiser steps). "
+        "domain_adaptation must have either epochs (passes over the inputs) or max_steps (optimizer steps). "
         "Got epochs 1.0 and max_steps 4."
     )
 

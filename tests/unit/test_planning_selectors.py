@@ -54,7 +54,7 @@ def test_a_selector_names_its_parameters_in_the_models_order(selector, names):
 FORMS = "Forms: head, all, norms, biases, last:N, layers[A:B], /regular expression/."
 SIZE = "This model has 4 layer groups and 9 parameters."
 WRONG = [
-    ([], f"train must name something to train. Got []. {FORMS}"),
+    ([], f"train must not be empty. Got []. {FORMS}"),
     ("heads", f"train must be a selector. Got 'heads'. Nearest: 'head'. {FORMS}"),
     (
         "xyz",
@@ -62,13 +62,13 @@ WRONG = [
     ),
     (
         "last:0",
-        "train must count between 1 and 4 layer groups, as many as this model has. Got 'last:0'. "
-        "Write 'head' or 'all' for the two ends.",
+        "train must select between 1 and 4 layer groups, the number in this model. Got 'last:0'. "
+        "For no layer group use 'head', for the whole model 'all'.",
     ),
     (
         "last:5",
-        "train must count between 1 and 4 layer groups, as many as this model has. Got 'last:5'. "
-        "Write 'head' or 'all' for the two ends.",
+        "train must select between 1 and 4 layer groups, the number in this model. Got 'last:5'. "
+        "For no layer group use 'head', for the whole model 'all'.",
     ),
     ("layers[4]", "train must index one of the 4 layer groups, 0 to 3. Got 'layers[4]'."),
     ("layers[-5]", "train must index one of the 4 layer groups, 0 to 3. Got 'layers[-5]'."),
@@ -81,8 +81,8 @@ WRONG = [
     ),
     (
         "/(/",
-        "train must hold a valid regular expression "
-        "(missing ), unterminated subpattern at position 0). Got '/(/'.",
+        "train must be a valid regular expression (missing ), unterminated subpattern at position 0). "
+        "Got '/(/'.",
     ),
     (["head", "auto"], "train must be a selector. Got 'auto'. Write auto alone, not in a list."),
     ("//", f"train must be a selector. Got '//'. Known: 'head', 'all', 'norms', 'biases'. {FORMS}"),
@@ -100,8 +100,8 @@ def test_a_list_tells_all_its_problems_and_where():
     with pytest.raises(InputError) as caught:
         select(LAYOUT, ["head", "last:9", "layers[9]"], "stages[1].train")
     assert str(caught.value) == (
-        "stages[1].train must count between 1 and 4 layer groups, as many as this model has. Got 'last:9'. "
-        "Write 'head' or 'all' for the two ends.\n"
+        "stages[1].train must select between 1 and 4 layer groups, the number in this model. Got 'last:9'. "
+        "For no layer group use 'head', for the whole model 'all'.\n"
         "stages[1].train must index one of the 4 layer groups, 0 to 3. Got 'layers[9]'."
     )
 

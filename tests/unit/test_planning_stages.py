@@ -64,8 +64,8 @@ def test_every_problem_of_every_stage_is_told_with_its_place():
             LAYOUT, [stage(train="last:3"), stage(name="two"), stage(name="three"), stage(train="/blok/")]
         )
     assert str(caught.value) == (
-        "stages[0].train must count between 1 and 2 layer groups, as many as this model has. Got 'last:3'. "
-        "Write 'head' or 'all' for the two ends.\n"
+        "stages[0].train must select between 1 and 2 layer groups, the number in this model. Got 'last:3'. "
+        "For no layer group use 'head', for the whole model 'all'.\n"
         "stages[2] must differ from the stage before it. Got 'head'. "
         "Raise the epochs of the earlier stage, or change this one.\n"
         "stages[3].train must match at least one parameter. Got '/blok/'. Nearest: 'block'."
@@ -85,8 +85,8 @@ def test_a_stage_with_nothing_to_carry_is_an_error():
     with pytest.raises(InputError) as caught:
         build_plan(LAYOUT, [stage(), stage(train="layers[0]", carry_optimizer=True)])
     assert str(caught.value) == (
-        "stages[1].carry_optimizer must be left out unless the stage goes on training something of the stage "
-        "before it. Got 'head' and then 'layers[0]'."
+        "stages[1].carry_optimizer must be left out unless the stage trains parameters that the "
+        "previous stage trained. Got 'head' and then 'layers[0]'."
     )
 
 
@@ -188,5 +188,5 @@ def test_an_adapter_that_no_stage_trains_is_an_error():
     with pytest.raises(InputError) as caught:
         build_plan(ADAPTED, [stage(), stage(name="two", train=["last:1", "norms"])])
     assert str(caught.value) == (
-        "model.adapter must be trained by a stage. Got 'lora'. Add one, or change one: train: lora."
+        "model.adapter must be trained by a stage. Got 'lora'. Add or change a stage: train: lora."
     )

@@ -106,7 +106,7 @@ def test_the_page_shows_tokens_as_the_model_reads_them(tmp_path, reviews, bert_c
             "must end in .png or .jpg or .jpeg for images. Got 'x.html'. For example preview.png.",
         ),
         ("text", "x.png", "must end in .html or .htm for texts. Got 'x.png'. For example preview.html."),
-        ("text", "no/x.html", "must be in a folder that there is. Got 'no/x.html'."),
+        ("text", "no/x.html", "must be in an existing folder. Got 'no/x.html'."),
     ],
 )
 def test_a_wrong_file_is_told_before_anything_is_read(tmp_path, monkeypatch, task, name, told):

@@ -59,10 +59,10 @@ def test_overrides_reach_the_fields_behind_every_shorthand():
     ("given", "message"),
     [
         (["toxic"], "data.columns.label.name must list at least two columns. Got ['toxic']. "
-         "For labels in one column give its name."),
-        (["a", "a"], "data.columns.label.name must name each once. Got 'a'."),
+         "If the labels are in one column, write only its name."),
+        (["a", "a"], "data.columns.label.name must not contain duplicates. Got 'a'."),
         ({"name": 5}, "data.columns.label.name must be the name of a column or a list of names. Got 5."),
-        ({"name": "x", "classes": ["a", "b", "a"]}, "data.columns.label.classes must name each once. Got 'a'."),
+        ({"name": "x", "classes": ["a", "b", "a"]}, "data.columns.label.classes must not contain duplicates. Got 'a'."),
         ({"name": ["a", "b"], "separator": ","},
          "data.columns.label.separator must be left out unless the labels are in one column. Got ','."),
         ({"name": "x", "separator": ""}, "data.columns.label.separator must have at least 1 character. Got ''."),
@@ -71,11 +71,11 @@ def test_overrides_reach_the_fields_behind_every_shorthand():
          "data.columns.label.pattern must be given together with from: name. Got '(a)'."),
         ({**FROM_NAMES, "name": "x"}, "data.columns.label.name must be left out when from is given. Got 'x'."),
         ({"from": "name", "pattern": "cat"},
-         "data.columns.label.pattern must have one group, the class. Got 'cat'. "
-         r"For example '^(.+?)\.\d+\.jpg$'; a group that captures nothing is (?:...)."),
+         "data.columns.label.pattern must have exactly one capturing group, the class. Got 'cat'. "
+         r"For example '^(.+?)\.\d+\.jpg$'; write a non-capturing group as (?:...)."),
         ({"name": "x", "empty": "none"},
          "data.columns.label.empty must be left out unless separator is given. Got 'none'. "
-         "In a list an empty one is written []; elsewhere an empty cell is a missing label."),
+         "In a column of lists, write an empty list as []; in other columns, an empty cell is a missing label."),
         ({"name": "x", "seperator": ","},
          "data.columns.label.seperator must be a known field. Got 'seperator'. Nearest: 'separator'."),
     ],

@@ -88,18 +88,18 @@ def test_text_that_looks_like_something_else_is_written_so_that_it_stays_text(te
 
 
 BAD = [
-    ("", "mine.yaml must hold a recipe. Got an empty file. Begin with task, model, data, stages."),
-    ("# nothing yet\n", "mine.yaml must hold a recipe. Got an empty file. Begin with task, model, data, stages."),
-    ("- head\n", "mine.yaml must hold a mapping of fields. Got ['head']. Begin with task, model, data, stages."),
-    ("text only", "mine.yaml must hold a mapping of fields. Got 'text only'. Begin with task, model, data, stages."),
-    ("a: b: c\n", "mine.yaml, line 1, column 5 must be valid YAML. Got 'a: b: c'. YAML's parser says: mapping values are not allowed here."),
+    ("", "mine.yaml must hold a recipe. Got an empty file. Start with the fields task, model, data and stages."),
+    ("# nothing yet\n", "mine.yaml must hold a recipe. Got an empty file. Start with the fields task, model, data and stages."),
+    ("- head\n", "mine.yaml must hold a mapping of fields. Got ['head']. Start with the fields task, model, data and stages."),
+    ("text only", "mine.yaml must hold a mapping of fields. Got 'text only'. Start with the fields task, model, data and stages."),
+    ("a: b: c\n", "mine.yaml, line 1, column 5 must be valid YAML. Got 'a: b: c'. YAML parser error: mapping values are not allowed here."),
     ("a:\n\tb: 1\n", "mine.yaml, line 2, column 1 must be valid YAML. Got 'b: 1'. Indent with spaces, not tabs."),
-    ("a: [1\nb: 2\n", "mine.yaml, line 2, column 2 must be valid YAML. Got 'b: 2'. YAML's parser says: while parsing a flow sequence, expected ',' or ']', but got ':'."),
+    ("a: [1\nb: 2\n", "mine.yaml, line 2, column 2 must be valid YAML. Got 'b: 2'. YAML parser error: while parsing a flow sequence, expected ',' or ']', but got ':'."),
     ("stages: [{train: layers[8:]}]", "mine.yaml, line 1, column 24 must be valid YAML. Got 'stages: [{train: layers[8:]}]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
-    ("a: 1\n---\nb: 2\n", "mine.yaml, line 2, column 1 must be valid YAML. Got '---'. YAML's parser says: expected a single document in the stream, but found another document."),
-    ("a: !!python/name:os.system\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: !!python/name:os.system'. YAML's parser says: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'."),
-    ("a: 2024-13-45\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: 2024-13-45'. YAML's parser says: not a valid timestamp."),
-    ("a: !!bool maybe\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: !!bool maybe'. YAML's parser says: not a valid bool."),
+    ("a: 1\n---\nb: 2\n", "mine.yaml, line 2, column 1 must be valid YAML. Got '---'. YAML parser error: expected a single document in the stream, but found another document."),
+    ("a: !!python/name:os.system\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: !!python/name:os.system'. YAML parser error: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'."),
+    ("a: 2024-13-45\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: 2024-13-45'. YAML parser error: not a valid timestamp."),
+    ("a: !!bool maybe\n", "mine.yaml, line 1, column 4 must be valid YAML. Got 'a: !!bool maybe'. YAML parser error: not a valid bool."),
     ("a: \x01\n", "mine.yaml, character 4 must be printable text. Got '\\x01'."),
     ("[" * 5000, "mine.yaml must be nested less deeply."),
     (GOOD.encode("utf-16"), "mine.yaml must be UTF-8 text. Got byte 0xff at offset 0. Save it again as UTF-8."),
@@ -189,7 +189,7 @@ def test_an_unknown_name_names_the_nearest_shipped_recipe():
 
 def test_a_name_that_means_two_recipes(monkeypatch):
     monkeypatch.setattr("hf_finetune.recipe.shipped.shipped_recipes", lambda: {"a/x": Path(), "b/x": Path()})
-    assert said("x") == "x must name one recipe. It could be a/x or b/x."
+    assert said("x") == "x must match exactly one shipped recipe. Use a/x or b/x."
 
 
 def test_local_paths_become_absolute_and_hub_ids_do_not(tmp_path):

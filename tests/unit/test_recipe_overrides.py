@@ -115,14 +115,14 @@ BAD = [
     ("model.dropot=1", "model.dropot=1 must name a known field. Got 'dropot'. Nearest: 'dropout'."),
     ("stages.0.lrr=1", "stages.0.lrr=1 must name a known field. Got 'lrr'. Nearest: 'lr'."),
     ("stages.0.best.metrc=f1", "stages.0.best.metrc=f1 must name a known field. Got 'metrc'. Nearest: 'metric'."),
-    ("stages.2.lr=1", "stages.2.lr=1 must index an entry of stages. Got 2. stages has 2 entries, counted from 0."),
-    ("stages.0.train.1=all", "stages.0.train.1=all must index an entry of stages.0.train. Got 1. stages.0.train has 1 entry, counted from 0."),
-    ("stages.head.lr=1", "stages.head.lr=1 must index stages with a whole number. Got 'head'. Entries count from 0."),
-    ("stages.-1.lr=1", "stages.-1.lr=1 must index stages with a whole number. Got '-1'. Entries count from 0."),
-    ("stages.².lr=1", "stages.².lr=1 must index stages with a whole number. Got '²'. Entries count from 0."),
+    ("stages.2.lr=1", "stages.2.lr=1 must refer to an existing entry of stages. Got 2. stages has 2 entries; indices start at 0."),
+    ("stages.0.train.1=all", "stages.0.train.1=all must refer to an existing entry of stages.0.train. Got 1. stages.0.train has 1 entry; indices start at 0."),
+    ("stages.head.lr=1", "stages.head.lr=1 must have an integer index after stages. Got 'head'. Indices start at 0."),
+    ("stages.-1.lr=1", "stages.-1.lr=1 must have an integer index after stages. Got '-1'. Indices start at 0."),
+    ("stages.².lr=1", "stages.².lr=1 must have an integer index after stages. Got '²'. Indices start at 0."),
     ("seed.x=1", "seed.x=1 must end at seed, which has no fields. Got 'x'."),
-    ("metrics=[a", "metrics=[a must have a value in YAML. Got '[a'. YAML's parser says: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."),
-    ("stages.0.train=[head, layers[8:]]", "stages.0.train=[head, layers[8:]] must have a value in YAML. Got '[head, layers[8:]]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
+    ("metrics=[a", "metrics=[a must have a valid YAML value. Got '[a'. YAML parser error: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'."),
+    ("stages.0.train=[head, layers[8:]]", "stages.0.train=[head, layers[8:]] must have a valid YAML value. Got '[head, layers[8:]]'. Inside [] and {}, put a selector such as layers[8:] in quotes."),
     ("stages.0.lr.hed=1", "stages.0.lr.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
     ("stages.0.schedule.hed=1", "stages.0.schedule.hed=1 must name a known field. Got 'hed'. Nearest: 'head'."),
     ("strategy.epocs=1", "strategy.epocs=1 must name a known field. Got 'epocs'. Nearest: 'epochs'."),
@@ -149,7 +149,7 @@ def test_an_override_that_leads_nowhere_is_said_beside_the_error_that_it_meets()
     with pytest.raises(InputError) as caught:
         parse_recipe({**plain(), "data": ["photos"]}, ["data.limit=5"])
     assert [str(problem) for problem in caught.value.problems] == [
-        "data.limit=5 must name a field or an entry that data has. Got ['photos'].",
+        "data.limit=5 must refer to an existing field or entry of data. Got ['photos'].",
         "data must be a mapping of fields. Got ['photos'].",
     ]
 

@@ -300,7 +300,7 @@ def test_code_of_a_teacher_runs_only_when_allowed(tmp_path, bert_checkpoint, rev
         f"{would_run(MODEL_CODE, teacher)}"
     )
     assert not canary.ran
-    with pytest.raises(InputError, match="must take the model's own inputs"):
+    with pytest.raises(InputError, match="must use the same preprocessing as the model"):
         load_teachers(prepare_run(recipe, start_processes(), trust_remote_code=True))
     assert canary.ran
 

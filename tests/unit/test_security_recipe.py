@@ -69,7 +69,7 @@ def test_aliases_of_aliases_are_counted_and_not_written_out(recipe, first, link)
 def test_a_value_inside_itself_is_refused(recipe, text):
     path = recipe(text)
     assert refusal(load_recipe, path).startswith(f"{path}, line ")
-    assert refusal(load_recipe, path).endswith("must not hold itself by an alias (*name).")
+    assert refusal(load_recipe, path).endswith("must not contain itself through an alias (*name).")
 
 
 def test_a_few_aliases_are_read_as_ever(tmp_path):
@@ -83,7 +83,7 @@ def test_a_file_of_ten_megabytes_is_not_read_through(recipe):
     path = recipe("# " + "x" * 10_000_000 + "\n")
     size = path.stat().st_size
     assert refusal(load_recipe, path) == (
-        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got {size:,} bytes. Is it another file?"
+        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got {size:,} bytes. Check the path."
     )
 
 
@@ -91,7 +91,7 @@ def test_a_file_without_end_is_not_read_through(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.symlink_to("/dev/zero")
     assert refusal(load_recipe, path) == (
-        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got an endless one. Is it another file?"
+        f"{path} must be a recipe of at most {MOST_BYTES:,} bytes. Got a file without an end. Check the path."
     )
 
 
@@ -105,7 +105,7 @@ def test_brackets_without_end_and_numbers_without_end_are_refused(recipe):
     path = recipe("metrics: " + "[" * 20_000 + "\n")
     assert refusal(load_recipe, path) == f"{path} must be nested less deeply."
     path = recipe("seed: 0x" + "f" * 9000 + "\n")
-    assert refusal(load_recipe, path).endswith("YAML's parser says: not a valid int.")
+    assert refusal(load_recipe, path).endswith("YAML parser error: not a valid int.")
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_a_tag_of_python_runs_nothing(tmp_path, recipe, tag):
     ("pattern", "rule"),
     [
         ("(" * 1001, "must be a regular expression of at most 1,000 characters"),
-        ("(", "must hold a valid regular expression (missing ), unterminated subpattern at position 0)"),
-        ("a{99999999999}", "must hold a valid regular expression (the repetition number is too large)"),
+        ("(", "must be a valid regular expression (missing ), unterminated subpattern at position 0)"),
+        ("a{99999999999}", "must be a valid regular expression (the repetition number is too large)"),
     ],
 )
 def test_a_pattern_that_cannot_be_compiled_is_refused(pattern, rule):

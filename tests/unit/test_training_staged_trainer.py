@@ -220,7 +220,7 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
             {"lr_scheduler_type": "inverse_sqrt"},
             "args.lr_scheduler_type must be linear, cosine, constant, constant_with_warmup. Got 'inverse_sqrt'.",
         ),
-        ([Stage("head", regularize={"mixup": 0.2})], {}, "It is for images; texts have r_drop."),
+        ([Stage("head", regularize={"mixup": 0.2})], {}, "It applies to images; for texts, use r_drop."),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, tiny_model, stages, options, message):
