@@ -36,7 +36,7 @@ def drop_unusable(
     more = len(faulty_rows) - MOST_SHOWN
     if skip:
         notes = [f"{row!r} was left out: {fault}." for row, fault in faulty_rows[:MOST_SHOWN]]
-        notes += [f"{more} more were left out for such reasons."] if more > 0 else []
+        notes += [f"{more} more were left out for similar reasons."] if more > 0 else []
         return usable, notes + check.notes(), []
     repair = "Replace or remove it, or set data.on_error: skip to leave it out."
     problems = [
@@ -132,7 +132,7 @@ def _ask_for_amounts(table: Table, label_names: Sequence[str]) -> str:
     numbers = sum(is_number(label_names[index]) for index in counts)
     if min(once, numbers) * 2 <= len(counts):
         return ""
-    return "if the labels are amounts, set data.target: regression. Otherwise "
+    return "if the labels are continuous values, set data.target: regression. Otherwise "
 
 
 def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
@@ -147,7 +147,7 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
         t.ids[row] for t in tables.values() for row, group in enumerate(t.groups or ()) if group is None
     ]
     if missing:
-        repair = "Give these rows a group or remove them."
+        repair = "Add a group to these rows, or remove them."
         problems.append(
             Problem(
                 "The group column", "must hold a group in every row", f"none for {quoted(missing)}", repair
@@ -166,8 +166,8 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
                 repair = f"Remove those rows from {earlier}, or leave out data.split.group."
                 problems.append(Problem("The data", rule, quoted(shared), repair))
     if len(groups_of_split["train"]) < needed:
-        repair = "Lower the number of splits to make, or choose another column."
-        rule = f"must have at least {needed} groups in train to make {needed} splits of it"
+        repair = "Reduce the number of splits, or choose another column."
+        rule = f"must have at least {needed} groups in train for {needed} splits"
         problems.append(Problem("data.split.group", rule, str(len(groups_of_split["train"])), repair))
     return problems
 
@@ -196,7 +196,7 @@ def check_labels(
         return [], problems
     if not TARGETS[target].has_classes:
         if len(set(tables["train"].labels)) == 1:
-            rule = "must hold at least two different amounts in train"
+            rule = "must hold at least two different values in train"
             return [], [Problem("The label column", rule, repr(tables["train"].labels[0]))]
         return [], []
     classes = {split: _classes(table) for split, table in tables.items()}

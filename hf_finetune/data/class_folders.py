@@ -114,7 +114,7 @@ def find_folder_examples(
         metadata[split] = _metadata_of(folder, root)
         if split != "train" and labelling.pattern is not None and not _any_matches(folder, labelling.pattern):
             notes.append(
-                f"{folder.name}/ has no labels in its names, so the {split} split counts as missing."
+                f"{folder.name}/ has no labels in its file names, so the {split} split counts as missing."
             )
         elif not classes:
             files[split] = _label_by_name(folder, labelling)
@@ -209,8 +209,8 @@ def _read_class_folders(
         shown = quoted(path.name for path in folder.examples)
         problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
     notes = [
-        f"Folders without {modality.plural_files} are no classes: {quoted(empty)}." if empty else "",
-        f"Folders whose name says that they have no labels were not read: {quoted(unlabelled)}. Rename one that is "
+        f"Folders without {modality.plural_files} are not used as classes: {quoted(empty)}." if empty else "",
+        f"Folders named as unlabeled data were not read: {quoted(unlabelled)}. Rename a folder to use it as "
         "a class."
         if unlabelled
         else "",
@@ -231,9 +231,7 @@ def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, modality:
     )
     shown = quoted(_relative(path, root) for folder in below for path in folder.examples)
     place = _relative(class_folder.shown, root)
-    return Problem(
-        place, f"must hold its {modality.plural_files} itself, not in folders below", shown, repair
-    )
+    return Problem(place, f"must hold its {modality.plural_files} directly, not in subfolders", shown, repair)
 
 
 def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> list[Problem]:
@@ -241,7 +239,7 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
     below = [folder for folder in inner if folder is not class_folder]
     if len({split_name(folder.name) for folder in below} - {None}) < 2:
         return []
-    rule = "must lie in the folder of its split, not the other way round"
+    rule = "must be in the folders of the splits, not contain them"
     shown = quoted(_relative(folder.shown, root) for folder in below)
     repair = f"Move them, for example to '{below[0].name}/{class_folder.name}'."
     return [Problem(_relative(class_folder.shown, root), rule, shown, repair)]
@@ -260,13 +258,13 @@ def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Proble
 
 def _no_labels(folder: Folder, modality: Modality) -> Problem:
     rule = f"must hold its {modality.plural_files} in one folder per class"
-    repair = "Make a folder for each class."
+    repair = "Create a folder for each class."
     if modality.opens_files:
         rule += ", or the file metadata.csv with their labels"
-        repair = "Make a folder for each class, or add metadata.csv with the columns file_name and label."
+        repair = "Create a folder for each class, or add metadata.csv with the columns file_name and label."
     if pattern := _suggested(folder):
         repair = (
-            f"If their names carry the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
+            f"If their names contain the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
         )
     shown = quoted(path.name for path in folder.examples)
     return Problem(str(folder.path), rule, f"only files without labels: {shown}", repair)
@@ -292,15 +290,15 @@ def _left_aside(root: Folder, parts: Iterable[Folder], modality: Modality) -> li
     notes = []
     if others:
         shown = quoted(sorted(_relative(path, root) for path in others))
-        notes.append(f"Files that are no {modality.plural_files} were not read: {shown}.")
+        notes.append(f"Files other than {modality.plural_files} were not read: {shown}.")
     if hidden:
         shown = quoted(_relative(path, root) for path in hidden)
         notes.append(
             f"Hidden files and folders were not read: {shown}. Rename them without the dot to use them."
         )
     for rule, links in (
-        (f"Links that lead out of {str(root.path)!r}", root.links.outside),
-        ("Links that were saved as text files, as git does where links are off,", root.links.saved),
+        (f"Links to targets outside {str(root.path)!r}", root.links.outside),
+        ("Links that were saved as text files (by git without support for symbolic links)", root.links.saved),
     ):
         if links:
             link, target = min(links.items())

@@ -280,12 +280,12 @@ def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Pr
     shown = quoted(sorted(commas), most=3)
     repair = "Set data.decimal: ',' if these are numbers with decimal commas"
     if all(re.fullmatch(_THOUSANDS, text) for text in commas):
-        rule = "must be stated where commas may stand between thousands"
-        return None, Problem("data.decimal", rule, shown, f"{repair}; else write them without commas.")
+        rule = "must be set if commas may be thousands separators"
+        return None, Problem("data.decimal", rule, shown, f"{repair}; otherwise write them without commas.")
     parts = [text.lstrip(f"+{_MINUS}-").split(",") for text in commas]
     if certain or any(whole == fraction or re.fullmatch(r"0[0-9]+", fraction) for whole, fraction in parts):
         return ",", None
-    rule = "must be stated where values may be numbers or lists"
+    rule = "must be set if values may be numbers or lists"
     repair += "; set data.columns.label: {name: ..., separator: ','} if they are several labels."
     return None, Problem("data.decimal", rule, shown, repair)
 
@@ -321,9 +321,9 @@ def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bo
 
 
 def _written_amounts(texts: Collection[str]) -> Problem:
-    rule = "must hold plain numbers if its values are amounts"
+    rule = "must hold plain numbers for regression"
     repair = (
-        "Write them without signs and without separators of thousands; if they are names of classes, set data.target: "
+        "Write them without units and thousands separators; if they are class names, set data.target: "
         "single_label."
     )
     return Problem("The label column", rule, quoted(sorted(texts), most=3), repair)
@@ -343,5 +343,5 @@ def _no_numbers(
     ]
     repair = "Write numbers there, or remove these rows."
     if requested == "auto":
-        repair += " If the labels are names of classes, set data.target: single_label."
+        repair += " If the labels are class names, set data.target: single_label."
     return Problem("The label column", "must hold a number in every row", listed(rows), repair)

@@ -150,7 +150,7 @@ def _check_named(
             problems.append(Problem(place, roles[key].rule, _typed(name, features)))
     for key in roles.keys() & given.keys() - {modality.main_column}:
         if modality.main_column not in given:
-            rule = f"must be named when {key} is"
+            rule = f"must be set if {key} is set"
             problems.append(Problem(f"data.columns.{modality.main_column}", rule, f"{key} {given[key]!r}"))
     problems += [
         _no_such_column("data.columns.label", name, features) for name in labels if name not in features

@@ -137,7 +137,7 @@ def recognize_dialect(file: Path, options: TableOptions) -> tuple[Dialect, list[
     dialect = Dialect(separator, skipped=skipped, encoding=encoding)
     if _blank_after_separators(lines[skipped:], dialect):
         dialect = replace(dialect, skip_blanks=True)
-        notes.append(f"{file.name}: the blank after each separator was left out.")
+        notes.append(f"{file.name}: the space after each separator was removed.")
     return dialect, notes
 
 
@@ -190,7 +190,7 @@ def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | Non
         return str(fallback)
     value = ", ".join(f"{_NAMES[candidate]}: {len(rows[0])} cells" for candidate, rows in cut.items())
     repair = "Set data.separator."
-    raise InputError(Problem(file.name, "must have one separator that its header shows", value, repair))
+    raise InputError(Problem(file.name, "must have a header with an unambiguous separator", value, repair))
 
 
 def _share_that_fits(rows: Sequence[Sequence[str]]) -> float:

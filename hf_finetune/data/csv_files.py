@@ -124,7 +124,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
     ]
     surplus = rows.surplus or len(names) - len(used)
     if surplus:
-        notes.append(f"{file.name}: empty cells beyond the columns were left out.")
+        notes.append(f"{file.name}: empty cells after the last column were left out.")
     if rows.repeated:
         shown = listed(map(str, rows.repeated))
         notes.append(f"{file.name}: rows that repeat the header were left out: line {shown}.")
@@ -132,7 +132,7 @@ def read_csv(file: Path, options: TableOptions) -> FileTable:
         notes.append(f"{file.name}: empty rows at the end were left out: {rows.trailing}.")
     notes += _note_rows_in_cells(file, dialect, rows, columns)
     if any(name != name.strip() for name in header if name.strip()):
-        notes.append(f"{file.name}: blanks around names of columns were left out.")
+        notes.append(f"{file.name}: spaces around column names were removed.")
     if unnamed := [names[index] for index in used if index in blank_names]:
         notes.append(f"{file.name}: columns without a name are called {quoted(unnamed)}.")
     table = pa.table([columns[index] for index in used], names=[names[index] for index in used])
@@ -242,10 +242,11 @@ def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -
         InputError: If no other quoting fits.
     """
     plain = (
-        f"{file.name}: quotes do not enclose the cells (line {error.line}), so they are read as characters."
+        f"{file.name}: quotes do not enclose whole cells (line {error.line}), so they are read as ordinary "
+        "characters."
     )
-    escaped = f"{file.name}: a backslash before a quote in a cell was left out."
-    stray = f"{file.name}: stray quotes at the start of cells were left out (line {error.line})."
+    escaped = f"{file.name}: backslashes before quotes in cells were removed."
+    stray = f"{file.name}: stray quotes at the start of cells were removed (line {error.line})."
     candidates: list[tuple[Dialect, str]] = [(replace(dialect, quotes="backslash"), escaped)]
     if dialect.separator == "\t":  # such files often have no quoting
         candidates.append((replace(dialect, quotes="none"), plain))
@@ -295,7 +296,7 @@ def _stray_quotes_stay_in_their_lines(file: Path, dialect: Dialect) -> bool:
 
 
 def _bad_quotes(file: Path, error: QuoteError) -> Problem:
-    repair = "Write a quote in a quoted cell twice, and close each quoted cell."
+    repair = "Double each quote inside a quoted cell, and close each quoted cell."
     value = f"others in the record that begins in line {error.line} ({error})"
     return Problem(file.name, "must have quotes only around whole cells", value, repair)
 
@@ -308,13 +309,16 @@ def _wrong_lengths(file: Path, dialect: Dialect, header: Sequence[str], rows: _R
         shown += " or more"
     rule = f"must have {width} cells in each row, as in its header"
     if not rows.count and lengths == {width + 1}:
-        repair = "If the first cell of each row is its name, write a name for that column into the header."
+        repair = "If the first cell of each row is an index, add a name for that column to the header."
     elif max(lengths) > width:
-        repair = f"A cell with {dialect.separator!r} in it stands in quotes; data.separator states another separator."
+        repair = (
+            f"Quote each cell that contains {dialect.separator!r}, or set data.separator if the separator is "
+            "another one."
+        )
     else:
         repair = (
-            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a carriage "
-            "return alone is one too."
+            "Write a separator for each empty cell, and quote each cell that contains a line break or a "
+            "carriage return."
         )
     return Problem(file.name, rule, shown, repair)
 
@@ -349,9 +353,9 @@ def _note_rows_in_cells(
     if not lines:
         return []
     return [
-        f"{file.name}: {lines} line{'s' if lines > 1 else ''} within quoted cells can be read as rows of their own, "
-        f"from the record that begins in line {first} on. If they are rows, a quote is not closed there: close or "
-        "remove it."
+        f"{file.name}: {lines} line{'s' if lines > 1 else ''} within quoted cells can be read as separate "
+        f"rows, starting at the record in line {first}. If they are rows, close or remove the open quote "
+        "there."
     ]
 
 
@@ -365,7 +369,7 @@ def _doubled_names(file: Path, header: Sequence[str], table: pa.Table) -> dict[s
         if not table.column(name).equals(table.column(f"{name}.1")):
             repair = "Rename all but one of them."
             value = f"{name!r} {sum(cell.strip() == name for cell in header)} times"
-            problems[name] = Problem(file.name, "must have one column of each name", value, repair)
+            problems[name] = Problem(file.name, "must have unique column names", value, repair)
     return problems
 
 
@@ -377,11 +381,11 @@ def _header_doubt(file: Path, header: Sequence[str], columns: Sequence[pa.Chunke
         number = not numbered and is_number(name) and all_numbers(column)
         if (occurrences > 1 and name) or number:
             reason = (
-                f"{name!r} also stands in {occurrences} rows below"
+                f"{name!r} also occurs in {occurrences} rows below"
                 if occurrences
                 else f"{name!r} is a number"
             )
-            repair = "Write a first line with the names of the columns, such as text,label."
+            repair = "Add a header line with the column names, such as text,label."
             value = f"{quoted(header)}, which looks like a row of data: {reason}"
-            return Problem(file.name, "must begin with the names of its columns", value, repair)
+            return Problem(file.name, "must begin with a header line", value, repair)
     return None

@@ -80,7 +80,7 @@ def load_for_evaluation(
     )
     if split is not None and split not in source.splits:
         repair = f"Known: {quoted(source.splits)}."
-        raise InputError(Problem("The split", "must be one of the data's", repr(split), repair))
+        raise InputError(Problem("The split", "must exist in the data", repr(split), repair))
     there = [
         name for name in slices if all(name in dataset.column_names for dataset in source.splits.values())
     ]
@@ -127,7 +127,7 @@ def load_for_evaluation(
         raise InputError(problems)
     logger.info("Evaluating on the %s split: %d examples.", name, len(usable[name]))
     if absent := [name for name in slices if name not in there]:
-        logger.info("The data has no column %s, so it is not judged by that.", quoted(absent))
+        logger.info("The data has no column %s, so those slices are not evaluated.", quoted(absent))
     for note in (*source.notes, *memory_notes, *column_notes, *table.notes, *label_notes, *dropped_notes):
         logger.info("%s", note)
     return usable[name].dataset

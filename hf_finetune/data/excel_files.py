@@ -75,8 +75,8 @@ def read_excel(file: Path) -> FileTable:
     wide = [number for number, row in enumerate(grid, start=1) if any(row[width:])]
     if wide:
         columns = "1 column" if width == 1 else f"{width} columns"
-        rule = f"must have no values beyond the {columns} that its header names"
-        title = "if that is a title, delete the rows above the names of the columns."
+        rule = f"must have no values beyond the {columns} of its header"
+        title = "if that row is a title, delete the rows above the header."
         repair = f"Name every column in row {first + 1}; {title}"
         raise InputError(Problem(file.name, rule, f"some in row {listed(map(str, wide))}", repair))
     names, unnamed = column_names([cell or "" for cell in grid[first][:width]])
@@ -139,13 +139,13 @@ def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str,
     for cell, place in errors.columns.items():
         if cell in errors.no_dates and place < len(names):
             cells.setdefault(names[place], []).append(cell)
-    rule = "must not have numbers formatted as dates that they are too large or too small for"
+    rule = "must not have numbers formatted as dates that are out of range for dates"
     return {
         name: Problem(
             file.name,
             rule,
             f"some in {listed(places)}",
-            f"Give the column {name!r} a format for numbers in Excel or LibreOffice, and save it.",
+            f"Set a number format for the column {name!r} in Excel or LibreOffice, and save the file.",
         )
         for name, places in cells.items()
     }
@@ -195,5 +195,10 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
     if empty:
         repair = "Open the workbook in Excel or LibreOffice, save it, and try again."
         raise InputError(
-            Problem(file.name, "must hold the values of its formulas", f"none in {quoted(empty)}", repair)
+            Problem(
+                file.name,
+                "must hold the computed values of its formulas",
+                f"none in {quoted(empty)}",
+                repair,
+            )
         )

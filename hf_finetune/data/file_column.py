@@ -87,7 +87,9 @@ def _find_files(
             f"must hold the paths of {modality.plural_files}",
             quoted(shortened(path) for path in paths if path is not None),
         )
-        repair = f"There are no such files, from {str(root)!r}. Paths start from the folder of the table."
+        repair = (
+            f"These files do not exist in {str(root)!r}. Write paths relative to the folder of the table."
+        )
         raise InputError(Problem(f"data.columns.{modality.main_column}", rule, shown, repair))
     return [None if path is None else str(path) for path in resolved_paths], finder.notes()
 

@@ -57,7 +57,7 @@ def check_paths(values: Sequence[str | None], place: str) -> None:
         raise InputError(Problem(place, rule, quoted(encoded, most=4), repair))
     urls = [shortened(value) for value in values if value and is_url(value)]
     if urls:
-        repair = "Download the pictures first, and put the paths of the files in their place."
+        repair = "Download the pictures, and replace the URLs by the paths of the files."
         raise InputError(Problem(place, "must hold paths of files, not URLs", quoted(urls), repair))
 
 
@@ -95,9 +95,9 @@ class FileFinder:
             fitting = self._fitting(plain)
             if len(fitting) > 1:
                 shown = quoted(match.relative_to(self.root).as_posix() for match in fitting)
-                repair = "Write the path from the table's folder, with its ending."
+                repair = "Write the path relative to the folder of the table, with its suffix."
                 self.problems.append(
-                    Problem(repr(shortened(value)), "must stand for one file", shown, repair)
+                    Problem(repr(shortened(value)), "must match exactly one file", shown, repair)
                 )
             if len(fitting) != 1:
                 return written

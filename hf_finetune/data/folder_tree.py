@@ -135,7 +135,7 @@ class Folder:
                     else self.real / entry.name
                 )
                 if real in (*self.above, self.real):
-                    rule = "must not be a link to a folder that it lies in"
+                    rule = "must not be a link to a folder that contains it"
                     problems.append(Problem(str(path), rule, f"a link to '{real}'", "Remove the link."))
                 else:
                     self._count_visit(path, real)
@@ -143,9 +143,9 @@ class Folder:
                     shown = self.shown / entry.name
                     folders.append(Folder(target, shown, self.suffixes, real, above, self.links))
             elif entry.is_symlink() and not path.exists() and not is_example:
-                rule = "must be a link to something that exists"
+                rule = "must be a link to an existing file or folder"
                 value = f"a link to '{path.readlink()}'"
-                problems.append(Problem(str(path), rule, value, "Mend the link or remove it."))
+                problems.append(Problem(str(path), rule, value, "Fix or remove the link."))
             elif is_example and (entry.is_symlink() or entry.is_file()):
                 if entry.is_symlink():
                     self._follow(path, path)
@@ -178,7 +178,7 @@ class Folder:
         """
         self.links.visits[real] = self.links.visits.get(real, 0) + 1
         if self.links.visits[real] > _MOST_VISITS:
-            rule = f"must not be reached along more than {_MOST_VISITS} links"
+            rule = f"must not be reachable through more than {_MOST_VISITS} links"
             raise InputError(Problem(str(real), rule, f"for example '{path}'", "Remove some of these links."))
 
 

@@ -92,7 +92,7 @@ def choose_columns(
         if key in foreign
     ]
     problems += [
-        Problem(place, f"must have the column that was named for {key}", repr(name), nearest(name, present))
+        Problem(place, f"must have the column that is set for {key}", repr(name), nearest(name, present))
         for key, name in named.items()
         if key not in foreign and name not in present
     ]
@@ -148,14 +148,16 @@ def _choose_one(
     if chosen is not None:
         if trained is None:
             return {key: chosen}, []
-        return {key: chosen}, [f"{place}: no column {trained!r} as in training; {chosen!r} is read instead."]
-    rule = f"must have one column that is plainly the {key}"
-    repair = f"Rename the one with the {key}s to {key!r}, or name it: --column {key}=NAME."
+        return {key: chosen}, [
+            f"{place}: the column {trained!r} of the training data is missing; {chosen!r} is read instead."
+        ]
+    rule = f"must have exactly one column that looks like the {key}"
+    repair = f"Rename the column with the {key}s to {key!r}, or set --column {key}=NAME."
     if trained is not None:
         rule = f"must have the column {trained!r}, which the model was trained on"
         close = nearest(str(trained), candidates)
         hint = f"{close} " if close.startswith("Nearest") else ""
-        repair = f"{hint}Rename the one with the {key}s, or name it: --column {key}=NAME."
+        repair = f"{hint}Rename the column with the {key}s, or set --column {key}=NAME."
     raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
 
 
@@ -172,10 +174,10 @@ def _choose_pair(
     if len(set(chosen.values())) < len(used):
         rule = f"must have the columns {' and '.join(wanted)}, because the model takes pairs of {modality.plural}"
         names = " ".join(f"--column {key}=NAME" for key in modality.columns)
-        repair = f"Rename two columns, or name them: {names}."
+        repair = f"Rename two columns, or set {names}."
         raise InputError(Problem(place, rule, f"columns {quoted(present)}", repair))
     notes = [
-        f"{place}: no column {known[key]!r} as in training; {name!r} is read instead."
+        f"{place}: the column {known[key]!r} of the training data is missing; {name!r} is read instead."
         for key, name in chosen.items()
         if key not in named and name != known[key]
     ]

@@ -31,7 +31,7 @@ _LABELS = (
     "category_id",
 )
 """Names of columns whose numbers may be indices into that list."""
-_FORMS = "It holds a list of objects, an object of columns, or one object on each line."
+_FORMS = "Write a list of objects, an object of columns, or one object on each line."
 
 
 class _RepeatedKeyError(ValueError):
@@ -43,7 +43,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise _RepeatedKeyError(f"the key {repeated!r} stands twice in an object")
+        raise _RepeatedKeyError(f"the key {repeated!r} occurs twice in an object")
     return values
 
 
@@ -152,7 +152,7 @@ def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
             return _decode(text.read()), notes
         except _RepeatedKeyError as error:
             raise InputError(
-                Problem(file.name, "must hold each key of an object once", str(error))
+                Problem(file.name, "must have unique keys in each object", str(error))
             ) from error
         except InputError:
             raise
@@ -163,17 +163,17 @@ def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
 
 def _no_json(file: Path, place: str, error: ValueError) -> Problem:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    repair = "Each line of a jsonl file is a JSON object; a json file holds a list of them."
+    repair = "Write a JSON object on each line of a jsonl file, or a list of objects in a json file."
     return Problem(file.name, "must be readable as json", f"{reason} in {place}", repair)
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     kind = names.get(type(value), "a number")
     if isinstance(value, dict) and value:
         return f"{kind} with the keys {quoted(value, most=5)}"
     if isinstance(value, list) and value:
-        return f"{kind} of {'texts' if isinstance(value[0], str) else 'values that are no objects'}"
+        return f"{kind} of {'strings' if isinstance(value[0], str) else 'values that are not objects'}"
     return kind
 
 
@@ -252,13 +252,16 @@ def _named_classes(
         if names is not None and name.lower() in _LABELS and _are_indices(values, len(names))
     ]
     if names is None or len(numbered) != 1:
-        return columns, [f"{file.name}: left out next to the rows: {quoted(beside)}."]
+        return columns, [f"{file.name}: keys next to the rows were ignored: {quoted(beside)}."]
     label = numbered[0]
     named = [
         [names[item] for item in v] if isinstance(v, list) else None if v is None else names[v]
         for v in columns[label]
     ]
-    note = f"{file.name}: the numbers in {label!r} are places in the list of classes that it holds: {quoted(names)}."
+    note = (
+        f"{file.name}: the numbers in {label!r} are read as indices into the list of classes in the file: "
+        f"{quoted(names)}."
+    )
     return {**columns, label: named}, [note]
 
 
@@ -328,7 +331,7 @@ def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa
                 value = f"half of a surrogate pair in {name!r}, example {row}"
                 raise InputError(Problem(file.name, "must hold text that is valid Unicode", value)) from error
             notes.append(
-                f"{file.name}: the values of {name!r} are of several types, so they are read as texts."
+                f"{file.name}: the values of {name!r} are of several types, so they are read as strings."
             )
             return column
         rows = {type(value): row for row, value in reversed(list(enumerate(values))) if value is not None}

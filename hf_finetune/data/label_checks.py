@@ -67,11 +67,11 @@ def note_variants(counts: Mapping[str, int], form: LabelForm) -> tuple[str, ...]
         (" and ".join(f"{name!r} ({counts[name]:,})" for name in group) for group in groups), most=5
     )
     note = (
-        f"Classes that differ only in case, blanks, hyphens, Unicode form or punctuation at the end: {shown}."
+        f"Classes that differ only in case, spaces, hyphens, Unicode form or trailing punctuation: {shown}."
     )
     if form.several:
         return (note,)
-    return (f"{note} To make them one, write {form.written(**_fields(form), normalize='true')}.",)
+    return (f"{note} To merge them, set {form.written(**_fields(form), normalize='true')}.",)
 
 
 def _fields(form: LabelForm) -> dict[str, str]:

@@ -37,7 +37,7 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
     compiled = re.compile(pattern)
     group = "label" if "label" in compiled.groupindex else 1
     if group == 1 and compiled.groups != 1:
-        rule = "must have one group, or one called label"
+        rule = "must have one group, or one named label"
         repair = r"For example '^(.+?)[._]\d+'."
         raise InputError(Problem(PLACE, rule, f"{pattern!r}, which has {compiled.groups}", repair))
     try:
@@ -47,8 +47,8 @@ def labels_from_names(names: Sequence[str], pattern: str) -> list[str]:
     labels = [matches[name][group] if name in matches else None for name in names]
     missing = [name for name, label in zip(names, labels, strict=True) if not label]
     if missing:
-        value = f"{pattern!r}, which finds no label in {quoted(missing)}"
-        repair = "Mend the pattern, or move these files elsewhere."
+        value = f"{pattern!r}, which does not match {quoted(missing)}"
+        repair = "Fix the pattern, or move these files elsewhere."
         raise InputError(Problem(PLACE, "must match the name of every file", value, repair))
     return [label for label in labels if label is not None]
 

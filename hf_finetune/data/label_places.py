@@ -84,7 +84,7 @@ def read_places(
             numbers[split].append(read if known else None)  # type: ignore[arg-type]
     if strange:
         value = f"{next(iter(strange.values()))!r} in {quoted(strange)}"
-        repair = "Write 0 or 1 (or no and yes, false and true), leave a cell empty if it is not known."
+        repair = "Write 0 or 1 (or no and yes, false and true); leave a cell empty if its value is unknown."
         rule = f"must hold 0, 1 or a probability in {places.where}"
         return LabelValues({}), [Problem("The labels", rule, value, repair)]
     if all(value in (0, 1, None) for value in _flat(numbers)):
@@ -136,7 +136,7 @@ def _read_members(
         wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
             rule = f"must have exactly one class in every row where data.target is {requested}"
-            repair = "Leave data.target out if a row may have several classes or none."
+            repair = "Leave out data.target if a row may have several classes or none."
             return LabelValues({}), [
                 Problem("The labels", rule, f"none or several for {quoted(wrong)}", repair)
             ]
@@ -151,19 +151,20 @@ def _read_members(
     }
     cells = sum(len(names) for split in unknown for names in unknown[split])
     if cells and not any(value == 0 for value in _flat(numbers)):
-        rule = f"must hold 0 where a class does not hold, in {places.where}"
-        repair = "If an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+        rule = f"must hold 0 where a class does not apply, in {places.where}"
+        repair = "Empty cells are read as unknown: write 0 where the class does not apply."
         return LabelValues({}), [Problem("The labels", rule, "1 and empty cells only", repair)]
-    notes = [f"The labels are {places.where}: each holds 1 where the class holds."]
+    notes = [f"The labels are {places.where}: each holds 1 where the class applies."]
     if cells:
         total = sum(len(places.names) for rows in numbers.values() for row in rows if row is not None)
         notes.append(
-            f"{cells:,} of {total:,} label cells are empty: whether these classes hold is unknown, and they count "
-            "neither in the loss nor in the metrics."
+            f"{cells:,} of {total:,} label cells are empty: they are read as unknown, and excluded from the "
+            "loss and the metrics."
         )
     elif all(names is None or len(names) == 1 for split in held for names in held[split]):
         notes.append(
-            "Every row has exactly one class: if classes exclude each other, set data.target: single_label."
+            "Every row has exactly one class: if the classes are mutually exclusive, set data.target: "
+            "single_label."
         )
     return LabelValues(held, unknown if cells else None, None, places.names, tuple(notes)), []
 
@@ -191,10 +192,10 @@ def _read_shares(
     kind = requested_target(requested)
     several = kind is not None and kind.has_several_classes
     if rows_wrong or several:
-        rule = "must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row"
+        rule = "must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row"
         repair = "Divide each row by its sum if the numbers are votes or percentages."
         if any(value is not None and value < 0 for value in _flat(filled)):
-            repair = "Leave a cell empty if its number, such as -1, says that it is not known."
+            repair = "Leave a cell empty if its number, such as -1, means unknown."
         if several:
             rule, repair = (
                 f"must be 0 or 1 where data.target is {requested}",
@@ -204,7 +205,8 @@ def _read_shares(
         elif mixed := _few_fractions(filled, ids):
             rows_wrong = mixed
             repair = (
-                "All other rows hold only 0 and 1: write 0 or 1 here too, or nothing where it is unknown."
+                "All other rows hold only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
+                "value is unknown."
             )
         first = next(
             row
@@ -232,11 +234,11 @@ def _read_shares(
             for probabilities in shares[split]
         )
     notes = [
-        "The labels are probabilities: they are trained on by their cross-entropy; stratification, metrics and the "
-        "report take the likeliest class of each example."
+        "The labels are probabilities: the loss is the cross-entropy with them; stratification, metrics and "
+        "the report use the most probable class of each example."
     ]
     if ties:
-        notes.append(f"{ties:,} examples have several likeliest classes; the first of them is taken.")
+        notes.append(f"{ties:,} examples have several most probable classes; the first one is used.")
     return LabelValues(values, None, shares, places.names, tuple(notes)), []
 
 

@@ -146,7 +146,10 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
         value = f"{wrong[0][1]!r} in {column!r} for {quoted(name for name, _ in wrong)}"
         return [
             Problem(
-                place, "must name a column of numbers from 0 on", value, "0 leaves a row out of the loss."
+                place,
+                "must name a column of nonnegative numbers",
+                value,
+                "Write 0 to exclude a row from the loss.",
             )
         ]
     if column is not None and not any(_weight(weight) for weight in tables["train"].weights or (1.0,)):
@@ -190,7 +193,7 @@ def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, T
     none = f", {zeros:,} of them 0" if zeros else ""
     return weighted, [
         f"Training examples are weighted in the loss by {column!r}: {min(weights):g} to {max(weights):g}, "
-        f"mean {mean:g}{none}. Metrics count every example alike."
+        f"mean {mean:g}{none}. Metrics are not weighted."
     ]
 
 

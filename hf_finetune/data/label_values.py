@@ -71,7 +71,7 @@ def _read_separated(
     if lists:
         repair = "Leave out data.columns.label.separator: lists need none."
         return LabelValues({}), [
-            Problem(PLACE, "must hold texts to separate", f"lists in {quoted(lists)}", repair)
+            Problem(PLACE, "must hold strings if a separator is set", f"lists in {quoted(lists)}", repair)
         ]
     empty: Any = [] if form.empty == "none" else None
     values: dict[str, list[Any]] = {}
@@ -84,7 +84,7 @@ def _read_separated(
         notes.append(f"No label cell holds the separator {separator!r}: each has one class.")
     bare = sum(labels == [] for split in values for labels in values[split])
     if bare:
-        notes.append(f"{bare:,} rows have an empty label cell: none of the classes holds for them.")
+        notes.append(f"{bare:,} rows have an empty label cell and are read as having none of the classes.")
     return LabelValues(values, notes=tuple(notes)), []
 
 
@@ -105,11 +105,12 @@ def _read_literals(
     strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
     if strange:
         example = next(text for text in texts if parsed.get(text) is None)
-        repair = "Write ['a', 'b'] in every row, or set data.target: single_label if a cell is the name of one class."
+        repair = (
+            "Write ['a', 'b'] in every row, or set data.target: single_label if each cell is a single class "
+            "name."
+        )
         value = f"{example[:60]!r} in {quoted(strange)}"
-        return cells, [
-            Problem(PLACE, "must hold a list that can be read in every row or in none", value, repair)
-        ]
+        return cells, [Problem(PLACE, "must hold a valid list in every row or in none", value, repair)]
     return {
         split: [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]] for split in cells
     }, []
@@ -174,17 +175,17 @@ def _read_lists(
     names = form.classes or (tuple(known) if known is not None and len(known) == width else ())
     if not names:
         shown = form.written(classes="[first, second, ...]")
-        repair = f"Write {shown}, with {width} names in the order of the places."
-        rule = "must have a name for each place of its lists"
-        return LabelValues({}), [Problem(PLACE, rule, f"{width} places, such as {present[0]!r}", repair)]
+        repair = f"Write {shown}, with {width} names in the order of the list positions."
+        rule = "must have a class name for each position of its lists"
+        return LabelValues({}), [Problem(PLACE, rule, f"{width} positions, such as {present[0]!r}", repair)]
     wrong = rows_where(
         cells, ids, lambda cell: cell is not None and not (isinstance(cell, list) and len(cell) == len(names))
     )
     if wrong:
-        rule = f"must hold lists of {len(names)} places, one for each of data.columns.label.classes"
+        rule = f"must hold lists of {len(names)} values, one for each of data.columns.label.classes"
         return LabelValues({}), [Problem(PLACE, rule, f"others in {quoted(wrong)}")]
     rows = {split: list(cells[split]) for split in cells}
-    return read_places(Places(names, rows, f"lists with a place for each of {quoted(names)}"), ids, requested)
+    return read_places(Places(names, rows, f"lists with a value for each of {quoted(names)}"), ids, requested)
 
 
 def _ask_for_separator(
@@ -195,7 +196,7 @@ def _ask_for_separator(
     kind = requested_target(requested)
     if kind is not None and kind.has_several_classes:
         separator = likely.separator if likely else ","
-        repair = f"Say what separates the classes of a cell: {_with_separator(form, separator)}."
+        repair = f"Set the separator of the classes: {_with_separator(form, separator)}."
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
         return (), [
             Problem(PLACE, f"must hold several classes where data.target is {requested}", value, repair)
@@ -203,14 +204,14 @@ def _ask_for_separator(
     if likely is None:
         return (), []
     parts = " and ".join(map(repr, likely.parts))
-    several = f"For several labels in a cell write {_with_separator(form, likely.separator)}"
+    several = f"If a cell holds several labels, set {_with_separator(form, likely.separator)}"
     where = f"{likely.rows:,} rows hold {likely.separator!r}, such as {likely.example!r}"
     if not likely.sure:
         note = f"{where}: each such cell is read as one class. {several}."
         return (note,), []
     value = f"{where}, and {parts} are labels by themselves"
-    repair = f"{several}; if such a cell is the name of one class, set data.target: single_label."
-    return (), [Problem(PLACE, "must say whether its cells hold several labels", value, repair)]
+    repair = f"{several}; if such a cell is a single class name, set data.target: single_label."
+    return (), [Problem(PLACE, "must specify whether its cells hold several labels", value, repair)]
 
 
 def _with_separator(form: LabelForm, separator: str) -> str:

@@ -89,7 +89,8 @@ def load_source(
     notes = list(location.notes)
     if location.kind != "hub" and (config is not None or revision is not None):
         notes.append(
-            "data.config and data.revision belong to the Hub; this data is local, so they were not used."
+            "data.config and data.revision apply to datasets on the Hub; this data is local, so they were "
+            "ignored."
         )
     if location.kind == "hub":
         splits, ignored = _load_from_hub(path, config, revision)
@@ -179,7 +180,7 @@ def _unlisted_in_saved(root: Path) -> list[str]:
 def _load_from_hub(
     path: str, config: str | None, revision: str | None
 ) -> tuple[dict[str, Dataset], list[str]]:
-    here = similar_here(path) or f"Nothing of that name is in {str(Path.cwd())!r} either."
+    here = similar_here(path) or f"It does not exist in {str(Path.cwd())!r} either."
     try:
         loaded = load_dataset(path, name=config, revision=revision)
     except DatasetNotFoundError as error:
@@ -187,8 +188,8 @@ def _load_from_hub(
         problem = Problem("data.path", "must be a dataset on the Hub", repr(path), repair)
         raise DataNotThere(problem) from error
     except ConnectionError as error:
-        repair = f"{here} Check the path, or connect and try again."
-        problem = Problem("data.path", "must be local while the Hub cannot be reached", repr(path), repair)
+        repair = f"{here} Check the path, or connect to the Hub and try again."
+        problem = Problem("data.path", "must be local if the Hub cannot be reached", repr(path), repair)
         raise HubUnreachable(problem) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         # A missing or unknown configuration is a ValueError whose text lists the configurations there are.

@@ -178,8 +178,9 @@ def _note_order(files: Iterable[LabelledFile]) -> list[str]:
         return []
     as_text, as_number = next(pair for pair in zip(names, ordered, strict=True) if pair[0] != pair[1])
     return [
-        f"Classes are in the order of their numbers: {quoted(ordered, most=4)}; as texts, {as_text!r} would come "
-        f"before {as_number!r}, as in torchvision's ImageFolder. A model's own order is in its config.json."
+        f"Classes are sorted by their numbers: {quoted(ordered, most=4)}. As strings, as in torchvision's "
+        f"ImageFolder, {as_text!r} would come before {as_number!r}. The order of a trained model is in its "
+        "config.json."
     ]
 
 
@@ -247,9 +248,12 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], modality: Modali
         differing = [label for label in labels if label.value != label.file.label]
         if labels and len(differing) == len(labels) >= len(by_path) / 2 and not _only_renames(labels):
             first = differing[0]
-            rule = f"must not give the pictures in class folders other labels, as its column {first.column!r} does"
+            rule = f"must not contradict the labels of the class folders, as its column {first.column!r} does"
             shown = f"{first.value!r} for {first.file.path.name!r} in {first.file.label!r}"
-            repair = "If the folders are no classes, give the path of the table as data.path; else move it elsewhere."
+            repair = (
+                "If the folders are not classes, set data.path to the table; otherwise move the table "
+                "elsewhere."
+            )
             raise InputError(Problem(str(path), rule, shown, repair))
 
 
@@ -270,9 +274,13 @@ def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[s
     first = differing[0]
     shown = f"{str(first.file.path)!r} is {first.value!r} there"
     if len(differing) == len(labels) >= count / 2:
-        rule = f"must say the same in its folders and in the column {first.column!r} of its metadata files"
+        rule = (
+            f"must have the same labels in its folders and in the column {first.column!r} of its metadata "
+            "files"
+        )
         repair = (
-            f"Set data.columns.label: {first.column} if the folders are no classes, else remove the column."
+            f"Set data.columns.label: {first.column} if the folders are not classes; otherwise remove the "
+            "column."
         )
         raise InputError(Problem("The data", rule, f"{len(differing)} differences: {shown}", repair))
     return [

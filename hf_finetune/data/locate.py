@@ -76,7 +76,7 @@ def _locate_file(file: Path) -> Location:
     if table_format(file) is None:
         known = "Known: csv, tsv, json, jsonl (also with .gz), parquet, xlsx."
         if file.suffix.lower() in ARCHIVES:
-            known = "Unpack it, and give the folder."
+            known = "Unpack it, and set data.path to the folder."
         raise InputError(Problem("data.path", "must be a file of a known format", repr(str(file)), known))
     return Location("files", file.parent, {"train": (file,)})
 
@@ -91,15 +91,18 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
     tree = Folder.open(folder, modality.suffixes)
     if not files and (inner := wrapped_folder(tree, _is_data, stray=not modality.opens_files)):
         location = _locate_folder(inner.path, modality, labelling)
-        note = f"The data lies in {inner.path.relative_to(folder).as_posix()!r}, the only folder with any."
+        note = (
+            f"The data is read from {inner.path.relative_to(folder).as_posix()!r}, the only folder that "
+            "contains data."
+        )
         return replace(location, notes=(note, *location.notes))
     if _are_class_folders(tree, files, modality, labelling):
         examples = find_folder_examples(tree, labelling, modality=modality, table_beside=bool(files))
         if examples is not None:
             others = [file.name for file in files if not is_metadata(file)]
             unread_notes = (
-                f"Files beside the class folders were not read: {quoted(others)}. To read one instead of the "
-                f"folders, give its path.",
+                f"Files next to the class folders were not read: {quoted(others)}. To read one of them "
+                "instead, set data.path to it.",
             )
             parts = {split: (path,) for split, path in examples.folders.items()}
             notes = (*examples.notes, *(unread_notes if others else ()))

@@ -64,7 +64,9 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         if len(files) == 1:
             return {"train": (files[0],)}, []
         shown = quoted(file.name for file in files)
-        repair = "Name one file train (train.csv, train-00000.parquet), or give the path of a single file."
+        repair = (
+            "Rename one file to train (train.csv, train-00000.parquet), or set data.path to a single file."
+        )
         raise InputError(Problem("data.path", "must hold files named after their split", shown, repair))
     parts: dict[str, tuple[Path, ...]] = {}
     problems: list[Problem] = []
@@ -74,7 +76,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         every = [file for matches in by_template.values() for file in matches]
         if template is None:
             rule = f"must hold one file for the {split} split, or its numbered parts"
-            repair = f"Name the one to use {split}{every[0].suffix}, or move the others elsewhere."
+            repair = f"Rename the one to use to {split}{every[0].suffix}, or move the others elsewhere."
             problems.append(Problem("data.path", rule, quoted(file.name for file in every), repair))
             continue
         plain = [file for file in by_template[template] if split_name(table_stem(file))]
@@ -97,7 +99,7 @@ def split_files(files: Sequence[Path]) -> tuple[dict[str, tuple[Path, ...]], lis
         raise InputError(problems)
     others = [file.name for file in files if names_split(file) is None]
     if others:
-        notes.append(f"Files that name no split were not read: {quoted(others)}.")
+        notes.append(f"Files not named after a split were not read: {quoted(others)}.")
     return parts, notes
 
 

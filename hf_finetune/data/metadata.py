@@ -136,7 +136,7 @@ def metadata_examples(
         InputError: If the files have no column besides the file names, or list no image in the folder.
     """
     if not metadata.fields:
-        rule = f"must have a column with the labels besides {FILE!r}"
+        rule = f"must have a label column in addition to {FILE!r}"
         raise InputError(Problem(quoted(map(str, metadata.files)), rule, "no other column"))
     listed = [path for path in metadata.rows if path.is_relative_to(_plain(folder))]
     if not listed:
@@ -174,6 +174,6 @@ def _read(file: Path, options: TableOptions) -> FileTable:
         raise InputError(replace(problem, place=str(file)) for problem in error.problems) from error
     if FILE not in read.table.column_names:
         columns = quoted(read.table.column_names, MOST_SHOWN)
-        rule = f"must have the column {FILE!r}, which says whose row it is"
+        rule = f"must have the column {FILE!r}, which names the file of each row"
         raise InputError(Problem(str(file), rule, columns))
     return read

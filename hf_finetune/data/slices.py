@@ -78,7 +78,7 @@ def value_problems(splits: "Mapping[str, Dataset]", names: Sequence[str]) -> lis
         texts = [value for value in values if isinstance(value, str)]
         if len(texts) > MOST:
             shown = f"{len(values)} of {name!r}: {quoted(sorted(texts))}"
-            rule = f"must be a column of at most {MOST} values, or of numbers"
+            rule = f"must be a column of at most {MOST} distinct values, or of numbers"
             problems.append(Problem(f"evaluation.slices[{index}]", rule, shown))
     return problems
 

@@ -19,7 +19,7 @@ _NAMES = ("split", "set", "subset")
 _LOOKED_AT = 100
 _IGNORED = (None, "none")
 _PLACE = "data.columns.split"
-_IGNORE = f"Set {_PLACE}: null to leave the column unused."
+_IGNORE = f"Set {_PLACE}: null to ignore the column."
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def divide_by_column(
         if split in parts
     }
     counts = listed(f"{len(dataset)} of {split}" for split, dataset in divided.items())
-    note = f"The column {chosen!r} divides the examples: {counts}. {_IGNORE}"
+    note = f"The examples are split by the column {chosen!r}: {counts}. {_IGNORE}"
     return Division(divided, origins, (note,))
 
 
@@ -166,7 +166,7 @@ def _problem(values: Mapping[str, Sequence[Any]], column: str) -> Problem | None
     if not missing and not strange:
         return None
     value = f"{column!r} with {quoted(strange)}" if strange else f"none for {quoted(missing)}"
-    repair = f"Names are train, validation (val, valid, dev) and test. {_IGNORE}"
+    repair = f"Known: train, validation (val, valid, dev) and test. {_IGNORE}"
     return Problem(_PLACE, "must hold the name of a split in every row", value, repair)
 
 
@@ -175,7 +175,7 @@ def _note_unused(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
     for dataset in splits.values():
         if "split" in dataset.column_names:
             shown = quoted(dict.fromkeys(str(value) for value in _values(dataset, "split")), most=4)
-            return (f"The column 'split' was not used: its values name no splits: {shown}.",)
+            return (f"The column 'split' was not used, because its values are not names of splits: {shown}.",)
     return ()
 
 
@@ -184,6 +184,6 @@ def _note_disagreement(values: Mapping[str, Sequence[Any]], column: str) -> tupl
     if all(split_name(str(name)) == split for split, names in values.items() for name in set(names)):
         return ()
     return (
-        f"The column {column!r} was not used, because the data has splits of its own. "
-        f"Set {_PLACE}: {column} to divide it by the column instead.",
+        f"The column {column!r} was not used, because the data has splits of its own. Set {_PLACE}: {column} "
+        "to split it by the column instead.",
     )

@@ -111,7 +111,7 @@ def _unwrapped(found: SplitFolders) -> SplitFolders:
         return found
     parts = {split: below[0] for split, below in inner.items()}
     shown = quoted(f"{found.parts[split].name}/{folder.name}" for split, folder in parts.items())
-    note = f"The class folders lie in {shown}, the only folders of their splits."
+    note = f"The class folders are read from {shown}, the only folders of their splits."
     return replace(found, parts=parts, notes=(*found.notes, note))
 
 
@@ -122,9 +122,7 @@ def _has_folders(folder: Folder) -> bool:
 def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:
     split = quoted(folder.name for folder in splits)
     value = f"{split}, which names a split, next to {quoted(folder.name for folder in others)}"
-    repair = (
-        f"If {split} is a class, give it another name; if it is a split, move the other folders elsewhere."
-    )
+    repair = f"If {split} is a class, rename it; if it is a split, move the other folders elsewhere."
     return Problem(
         str(root.path), "must hold folders of splits or folders of classes, not both", value, repair
     )
@@ -140,7 +138,9 @@ def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str
     if renamed:
         notes.append(f"Folders read as splits: {', '.join(renamed)}.")
     if others:
-        notes.append(f"Folders that name no split were not read: {quoted(folder.name for folder in others)}.")
+        notes.append(
+            f"Folders not named after a split were not read: {quoted(folder.name for folder in others)}."
+        )
     problems = [
         Problem(
             "data.path",

@@ -54,8 +54,8 @@ def note_cut(
     sizes = listed(f"{split} ({len(tables[split])} examples)" for split in fractions)
     train = f"which keeps {len(tables['train'])}"
     if group is not None:
-        return f"Cut from train, {train}: {sizes}, by whole groups of {group!r}."
-    return f"Cut from train, {train}: {sizes}, {'with a share of every class' if by_class else 'at random'}."
+        return f"Split off from train, {train}: {sizes}, with whole groups of {group!r}."
+    return f"Split off from train, {train}: {sizes}, {'stratified by class' if by_class else 'at random'}."
 
 
 def limit_tables(tables: Mapping[str, Table], target: Target, limit: int, seed: int) -> dict[str, Table]:

@@ -68,9 +68,9 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
     problems = [
         Problem(
             file.name,
-            f"must have the columns of {files[0].name}",
+            f"must have the same columns as {files[0].name}",
             quoted(read.table.column_names),
-            f"They are {quoted(names)}.",
+            f"Expected {quoted(names)}.",
         )
         for file, read in zip(files, tables, strict=True)
         if set(read.table.column_names) != set(names)

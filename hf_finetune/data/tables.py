@@ -221,7 +221,7 @@ def _label_column_problems(source: Source, used: Columns) -> list[Problem]:
         absent = [name for name in used.labels if name not in dataset.column_names]
         if absent and len(absent) < len(used.labels):
             rule = "must have all columns of data.columns.label, or none"
-            repair = "A class of which nothing is known has a column of empty cells."
+            repair = "Add a column of empty cells for each class with unknown labels."
             problems.append(Problem(f"The {split} split", rule, f"no {quoted(absent)}", repair))
         if split == "train" and used.weight is not None and used.weight not in dataset.column_names:
             problems.append(Problem("The train split", f"must have the column {used.weight!r}"))

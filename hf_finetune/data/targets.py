@@ -117,11 +117,11 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
     """Return a problem for each unknown label, with the nearest known one; a single problem if there are many."""
     known = list(label_names)
     if len(rows) > _MOST_UNKNOWN:
-        return [Problem("Labels", "must be ones the model knows", quoted(rows), f"Known: {quoted(known)}.")]
+        return [Problem("Labels", "must be classes of the model", quoted(rows), f"Known: {quoted(known)}.")]
     return [
         Problem(
             f"Label {label!r}",
-            "must be one the model knows",
+            "must be a class of the model",
             f"it for {quoted(examples)}",
             nearest(label, known),
         )
@@ -153,7 +153,7 @@ def _decide(
         rule = "must hold texts, numbers or lists of them"
         return kind, labels, [Problem(PLACE, rule, ", ".join(sorted(strange)))]
     if unsuited := kind.unsuited(labels):
-        rule = f"must suit the labels, which are {unsuited}"
+        rule = f"must fit the labels, which are {unsuited}"
         return kind, labels, [Problem(place, rule, repr(kind.name), repair)]
     return kind, labels, []
 
@@ -168,4 +168,4 @@ def _find_missing(values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequenc
 def _note_unused(names: Sequence[str], encoded: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
     used = {index for labels in encoded.values() for index in flat_labels(labels)}
     unused = [name for index, name in enumerate(names) if index not in used]
-    return (f"Classes that the data declares but has no example of: {quoted(unused)}.",) if unused else ()
+    return (f"Classes that the data declares but that have no examples: {quoted(unused)}.",) if unused else ()

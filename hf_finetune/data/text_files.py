@@ -24,9 +24,9 @@ _MARKS = (
 _SUGGESTED = ("cp1252", "cp1250", "cp1251", "gbk", "shift_jis")
 """Common encodings of office programs, suggested for a file that is not UTF-8."""
 _OTHER_FILES = (
-    (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or give it the suffix .xlsx."),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or rename it with the suffix .xlsx."),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "Save it as .xlsx or .csv."),
-    (b"PAR1", "a Parquet file", "Give it the suffix .parquet."),
+    (b"PAR1", "a Parquet file", "Rename it with the suffix .parquet."),
     (b"%PDF", "a PDF document", ""),
     (b"BZh", "a bzip2 archive", "Unpack it, or compress it with gzip."),
     (b"\xfd7zXZ", "an xz archive", "Unpack it, or compress it with gzip."),
@@ -137,7 +137,7 @@ def _encoding(file: Path, head: bytes, options: TableOptions) -> str:
     zeros = [head[start::2].count(0) for start in (0, 1)]
     if len(head) > 3 and min(zeros) == 0 and max(zeros) > 0.3 * len(head) / 2:
         likely = "utf-16-be" if zeros[0] else "utf-16-le"
-        value = "a NUL byte in every other place, as in UTF-16"
+        value = "a NUL byte at every other position, as in UTF-16"
         repair = f"Set data.encoding: {likely}, or save it again as UTF-8."
         raise InputError(Problem(file.name, "must be readable as UTF-8", value, repair))
     return "utf-8"

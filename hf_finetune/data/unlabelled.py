@@ -84,7 +84,7 @@ def load_unlabelled(
     if limit is not None and limit < len(table):
         table = table.take(choose_subset(None, len(table), limit, seed))
     if len(source.splits) > 1:
-        notes.append(f"Its {split} split is taken.")
+        notes.append(f"Its {split} split is used.")
     digest = hashlib.sha256(json.dumps(list(table.contents)).encode()).hexdigest()
     return UnlabelledData(table.dataset, tuple(f"{place}: {note}" for note in notes), digest)
 

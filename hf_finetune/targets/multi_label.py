@@ -35,9 +35,9 @@ class MultiLabel(ClassTarget):
         return labels.lists
 
     def unsuited(self, labels: LabelSummary) -> str | None:
-        """Return ``no lists of classes`` for labels that are no lists, and for lists of fractions."""
+        """Return ``not lists of classes`` for labels that are not lists, and for lists of fractions."""
         if not labels.lists or (labels.numbers and labels.fractions):
-            return "no lists of classes"
+            return "not lists of classes"
         return None
 
     def value_problems(
@@ -48,11 +48,8 @@ class MultiLabel(ClassTarget):
             values, ids, lambda v: isinstance(v, list) and len(set(map(label_text, v))) < len(v)
         )
         rule = "must name each class of a row once"
-        repair = (
-            "Name each class once. "
-            "Lists of zeros and ones, with a place for each class, must all be of one length."
-        )
-        return [Problem(PLACE, rule, f"repeated ones for {quoted(rows)}", repair)] if rows else []
+        repair = "Name each class once. In lists of zeros and ones, write one value for each class."
+        return [Problem(PLACE, rule, f"repeated classes for {quoted(rows)}", repair)] if rows else []
 
     def feature(self, label_names: Sequence[str]) -> Any:
         """Return a list of ``ClassLabel``."""
@@ -75,7 +72,7 @@ class MultiLabel(ClassTarget):
 
     def summary(self, subject: str, classes: str) -> str:
         """Return that a model answers for each class."""
-        return f"says which of {classes} {subject} belongs to"
+        return f"predicts all of {classes} that {subject} belongs to"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

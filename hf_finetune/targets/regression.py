@@ -35,14 +35,15 @@ class Regression(Target):
         return is_continuous(labels)
 
     def unsuited(self, labels: LabelSummary) -> str | None:
-        """Return what labels are that are no numbers."""
+        """Return ``not numbers`` or ``lists`` for labels that are not numbers."""
         if labels.lists:
             return "lists"
-        return None if labels.numbers else "no numbers"
+        return None if labels.numbers else "not numbers"
 
     def reading_notes(self, labels: LabelSummary, *, inferred: bool) -> tuple[str, ...]:
         """Return a note if the kind was inferred."""
-        return ("The labels are numbers with fractions or of many values: a regression.",) if inferred else ()
+        note = "The labels are numbers with fractions or many distinct values, so the task is regression."
+        return (note,) if inferred else ()
 
     def value_problems(
         self, values: Mapping[str, Sequence[Any]], ids: Mapping[str, Sequence[str]]
@@ -54,7 +55,7 @@ class Regression(Target):
         if infinite:
             problems.append(Problem(PLACE, "must hold finite numbers", quoted(infinite)))
         if ignored:
-            repair = "Shift or scale the labels: the Trainer takes -100 for 'ignore this example'."
+            repair = "Shift or scale the labels: the Trainer ignores examples with the label -100."
             problems.append(Problem(PLACE, "must not hold exactly -100", f"it for {quoted(ignored)}", repair))
         return problems
 
@@ -85,7 +86,7 @@ class Regression(Target):
 
     def summary(self, subject: str, classes: str) -> str:
         """Return that a model predicts an amount."""
-        return f"gives {subject} an amount"
+        return f"predicts a number for {subject}"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

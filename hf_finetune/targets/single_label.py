@@ -54,7 +54,7 @@ class SingleLabel(ClassTarget):
 
     def summary(self, subject: str, classes: str) -> str:
         """Return that a model chooses one class."""
-        return f"says to which of {classes} {subject} belongs"
+        return f"predicts which of {classes} {subject} belongs to"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

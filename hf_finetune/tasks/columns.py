@@ -56,14 +56,12 @@ def only_one(
     if candidates:
         column_list = quoted(candidates, MOST_SHOWN)
         return None, [
-            Problem(place, f"must be named, because several columns look like {plural}", column_list, repair)
+            Problem(place, f"must be set, because several columns look like {plural}", column_list, repair)
         ]
     if role == "label" and len(features) == 1:
-        repair = "If the columns are separated by another character than a comma, set data.separator."
+        repair = "If the columns are not separated by commas, set data.separator."
     column_list = f"columns {quoted(features, MOST_SHOWN)}" if features else "no columns"
-    return None, [
-        Problem(place, f"must be named, because no column looks like {plural}", column_list, repair)
-    ]
+    return None, [Problem(place, f"must be set, because no column looks like {plural}", column_list, repair)]
 
 
 def usual_columns(

@@ -117,9 +117,9 @@ def check_transforms(transforms: Named, place: str) -> list[Problem]:
             problems.append(
                 Problem(
                     here,
-                    f"must be arguments that {name} takes",
+                    f"must be valid arguments of {name}",
                     _written(arguments),
-                    f"It says: {message.rstrip('.')}.",
+                    f"Error: {message.rstrip('.')}.",
                 )
             )
     return problems

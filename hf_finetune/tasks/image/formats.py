@@ -31,7 +31,7 @@ _COMMON = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Pillow opens these as JPEG, because their first image is one.
 _OPENED_AS_JPEG = frozenset({"MPO"})
 
-_HEIF_REPAIR = "Install what reads HEIC: pip install 'hf-finetune[heif]'. Or save them as JPEG or PNG."
+_HEIF_REPAIR = "Install HEIC support with `pip install 'hf-finetune[heif]'`, or save them as JPEG or PNG."
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 _VIDEO_REPAIR = "Save frames of them as pictures, for example with `ffmpeg -i FILE -r 1 frame-%04d.png`."
 _REPAIRS: dict[tuple[str, ...], str] = {
@@ -178,7 +178,7 @@ def unreadable_problems(place: str, files: Iterable[Path]) -> list[Problem]:
             without_ending.setdefault(file.name, kind.lower())
     if without_ending:
         name, kind = next(iter(without_ending.items()))
-        repair = f"Give them the ending of their format, for example '{name}.{kind}'."
+        repair = f"Rename them with the suffix of their format, for example '{name}.{kind}'."
         by_repair[repair] = list(without_ending)
-    rule = "must hold pictures of formats that can be read"
+    rule = "must hold pictures in supported formats"
     return [Problem(place, rule, quoted(names), repair) for repair, names in by_repair.items()]

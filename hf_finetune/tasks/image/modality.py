@@ -85,13 +85,13 @@ class Image(Modality):
         if preset is not None and transforms:
             rule, repair = (
                 "must be left out when transforms are given",
-                "They take its place: give one of them.",
+                "Set only one of them: transforms replace the preset.",
             )
             yield Problem("data.augment.preset", rule, shown(preset), repair)
         if preset == "none" and erase:
             rule, repair = (
                 "must be left out when the preset is none",
-                "Another preset, light for example, varies images.",
+                "Set another preset, such as light, to augment the images.",
             )
             yield Problem("data.augment.erase", rule, shown(erase), repair)
 

@@ -63,7 +63,7 @@ class PictureNotes(Remarks):
                 "Their ranges differ. If they belong together, save them as 8 bits, scaled from one range."
             )
         if self._not_numbers.count:
-            notes.append(f"Values that are not numbers (nan) became the lowest value: {self._not_numbers}.")
+            notes.append(f"NaN values were replaced by the lowest value: {self._not_numbers}.")
         if self._frames.count:
             notes.append(f"Of several frames or pages the first is used: {self._frames}.")
         if self._large.count:

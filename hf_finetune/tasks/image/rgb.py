@@ -158,7 +158,7 @@ def _extent(image: Image.Image) -> tuple[float, float, bool]:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
     if not lows:
-        raise PictureError("a picture without a single value that is a number. Save it again from its source")
+        raise PictureError("a picture of NaN values only. Save it again from its source")
     return min(lows), max(highs), not_numbers
 
 

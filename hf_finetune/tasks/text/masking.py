@@ -38,7 +38,7 @@ def masked_texts(tokenizer: Any, share: float) -> Callable[[Mapping[str, Any]], 
     """
     if tokenizer.mask_token is None:
         rule = "must be a checkpoint with a mask token for continue_pretraining"
-        raise InputError(Problem("model.path", rule, "", "Take coral or dann, which mask nothing."))
+        raise InputError(Problem("model.path", rule, "", "Use coral or dann, which need no mask token."))
     return _TokenMask(DataCollatorForLanguageModeling(tokenizer, mlm_probability=share))
 
 

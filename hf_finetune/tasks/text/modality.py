@@ -180,7 +180,7 @@ class Text(Modality):
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
         if pooling == "cls" and model.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-            return "its first token does not see those behind it"
+            return "its first token does not attend to later tokens"
         return None
 
     def prepare(self, splits: Splits, processor: Any, data: Any, seed: int) -> Inputs:

@@ -55,7 +55,7 @@ def resolve_max_length(
     if limit is None:
         return _LENGTH_WITHOUT_LIMIT if max_length is None else max_length
     if max_length is not None and max_length > limit:
-        rule = f"must be at most the {limit} tokens that the checkpoint takes"
+        rule = f"must be at most the {limit} tokens that the checkpoint accepts"
         raise InputError(Problem("data.max_length", rule, str(max_length)))
     return limit if max_length is None else max_length
 

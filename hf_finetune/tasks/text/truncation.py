@@ -52,18 +52,18 @@ class Truncation:
             return None
         examples = "Pairs of texts" if self.pairs else "Texts"
         return (
-            f"{examples} of more than {self.length:,} tokens are cut at the {self.side}: {', '.join(counts)}; the "
-            f"longest has {self.longest:,} tokens. {self._repair()}"
+            f"{examples} of more than {self.length:,} tokens are truncated on the {self.side}: "
+            f"{', '.join(counts)}; the longest has {self.longest:,} tokens. {self._repair()}"
         )
 
     def _repair(self) -> str:
         opposite, part = ("left", "end") if self.side == "right" else ("right", "beginning")
-        turn = f"data.truncation_side: {opposite} where the {part} of a text matters more"
+        turn = f"data.truncation_side: {opposite} if the {part} of a text matters more"
         if self.limit is None:
-            return f"Set data.max_length to more, or {turn}."
+            return f"Increase data.max_length, or {turn}."
         if self.length < self.limit:
-            return f"Set data.max_length to more, at most the checkpoint's {self.limit:,}, or {turn}."
-        return f"The checkpoint takes no more tokens; set {turn}."
+            return f"Increase data.max_length, at most to the checkpoint's {self.limit:,}, or {turn}."
+        return f"The checkpoint accepts no more tokens; set {turn}."
 
 
 class CutTexts(Remarks):
@@ -97,8 +97,8 @@ class CutTexts(Remarks):
             return []
         verb = "was" if self.count == 1 else "were"
         return [
-            f"{self.count:,} of {self.total:,} texts {verb} cut at the {self.side}: the model takes {self.length:,} "
-            "tokens."
+            f"{self.count:,} of {self.total:,} texts {verb} truncated on the {self.side}: the model accepts "
+            f"at most {self.length:,} tokens."
         ]
 
 
