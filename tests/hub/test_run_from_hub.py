@@ -120,7 +120,7 @@ def test_only_the_config_of_a_model_that_is_not_there_is_asked_for(stocked, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "repair"), [("reviewz", "Nearest: '{here}/reviews'."), ("me/gone", "Nothing of that name is in")]
+    ("name", "repair"), [("reviewz", "Nearest: '{here}/reviews'."), ("me/gone", "It does not exist in")]
 )
 def test_data_that_the_hub_does_not_have_is_told_with_the_other_problems(stocked, tmp_path, name, repair):
     (tmp_path / "reviews").mkdir()

@@ -32,12 +32,12 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "2 problems:\n"
-            "  ./pictures/test must hold its pictures in one folder per class, or the file "
-            "metadata.csv with their labels. Got only files without labels: '0.png'. Make a folder "
-            "for each class, or add metadata.csv with the columns file_name and label.\n"
-            "  ./pictures/train must hold its pictures in one folder per class, or the file "
-            "metadata.csv with their labels. Got only files without labels: '0.png', '1.png'. Make a "
-            "folder for each class, or add metadata.csv with the columns file_name and label."
+            "  ./pictures/test must hold its pictures in one folder per class, or the file metadata.csv "
+            "with their labels. Got only files without labels: '0.png'. Create a folder for each class, or "
+            "add metadata.csv with the columns file_name and label.\n"
+            "  ./pictures/train must hold its pictures in one folder per class, or the file metadata.csv "
+            "with their labels. Got only files without labels: '0.png', '1.png'. Create a folder for each "
+            "class, or add metadata.csv with the columns file_name and label."
         ),
         pictures("train/0.png", "train/1.png", "test/0.png"),
     ),
@@ -46,10 +46,10 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  ./pictures must hold its pictures in one folder per class, or the file metadata.csv "
-            "with their labels. Got only files without labels: 'cake.0.png', 'cake.1.png', "
-            "'soup.0.png', 'soup.1.png'. If their names carry the class, set data.columns.label: "
-            "{from: name, pattern: '^(.+?)[._ -]*\\(?\\d+\\)?\\.\\w+$'}."
+            "  ./pictures must hold its pictures in one folder per class, or the file metadata.csv with "
+            "their labels. Got only files without labels: 'cake.0.png', 'cake.1.png', 'soup.0.png', "
+            "'soup.1.png'. If their names contain the class, set data.columns.label: {from: name, pattern: "
+            "'^(.+?)[._ -]*\\(?\\d+\\)?\\.\\w+$'}."
         ),
         pictures("cake.0.png", "soup.0.png", "cake.1.png", "soup.1.png"),
     ),
@@ -58,8 +58,8 @@ CASES = [
         f"run recipe.yaml data=./pictures {PATTERN}",
         (
             "Problem:\n"
-            "  data.columns.label.pattern must match the name of every file. Got '^(soup)\\\\.', which "
-            "finds no label in 'cake.0.png'. Mend the pattern, or move these files elsewhere."
+            "  data.columns.label.pattern must match the name of every file. Got '^(soup)\\\\.', which does "
+            "not match 'cake.0.png'. Fix the pattern, or move these files elsewhere."
         ),
         pictures("cake.0.png", "soup.0.png"),
     ),
@@ -68,9 +68,9 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  ./pictures must hold folders of splits or folders of classes, not both. Got 'train', "
-            "which names a split, next to 'bus', 'car'. If 'train' is a class, give it another name; "
-            "if it is a split, move the other folders elsewhere."
+            "  ./pictures must hold folders of splits or folders of classes, not both. Got 'train', which "
+            "names a split, next to 'bus', 'car'. If 'train' is a class, rename it; if it is a split, move "
+            "the other folders elsewhere."
         ),
         pictures("train/a/0.png", "train/b/1.png", "bus/2.png", "car/3.png"),
     ),
@@ -79,10 +79,10 @@ CASES = [
         "run recipe.yaml data=./pictures data.nested=join",
         (
             "2 problems:\n"
-            "  a must lie in the folder of its split, not the other way round. Got 'a/test', "
-            "'a/train'. Move them, for example to 'test/a'.\n"
-            "  b must lie in the folder of its split, not the other way round. Got 'b/test', "
-            "'b/train'. Move them, for example to 'test/b'."
+            "  a must be in the folders of the splits, not contain them. Got 'a/test', 'a/train'. Move "
+            "them, for example to 'test/a'.\n"
+            "  b must be in the folders of the splits, not contain them. Got 'b/test', 'b/train'. Move "
+            "them, for example to 'test/b'."
         ),
         pictures("a/train/0.png", "a/test/1.png", "b/train/2.png", "b/test/3.png"),
     ),
@@ -91,7 +91,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  ./photos/tea/again must not be a link to a folder that it lies in. Got a link to "
+            "  ./photos/tea/again must not be a link to a folder that contains it. Got a link to "
             "'./photos'. Remove the link."
         ),
         link("photos/tea/again", ".."),
@@ -101,8 +101,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  ./photos/bun must be a link to something that exists. Got a link to '../bun'. Mend the"
-            " link or remove it."
+            "  ./photos/bun must be a link to an existing file or folder. Got a link to '../bun'. Fix or "
+            "remove the link."
         ),
         link("photos/bun", "../bun"),
     ),
@@ -111,8 +111,8 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  './pictures/metadata.csv' must have a column with the labels besides 'file_name'. Got "
-            "no other column."
+            "  './pictures/metadata.csv' must have a label column in addition to 'file_name'. Got no other "
+            "column."
         ),
         do(pictures("train/0.png", "test/0.png"), rows("pictures/metadata.csv", "file_name", "train/0.png")),
     ),
@@ -121,9 +121,9 @@ CASES = [
         "run recipe.yaml data=./pictures",
         (
             "Problem:\n"
-            "  The data must say the same in its folders and in the column 'label' of its metadata "
-            "files. Got 3 differences: './pictures/part1/0.png' is 'a' there. Set data.columns.label:"
-            " label if the folders are no classes, else remove the column."
+            "  The data must have the same labels in its folders and in the column 'label' of its metadata "
+            "files. Got 3 differences: './pictures/part1/0.png' is 'a' there. Set data.columns.label: label "
+            "if the folders are not classes; otherwise remove the column."
         ),
         do(
             pictures("part1/0.png", "part1/1.png", "part2/0.png"),
@@ -137,9 +137,9 @@ CASES = [
         "run recipe.yaml data=./urls.csv",
         (
             "Problem:\n"
-            "  data.columns.image must hold paths of files, not URLs. Got "
-            "'https://pictures.example/1.png', 'https://pictures.example/2.png'. Download the "
-            "pictures first, and put the paths of the files in their place."
+            "  data.columns.image must hold paths of files, not URLs. Got 'https://pictures.example/1.png', "
+            "'https://pictures.example/2.png'. Download the pictures, and replace the URLs by the paths of "
+            "the files."
         ),
         rows(
             "urls.csv", "image,label", "https://pictures.example/1.png,a", "https://pictures.example/2.png,b"
@@ -161,8 +161,8 @@ CASES = [
         "run recipe.yaml data=./long.csv",
         (
             "Problem:\n"
-            f"  data.columns.image must hold the paths of pictures. Got 'a{'x' * 99}...', 'b{'x' * 99}...'. There are "
-            "no such files, from '.'. Paths start from the folder of the table."
+            f"  data.columns.image must hold the paths of pictures. Got 'a{'x' * 99}...', 'b{'x' * 99}...'. "
+            "These files do not exist in '.'. Write paths relative to the folder of the table."
         ),
         rows("long.csv", "image,label", f"a{'x' * 300}.png,a", f"b{'x' * 300}.png,b"),
     ),
@@ -171,8 +171,8 @@ CASES = [
         "run recipe.yaml data=./names.csv",
         (
             "Problem:\n"
-            "  '0.png' must stand for one file. Got 'photos/cake/0.png', 'photos/soup/0.png', "
-            "'photos/tea/0.png'. Write the path from the table's folder, with its ending."
+            "  '0.png' must match exactly one file. Got 'photos/cake/0.png', 'photos/soup/0.png', "
+            "'photos/tea/0.png'. Write the path relative to the folder of the table, with its suffix."
         ),
         rows("names.csv", "image,label", "cake/0.png,a", "0.png,b"),
     ),
@@ -182,8 +182,8 @@ CASES = [
         (
             "Problem:\n"
             "  data.columns.image must hold the paths of pictures. Got 'D:\\\\cake\\\\0.png', "
-            "'D:\\\\tea\\\\0.png'. There are no such files, from '.'. Paths start from the folder of the "
-            "table."
+            "'D:\\\\tea\\\\0.png'. These files do not exist in '.'. Write paths relative to the folder of "
+            "the table."
         ),
         rows("names.csv", "image,label", "D:\\cake\\0.png,a", "D:\\tea\\0.png,b"),
     ),
@@ -192,7 +192,8 @@ CASES = [
         "run recipe.yaml data=./photos.zip",
         (
             "Problem:\n"
-            "  data.path must be a file of a known format. Got './photos.zip'. Unpack it, and give the folder."
+            "  data.path must be a file of a known format. Got './photos.zip'. Unpack it, and set data.path "
+            "to the folder."
         ),
         unpack("photos.zip"),
     ),

@@ -30,8 +30,8 @@ CASES = [
         "run recipe.yaml data=ethz/food101",
         (
             "Problem:\n"
-            "  data.path must be local while the Hub cannot be reached. Got 'ethz/food101'. "
-            "Nothing of that name is in '.' either. Check the path, or connect and try again."
+            "  data.path must be local if the Hub cannot be reached. Got 'ethz/food101'. It does not exist "
+            "in '.' either. Check the path, or connect to the Hub and try again."
         ),
     ),
     Case(
@@ -67,8 +67,8 @@ CASES = [
         "run text.yaml data=tables",
         (
             "Problem:\n"
-            "  data.path must hold files named after their split. Got 'a.csv', 'b.csv'. Name one "
-            "file train (train.csv, train-00000.parquet), or give the path of a single file."
+            "  data.path must hold files named after their split. Got 'a.csv', 'b.csv'. Rename one file to "
+            "train (train.csv, train-00000.parquet), or set data.path to a single file."
         ),
         do(copy("reviews.csv", "tables/a.csv"), copy("reviews.csv", "tables/b.csv")),
     ),
@@ -89,8 +89,8 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 4. A cell with ',' "
-            "in it stands in quotes; data.separator states another separator."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 4. Quote each "
+            "cell that contains ',', or set data.separator if the separator is another one."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a, b, and c,good"),
     ),
@@ -99,9 +99,8 @@ CASES = [
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
-            "  reviews.jsonl must be readable as json. Got Unterminated string starting at "
-            "in line 2. Each line of a jsonl file is a JSON object; a json file "
-            "holds a list of them."
+            "  reviews.jsonl must be readable as json. Got Unterminated string starting at in line 2. Write "
+            "a JSON object on each line of a jsonl file, or a list of objects in a json file."
         ),
         rows("reviews.jsonl", '{"text": "a film", "label": "good"}', '{"text": "a fi'),
     ),
@@ -120,8 +119,8 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  data.columns.text must be named, because no column looks like texts. Got columns "
-            "'a', 'b', 'label'. Set data.columns.text to one of them."
+            "  data.columns.text must be set, because no column looks like texts. Got columns 'a', 'b', "
+            "'label'. Set data.columns.text to one of them."
         ),
         rows("reviews.csv", "a,b,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
     ),
@@ -130,8 +129,8 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  data.columns.text must be named, because several columns look like texts. Got "
-            "'review', 'title'. Set data.columns.text to one of them."
+            "  data.columns.text must be set, because several columns look like texts. Got 'review', "
+            "'title'. Set data.columns.text to one of them."
         ),
         rows("reviews.csv", "review,title,label", *(pair.replace(",", ",so it is,") for pair in PAIRS)),
     ),
@@ -183,8 +182,9 @@ CASES = [
         (
             "Problem:\n"
             "  Each class must have at least 3 examples, one for each of train, validation, test. "
-            "Got '5': 1, '42': 1, '79': 1, '116': 1. If the labels are amounts, set data.target: regression. Otherwise "
-            "add examples, set data.split.validation and data.split.test to 0, or set data.split.stratify: false."
+            "Got '5': 1, '42': 1, '79': 1, '116': 1. If the labels are continuous values, set data.target: "
+            "regression. Otherwise add examples, set data.split.validation and data.split.test to 0, or set "
+            "data.split.stratify: false."
         ),
         rows("reviews.csv", "text,label", *(f"film {n},{n * 37 + 5}" for n in range(4))),
     ),
@@ -246,10 +246,10 @@ CASES = [
         "run text.yaml data.split.group=author",
         (
             "2 problems:\n"
-            "  The group column must hold a group in every row. Got none for 'train:12'. Give "
-            "these rows a group or remove them.\n"
-            "  data.split.group must have at least 3 groups in train to make 3 splits of it. Got "
-            "1. Lower the number of splits to make, or choose another column."
+            "  The group column must hold a group in every row. Got none for 'train:12'. Add a group to "
+            "these rows, or remove them.\n"
+            "  data.split.group must have at least 3 groups in train for 3 splits. Got 1. Reduce the number "
+            "of splits, or choose another column."
         ),
         rows(
             "reviews.csv",
@@ -311,11 +311,10 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  tea must hold its pictures itself, not in folders below. Got 'tea/more/0.png', "
-            "'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', "
-            "'tea/more/5.png'. Set data.nested: join to make each folder a class of its own "
-            "('tea/more'), data.nested: top to make the outer folder the class ('tea'), or move them "
-            "up."
+            "  tea must hold its pictures directly, not in subfolders. Got 'tea/more/0.png', "
+            "'tea/more/1.png', 'tea/more/2.png', 'tea/more/3.png', 'tea/more/4.png', 'tea/more/5.png'. Set "
+            "data.nested: join to make each folder a class of its own ('tea/more'), data.nested: top to "
+            "make the outer folder the class ('tea'), or move them up."
         ),
         copy("photos/soup", "photos/tea/more"),
     ),
@@ -325,7 +324,7 @@ CASES = [
         (
             "Problem:\n"
             "  The label column must hold several classes where data.target is multi_label. Got "
-            "texts, such as 'bad'. Say what separates the classes of a cell: columns: {label: {name: "
+            "texts, such as 'bad'. Set the separator of the classes: columns: {label: {name: "
             'label, separator: ","}}.'
         ),
     ),
@@ -334,8 +333,7 @@ CASES = [
         "run text.yaml data.target=regression",
         (
             "Problem:\n"
-            "  data.target must suit the labels, which are no numbers. Got 'regression'. Leave it "
-            "at 'auto'."
+            "  data.target must fit the labels, which are not numbers. Got 'regression'. Leave it at 'auto'."
         ),
     ),
     Case(
@@ -343,9 +341,9 @@ CASES = [
         "run text.yaml data=reviews.jsonl",
         (
             "Problem:\n"
-            "  The label column must have a name for each place of its lists. Got 3 places, such as "
-            "[0, 0, 1]. Write columns: {label: {name: label, classes: [first, second, ...]}}, with 3 "
-            "names in the order of the places."
+            "  The label column must have a class name for each position of its lists. Got 3 positions, "
+            "such as [0, 0, 1]. Write columns: {label: {name: label, classes: [first, second, ...]}}, with "
+            "3 names in the order of the list positions."
         ),
         rows("reviews.jsonl", *(f'{{"text": "film {n}", "label": [0, {n % 2}, 1]}}' for n in range(12))),
     ),
@@ -354,15 +352,15 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale "
-            "the labels: the Trainer takes -100 for 'ignore this example'."
+            "  The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale the "
+            "labels: the Trainer ignores examples with the label -100."
         ),
         rows("reviews.csv", "text,label", "a,0.5", "b,-100", "c,1.5", "d,2.5"),
     ),
     Case(
         "texts longer than the checkpoint takes",
         "run text.yaml data.max_length=64",
-        ("Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint takes. Got 64."),
+        "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint accepts. Got 64.",
     ),
     Case(
         "a limit that leaves one class",

@@ -59,8 +59,8 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  domain_adaptation.target, data.columns.text must be named, because no column looks like texts. Got "
-            "columns 'stars', 'year'. Set data.columns.text to one of them."
+            "  domain_adaptation.target, data.columns.text must be set, because no column looks like texts. "
+            "Got columns 'stars', 'year'. Set data.columns.text to one of them."
         ),
         do(
             rows("films.csv", "stars,year", "1,1999"),

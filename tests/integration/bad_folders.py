@@ -118,16 +118,16 @@ CASES = [
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e38 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-            "share of every class.\n"
+            "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
+            "by class.\n"
             "The validation split has 3 examples: one example is 0.33 of accuracy and the 95 % interval is "
             "about ±0.37, so smaller differences between epochs may be chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+38.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
             "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
-            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, "
-            "set clip, or use fp32."
+            "Stopped: Stage 'head' diverged: the loss is nan at step 2. In a new run lower its lr, set "
+            "clip, or use fp32."
         ),
         code=1,
         partial="new",
@@ -137,16 +137,16 @@ CASES = [
         f"run recipe.yaml {DIVERGING} stages.0.lr=1e9 stages.0.batch_size=2 --output-dir new",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Cut from train, which keeps 12: validation (3 examples), test (3 examples), with a "
-            "share of every class.\n"
+            "Split off from train, which keeps 12: validation (3 examples), test (3 examples), stratified "
+            "by class.\n"
             "The validation split has 3 examples: one example is 0.33 of accuracy and the 95 % interval is "
             "about ±0.37, so smaller differences between epochs may be chance.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 1e+09.\n"
             "Stage head: prefix cache disabled (caching would save less than 2 s).\n"
             "Epoch 0: validation loss 2.4745, accuracy 0.3333, f1_macro 0.1667\n"
-            "Stopped: The model's output on the validation split is not finite. In a new run lower "
-            "lr, or use fp32."
+            "Stopped: The model's output on the validation split is not finite. In a new run lower lr, or "
+            "use fp32."
         ),
         code=1,
         partial="new",
@@ -156,7 +156,7 @@ CASES = [
         "run recipe.yaml --output-dir new data.split.validation=0",
         (
             "Columns inferred: image from 'image', label from 'label'.\n"
-            "Cut from train, which keeps 15: test (3 examples), with a share of every class.\n"
+            "Split off from train, which keeps 15: test (3 examples), stratified by class.\n"
             "The checkpoint's head (2 labels) is replaced by a new one (3).\n"
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
             "Stage head: prefix cache disabled (each cached version would be used only once).\n"

@@ -37,8 +37,8 @@ CASES = [
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam]'",
         (
             "Problem:\n"
-            "  The labels must hold 0 where a class does not hold, in the columns 'rude', 'spam'. Got 1 and empty "
-            "cells only. If an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+            "  The labels must hold 0 where a class does not apply, in the columns 'rude', 'spam'. Got 1 "
+            "and empty cells only. Empty cells are read as unknown: write 0 where the class does not apply."
         ),
         rows("rude,spam", "1,", ",1", "1,1"),
     ),
@@ -47,9 +47,9 @@ CASES = [
         "run text.yaml --output-dir out data.path=./rows.csv 'data.columns.label=[rude, spam, late]'",
         (
             "Problem:\n"
-            "  The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in "
-            "every row. Got [0.5, 1.0, 0.0] in 'train:22'. All other rows hold only 0 and 1: write 0 "
-            "or 1 here too, or nothing where it is unknown."
+            "  The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in "
+            "every row. Got [0.5, 1.0, 0.0] in 'train:22'. All other rows hold only 0 and 1: write 0 or 1 "
+            "here too, or leave the cell empty if its value is unknown."
         ),
         rows("rude,spam,late", *["1,1,0", "0,0,1"] * 11, "0.5,1,0", "0,0,0"),
     ),
@@ -57,12 +57,11 @@ CASES = [
         "cells that hold several labels, without a word in the recipe",
         RUN,
         (
-            "Problem:\n  The label column must say whether its cells hold several labels. Got 6 rows "
+            "Problem:\n  The label column must specify whether its cells hold several labels. Got 6 rows "
             "hold ',', such as "
-            "'rude,spam', and 'rude' and 'spam' are labels by themselves. For several labels in a "
-            "cell write columns: "
-            '{label: {name: label, separator: ","}}; if such a cell is the name of one class, set '
-            "data.target: "
+            "'rude,spam', and 'rude' and 'spam' are labels by themselves. If a cell holds several labels, "
+            "set columns: "
+            '{label: {name: label, separator: ","}}; if such a cell is a single class name, set data.target: '
             "single_label."
         ),
         rows("label", "rude", "spam", "ok", '"rude,spam"'),
@@ -73,7 +72,7 @@ CASES = [
         (
             "Problem:\n  The label column must hold several classes where data.target is "
             "multi_label. Got texts, such as "
-            "'rude;spam'. Say what separates the classes of a cell: columns: {label: {name: label, "
+            "'rude;spam'. Set the separator of the classes: columns: {label: {name: label, "
             'separator: ";"}}.'
         ),
         rows("label", "rude", "spam", "ok", "rude;spam"),
@@ -82,9 +81,8 @@ CASES = [
         "a column for each class, and none of them named",
         RUN,
         (
-            "Problem:\n  data.columns.label must be named, because no column looks like labels. Got "
-            "columns 'text', "
-            "'toxic', 'insult'. If each class has a column of its own, list them: columns: {label: "
+            "Problem:\n  data.columns.label must be set, because no column looks like labels. Got columns "
+            "'text', 'toxic', 'insult'. If each class has a column of its own, list them: columns: {label: "
             "[toxic, insult]}."
         ),
         rows("toxic,insult", "0,0", "1,0", "0,1", "1,1"),
@@ -93,10 +91,9 @@ CASES = [
         "another value than 0 and 1 in the column of a class",
         RUN + "data.columns.label=[toxic,insult]",
         (
-            "Problem:\n  The labels must hold 0, 1 or a probability in the columns 'toxic', "
-            "'insult'. Got 'maybe' in "
-            "'train:3', 'train:7', 'train:11', 'train:15', 'train:19', 'train:23'. Write 0 or 1 (or no "
-            "and yes, false and true), leave a cell empty if it is not known."
+            "Problem:\n  The labels must hold 0, 1 or a probability in the columns 'toxic', 'insult'. Got "
+            "'maybe' in 'train:3', 'train:7', 'train:11', 'train:15', 'train:19', 'train:23'. Write 0 or 1 "
+            "(or no and yes, false and true); leave a cell empty if its value is unknown."
         ),
         rows("toxic,insult", "0,0", "1,0", "0,1", "1,maybe"),
     ),
@@ -104,11 +101,10 @@ CASES = [
         "votes in the columns of the classes, which sum to more than 1",
         RUN + "data.columns.label=[good,bad]",
         (
-            "Problem:\n  The labels must be 0 or 1 for each class, or probabilities from 0 on that "
-            "sum to 1 in every row. "
-            "Got [3.0, 1.0] in 'train:0', 'train:1', 'train:2', 'train:3', 'train:4', 'train:5', "
-            "'train:6', 'train:7' and 16 more. Divide each row by its sum if the numbers are votes "
-            "or percentages."
+            "Problem:\n  The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to "
+            "1 in every row. Got [3.0, 1.0] in 'train:0', 'train:1', 'train:2', 'train:3', 'train:4', "
+            "'train:5', 'train:6', 'train:7' and 16 more. Divide each row by its sum if the numbers are "
+            "votes or percentages."
         ),
         rows("good,bad", "3,1"),
     ),
@@ -116,11 +112,9 @@ CASES = [
         "lists of zeros and ones whose places have no names",
         RUN,
         (
-            "Problem:\n  The label column must have a name for each place of its lists. Got 3 "
-            "places, such as [0, 1, 1]. "
-            "Write columns: {label: {name: label, classes: [first, second, ...]}}, with 3 names in "
-            "the order of the "
-            "places."
+            "Problem:\n  The label column must have a class name for each position of its lists. Got 3 "
+            "positions, such as [0, 1, 1]. Write columns: {label: {name: label, classes: [first, second, "
+            "...]}}, with 3 names in the order of the list positions."
         ),
         rows("label", '"[0, 1, 1]"', '"[1, 0, 0]"'),
     ),
@@ -128,10 +122,9 @@ CASES = [
         "a weight below 0",
         RUN + "data.columns.weight=w",
         (
-            "Problem:\n  data.columns.weight must name a column of numbers from 0 on. Got '-1' in "
-            "'w' for 'train:1', 'train:3', 'train:5', 'train:7', 'train:9', 'train:11', 'train:13', "
-            "'train:15' and 4 more. "
-            "0 leaves a row out of the loss."
+            "Problem:\n  data.columns.weight must name a column of nonnegative numbers. Got '-1' in 'w' for "
+            "'train:1', 'train:3', 'train:5', 'train:7', 'train:9', 'train:11', 'train:13', 'train:15' and "
+            "4 more. Write 0 to exclude a row from the loss."
         ),
         rows("label,w", "ham,1", "spam,-1"),
     ),

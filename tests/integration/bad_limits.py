@@ -35,13 +35,13 @@ CASES = [
     Case(
         "a length beyond the model's positions, which the tokenizer does not state",
         "run text.yaml data.max_length=64",
-        "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint takes. Got 64.",
+        "Problem:\n  data.max_length must be at most the 16 tokens that the checkpoint accepts. Got 64.",
         _without_limit,
     ),
     Case(
         "a text that is longer than the model takes",
         f"predict bert good '{'good ' * 20}'",
-        "1 of 2 texts was cut at the right: the model takes 16 tokens.",
+        "1 of 2 texts was truncated on the right: the model accepts at most 16 tokens.",
         code=0,
     ),
     Case(

@@ -140,10 +140,9 @@ CASES = [
         "evaluate run --data fresh",
         (
             "2 problems:\n"
-            "  Label 'pizza' must be one the model knows. Got it for 'pizza/0.png', 'pizza/1.png', "
-            "'pizza/2.png', 'pizza/3.png', 'pizza/4.png', 'pizza/5.png'. Known: 'cake', 'soup', "
-            "'tea'.\n"
-            "  Label 'teas' must be one the model knows. Got it for 'teas/0.png', 'teas/1.png', "
+            "  Label 'pizza' must be a class of the model. Got it for 'pizza/0.png', 'pizza/1.png', "
+            "'pizza/2.png', 'pizza/3.png', 'pizza/4.png', 'pizza/5.png'. Known: 'cake', 'soup', 'tea'.\n"
+            "  Label 'teas' must be a class of the model. Got it for 'teas/0.png', 'teas/1.png', "
             "'teas/2.png', 'teas/3.png', 'teas/4.png', 'teas/5.png'. Nearest: 'tea'."
         ),
         do(copy("photos/tea", "fresh/teas"), copy("photos/soup", "fresh/pizza")),
@@ -153,8 +152,8 @@ CASES = [
         "evaluate run --data reviews.csv",
         (
             "Problem:\n"
-            "  data.columns.image must be named, because no column looks like images. Got columns "
-            "'text', 'label'. Set data.columns.image to one of them."
+            "  data.columns.image must be set, because no column looks like images. Got columns 'text', "
+            "'label'. Set data.columns.image to one of them."
         ),
     ),
     Case(
@@ -165,7 +164,7 @@ CASES = [
     Case(
         "a split that the data lacks",
         "evaluate run --data photos --split test",
-        ("Problem:\n  The split must be one of the data's. Got 'test'. Known: 'train'."),
+        "Problem:\n  The split must exist in the data. Got 'test'. Known: 'train'.",
     ),
     Case(
         "a batch size of 0",
@@ -212,8 +211,8 @@ CASES = [
         "predict run images.csv",
         (
             "Problem:\n"
-            "  images.csv must have the column 'image', which the model was trained on. Got columns "
-            "'a', 'b'. Rename the one with the images, or name it: --column image=NAME."
+            "  images.csv must have the column 'image', which the model was trained on. Got columns 'a', "
+            "'b'. Rename the column with the images, or set --column image=NAME."
         ),
         rows("images.csv", "a,b", "1,2"),
     ),

@@ -53,7 +53,7 @@ CASES = [
         "a class of pictures in a format that has to be converted",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake must hold pictures of formats that can be read. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
+        "  cake must hold pictures in supported formats. Got '0.svg', '1.svg', '2.svg', '3.svg', '4.svg', "
         "'5.svg'. Render them as PNG, for example with `rsvg-convert -w 512 FILE.svg -o FILE.png`.",
         class_of(".svg"),
     ),
@@ -85,8 +85,8 @@ CASES = [
         "a TIFF file whose values are all nan",
         "run recipe.yaml",
         "Problem:\n"
-        "  cake/0.png must hold a readable image. Got a picture without a single value that is a number. Save it again "
-        f"from its source. {REPAIR}",
+        "  cake/0.png must hold a readable image. Got a picture of NaN values only. Save it again from its "
+        "source. {REPAIR}",
         array(np.full((8, 8), np.nan, np.float32)),
     ),
     Case(

@@ -56,7 +56,7 @@ CASES = [
         "predict bert pairs.jsonl --column text=premis",
         (
             "Problem:\n"
-            "  pairs.jsonl must have the column that was named for text. Got 'premis'. Nearest: 'premise'."
+            "  pairs.jsonl must have the column that is set for text. Got 'premis'. Nearest: 'premise'."
         ),
         rows("pairs.jsonl", PAIRS),
     ),
@@ -65,8 +65,8 @@ CASES = [
         "predict bert pairs.jsonl",
         (
             "Problem:\n"
-            "  pairs.jsonl must have one column that is plainly the text. Got columns 'premise', "
-            "'hypothesis'. Rename the one with the texts to 'text', or name it: --column text=NAME."
+            "  pairs.jsonl must have exactly one column that looks like the text. Got columns 'premise', "
+            "'hypothesis'. Rename the column with the texts to 'text', or set --column text=NAME."
         ),
         rows("pairs.jsonl", PAIRS),
     ),

@@ -92,10 +92,10 @@ CASES = [
         "plan recipe.yaml data.path=photoz stages.0.train=hed",
         (
             "2 problems:\n"
-            "  data.path must be local while the Hub cannot be reached. Got 'photoz'. Nearest: './photos'. "
-            "Check the path, or connect and try again.\n"
-            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
-            "last:N, layers[A:B], /regular expression/."
+            "  data.path must be local if the Hub cannot be reached. Got 'photoz'. Nearest: './photos'. "
+            "Check the path, or connect to the Hub and try again.\n"
+            "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, "
+            "biases, last:N, layers[A:B], /regular expression/."
         ),
     ),
     Case(

@@ -16,9 +16,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. "
-            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a "
-            "carriage return alone is one too."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. Write a "
+            "separator for each empty cell, and quote each cell that contains a line break or a carriage "
+            "return."
         ),
         rows("reviews.csv", "text,label", *PAIRS, "a film"),
     ),
@@ -27,9 +27,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. "
-            "Write a separator for each empty cell, and quotes around each cell with a line break in it; a "
-            "carriage return alone is one too."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 14 has 1. Write a "
+            "separator for each empty cell, and quote each cell that contains a line break or a carriage "
+            "return."
         ),
         write("reviews.csv", "\n".join(["text,label", *PAIRS, "a\rfilm,bad", ""])),
     ),
@@ -38,9 +38,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have 2 cells in each row, as in its header. Got line 2 has 3, line 3 has 3, line 4 has "
-            "3, line 5 has 3, line 6 has 3, line 7 has 3, line 8 has 3, line 9 has 3 and 4 more. If the first cell of "
-            "each row is its name, write a name for that column into the header."
+            "  reviews.csv must have 2 cells in each row, as in its header. Got line 2 has 3, line 3 has 3, "
+            "line 4 has 3, line 5 has 3, line 6 has 3, line 7 has 3, line 8 has 3, line 9 has 3 and 4 more. "
+            "If the first cell of each row is an index, add a name for that column to the header."
         ),
         rows("reviews.csv", "text,label", *(f"{row},{pair}" for row, pair in enumerate(PAIRS))),
     ),
@@ -49,8 +49,8 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have one separator that its header shows. Got commas: 2 cells, pipes: 2 cells. "
-            "Set data.separator."
+            "  reviews.csv must have a header with an unambiguous separator. Got commas: 2 cells, pipes: 2 "
+            "cells. Set data.separator."
         ),
         rows("reviews.csv", "text,label|source", *(f"{pair}|web" for pair in PAIRS)),
     ),
@@ -60,7 +60,7 @@ CASES = [
         (
             "Problem:\n"
             "  reviews.csv must have quotes only around whole cells. Got others in the record that begins in line 3 "
-            "(unexpected end of data). Write a quote in a quoted cell twice, and close each quoted cell."
+            "(unexpected end of data). Double each quote inside a quoted cell, and close each quoted cell."
         ),
         rows("reviews.csv", "text,label", '"a film, the best",good', '"a film, the worst,bad', *PAIRS),
     ),
@@ -69,12 +69,12 @@ CASES = [
         "plan text.yaml",
         (
             "3 problems:\n"
-            "  data.columns.text must be named, because no column looks like texts. Got columns 'the film 0', 'bad'. "
-            "Set data.columns.text to one of them.\n"
-            "  data.columns.label must be named, because no column looks like labels. Got columns 'the film 0', 'bad'. "
-            "Set data.columns.label to one of them.\n"
-            "  reviews.csv must begin with the names of its columns. Got 'the film 0', 'bad', which looks like a row "
-            "of data: 'bad' also stands in 5 rows below. Write a first line with the names of the columns, such as "
+            "  data.columns.text must be set, because no column looks like texts. Got columns 'the film 0', "
+            "'bad'. Set data.columns.text to one of them.\n"
+            "  data.columns.label must be set, because no column looks like labels. Got columns 'the film "
+            "0', 'bad'. Set data.columns.label to one of them.\n"
+            "  reviews.csv must begin with a header line. Got 'the film 0', 'bad', which looks like a row "
+            "of data: 'bad' also occurs in 5 rows below. Add a header line with the column names, such as "
             "text,label."
         ),
         rows("reviews.csv", *PAIRS),
@@ -84,7 +84,7 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  reviews.csv must have one column of each name. Got 'label' 2 times. Rename all but one of them."
+            "  reviews.csv must have unique column names. Got 'label' 2 times. Rename all but one of them."
         ),
         rows("reviews.csv", "text,label,label", *(f"{pair},{row % 3}" for row, pair in enumerate(PAIRS))),
     ),
@@ -133,9 +133,9 @@ CASES = [
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
-            "  reviews.xlsx must have no values beyond the 1 column that its header names. Got some in row 2, 3, 4, "
-            "5, 6, 7, 8, 9 and 5 more. Name every column in row 1; if that is a title, delete the rows above the names "
-            "of the columns."
+            "  reviews.xlsx must have no values beyond the 1 column of its header. Got some in row 2, 3, 4, "
+            "5, 6, 7, 8, 9 and 5 more. Name every column in row 1; if that row is a title, delete the rows "
+            "above the header."
         ),
         workbook(
             "reviews.xlsx", ["Reviews of 2025"], ["text", "label"], *(pair.split(",") for pair in PAIRS)
@@ -146,9 +146,9 @@ CASES = [
         "plan text.yaml data=reviews.xlsx",
         (
             "Problem:\n"
-            "  reviews.xlsx must not have numbers formatted as dates that they are too large or too small for. Got "
-            "some in B2, B3, B4, B5, B6, B7. Give the column 'label' a format for numbers in Excel or LibreOffice, and "
-            "save it."
+            "  reviews.xlsx must not have numbers formatted as dates that are out of range for dates. Got "
+            "some in B2, B3, B4, B5, B6, B7. Set a number format for the column 'label' in Excel or "
+            "LibreOffice, and save the file."
         ),
         workbook(
             "reviews.xlsx",
@@ -162,8 +162,8 @@ CASES = [
         "plan text.yaml data=reviews.json",
         (
             "Problem:\n"
-            "  reviews.json must hold a table. Got an object with the keys 'name', 'version'. It holds a list of "
-            "objects, an object of columns, or one object on each line."
+            "  reviews.json must hold a table. Got an object with the keys 'name', 'version'. Write a list "
+            "of objects, an object of columns, or one object on each line."
         ),
         write("reviews.json", '{"name": "reviews", "version": 2}'),
     ),
@@ -172,8 +172,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  The label column must hold a number in every row. Got 'NA' for 'train:1', 'n/a' for 'train:3'. Write "
-            "numbers there, or remove these rows. If the labels are names of classes, set data.target: single_label."
+            "  The label column must hold a number in every row. Got 'NA' for 'train:1', 'n/a' for "
+            "'train:3'. Write numbers there, or remove these rows. If the labels are class names, set "
+            "data.target: single_label."
         ),
         rows("reviews.csv", "text,label", "a,0.5", "b,NA", "c,1.5", "d,n/a", "e,2.5"),
     ),
@@ -182,8 +183,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  data.decimal must be stated where commas may stand between thousands. Got '1,250', '2,500', '3,750'. "
-            "Set data.decimal: ',' if these are numbers with decimal commas; else write them without commas."
+            "  data.decimal must be set if commas may be thousands separators. Got '1,250', '2,500', "
+            "'3,750'. Set data.decimal: ',' if these are numbers with decimal commas; otherwise write them "
+            "without commas."
         ),
         rows("reviews.csv", "text;label", "a;1,250", "b;2,500", "c;3,750", "d;2,500"),
     ),
@@ -192,8 +194,9 @@ CASES = [
         "plan text.yaml",
         (
             "Problem:\n"
-            "  data.columns.split must hold the name of a split in every row. Got 'split' with 'extra'. Names are "
-            "train, validation (val, valid, dev) and test. Set data.columns.split: null to leave the column unused."
+            "  data.columns.split must hold the name of a split in every row. Got 'split' with 'extra'. "
+            "Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to ignore "
+            "the column."
         ),
         rows(
             "reviews.csv",
@@ -207,7 +210,7 @@ CASES = [
         (
             "Problem:\n"
             "  data.path must hold one file for the train split, or its numbered parts. Got 'new_train.csv', "
-            "'old_train.csv'. Name the one to use train.csv, or move the others elsewhere."
+            "'old_train.csv'. Rename the one to use to train.csv, or move the others elsewhere."
         ),
         do(copy("reviews.csv", "tables/new_train.csv"), copy("reviews.csv", "tables/old_train.csv")),
     ),

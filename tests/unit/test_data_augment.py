@@ -233,14 +233,14 @@ def test_wrong_names_and_arguments_are_told_with_the_nearest():
         "data.augment.transforms[0].args.degree must be an argument of RandomRotation. Got 20. Nearest: 'degrees'."
     ]
     assert said(("RandomRotation", {})) == [
-        "data.augment.transforms[0] must be arguments that RandomRotation takes. Got no arguments. It says: "
+        "data.augment.transforms[0] must be valid arguments of RandomRotation. Got no arguments. Error: "
         "RandomRotation.__init__() missing 1 required positional argument: 'degrees'."
     ]
     assert said(("RandomRotation", {"degrees": 20, "interpolation": "cubic"})) == [
-        "data.augment.transforms[0] must be arguments that RandomRotation takes. Got degrees: 20, interpolation: "
-        "'cubic'. It says: 'cubic' is not a valid InterpolationMode."
+        "data.augment.transforms[0] must be valid arguments of RandomRotation. Got degrees: 20, "
+        "interpolation: 'cubic'. Error: 'cubic' is not a valid InterpolationMode."
     ]
     assert said(("rand_augment_transform", {"config_str": "random"})) == [
-        "data.augment.transforms[0] must be arguments that rand_augment_transform takes. Got config_str: 'random'. "
-        "It says: AssertionError."
+        "data.augment.transforms[0] must be valid arguments of rand_augment_transform. Got config_str: "
+        "'random'. Error: AssertionError."
     ]

@@ -85,7 +85,7 @@ def test_at_most_20_are_named():
     )
     _, notes, _ = drop_unusable({"train": table}, skip=True)
     assert len(notes) == 21
-    assert notes[-1] == "3 more were left out for such reasons."
+    assert notes[-1] == "3 more were left out for similar reasons."
 
 
 def test_empty_texts():
@@ -168,7 +168,7 @@ def test_classes_with_too_few_examples_to_cut():
 
 def test_classes_that_look_like_amounts_are_told_as_such():
     table = text_table(["1", "2", "3", "4", "5"], labels=[0, 1, 2, 2, 3])
-    hint = "If the labels are amounts, set data.target: regression. Otherwise "
+    hint = "If the labels are continuous values, set data.target: regression. Otherwise "
     for names, amounts in (
         (["5", "42", "-79", "1000"], True),
         (["5", "42", "\u22120.38", "1000"], True),
@@ -198,12 +198,12 @@ def test_groups():
     train = text_table(["a", "b", "c"], groups=("x", "y", None))
     test = text_table(["d"], split="test", groups=("y",))
     assert lines(check_groups({"train": train, "test": test}, needed=3)) == [
-        "The group column must hold a group in every row. Got none for 'train:2'. "
-        "Give these rows a group or remove them.",
+        "The group column must hold a group in every row. Got none for 'train:2'. Add a group to these "
+        "rows, or remove them.",
         "The data must not have the same group in train and test. Got 'y'. "
         "Remove those rows from train, or leave out data.split.group.",
-        "data.split.group must have at least 3 groups in train to make 3 splits of it. Got 2. "
-        "Lower the number of splits to make, or choose another column.",
+        "data.split.group must have at least 3 groups in train for 3 splits. Got 2. Reduce the number of "
+        "splits, or choose another column.",
     ]
     fine = {"train": text_table(["a", "b"], groups=(1, 2)), "test": text_table(["d"], groups=(3,))}
     assert check_groups(fine, needed=2) == []
@@ -228,7 +228,7 @@ def test_classes_of_one_split_only():
         ("single_label", [0, 0], "two classes", "'a'"),
         ("multi_label", [[], []], "two classes", "none"),
         ("multi_label", [[0], []], "two classes", "'a'"),
-        ("regression", [0.5, 0.5], "two different amounts", "0.5"),
+        ("regression", [0.5, 0.5], "two different values", "0.5"),
     ],
 )
 def test_nothing_to_tell_apart(target, labels, rule, value):

@@ -48,9 +48,9 @@ def test_a_class_called_train(tmp_path):
 def test_a_split_folder_next_to_class_folders_is_refused(tmp_path):
     touch(tmp_path, "train/steam/1.png", "train/diesel/2.png", "bus/3.png", "car/4.png")
     assert refusal(tmp_path) == (
-        f"{tmp_path} must hold folders of splits or folders of classes, not both. Got 'train', which names a split, "
-        "next to 'bus', 'car'. If 'train' is a class, give it another name; if it is a split, move the other folders "
-        "elsewhere."
+        f"{tmp_path} must hold folders of splits or folders of classes, not both. Got 'train', which names a "
+        "split, next to 'bus', 'car'. If 'train' is a class, rename it; if it is a split, move the other "
+        "folders elsewhere."
     )
 
 
@@ -61,9 +61,9 @@ def test_a_split_folder_next_to_class_folders_is_refused(tmp_path):
 def test_flat_splits_without_labels_are_no_classes(tmp_path, names):
     touch(tmp_path, *(f"{name}/{index}.png" for name in names for index in range(2)))
     assert refusal(tmp_path).splitlines()[0] == (
-        f"{tmp_path}/{min(names)} must hold its pictures in one folder per class, or the file metadata.csv with their "
-        "labels. Got only files without labels: '0.png', '1.png'. Make a folder for each class, or add metadata.csv "
-        "with the columns file_name and label."
+        f"{tmp_path}/{min(names)} must hold its pictures in one folder per class, or the file metadata.csv "
+        "with their labels. Got only files without labels: '0.png', '1.png'. Create a folder for each "
+        "class, or add metadata.csv with the columns file_name and label."
     )
 
 
@@ -77,7 +77,7 @@ def test_flat_splits_without_labels_are_no_classes(tmp_path, names):
 def test_names_that_carry_the_class_get_a_pattern_that_works(tmp_path, names, split):
     touch(tmp_path, *(split + name for name in names))
     said = refusal(tmp_path)
-    assert "If their names carry the class, set data.columns.label: {from: name, pattern: '" in said
+    assert "If their names contain the class, set data.columns.label: {from: name, pattern: '" in said
     pattern = said.split("pattern: '")[1].rsplit("'}", 1)[0]
     labels = labels_of(images(tmp_path, columns={"label": {"from": "name", "pattern": pattern}}))
     assert sorted(Counter(labels.values()).values()) == [2, 2]
@@ -87,8 +87,8 @@ def test_files_whose_names_do_not_match_the_pattern_are_named(tmp_path):
     touch(tmp_path, "train/cat.0.png", "train/more/dog.0.png", "train/me.png", "other/cat.9.png")
     columns = {"label": {"from": "name", "pattern": r"^(\w+)\.\d+\."}}
     assert refusal(tmp_path, columns=columns) == (
-        r"data.columns.label.pattern must match the name of every file. Got '^(\\w+)\\.\\d+\\.', which finds no label "
-        "in 'me.png'. Mend the pattern, or move these files elsewhere."
+        r"data.columns.label.pattern must match the name of every file. Got '^(\\w+)\\.\\d+\\.', which does "
+        r"not match 'me.png'. Fix the pattern, or move these files elsewhere."
     )
     (tmp_path / "train/me.png").unlink()
     source = images(tmp_path, columns=columns)
@@ -96,14 +96,14 @@ def test_files_whose_names_do_not_match_the_pattern_are_named(tmp_path):
         ("train", "train/cat.0.png"): "cat",
         ("train", "train/more/dog.0.png"): "dog",
     }
-    assert source.notes == ("Folders that name no split were not read: 'other'.",)
+    assert source.notes == ("Folders not named after a split were not read: 'other'.",)
 
 
 def test_a_split_without_labels_in_its_names_counts_as_missing(tmp_path):
     touch(tmp_path, "train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg", "test1/2.jpg")
     source = images(tmp_path, columns={"label": {"from": "name", "pattern": r"^(cat|dog)\."}})
     assert list(source.splits) == ["train"]
-    assert source.notes[-1] == "test1/ has no labels in its names, so the test split counts as missing."
+    assert source.notes[-1] == "test1/ has no labels in its file names, so the test split counts as missing."
 
 
 # --- Links ---------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_links_are_read_like_what_they_lead_to(tmp_path):
             ("test", "test/cat/5.png"): "cat",
         }
         assert source.notes == (
-            f"Links that lead out of '{path}' were followed: 'test' to '{elsewhere}/split' and 2 more.",
+            f"Links to targets outside '{path}' were followed: 'test' to '{elsewhere}/split' and 2 more.",
         )
 
 
@@ -147,7 +147,7 @@ def test_links_in_a_circle_are_refused(tmp_path, target):
     if target == "../..":  # comes back only below: the data is not in its own class folder
         touch(tmp_path, "data/more.png")
     said = refusal(tmp_path / "data", nested="join")
-    assert "must not be a link to a folder that it lies in. Got a link to '" in said
+    assert "must not be a link to a folder that contains it. Got a link to '" in said
     assert str(where) in said or target == "../.."
 
 
@@ -158,10 +158,10 @@ def test_links_that_lead_nowhere(tmp_path):
     link(tmp_path / "bird", tmp_path / "nothing")
     link(tmp_path / "round", tmp_path / "round")
     assert refusal(tmp_path) == (
-        f"{tmp_path}/bird must be a link to something that exists. Got a link to '{tmp_path}/nothing'. Mend the link "
-        "or remove it.\n"
-        f"{tmp_path}/round must be a link to something that exists. Got a link to '{tmp_path}/round'. Mend the link "
-        "or remove it."
+        f"{tmp_path}/bird must be a link to an existing file or folder. Got a link to '{tmp_path}/nothing'. "
+        "Fix or remove the link.\n"
+        f"{tmp_path}/round must be a link to an existing file or folder. Got a link to '{tmp_path}/round'. "
+        "Fix or remove the link."
     )
 
 
@@ -180,11 +180,11 @@ def test_links_that_git_saved_as_text_files(tmp_path):
             ("test", "../real/split/bird/3.png"): "bird", ("test", "../real/split/cat/4.png"): "cat",
         }  # fmt: skip
         assert source.notes[-1] == (
-            "Links that were saved as text files, as git does where links are off, were followed: 'test' to "
-            f"'{tmp_path}/real/split' and 1 more."
+            "Links that were saved as text files (by git without support for symbolic links) were followed: "
+            f"'test' to '{tmp_path}/real/split' and 1 more."
         )
     write(root / "train/cat/again", "../../train")
-    assert "train/cat/again must not be a link to a folder that it lies in." in refusal(root, nested="join")
+    assert "train/cat/again must not be a link to a folder that contains it." in refusal(root, nested="join")
 
 
 # --- Nested and wrapped folders ------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ def test_links_that_git_saved_as_text_files(tmp_path):
 def test_nested_class_folders(tmp_path):
     touch(tmp_path, "animals/cat/1.png", "animals/dog/2.png", "plants/3.png", "plants/rose/old/4.png")
     assert refusal(tmp_path).startswith(
-        "animals must hold its pictures itself, not in folders below. Got 'animals/cat/1.png', 'animals/dog/2.png'. "
-        "Set data.nested: join to make each folder a class of its own ('animals/cat'), data.nested: top to make the "
-        "outer folder the class ('animals'), or move them up."
+        "animals must hold its pictures directly, not in subfolders. Got 'animals/cat/1.png', "
+        "'animals/dog/2.png'. Set data.nested: join to make each folder a class of its own ('animals/cat'), "
+        "data.nested: top to make the outer folder the class ('animals'), or move them up."
     )
     assert set(labels_of(images(tmp_path, nested="join")).values()) == {
         "animals/cat", "animals/dog", "plants", "plants/rose/old",
@@ -207,8 +207,8 @@ def test_nested_class_folders(tmp_path):
 def test_splits_below_the_classes_are_refused(tmp_path, nested):
     touch(tmp_path, "cat/train/1.png", "cat/test/2.png", "dog/train/3.png", "dog/test/4.png")
     assert refusal(tmp_path, nested=nested).splitlines()[0] == (
-        "cat must lie in the folder of its split, not the other way round. Got 'cat/test', 'cat/train'. Move them, for "
-        "example to 'test/cat'."
+        "cat must be in the folders of the splits, not contain them. Got 'cat/test', 'cat/train'. Move "
+        "them, for example to 'test/cat'."
     )
 
 
@@ -217,7 +217,7 @@ def test_the_folder_that_an_archive_was_unpacked_to(tmp_path, wrap):
     touch(tmp_path, f"{wrap}/cat/1.png", f"{wrap}/dog/1.png", "__MACOSX/photos/cat/._1.png", "LICENSE")
     source = images(tmp_path)
     assert sorted(labels_of(source).values()) == ["cat", "dog"]
-    assert source.notes[0].endswith("the only folder with any.")
+    assert source.notes[0].endswith("the only folder that contains data.")
 
 
 @pytest.mark.parametrize(("train", "test"), [("train/train", "test/test"), ("seg_train/seg_train", "seg_test/seg_test"),
@@ -226,9 +226,9 @@ def test_wrapped_splits(tmp_path, train, test):
     touch(tmp_path, *(f"{split}/{name}/1.png" for split in (train, test) for name in "ab"))
     source = images(tmp_path)
     assert Counter(labels_of(source).values()) == {"a": 2, "b": 2}
-    assert source.notes[-1].startswith("The class folders lie in '")
+    assert source.notes[-1].startswith("The class folders are read from '")
     touch(tmp_path, f"{test.split('/')[0]}/other/2.png")
-    assert "must hold its pictures itself, not in folders below" in refusal(tmp_path)
+    assert "must hold its pictures directly, not in subfolders" in refusal(tmp_path)
 
 
 def test_a_table_of_another_split_next_to_folders_of_the_training_split(tmp_path):
@@ -237,7 +237,8 @@ def test_a_table_of_another_split_next_to_folders_of_the_training_split(tmp_path
     source = images(tmp_path)
     assert Counter(labels_of(source).values()) == {"a": 1, "b": 1}
     assert source.notes == (
-        "Files beside the class folders were not read: 'test.csv'. To read one instead of the folders, give its path.",
+        "Files next to the class folders were not read: 'test.csv'. To read one of them instead, set "
+        "data.path to it.",
     )
 
 
@@ -283,8 +284,8 @@ def test_what_is_left_aside_is_named(tmp_path):
     source = images(tmp_path)
     assert len(source.splits["train"]) == 2
     assert source.notes == (
-        "Folders without pictures are no classes: 'empty', 'more'.",
-        "Files that are no pictures were not read: 'cat/notes.md', 'more/read.me', 'pictures.zip'.",
+        "Folders without pictures are not used as classes: 'empty', 'more'.",
+        "Files other than pictures were not read: 'cat/notes.md', 'more/read.me', 'pictures.zip'.",
         "Hidden files and folders were not read: 'dog/.3.png', 'dog/.old'. Rename them without the dot to use them.",
     )
 
@@ -297,7 +298,7 @@ def test_classes_of_pictures_that_cannot_be_read_are_refused(tmp_path, folder, o
     )
     touch(root / folder, *(name for name in others if folder == "train/" or "test" not in name))
     lines = refusal(root).splitlines()
-    assert [Path(line.split(" must hold pictures of formats that can be read.")[0]).name for line in lines] == [
+    assert [Path(line.split(" must hold pictures in supported formats.")[0]).name for line in lines] == [
         "bird", "fish",
     ]  # fmt: skip
 
@@ -330,9 +331,9 @@ def test_class_folders_of_texts(tmp_path):
     }
     assert source.splits["test"]["text"][:] == ["text of test/neg/0_2.txt\n", "text of test/pos/0_1.txt\n"]
     assert source.notes == (
-        "Folders whose name says that they have no labels were not read: 'train/unsup'. Rename one that is a class.",
+        "Folders named as unlabeled data were not read: 'train/unsup'. Rename a folder to use it as a class.",
         "Files next to the class folders were not read: 'train/urls_pos.txt'.",
-        "Files that are no texts were not read: 'train/unsupBow.feat'.",
+        "Files other than texts were not read: 'train/unsupBow.feat'.",
     )
 
 
@@ -366,14 +367,17 @@ def test_classes_that_are_numbers_are_in_their_order_as_in_tables(tmp_path, suff
     source = images(tmp_path) if suffix == "png" else texts(tmp_path)
     assert source.splits["train"].features["label"].names == ["1", "2", "10", "11"]
     assert source.notes[-1] == (
-        "Classes are in the order of their numbers: '1', '2', '10', '11'; as texts, '10' would come before '2', as in "
-        "torchvision's ImageFolder. A model's own order is in its config.json."
+        "Classes are sorted by their numbers: '1', '2', '10', '11'. As strings, as in torchvision's "
+        "ImageFolder, '10' would come before '2'. The order of a trained model is in its config.json."
     )
 
 
 def test_the_note_on_the_order_of_classes_names_the_first_two_that_differ(tmp_path):
     touch(tmp_path, *(f"{number}/{index}.png" for number in (0, 1, 2, 10, 11) for index in range(2)))
-    assert "; as texts, '10' would come before '2', as in" in images(tmp_path).notes[-1]
+    assert (
+        "As strings, as in torchvision's ImageFolder, '10' would come before '2'"
+        in images(tmp_path).notes[-1]
+    )
 
 
 def test_numbers_of_one_length_and_names_are_in_the_order_of_texts(tmp_path):

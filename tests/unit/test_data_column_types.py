@@ -53,8 +53,8 @@ def test_all_splits_decide_together():
 def test_words_for_missing_numbers_name_their_row(word):
     (problem,) = settle("0.5", word, "1.5").problems
     assert str(problem) == (
-        f"The label column must hold a number in every row. Got {word!r} for 'train:1'. Write numbers there, or remove "
-        "these rows. If the labels are names of classes, set data.target: single_label."
+        f"The label column must hold a number in every row. Got {word!r} for 'train:1'. Write numbers there, "
+        "or remove these rows. If the labels are class names, set data.target: single_label."
     )
     assert list(settle("good", word, "bad").values["train"]) == ["good", word, "bad"]
     assert list(settle("0.5", word, requested="single_label").values["train"]) == ["0.5", word]
@@ -84,12 +84,12 @@ def test_decimal_commas():
     assert list(settle("1,5", "rude").values["train"]) == ["1,5", "rude"]
     (problem,) = settle("1,5", "2,5").problems
     assert str(problem) == (
-        "data.decimal must be stated where values may be numbers or lists. Got '1,5', '2,5'. Set data.decimal: ',' if "
-        "these are numbers with decimal commas; set data.columns.label: {name: ..., separator: ','} if they are "
-        "several labels."
+        "data.decimal must be set if values may be numbers or lists. Got '1,5', '2,5'. Set data.decimal: "
+        "',' if these are numbers with decimal commas; set data.columns.label: {name: ..., separator: ','} "
+        "if they are several labels."
     )
     (problem,) = settle("1,500", "2,750", requested="regression").problems
-    assert problem.rule == "must be stated where commas may stand between thousands"
+    assert problem.rule == "must be set if commas may be thousands separators"
     assert settle("1,500", "2,750", requested="regression", decimal=",").values["train"] == [1.5, 2.75]
 
 
@@ -198,9 +198,9 @@ def test_amounts_with_signs_are_not_taken_for_a_class_each(amounts):
     settled = settle_labels({"train": amounts}, ids, of_text=["train"], requested="auto")
     (problem,) = settled.problems
     assert str(problem) == (
-        f"The label column must hold plain numbers if its values are amounts. Got {amounts[0]!r}, {amounts[1]!r}, "
-        f"{amounts[2]!r} and 5 more. Write them without signs and without separators of thousands; if they are "
-        "names of classes, set data.target: single_label."
+        f"The label column must hold plain numbers for regression. Got {amounts[0]!r}, {amounts[1]!r}, "
+        f"{amounts[2]!r} and 5 more. Write them without units and thousands separators; if they are class "
+        "names, set data.target: single_label."
     )
     assert settle_labels({"train": amounts}, ids, of_text=["train"], requested="single_label").problems == ()
     few = {"train": [*amounts[:2] * 4]}

@@ -85,28 +85,27 @@ def test_the_group_is_not_the_text():
 
 def test_nothing_fits():
     assert error_text("image", {"a": INT, "b": INT}) == (
-        "data.columns.image must be named, because no column looks like images. Got columns 'a', 'b'. "
-        "Set data.columns.image to one of them.\n"
-        "data.columns.label must be named, because no column looks like labels. Got columns 'a', 'b'. "
-        "Set data.columns.label to one of them."
+        "data.columns.image must be set, because no column looks like images. Got columns 'a', 'b'. Set "
+        "data.columns.image to one of them.\n"
+        "data.columns.label must be set, because no column looks like labels. Got columns 'a', 'b'. Set "
+        "data.columns.label to one of them."
     )
 
 
 def test_one_column_alone_is_asked_for_its_separator():
     assert error_text("text", {"text^label": STRING}) == (
-        "data.columns.label must be named, because no column looks like labels. Got columns 'text^label'. "
-        "If the columns are separated by another character than a comma, set data.separator."
+        "data.columns.label must be set, because no column looks like labels. Got columns 'text^label'. If "
+        "the columns are not separated by commas, set data.separator."
     )
 
 
 def test_several_fit():
     features = {"title": STRING, "content": STRING, "category": INT, "rating": INT}
     assert error_text("text", features) == (
-        "data.columns.text must be named, because several columns look like texts. Got 'title', 'content'. "
+        "data.columns.text must be set, because several columns look like texts. Got 'title', 'content'. "
         "Set data.columns.text to one of them.\n"
-        "data.columns.label must be named, because several columns look like labels. "
-        "Got 'category', 'rating'. "
-        "Set data.columns.label to one of them."
+        "data.columns.label must be set, because several columns look like labels. Got 'category', "
+        "'rating'. Set data.columns.label to one of them."
     )
 
 
@@ -131,7 +130,7 @@ def test_named_columns_of_the_other_modality():
 
 def test_a_pair_needs_its_first_text():
     assert error_text("text", {"a": STRING, "b": STRING, "label": INT}, {"text_pair": "b"}) == (
-        "data.columns.text must be named when text_pair is. Got text_pair 'b'."
+        "data.columns.text must be set if text_pair is set. Got text_pair 'b'."
     )
 
 

@@ -63,8 +63,8 @@ def test_the_separator_of_a_tsv_is_the_tab_unless_it_has_none(tmp_path):
 def test_a_separator_that_is_not_sure_is_asked_for(file):
     ambiguous = "text,label|source\na,pos|x\nb,neg|x\n"
     assert problem(file, ambiguous) == (
-        "r.csv must have one separator that its header shows. Got commas: 2 cells, pipes: 2 cells. "
-        "Set data.separator."
+        "r.csv must have a header with an unambiguous separator. Got commas: 2 cells, pipes: 2 cells. Set "
+        "data.separator."
     )
     assert columns(file, ambiguous, separator=",") == {"text": ["a", "b"], "label|source": ["pos|x", "neg|x"]}
     assert columns(file, ambiguous, separator="|", fallback=True)["source"] == ["x", "x"]
@@ -81,17 +81,17 @@ def test_surplus_cells_are_left_out_if_empty_and_refused_if_filled(file):
     for content in ("text,label\na,pos,\nb,neg, ,\n", "text,label,\na,pos,\nb,neg,\n"):
         found = read(file, content)
         assert found.table.to_pydict() == {"text": ["a", "b"], "label": ["pos", "neg"]}
-        assert found.notes == ("r.csv: empty cells beyond the columns were left out.",)
+        assert found.notes == ("r.csv: empty cells after the last column were left out.",)
     assert problem(file, 'text,label\na,pos\n"b\nb",neg\nc, d, and e,pos\nf\n') == (
-        "r.csv must have 2 cells in each row, as in its header. Got line 5 has 4, line 6 has 1. "
-        "A cell with ',' in it stands in quotes; data.separator states another separator."
+        "r.csv must have 2 cells in each row, as in its header. Got line 5 has 4, line 6 has 1. Quote each "
+        "cell that contains ',', or set data.separator if the separator is another one."
     )
     assert problem(file, "text,label\na,pos\nb\n").endswith(
-        "Got line 3 has 1. Write a separator for each empty cell, and quotes around each cell with a line break "
-        "in it; a carriage return alone is one too."
+        "Got line 3 has 1. Write a separator for each empty cell, and quote each cell that contains a line "
+        "break or a carriage return."
     )
     assert problem(file, "text,label\n1,a,pos\n2,b,neg\n").endswith(
-        "If the first cell of each row is its name, write a name for that column into the header."
+        "If the first cell of each row is an index, add a name for that column to the header."
     )
 
 
@@ -108,7 +108,7 @@ def test_quoted_line_breaks_and_doubled_quotes(file):
 @pytest.mark.parametrize(
     ("name", "body", "texts", "note"),
     [
-        ("r.csv", '"say \\"hi, you\\"",pos\nb,neg\n', ['say "hi, you"', "b"], "a backslash before a quote"),
+        ("r.csv", '"say \\"hi, you\\"",pos\nb,neg\n', ['say "hi, you"', "b"], "backslashes before quotes"),
         ("r.csv", '"Great" film,pos\n"b, c",neg\n', ["Great film", "b, c"], "stray quotes at the start"),
         ("r.tsv", '"Great film\tpos\n"b" c\tneg\n', ['"Great film', '"b" c'], "quotes do not enclose"),
         ("r.csv", '"Great film,pos\nb "c" d,neg\n', ['"Great film', 'b "c" d'], "quotes do not enclose"),
@@ -126,7 +126,7 @@ def test_quotes_that_enclose_no_cells_never_run_rows_together(tmp_path, name, bo
 def test_a_quote_that_is_never_closed_is_named_by_the_line_in_which_it_opens(file):
     assert problem(file, 'text,label\n"a, b",pos\n"c, d,neg\ne,pos\n') == (
         "r.csv must have quotes only around whole cells. Got others in the record that begins in line 3 "
-        "(unexpected end of data). Write a quote in a quoted cell twice, and close each quoted cell."
+        "(unexpected end of data). Double each quote inside a quoted cell, and close each quoted cell."
     )
 
 
@@ -134,7 +134,7 @@ def test_headers(file):
     found = read(file, ",text, label \n0,a,pos\n1,b,neg\n")
     assert found.table.to_pydict() == {"Unnamed: 0": ["0", "1"], "text": ["a", "b"], "label": ["pos", "neg"]}
     assert found.notes == (
-        "r.csv: blanks around names of columns were left out.",
+        "r.csv: spaces around column names were removed.",
         "r.csv: columns without a name are called 'Unnamed: 0'.",
     )
     found = read(file, "text,label\na,pos\ntext,label\nb,neg\n")
@@ -143,7 +143,7 @@ def test_headers(file):
     found = read(file, "text,label,label\na,pos,1\nb,neg,2\n")
     assert found.table.column_names == ["text", "label", "label.1"]
     assert str(found.doubts["label"]) == (
-        "r.csv must have one column of each name. Got 'label' 2 times. Rename all but one of them."
+        "r.csv must have unique column names. Got 'label' 2 times. Rename all but one of them."
     )
     assert not read(file, "text,label,label\na,pos,pos\n").doubts
 
@@ -159,13 +159,13 @@ def test_comments_before_the_header(file):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("a film,pos\nb film,pos\nc film,neg\nd film,pos\n", "'pos' also stands in 2 rows below"),
+        ("a film,pos\nb film,pos\nc film,neg\nd film,pos\n", "'pos' also occurs in 2 rows below"),
         ("a film,3.5\nb film,2.5\n", "'3.5' is a number"),
     ],
 )
 def test_a_first_row_that_looks_like_data(file, content, reason):
     doubt = str(read(file, content).header_doubt)
-    assert doubt.startswith("r.csv must begin with the names of its columns. Got 'a film', ")
+    assert doubt.startswith("r.csv must begin with a header line. Got 'a film', ")
     assert reason in doubt
     for header in ("text,label\n", "0,1\n"):
         assert read(file, header + content).header_doubt is None
@@ -220,7 +220,8 @@ def test_nul_bytes_and_files_of_another_kind_are_named(file):
         "if the file is UTF-16, set data.encoding: utf-16-le."
     )
     assert problem(file, b"PK\x03\x04...") == (
-        "r.csv must be a text file. Got a zip archive or an Excel workbook. Unpack it, or give it the suffix .xlsx."
+        "r.csv must be a text file. Got a zip archive or an Excel workbook. Unpack it, or rename it with "
+        "the suffix .xlsx."
     )
     assert problem(file, b"<!DOCTYPE html>") == (
         "r.csv must be a text file. Got an HTML page. Download the file itself, not the page that shows it."
@@ -257,21 +258,19 @@ def test_rows_within_a_cell_whose_quote_is_not_closed_are_told(file):
     rows[14] += '"'
     found = read(file, "\n".join(["label,text", *rows]) + "\n")
     assert len(found.table) == 9
-    (note,) = [note for note in found.notes if "can be read as rows of their own" in note]
+    (note,) = [note for note in found.notes if "can be read as separate rows" in note]
     assert "11 lines" in note and "line 5" in note
 
 
 def test_texts_of_several_lines_are_not_taken_for_rows(file):
     found = read(file, "label,text\n" + 'a,"good,\nfine, cheap\nand more, too"\nb,"bad,\npoor, dear"\n' * 5)
     assert len(found.table) == 10
-    assert not [note for note in found.notes if "rows of their own" in note]
+    assert not [note for note in found.notes if "separate rows" in note]
 
 
 @pytest.mark.parametrize("cell", ["two\rlines", "two\nlines"])
 def test_a_line_break_in_a_cell_without_quotes_is_not_taken_for_an_empty_cell(file, cell):
-    assert "quotes around each cell with a line break in it" in problem(
-        file, f"text,label\na,x\n{cell},y\nb,y\n"
-    )
+    assert "quote each cell that contains a line break" in problem(file, f"text,label\na,x\n{cell},y\nb,y\n")
 
 
 @pytest.mark.parametrize("name", ["r.csv.gz", "r.jsonl.gz", "r.json.gz"])

@@ -57,16 +57,16 @@ def test_test_comes_first_unless_it_has_no_labels(tmp_path):
 def test_an_unknown_split(tmp_path):
     write(tmp_path / "test.jsonl", ("a", "pos"))
     assert error_text(tmp_path, split="validation") == (
-        "The split must be one of the data's. Got 'validation'. Known: 'test'."
+        "The split must exist in the data. Got 'validation'. Known: 'test'."
     )
 
 
 def test_unknown_labels_and_empty_texts_are_told_at_once(tmp_path):
     write(tmp_path / "test.jsonl", ("a", "possible"), ("b", "pos"), (" ", "neg"))
     assert error_text(tmp_path) == (
-        "Label 'possible' must be one the model knows. Got it for 'test:0'. Known: 'neg', 'pos'.\n"
-        "test:2 must hold text. Got an empty text. "
-        "Replace or remove it, or set data.on_error: skip to leave it out."
+        "Label 'possible' must be a class of the model. Got it for 'test:0'. Known: 'neg', 'pos'.\n"
+        "test:2 must hold text. Got an empty text. Replace or remove it, or set data.on_error: skip to "
+        "leave it out."
     )
 
 
@@ -96,7 +96,7 @@ def test_many_unknown_labels_are_one_problem(tmp_path):
     write(tmp_path / "test.jsonl", *((f"text {row}", f"label-{row}") for row in range(58)))
     shown = ", ".join(f"'label-{row}'" for row in range(8))
     assert error_text(tmp_path) == (
-        f"Labels must be ones the model knows. Got {shown} and 50 more. Known: 'neg', 'pos'."
+        f"Labels must be classes of the model. Got {shown} and 50 more. Known: 'neg', 'pos'."
     )
 
 

@@ -60,15 +60,15 @@ def test_metadata_of_file_names_only(tmp_path):
     touch(tmp_path, "train/0.png", "test/0.png")
     for split in ("train", "test"):
         write(tmp_path / split / "metadata.csv", "file_name\n0.png\n")
-    assert "metadata.csv' must have a column with the labels besides 'file_name'." in refusal(tmp_path)
+    assert "metadata.csv' must have a label column in addition to 'file_name'." in refusal(tmp_path)
 
 
 def test_metadata_with_urls(tmp_path):
     touch(tmp_path, "train/0.png", "test/0.png")
     write(tmp_path / "metadata.csv", "file_name,label\nhttps://a.example/0.png,cat\n")
     assert refusal(tmp_path) == (
-        f"{tmp_path}/metadata.csv must hold paths of files, not URLs. Got 'https://a.example/0.png'. Download the "
-        "pictures first, and put the paths of the files in their place."
+        f"{tmp_path}/metadata.csv must hold paths of files, not URLs. Got 'https://a.example/0.png'. "
+        "Download the pictures, and replace the URLs by the paths of the files."
     )
 
 
@@ -77,9 +77,9 @@ def test_metadata_that_contradicts_the_class_folders(tmp_path):
     for batch in ("batch1", "batch2"):
         write(tmp_path / batch / "metadata.csv", "file_name,label\n0.png,cat\n1.png,dog\n")
     assert refusal(tmp_path) == (
-        "The data must say the same in its folders and in the column 'label' of its metadata files. Got 4 differences: "
-        f"'{tmp_path}/batch1/0.png' is 'cat' there. Set data.columns.label: label if the folders are no classes, else "
-        "remove the column."
+        "The data must have the same labels in its folders and in the column 'label' of its metadata files. "
+        f"Got 4 differences: '{tmp_path}/batch1/0.png' is 'cat' there. Set data.columns.label: label if the "
+        "folders are not classes; otherwise remove the column."
     )
     for label in ("label", {"name": "label"}):
         found = labels_of(images(tmp_path, columns={"label": label}))
@@ -121,7 +121,8 @@ def test_a_saved_dataset_with_more_than_it_lists(tmp_path):
 def test_an_archive_has_to_be_unpacked(tmp_path, name):
     touch(tmp_path, name)
     assert refusal(tmp_path / name) == (
-        f"data.path must be a file of a known format. Got '{tmp_path / name}'. Unpack it, and give the folder."
+        f"data.path must be a file of a known format. Got '{tmp_path / name}'. Unpack it, and set data.path "
+        "to the folder."
     )
 
 
@@ -134,9 +135,9 @@ def test_a_table_next_to_class_folders_that_has_other_labels(tmp_path, labels, r
     )
     if refused:
         assert refusal(tmp_path) == (
-            f"{tmp_path}/index.csv must not give the pictures in class folders other labels, as its column 'label' "
-            "does. Got 'x' for '1.png' in 'a'. If the folders are no classes, give the path of the table as "
-            "data.path; else move it elsewhere."
+            f"{tmp_path}/index.csv must not contradict the labels of the class folders, as its column "
+            "'label' does. Got 'x' for '1.png' in 'a'. If the folders are not classes, set data.path to the "
+            "table; otherwise move the table elsewhere."
         )
     else:
         assert Counter(labels_of(images(tmp_path)).values()) == {"a": 2, "b": 2}

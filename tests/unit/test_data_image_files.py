@@ -74,7 +74,7 @@ def test_text_in_a_png_is_left_out(size):
         (b"no image", "a file of no known image format"),
         (
             b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-            "a file in the format heic. Install what reads HEIC: pip install",
+            "a file in the format heic. Install HEIC support with `pip install",
         ),
         (b"%PDF-1.7", "a file in the format pdf. Render them as PNG"),
         (
@@ -217,7 +217,7 @@ def test_notes():
     assert notes.sentences() == [
         "Pictures of more than 8 bits were scaled to 0..255, from 0..4095 (12 bits): 'a.tif'; from 0..1: 'b.tif'.",
         "Their ranges differ. If they belong together, save them as 8 bits, scaled from one range.",
-        "Values that are not numbers (nan) became the lowest value: 'b.tif'.",
+        "NaN values were replaced by the lowest value: 'b.tif'.",
         "Of several frames or pages the first is used: 'c.gif'.",
         "Large pictures are reduced to a shorter edge of 2,048 pixels: "
         + ", ".join(f"'{number}.png' (13,000 x 12,000 pixels)" for number in range(8))

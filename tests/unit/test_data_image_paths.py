@@ -84,10 +84,10 @@ def test_paths_that_stand_for_several_files_are_refused(photos):
     with pytest.raises(InputError) as error:
         finder.raise_problems()
     assert str(error.value) == (
-        "'abc123' must stand for one file. Got 'old/abc123.jpg', 'old/abc123.png'. Write the path from the table's "
-        "folder, with its ending.\n"
-        "'cat/1.jpg' must stand for one file. Got 'test/cat/1.jpg', 'train/cat/1.jpg'. Write the path from the "
-        "table's folder, with its ending."
+        "'abc123' must match exactly one file. Got 'old/abc123.jpg', 'old/abc123.png'. Write the path "
+        "relative to the folder of the table, with its suffix.\n"
+        "'cat/1.jpg' must match exactly one file. Got 'test/cat/1.jpg', 'train/cat/1.jpg'. Write the path "
+        "relative to the folder of the table, with its suffix."
     )
 
 
@@ -135,8 +135,8 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
         prepare_data(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
     shown = ", ".join(map(repr, list(urls)[:8]))
     assert str(error.value) == (
-        f"data.columns.image must hold paths of files, not URLs. Got {shown} and 2 more. Download the pictures first, "
-        "and put the paths of the files in their place."
+        f"data.columns.image must hold paths of files, not URLs. Got {shown} and 2 more. Download the "
+        "pictures, and replace the URLs by the paths of the files."
     )
     table(tmp_path / "labels.csv", {"C:\\photos\\1.jpg": "a", "/elsewhere/2.jpg": "b"})
     options = {"target": "single_label", "label_names": ("a", "b")}
@@ -145,7 +145,7 @@ def test_urls_and_paths_that_all_lead_nowhere_are_one_problem(tmp_path):
             load(str(tmp_path / "labels.csv"), modality=MODALITIES["image"])
         assert str(error.value) == (
             "data.columns.image must hold the paths of pictures. Got 'C:\\\\photos\\\\1.jpg', '/elsewhere/2.jpg'. "
-            f"There are no such files, from '{tmp_path}'. Paths start from the folder of the table."
+            f"These files do not exist in '{tmp_path}'. Write paths relative to the folder of the table."
         )
 
 

@@ -73,13 +73,13 @@ def test_other_documents_hold_no_table(tmp_path, content):
 
 def test_what_is_wrong_is_named_by_its_line(tmp_path):
     assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n{"text": "b}\n') == (
-        "r.jsonl must be readable as json. Got Unterminated string starting at in line 2. "
-        "Each line of a jsonl file is a JSON object; a json file holds a list of them."
+        "r.jsonl must be readable as json. Got Unterminated string starting at in line 2. Write a JSON "
+        "object on each line of a jsonl file, or a list of objects in a json file."
     )
     assert problem(tmp_path / "r.jsonl", '{"text": "a"}\n["b"]\n') == (
-        "r.jsonl must hold a JSON object on each line. Got a list of texts in line 2."
+        "r.jsonl must hold a JSON object on each line. Got a list of strings in line 2."
     )
-    assert "the key 'text' stands twice in an object" in problem(
+    assert "the key 'text' occurs twice in an object" in problem(
         tmp_path / "r.jsonl", '{"text": "a", "text": "b"}\n{}\n'
     )
     assert problem(tmp_path / "r.json", "[" * 100_000).startswith("r.json must be readable as json. Got ")
@@ -98,7 +98,7 @@ def test_values_keep_the_types_that_all_rows_share(tmp_path):
     }  # fmt: skip
     assert columns(file, '{"a": 1}\n{"a": "01"}\n') == {"a": ["1", "01"]}
     assert read_file(file).notes == (
-        "r.jsonl: the values of 'a' are of several types, so they are read as texts.",
+        "r.jsonl: the values of 'a' are of several types, so they are read as strings.",
     )
     assert problem(file, '{"a": ["x"]}\n{"a": "y"}\n') == (
         "r.jsonl must hold values of one type in 'a'. Got others in examples 0 and 1."
@@ -119,7 +119,8 @@ def test_classes_that_a_file_lists_name_the_numbers_of_its_rows(tmp_path):
     found = read_file(file)
     assert found.table.to_pydict()["gt_label"] == ["ape", "zebra", None]
     assert found.notes == (
-        "r.json: the numbers in 'gt_label' are places in the list of classes that it holds: 'zebra', 'ape'.",
+        "r.json: the numbers in 'gt_label' are read as indices into the list of classes in the file: "
+        "'zebra', 'ape'.",
     )
     several = [{"path": "a.png", "label": [1, 0]}, {"path": "b.png", "label": []}]
     file.write_text(json.dumps({"class_names": ["zebra", "ape"], "rows": several}))
@@ -140,4 +141,4 @@ def test_what_a_file_holds_besides_its_rows_is_told(tmp_path, beside, label):
     file.write_text(json.dumps({**beside, "data": [{"text": "a", "label": label}]}))
     found = read_file(file)
     assert found.table.to_pydict()["label"] == [label]
-    assert found.notes == (f"r.json: left out next to the rows: {next(iter(beside))!r}.",)
+    assert found.notes == (f"r.json: keys next to the rows were ignored: {next(iter(beside))!r}.",)

@@ -66,8 +66,9 @@ def test_spellings_are_told_with_the_line_that_merges_them(tmp_path):
     path = write(tmp_path / "r.csv", rows)
     (note,) = notes(path, "differ only", validation=0, test=0)
     assert note == (
-        "Classes that differ only in case, blanks, hyphens, Unicode form or punctuation at the end: 'spam' (9) and "
-        "'SPAM' (1), 'ham' (8) and 'HAM' (2). To make them one, write columns: {label: {name: label, normalize: true}}."
+        "Classes that differ only in case, spaces, hyphens, Unicode form or trailing punctuation: 'spam' "
+        "(9) and 'SPAM' (1), 'ham' (8) and 'HAM' (2). To merge them, set columns: {label: {name: label, "
+        "normalize: true}}."
     )
     merged = prepare(path, validation=0, test=0, columns={"label": {"name": "label", "normalize": True}})
     assert merged.label_names == ("ham", "spam")
@@ -154,7 +155,7 @@ def test_weights_stand_in_the_training_labels_and_are_told(tmp_path):
     assert data.train[4][TRAINING_LABEL] == [2.0, 0.0]
     assert data.train[5][TRAINING_LABEL] == [0.0, 3.0]
     assert (
-        "Training examples are weighted in the loss by 'w': 1 to 3, mean 1.95. Metrics count every example alike."
+        "Training examples are weighted in the loss by 'w': 1 to 3, mean 1.95. Metrics are not weighted."
         in data.notes
     )
     plain = prepare(path, validation=0, test=0)
@@ -166,7 +167,7 @@ def test_weights_stand_in_the_training_labels_and_are_told(tmp_path):
 def test_other_weights_name_their_row(tmp_path, weight):
     rows = [(text, label, weight if number == 7 else 1) for number, (text, label) in enumerate(ROWS)]
     with pytest.raises(
-        InputError, match=r"data\.columns\.weight must name a column of numbers from 0 on.*train:7"
+        InputError, match=r"data\.columns\.weight must name a column of nonnegative numbers.*train:7"
     ):
         prepare(write(tmp_path / "r.csv", rows, ("text", "label", "w")), columns={"weight": "w"})
 

@@ -86,7 +86,7 @@ def test_names_whose_parts_are_no_labels_stay_one_class(cells):
 def test_what_may_be_either_is_told_and_read_as_one_class(cells):
     found, text = read(cells)
     assert (found.values["train"], text) == (cells, "")
-    assert "each such cell is read as one class. For several labels in a cell write" in found.notes[0]
+    assert "each such cell is read as one class. If a cell holds several labels, set" in found.notes[0]
 
 
 def test_separated_cells_become_lists_of_classes():
@@ -99,7 +99,7 @@ def test_an_empty_separated_cell_is_a_missing_label_unless_the_recipe_says_that_
     assert values(["a", None, " , "], BY_COMMA) == [["a"], None, None]
     found, _ = read(["a,b", None, " , "], {**BY_COMMA, "empty": "none"})
     assert found.values["train"] == [["a", "b"], [], []]
-    assert found.notes == ("2 rows have an empty label cell: none of the classes holds for them.",)
+    assert found.notes == ("2 rows have an empty label cell and are read as having none of the classes.",)
 
 
 def test_a_separator_that_no_cell_holds_is_told_and_lists_need_none():
@@ -107,8 +107,8 @@ def test_a_separator_that_no_cell_holds_is_told_and_lists_need_none():
         "No label cell holds the separator ',': each has one class.",
     )
     assert error([["a"], ["b"]], BY_COMMA) == (
-        "The label column must hold texts to separate. Got lists in 'train:0', 'train:1'. "
-        "Leave out data.columns.label.separator: lists need none."
+        "The label column must hold strings if a separator is set. Got lists in 'train:0', 'train:1'. Leave "
+        "out data.columns.label.separator: lists need none."
     )
 
 
@@ -116,7 +116,7 @@ def test_texts_for_several_labels_need_a_separator():
     text = error(["rude;spam", "ok", "rude", "spam"], target="multi_label")
     assert text == (
         "The label column must hold several classes where data.target is multi_label. Got texts, such as 'rude;spam'. "
-        'Say what separates the classes of a cell: columns: {label: {name: tags, separator: ";"}}.'
+        'Set the separator of the classes: columns: {label: {name: tags, separator: ";"}}.'
     )
 
 
@@ -150,8 +150,8 @@ def test_list_literals_are_read_and_never_run(cell, content):
 def test_cells_with_lists_become_lists_if_all_can_be_read():
     assert values(["['a', 'b']", '["b"]', "[]", None]) == [["a", "b"], ["b"], [], None]
     assert error(["['a', 'b']", "b"]) == (
-        "The label column must hold a list that can be read in every row or in none. Got 'b' in 'train:1'. "
-        "Write ['a', 'b'] in every row, or set data.target: single_label if a cell is the name of one class."
+        "The label column must hold a valid list in every row or in none. Got 'b' in 'train:1'. Write ['a', "
+        "'b'] in every row, or set data.target: single_label if each cell is a single class name."
     )
     assert "Got '[soup]' in 'train:0'" in error(["[soup]", "[salad]"])
     assert values(["[soup]", "[salad]"], target="single_label") == ["[soup]", "[salad]"]
@@ -173,8 +173,7 @@ def test_an_empty_one_hot_cell_is_unknown_and_a_row_of_them_has_no_label():
     assert found.values["train"] == [["toxic"], None, ["obscene"], None]
     assert found.unknown["train"] == [["obscene"], [], ["toxic", "insult"], []]
     assert found.notes[-1] == (
-        "3 of 6 label cells are empty: whether these classes hold is unknown, and they count neither in the loss nor "
-        "in the metrics."
+        "3 of 6 label cells are empty: they are read as unknown, and excluded from the loss and the metrics."
     )
 
 
@@ -183,26 +182,26 @@ def test_one_hot_columns_that_exclude_each_other_are_told_and_can_be_single_labe
     assert "set data.target: single_label" in read(cells, CLASSES)[0].notes[-1]
     assert values(cells, CLASSES, "single_label") == ["toxic", "insult"]
     assert error([(1, 0, 0), (1, 0, 1), (0, 0, 0)], CLASSES, "single_label") == (
-        "The labels must have exactly one class in every row where data.target is single_label. "
-        "Got none or several for 'train:1', 'train:2'. "
-        "Leave data.target out if a row may have several classes or none."
+        "The labels must have exactly one class in every row where data.target is single_label. Got none or "
+        "several for 'train:1', 'train:2'. Leave out data.target if a row may have several classes or none."
     )
 
 
 @pytest.mark.parametrize("cell", ["x", "maybe", "2020-01-01"])
 def test_other_cells_of_one_hot_columns_name_their_row(cell):
     assert error([(1, 0, 0), (0, cell, 1)], CLASSES) == (
-        "The labels must hold 0, 1 or a probability in the columns 'toxic', 'obscene', 'insult'. "
-        f"Got {cell!r} in 'train:1'. Write 0 or 1 (or no and yes, false and true), "
-        "leave a cell empty if it is not known."
+        "The labels must hold 0, 1 or a probability in the columns 'toxic', 'obscene', 'insult'. Got "
+        f"{cell!r} in 'train:1'. Write 0 or 1 (or no and yes, false and true); leave a cell empty if its "
+        "value is unknown."
     )
 
 
 def test_lists_of_zeros_and_ones_have_a_place_for_each_class_whose_names_are_asked_for():
     cells = [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert error(cells) == (
-        "The label column must have a name for each place of its lists. Got 3 places, such as [0, 1, 1]. "
-        "Write columns: {label: {name: tags, classes: [first, second, ...]}}, with 3 names in the order of the places."
+        "The label column must have a class name for each position of its lists. Got 3 positions, such as "
+        "[0, 1, 1]. Write columns: {label: {name: tags, classes: [first, second, ...]}}, with 3 names in "
+        "the order of the list positions."
     )
     named = {"name": "tags", "classes": CLASSES}
     expected = [["obscene", "insult"], ["toxic"], []]
@@ -210,8 +209,8 @@ def test_lists_of_zeros_and_ones_have_a_place_for_each_class_whose_names_are_ask
     assert values(["[0, 1, 1]", "[1 0 0]", "[0, 0, 0]"], named) == expected
     assert values(cells, known=CLASSES) == expected  # of a finished model
     assert error([[0, 1], [1, 0]], named) == (
-        "The label column must hold lists of 3 places, one for each of data.columns.label.classes. "
-        "Got others in 'train:0', 'train:1'."
+        "The label column must hold lists of 3 values, one for each of data.columns.label.classes. Got "
+        "others in 'train:0', 'train:1'."
     )
 
 
@@ -234,14 +233,16 @@ def test_probabilities_are_soft_labels_in_every_form():
     ):
         found, text = read(cells, label)
         assert (found.shares["train"], found.values["train"], text) == (expected, ["b", "a"], ""), cells
-        assert "trained on by their cross-entropy" in found.notes[0]
+        assert "the loss is the cross-entropy with them" in found.notes[0]
 
 
 def test_probabilities_are_rounded_to_a_sum_of_1_and_refused_otherwise():
     found, _ = read([(0.33, 0.33, 0.33)], CLASSES)
     assert sum(found.shares["train"][0].values()) == pytest.approx(1)
-    assert "1 examples have several likeliest classes" in found.notes[-1]
-    rule = "The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row. "
+    assert "1 examples have several most probable classes" in found.notes[-1]
+    rule = (
+        "The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row. "
+    )
     repair = " Divide each row by its sum if the numbers are votes or percentages."
     assert error([(0.2, 0.3, 0.5), (3, 1, 0)], CLASSES) == rule + "Got [3.0, 1.0, 0.0] in 'train:1'." + repair
     assert "[-1.0, 0.0, 1.0] in 'train:0'. Leave a cell empty" in error([(-1, 0, 1)], CLASSES)
@@ -259,14 +260,14 @@ def test_one_fraction_among_zeros_and_ones_is_named_and_not_the_rows_that_are_ri
     rows = [(1, 1, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1)]
     shown = [float(value) for value in row]
     assert error([*rows, row], label=["a", "b", "c"]) == (
-        "The labels must be 0 or 1 for each class, or probabilities from 0 on that sum to 1 in every row. "
-        f"Got {shown!r} in 'train:4'. All other rows hold only 0 and 1: write 0 or 1 here too, or nothing where it is "
-        "unknown."
+        "The labels must be 0 or 1 for each class, or nonnegative probabilities that sum to 1 in every row. "
+        f"Got {shown!r} in 'train:4'. All other rows hold only 0 and 1: write 0 or 1 here too, or leave the "
+        "cell empty if its value is unknown."
     )
 
 
 def test_columns_of_ones_and_empty_cells_alone_are_refused():
     assert error([(1, None), (None, 1), (None, None)], label=["a", "b"]) == (
-        "The labels must hold 0 where a class does not hold, in the columns 'a', 'b'. Got 1 and empty cells only. If "
-        "an empty cell means that the class does not hold, write 0 there; it is read as unknown."
+        "The labels must hold 0 where a class does not apply, in the columns 'a', 'b'. Got 1 and empty "
+        "cells only. Empty cells are read as unknown: write 0 where the class does not apply."
     )

@@ -108,7 +108,8 @@ def test_config_and_revision_are_not_for_local_data(tmp_path):
     write_rows(tmp_path / "train.csv")
     source = load_source(str(tmp_path), modality=MODALITIES["text"], config="plain_text")
     assert source.notes == (
-        "data.config and data.revision belong to the Hub; this data is local, so they were not used.",
+        "data.config and data.revision apply to datasets on the Hub; this data is local, so they were "
+        "ignored.",
     )
 
 
@@ -199,8 +200,7 @@ def test_an_unknown_hub_id(hub, tmp_path):
     with pytest.raises(InputError) as error:
         load_source("nobody/nothing", modality=MODALITIES["text"])
     assert str(error.value) == (
-        f"data.path must be a dataset on the Hub. Got 'nobody/nothing'. "
-        f"Nothing of that name is in '{tmp_path}' "
+        f"data.path must be a dataset on the Hub. Got 'nobody/nothing'. It does not exist in '{tmp_path}' "
         "either. Check the name and the revision, or log in with `hf auth login` if it is private."
     )
 
@@ -210,8 +210,8 @@ def test_no_network(hub, tmp_path):
     with pytest.raises(InputError) as error:
         load_source("imdb", modality=MODALITIES["text"])
     assert str(error.value) == (
-        "data.path must be local while the Hub cannot be reached. Got 'imdb'. "
-        f"Nothing of that name is in '{tmp_path}' either. Check the path, or connect and try again."
+        "data.path must be local if the Hub cannot be reached. Got 'imdb'. It does not exist in "
+        f"'{tmp_path}' either. Check the path, or connect to the Hub and try again."
     )
 
 

@@ -40,7 +40,7 @@ def test_class_folders_below_split_folders(tmp_path):
     assert dict(found.parts) == {"train": (tmp_path / "train",), "validation": (tmp_path / "val",)}
     assert found.notes == (
         "test/ has no class folders, so the test split counts as missing.",
-        "Folders that name no split were not read: 'extra'.",
+        "Folders not named after a split were not read: 'extra'.",
     )
 
 
@@ -53,8 +53,8 @@ def test_files_that_are_no_pictures_and_empty_folders_are_noted(tmp_path):
     touch(tmp_path, "soup/1.png", "soup/recipe.txt", "cake/2.png")
     (tmp_path / "tea").mkdir()
     assert locate(str(tmp_path), MODALITIES["image"]).notes == (
-        "Folders without pictures are no classes: 'tea'.",
-        "Files that are no pictures were not read: 'soup/recipe.txt'.",
+        "Folders without pictures are not used as classes: 'tea'.",
+        "Files other than pictures were not read: 'soup/recipe.txt'.",
     )
 
 
@@ -63,11 +63,11 @@ def test_misplaced_pictures_are_all_named(tmp_path):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["image"])
     assert str(error.value) == (
-        "soup must hold its pictures itself, not in folders below. Got 'soup/old/2.png'. "
-        "Set data.nested: join to make each folder a class of its own ('soup/old'), data.nested: top to make the "
-        "outer folder the class ('soup'), or move them up.\n"
-        f"{tmp_path} must hold its pictures in one folder per class. Got 'stray.png'. "
-        "Move them into the folder of their class."
+        "soup must hold its pictures directly, not in subfolders. Got 'soup/old/2.png'. Set data.nested: "
+        "join to make each folder a class of its own ('soup/old'), data.nested: top to make the outer "
+        "folder the class ('soup'), or move them up.\n"
+        f"{tmp_path} must hold its pictures in one folder per class. Got 'stray.png'. Move them into the "
+        "folder of their class."
     )
 
 
@@ -89,7 +89,7 @@ def test_files_named_after_splits(tmp_path):
         "train": (tmp_path / names[0], tmp_path / names[1]),
         "validation": (tmp_path / names[2],),
     }
-    assert found.notes == ("Files that name no split were not read: 'a.csv'.",)
+    assert found.notes == ("Files not named after a split were not read: 'a.csv'.",)
 
 
 def test_files_below_data(tmp_path):
@@ -113,8 +113,8 @@ def test_a_table_beside_its_folder_of_pictures(tmp_path):
     found = locate(str(tmp_path), MODALITIES["image"])
     assert dict(found.parts) == {"train": (tmp_path,)}
     assert found.notes == (
-        "Files beside the class folders were not read: 'labels.csv'. To read one instead of the folders, give its "
-        "path.",
+        "Files next to the class folders were not read: 'labels.csv'. To read one of them instead, set "
+        "data.path to it.",
     )
 
 
@@ -123,8 +123,8 @@ def test_files_of_no_split_or_of_two_formats(tmp_path):
     with pytest.raises(InputError) as error:
         locate(str(tmp_path), MODALITIES["text"])
     assert str(error.value) == (
-        "data.path must hold files named after their split. Got 'a.csv', 'train_test.csv'. "
-        "Name one file train (train.csv, train-00000.parquet), or give the path of a single file."
+        "data.path must hold files named after their split. Got 'a.csv', 'train_test.csv'. Rename one file "
+        "to train (train.csv, train-00000.parquet), or set data.path to a single file."
     )
     touch(tmp_path, "train.csv", "train.json")
     with pytest.raises(InputError) as error:

@@ -27,7 +27,7 @@ def test_a_plain_name_comes_before_others_that_hold_it(tmp_path):
     assert notes == (
         "Files that could be the test split too were not read: 'test-copy.csv'. It is read from 'test.csv'.",
         "Files that could be the train split too were not read: 'train_old_backup.csv'. It is read from 'train.csv'.",
-        "Files that name no split were not read: 'pretrain.csv'.",
+        "Files not named after a split were not read: 'pretrain.csv'.",
     )
 
 
@@ -60,10 +60,10 @@ def test_files_of_equal_right_are_asked_about(tmp_path):
     with pytest.raises(InputError) as error:
         located(tmp_path, "a_train.csv", "b_train.csv", "test.csv", "test.csv.gz")
     assert str(error.value) == (
-        "data.path must hold one file for the train split, or its numbered parts. Got 'a_train.csv', 'b_train.csv'. "
-        "Name the one to use train.csv, or move the others elsewhere.\n"
-        "data.path must hold the test split in one format. Got 'test.csv', 'test.csv.gz'. "
-        "Remove the files of the other formats."
+        "data.path must hold one file for the train split, or its numbered parts. Got 'a_train.csv', "
+        "'b_train.csv'. Rename the one to use to train.csv, or move the others elsewhere.\n"
+        "data.path must hold the test split in one format. Got 'test.csv', 'test.csv.gz'. Remove the files "
+        "of the other formats."
     )
 
 

@@ -75,8 +75,8 @@ def test_a_tokenizer_without_a_mask_token_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         masked_texts(GPT2TokenizerFast(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")), 0.15)
     assert str(caught.value) == (
-        "model.path must be a checkpoint with a mask token for continue_pretraining. "
-        "Take coral or dann, which mask nothing."
+        "model.path must be a checkpoint with a mask token for continue_pretraining. Use coral or dann, "
+        "which need no mask token."
     )
 
 

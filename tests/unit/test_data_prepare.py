@@ -75,8 +75,8 @@ def test_class_folders_from_path_to_splits(tmp_path):
     assert first["image"].tobytes() == Image.open(tmp_path / first["id"]).tobytes()
     assert data.notes == (
         "Columns inferred: image from 'image', label from 'label'.",
-        "Cut from train, which keeps 32: validation (4 examples), test (4 examples), "
-        "with a share of every class.",
+        "Split off from train, which keeps 32: validation (4 examples), test (4 examples), stratified by "
+        "class.",
     )
 
 
@@ -199,7 +199,7 @@ def test_groups_stay_together_and_the_given_test_split_keeps_out(tmp_path):
     assert set(data.train.column_names) == {"id", "text", "label", "group:author"}
     assert (
         data.notes[-1]
-        == "Cut from train, which keeps 36: validation (4 examples), by whole groups of 'author'."
+        == "Split off from train, which keeps 36: validation (4 examples), with whole groups of 'author'."
     )
     write_rows(tmp_path / "test.jsonl", 4, start=100, author=["g3"] * 4)
     assert error_text(tmp_path, group="author") == (

@@ -110,7 +110,7 @@ def test_a_column_that_tells_examples_apart_is_refused(tmp_path):
     (tmp_path / "data.jsonl").write_text("\n".join(lines), encoding="utf-8")
     said = refused(tmp_path / "data.jsonl", slices=["name"])
     assert said.startswith(
-        "evaluation.slices[0] must be a column of at most 50 values, or of numbers. Got 60 of 'name'"
+        "evaluation.slices[0] must be a column of at most 50 distinct values, or of numbers. Got 60 of 'name'"
     )
 
 
@@ -119,7 +119,7 @@ def test_other_data_without_the_column_is_evaluated_without_it(table, caplog):
     with caplog.at_level("INFO"):
         found = load_for_evaluation(str(table), slices=["style", "weather"], **options)
     assert [name for name in found.column_names if name.startswith("slice:")] == ["slice:style"]
-    assert "The data has no column 'weather', so it is not judged by that." in caplog.text
+    assert "The data has no column 'weather', so those slices are not evaluated." in caplog.text
 
 
 @pytest.mark.parametrize("values", [["", "", ""], ["1", "2", "3"], ["1.5", "", "2"]])
@@ -230,8 +230,8 @@ def test_metadata_that_names_no_files_is_refused(pictures):
     with pytest.raises(InputError) as caught:
         slices_of(pictures)
     assert str(caught.value) == (
-        f"{pictures}/train/metadata.csv must have the column 'file_name', which says whose row it is. Got 'name', "
-        "'style'."
+        f"{pictures}/train/metadata.csv must have the column 'file_name', which names the file of each row. "
+        "Got 'name', 'style'."
     )
 
 

@@ -28,8 +28,8 @@ def test_names_of_splits_divide_the_examples(name):
     found, notes = divide({"text": ROWS["text"], name: ROWS["split"]})
     assert found == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
     assert notes == [
-        f"The column {name!r} divides the examples: 2 of train, 1 of validation, 1 of test. "
-        "Set data.columns.split: null to leave the column unused."
+        f"The examples are split by the column {name!r}: 2 of train, 1 of validation, 1 of test. Set "
+        "data.columns.split: null to ignore the column."
     ]
 
 
@@ -37,7 +37,7 @@ def test_names_of_splits_divide_the_examples(name):
 def test_a_column_of_any_name_divides_if_it_holds_nothing_but_names_of_splits(name):
     found, notes = divide({"text": ROWS["text"], name: ROWS["split"]})
     assert found == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
-    assert notes[0].startswith(f"The column {name!r} divides the examples")
+    assert notes[0].startswith(f"The examples are split by the column {name!r}")
 
 
 def test_other_columns_do_not():
@@ -48,7 +48,7 @@ def test_other_columns_do_not():
         ["train", "test", "x", "val"],
     ):
         assert divide({"text": ROWS["text"], "part": values}) == ({"train": list("abcd")}, [])
-    note = "The column 'split' was not used: its values name no splits: '1', '2'."
+    note = "The column 'split' was not used, because its values are not names of splits: '1', '2'."
     assert divide({**ROWS, "split": list("1212")}) == ({"train": list("abcd")}, [note])
     for column in (None, "none"):
         assert divide(ROWS, column) == ({"train": list("abcd")}, [])
@@ -58,8 +58,8 @@ def test_other_columns_do_not():
 
 def test_values_that_name_no_split_are_told():
     repair = (
-        "Names are train, validation (val, valid, dev) and test. "
-        "Set data.columns.split: null to leave the column unused."
+        "Known: train, validation (val, valid, dev) and test. Set data.columns.split: null to ignore the "
+        "column."
     )
     rule = "data.columns.split must hold the name of a split in every row."
     assert (
@@ -81,8 +81,8 @@ def test_files_of_splits_come_before_the_column():
     found = divide_by_column({"train": dataset, "test": dataset.select([2])}, "auto")
     assert {split: len(part) for split, part in found.splits.items()} == {"train": 4, "test": 1}
     assert found.notes == (
-        "The column 'split' was not used, because the data has splits of its own. "
-        "Set data.columns.split: split to divide it by the column instead.",
+        "The column 'split' was not used, because the data has splits of its own. Set data.columns.split: "
+        "split to split it by the column instead.",
     )
     found = divide_by_column({"train": dataset, "test": dataset.select([2])}, "split")
     assert {split: len(part) for split, part in found.splits.items()} == {

@@ -48,7 +48,7 @@ def test_declared_classes_keep_their_order_and_the_unused_are_noted():
     targets = resolve(["b", "a"], declared=("b", "c", "a"))
     assert targets.label_names == ("b", "c", "a")
     assert targets.labels["train"] == [0, 2]
-    assert targets.notes == ("Classes that the data declares but has no example of: 'c'.",)
+    assert targets.notes == ("Classes that the data declares but that have no examples: 'c'.",)
 
 
 def test_whole_numbers_are_class_names_in_the_order_of_their_size():
@@ -59,15 +59,15 @@ def test_whole_numbers_are_class_names_in_the_order_of_their_size():
         [1, 0, 0],
     )
     assert targets.notes == (
-        "The labels are no texts; they are read as the class names '2', '10'. "
-        "If they are amounts, set data.target: regression.",
+        "The labels are not strings; they are read as the class names '2', '10'. If they are continuous "
+        "values, set data.target: regression.",
     )
 
 
 def test_true_and_false_are_class_names():
     targets = resolve([True, False])
     assert (targets.label_names, targets.labels["train"]) == (("False", "True"), [1, 0])
-    assert targets.notes == ("The labels are no texts; they are read as the class names 'False', 'True'.",)
+    assert targets.notes == ("The labels are not strings; they are read as the class names 'False', 'True'.",)
 
 
 def test_whole_floats_are_classes_if_they_are_few():
@@ -80,7 +80,9 @@ def test_floats_are_amounts():
     targets = resolve([0.5, 2.0], validation=[1.0])
     assert (targets.target, targets.label_names) == ("regression", ("label",))
     assert targets.labels == {"train": [0.5, 2.0], "validation": [1.0]}
-    assert targets.notes == ("The labels are numbers with fractions or of many values: a regression.",)
+    assert targets.notes == (
+        "The labels are numbers with fractions or many distinct values, so the task is regression.",
+    )
 
 
 def test_lists_are_sets_of_classes():
@@ -97,17 +99,17 @@ def test_the_target_can_be_asked_for():
 @pytest.mark.parametrize(
     ("labels", "target", "found"),
     [
-        (["a", "b"], "regression", "no numbers"),
-        ([True, False], "regression", "no numbers"),
+        (["a", "b"], "regression", "not numbers"),
+        ([True, False], "regression", "not numbers"),
         ([[1], [2]], "regression", "lists"),
-        (["a", "b"], "multi_label", "no lists of classes"),
-        ([[0.5], [1.0]], "multi_label", "no lists of classes"),
+        (["a", "b"], "multi_label", "not lists of classes"),
+        ([[0.5], [1.0]], "multi_label", "not lists of classes"),
         ([["a"], ["b"]], "single_label", "lists"),
     ],
 )
 def test_a_target_that_does_not_suit_the_labels(labels, target, found):
     assert error_text(labels, target) == (
-        f"data.target must suit the labels, which are {found}. Got {target!r}. Leave it at 'auto'."
+        f"data.target must fit the labels, which are {found}. Got {target!r}. Leave it at 'auto'."
     )
 
 
@@ -130,15 +132,15 @@ def test_missing_labels_are_named():
 def test_amounts_the_trainer_cannot_learn():
     assert error_text([0.5, -100.0, math.inf]) == (
         "The label column must hold finite numbers. Got 'train:2'.\n"
-        "The label column must not hold exactly -100. Got it for 'train:1'. "
-        "Shift or scale the labels: the Trainer takes -100 for 'ignore this example'."
+        "The label column must not hold exactly -100. Got it for 'train:1'. Shift or scale the labels: the "
+        "Trainer ignores examples with the label -100."
     )
 
 
 def test_rows_of_zeros_and_ones_are_not_taken_for_classes():
     assert error_text([[0, 1, 1], [1]]) == (
-        "The label column must name each class of a row once. Got repeated ones for 'train:0'. "
-        "Name each class once. Lists of zeros and ones, with a place for each class, must all be of one length."
+        "The label column must name each class of a row once. Got repeated classes for 'train:0'. Name each "
+        "class once. In lists of zeros and ones, write one value for each class."
     )
 
 
@@ -165,15 +167,15 @@ def test_labels_that_a_trained_model_does_not_know():
     assert encoded == []
     assert [str(problem) for problem in problems] == [
         "The label column must hold a label in every row. Got none for 'r2'. Label these rows or remove them.",
-        "Label 'soop' must be one the model knows. Got it for 'r0', 'r3'. Nearest: 'soup'.",
-        "Label 'tea' must be one the model knows. Got it for 'r4'. Known: 'cake', 'soup'.",
+        "Label 'soop' must be a class of the model. Got it for 'r0', 'r3'. Nearest: 'soup'.",
+        "Label 'tea' must be a class of the model. Got it for 'r4'. Known: 'cake', 'soup'.",
     ]
 
 
 def test_labels_of_another_kind_than_the_model_predicts():
     _, problems = encode_known("test", [["a"]], ["r0"], "single_label", ["a", "b"])
     assert [str(problem) for problem in problems] == [
-        "The model's target must suit the labels, which are lists. Got 'single_label'."
+        "The model's target must fit the labels, which are lists. Got 'single_label'."
     ]
 
 

@@ -117,6 +117,7 @@ def test_a_tokenizer_without_a_mask_token_masks_nothing(tokenizer):
     with pytest.raises(InputError) as caught:
         text_noise(tokenizer, 0.1, 0.0)
     assert str(caught.value) == (
-        "data.augment.mask must be 0 without a mask token. Got 0.1. This one has no such token: use data.augment.drop."
+        "data.augment.mask must be 0 for a tokenizer without a mask token. Got 0.1. Use data.augment.drop "
+        "instead."
     )
     assert text_noise(tokenizer, 0.0, 0.1).mask_id == -1

@@ -108,5 +108,5 @@ def test_a_length_beyond_the_checkpoint():
         resolve_max_length(tokenizer(model_max_length=128), 256)
     assert (
         str(error.value)
-        == "data.max_length must be at most the 128 tokens that the checkpoint takes. Got 256."
+        == "data.max_length must be at most the 128 tokens that the checkpoint accepts. Got 256."
     )

@@ -65,20 +65,21 @@ def truncation(**changes):
     [
         (
             {},
-            "Texts of more than 64 tokens are cut at the right: 2 of 3 in train (66.7 %); the longest has 93 tokens. "
-            "Set data.max_length to more, at most the checkpoint's 512, or data.truncation_side: left where the end of "
-            "a text matters more.",
+            "Texts of more than 64 tokens are truncated on the right: 2 of 3 in train (66.7 %); the longest "
+            "has 93 tokens. Increase data.max_length, at most to the checkpoint's 512, or "
+            "data.truncation_side: left if the end of a text matters more.",
         ),
         (
             {"limit": 64, "side": "left", "pairs": True},
-            "Pairs of texts of more than 64 tokens are cut at the left: 2 of 3 in train (66.7 %); the longest has 93 "
-            "tokens. The checkpoint takes no more tokens; set data.truncation_side: right where the beginning of a "
-            "text matters more.",
+            "Pairs of texts of more than 64 tokens are truncated on the left: 2 of 3 in train (66.7 %); the "
+            "longest has 93 tokens. The checkpoint accepts no more tokens; set data.truncation_side: right "
+            "if the beginning of a text matters more.",
         ),
         (
             {"limit": None},
-            "Texts of more than 64 tokens are cut at the right: 2 of 3 in train (66.7 %); the longest has 93 tokens. "
-            "Set data.max_length to more, or data.truncation_side: left where the end of a text matters more.",
+            "Texts of more than 64 tokens are truncated on the right: 2 of 3 in train (66.7 %); the longest "
+            "has 93 tokens. Increase data.max_length, or data.truncation_side: left if the end of a text "
+            "matters more.",
         ),
         ({"cut": {"train": np.array([False, False])}}, None),
     ],
@@ -112,9 +113,9 @@ def rows(words):
 
 
 NOTE = (
-    "Texts of more than 16 tokens are cut at the right: 16 of 16 in train (100 %), 2 of 2 in validation (100 %); the "
-    "longest has 24 tokens. The checkpoint takes no more tokens; set data.truncation_side: left where the end of a "
-    "text matters more."
+    "Texts of more than 16 tokens are truncated on the right: 16 of 16 in train (100 %), 2 of 2 in "
+    "validation (100 %); the longest has 24 tokens. The checkpoint accepts no more tokens; set "
+    "data.truncation_side: left if the end of a text matters more."
 )
 
 
@@ -124,18 +125,20 @@ def test_a_plan_tells_of_cut_texts(tmp_path):
 
 def test_a_plan_tells_by_how_much_the_length_may_grow(tmp_path):
     notes = plan(recipe(tmp_path, rows(5), max_length=6)).notes
-    assert any("Set data.max_length to more, at most the checkpoint's 16, or" in note for note in notes)
+    assert any("Increase data.max_length, at most to the checkpoint's 16, or" in note for note in notes)
 
 
 def test_a_plan_without_cut_texts_says_nothing_of_them(tmp_path):
-    assert not any("tokens are cut" in note for note in plan(recipe(tmp_path, rows(2))).notes)
+    assert not any("tokens are truncated" in note for note in plan(recipe(tmp_path, rows(2))).notes)
 
 
 def test_a_run_keeps_the_note_and_its_evaluation_counts_too(tmp_path, caplog):
     caplog.set_level("INFO", "hf_finetune")
     run(recipe(tmp_path, rows(20)), tmp_path / "run")
     assert NOTE in caplog.messages
-    assert "Test split: 2 of 2 texts were cut at the right: the model takes 16 tokens." in caplog.messages
+    assert (
+        "Test split: 2 of 2 texts were truncated on the right: the model accepts at most 16 tokens."
+    ) in caplog.messages
     assert "16 of 16 in train (100 %)" in (tmp_path / "run" / "data.json").read_text(encoding="utf-8")
     assert "16 of 16 in train (100 %)" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
@@ -147,7 +150,9 @@ def test_predicting_counts_the_texts_that_are_cut(tmp_path, batch_size):
     examples = ["good " * 14, "bad", "good " * 15, {"text": "good " * 9, "text_pair": "bad " * 9}]
     logits = [row for batch in logit_batches(classifier, examples, cut) for row in batch]
     assert np.stack(logits) == pytest.approx(np.stack(list(compute_logits(classifier, examples))))
-    assert cut.sentences() == ["2 of 4 texts were cut at the right: the model takes 16 tokens."]
+    assert cut.sentences() == [
+        "2 of 4 texts were truncated on the right: the model accepts at most 16 tokens."
+    ]
 
 
 def test_nothing_is_said_where_no_text_is_cut(tmp_path):
@@ -161,7 +166,7 @@ def test_an_evaluation_counts_the_texts_that_are_cut(tmp_path):
     classes = ClassLabel(names=["bad", "good"])
     data = texts(text=["good " * 20, "bad"], feature=classes)
     assert evaluate_model(classifier, data).notes == (
-        "1 of 2 texts was cut at the right: the model takes 16 tokens.",
+        "1 of 2 texts was truncated on the right: the model accepts at most 16 tokens.",
     )
 
 
@@ -171,7 +176,7 @@ def test_each_of_several_tasks_tells_of_its_own_texts(tmp_path):
     (tmp_path / "long.csv").write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
     words = texts_by_length(tmp_path / "words.csv")
     notes = plan(text_recipe(tmp_path / "long.csv", words, checkpoint)).notes
-    (note,) = (note for note in notes if "cut at" in note)
+    (note,) = (note for note in notes if "truncated on" in note)
     assert note.startswith(
-        "type: Texts of more than 16 tokens are cut at the right: 12 of 12 in train (100 %), "
+        "type: Texts of more than 16 tokens are truncated on the right: 12 of 12 in train (100 %), "
     )

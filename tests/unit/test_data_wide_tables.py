@@ -63,7 +63,7 @@ def test_a_message_names_the_first_columns_and_counts_the_rest(tmp_path):
         prepare_data(write(tmp_path / "wide.csv", 100, "0.5"), modality=MODALITIES["image"])
     shown = ", ".join(repr(f"c{number}") for number in range(18))
     assert str(error.value) == (
-        "data.columns.image must be named, because no column looks like images. Got columns 'text', 'label', "
+        "data.columns.image must be set, because no column looks like images. Got columns 'text', 'label', "
         f"{shown} and 82 more. Set data.columns.image to one of them."
     )
     with pytest.raises(InputError) as error:

@@ -353,8 +353,8 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
         f"{empty} must hold .txt files at any depth.",
         f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
         "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
-        f"{table} must have one column that is plainly the text. Got columns 'headline', 'summary'. "
-        "Rename the one with the texts to 'text', or name it: --column text=NAME.",
+        f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
+        "Rename the column with the texts to 'text', or set --column text=NAME.",
         f"{blank} must hold at least one row.",
     ]
     assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")
@@ -374,7 +374,7 @@ def test_other_inputs_that_cannot_be_used(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("headline,summary\na,b\n")
     assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (
-        f"{table} must have the column that was named for text. Got 'sumary'. Nearest: 'summary'."
+        f"{table} must have the column that is set for text. Got 'sumary'. Nearest: 'summary'."
     )
 
 
@@ -405,7 +405,8 @@ def test_a_pair_is_read_from_the_columns_of_training(tmp_path, caplog):
         (item,) = items_of(tmp_path, "text,hypothesis\nfirst,second\n", PAIR)
     assert item.content == {"text": "first", "text_pair": "second"}
     assert caplog.messages == [
-        f"{tmp_path / 'new.csv'}: no column 'premise' as in training; 'text' is read instead."
+        f"{tmp_path / 'new.csv'}: the column 'premise' of the training data is missing; 'text' is read "
+        "instead."
     ]
     (item,) = items_of(tmp_path, "a,b\nfirst,second\n", PAIR, columns={"text": "a", "text_pair": "b"})
     assert item.content == {"text": "first", "text_pair": "second"}
@@ -421,7 +422,7 @@ def test_half_a_pair_is_refused(tmp_path, content):
     assert (
         "must have the columns 'premise' and 'hypothesis', because the model takes pairs of texts." in message
     )
-    assert message.endswith("Rename two columns, or name them: --column text=NAME --column text_pair=NAME.")
+    assert message.endswith("Rename two columns, or set --column text=NAME --column text_pair=NAME.")
 
 
 def test_a_row_without_a_second_text_is_no_single_text(tmp_path):
@@ -453,7 +454,8 @@ def test_a_single_text_is_read_from_the_column_of_training_or_refused(tmp_path, 
         items_of(tmp_path, "comment,reviews\na,b\n", SINGLE)
     assert str(caught.value) == (
         f"{tmp_path / 'new.csv'} must have the column 'review', which the model was trained on. Got columns "
-        "'comment', 'reviews'. Nearest: 'reviews'. Rename the one with the texts, or name it: --column text=NAME."
+        "'comment', 'reviews'. Nearest: 'reviews'. Rename the column with the texts, or set --column "
+        "text=NAME."
     )
 
 

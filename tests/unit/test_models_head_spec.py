@@ -29,7 +29,7 @@ TEXTS = ["bert", "distilbert", "roberta", "albert", "deberta-v2", "modernbert", 
 NO_TOKEN = "it has no class token"
 REFUSED = {
     **{(name, "cls"): NO_TOKEN for name in IMAGES if name not in ("timm/test_vit", "vit", "deit", "dinov2")},
-    ("gpt2", "cls"): "its first token does not see those behind it",
+    ("gpt2", "cls"): "its first token does not attend to later tokens",
     **{("convnext", pool): "convnext.layernorm.weight" for pool in ("mean", "attention")},
     **{("timm/test_convnext", pool): "timm_model.head.norm.weight" for pool in ("mean", "attention")},
 }

@@ -92,7 +92,7 @@ def test_texts_are_cut_to_the_positions_where_the_tokenizer_states_no_limit(tmp_
     with pytest.raises(InputError) as caught:
         resolve_max_length(tokenizer, 40, 38)
     assert str(caught.value) == (
-        "data.max_length must be at most the 38 tokens that the checkpoint takes. Got 40."
+        "data.max_length must be at most the 38 tokens that the checkpoint accepts. Got 40."
     )
 
 

@@ -81,8 +81,8 @@ def test_features_on_no_grid_are_refused(tiny_model):
     with pytest.raises(InputError) as caught:
         MaskedImageModel(model, IMAGE, seed=0)
     assert str(caught.value) == (
-        "domain_adaptation.method must be coral or dann for an architecture whose features lie on no grid. "
-        "Got 'continue_pretraining'."
+        "domain_adaptation.method must be coral or dann for an architecture whose features do not form a "
+        "grid. Got 'continue_pretraining'."
     )
 
 
