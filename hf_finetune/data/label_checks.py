@@ -130,8 +130,8 @@ def note_contradictions(tables: Mapping[str, Table]) -> tuple[str, ...]:
             count = sum(map(len, clashes))
             shown = listed((_shown(table, group) for group in clashes), most=5)
             notes.append(
-                f"{len(clashes):,} {kind} of {split} stand in {count:,} examples with different labels: {shown}. "
-                "Correct or remove them: a model can be right about one of them at most."
+                f"{len(clashes):,} {kind} of {split} occur in {count:,} examples with different labels: {shown}. "
+                "Correct or remove them: at most one label can be right."
             )
     return tuple(notes)
 

@@ -72,7 +72,7 @@ class MultiLabel(ClassTarget):
 
     def summary(self, subject: str, classes: str) -> str:
         """Return that a model answers for each class."""
-        return f"predicts all of {classes} that {subject} belongs to"
+        return f"predicts which of {classes} {subject} belongs to (any number)"
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:

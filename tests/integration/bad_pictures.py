@@ -86,7 +86,7 @@ CASES = [
         "run recipe.yaml",
         "Problem:\n"
         "  cake/0.png must hold a readable image. Got a picture of NaN values only. Save it again from its "
-        "source. {REPAIR}",
+        f"source. {REPAIR}",
         array(np.full((8, 8), np.nan, np.float32)),
     ),
     Case(

@@ -79,8 +79,8 @@ def test_one_text_with_several_labels_is_told_with_its_rows(tmp_path):
     rows = [*ROWS, ("Text  0", "spam"), ("text 1", "spam"), ("text 2", "spam")]
     (note,) = notes(write(tmp_path / "r.csv", rows), "different labels")
     assert note == (
-        "2 texts of train stand in 4 examples with different labels: 'train:0' (ham) and 'train:20' (spam), "
-        "'train:2' (ham) and 'train:22' (spam). Correct or remove them: a model can be right about one of them at most."
+        "2 texts of train occur in 4 examples with different labels: 'train:0' (ham) and 'train:20' (spam), "
+        "'train:2' (ham) and 'train:22' (spam). Correct or remove them: at most one label can be right."
     )
 
 
@@ -95,7 +95,7 @@ def test_one_picture_in_two_class_folders_is_told(tmp_path):
     data = prepare_data(str(tmp_path), modality=MODALITIES["image"])
     (note,) = [note for note in data.notes if "different labels" in note]
     assert note.startswith(
-        "1 images of train stand in 2 examples with different labels: 'cat/3.png' (cat) and"
+        "1 images of train occur in 2 examples with different labels: 'cat/3.png' (cat) and"
     )
 
 
@@ -105,7 +105,7 @@ def test_several_labels_contradict_each_other_as_sets(tmp_path):
     (note,) = notes(
         write(tmp_path / "r.csv", rows), "different labels", columns=columns, validation=0, test=0
     )
-    assert "1 texts of train stand in 2 examples with different labels: 'train:2' ('a') and" in note
+    assert "1 texts of train occur in 2 examples with different labels: 'train:2' ('a') and" in note
 
 
 def test_rows_without_a_label_are_left_out_before_the_cut_on_request(tmp_path):
