@@ -152,8 +152,8 @@ def _check_deepspeed() -> None:
     path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     config = json.loads(Path(path).read_text(encoding="utf-8")) if path != "none" else {}
     if "scheduler" in config:
-        repair = "Take 'scheduler' out of it."
-        rule = "must leave the schedule to the recipe, which has rates for each layer"
+        repair = "Remove 'scheduler' from it."
+        rule = "must not set a scheduler: the recipe sets the learning rates of all layers"
         raise InputError(Problem(path, rule, "", repair))
     zero = config.get("zero_optimization", {})
     if zero.get("stage") == 3 and not zero.get(GATHERS):
@@ -164,7 +164,7 @@ def _check_deepspeed() -> None:
 def _check_fsdp() -> None:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
-        rule, repair = "must be that of FSDP 2", "Add it to accelerate launch, or to its config file."
+        rule, repair = "must be 2", "Set it in accelerate launch or in its config file."
         raise InputError(Problem("--fsdp_version", rule, version, repair))
 
 
@@ -281,6 +281,6 @@ def detect_lost_process(state: PartialState) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise LostProcessError(
-            f"Process {state.process_index} of {state.num_processes} has lost another one, which ended or is stuck; "
-            "what that one says is the cause. What was saved before is kept; a run goes on with --resume."
+            f"Process {state.process_index} of {state.num_processes} lost the connection to another process, which ended "
+            "or is stuck; see its output for the cause. Files saved before are kept; resume a run with --resume."
         ) from error

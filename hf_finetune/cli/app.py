@@ -369,7 +369,7 @@ def publish_command(
     from hf_finetune.cli.tables import print_publication
 
     if not yes and not sys.stdin.isatty():
-        raise InputError(Problem("--yes", "must be given where nobody can answer the question"))
+        raise InputError(Problem("--yes", "must be given if stdin is not a terminal"))
     quiet_hub(err)
     from hf_finetune.publishing.hub import plan_publication, publish
 

@@ -67,7 +67,7 @@ def print_failure(console: Console, error: Exception) -> int:
         raise error
     if _disk_is_full(error):
         console.print(
-            "[bold red]The disk is full.[/] What was saved before is kept; a run goes on with --resume."
+            "[bold red]The disk is full.[/] Files saved before are kept; resume a run with --resume."
         )
         return 1
     if type(error).__name__ in ("DivergedError", "LostProcessError"):
@@ -76,7 +76,7 @@ def print_failure(console: Console, error: Exception) -> int:
         return 1
     console.print(f"[bold red]{type(error).__name__}:[/]", end=" ")
     console.print(str(error), markup=False)
-    console.print("Set HF_FINETUNE_TRACEBACK=1 to see where.", style="dim")
+    console.print("Set HF_FINETUNE_TRACEBACK=1 to see the traceback.", style="dim")
     return 1
 
 

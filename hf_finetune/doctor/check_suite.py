@@ -61,7 +61,7 @@ def check_suites(
         InputError: If the recipe or its checkpoint cannot be used, or if there are several processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        repair = "It starts two of its own; leave accelerate launch away."
+        repair = "It starts two processes itself; run it without accelerate launch."
         raise InputError(Problem("doctor", "must run in one process", os.environ["WORLD_SIZE"], repair))
     if recipe is not None:
         for task, single in recipe.by_task().items():
@@ -94,8 +94,8 @@ def run_check(check: Check, folder: Path) -> CheckResult:
         if os.environ.get("HF_FINETUNE_TRACEBACK"):
             raise
         first = next(iter(str(error).strip().splitlines()), "")
-        measured = f"The check broke off. {type(error).__name__}: {first}".rstrip(": ")
-        return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see where.")
+        measured = f"The check raised an exception. {type(error).__name__}: {first}".rstrip(": ")
+        return CheckResult(check.name, "fail", measured, "Set HF_FINETUNE_TRACEBACK=1 to see the traceback.")
     finally:
         shutil.rmtree(scratch)
 
@@ -130,7 +130,7 @@ def _checks(subject: CheckTarget, speed: bool = True) -> tuple[Check, ...]:
     if speed:
         checks.append(Check(PRECISION, lambda folder: check_precision(subject)))
     else:
-        reason = "The fastest precision depends on the model: name a recipe."
+        reason = "The fastest precision depends on the model: pass a recipe."
         checks.append(Check(PRECISION, lambda folder: CheckResult(PRECISION, "skipped", reason)))
     return tuple(checks)
 

@@ -73,7 +73,7 @@ def load_check_target(recipe: Recipe, *, trust_remote_code: bool = False) -> Che
     else:
         target = ASSUMED_TARGET if recipe.data.target == "auto" else recipe.data.target
         names = ("label",) if not TARGETS[target].has_classes else ("0", "1")
-        remark = f"The data {recipe.data.path!r} is not at hand: its labels are counted as {len(names)}."
+        remark = f"The data {recipe.data.path!r} is not available: the number of labels is assumed to be {len(names)}."
     pair = names_optional_column(recipe)
     synthetic = made_up_data(modality, target, names, pair=pair)
     prepared = prepare_with(_without_metrics(recipe), synthetic, trust_remote_code=trust_remote_code)

@@ -23,8 +23,8 @@ WEIGHTS = "weights"
 ROUND_TRIP = "save and load"
 NOISE = 0.02
 LIBRARIES = (
-    "A published model would not be the trained one. Update transformers and timm together "
-    "(pip install -U transformers timm), and look again."
+    "A published model would differ from the trained one. Update transformers and timm together "
+    "(pip install -U transformers timm), and run the check again."
 )
 
 
@@ -36,7 +36,9 @@ def check_weights(subject: CheckTarget) -> CheckResult:
         return CheckResult(WEIGHTS, "fail", rules, " ".join(repairs))
     new = set(head_names(subject.model)) | adapter_names(subject.model)
     backbone = sum(name not in new for name, _ in subject.model.named_parameters())
-    measured = " ".join((f"All {backbone} parameters below the head are the checkpoint's.", *subject.notes))
+    measured = " ".join(
+        (f"All {backbone} parameters below the head equal those of the checkpoint.", *subject.notes)
+    )
     return CheckResult(WEIGHTS, "pass", measured)
 
 
@@ -60,9 +62,7 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
                 parameter = model.get_parameter(name)
                 parameter += NOISE * torch.randn(parameter.shape, generator=generator)
             change = merge_adapter(model, batch)
-            merged = (
-                f"Its adapter, filled with noise, is merged: no logit changes by more than {change:.1g}. "
-            )
+            merged = f"Merging its adapter, filled with noise, changes no logit by more than {change:.1g}. "
         expected = own_memory(model)(**batch).logits
         export_model(model, subject.prepared.processor, folder / "model")
         own_code = is_given(model.config)  # the head's code file, which export_model has just written
@@ -81,7 +81,7 @@ def check_round_trip(subject: CheckTarget, folder: Path) -> CheckResult:
         if not torch.equal(logits, expected)
     ]
     if wrong:
-        return CheckResult(ROUND_TRIP, "fail", f"The saved model is another: {'; '.join(wrong)}.", LIBRARIES)
+        return CheckResult(ROUND_TRIP, "fail", f"The saved model differs: {'; '.join(wrong)}.", LIBRARIES)
     measured = (
         f"{merged}Loaded by {' and by '.join(outputs)}, its {expected.numel()} logits are equal bit for bit."
     )

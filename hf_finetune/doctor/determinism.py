@@ -14,8 +14,8 @@ __all__ = ["check_determinism"]
 
 DETERMINISM = "determinism"
 REPAIR = (
-    "No seed fixes these. Set OMP_NUM_THREADS=1 and look again; if they still differ, the model draws chance "
-    "of its own, and no run with it can be repeated."
+    "The seed does not determine these. Set OMP_NUM_THREADS=1 and run the check again; if they still differ, the "
+    "model has its own source of randomness, and its runs cannot be reproduced."
 )
 
 
@@ -50,11 +50,13 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
     )
     differ = [name for name in first if not torch.equal(first[name], second[name])]
     if not differ:
-        measured = f"Two runs of 2 steps end equal bit for bit in all {len(first)} tensors, {where}."
+        measured = f"Two runs of 2 steps are equal bit for bit in all {len(first)} tensors, {where}."
         return CheckResult(DETERMINISM, "pass", measured)
     largest = max((first[name].double() - second[name].double()).abs().max().item() for name in differ)
     share = f"{len(differ)} of {len(first)} tensors"
     measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {some(differ)}."
     if device != "cpu":
-        return CheckResult(DETERMINISM, "skipped", f"{measured} Bit for bit is promised on a CPU only.")
+        return CheckResult(
+            DETERMINISM, "skipped", f"{measured} Bitwise reproducibility is guaranteed on a CPU only."
+        )
     return CheckResult(DETERMINISM, "fail", measured, REPAIR)

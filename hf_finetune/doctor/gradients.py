@@ -21,7 +21,7 @@ TOLERANCE = 1e-2
 """Largest difference of two gradients, as a fraction of their norm. Rounding causes 1e-6 in fp32 and 1e-3 in TF32; the
 errors to detect are factors of 2 and more."""
 REPAIR = (
-    "Learning rates would mean something else with accumulation. Set accumulation: 1 in every stage, and update "
+    "Gradient accumulation would change the effective learning rate. Set accumulation: 1 in every stage, and update "
     "transformers and accelerate."
 )
 
@@ -77,7 +77,7 @@ def check_loss_scaling(subject: CheckTarget, folder: Path) -> CheckResult:
         )
         return CheckResult(LOSS_SCALING, "fail", measured, REPAIR)
     listed = " and ".join(names)
-    measured = f"{listed} give the same gradient, that of plain torch, to {worst:.0e} of its norm."
+    measured = f"{listed} have the same gradient as plain torch, within {worst:.0e} of its norm."
     return CheckResult(LOSS_SCALING, "pass", measured)
 
 

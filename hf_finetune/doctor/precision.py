@@ -122,7 +122,7 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
         return CheckResult(
             PRECISION,
             "fail",
-            f"{measured} This device does not compute in {precision}, which the recipe asks for.",
+            f"{measured} This device does not support {precision}, which the recipe sets.",
             "Set speed.precision=fp32.",
         )
     if not _agrees(requested, plain):
@@ -130,7 +130,7 @@ def judge(timings: list[Timing], size: int, precision: str, memory_format: str) 
         return CheckResult(PRECISION, "fail", f"{measured} {difference}", "Set speed.precision=fp32.")
     rejected = [timing.title for timing in timings if not _agrees(timing, plain)]
     if rejected:
-        measured += f" The loss of {' and '.join(rejected)} is not that of fp32."
+        measured += f" The loss of {' and '.join(rejected)} differs from that of fp32."
     best = min((timing for timing in timings if _agrees(timing, plain)), key=lambda timing: timing.seconds)
     gain = requested.seconds / best.seconds
     if best is requested or gain < WORTH_IT:

@@ -21,12 +21,12 @@ VISIBLE = 1e-6
 """Smallest update, as a fraction of a weight, that is certain to change it in fp32, whose rounding error is 6e-8."""
 
 OTHERS_MOVED = (
-    "Something besides the optimizer changes the model: its own code, or a library. Update transformers and "
+    "The model is changed by its own code or a library, not only by the optimizer. Update transformers and "
     "accelerate, and do not trust this stage until it passes."
 )
 NOT_MOVED = (
-    "The stage would train less than it says. Update transformers and accelerate; until it passes, "
-    "leave these parameters out of the stage's selector."
+    "The stage would not train exactly the declared parameters. Update transformers and accelerate; until it passes, "
+    "exclude these parameters from the stage's selector."
 )
 
 
@@ -77,16 +77,16 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     wrong: list[str] = []
     repairs: dict[str, None] = {}
     if extra:
-        wrong.append(f"not planned, and changed: {some(extra)}")
+        wrong.append(f"changed, but not planned: {some(extra)}")
         repairs[OTHERS_MOVED] = None
     if missing:
-        wrong.append(f"planned, and not changed: {some(missing)}")
+        wrong.append(f"planned, but not changed: {some(missing)}")
         repairs[NOT_MOVED] = None
     if watch.optimizer_problem:
         wrong.append(watch.optimizer_problem)
         repairs[NOT_MOVED] = None
     if watch.training:
-        wrong.append(f"frozen, and not in eval mode: {some(sorted(watch.training))}")
+        wrong.append(f"frozen, but not in eval mode: {some(sorted(watch.training))}")
         repairs[OTHERS_MOVED] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
@@ -133,9 +133,9 @@ class _Watch(TrainerCallback):
         planned = {name: (group.lr, group.weight_decay) for group in self.groups for name in group.parameters}
         wrong = {
             "lacks": sorted(planned.keys() - optimized.keys()),
-            "holds besides": sorted(optimized.keys() - planned.keys()),
+            "also holds": sorted(optimized.keys() - planned.keys()),
             "holds twice": sorted(twice),
-            "has another rate or decay for": [
+            "has a wrong learning rate or weight decay for": [
                 name for name in planned if optimized.get(name, planned[name]) != planned[name]
             ],
         }
@@ -203,10 +203,10 @@ def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen:
     buffers = {name for name, _ in subject.model.named_buffers()} - _moving_buffers(subject, planned)
     unchanged = [counted(total - len(planned.trainable), "other")] if len(planned.trainable) < total else []
     unchanged += [counted(len(buffers), "buffer")] if buffers else []
-    text = f"2 steps moved {counted(len(planned.trainable) - len(still), 'planned parameter')}"
-    text += f"; {' and '.join(unchanged)} stood still bit for bit" if unchanged else ""
+    text = f"2 steps changed {counted(len(planned.trainable) - len(still), 'planned parameter')}"
+    text += f"; {' and '.join(unchanged)} are equal bit for bit" if unchanged else ""
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
-    text += "; the optimizer held just these, at their rates."
+    text += "; the optimizer held exactly these, at their learning rates."
     if still:
-        text += f" Planned, but no step shows: {some(still)}."
+        text += f" Planned, but their updates are not measurable: {some(still)}."
     return text

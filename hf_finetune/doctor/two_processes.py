@@ -26,8 +26,8 @@ COUNT = 2
 SECONDS = 300
 ALONE = "Run in one process, without accelerate launch, and update torch, transformers and accelerate."
 NOT_STARTED = (
-    "Processes on this machine cannot work together; one process alone is not affected. Behind a firewall or in a "
-    "container, see that they may reach each other on the loopback interface."
+    "Distributed training does not work on this machine; training in one process is not affected. With a firewall "
+    "or in a container, check that processes can connect over the loopback interface."
 )
 
 
@@ -65,7 +65,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         differ = _differences([by_stage[index] for by_stage in digests])
         if differ:
             wrong.append(
-                f"after stage {stage.name} the two differ in {counted(len(differ), 'parameter')} ({some(differ)})"
+                f"after stage {stage.name} the two processes differ in {counted(len(differ), 'parameter')} "
+                f"({some(differ)})"
             )
         expected = plain_gradient(
             subject.model,
@@ -84,8 +85,8 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     if wrong:
         return CheckResult(TWO_PROCESSES, "fail", sentence(wrong), ALONE)
     measured = (
-        "2 steps of every stage leave them equal bit for bit; "
-        f"the gradient is that of one process, to {worst:.0e} of its norm."
+        "After 2 steps of every stage they are equal bit for bit; "
+        f"the gradient equals that of one process, within {worst:.0e} of its norm."
     )
     return CheckResult(TWO_PROCESSES, "pass", measured)
 
@@ -128,7 +129,7 @@ def _run_workers(folder: Path) -> str:
             if any(process.poll() for process in started):
                 break
             if time.monotonic() > until:
-                return f"it was not done within {SECONDS} seconds."
+                return f"it did not finish within {SECONDS} seconds."
             time.sleep(0.05)
     finally:
         for process in started:
@@ -161,4 +162,4 @@ def _environment(rank: int) -> dict[str, str]:
 def _last_line(log: Path, code: int) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     last = next((line for line in reversed(lines) if line), "")
-    return re.sub(r"^\[rank\d+\]: ", "", last) or f"it ended with code {code} and said nothing."
+    return re.sub(r"^\[rank\d+\]: ", "", last) or f"it ended with exit code {code} and no output."

@@ -239,11 +239,11 @@ class _Judged:
 
 def _read(run: Path) -> _Judged:
     if not can_be_path(run):
-        raise InputError(Problem(str(run), "must be a run directory", "a name that no folder can have"))
+        raise InputError(Problem(str(run), "must be a run directory", "an invalid folder name"))
     folder = run.expanduser()
     file = folder / "predictions.parquet" if folder.is_dir() else folder
     if folder.is_dir() and not file.is_file():
-        repair = "It is written when a run with a test split is done."
+        repair = "It is written at the end of a run with a test split."
         raise InputError(Problem(str(run), "must hold predictions.parquet", "none", repair))
     predictions = read_predictions(file)
     chosen = _content(file.parent / "metrics.json").get("thresholds")
@@ -269,21 +269,21 @@ def _content(path: Path) -> dict[str, Any]:
 def _check_same(first_run: str, first: _Judged, run: str, other: _Judged) -> None:
     before, after = first.predictions, other.predictions
     if before.target != after.target or set(before.label_names) != set(after.label_names):
-        rule = f"must be of the same classes as {first_run}"
+        rule = f"must have the same classes as {first_run}"
         raise InputError(Problem(run, rule, listed(map(repr, after.label_names), most=SHOWN)))
     if len(set(before.ids)) != len(before.ids) or set(before.ids) != set(after.ids):
         unshared = sorted(set(before.ids) ^ set(after.ids))
-        value = (
-            f"{len(unshared):,} that only one of them has, such as {listed(map(repr, unshared), most=SHOWN)}"
+        value = f"{len(unshared):,} that only one of the runs has, such as {listed(map(repr, unshared), most=SHOWN)}"
+        repair = "Split the data before both runs, or use the same seed in both."
+        raise InputError(
+            Problem(run, f"must be evaluated on the test examples of {first_run}", value, repair)
         )
-        repair = "Split the data before both runs, or give both the same seed."
-        raise InputError(Problem(run, f"must be judged on the test examples of {first_run}", value, repair))
     places = {name: row for row, name in enumerate(after.ids)}
     rows = [places[name] for name in before.ids]
     if not np.array_equal(
         _named(before), _named(after)[rows], equal_nan=TARGETS[before.target].has_several_classes
     ):
-        raise InputError(Problem(run, f"must have the test labels of {first_run}", "others"))
+        raise InputError(Problem(run, f"must have the test labels of {first_run}", "other labels"))
 
 
 def _named(predictions: Predictions) -> np.ndarray:

@@ -181,5 +181,5 @@ def _check_labels(classifier: Classifier, dataset: Dataset) -> None:
     names = getattr(getattr(feature, "feature", feature), "names", None)
     if names is not None and tuple(names) != classifier.label_names:
         expected, actual = (", ".join(map(repr, some[:10])) for some in (classifier.label_names, names))
-        problem = Problem("The data's classes", f"must be the model's: {expected}", actual)
+        problem = Problem("The data's classes", f"must be those of the model: {expected}", actual)
         raise InputError(problem)

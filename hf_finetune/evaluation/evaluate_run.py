@@ -174,7 +174,7 @@ def _load(
         return OwnSplit(dataset)
     run = run_of(model_or_run)
     if recipe is None or run is None:
-        repair = "A checkpoint knows no data; name some with --data."
+        repair = "Only a run records its data."
         raise InputError(Problem("--data", "must be given unless the model is a run", "", repair))
     own_split = load_own_split(run, recipe, classifier, split or "test")
     if own_split.changed is not None:

@@ -118,7 +118,7 @@ def _open_text_rows(file: Path, kind: str, options: TableOptions) -> tuple[list[
 def _rows_of_cells(names: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
     for line, cells in rows:
         if len(cells) != len(names):
-            yield f"Line {line} has {len(cells)} cells, and the header {len(names)}."
+            yield f"Line {line} has {len(cells)} cells, but the header has {len(names)}."
         else:
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
 

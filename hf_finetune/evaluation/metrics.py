@@ -277,7 +277,7 @@ def metric_problem(
     try:
         _ADMITTED[name] = _load(name)
     except OSError:  # there is no such metric, or the Hub cannot be reached
-        rule = f"must be a metric for {target} labels, or one that evaluate.load finds here or on the Hub"
+        rule = f"must be a metric for {target} labels, or one that evaluate.load finds locally or on the Hub"
         return Problem(place, rule, repr(name), meant)
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "must be loadable by evaluate.load", repr(name), f"{cause_of(error)}.")
@@ -301,7 +301,7 @@ def suggest_metric(name: str, target: Target, settings: MetricSettings = NO_SETT
     if label is not None:
         return nearest(label, settings.label_names)
     if name in COST_METRICS and TARGETS[target].is_exclusive:
-        return "Say what confusions cost in evaluation.costs."
+        return "Set the misclassification costs in evaluation.costs."
     plain = _plain(name)
     alias = ALIASES.get(plain, plain)
     if find_metric(alias, settings, target):
@@ -352,7 +352,7 @@ def _unless_trusted(name: str, meant: str) -> str:
     for script in (path, path / f"{path.name}.py"):
         if script.suffix == ".py" and script.is_file():
             return f"With the option, evaluate.load runs the script {str(script.absolute())!r}."
-    elsewhere = f"the script that the Hub has under the name {name!r}, or the copy of it in its cache"
+    elsewhere = f"the script {name!r} of the Hub, or its cached copy"
     return f"{meant} With the option, evaluate.load runs {elsewhere}."
 
 
@@ -364,7 +364,7 @@ def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> flo
     values = _ADMITTED[name].compute(predictions=decisions.tolist(), references=labels.tolist())
     if isinstance(values, dict):
         if name not in values and len(values) != 1:
-            raise ValueError(f"it gives several values: {', '.join(map(repr, values))}.")
+            raise ValueError(f"it returns several values: {', '.join(map(repr, values))}.")
         values = values[name] if name in values else next(iter(values.values()))
     return float(values)
 

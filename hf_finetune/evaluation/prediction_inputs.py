@@ -115,7 +115,7 @@ def _open(
         return Inputs(map(open_file, [modality], [given], [path]), 1)
     if ending == LINES:
         return Inputs(_read_text_file(path, modality), None)
-    rule = f"must be {modality.article}, or a file of {modality.plural} of a known ending"
+    rule = f"must be {modality.article}, or a file of {modality.plural} with a known extension"
     raise InputError(Problem(given, rule, "a file", f"Known: {quoted([LINES, *TABLE_SUFFIXES])}."))
 
 

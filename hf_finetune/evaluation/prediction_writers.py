@@ -126,7 +126,7 @@ def _path_problem(path: Path, ending: str) -> Problem | None:
             repr(str(path)),
         )
     if not can_be_path(path):
-        return Problem("--output", "must be a name that a file can have", repr(str(path)))
+        return Problem("--output", "must be a valid file name", repr(str(path)))
     if path.is_dir():
         return Problem("--output", "must be a file", f"the folder {str(path)!r}")
     if not path.parent.is_dir():

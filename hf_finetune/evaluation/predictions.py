@@ -105,7 +105,7 @@ def write_predictions(
     """
     if not len(ids) == len(labels) == len(scores):
         raise ValueError(
-            f"ids, labels and scores must be as many. Got {len(ids)}, {len(labels)}, {len(scores)}."
+            f"ids, labels and scores must have the same length. Got {len(ids)}, {len(labels)}, {len(scores)}."
         )
     kind = TARGETS[target]
     decisions = decide(scores, target, thresholds)

@@ -88,27 +88,27 @@ def resolve_model_dir(model_or_run: str | Path) -> Path | str:
     """
     place, rule = str(model_or_run), "must be a checkpoint folder, a run or a Hub id"
     if not can_be_path(place):
-        raise InputError(Problem(place, rule, "a name that no file can have"))
+        raise InputError(Problem(place, rule, "an invalid file name"))
     folder = Path(model_or_run).expanduser()
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
     if folder.is_dir():
         if (folder / "adapter" / "adapter_config.json").is_file():
-            repair = f"{folder / 'adapter' / 'README.md'} says how peft loads it."
-            raise InputError(Problem(place, "must hold a finished model", "an adapter alone", repair))
+            repair = f"See {folder / 'adapter' / 'README.md'} for loading it with peft."
+            raise InputError(Problem(place, "must hold a finished model", "only an adapter", repair))
         tasks = sorted(path for path in (folder / "tasks").glob("*") if (path / "model").is_dir())
         if tasks:
-            repair = f"Give that of one task: {' or '.join(map(str, tasks))}."
-            raise InputError(Problem(place, "must hold one model", "those of several tasks", repair))
+            repair = f"Use the model of one task: {' or '.join(map(str, tasks))}."
+            raise InputError(Problem(place, "must hold one model", "models of several tasks", repair))
         if any((folder / name).exists() for name in ("recipe.yaml", "manifest.json", "stages")):
             repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
             raise InputError(Problem(place, "must hold a finished model", f"no {folder / 'model'}", repair))
         raise InputError(Problem(place, rule, "a folder with neither config.json nor model/config.json"))
     if folder.exists():
-        raise InputError(Problem(place, rule, "a file", "Give the folder that holds it."))
+        raise InputError(Problem(place, rule, "a file", "Use the folder that contains it."))
     if is_local(str(model_or_run)):
-        raise InputError(Problem(place, rule, "a path where nothing is"))
+        raise InputError(Problem(place, rule, "a path that does not exist"))
     return str(model_or_run)
 
 
@@ -159,8 +159,8 @@ def load_classifier(
     except UnpicklingError as error:
         raise InputError(unsafe_pickle(place, source)) from error
     except SafetensorError as error:
-        rule, value = "must hold whole weight files", "one that is damaged or cut off"
-        raise InputError(Problem(place, rule, value, "Fetch or copy it again.")) from error
+        rule, value = "must hold intact weight files", "a damaged or truncated file"
+        raise InputError(Problem(place, rule, value, "Download or copy it again.")) from error
     except (*LOADING_ERRORS, *SETTING_ERRORS) as error:
         refused = None if trust_remote_code else code_refused(place, source)
         unreadable = Problem(place, "must be a checkpoint that can be loaded", cause_of(error))
@@ -247,7 +247,7 @@ def _logits(classifier: Classifier, examples: Iterator[Any], remarks: Remarks | 
 def _no_checkpoint(source: str | Path, error: Exception) -> Problem:
     if isinstance(source, Path):
         return Problem(str(source), "must be a checkpoint that can be loaded", cause_of(error))
-    value = "no folder here, and nothing that the Hub gives"
+    value = "neither a local folder nor a repository on the Hub"
     repair = "Check the name, the network and your access."
     return Problem(source, "must be a checkpoint folder, a run or a Hub id", value, repair)
 

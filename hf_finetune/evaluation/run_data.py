@@ -22,7 +22,7 @@ from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 
 __all__ = ["OwnSplit", "load_own_split", "match_rows"]
 
-_REPAIR = "Put the data of the run back, or judge by other data with --data."
+_REPAIR = "Restore the data of the run, or evaluate on other data with --data."
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def load_own_split(run: Path, recipe: Recipe, classifier: Classifier, split: str
     if dataset is None or (known is not None and split not in known):
         names = [name for name in _splits(prepared) if known is None or name in known]
         raise InputError(
-            Problem("--split", "must be one of the run's", repr(split), f"Known: {quoted(names)}.")
+            Problem("--split", "must be a split of the run", repr(split), f"Known: {quoted(names)}.")
         )
     if known is None:
         return _cut_without_hashes(run, recipe, prepared, split)
@@ -142,10 +142,10 @@ def _cut_without_hashes(run: Path, recipe: Recipe, prepared: LabelledData, split
     if fingerprint is None or recipe.domain_adaptation is not None:
         return OwnSplit(
             dataset,
-            f"The run has no {HASHES}, so it is not known whether its {split} split has the examples that it had.",
+            f"The run has no {HASHES}, so it is unknown whether the examples of its {split} split have changed.",
         )
-    rule = f"must be that of the run, which has no {HASHES} to find its examples by"
-    raise InputError(Problem("The data", rule, "other data", _REPAIR))
+    rule = f"must be unchanged since the run, which has no {HASHES} to identify its examples"
+    raise InputError(Problem("The data", rule, "changed data", _REPAIR))
 
 
 def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: str) -> str | None:
@@ -155,8 +155,8 @@ def _told_of_labels(run: Path, recipe: Recipe, prepared: LabelledData, split: st
     if before in (None, prepared.fingerprint) or recipe.domain_adaptation is not None:
         return None
     return (
-        f"The data has changed since the run, but not the inputs of its {split} split, which is judged by the labels "
-        "of now."
+        f"The data has changed since the run, but not the inputs of its {split} split, which is evaluated with the "
+        "current labels."
     )
 
 
@@ -193,15 +193,15 @@ def _find_split(
 
 def _told(split: str, found: int, total: int, new: int) -> str:
     count = f"all {total:,} of them" if found == total else f"{found:,} of {total:,}"
-    gone = "" if found == total else "; the others are gone or were edited"
+    gone = "" if found == total else "; the others were removed or edited"
     sentence = (
-        f"The data has changed since the run, so its {split} split is not cut again: its examples are found by their "
-        f"contents, {count}{gone}."
+        f"The data has changed since the run, so its {split} split is not drawn again: its examples are identified by "
+        f"their content, {count}{gone}."
     )
     if new == 1:
-        sentence += " 1 example that the run did not have is left out; --data judges by it."
+        sentence += " 1 new example is left out; use --data to include it."
     elif new:
-        sentence += f" {new:,} examples that the run did not have are left out; --data judges by them."
+        sentence += f" {new:,} new examples are left out; use --data to include them."
     return sentence
 
 
@@ -212,7 +212,7 @@ def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -
         InputError: If the labels are of another type, or of a class that the model does not know.
     """
     if whole.target != classifier.target:
-        rule = f"must be {classifier.target}, as the model's"
+        rule = f"must be {classifier.target}, like those of the model"
         raise InputError(Problem("The labels", rule, whole.target, _REPAIR))
     if TRAINING_LABEL in dataset.column_names:  # used in training only
         dataset = dataset.remove_columns(TRAINING_LABEL)
@@ -222,7 +222,7 @@ def _in_classes(dataset: Dataset, whole: LabelledData, classifier: Classifier) -
     numbers = [places.get(name) for name in whole.label_names]
     labels = dataset["label"][:]
     if strange := sorted({index for label in labels for index in _indices(label) if numbers[index] is None}):
-        rule = "must be of classes that the model knows"
+        rule = "must be of the model's classes"
         names = quoted(whole.label_names[index] for index in strange)
         raise InputError(Problem("The labels of the run's examples", rule, names, _REPAIR))
     feature = TARGETS[whole.target].feature(classifier.label_names)

@@ -41,10 +41,10 @@ def undefined_metric(
         return None
     examples = f"{len(labels):,} example{'s' if len(labels) > 1 else ''}"
     repair = (
-        "Name a metric that is defined there, or give validation more examples by data.split.validation; "
+        "Use a metric that is defined there, or add validation examples with data.split.validation; "
         "with best: null a stage keeps its last epoch."
     )
-    value = f"{name!r}, which no prediction can give a value: {examples}, {_labels_there(data, labels)}"
+    value = f"{name!r}, which is undefined for all predictions: {examples}, {_labels_there(data, labels)}"
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
@@ -105,5 +105,5 @@ def unknown_label_problem(
     """
     if name == "loss" or UNKNOWN not in data.train.column_names or find_metric(name, settings):
         return None
-    rule = "must be a metric of this package where some labels are unknown"
+    rule = "must be a metric of this package if some labels are unknown"
     return Problem(place, rule, repr(name), f"Known: {quoted(defined_metrics(data.target, settings))}.")

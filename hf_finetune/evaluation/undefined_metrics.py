@@ -13,7 +13,7 @@ from hf_finetune.targets.unknown_labels import is_known
 __all__ = ["undefined_notes"]
 
 _PRECISION = "mean_average_precision"
-_NOTHING_TO_RANK = "no class holds for some examples and not for others"
+_NOTHING_TO_RANK = "no class has both positive and negative examples"
 
 
 def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
@@ -38,9 +38,9 @@ def undefined_notes(found: EvaluationResult) -> tuple[str, ...]:
 def _reason(name: str, found: EvaluationResult) -> str:
     """Return the reason why a metric is undefined."""
     if isinstance(found.scores, TopScores) and needs_all_scores(name, found.target):
-        return "of each example the highest probabilities alone are kept"
+        return "only the highest probabilities of each example are stored"
     if TARGETS[found.target].has_several_classes and name == _PRECISION:
-        return "no class holds for any example"
+        return "no example has a class"
     reason = _alike(found) if not TARGETS[found.target].has_classes else _not_ranked(found)
     return reason or "it has no value on these examples"
 
@@ -50,8 +50,8 @@ def _alike(found: EvaluationResult) -> str:
     if len(found.labels) == 1:
         return "there is one example"
     if np.ptp(found.labels) == 0:
-        return "all labels are alike"
-    return "all predictions are alike" if np.ptp(found.scores) == 0 else ""
+        return "all labels are equal"
+    return "all predictions are equal" if np.ptp(found.scores) == 0 else ""
 
 
 def _not_ranked(found: EvaluationResult) -> str:

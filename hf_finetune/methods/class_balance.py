@@ -350,13 +350,15 @@ def label_problems(
         problems.append(Problem(f"{place}.label_smoothing", rule, str(stage.label_smoothing)))
     method = stage.balance.method
     if method != "none" and not TARGETS[target].has_classes:
-        problems.append(Problem(f"{place}.balance", "must be none where labels are amounts", repr(method)))
+        problems.append(Problem(f"{place}.balance", "must be none for regression labels", repr(method)))
     elif method != "none" and not TARGETS[target].has_standard_loss:
         rule = f"must be none for {target} labels, which have a loss of their own"
         problems.append(Problem(f"{place}.balance", rule, repr(method)))
     elif method == "sampler" and TARGETS[target].has_several_classes:
-        repair = "Who draws a scarce class draws the other classes of its examples too. Take class_weights."
-        rule = "must not be sampler where an example has several labels"
+        repair = (
+            "Oversampling a rare class also oversamples the other classes of its examples. Use class_weights."
+        )
+        rule = "must not be sampler for multi-label data"
         problems.append(Problem(f"{place}.balance", rule, "", repair))
     elif isinstance(stage.balance, WithWeights):
         for name in stage.balance.weights or ():

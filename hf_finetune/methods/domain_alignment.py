@@ -155,9 +155,7 @@ class HeadInput:
         if vectors:
             return vectors[0].flatten(1).float()
         if not others:
-            rule = (
-                "must be 'continue_pretraining' for an architecture whose head takes no features as its input"
-            )
+            rule = "must be 'continue_pretraining' for an architecture whose head has no feature vector as its input"
             raise InputError(Problem("domain_adaptation.method", rule))
         first = others[0].float()
         if first.ndim != 3:
@@ -322,9 +320,7 @@ class DomainAlignment(CallbackMethod):
             self.judge.load_state_dict(state["judge"])
             self.optimizer.load_state_dict(state["optimizer"])
         except BROKEN as error:
-            raise InputError(
-                broken_state(folder / FILE, "the state of another classifier of domains")
-            ) from error
+            raise InputError(broken_state(folder / FILE, "the state of another domain classifier")) from error
 
     def wrap_loss(self, loss: Loss, target: str) -> Loss:
         """Return the loss with the alignment loss added."""

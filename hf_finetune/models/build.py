@@ -135,8 +135,8 @@ def build_skeleton(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
         raise InputError(no_model(config.name_or_path, error)) from error
     refuse_head(model, task.modality)
     if isinstance(config, TimmWrapperConfig) and not hasattr(model.timm_model, "get_classifier"):
-        rule = "must be a checkpoint that an image classifier can be built of"
-        repair = "It gives features only: take another architecture."
+        rule = "must be a checkpoint from which an image classifier can be built"
+        repair = "This architecture returns only features; choose another one."
         raise InputError(Problem("model.path", rule, f"timm's {config.architecture!r}", repair))
     return model
 
@@ -258,7 +258,7 @@ def _auto_model(config: PreTrainedConfig, task: Task) -> Any:
         classes = mapped if isinstance(mapped, tuple) else (mapped,)
         return with_head(config, next((cls for cls in classes if cls.__name__ in saved_classes), classes[0]))
     except KeyError as error:
-        rule = f"must be a checkpoint that transformers can build {task.modality.article} classifier of"
+        rule = f"must be a checkpoint from which transformers can build {task.modality.article} classifier"
         raise InputError(Problem("model.path", rule, f"a {config.model_type!r} model")) from error
 
 
@@ -338,7 +338,7 @@ def _account_for_weights(
     pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
     foreign = [name for name in foreign if name not in pretrained]
     spent = [name for name in spent if name not in pretrained]
-    repair = "Name it in model.allow_missing if that is meant."
+    repair = "Add it to model.allow_missing if this is intended."
     problems = []
     if missing:
         problems.append(
@@ -350,7 +350,7 @@ def _account_for_weights(
             )
         )
     for name, shape, expected in mismatched[:5]:
-        rule = f"must hold {name} in the shape {list(expected)}"
+        rule = f"must hold {name} with shape {list(expected)}"
         problems.append(Problem("model.path", rule, str(list(shape)), repair))
     if foreign:
         problems.append(

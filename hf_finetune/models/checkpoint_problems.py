@@ -50,7 +50,7 @@ def no_model(path: str, error: Exception) -> Problem:
         path: A Hub id, ``timm/NAME``, or a folder.
         error: Exception raised by the model's class.
     """
-    rule = "must have settings in config.json that a model can be built from"
+    rule = "must have a config.json from which a model can be built"
     return Problem("model.path", rule, repr(path), f"{type(error).__name__}: {_brief(error)}")
 
 
@@ -66,7 +66,7 @@ def no_processor(path: str, modality: Modality, error: Exception | None = None) 
     present = [name for name in files if (Path(path).expanduser() / name).is_file()]
     if error is None or not present:
         return Problem("model.path", f"must be a checkpoint with {kind}", repr(path), f"It lacks {files[0]}.")
-    rule = f"must be a checkpoint with {kind} that can be used"
+    rule = f"must be a checkpoint with {kind} that can be loaded"
     repair = f"{' or '.join(present)} is damaged: {type(error).__name__}: {_brief(error)}"
     return Problem("model.path", rule, repr(path), repair)
 
@@ -76,8 +76,8 @@ def unreadable(path: str, error: Exception) -> Problem:
     if isinstance(error, UnpicklingError):
         return unsafe_pickle("model.path", path)
     if isinstance(error, SafetensorError):
-        repair = "One is damaged or cut off: fetch it again."
-        return Problem("model.path", "must hold whole weight files", repr(path), repair)
+        repair = "A file is damaged or truncated: download it again."
+        return Problem("model.path", "must hold intact weight files", repr(path), repair)
     folder = Path(path)
     if folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
         return Problem("model.path", "must hold weights", repr(path), "It has no model.safetensors.")
@@ -89,8 +89,8 @@ def unreadable(path: str, error: Exception) -> Problem:
 
 def unsafe_pickle(place: str, path: str | Path) -> Problem:
     """Return the problem of weight files that contain objects other than tensors, which were not unpickled."""
-    rule = "must hold weights as tensors; its pickled file holds something else, which could run code"
-    repair = "Nothing of it was run. Ask for the weights as model.safetensors."
+    rule = "must hold weights as tensors; its pickle file holds other objects, which could run code"
+    repair = "No code was run. Use a checkpoint with model.safetensors."
     return Problem(place, rule, repr(str(path)), repair)
 
 

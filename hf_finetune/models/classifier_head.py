@@ -244,7 +244,7 @@ class _PooledClassifier(_Classifier):
             return name
         backbone = self.base_model
         if backbone is self or self.config.is_encoder_decoder:
-            raise HeadError("its backbone does not give one vector for each token or place")
+            raise HeadError("its backbone does not return one vector per token or image position")
         for child, module in list(self.named_children()):
             if module is not backbone:
                 delattr(self, child)
@@ -254,7 +254,7 @@ class _PooledClassifier(_Classifier):
         sizes = getattr(self.config, "hidden_sizes", None) or [None]
         features = getattr(self.config, "hidden_size", None) or sizes[-1]
         if features is None:
-            raise HeadError("its config does not say how large the vectors of its backbone are")
+            raise HeadError("its config does not define the hidden size of its backbone")
         leading = sum(
             value.shape[1] for part, value in backbone.named_parameters() if part.split(".")[-1] in LEADING
         )
@@ -300,7 +300,7 @@ def _logits_layer(model: Any) -> tuple[str, nn.Linear]:
     if timm_model is not None:
         found = timm_model.get_classifier()
         if not isinstance(found, nn.Linear) or getattr(timm_model, "aux_head", None) is not None:
-            raise HeadError(f"its own is {type(found).__name__}, and not one linear layer")
+            raise HeadError(f"its own head is {type(found).__name__}, not a single linear layer")
         return next((name, module) for name, module in model.named_modules() if module is found)
     inside = set() if model.base_model is model else set(model.base_model.modules())
     fitting = [
@@ -311,7 +311,7 @@ def _logits_layer(model: Any) -> tuple[str, nn.Linear]:
         and module not in inside
     ]
     if not fitting:
-        raise HeadError("its own has no linear layer that gives the logits")
+        raise HeadError("its own head has no linear layer that computes the logits")
     return fitting[-1]
 
 

@@ -17,7 +17,7 @@ __all__ = ["apply_pruned_shapes", "compress", "is_sparse", "stage_layouts"]
 
 logger = logging.getLogger(__name__)
 
-REPAIRS = {"method": "Set it: single weights become 0 then.", "prune": ""}
+REPAIRS = {"method": "Unstructured pruning sets single weights to 0.", "prune": ""}
 
 
 def compress(model: PreTrainedModel, stage: StageSpec) -> PreTrainedModel:

@@ -42,8 +42,8 @@ def refuse_not_finite(path: str, model: PreTrainedModel) -> None:
     value = f"{kind} in {name}" + (f" of {file}" if file else "")
     if len(broken) > 1:
         value += f", and such values in {len(broken) - 1:,} more"
-    repair = "Fetch or copy it again, or take another checkpoint: training cannot mend it."
-    raise InputError(Problem("model.path", "must hold weights that are finite numbers", value, repair))
+    repair = "Download or copy it again, or use another checkpoint: training cannot repair it."
+    raise InputError(Problem("model.path", "must hold finite weights", value, repair))
 
 
 def _not_finite(tensor: torch.Tensor) -> str:

@@ -73,12 +73,10 @@ def load_config(path: str | Path, *, revision: str | None = None, trust_remote_c
         if content.get("model_type") != MODEL_TYPE:
             return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (AttributeError, TypeError, AssertionError, StrictDataclassError) as error:
-        raise ValueError(
-            f"a setting has a value that it cannot have: {' '.join(str(error).split())}"
-        ) from error
+        raise ValueError(f"a setting has an invalid value: {' '.join(str(error).split())}") from error
     version = content.get(FIELD, {}).get("version")
     if version != VERSION:
-        raise ValueError(f"its head is of version {version}, and this hf-finetune knows version {VERSION}")
+        raise ValueError(f"its head has version {version}, but this hf-finetune supports version {VERSION}")
     code = Path(path) / CODE.name
     if Path(path).is_dir() and not (code.is_file() and code.read_bytes() == CODE.read_bytes()):
         logger.warning("%s is from another version: plain transformers may compute different results.", code)
@@ -106,7 +104,7 @@ def _check_types(content: Mapping[str, Any]) -> None:
     if classes is not None and not (
         isinstance(classes, list) and all(isinstance(class_name, str) for class_name in classes)
     ):
-        raise ValueError(f"architectures must be a list of names of classes; it is {classes!r}.")
+        raise ValueError(f"architectures must be a list of class names; it is {classes!r}.")
 
 
 def set_head(config: PreTrainedConfig, head: Mapping[str, Any] | None, dropout: float | None = None) -> None:
@@ -210,14 +208,14 @@ def head_problem(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> s
             gradients = torch.autograd.grad(logits.sum(), list(parameters.values()), allow_unused=True)
     except FAILURES as error:
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        return f"the backbone does not compute under it ({first})"
+        return f"the backbone fails with it ({first})"
     finally:
         handle.remove()
     if len(outputs) != 1 or not _is_of(logits, outputs[0]):
-        return "its own head does more than a linear layer to get the logits"
+        return "its own head computes the logits with more than a linear layer"
     unused = [name for name, value in zip(parameters, gradients, strict=True) if value is None]
     if unused and heads[0].pool is not None:
-        return f"{unused[0]} and what belongs to it would be of no use"
+        return f"some weights would not be used, such as {unused[0]}"
     return ""
 
 

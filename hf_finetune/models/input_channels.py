@@ -35,9 +35,9 @@ def check_channels(config: PreTrainedConfig, path: str) -> None:
     """
     channels = image_channels(config)
     if channels not in (None, RGB):
-        rule = "must be a model of images with 3 channels: every image is read as RGB, here and by pipeline()"
+        rule = "must be a model for images with 3 channels: all images are read as RGB, also by pipeline()"
         value = f"{path!r} with {channels} channel{'s' if channels != 1 else ''}"
         repair = (
-            "Take a checkpoint of RGB images, or repeat or sum the weights of its first layer to 3 channels."
+            "Use a checkpoint for RGB images, or repeat or sum the weights of its first layer to 3 channels."
         )
         raise InputError(Problem("model.path", rule, value, repair))

@@ -32,9 +32,9 @@ def join_tasks(models: Mapping[str, PreTrainedModel], *, learns_weights: bool = 
         return first
     places = _last_layers(first)
     if not places or (learns_weights and len(places) > 1):
-        rule = "must be of an architecture with one last layer that gives the logits"
+        rule = "must have an architecture in which one last layer computes the logits"
         if places:
-            rule = "must be of an architecture with a single last layer when weighting is uncertainty"
+            rule = "must have an architecture with a single last layer if weighting is uncertainty"
         value = f"{type(first).__name__} with {', '.join(places) or 'none'}"
         raise InputError(Problem("model.path", rule, value))
     for place in places:

@@ -45,9 +45,9 @@ def not_linear(model: nn.Module, head: Sequence[str], batch: Mapping[str, torch.
     with torch.no_grad(), taking_inputs(layer) as recorded:
         logits = model.eval()(**batch).logits
     if len(recorded) != 2 or recorded[0].shape[1] != layer.weight[0].numel():
-        return f"{name} takes more than one vector for each example"
+        return f"{name} receives more than one vector per example"
     same = recorded[1].shape == logits.shape and torch.equal(recorded[1], logits)
-    return "" if same else f"the model changes what {name} gives"
+    return "" if same else f"the model changes the output of {name}"
 
 
 def read_linear(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ MULTIPLE = 8
 """Common divisor of pruned widths: matrix products are slower at odd sizes."""
 GPT2_RATIO = 4
 """Feed-forward width of GPT-2 as a multiple of the hidden size, if its config does not set the width."""
-NO_WIDTH = "must be unstructured for a model whose config has no one width of its feed-forward layers"
+NO_WIDTH = "must be unstructured for a model whose config has no single width for its feed-forward layers"
 PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
@@ -104,7 +104,9 @@ def narrow_config(config: PreTrainedConfig, fraction: float) -> PreTrainedConfig
 def _fewer(width: int, fraction: float) -> int:
     narrow = max(MULTIPLE, round(width * (1 - fraction) / MULTIPLE) * MULTIPLE)
     if narrow >= width:
-        rule = f"must take at least {MULTIPLE} of the {width} neurons of a layer, whose number stays a multiple of it"
+        rule = (
+            f"must remove at least {MULTIPLE} of a layer's {width} neurons, to leave a multiple of {MULTIPLE}"
+        )
         raise NotNarrowedError(rule, "prune")
     return narrow
 
@@ -117,7 +119,7 @@ def _less_by_whole(ratio: int, fraction: float) -> int:
     narrow = round(ratio * (1 - fraction))
     if abs(narrow - ratio * (1 - fraction)) > 1e-6:
         possible = ", ".join(f"{part / ratio:.4g}" for part in range(1, ratio)) or "no fraction"
-        rule = f"must be one of {possible} for a model whose width is a whole number of times the hidden size"
+        rule = f"must be one of {possible} for a model whose width is an integer multiple of the hidden size"
         raise NotNarrowedError(rule, "prune")
     return narrow
 

@@ -75,14 +75,16 @@ def check_settings(content: Mapping[str, Any], trust_remote_code: bool = False) 
     """
     kernels = list(_kernels(content))
     if kernels and not trust_remote_code:
-        raise ValueError(f"it names the kernel {kernels[0]!r}, which would be fetched from the Hub and run.")
+        raise ValueError(
+            f"it names the kernel {kernels[0]!r}, which would be downloaded from the Hub and run."
+        )
     arguments = content.get("model_args")
     loads = [name for name in TIMM_ARGUMENTS if isinstance(arguments, dict) and name in arguments]
     if loads:
-        raise ValueError(f"its model_args hold {loads[0]!r}, by which timm would load something else.")
+        raise ValueError(f"its model_args hold {loads[0]!r}, which would make timm load another checkpoint.")
     if ":" in str(content.get("architecture", "")):
         raise ValueError(
-            f"its architecture {content['architecture']!r} is an address and not a name of timm."
+            f"its architecture {content['architecture']!r} is an address, not a timm model name."
         )
 
 
@@ -107,7 +109,7 @@ def code_refused(place: str, path: str | Path, revision: str | None = None) -> I
     code = foreign_code(path, revision)
     if not code:
         return None
-    rule = f"must load without code of its own unless {FLAG} is given"
+    rule = f"must load without custom code unless {FLAG} is given"
     return InputError(Problem(place, rule, repr(str(path)), _would_run(code, path)))
 
 
@@ -156,8 +158,8 @@ def check_declared(
     if not declared or trust_remote_code:
         return
     code = foreign_code(path, revision)
-    repair = _would_run(code, path) if code else f"{str(path)!r} names no code: leave the field out."
-    rule = f"only declares that code is needed; {FLAG} must be given to run it"
+    repair = _would_run(code, path) if code else f"{str(path)!r} needs no custom code: remove the field."
+    rule = f"only declares that custom code is needed; {FLAG} must be given to run it"
     raise InputError(Problem("model.trust_remote_code", rule, "true", repair))
 
 

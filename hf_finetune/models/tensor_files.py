@@ -31,5 +31,5 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 def broken_state(path: Path, value: str) -> Problem:
     """Return the problem of a file in a run directory that does not contain the saved state of the training."""
-    repair = "Restore the file from a copy of the run directory, or begin a new run."
-    return Problem(str(path), "must hold the state that training left, as tensors", value, repair)
+    repair = "Restore the file from a copy of the run directory, or start a new run."
+    return Problem(str(path), "must hold the saved training state, as tensors", value, repair)

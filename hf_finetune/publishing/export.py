@@ -174,7 +174,7 @@ def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, 
     if output.exists() and not output.is_dir():
         raise InputError(Problem("--output", "must be a folder", f"the file {str(output)!r}"))
     if output.is_dir() and any(output.iterdir()) and not (output / REPORT_FILE).is_file():
-        rule = "must be an empty folder, a new one, or one that holds an export"
+        rule = "must be a new or empty folder, or hold an earlier export"
         raise InputError(Problem("--output", rule, repr(str(output))))
     return output
 
@@ -217,7 +217,7 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
         except InputError:
             continue
         return dataset.select(np.random.default_rng(0).permutation(len(dataset))[:CALIBRATION_EXAMPLES])
-    rule = "must hold a validation or a training split, from which int8 takes the ranges of the activations"
+    rule = "must have a validation or training split, on which int8 calibrates activation ranges"
     raise InputError(Problem("--data", rule, repr(data)))
 
 

@@ -179,14 +179,14 @@ def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publ
     if private is not None and private != found.private:
         requested, actual = ("private", "public") if private else ("public", "private")
         repair = (
-            f"Change it on the Hub, or ask for {actual} (private: {str(found.private).lower()} in a recipe)."
+            f"Change it on the Hub, or request {actual} (private: {str(found.private).lower()} in a recipe)."
         )
-        raise InputError(Problem(planned.repository, f"must be {requested}, as asked", actual, repair))
+        raise InputError(Problem(planned.repository, f"must be {requested}, as requested", actual, repair))
     if planned.tag is None or planned.tag not in found.tags:
         return planned
     if planned.changes_files or not found.has_branch or found.tags[planned.tag] != found.head:
         value = f"{planned.tag!r}, which is on commit {found.tags[planned.tag][:12]}"
-        raise InputError(Problem("--tag", "must be new", value, "Name another; tags are not moved."))
+        raise InputError(Problem("--tag", "must be new", value, "Choose another name; tags are not moved."))
     return replace(planned, tag=None)
 
 
@@ -265,16 +265,18 @@ def _create(api: HfApi, planned: Publication) -> str:
     info = with_retries(lambda: api.model_info(planned.repository))
     if bool(info.private) != planned.private:
         requested, actual = ("private", "public") if planned.private else ("public", "private")
-        rule = f"must be {requested}, as asked"
-        raise InputError(Problem(planned.repository, rule, actual, "It was just made. Nothing was uploaded."))
+        rule = f"must be {requested}, as requested"
+        raise InputError(
+            Problem(planned.repository, rule, actual, "It has just been created. Nothing was uploaded.")
+        )
     return str(info.sha)
 
 
 def _taken(api: HfApi, repository: str) -> Problem:
     kind = next((kind for kind in ("dataset", "space") if api.repo_exists(repository, repo_type=kind)), None)
-    existing = f"a {kind} of this name" if kind else "something else of this name"
+    existing = f"a {kind} with this name" if kind else "something else with this name"
     repair = "Nothing was sent. Choose another name."
-    return Problem(repository, "must be a model's repository, or free", existing, repair)
+    return Problem(repository, "must be a model repository, or an unused name", existing, repair)
 
 
 def _branch(api: HfApi, planned: Publication) -> None:

@@ -77,8 +77,8 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
 def _trouble(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        return "asks to wait" if status == 429 else f"has an error of its own ({status})"
-    return "does not answer"
+        return "asks to wait" if status == 429 else f"returned an error ({status})"
+    return "does not respond"
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, LocalTokenNotFoundError):
         return no_token()
     if isinstance(error, NO_ANSWER):
-        repair = "Nothing was published, for that happens in one commit. Check the network and publish again."
+        repair = "Nothing was published. Check the network and publish again."
         return Problem(endpoint, "must be reachable to publish", _first_line(error), repair)
     text = str(error)
     if isinstance(error, ValueError) and TOO_LARGE.search(text):
@@ -127,16 +127,16 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
     if isinstance(error, ValueError) and "README.md" in text:
         message = " ".join(text.split())
         return Problem(
-            "README.md", "must begin with metadata that the Hub knows", message, "Nothing was sent."
+            "README.md", "must begin with metadata that the Hub accepts", message, "Nothing was sent."
         )
-    repair = "Nothing was published, for that happens in one commit."
+    repair = "Nothing was published."
     return Problem(repository, "must be accepted by the Hub", _first_line(error), repair)
 
 
 def no_token() -> Problem:
     """Return the problem of a missing access token."""
-    repair = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
-    return Problem("The token of the Hub", "must be given to publish", "none", repair)
+    repair = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
+    return Problem("The token of the Hub", "must be set to publish", "none", repair)
 
 
 def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
@@ -144,42 +144,42 @@ def _refusal(error: HfHubHTTPError, repository: str, endpoint: str) -> Problem:
     status, message = error.response.status_code, _said(error)
     response = f"{status}, {message}" if message else str(status)
     if isinstance(error, GatedRepoError):
-        repair = f"Ask for access on {endpoint}/{repository}, or publish to a repository of your own."
-        return Problem(repository, "must not be gated against you", response, repair)
+        repair = f"Request access on {endpoint}/{repository}, or publish to a repository of your own."
+        return Problem(repository, "must grant you access; it is gated", response, repair)
     if isinstance(error, RevisionNotFoundError):
         return Problem(
-            repository, "must have the branch", response, "Check --revision; --tag names no branch."
+            repository, "must have the branch", response, "Check --revision, which must be a branch."
         )
     if status == 413:
         return _too_large(repository, response)
     if status == 402 or (status in (403, 507) and QUOTA.search(message)):
-        repair = "Nothing was published. Free some, or publish to another namespace, or with --public."
-        return Problem(repository, "must have room for the model", response, repair)
+        repair = "Nothing was published. Free some storage, publish to another namespace, or use --public."
+        return Problem(repository, "must have enough storage for the model", response, repair)
     if status == 401:
-        repair = "Log in again with `hf auth login`, or check HF_TOKEN, which goes before it."
+        repair = "Log in again with `hf auth login`, or check HF_TOKEN, which takes precedence."
         return Problem("The token of the Hub", "must be valid", response, repair)
     if status == 403:
-        repair = "Take a token that may write there, or another namespace."
-        return Problem("The token of the Hub", f"must have the right to write {repository}", response, repair)
+        repair = "Use a token with write access to it, or another namespace."
+        return Problem("The token of the Hub", f"must have write access to {repository}", response, repair)
     if isinstance(error, RepositoryNotFoundError) or status == 404:
-        repair = "Check the name, and that the token may see it."
-        return Problem(repository, "must be there", response, repair)
+        repair = "Check the name, and whether the token has access to it."
+        return Problem(repository, "must exist", response, repair)
     if status in (409, 412):
-        repair = "Somebody else has just changed it. Look at it, and publish again."
-        return Problem(repository, "must be as it was when it was looked at", response, repair)
+        repair = "It has another new commit. Review it, and publish again."
+        return Problem(repository, "must not change while publishing", response, repair)
     if status == 429:
         seconds = _retry_after(error)
         wait = f"in {seconds:.15g} s" if seconds is not None else "later"
         return Problem(endpoint, "must allow further requests", response, f"Publish again {wait}.")
     if status >= 500:
-        repair = "Nothing was published, for that happens in one commit. Publish again later."
-        return Problem(endpoint, "must work to publish", response, repair)
+        repair = "Nothing was published. Publish again later."
+        return Problem(endpoint, "must be available to publish", response, repair)
     return Problem(repository, "must be accepted by the Hub", response)
 
 
 def _too_large(repository: str, found: str) -> Problem:
     repair = "Nothing was published. Save the weights in smaller files, or train a smaller model."
-    return Problem(repository, "must get only files that the Hub takes", found, repair)
+    return Problem(repository, "must receive only files that the Hub accepts", found, repair)
 
 
 def _said(error: HfHubHTTPError) -> str:

@@ -50,16 +50,16 @@ def write_space(model_or_run: str | Path, folder: Path) -> None:
         InputError: If the model cannot be loaded or depends on remote code, or if the folder is not empty.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(Problem("--space", "must be an empty folder, or not there", repr(str(folder))))
+        raise InputError(Problem("--space", "must be an empty folder or not exist", repr(str(folder))))
     recipe = recipe_of(model_or_run)
     if recipe is not None and recipe.model.trust_remote_code:
-        raise InputError(Problem("--space", "must be left out for a model that brings its own code"))
+        raise InputError(Problem("--space", "must be left out for a model with custom code"))
     classifier = load_classifier(model_or_run)
     source = resolve_model_dir(model_or_run)
     with_code = is_given(classifier.pipe.model.config)
     if with_code and not isinstance(source, Path):
-        rule = "must be left out for a model of the Hub that brings its own code"
-        raise InputError(Problem("--space", rule, repr(source), "Give its folder, or its run."))
+        rule = "must be left out for a Hub model with custom code"
+        raise InputError(Problem("--space", rule, repr(source), "Pass its folder or its run."))
     pairs = bool(takes_pairs(training_columns(model_or_run, classifier)))
     title = (run_of(model_or_run) or Path(source)).absolute().name
     settings = _settings(classifier, title, None if isinstance(source, Path) else source, pairs)

@@ -79,9 +79,9 @@ def check_finished(run: Path) -> None:
     """
     place = str(run)
     if not (run / "manifest.json").is_file():
-        value = "a folder without manifest.json" if run.is_dir() else "a path where no folder is"
-        repair = "Give the folder that `hf-finetune run` wrote, not the model in it."
-        raise InputError(Problem(place, "must be the folder of a run", value, repair))
+        value = "a folder without manifest.json" if run.is_dir() else "no folder"
+        repair = "Pass the folder that `hf-finetune run` wrote, not the model in it."
+        raise InputError(Problem(place, "must be a run directory", value, repair))
     manifest = read_manifest(run / "manifest.json")
     open_stages = [record.name for record in manifest.stages if record.state != "done"]
     if open_stages or manifest.state != "done":
@@ -90,11 +90,11 @@ def check_finished(run: Path) -> None:
         raise InputError(Problem(place, "must be a finished run", value, repair))
     if not (run / "model" / "config.json").is_file():
         adapter = (run / "adapter").is_dir()
-        value = "an adapter alone" if adapter else "no model/config.json"
+        value = "only an adapter" if adapter else "no model/config.json"
         repair = "Run it again with model.adapter.save: merged, or both." if adapter else ""
         tasks = sorted(str(path) for path in (run / "tasks").glob("*"))
         if tasks:
-            value, repair = "those of several tasks", f"Publish each by itself: {' or '.join(tasks)}."
+            value, repair = "models of several tasks", f"Publish each one separately: {' or '.join(tasks)}."
         raise InputError(Problem(place, "must hold a model", value, repair))
 
 
@@ -119,8 +119,8 @@ def collect(run: Path, repository: str) -> tuple[list[Upload], list[str]]:
     uploads, skipped = [], []
     code = run / "model" / CODE.name
     if code.is_file() and code.read_bytes() != CODE.read_bytes():
-        repair = "Others will run it: publish with the version of hf-finetune that wrote it."
-        raise InputError(Problem(str(code), "must be the file of this version", "another one", repair))
+        repair = "Users of the model will run it: publish with the version of hf-finetune that wrote it."
+        raise InputError(Problem(str(code), "must be the file of this version", "a different file", repair))
     for file in sorted((run / "model").iterdir()):
         if not file.is_file() or file.is_symlink() or not is_allowed(file.name) or file.name == RECIPE:
             skipped.append(file.name)
@@ -156,7 +156,8 @@ def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str
     paths = _path_patterns(_local_paths(run))
     problems = [problem for upload in uploads for problem in _findings(upload, secrets, paths)]
     if len(problems) > MANY:
-        more = Problem("The other files and lines", "must hold none either", f"{len(problems) - MANY} more")
+        rule = "must not hold secrets or local paths"
+        more = Problem("The other files and lines", rule, f"{len(problems) - MANY} more")
         problems = [*problems[:MANY], more]
     if problems:
         raise InputError(problems)
@@ -165,7 +166,7 @@ def check_private(uploads: Sequence[Upload], run: Path, environment: Mapping[str
 def _findings(
     upload: Upload, secrets: Mapping[str, bytes], paths: Mapping[str, re.Pattern[bytes]]
 ) -> Iterator[Problem]:
-    repair = "Take it out and publish again; nothing was sent."
+    repair = "Remove it and publish again; nothing was sent."
     for number, line in enumerate(_lines(upload), 1):
         place = f"{upload.name}, line {number}"
         names = [f"the value of {name}" for name, value in secrets.items() if value in line]
@@ -175,7 +176,7 @@ def _findings(
             yield Problem(place, "must not hold a secret", ", ".join(names), repair)
         for path, pattern in paths.items():
             if pattern.search(line):
-                yield Problem(place, "must not name a folder of this machine", repr(path), repair)
+                yield Problem(place, "must not contain a path of this machine", repr(path), repair)
                 break
 
 

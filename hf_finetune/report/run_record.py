@@ -67,7 +67,7 @@ def read_run(folder: Path) -> RunRecord:
         InputError: If the folder holds no run, or a run that is not finished.
     """
     if not can_be_path(folder):
-        raise InputError(Problem(str(folder), "must be a run directory", "a name that no folder can have"))
+        raise InputError(Problem(str(folder), "must be a run directory", "an invalid folder name"))
     manifest = _json(folder / "manifest.json")
     if not isinstance(manifest, dict):
         value = "no folder" if not folder.is_dir() else f"no {folder / 'manifest.json'}"
@@ -75,9 +75,7 @@ def read_run(folder: Path) -> RunRecord:
     metrics = _json(folder / "metrics.json")
     if manifest.get("state") != "done" or not isinstance(metrics, dict):
         repair = f"Finish it: hf-finetune run {folder / 'recipe.yaml'} --output-dir {folder} --resume."
-        raise InputError(
-            Problem(str(folder), "must be a run that is done", str(manifest.get("state")), repair)
-        )
+        raise InputError(Problem(str(folder), "must be a finished run", str(manifest.get("state")), repair))
     file = folder / "predictions.parquet"
     predictions = read_predictions(file) if file.is_file() else None
     recipe = manifest["recipe"]

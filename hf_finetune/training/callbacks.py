@@ -80,7 +80,7 @@ class LogCallback(TrainerCallback):
         if not args.fp16 and not math.isfinite(norm):
             raise DivergedError(
                 f"Stage {self.stage!r} cannot learn: the norm of its gradients is {norm} at step {state.global_step}. "
-                "In a new run use fp32, and look whether the checkpoint has extreme weights: hf-finetune doctor."
+                "Start a new run with fp32, and check the checkpoint for extreme weights: hf-finetune doctor."
             )
 
 

@@ -122,8 +122,8 @@ def unsafe_checkpoint(folder: Path) -> Problem:
     Args:
         folder: Folder of the checkpoint.
     """
-    rule = "must hold the state that training left; a file of it holds something else, which could run code"
-    repair = "Nothing of it was run. Begin a new run if you did not write this one yourself."
+    rule = "must hold the saved training state as tensors; a file holds other objects, which could run code"
+    repair = "No code was run. Start a new run if you did not create this one yourself."
     return Problem(str(folder), rule, repair=repair)
 
 

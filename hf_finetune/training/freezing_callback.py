@@ -110,9 +110,9 @@ class FreezingCallback(TrainerCallback):
         self._unchecked = False
         if args.world_size > 1 and (names := unsynced_gradients(_unwrapped(kwargs["model"]))):
             raise RuntimeError(
-                f"The processes must have the same gradients. From epoch {self._phase} on they differ in "
-                f"{len(names)} parameters, the first is {names[0]!r}: the model was wrapped for several processes "
-                "while these were frozen. Make a new Trainer with this callback among its callbacks."
+                f"Gradients must be equal in all processes. From epoch {self._phase} on they differ for "
+                f"{len(names)} parameters (first: {names[0]!r}), which were frozen when the model was wrapped for "
+                "distributed training. Pass this callback to the constructor of a new Trainer."
             )
 
     def _enter(self, model: nn.Module, state: TrainerState) -> None:
@@ -137,8 +137,8 @@ def _check_optimizer(model: nn.Module, optimizer: Any, names: Mapping[int, Seque
         if lacking := [name for name in wanted if id(parameters[name]) not in held]:
             raise ValueError(
                 f"The optimizer must hold every parameter that the callback trains from epoch {epoch}. "
-                f"It lacks {len(lacking)}, the first is {lacking[0]!r}. Pass the callback when the Trainer is "
-                "made, so that the Trainer makes the optimizer after it; or give your own optimizer all of them."
+                f"It lacks {len(lacking)} (first: {lacking[0]!r}). Pass the callback to the Trainer's constructor, so "
+                "that the optimizer is created after it, or add these parameters to your own optimizer."
             )
 
 
@@ -152,9 +152,9 @@ def _check_wrapped(model: nn.Module, names: Mapping[int, Sequence[str]]) -> None
     for epoch, wanted in names.items():
         if frozen := [name for name in wanted if not parameters[name].requires_grad]:
             raise ValueError(
-                f"The model must be wrapped for several processes while every parameter that the callback trains from "
-                f"epoch {epoch} requires a gradient. {len(frozen)} did not, the first is {frozen[0]!r}. Pass the "
-                "callback when a new Trainer is made, and freeze nothing that it trains."
+                f"Every parameter that the callback trains from epoch {epoch} must require a gradient when the model "
+                f"is wrapped for distributed training. {len(frozen)} did not (first: {frozen[0]!r}). Pass the callback "
+                "to the constructor of a new Trainer, and do not freeze these parameters."
             )
 
 
@@ -170,9 +170,9 @@ def _check_resumed(model: nn.Module, checkpoint: Path) -> None:
         unknown = sorted(set(file.keys()) - model.state_dict().keys())
     if unknown:
         raise RuntimeError(
-            f"The Trainer must resume with the weights that it saved. {checkpoint} holds {len(unknown)} under names "
-            f"that it does not reload {type(model).__name__} by, the first is {unknown[0]!r}. In a new run let the "
-            "Trainer's _save call model.save_pretrained(output_dir, save_original_format=False)."
+            f"The Trainer must be able to reload the weights that it saved. {checkpoint} holds {len(unknown)} under "
+            f"names that {type(model).__name__} does not have (first: {unknown[0]!r}). In a new run, override the "
+            "Trainer's _save to call model.save_pretrained(output_dir, save_original_format=False)."
         )
 
 

@@ -102,7 +102,7 @@ def read_manifest(path: Path) -> Manifest:
         changes = tuple(content.pop("changes"))
         return Manifest(stages=stages, changes=changes, **content)
     except FileNotFoundError as error:
-        repair = "Begin the run without --resume."
+        repair = "Start the run without --resume."
         raise InputError(
             Problem(str(path), "must be the manifest of a run", "no such file", repair)
         ) from error

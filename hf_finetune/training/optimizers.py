@@ -63,9 +63,11 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
     if name not in usable:
         if name in known:
             repair = "It replaces the parameter groups of a stage by its own."
-            return [Problem(place, "must take parameter groups", repr(name), repair)]
+            return [Problem(place, "must accept parameter groups", repr(name), repair)]
         return [
-            Problem(place, "must be an optimizer that the Trainer knows", repr(name), nearest(name, usable))
+            Problem(
+                place, "must be an optimizer that the Trainer supports", repr(name), nearest(name, usable)
+            )
         ]
     try:
         options = TrainingArguments(
@@ -81,5 +83,5 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
             ]
         optimizer_class([torch.nn.Parameter(torch.zeros(1))], **{**defaults, **arguments})
     except (ImportError, ValueError, TypeError) as error:
-        return [Problem(place, "must be an optimizer that can be made here", repr(name), f"It says: {error}")]
+        return [Problem(place, "must be an optimizer that can be created", repr(name), f"Error: {error}")]
     return []

@@ -76,7 +76,7 @@ class RunLock:
         except FileExistsError:
             return False
         except OSError as error:
-            rule = "must be a folder that can be written to"
+            rule = "must be a writable folder"
             problem = Problem("--output-dir", rule, str(self.path.parent), f"{error.strerror}.")
             raise InputError(problem) from error
         self.held = True
@@ -131,7 +131,7 @@ def _in_use(path: Path, owner: dict[str, Any]) -> Problem:
     host, process = owner.get("host"), owner.get("process")
     started = datetime.fromtimestamp(owner.get("started") or 0.0, UTC).strftime("%Y-%m-%d %H:%M UTC")
     value = f"{path.parent}, which process {process} on {host} has been writing to since {started}"
-    repair = "Wait for that run or stop it, or name another folder."
+    repair = "Wait for that run or stop it, or choose another folder."
     if host != platform.node():
         repair += f" If that process has ended, remove {path}."
     return Problem("--output-dir", rule, value, repair)

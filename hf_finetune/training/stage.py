@@ -256,8 +256,8 @@ def _check_sharding(checkpoint: Path, fsdp: bool) -> None:
     """
     if (checkpoint / f"{FSDP_MODEL_NAME}.bin").exists() != fsdp:
         way = "without" if fsdp else "with"
-        rule = f"must go on {way} FSDP, {way} which the stage's checkpoints were written"
-        raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or begin a new run."))
+        rule = f"must be used {way} FSDP, as the stage's checkpoints were written {way} it"
+        raise InputError(Problem("--resume", rule, "", f"Launch {way} --use_fsdp, or start a new run."))
 
 
 class _EpochCallback(TrainerCallback):

@@ -245,10 +245,12 @@ class StagedTrainer:
             return {}
         repair = "Continue with train(resume_from_checkpoint=True), or choose another folder."
         if not resumes:
-            return Problem("args.output_dir", "must hold no earlier stages", str(folder), repair)
+            return Problem(
+                "args.output_dir", "must not hold stages of an earlier training", str(folder), repair
+            )
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["stages"] != self._written():
-            rule = "must hold the same stages to be resumed"
+            rule = "must hold the same stages to resume"
             return Problem("args.output_dir", rule, str(folder), "Choose another folder.")
         metrics: Metrics = content["metrics"]
         return metrics
@@ -334,7 +336,7 @@ class StagedTrainer:
 def _check_sharding(args: TrainingArguments | None) -> None:
     """Raise ``InputError`` if the processes would divide the model, which is then not whole after a stage."""
     if is_sharded() or (args is not None and (args.fsdp or args.deepspeed)):
-        repair = "Write a recipe, and use hf_finetune.run, which reads the model again for each stage."
+        repair = "Write a recipe, and use hf_finetune.run, which reloads the model for each stage."
         raise InputError(Problem("StagedTrainer", "must be used without FSDP and DeepSpeed", "", repair))
 
 

@@ -225,7 +225,7 @@ class SingleStageTrainer(Trainer):
         """Create the optimizer with exactly the planned groups, or pass them to that of a DeepSpeed config.
 
         Raises:
-            ValueError: If the optimizer takes no parameter groups.
+            ValueError: If the optimizer accepts no parameter groups.
         """
         trained = model if model is not None else self.model
         if self.optimizer is not None:  # type: ignore[has-type]
@@ -234,7 +234,7 @@ class SingleStageTrainer(Trainer):
             return self.optimizer  # type: ignore[has-type]
         optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
         if is_optimizer_factory(optimizer_class):
-            raise ValueError(f"{self.args.optim} takes no parameter groups.")
+            raise ValueError(f"{self.args.optim} accepts no parameter groups.")
         if self.args.optim == OptimizerNames.SGD:
             arguments = {**arguments, "momentum": MOMENTUM}
         groups = self._parameter_groups(trained)

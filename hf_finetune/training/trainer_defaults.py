@@ -96,7 +96,7 @@ def _with_defaults(stage: StageSpec, args: TrainingArguments) -> StageSpec:
 def _of_steps(args: TrainingArguments) -> dict[str, Any]:
     schedule = str(args.lr_scheduler_type.value)
     if schedule not in SCHEDULES:
-        repair = "Or give each stage a schedule."
+        repair = "Or set a schedule in each stage."
         raise InputError(
             Problem("args.lr_scheduler_type", f"must be {', '.join(SCHEDULES)}", repr(schedule), repair)
         )
@@ -126,6 +126,6 @@ def _problems(stage: StageSpec, place: str, target: str, label_names: Sequence[s
                 )
                 problems.append(Problem(f"{place}.{field}", rule, "", repair))
             elif rules.needs_classes and not TARGETS[target].has_classes:
-                rule = "must be left out where labels are amounts"
+                rule = "must be left out for regression labels"
                 problems.append(Problem(f"{place}.{field}", rule, repr(value), rules.needs_classes))
     return problems
