@@ -281,6 +281,6 @@ def detect_lost_process(state: PartialState) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise LostProcessError(
-            f"Process {state.process_index} of {state.num_processes} lost the connection to another process, which ended "
-            "or is stuck; see its output for the cause. Files saved before are kept; resume a run with --resume."
+            f"Process {state.process_index} of {state.num_processes} lost the connection to another process, which "
+            "ended or is stuck; see its output for the cause. Files saved before are kept; resume a run with --resume."
         ) from error

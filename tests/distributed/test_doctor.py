@@ -98,8 +98,8 @@ def test_processes_that_drift_apart_fail(tmp_path, bert_checkpoint, helpers_on_t
     subject.model.register_forward_pre_hook(drift_apart)
     found = check_two_processes(subject, tmp_path)
     assert (found.state, found.repair) == ("fail", two_processes.ALONE)
-    assert "fter stage head the two differ in " in found.measured
-    assert "; after stage all the two differ in " in found.measured
+    assert "fter stage head the two processes differ in " in found.measured
+    assert "; after stage all the two processes differ in " in found.measured
 
 
 def test_a_gradient_that_is_not_that_of_one_process_fails(

@@ -195,10 +195,9 @@ def test_a_model_that_was_wrapped_while_it_was_frozen_is_an_error_before_it_trai
     assert run("frozen", tmp_path)[0] != 0
     told = {(tmp_path / f"told-{rank}.txt").read_text() for rank in (0, 1)}
     assert told == {
-        "ValueError: The model must be wrapped for several processes while every parameter that the callback trains "
-        "from epoch 1 requires a gradient. 18 did not, the first is "
-        "'bert.encoder.layer.1.attention.self.query.weight'. Pass the callback when a new Trainer is made, and freeze "
-        "nothing that it trains."
+        "ValueError: Every parameter that the callback trains from epoch 1 must require a gradient when the model is "
+        "wrapped for distributed training. 18 did not (first: 'bert.encoder.layer.1.attention.self.query.weight'). "
+        "Pass the callback to the constructor of a new Trainer, and do not freeze these parameters."
     }
 
 
@@ -210,9 +209,9 @@ def test_an_old_wrapper_that_leaves_gradients_unshared_is_an_error_at_the_first_
     assert len(told) == 1
     text = told.pop()
     assert text.startswith(
-        "RuntimeError: The processes must have the same gradients. From epoch 1 on they differ in "
+        "RuntimeError: Gradients must be equal in all processes. From epoch 1 on they differ for "
     )
     assert text.endswith(
-        "the model was wrapped for several processes while these were frozen. Make a new Trainer with this callback "
-        "among its callbacks."
+        "which were frozen when the model was wrapped for distributed training. Pass this callback to the constructor "
+        "of a new Trainer."
     )

@@ -96,8 +96,8 @@ def test_an_interrupted_run_goes_on_bit_for_bit(sharded, tmp_path, recipe):
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "other" / "run", resume=True)
     assert str(caught.value) == (
-        "--resume must go on with FSDP, with which the stage's checkpoints were written. "
-        "Launch with --use_fsdp, or begin a new run."
+        "--resume must be used with FSDP, as the stage's checkpoints were written with it. "
+        "Launch with --use_fsdp, or start a new run."
     )
 
 
@@ -121,7 +121,7 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch, recipe, tmp_path):
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "run")
     assert str(caught.value) == (
-        "--fsdp_version must be that of FSDP 2. Got 1. Add it to accelerate launch, or to its config file."
+        "--fsdp_version must be 2. Got 1. Set it in accelerate launch or in its config file."
     )
     assert not (tmp_path / "run").exists()
     assert torch.distributed.is_initialized() is False

@@ -95,8 +95,9 @@ def test_a_process_that_dies_ends_the_others_and_they_say_so(ended):
     assert ended.manifest()["state"] == "running"
     assert [stage["state"] for stage in ended.manifest()["stages"]] == ["done", "running"]
     assert (
-        "LostProcessError: Process 0 of 2 has lost another one, which ended or is stuck; what that one says is "
-        "the cause. What was saved before is kept; a run goes on with --resume." in ended.err
+        "LostProcessError: Process 0 of 2 lost the connection to another process, which ended or is "
+        "stuck; see its output for the cause. Files saved before are kept; resume a run with --resume."
+        in ended.err
     )
     assert "exitcode  : 7 (pid" in ended.err or "exitcode: 7" in ended.err
 

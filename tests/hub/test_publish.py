@@ -84,7 +84,7 @@ def test_public_only_when_asked(hub, finished):
     assert not hub.state.model("me/reviews").private
     text = refused(plan_publication, finished, "me/reviews", private=True)
     assert text == (
-        "me/reviews must be private, as asked. Got public. Change it on the Hub, or ask for public "
+        "me/reviews must be private, as requested. Got public. Change it on the Hub, or request public "
         "(private: false in a recipe)."
     )
     assert not plan_publication(finished, "me/reviews").private
@@ -126,7 +126,7 @@ def test_a_tag_is_not_moved(hub, finished):
     seen = len(hub.state.requests("POST"))
     text = refused(plan_publication, finished, "me/reviews", tag="v1")
     assert text == (
-        f"--tag must be new. Got 'v1', which is on commit {head[:12]}. Name another; tags are not moved."
+        f"--tag must be new. Got 'v1', which is on commit {head[:12]}. Choose another name; tags are not moved."
     )
     assert len(hub.state.requests("POST")) == seen
 
@@ -186,8 +186,8 @@ def test_somebody_elses_commit_in_between_is_not_lost(hub, finished, waits):
     repo.commit("main", {}, "somebody else")
     text = refused(publish, planned)
     assert text == (
-        "me/reviews must be as it was when it was looked at. Got 412, A commit has happened since. Please "
-        "refresh and try again. Somebody else has just changed it. Look at it, and publish again."
+        "me/reviews must not change while publishing. Got 412, A commit has happened since. Please "
+        "refresh and try again. It has another new commit. Review it, and publish again."
     )
     assert repo.head.title == "somebody else"
 
@@ -211,16 +211,16 @@ def test_a_run_that_is_not_finished(hub, finished):
 def test_a_folder_that_is_no_run(hub, finished, tmp_path):
     text = refused(plan_publication, finished / "model", "me/reviews")
     assert text == (
-        f"{finished / 'model'} must be the folder of a run. Got a folder without manifest.json. Give the "
+        f"{finished / 'model'} must be a run directory. Got a folder without manifest.json. Pass the "
         "folder that `hf-finetune run` wrote, not the model in it."
     )
-    assert "Got a path where no folder is." in refused(plan_publication, tmp_path / "no", "me/reviews")
+    assert "Got no folder." in refused(plan_publication, tmp_path / "no", "me/reviews")
     (finished / "model" / "config.json").unlink()
     assert refused(plan_publication, finished, "me/reviews") == (
         f"{finished} must hold a model. Got no model/config.json."
     )
     (finished / "adapter").mkdir()
-    assert "Got an adapter alone. Run it again with model.adapter.save: merged, or both." in refused(
+    assert "Got only an adapter. Run it again with model.adapter.save: merged, or both." in refused(
         plan_publication, finished, "me/reviews"
     )
     assert not hub.state.seen
@@ -238,7 +238,7 @@ def test_a_name_that_the_hub_cannot_have(hub, finished, name):
 def test_where_nobody_can_answer_yes_must_be_said(hub, finished):
     done = cli("publish", finished, "--to", "me/reviews", check=False)
     assert done.returncode == 2
-    assert "--yes must be given where nobody can answer the question." in done.stderr
+    assert "--yes must be given if stdin is not a terminal." in done.stderr
     assert not hub.state.seen
 
 

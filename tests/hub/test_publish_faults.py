@@ -26,8 +26,8 @@ def is_unpublished(app):
 def test_no_token(hub, finished, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     assert refused(publish_to, finished) == (
-        "The token of the Hub must be given to publish. Got none. Log in with `hf auth login`, or set "
-        "HF_TOKEN to a token that may write."
+        "The token of the Hub must be set to publish. Got none. Log in with `hf auth login`, or set "
+        "HF_TOKEN to a token with write access."
     )
     assert not hub.state.seen
 
@@ -36,15 +36,15 @@ def test_a_token_that_is_none(hub, finished, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")
     assert refused(publish_to, finished) == (
         "The token of the Hub must be valid. Got 401, Invalid credentials in Authorization header. Log in "
-        "again with `hf auth login`, or check HF_TOKEN, which goes before it."
+        "again with `hf auth login`, or check HF_TOKEN, which takes precedence."
     )
 
 
 def test_a_token_that_may_only_read(hub, finished, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
     assert refused(publish_to, finished) == (
-        "The token of the Hub must have the right to write me/reviews. Got 403, You don't have the rights "
-        'to create a model under the namespace "me". Take a token that may write there, or another namespace.'
+        "The token of the Hub must have write access to me/reviews. Got 403, You don't have the rights "
+        'to create a model under the namespace "me". Use a token with write access to it, or another namespace.'
     )
     hub.state.add_repo("me/reviews", private=True)
     assert "Got 403, Your token is read-only: a token with the write role is needed." in refused(
@@ -56,15 +56,16 @@ def test_a_token_that_may_only_read(hub, finished, monkeypatch):
 def test_another_ones_namespace(hub, finished):
     text = refused(lambda: publish(plan_publication(finished, "they/reviews")))
     assert text == (
-        "The token of the Hub must have the right to write they/reviews. Got 403, You don't have the rights "
-        'to create a model under the namespace "they". Take a token that may write there, or another namespace.'
+        "The token of the Hub must have write access to they/reviews. Got 403, You don't have the rights "
+        'to create a model under the namespace "they". Use a token with write access to it, or another '
+        "namespace."
     )
 
 
 def test_a_gated_repository(hub, finished):
     hub.faults.add("GET", MODEL, 403, message="Access is restricted", headers={"X-Error-Code": "GatedRepo"})
     assert refused(publish_to, finished) == (
-        "me/reviews must not be gated against you. Got 403, Access is restricted. Ask for access on "
+        "me/reviews must grant you access; it is gated. Got 403, Access is restricted. Request access on "
         f"{hub.state.url}/me/reviews, or publish to a repository of your own."
     )
 
@@ -73,7 +74,8 @@ def test_a_name_that_a_dataset_has(hub, finished):
     hub.state.one_name_for_all = True
     hub.state.add_repo("me/reviews", "datasets")
     assert refused(publish_to, finished) == (
-        "me/reviews must be a model's repository, or free. Got a dataset of this name. Nothing was sent. "
+        "me/reviews must be a model repository, or an unused name. Got a dataset with this name. Nothing "
+        "was sent. "
         "Choose another name."
     )
     assert ("models", "me/reviews") not in hub.state.repos
@@ -99,8 +101,8 @@ def test_a_dataset_of_the_same_name_is_no_obstacle_where_kinds_are_apart(hub, fi
 def test_no_room(hub, finished, waits, status, where, message):
     hub.faults.add("POST", where, status, message=message)
     assert refused(publish_to, finished) == (
-        f"me/reviews must have room for the model. Got {status}, {message}. Nothing was published. Free "
-        "some, or publish to another namespace, or with --public."
+        f"me/reviews must have enough storage for the model. Got {status}, {message}. Nothing was "
+        "published. Free some storage, publish to another namespace, or use --public."
     )
     assert is_unpublished(hub)
 
@@ -108,7 +110,7 @@ def test_no_room(hub, finished, waits, status, where, message):
 def test_a_request_that_is_too_large(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 413, message="Payload Too Large")
     assert refused(publish_to, finished) == (
-        "me/reviews must get only files that the Hub takes. Got 413, Payload Too Large. Nothing was "
+        "me/reviews must receive only files that the Hub accepts. Got 413, Payload Too Large. Nothing was "
         "published. Save the weights in smaller files, or train a smaller model."
     )
     assert is_unpublished(hub)
@@ -117,7 +119,7 @@ def test_a_request_that_is_too_large(hub, finished, waits):
 def test_a_file_over_the_limit_for_large_files(hub, finished):
     hub.state.size_limit = 1000
     text = refused(publish_to, finished)
-    assert text.startswith("me/reviews must get only files that the Hub takes. Got ")
+    assert text.startswith("me/reviews must receive only files that the Hub accepts. Got ")
     assert "exceeds the limit of 1000 bytes" in text
     assert is_unpublished(hub) and not hub.state.requests("PUT")
 
@@ -128,8 +130,8 @@ def test_a_file_over_the_limit_for_large_files(hub, finished):
 def test_a_conflict(hub, finished, waits):
     hub.faults.add("POST", "/commit/", 409, message="Another commit is in progress")
     assert refused(publish_to, finished) == (
-        "me/reviews must be as it was when it was looked at. Got 409, Another commit is in progress. "
-        "Somebody else has just changed it. Look at it, and publish again."
+        "me/reviews must not change while publishing. Got 409, Another commit is in progress. "
+        "It has another new commit. Review it, and publish again."
     )
     assert is_unpublished(hub) and waits == []
 
@@ -204,8 +206,8 @@ def test_trouble_that_passes_is_sat_out(hub, finished, waits, method, where, cut
 def test_trouble_that_stays(hub, finished, waits, where):
     hub.faults.add("POST", where, 503, message="Down for repair")
     assert refused(publish_to, finished) == (
-        f"{hub.state.url} must work to publish. Got 503, Down for repair. Nothing was published, for that "
-        "happens in one commit. Publish again later."
+        f"{hub.state.url} must be available to publish. Got 503, Down for repair. Nothing was published. "
+        "Publish again later."
     )
     assert is_unpublished(hub)
 
@@ -216,9 +218,7 @@ def test_a_connection_that_is_always_cut(hub, finished, waits, method, where, cu
     hub.faults.add(method, where, cut=cut)
     text = refused(publish_to, finished)
     assert text.startswith(f"{hub.state.url} must be reachable to publish. Got ")
-    assert text.endswith(
-        "Nothing was published, for that happens in one commit. Check the network and publish again."
-    )
+    assert text.endswith("Nothing was published. Check the network and publish again.")
     assert is_unpublished(hub)
 
 
@@ -266,6 +266,6 @@ def test_the_command_line_says_it_in_one_sentence(hub, finished):
     done = cli("publish", finished, "--to", "me/reviews", "--yes", check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].strip() == (
-        "The token of the Hub must have the right to write me/reviews. Got 403, No rights here. Take a token "
-        "that may write there, or another namespace."
+        "The token of the Hub must have write access to me/reviews. Got 403, No rights here. Use a token "
+        "with write access to it, or another namespace."
     )

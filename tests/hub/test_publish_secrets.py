@@ -12,7 +12,7 @@ from hf_finetune.publishing.hub import plan_publication, publish
 from hf_finetune.publishing.upload_plan import Upload, check_private, is_allowed
 
 SECRET = "s3cr3t-value-of-a-key"
-SAYS = "Take it out and publish again; nothing was sent."
+SAYS = "Remove it and publish again; nothing was sent."
 
 
 def add_line(run, name, line):
@@ -52,7 +52,7 @@ def test_a_folder_of_this_machine(hub, finished, monkeypatch, tmp_path, bert_che
     }[which]
     place = add_line(finished, "README.md", f"See file://{folder}/more.txt for it.")
     text = refused(plan_publication, finished, "me/reviews")
-    assert text == f"{place} must not name a folder of this machine. Got {str(folder)!r}. {SAYS}"
+    assert text == f"{place} must not contain a path of this machine. Got {str(folder)!r}. {SAYS}"
     assert not hub.state.seen
 
 
@@ -68,14 +68,14 @@ def test_very_many_places_are_counted(hub, finished):
     for _ in range(15):
         add_line(finished, "README.md", str(finished))
     text = refused(plan_publication, finished, "me/reviews")
-    assert len(text.splitlines()) == 11 and text.endswith("must hold none either. Got 5 more.")
+    assert len(text.splitlines()) == 11 and text.endswith("must not hold secrets or local paths. Got 5 more.")
 
 
 def test_the_header_of_weights_is_read_too(hub, finished):
     weights = finished / "model" / "model.safetensors"
     save_file({"weight": np.zeros(3)}, weights, metadata={"trained in": str(finished)})
     text = refused(plan_publication, finished, "me/reviews")
-    assert text.startswith("model.safetensors, line 1 must not name a folder of this machine. Got ")
+    assert text.startswith("model.safetensors, line 1 must not contain a path of this machine. Got ")
 
 
 def test_what_is_planted_where_nothing_is_published_is_not_sent(hub, finished, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_path_is_found_as_json_writes_it(monkeypatch, tmp_path):
     content = json.dumps({"path": str(folder / "model")}).encode()
     assert b"\\u00f6" in content
     text = refused(check_private, [Upload("config.json", content, len(content))], folder, {})
-    assert text.startswith("config.json, line 1 must not name a folder of this machine.")
+    assert text.startswith("config.json, line 1 must not contain a path of this machine.")
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must hold weights that are finite numbers. Got nan in "
-            "vit.embeddings.patch_embeddings.projection.weight of model.safetensors. Fetch or copy it again, or take "
-            "another checkpoint: training cannot mend it."
+            "  model.path must hold finite weights. Got nan in "
+            "vit.embeddings.patch_embeddings.projection.weight of model.safetensors. Download or copy it "
+            "again, or use another checkpoint: training cannot repair it."
         ),
         weights("vit/model.safetensors", _broken(EMBEDDINGS)),
     ),
@@ -108,7 +108,7 @@ CASES = [
         "run recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must be a checkpoint with an image processor that can be used. Got './vit'."
+            "  model.path must be a checkpoint with an image processor that can be loaded. Got './vit'."
             " preprocessor_config.json is damaged: RuntimeError: Input and output sizes should be "
             "greater than 0, but got input (H: 8, W: 8) output (H: -4, W: 32)"
         ),
@@ -131,7 +131,7 @@ CASES = [
         "run recipe.yaml model=bert",
         (
             "Problem:\n"
-            "  model.path must be a checkpoint that transformers can build an image classifier of. "
+            "  model.path must be a checkpoint from which transformers can build an image classifier. "
             "Got a 'bert' model."
         ),
     ),
@@ -140,7 +140,7 @@ CASES = [
         "run text.yaml model=vit",
         (
             "Problem:\n"
-            "  model.path must be a checkpoint that transformers can build a text classifier of. "
+            "  model.path must be a checkpoint from which transformers can build a text classifier. "
             "Got a 'vit' model."
         ),
     ),
@@ -165,8 +165,8 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold whole weight files. Got './vit'. One is damaged or cut off: "
-            "fetch it again."
+            "  model.path must hold intact weight files. Got './vit'. A file is damaged or truncated: "
+            "download it again."
         ),
         cut("vit/model.safetensors", 9000),
     ),
@@ -175,8 +175,8 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold whole weight files. Got './vit'. One is damaged or cut off: "
-            "fetch it again."
+            "  model.path must hold intact weight files. Got './vit'. A file is damaged or truncated: "
+            "download it again."
         ),
         cut("vit/model.safetensors", 0),
     ),
@@ -186,8 +186,8 @@ CASES = [
         (
             "Problem:\n"
             "  model.path must hold every weight outside the head; it lacks "
-            "vit.embeddings.patch_embeddings.projection.weight. Got './vit'. Name it in "
-            "model.allow_missing if that is meant."
+            "vit.embeddings.patch_embeddings.projection.weight. Got './vit'. Add it to "
+            "model.allow_missing if this is intended."
         ),
         weights(
             "vit/model.safetensors", lambda tensors: {k: v for k, v in tensors.items() if k != EMBEDDINGS}
@@ -199,7 +199,7 @@ CASES = [
         (
             "Problem:\n"
             "  model.path must hold only weights of its architecture; it also holds "
-            "vit.adapter.weight. Got './vit'. Name it in model.allow_missing if that is meant."
+            "vit.adapter.weight. Got './vit'. Add it to model.allow_missing if this is intended."
         ),
         weights("vit/model.safetensors", lambda tensors: {**tensors, "vit.adapter.weight": torch.ones(2)}),
     ),
@@ -208,8 +208,8 @@ CASES = [
         "run recipe.yaml --output-dir new",
         (
             "Problem:\n"
-            "  model.path must hold vit.embeddings.patch_embeddings.projection.weight in the shape "
-            "[16, 3, 16, 16]. Got [16, 3, 8, 8]. Name it in model.allow_missing if that is meant."
+            "  model.path must hold vit.embeddings.patch_embeddings.projection.weight with shape "
+            "[16, 3, 16, 16]. Got [16, 3, 8, 8]. Add it to model.allow_missing if this is intended."
         ),
         weights("vit/model.safetensors", lambda tensors: {**tensors, EMBEDDINGS: torch.ones(16, 3, 8, 8)}),
     ),

@@ -73,7 +73,7 @@ CASES = [
         "run recipe.yaml --output-dir photos --resume",
         (
             "Problem:\n"
-            "  photos/manifest.json must be the manifest of a run. Got no such file. Begin the run "
+            "  photos/manifest.json must be the manifest of a run. Got no such file. Start the run "
             "without --resume."
         ),
     ),
@@ -161,7 +161,7 @@ CASES = [
             "Stage 1 of 1, head, begins: 51 of 14,179 parameters, lr head 0.01.\n"
             "Stage head: prefix cache disabled (each cached version would be used only once).\n"
             "Stage head: epoch 1 of 1, loss 2.4253, learning rate 0.01.\n"
-            "The disk is full. What was saved before is kept; a run goes on with --resume."
+            "The disk is full. Files saved before are kept; resume a run with --resume."
         ),
         code=1,
         partial="new",
@@ -170,7 +170,7 @@ CASES = [
     Case(
         "a disk that fills up while predictions are written",
         "predict run photos --output found.csv",
-        "The disk is full. What was saved before is kept; a run goes on with --resume.",
+        "The disk is full. Files saved before are kept; resume a run with --resume.",
         code=1,
         during=lambda: largest_file(200),
     ),

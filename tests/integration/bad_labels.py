@@ -138,11 +138,9 @@ CASES = [
         "the leading metric undefined on a validation split of one class",
         "run text.yaml --output-dir out data.path=./d metrics=[roc_auc]",
         (
-            "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which no "
-            "prediction can give a "
-            "value: 8 examples, of the classes 'ham'. Name a metric that is defined there, or give "
-            "validation more "
-            "examples by data.split.validation; with best: null a stage keeps its last epoch."
+            "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which is "
+            "undefined for all predictions: 8 examples, of the classes 'ham'. Use a metric that is "
+            "defined there, or add validation examples with data.split.validation; with best: null a stage keeps its last epoch."
         ),
         one_class_in_validation,
     ),

@@ -49,9 +49,10 @@ CASES = [
         "run text.yaml",
         (
             "Problem:\n"
-            "  model.path must have an embedding for each of the tokenizer's tokens; it has 15, and none for 'zzza', "
-            "'zzzb'. Got './bert'. Set model.resize_embeddings: true, and train the embeddings, or take the "
-            "checkpoint's own tokenizer."
+            "  model.path must have an embedding for every token of the tokenizer; it has 15, but none "
+            "for 'zzza', "
+            "'zzzb'. Got './bert'. Set model.resize_embeddings: true, and train the embeddings, or use "
+            "the checkpoint's own tokenizer."
         ),
         _more_tokens,
     ),
@@ -60,9 +61,9 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must be a model of images with 3 channels: every image is read as RGB, here and by "
-            "pipeline(). Got './vit' with 1 channel. Take a checkpoint of RGB images, or repeat or sum the weights "
-            "of its first layer to 3 channels."
+            "  model.path must be a model for images with 3 channels: all images are read as RGB, also by "
+            "pipeline(). Got './vit' with 1 channel. Use a checkpoint for RGB images, or repeat or sum "
+            "the weights of its first layer to 3 channels."
         ),
         _vit(num_channels=1),
     ),

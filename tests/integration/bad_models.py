@@ -22,7 +22,9 @@ CASES = [
     Case(
         "a model to evaluate that is not there",
         "evaluate ./runn",
-        ("Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is."),
+        (
+            "Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path that does not exist."
+        ),
     ),
     Case(
         "a folder to evaluate that is no model",
@@ -39,7 +41,7 @@ CASES = [
         (
             "Problem:\n"
             "  run/model/config.json must be a checkpoint folder, a run or a Hub id. Got a file. "
-            "Give the folder that holds it."
+            "Use the folder that contains it."
         ),
     ),
     Case(
@@ -55,11 +57,7 @@ CASES = [
     Case(
         "a checkpoint to evaluate without data",
         "evaluate vit",
-        (
-            "Problem:\n"
-            "  --data must be given unless the model is a run. A checkpoint knows no data; name "
-            "some with --data."
-        ),
+        ("Problem:\n  --data must be given unless the model is a run. Only a run records its data."),
     ),
     Case(
         "a checkpoint to evaluate that is no classifier",
@@ -76,8 +74,8 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  run/model must hold whole weight files. Got one that is damaged or cut off. Fetch "
-            "or copy it again."
+            "  run/model must hold intact weight files. Got a damaged or truncated file. Download or copy "
+            "it again."
         ),
         cut("run/model/model.safetensors", 9000),
     ),
@@ -95,9 +93,8 @@ CASES = [
         "a run to evaluate whose data has got more pictures",
         "evaluate run",
         (
-            "The data has changed since the run, so its test split is not cut again: its examples are found by "
-            "their contents, all 3 of them. 2 examples that the run did not have are left out; --data judges by "
-            "them."
+            "The data has changed since the run, so its test split is not drawn again: its examples are "
+            "identified by their content, all 3 of them. 2 new examples are left out; use --data to include them."
         ),
         do(
             *(copy(f"photos/{name}/5.png", f"photos/{name}/00.png") for name in ("soup", "tea")),
@@ -109,8 +106,8 @@ CASES = [
         "a run to evaluate that has lost examples",
         "evaluate run",
         (
-            "The data has changed since the run, so its test split is not cut again: its examples are found by "
-            "their contents, 2 of 3; the others are gone or were edited."
+            "The data has changed since the run, so its test split is not drawn again: its examples are "
+            "identified by their content, 2 of 3; the others were removed or edited."
         ),
         delete("photos/tea/0.png", "photos/tea/1.png", "photos/tea/2.png"),
         code=0,
@@ -120,8 +117,8 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  The data must hold examples of the run's test split. Got none of its 3. Put the data of the run "
-            "back, or judge by other data with --data."
+            "  The data must hold examples of the run's test split. Got none of its 3. Restore the data "
+            "of the run, or evaluate on other data with --data."
         ),
         edited("*/*.png"),
     ),
@@ -130,8 +127,8 @@ CASES = [
         "evaluate run",
         (
             "Problem:\n"
-            "  The data must be that of the run, which has no examples.npz to find its examples by. Got other data. "
-            "Put the data of the run back, or judge by other data with --data."
+            "  The data must be unchanged since the run, which has no examples.npz to identify its "
+            "examples. Got changed data. Restore the data of the run, or evaluate on other data with --data."
         ),
         do(delete("run/examples.npz"), copy("photos/tea/5.png", "photos/tea/00.png")),
     ),
@@ -159,7 +156,7 @@ CASES = [
     Case(
         "a split that the run lacks",
         "evaluate run --split dev",
-        ("Problem:\n  --split must be one of the run's. Got 'dev'. Known: 'train', 'validation', 'test'."),
+        ("Problem:\n  --split must be a split of the run. Got 'dev'. Known: 'train', 'validation', 'test'."),
     ),
     Case(
         "a split that the data lacks",
@@ -179,7 +176,9 @@ CASES = [
     Case(
         "a model to predict with that is not there",
         "predict ./runn photos",
-        ("Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path where nothing is."),
+        (
+            "Problem:\n  ./runn must be a checkpoint folder, a run or a Hub id. Got a path that does not exist."
+        ),
     ),
     Case(
         "an image to predict that is not there",

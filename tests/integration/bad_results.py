@@ -34,8 +34,8 @@ CASES = [
         "run text.yaml metrics=[expected_cost]",
         (
             "Problem:\n"
-            "  metrics[0] must be a metric for single_label labels. Got 'expected_cost'. Say what "
-            "confusions cost in evaluation.costs."
+            "  metrics[0] must be a metric for single_label labels. Got 'expected_cost'. Set the "
+            "misclassification costs in evaluation.costs."
         ),
     ),
     Case(

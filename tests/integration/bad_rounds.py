@@ -23,7 +23,8 @@ CASES = [
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. Got './brt'. "
             "Nearest: './bert'.\n"
             "3 more problems:\n"
-            "  stages[1].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. Nearest: 'adam'.\n"
+            "  stages[1].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. Nearest: "
+            "'adam'.\n"
             "  metrics[0] must be a metric. Got 'acuracy'. Nearest: 'accuracy'.\n"
             "  stages[0].train must be a selector. Got 'hed'. Nearest: 'head'. Forms: head, all, norms, biases, "
             "last:N, layers[A:B], /regular expression/."
@@ -101,6 +102,7 @@ CASES = [
     Case(
         "a model to predict with that can only be local",
         "predict assets/nothing text",
-        "Problem:\n  assets/nothing must be a checkpoint folder, a run or a Hub id. Got a path where nothing is.",
+        "Problem:\n  assets/nothing must be a checkpoint folder, a run or a Hub id. Got a path that does "
+        "not exist.",
     ),
 ]

@@ -45,7 +45,7 @@ CASES = [
         "plan recipe.yaml",
         (
             "Problem:\n"
-            "  model.path must load without code of its own unless --trust-remote-code is given. Got './vit'. "
+            "  model.path must load without custom code unless --trust-remote-code is given. Got './vit'. "
             f"{CODE}"
         ),
         with_code,
@@ -55,7 +55,8 @@ CASES = [
         "run recipe.yaml model.trust_remote_code=true",
         (
             "Problem:\n"
-            "  model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run "
+            "  model.trust_remote_code only declares that custom code is needed; --trust-remote-code must "
+            "be given to run "
             f"it. Got true. {CODE}"
         ),
         with_code,

@@ -77,7 +77,7 @@ CASES = [
         "run recipe.yaml stages.0.optimizer=adamv",
         (
             "Problem:\n"
-            "  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
+            "  stages[0].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. "
             "Nearest: 'adam'."
         ),
     ),
@@ -86,7 +86,7 @@ CASES = [
         "run recipe.yaml stages.0.optimizer=galore_adamw",
         (
             "Problem:\n"
-            "  stages[0].optimizer must take parameter groups. Got 'galore_adamw'. It replaces the "
+            "  stages[0].optimizer must accept parameter groups. Got 'galore_adamw'. It replaces the "
             "parameter groups of a stage by its own."
         ),
     ),
@@ -104,9 +104,9 @@ CASES = [
         "run recipe.yaml stages.0.compress=0.3",
         (
             "Problem:\n"
-            "  stages[0].compress.method must be unstructured for a model whose config has no one "
-            "width of its feed-forward layers. Got 'structured', for 'resnet'. Set it: single "
-            "weights become 0 then."
+            "  stages[0].compress.method must be unstructured for a model whose config has no single "
+            "width for its feed-forward layers. Got 'structured', for 'resnet'. Unstructured pruning sets "
+            "single weights to 0."
         ),
         config("vit/config.json", model_type="resnet", architectures=["ResNetForImageClassification"]),
     ),
@@ -115,8 +115,8 @@ CASES = [
         "run text.yaml stages.0.compress=0.1",
         (
             "Problem:\n"
-            "  stages[0].compress.prune must take at least 8 of the 16 neurons of a layer, whose "
-            "number stays a multiple of it. Got 0.1, for 'bert'."
+            "  stages[0].compress.prune must remove at least 8 of a layer's 16 neurons; their number "
+            "stays a multiple of 8. Got 0.1, for 'bert'."
         ),
     ),
     Case(
@@ -135,8 +135,7 @@ CASES = [
             "Problem:\n"
             "  metrics[0] must be a metric of this package for single_label labels unless "
             "--trust-remote-code is given. Got 'acuracy'. Nearest: 'accuracy'. With the option, "
-            "evaluate.load runs the script that the Hub has under the name 'acuracy', or the copy "
-            "of it in its cache."
+            "evaluate.load runs the script 'acuracy' of the Hub, or its cached copy."
         ),
     ),
     Case(
@@ -190,7 +189,7 @@ CASES = [
     Case(
         "balance for amounts",
         "run text.yaml data=amounts.csv stages.0.balance=focal",
-        ("Problem:\n  stages[0].balance must be none where labels are amounts. Got 'focal'."),
+        ("Problem:\n  stages[0].balance must be none for regression labels. Got 'focal'."),
         write("amounts.csv", "text,label\n" + "".join(f"the film {n},{n / 8}\n" for n in range(24))),
     ),
     Case(
@@ -198,8 +197,8 @@ CASES = [
         "run text.yaml data=topics.jsonl stages.0.balance=sampler",
         (
             "Problem:\n"
-            "  stages[0].balance must not be sampler where an example has several labels. Who draws a "
-            "scarce class draws the other classes of its examples too. Take class_weights."
+            "  stages[0].balance must not be sampler for multi-label data. Oversampling a rare class also "
+            "oversamples the other classes of its examples. Use class_weights."
         ),
         write(
             "topics.jsonl",
@@ -275,7 +274,7 @@ CASES = [
             "  model.path must be a checkpoint: a folder with config.json, or a name on the Hub. "
             "Got './vitt'. Nearest: './vit'.\n"
             "1 more problem:\n"
-            "  stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamv'. "
+            "  stages[0].optimizer must be an optimizer that the Trainer supports. Got 'adamv'. "
             "Nearest: 'adam'."
         ),
     ),

@@ -275,8 +275,8 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")
     assert f'base_model: "{checkpoints(name)}"' in card and "PeftModel.from_pretrained" in card
     assert refusal(lambda: load_classifier(folder)) == (
-        f"{folder} must hold a finished model. Got an adapter alone. "
-        f"{folder / 'adapter' / 'README.md'} says how peft loads it."
+        f"{folder} must hold a finished model. Got only an adapter. "
+        f"See {folder / 'adapter' / 'README.md'} for loading it with peft."
     )
 
 

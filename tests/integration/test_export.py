@@ -82,7 +82,7 @@ def test_a_bare_checkpoint_names_its_data_and_its_folder(finished, tmp_path, rev
     )
     out = tmp_path / "out"
     assert refusal(lambda: export(model, format="torch_export", output=out)) == (
-        "--data must be given unless the model is a run. A checkpoint knows no data; name some with --data."
+        "--data must be given unless the model is a run. Only a run records its data."
     )
     data = reviews if (model / "tokenizer.json").is_file() else squares
     result = export(model, format="torch_export", output=out, data=str(data))
@@ -95,7 +95,7 @@ def test_what_lies_in_a_folder_is_not_lost(tmp_path, text_run):
     (folder / "thesis.txt").write_text("all of it", encoding="utf-8")
     told = refusal(lambda: export(text_run[1].folder, format="torch_export", output=folder))
     assert told == (
-        f"--output must be an empty folder, a new one, or one that holds an export. Got {str(folder)!r}."
+        f"--output must be a new or empty folder, or hold an earlier export. Got {str(folder)!r}."
     )
     assert (folder / "thesis.txt").read_text(encoding="utf-8") == "all of it"
     told = refusal(lambda: export(text_run[1].folder, format="torch_export", output=folder / "thesis.txt"))
@@ -120,7 +120,7 @@ def test_choices_that_there_are_not_are_told(tmp_path, choices, expected):
 def test_without_the_packages_the_command_to_install_them_is_told(monkeypatch, tmp_path, text_run):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     told = refusal(lambda: export(text_run[1].folder, output=tmp_path / "out"))
-    assert told.startswith("--format onnx must have its packages. Got no ")
+    assert told.startswith("--format onnx must have its packages installed. Got no ")
     assert told.endswith("pip install 'hf-finetune[onnx]'.")
     assert not (tmp_path / "out").exists()
 

@@ -282,12 +282,12 @@ def test_a_run_of_several_tasks_is_refused_where_one_model_is_meant(image_run):
     folder = image_run[0].folder
     told = refusal(lambda: evaluate(folder))
     assert told == (
-        f"{folder} must hold one model. Got those of several tasks. "
-        f"Give that of one task: {folder}/tasks/colour or {folder}/tasks/shade."
+        f"{folder} must hold one model. Got models of several tasks. "
+        f"Use the model of one task: {folder}/tasks/colour or {folder}/tasks/shade."
     )
     assert refusal(lambda: check_finished(folder)) == (
-        f"{folder} must hold a model. Got those of several tasks. "
-        f"Publish each by itself: {folder}/tasks/colour or {folder}/tasks/shade."
+        f"{folder} must hold a model. Got models of several tasks. "
+        f"Publish each one separately: {folder}/tasks/colour or {folder}/tasks/shade."
     )
 
 
@@ -334,7 +334,7 @@ def test_what_is_wrong_with_stages_is_told_without_data_too(images):
     content["tasks"]["shade"]["data"]["path"] = "nobody/has-this"
     content["stages"][0] |= {"optimizer": "adamm", "best": {"metric": "size/accuracy"}, "early_stopping": 2}
     assert refusal(lambda: plan(parse_recipe(content))) == (
-        "stages[0].optimizer must be an optimizer that the Trainer knows. Got 'adamm'. Nearest: 'adam'.\n"
+        "stages[0].optimizer must be an optimizer that the Trainer supports. Got 'adamm'. Nearest: 'adam'.\n"
         "stages[0].best.metric must be mean, loss, or TASK/METRIC of one of the tasks. Got 'size/accuracy'. "
         "Nearest: 'shade/accuracy'."
     )

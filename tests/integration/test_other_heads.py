@@ -194,8 +194,8 @@ def test_the_code_is_published_only_if_it_is_this_packages(tmp_path, done):
     shutil.copytree(result.folder, folder)
     (folder / "model" / CODE.name).write_text("print('other')", encoding="utf-8")
     assert refusal(lambda: collect(folder, "me/dishes")) == (
-        f"{folder / 'model' / CODE.name} must be the file of this version. Got another one. "
-        "Others will run it: publish with the version of hf-finetune that wrote it."
+        f"{folder / 'model' / CODE.name} must be the file of this version. Got a different file. "
+        "Users of the model will run it: publish with the version of hf-finetune that wrote it."
     )
 
 

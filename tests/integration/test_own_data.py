@@ -60,8 +60,8 @@ def test_the_order_of_the_rows_does_not_matter(texts, caplog, rows):
     found, notes = told(caplog, run)
     assert set(found["text"]) == test and len(found) == len(test) == 6
     assert notes == [
-        "The data has changed since the run, so its test split is not cut again: its examples are found by their "
-        "contents, all 6 of them."
+        "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
+        "their content, all 6 of them."
     ]
     after = evaluate(run)
     assert after.metrics == pytest.approx(before.metrics)
@@ -75,8 +75,8 @@ def test_further_examples_are_left_out_and_counted(texts, caplog):
         found, notes = told(caplog, run)
         assert set(found["text"]) == test
         assert notes == [
-            "The data has changed since the run, so its test split is not cut again: its examples are found by their "
-            "contents, all 6 of them. 2 examples that the run did not have are left out; --data judges by them."
+            "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
+            "their content, all 6 of them. 2 new examples are left out; use --data to include them."
         ]
     copies = [row for row in ROWS if row.split(",")[0] in test][:1]
     write_rows(path, [*ROWS, *copies])
@@ -100,8 +100,8 @@ def test_examples_that_are_gone_are_counted(texts, caplog):
     found, notes = told(caplog, run)
     assert set(found["text"]) == test - set(gone)
     assert notes == [
-        "The data has changed since the run, so its test split is not cut again: its examples are found by their "
-        "contents, 4 of 6; the others are gone or were edited."
+        "The data has changed since the run, so its test split is not drawn again: its examples are identified by "
+        "their content, 4 of 6; the others were removed or edited."
     ]
     assert len(evaluate(run).ids) == 4
 
@@ -110,8 +110,8 @@ def test_a_run_is_not_judged_by_other_examples(texts):
     run, path, test = texts
     write_rows(path, [row for row in ROWS if row.split(",")[0] not in test])
     assert refusal(lambda: evaluate(run)) == (
-        "The data must hold examples of the run's test split. Got none of its 6. Put the data of the run back, or "
-        "judge by other data with --data."
+        "The data must hold examples of the run's test split. Got none of its 6. Restore the data of the "
+        "run, or evaluate on other data with --data."
     )
 
 
@@ -123,8 +123,8 @@ def test_a_run_without_hashes_takes_only_its_own_data(texts, tmp_path, caplog):
     assert (set(found["text"]), notes) == (test, [])
     write_rows(path, sorted(ROWS))
     assert refusal(lambda: evaluate(older)) == (
-        "The data must be that of the run, which has no examples.npz to find its examples by. Got other data. Put the "
-        "data of the run back, or judge by other data with --data."
+        "The data must be unchanged since the run, which has no examples.npz to identify its examples. "
+        "Got changed data. Restore the data of the run, or evaluate on other data with --data."
     )
 
 
@@ -135,7 +135,7 @@ def test_other_splits_are_found_as_well(texts, caplog):
     for split, expected in before.items():
         found, (note,) = told(caplog, run, split)
         assert set(found["text"]) == expected
-        assert f"its {split} split is not cut again" in note
+        assert f"its {split} split is not drawn again" in note
     assert "Known: 'train', 'validation', 'test'." in refusal(lambda: own(run, "dev"))
 
 
@@ -167,4 +167,4 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     (folder / victim).unlink()
     found, (note,) = told(caplog, run)
     assert {(folder / name).read_bytes() for name in found["id"]} < before
-    assert f"{len(before) - 1} of {len(before)}; the others are gone or were edited." in note
+    assert f"{len(before) - 1} of {len(before)}; the others were removed or edited." in note

@@ -127,7 +127,5 @@ def test_what_is_no_finished_run_has_no_report(reports, tmp_path):
     folder = shutil.copytree(reports / "text", tmp_path / "run")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     (folder / "manifest.json").write_text(json.dumps({**manifest, "state": "running"}), encoding="utf-8")
-    with pytest.raises(
-        InputError, match=r"must be a run that is done. Got running. Finish it: hf-finetune run"
-    ):
+    with pytest.raises(InputError, match=r"must be a finished run. Got running. Finish it: hf-finetune run"):
         write_report(folder)

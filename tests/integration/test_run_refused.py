@@ -105,7 +105,7 @@ def test_a_checkpoint_with_a_gap_is_refused_and_nothing_is_written(tmp_path, ber
     content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")) == (
         "model.path must hold every weight outside the head; it lacks bert.pooler.dense.bias. "
-        f"Got {str(tmp_path / 'bert')!r}. Name it in model.allow_missing if that is meant."
+        f"Got {str(tmp_path / 'bert')!r}. Add it to model.allow_missing if this is intended."
     )
     assert not (tmp_path / "run").exists()
 
@@ -116,7 +116,7 @@ def test_truncated_weights_are_refused_and_nothing_is_written(tmp_path, bert_che
     path.write_bytes(path.read_bytes()[:-100])
     content = {**text_recipe().model_dump(mode="json"), "model": str(tmp_path / "bert")}
     assert refusal(lambda: run(parse_recipe(content), tmp_path / "run")).startswith(
-        f"model.path must hold whole weight files. Got {str(tmp_path / 'bert')!r}. "
+        f"model.path must hold intact weight files. Got {str(tmp_path / 'bert')!r}. "
     )
     assert not (tmp_path / "run").exists()
 

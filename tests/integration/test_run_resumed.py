@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_while_it_evaluated_is_finished(tmp_path, text_run
 def test_resuming_what_never_began_is_an_error(tmp_path, text_recipe):
     assert refusal(lambda: quick_run(text_recipe(), tmp_path / "run", resume=True)) == (
         f"{tmp_path / 'run' / 'manifest.json'} must be the manifest of a run. Got no such file. "
-        "Begin the run without --resume."
+        "Start the run without --resume."
     )
     assert refusal(lambda: quick_run(text_recipe(), resume=True)) == (
         "--resume must be used with --output-dir. Add --output-dir RUN."

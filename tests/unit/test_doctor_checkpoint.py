@@ -40,7 +40,7 @@ def test_whole_checkpoints_pass(image, text):
     assert check_weights(image) == CheckResult(
         "weights",
         "pass",
-        "All 45 parameters below the head are the checkpoint's. "
+        "All 45 parameters below the head equal those of the checkpoint. "
         "The checkpoint's head (3 labels) is replaced by a new one (2).",
     )
     assert check_weights(text).state == "pass"
@@ -53,11 +53,11 @@ def test_an_adapter_is_merged_before_the_model_is_saved(tmp_path, bert_checkpoin
     subject = make_subject("text", "", model=model, stages=stages)
     before = {name: value.clone() for name, value in subject.model.state_dict().items()}
     assert check_weights(subject).measured.startswith(
-        "All 39 parameters below the head are the checkpoint's."
+        "All 39 parameters below the head equal those of the checkpoint."
     )
     found = check_round_trip(subject, tmp_path)
     assert found.state == "pass"
-    words = r"Its adapter, filled with noise, is merged: no logit changes by more than \S+\. Loaded by transformers, "
+    words = r"Merging its adapter, filled with noise, changes no logit by more than \S+\. Loaded by transformers, "
     assert re.match(words, found.measured)
     after = subject.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -71,7 +71,7 @@ def test_a_missing_weight_fails_and_the_other_checks_go_on(tmp_path, timm_checkp
         "weights",
         "fail",
         f"It must hold every weight outside the head; it lacks {name}.",
-        "Name it in model.allow_missing if that is meant.",
+        "Add it to model.allow_missing if this is intended.",
     )
     (tmp_path / "out").mkdir()
     assert check_round_trip(subject, tmp_path / "out").state == "pass"
@@ -97,7 +97,7 @@ def test_unreadable_weights_are_wrong_input(tmp_path, timm_checkpoint):
     shutil.copytree(timm_checkpoint, tmp_path / "cut")
     path = tmp_path / "cut" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="must hold whole weight files"):
+    with pytest.raises(InputError, match="must hold intact weight files"):
         load_check_target(make_recipe("image", tmp_path / "cut"))
 
 
@@ -133,7 +133,7 @@ def test_a_saved_model_that_is_another_fails(tmp_path, request, monkeypatch, kin
     found = check_round_trip(request.getfixturevalue(kind), tmp_path)
     assert (found.state, found.repair) == ("fail", LIBRARIES)
     assert found.measured.startswith(
-        "The saved model is another: loaded by transformers its logits differ by up to 0.5"
+        "The saved model differs: loaded by transformers its logits differ by up to 0.5"
     )
     assert ("; loaded by timm its logits differ by up to 0.5" in found.measured) == (kind == "image")
 
@@ -166,7 +166,8 @@ def test_subjects_of_every_target_without_data(request, task, target, labels, sh
     subject = make_subject(task, checkpoint, data={"path": "./not-there", "target": target})
     assert subject.model.config.num_labels == labels
     assert subject.inputs.collate([dict(one) for one in subject.examples])["labels"].shape == (8, *shape)
-    assert subject.remark == f"The data './not-there' is not at hand: its labels are counted as {labels}."
+    remark = f"The data './not-there' is not available: the number of labels is assumed to be {labels}."
+    assert subject.remark == remark
 
 
 def test_labels_of_data_at_hand_are_used(squares, timm_checkpoint):

@@ -100,8 +100,8 @@ def test_a_check_that_breaks_off_is_a_failed_row_and_the_others_still_run(tmp_pa
     assert found == CheckResult(
         "determinism",
         "fail",
-        "The check broke off. ValueError: no such luck",
-        "Set HF_FINETUNE_TRACEBACK=1 to see where.",
+        "The check raised an exception. ValueError: no such luck",
+        "Set HF_FINETUNE_TRACEBACK=1 to see the traceback.",
     )
     assert run_check(Check("loss scaling", lambda folder: GOOD), tmp_path) == GOOD
 
@@ -177,7 +177,8 @@ def test_it_is_refused_among_several_processes(monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         next(check_suites(None, tmp_path))
     assert str(caught.value) == (
-        "doctor must run in one process. Got 2. It starts two of its own; leave accelerate launch away."
+        "doctor must run in one process. Got 2. It starts two processes itself; run it without accelerate "
+        "launch."
     )
 
 

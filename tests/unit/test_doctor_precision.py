@@ -38,7 +38,7 @@ def test_a_faster_way_with_another_loss_is_not_suggested(loss):
     assert judge([PLAIN, wrong], 8, "fp32", "contiguous") == CheckResult(
         "precision",
         "pass",
-        "A step of 8: fp32 400 ms (the recipe), bf16 100 ms. The loss of bf16 is not that of fp32. "
+        "A step of 8: fp32 400 ms (the recipe), bf16 100 ms. The loss of bf16 differs from that of fp32. "
         "None is much faster than the recipe's.",
     )
 
@@ -57,7 +57,7 @@ def test_a_precision_that_the_device_lacks_fails():
     assert judge([PLAIN], 8, "fp16", "contiguous") == CheckResult(
         "precision",
         "fail",
-        "A step of 8: fp32 400 ms. This device does not compute in fp16, which the recipe asks for.",
+        "A step of 8: fp32 400 ms. This device does not support fp16, which the recipe sets.",
         "Set speed.precision=fp32.",
     )
 

@@ -38,13 +38,13 @@ def test_the_stages_of_an_image_model_pass(tmp_path, image):
     assert check_stage(image, 0, tmp_path / "0") == CheckResult(
         "stage head",
         "pass",
-        "2 steps moved 2 planned parameters; 45 others and 45 buffers stood still bit for bit; "
-        "64 frozen modules stayed in eval mode; the optimizer held just these, at their rates.",
+        "2 steps changed 2 planned parameters; 45 others and 45 buffers are equal bit for bit; "
+        "64 frozen modules stayed in eval mode; the optimizer held exactly these, at their learning rates.",
     )
     assert check_stage(image, 1, tmp_path / "1") == CheckResult(
         "stage all",
         "pass",
-        "2 steps moved 47 planned parameters; the optimizer held just these, at their rates.",
+        "2 steps changed 47 planned parameters; the optimizer held exactly these, at their learning rates.",
     )
 
 
@@ -59,7 +59,7 @@ def test_a_stage_that_fits_its_head_is_examined_in_steps(tmp_path, bert_checkpoi
     stages = [{"name": "head", "train": "head", "fit": "logistic_regression"}]
     found = check_stage(make_subject("text", bert_checkpoint, stages=stages), 0, tmp_path)
     assert found.state == "pass"
-    assert found.measured.startswith("2 steps moved 2 planned parameters; ")
+    assert found.measured.startswith("2 steps changed 2 planned parameters; ")
 
 
 def test_the_models_that_are_examined_are_not_changed(tmp_path, subject):
@@ -77,7 +77,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
     found = check_stage(image, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", stages.OTHERS_MOVED)
     assert found.measured.startswith("Not planned, and changed: timm_model.bn1.num_batches_tracked, ")
-    assert "; frozen, and not in eval mode: timm_model.bn1, timm_model.conv1, " in found.measured
+    assert "; frozen, but not in eval mode: timm_model.bn1, timm_model.conv1, " in found.measured
 
 
 def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
@@ -87,7 +87,7 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     found = check_stage(subject, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
     assert found.measured.startswith("Not planned, and changed: ")
-    assert "; the optimizer holds besides " in found.measured
+    assert "; the optimizer also holds " in found.measured
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_an_optimizer_with_another_rate_fails(tmp_path, subject, change_first_gr
     change_first_group(lambda group: group.update(lr=2 * group["lr"]))
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
-    measured = f"The optimizer has another rate or decay for {name}."
+    measured = f"The optimizer has a wrong learning rate or weight decay for {name}."
     assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
 
 
@@ -148,7 +148,7 @@ def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(t
     subject = replace(subject, prepared=replace(subject.prepared, plan=plan))
     found = check_stage(subject, 1, tmp_path)
     assert found.state == "pass"
-    assert found.measured.endswith(" Planned, but no step shows: bert.spare.")
+    assert found.measured.endswith(" Planned, but their updates are not measurable: bert.spare.")
 
 
 def test_the_gradient_of_a_batch_does_not_depend_on_how_it_is_cut(tmp_path, subject):
@@ -187,7 +187,7 @@ def test_two_runs_are_equal(tmp_path, subject):
     assert found.state == "pass"
     tensors = len(subject.model.state_dict())
     assert found.measured == (
-        f"Two runs of 2 steps end equal bit for bit in all {tensors} tensors, on the CPU with 1 thread."
+        f"Two runs of 2 steps are equal bit for bit in all {tensors} tensors, on the CPU with 1 thread."
     )
 
 

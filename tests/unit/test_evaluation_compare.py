@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_refused(make_run, tmp_path):
     with pytest.raises(InputError, match="must name at least two runs"):
         compare_runs([one])
     with pytest.raises(
-        InputError, match=r"must be judged on the test examples of .*50 that only one of them has"
+        InputError, match=r"must be evaluated on the test examples of .*50 that only one of them has"
     ):
         compare_runs([one, few])
     with pytest.raises(InputError, match=r"must be a metric for single_label labels. Got 'rmse'"):

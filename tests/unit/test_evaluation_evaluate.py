@@ -123,7 +123,7 @@ def test_other_classes_than_the_models_are_told(tmp_path):
     with pytest.raises(InputError) as caught:
         evaluate_model(classifier, dataset)
     assert str(caught.value) == (
-        "The data's classes must be the model's: 'soup', 'cake', 'tea'. Got 'cake', 'soup', 'tea'."
+        "The data's classes must be those of the model: 'soup', 'cake', 'tea'. Got 'cake', 'soup', 'tea'."
     )
     with pytest.raises(InputError) as caught:
         evaluate_model(classifier, dataset.select([]))

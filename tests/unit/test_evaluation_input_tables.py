@@ -40,7 +40,7 @@ def test_a_row_of_a_wrong_length_is_an_error_in_its_place(tmp_path):
     found = items(file, "text,stars\na,1\nb, c,2\n,3\nd,4,\n,\n")
     assert found == [
         (f"{file}:0", "a"),
-        (f"{file}:1", "Line 3 has 3 cells, and the header 2."),
+        (f"{file}:1", "Line 3 has 3 cells, but the header has 2."),
         (f"{file}:2", "The text is empty."),
         (f"{file}:3", "d"),
     ]

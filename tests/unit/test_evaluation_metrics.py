@@ -215,8 +215,8 @@ def test_every_unknown_name_is_told():
     known = ", ".join(map(repr, defined_metrics("single_label")))
     assert str(caught.value) == (
         "metrics[1] must be a metric of this package for single_label labels unless --trust-remote-code is given. "
-        "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script that the Hub has under "
-        "the name 'acuracy', or the copy of it in its cache.\n"
+        "Got 'acuracy'. Nearest: 'accuracy'. With the option, evaluate.load runs the script 'acuracy' of "
+        "the Hub, or its cached copy.\n"
         f"metrics[2] must be defined for single_label labels. Got 'mae'. Known: {known}."
     )
 
@@ -386,7 +386,7 @@ def test_a_script_that_cannot_be_computed_is_told_before_training(script):
         check_metric_names([several, failing], "single_label", place="stages[0].best", trust_remote_code=True)
     rule = "must be computable from the predictions and references of single_label data alone"
     assert str(caught.value) == (
-        f"stages[0].best[0] {rule}. Got {several!r}. ValueError: it gives several values: 'right', 'wrong'.\n"
+        f"stages[0].best[0] {rule}. Got {several!r}. ValueError: it returns several values: 'right', 'wrong'.\n"
         f"stages[0].best[1] {rule}. Got {failing!r}. ZeroDivisionError: division by zero."
     )
 

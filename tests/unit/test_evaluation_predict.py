@@ -351,7 +351,7 @@ def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
     lines = problem_of(given, TEXT).splitlines()
     assert lines[:4] == [
         f"{empty} must hold .txt files at any depth.",
-        f"{odd} must be a text, or a file of texts of a known ending. Got a file. "
+        f"{odd} must be a text, or a file of texts with a known extension. Got a file. "
         "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
         f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
         "Rename the column with the texts to 'text', or set --column text=NAME.",

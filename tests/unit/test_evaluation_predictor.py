@@ -45,9 +45,9 @@ def test_what_is_no_model_is_told(tmp_path):
     )
     file = tmp_path / "model.safetensors"
     file.touch()
-    assert error_of(resolve_model_dir, file) == f"{file} {rule}. Got a file. Give the folder that holds it."
+    assert error_of(resolve_model_dir, file) == f"{file} {rule}. Got a file. Use the folder that contains it."
     missing = tmp_path / "missing"
-    assert error_of(resolve_model_dir, missing) == f"{missing} {rule}. Got a path where nothing is."
+    assert error_of(resolve_model_dir, missing) == f"{missing} {rule}. Got a path that does not exist."
 
 
 def test_an_unfinished_run_is_told_how_to_go_on(tmp_path):
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path):
     weights.write_bytes(whole[: len(whole) // 2])
     rule = f"{folder} must be a checkpoint that can be loaded."
     assert error_of(load_classifier, folder) == (
-        f"{folder} must hold whole weight files. Got one that is damaged or cut off. Fetch or copy it again."
+        f"{folder} must hold intact weight files. Got a damaged or truncated file. Download or copy it again."
     )
     weights.write_bytes(whole)
     (folder / "preprocessor_config.json").unlink()

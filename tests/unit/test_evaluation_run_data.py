@@ -108,8 +108,8 @@ def test_labels_that_were_corrected_are_told_and_used(tmp_path, split):
     )
     assert dict(found) == dict(labelled(getattr(case.data, split))) | {text: other}
     assert changed == (
-        f"The data has changed since the run, but not the inputs of its {split} split, which is judged by the labels "
-        "of now."
+        f"The data has changed since the run, but not the inputs of its {split} split, which is evaluated with the "
+        "current labels."
     )
 
 
@@ -125,7 +125,7 @@ def test_rows_that_a_limit_left_out_are_no_test_examples(tmp_path):
     assert case.found(ROWS) == (before, None)
     found, changed = case.found(ROWS[::-1])
     assert found == before
-    assert changed.endswith("31 examples that the run did not have are left out; --data judges by them.")
+    assert changed.endswith("31 new examples are left out; use --data to include them.")
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -142,9 +142,7 @@ def test_groups_are_kept_apart_as_they_were(tmp_path):
     case = Case(tmp_path, rows, "text,label,writer", split={"group": "writer"})
     before = labelled(case.data.test)
     found, changed = case.found([*rows[::-1], "a new film,good,99"])
-    assert found == before and changed.endswith(
-        "1 example that the run did not have is left out; --data judges by it."
-    )
+    assert found == before and changed.endswith(" 1 new example is left out; use --data to include it.")
 
 
 def test_amounts_and_lists_are_found_with_their_labels(tmp_path):
@@ -161,7 +159,7 @@ def test_amounts_and_lists_are_found_with_their_labels(tmp_path):
     before = labelled(case.data.test)
     assert case.data.target == "multi_label"
     found, changed = case.found(["a plot,dull;fun", "another,dull", "a third,dull", *lists[::-1]])
-    assert found == before and "3 examples that" in changed
+    assert found == before and "3 new examples are left out" in changed
 
 
 def test_labels_of_another_kind_or_class_are_refused(tmp_path):
@@ -169,11 +167,11 @@ def test_labels_of_another_kind_or_class_are_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         case.found([row.replace(",good", ",fine") for row in ROWS[::-1]])
     assert str(caught.value) == (
-        "The labels of the run's examples must be of classes that the model knows. Got 'fine'. Put the data of the "
-        "run back, or judge by other data with --data."
+        "The labels of the run's examples must be of the model's classes. Got 'fine'. Restore the data of "
+        "the run, or evaluate on other data with --data."
     )
     with pytest.raises(
-        InputError, match=r"The labels must be single_label, as the model's\. Got regression\."
+        InputError, match=r"The labels must be single_label, like those of the model\. Got regression\."
     ):
         case.found([f"{row.split(',')[0]},{number}.5" for number, row in enumerate(ROWS[::-1])])
 
@@ -211,7 +209,9 @@ def test_a_split_that_the_run_did_not_have_is_not_its_own(tmp_path):
     case = Case(tmp_path, ROWS, split={"validation": 0.2, "test": 0})
     with pytest.raises(InputError) as caught:
         case.found(ROWS)
-    assert str(caught.value) == "--split must be one of the run's. Got 'test'. Known: 'train', 'validation'."
+    assert (
+        str(caught.value) == "--split must be a split of the run. Got 'test'. Known: 'train', 'validation'."
+    )
 
 
 def test_without_hashes_the_fingerprint_decides(tmp_path):
@@ -220,11 +220,12 @@ def test_without_hashes_the_fingerprint_decides(tmp_path):
     before = labelled(case.data.test)
     assert case.found(ROWS) == (before, None)
     with pytest.raises(
-        InputError, match=r"The data must be that of the run.* Got other data\. Put the data of the run"
+        InputError,
+        match=r"The data must be unchanged since the run.* Got changed data\. Restore the data of the run",
     ):
         case.found(ROWS[::-1])
     note = (
-        "The run has no examples.npz, so it is not known whether its test split has the examples that it had."
+        "The run has no examples.npz, so it is unknown whether the examples of its test split have changed."
     )
     manifest, plain = case.run / "manifest.json", case.recipe
     adapted = {"domain_adaptation": {"method": "dann", "target": "t.csv"}}

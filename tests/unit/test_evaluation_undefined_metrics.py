@@ -46,13 +46,14 @@ def test_what_is_defined_needs_no_words():
 def test_lists_without_a_class_to_tell_apart():
     never = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[0, 0], [0, 0]])
     assert undefined_notes(never) == (
-        "roc_auc is undefined: no class holds for some examples and not for others.",
-        "mean_average_precision is undefined: no class holds for any example.",
+        "roc_auc is undefined: no class has both positive and negative examples.",
+        "mean_average_precision is undefined: no example has a class.",
     )
     always = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, 0], [1, 0]])
     assert undefined_notes(always) == (
-        "roc_auc is undefined: no class holds for some examples and not for others.",
-        "mean_average_precision is 1 whatever the model predicts: no class holds for some examples and not for others.",
+        "roc_auc is undefined: no class has both positive and negative examples.",
+        "mean_average_precision is 1 whatever the model predicts: no class has both positive and negative "
+        "examples.",
     )
     unknown = judged("multi_label", [[0.8, 0.2], [0.6, 0.4]], [[1, math.nan], [math.nan, 0]])
     assert undefined_notes(unknown) == undefined_notes(always)
@@ -62,9 +63,9 @@ def test_amounts_that_are_all_alike():
     alone = judged("regression", [1], [2.0], ("label",))
     assert undefined_notes(alone) == ("r2, spearman are undefined: there is one example.",)
     same = judged("regression", [1, 1], [1.0, 2.0], ("label",))
-    assert undefined_notes(same) == ("spearman is undefined: all predictions are alike.",)
+    assert undefined_notes(same) == ("spearman is undefined: all predictions are equal.",)
     labels = judged("regression", [1, 2], [2.0, 2.0], ("label",))
-    assert undefined_notes(labels)[-1] == "spearman is undefined: all labels are alike."
+    assert undefined_notes(labels)[-1] == "spearman is undefined: all labels are equal."
 
 
 def test_what_needs_all_probabilities_has_no_value_by_the_highest():
@@ -74,7 +75,7 @@ def test_what_needs_all_probabilities_has_no_value_by_the_highest():
         target="single_label", scores=top, labels=np.array([0, 1]), label_names=NAMES,
     )  # fmt: skip
     assert undefined_notes(found) == (
-        "roc_auc is undefined: of each example the highest probabilities alone are kept.",
+        "roc_auc is undefined: only the highest probabilities of each example are stored.",
         "other is undefined: it has no value on these examples.",
     )
 

@@ -16,14 +16,14 @@ NAMES = ("a", "b", "c")
         (
             {"balance": "focal"},
             "regression",
-            ["stages[0].balance must be none where labels are amounts. Got 'focal'."],
+            ["stages[0].balance must be none for regression labels. Got 'focal'."],
         ),
         (
             {"balance": "sampler"},
             "multi_label",
             [
-                "stages[0].balance must not be sampler where an example has several labels. Who draws a scarce class "
-                "draws the other classes of its examples too. Take class_weights."
+                "stages[0].balance must not be sampler for multi-label data. Oversampling a rare class "
+                "also oversamples the other classes of its examples. Use class_weights."
             ],
         ),
         (

@@ -321,8 +321,8 @@ def test_the_state_of_another_judge_is_told_with_its_file(tiny_model, tmp_path, 
     with pytest.raises(InputError) as error:
         alignment_of(tiny_model("vit"), "dann").load(tmp_path)
     assert str(error.value) == (
-        f"{tmp_path / 'domain.pt'} must hold the state that training left, as tensors. Got the state of another "
-        "classifier of domains. Restore the file from a copy of the run directory, or begin a new run."
+        f"{tmp_path / 'domain.pt'} must hold the saved training state, as tensors. Got the state of "
+        "another domain classifier. Restore the file from a copy of the run directory, or start a new run."
     )
 
 

@@ -144,7 +144,7 @@ def test_a_missing_backbone_weight_is_an_error_unless_it_is_allowed(tmp_path, ti
         build(tmp_path, NAMES)
     assert str(caught.value) == (
         f"model.path must hold every weight outside the head; it lacks {name}.bias, {name}.weight. "
-        f"Got {str(tmp_path)!r}. Name it in model.allow_missing if that is meant."
+        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
     )
     assert build(tmp_path, NAMES, allow_missing=[r"layer\.1\.output\.dense"]).notes == ()
     with pytest.raises(InputError, match=rf"it lacks {name}\.weight\."):
@@ -160,7 +160,7 @@ def test_many_missing_weights_are_counted(tmp_path, tiny_model):
     assert str(caught.value) == (
         f"model.path must hold every weight outside the head; it lacks {first}.output.LayerNorm.bias, "
         f"{first}.output.LayerNorm.weight, {first}.output.dense.bias, {first}.output.dense.weight and 12 more. "
-        f"Got {str(tmp_path)!r}. Name it in model.allow_missing if that is meant."
+        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
     )
 
 
@@ -172,7 +172,7 @@ def test_a_weight_that_belongs_to_no_layer_is_an_error(tmp_path, tiny_model):
         build(tmp_path, NAMES)
     assert str(caught.value) == (
         "model.path must hold only weights of its architecture; it also holds bert.adapter.weight. "
-        f"Got {str(tmp_path)!r}. Name it in model.allow_missing if that is meant."
+        f"Got {str(tmp_path)!r}. Add it to model.allow_missing if this is intended."
     )
     assert build(tmp_path, NAMES, allow_missing=["adapter"]).notes == ()
 
@@ -185,8 +185,8 @@ def test_a_backbone_weight_of_another_shape_is_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold {name} in the shape [15, 16]. Got [17, 16]. "
-        "Name it in model.allow_missing if that is meant."
+        f"model.path must hold {name} with shape [15, 16]. Got [17, 16]. "
+        "Add it to model.allow_missing if this is intended."
     )
 
 
@@ -214,8 +214,8 @@ def test_truncated_weights_are_an_error(tmp_path, tiny_model):
     with pytest.raises(InputError) as caught:
         build(tmp_path, NAMES)
     assert str(caught.value) == (
-        f"model.path must hold whole weight files. Got {str(tmp_path)!r}. "
-        "One is damaged or cut off: fetch it again."
+        f"model.path must hold intact weight files. Got {str(tmp_path)!r}. "
+        "A file is damaged or truncated: download it again."
     )
 
 
@@ -247,7 +247,7 @@ def test_a_model_without_a_classifier_for_the_task_is_an_error(tmp_path, tiny_mo
     with pytest.raises(InputError) as caught:
         build_skeleton(config, TASKS["image-classification"])
     assert str(caught.value) == (
-        "model.path must be a checkpoint that transformers can build an image classifier of. "
+        "model.path must be a checkpoint from which transformers can build an image classifier. "
         "Got a 'bert' model."
     )
 
@@ -369,19 +369,19 @@ def test_gpt2_pads_with_its_end_of_text(tmp_path, tiny_model):
             {"id2label": ["cake", "soup"]},
             'id2label must be a mapping such as {"0": "cake", "1": "soup"}; it is of type list.',
         ),
-        ({"architectures": [3]}, "architectures must be a list of names of classes; it is [3]."),
+        ({"architectures": [3]}, "architectures must be a list of class names; it is [3]."),
         (
             {"num_hidden_layers": 10**9},
             "num_hidden_layers must be a number of layers, at most 10,000; it is 1,000,000,000.",
         ),
         (
             {"hidden_size": "16"},
-            "a setting has a value that it cannot have: Validation error for field 'hidden_size': TypeError: "
+            "a setting has an invalid value: Validation error for field 'hidden_size': TypeError: "
             "Field 'hidden_size' expected int, got str (value: '16')",
         ),
         (
             {"dtype": "float99"},
-            "a setting has a value that it cannot have: module 'torch' has no attribute 'float99'",
+            "a setting has an invalid value: module 'torch' has no attribute 'float99'",
         ),
     ],
 )
@@ -409,7 +409,7 @@ def test_a_config_that_no_model_can_be_built_from_is_an_error(tmp_path, tiny_mod
     change_settings(tmp_path / "config.json", settings)
     with pytest.raises(InputError) as caught:
         build_skeleton(read_config(str(tmp_path), NAMES, "single_label"), TASKS["text-classification"])
-    rule = "model.path must have settings in config.json that a model can be built from"
+    rule = "model.path must have a config.json from which a model can be built"
     assert str(caught.value).startswith(f"{rule}. Got {str(tmp_path)!r}. {reason}")
 
 
@@ -452,7 +452,7 @@ def test_a_processor_with_settings_that_cannot_be_is_an_error(tmp_path, file, co
         load_processor(str(tmp_path), MODALITIES[modality])
     kind = "a tokenizer" if modality == "text" else "an image processor"
     message = str(caught.value)
-    assert message.startswith(f"model.path must be a checkpoint with {kind} that can be used.")
+    assert message.startswith(f"model.path must be a checkpoint with {kind} that can be loaded.")
     assert file in message and reason in message
 
 

@@ -155,8 +155,8 @@ def test_an_architecture_that_gives_features_only_is_an_error():
     with pytest.raises(InputError) as caught:
         timm_skeleton("gemma4_vit_570m_enc")
     assert str(caught.value) == (
-        "model.path must be a checkpoint that an image classifier can be built of. Got timm's "
-        "'gemma4_vit_570m_enc'. It gives features only: take another architecture."
+        "model.path must be a checkpoint from which an image classifier can be built. Got timm's "
+        "'gemma4_vit_570m_enc'. This architecture returns only features; choose another one."
     )
 
 

@@ -10,7 +10,7 @@ from hf_finetune.models.finite_weights import refuse_not_finite
 from hf_finetune.tasks import TASKS
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-REPAIR = "Fetch or copy it again, or take another checkpoint: training cannot mend it."
+REPAIR = "Download or copy it again, or use another checkpoint: training cannot repair it."
 
 
 def build(folder):
@@ -34,7 +34,7 @@ def test_the_tensor_and_its_file_are_named(value, word, tmp_path, tiny_model):
     with pytest.raises(InputError) as error:
         build(tmp_path)
     assert str(error.value) == (
-        f"model.path must hold weights that are finite numbers. Got {word} in {QUERY} of model.safetensors. {REPAIR}"
+        f"model.path must hold finite weights. Got {word} in {QUERY} of model.safetensors. {REPAIR}"
     )
 
 
@@ -59,7 +59,7 @@ def test_several_tensors_are_counted(tiny_model):
     with pytest.raises(InputError) as error:
         refuse_not_finite("some/model", model)
     assert str(error.value) == (
-        "model.path must hold weights that are finite numbers. Got nan in bert.embeddings.LayerNorm.bias, and such "
+        "model.path must hold finite weights. Got nan in bert.embeddings.LayerNorm.bias, and such "
         f"values in 1 more. {REPAIR}"
     )
 

@@ -129,7 +129,7 @@ def test_what_an_architecture_has_no_place_for_is_refused_with_the_reason(checkp
         return
     model = build_model(str(checkpoints[name]), config, task=TASKS[f"{modality(name)}-classification"]).model
     told = head_problem(model, batch_of(model))
-    assert told == f"{REFUSED[pair]} and what belongs to it would be of no use"
+    assert told == f"some weights would not be used, such as {REFUSED[pair]}"
 
 
 def test_a_new_head_follows_from_the_seed_and_not_from_the_architecture(checkpoints):
@@ -193,7 +193,7 @@ def test_a_file_that_is_not_this_versions_is_told_and_not_run(saved, tmp_path, c
     newer = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     newer["classification_head"]["version"] = 2
     (tmp_path / "config.json").write_text(json.dumps(newer), encoding="utf-8")
-    with pytest.raises(ValueError, match="its head is of version 2, and this hf-finetune knows version 1"):
+    with pytest.raises(ValueError, match="its head has version 2, but this hf-finetune supports version 1"):
         load_config(tmp_path)
 
 

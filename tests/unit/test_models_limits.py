@@ -111,9 +111,9 @@ def test_tokens_without_an_embedding_are_told(tmp_path, tiny_model, tiny_tokeniz
     with pytest.raises(InputError) as caught:
         fit_vocabulary(read_config(str(tmp_path), NAMES, "single_label"), tokenizer, "ckpt", resize=False)
     assert str(caught.value) == (
-        f"model.path must have an embedding for each of the tokenizer's tokens; it has {rows}, and none for "
+        f"model.path must have an embedding for every token of the tokenizer; it has {rows}, but none for "
         "'zzza', 'zzzb', 'zzzc' and 1 more. Got 'ckpt'. "
-        "Set model.resize_embeddings: true, and train the embeddings, or take the checkpoint's own tokenizer."
+        "Set model.resize_embeddings: true, and train the embeddings, or use the checkpoint's own tokenizer."
     )
 
 
@@ -150,7 +150,8 @@ def test_models_of_other_channels_are_told(tiny_model, channels):
     with pytest.raises(InputError) as caught:
         check_channels(tiny_model("vit", num_channels=channels).config, "ckpt")
     assert str(caught.value).startswith(
-        "model.path must be a model of images with 3 channels: every image is read as RGB, here and by pipeline(). "
+        "model.path must be a model for images with 3 channels: all images are read as RGB, also by "
+        "pipeline(). "
         f"Got 'ckpt' with {channels} channel"
     )
     check_channels(tiny_model("vit").config, "ckpt")

@@ -92,9 +92,9 @@ class Wrapped(nn.Module):
     [
         ("plain", ""),
         ("norm", "head is a LayerNorm"),
-        ("tokens", "head takes more than one vector for each example"),
-        ("twice", "head takes more than one vector for each example"),
-        ("scaled", "the model changes what head gives"),
+        ("tokens", "head receives more than one vector per example"),
+        ("twice", "head receives more than one vector per example"),
+        ("scaled", "the model changes the output of head"),
     ],
 )
 def test_why_logits_are_no_linear_function_of_what_the_head_takes(kind, reason):

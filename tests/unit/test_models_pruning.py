@@ -175,7 +175,7 @@ def test_too_little_to_take_is_refused(tiny_model):
     with pytest.raises(NotNarrowedError) as caught:
         narrow_config(tiny_model("bert").config, 0.05)
     assert str(caught.value) == (
-        "prune must take at least 8 of the 32 neurons of a layer, whose number stays a multiple of it"
+        "prune must remove at least 8 of a layer's 32 neurons; their number stays a multiple of 8"
     )
 
 
@@ -185,7 +185,7 @@ def test_a_ratio_that_is_a_whole_number_stays_one(tiny_model):
     with pytest.raises(NotNarrowedError) as caught:
         narrow_config(config, 0.3)
     assert str(caught.value) == (
-        "prune must be one of 0.25, 0.5, 0.75 for a model whose width is a whole number of times the hidden size"
+        "prune must be one of 0.25, 0.5, 0.75 for a model whose width is an integer multiple of the hidden size"
     )
 
 

@@ -45,9 +45,9 @@ def test_a_recipe_that_names_one(folder, monkeypatch, path, field):
 def test_a_command_that_names_one(path):
     with pytest.raises(InputError, match="must be a checkpoint folder, a run or a Hub id"):
         resolve_model_dir(path)
-    with pytest.raises(InputError, match=r"must be a run directory\. Got a name that no folder can have"):
+    with pytest.raises(InputError, match=r"must be a run directory\. Got an invalid folder name"):
         read_run(Path(path))
-    with pytest.raises(InputError, match=r"must be a run directory\. Got a name that no folder can have"):
+    with pytest.raises(InputError, match=r"must be a run directory\. Got an invalid folder name"):
         compare_runs([path, "other"])
     with pytest.raises(InputError, match="--output-dir must be a valid folder name"):
         check_folder(Path(path))

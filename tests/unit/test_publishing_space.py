@@ -119,5 +119,5 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (folder / "thesis.txt").write_text("all of it", encoding="utf-8")
     with pytest.raises(InputError) as caught:
         write_space(save_bert(tmp_path / "model"), folder)
-    assert str(caught.value) == f"--space must be an empty folder, or not there. Got {str(folder)!r}."
+    assert str(caught.value) == f"--space must be an empty folder or not exist. Got {str(folder)!r}."
     assert [file.name for file in folder.iterdir()] == ["thesis.txt"]

@@ -95,8 +95,7 @@ def test_a_copy_in_the_cache_of_evaluate_is_not_run_either(monkeypatch, canary):
     folder = Path(evaluate.config.HF_MODULES_CACHE) / "evaluate_modules" / "metrics" / "cached" / ("a" * 64)
     canary.script(folder / "cached.py", METRIC)
     assert refused(check_metric_names, ["cached"], "single_label").endswith(
-        "With the option, evaluate.load runs the script that the Hub has under the name 'cached', or the copy of it "
-        "in its cache."
+        "With the option, evaluate.load runs the script 'cached' of the Hub, or its cached copy."
     )
     assert not canary.ran
 
@@ -141,7 +140,7 @@ def test_code_of_a_model_runs_only_when_allowed(tmp_path, reviews, canary):
     assert refused(build_masked_model, str(folder), "AutoModelForMaskedLM") == message
     assert not canary.ran
     with pytest.raises(
-        InputError, match="must be a checkpoint that transformers can build a text classifier of"
+        InputError, match="must be a checkpoint from which transformers can build a text classifier"
     ):
         plan(recipe, trust_remote_code=True)  # its config is read, and its class is none that can be trained
     assert canary.ran
@@ -155,7 +154,8 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
     folder = save_own_model(tmp_path / "own", canary)
     recipe = text_recipe({"path": str(folder), "trust_remote_code": True}, reviews)
     message = (
-        "model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run it. "
+        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
+        "given to run it. "
         f"Got true. {would_run(MODEL_CODE, folder)}"
     )
     assert refused(plan, recipe) == message
@@ -167,8 +167,9 @@ def test_a_recipe_declares_that_it_needs_code_and_grants_nothing(tmp_path, revie
 def test_a_declaration_without_code_says_so(bert_checkpoint, reviews):
     recipe = text_recipe({"path": str(bert_checkpoint), "trust_remote_code": True}, reviews)
     assert refused(plan, recipe) == (
-        "model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run it. "
-        f"Got true. {str(bert_checkpoint)!r} names no code: leave the field out."
+        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
+        "given to run it. "
+        f"Got true. {str(bert_checkpoint)!r} needs no custom code: remove the field."
     )
     assert plan(recipe, trust_remote_code=True).plan.stages
 
@@ -325,7 +326,8 @@ def foreign_run(tmp_path, reviews, canary):
 )
 def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary):
     message = (
-        "model.trust_remote_code only declares that code is needed; --trust-remote-code must be given to run it. "
+        "model.trust_remote_code only declares that custom code is needed; --trust-remote-code must be "
+        "given to run it. "
         f"Got true. {would_run(MODEL_CODE, foreign_run / 'model')}"
     )
     assert refused(evaluate_run.evaluate, foreign_run) == message
@@ -333,7 +335,7 @@ def test_a_run_cannot_grant_itself_the_permission(tmp_path, foreign_run, canary)
     assert refused(prepare_page, foreign_run, tmp_path) == message
     assert refused(export, foreign_run, format="torch_export") == message
     assert refused(write_space, foreign_run, tmp_path / "space") == (
-        "--space must be left out for a model that brings its own code."
+        "--space must be left out for a model with custom code."
     )
     assert refused(load_classifier, foreign_run) == (
         f"{foreign_run / 'model'} must load without code of its own {UNLESS}. Got {str(foreign_run / 'model')!r}. "

@@ -61,8 +61,8 @@ def test_pickled_weights_are_never_unpickled(tmp_path, canary, write):
     folder = save_bert(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     write(canary, folder / "pytorch_model.bin")
-    rule = "must hold weights as tensors; its pickled file holds something else, which could run code"
-    repair = f"Got {str(folder)!r}. Nothing of it was run. Ask for the weights as model.safetensors."
+    rule = "must hold weights as tensors; its pickle file holds other objects, which could run code"
+    repair = f"Got {str(folder)!r}. No code was run. Use a checkpoint with model.safetensors."
     assert refused(load_classifier, folder) == f"{folder} {rule}. {repair}"
     assert refused(load_classifier, folder, trust_remote_code=True) == f"{folder} {rule}. {repair}"
     config = read_config(str(folder), ("a", "b"), "single_label")
@@ -123,7 +123,7 @@ def test_a_kernel_of_the_hub_is_code(tmp_path, where):
     folder = save_bert(tmp_path / "model")
     change_json(folder / "config.json", **where)
     assert refused(load_classifier, folder) == (
-        f"{folder} must load without code of its own unless --trust-remote-code is given. Got {str(folder)!r}. "
+        f"{folder} must load without custom code unless --trust-remote-code is given. Got {str(folder)!r}. "
         f"It would run the kernel 'somebody/kernel' of the Hub (named in config.json), from {folder}. Read the code "
         "first."
     )

@@ -40,8 +40,8 @@ def test_a_deepspeed_config_that_takes_schedule_or_weights_away_is_refused(monke
     monkeypatch.setattr(processes, "is_deepspeed_available", lambda: True)
     path.write_text(json.dumps({"zero_optimization": {"stage": 2}, "scheduler": {"type": "WarmupLR"}}))
     assert refusal() == (
-        f"{path} must leave the schedule to the recipe, which has rates for each layer. "
-        "Take 'scheduler' out of it."
+        f"{path} must not set a scheduler: the recipe sets the learning rates of all layers. "
+        "Remove 'scheduler' from it."
     )
     path.write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     assert refusal() == (
@@ -129,8 +129,8 @@ def test_a_lost_process_is_named(message):
     with pytest.raises(LostProcessError) as caught, detect_lost_process(state):
         raise RuntimeError(message)
     assert str(caught.value) == (
-        "Process 1 of 3 has lost another one, which ended or is stuck; what that one says is the cause. "
-        "What was saved before is kept; a run goes on with --resume."
+        "Process 1 of 3 lost the connection to another process, which ended or is stuck; see its output "
+        "for the cause. Files saved before are kept; resume a run with --resume."
     )
     assert str(caught.value.__cause__) == message
 

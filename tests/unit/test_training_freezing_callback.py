@@ -171,10 +171,10 @@ def test_resuming_with_other_weights_than_were_saved_is_an_error(tmp_path, tiny_
     with pytest.raises(RuntimeError) as caught:
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert str(caught.value) == (
-        f"The Trainer must resume with the weights that it saved. {tmp_path / 'checkpoint-2'} holds 32 under names "
-        "that it does not reload ViTForImageClassification by, the first is "
-        "'vit.encoder.layer.0.attention.attention.key.bias'. In a new run let the Trainer's _save call "
-        "model.save_pretrained(output_dir, save_original_format=False)."
+        f"The Trainer must be able to reload the weights that it saved. {tmp_path / 'checkpoint-2'} holds 32 under "
+        "names that ViTForImageClassification does not have "
+        "(first: 'vit.encoder.layer.0.attention.attention.key.bias'). In a new run, override the Trainer's _save to "
+        "call model.save_pretrained(output_dir, save_original_format=False)."
     )
 
 

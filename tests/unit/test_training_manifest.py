@@ -38,7 +38,7 @@ def test_changing_a_stage_makes_another_manifest():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (None, "no such file. Begin the run without --resume."),
+        (None, "no such file. Start the run without --resume."),
         ("{", "a damaged file."),
         ("{}", "a damaged file."),
         ('{"stages": [{"nom": "head"}]}', "a damaged file."),

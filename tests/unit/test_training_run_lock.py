@@ -35,7 +35,8 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
         second.acquire()
     assert str(refused.value) == (
         f"--output-dir must not be in use by another run. Got {tmp_path}, which process {os.getpid()} on "
-        f"{platform.node()} has been writing to since {started}. Wait for that run or stop it, or name another folder."
+        f"{platform.node()} has been writing to since {started}. Wait for that run or stop it, or choose "
+        "another folder."
     )
     second.release()
     assert (tmp_path / LOCK).is_file(), "what another writer holds is not released"
@@ -74,7 +75,8 @@ def test_a_lock_of_another_host_is_respected_and_the_repair_is_named(tmp_path):
         RunLock(tmp_path).acquire()
     assert str(refused.value) == (
         f"--output-dir must not be in use by another run. Got {tmp_path}, which process 7 on elsewhere has been "
-        "writing to since 1970-01-01 00:00 UTC. Wait for that run or stop it, or name another folder. If that process "
+        "writing to since 1970-01-01 00:00 UTC. Wait for that run or stop it, or choose another folder. "
+        "If that process "
         f"has ended, remove {tmp_path / LOCK}."
     )
 

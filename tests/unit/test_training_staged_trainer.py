@@ -214,7 +214,7 @@ def test_a_head_can_be_fitted(tmp_path, tiny_model):
             {},
             "stages[0].teacher must be left out of a StagedTrainer. Write a recipe, and use hf_finetune.run.",
         ),
-        ([Stage("head")], {"optim": "galore_adamw"}, "stages[0].optimizer must take parameter groups."),
+        ([Stage("head")], {"optim": "galore_adamw"}, "stages[0].optimizer must accept parameter groups."),
         (
             [Stage("head")],
             {"lr_scheduler_type": "inverse_sqrt"},
@@ -231,7 +231,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path, tiny_model, stages, options
 
 def test_amounts_are_not_mixed(tmp_path, tiny_model):
     model = tiny_model("vit", num_labels=1)
-    with pytest.raises(InputError, match="mixup must be left out where labels are amounts"):
+    with pytest.raises(InputError, match="mixup must be left out for regression labels"):
         make(model, tmp_path, [Stage("all", regularize={"mixup": 0.2})])
 
 
@@ -245,7 +245,7 @@ def test_stages_of_before_are_not_overwritten(tmp_path, tiny_model):
     make(tiny_model("bert"), tmp_path, STAGES[:1]).train()
     written = json.loads((tmp_path / "stages/stages.json").read_text())
     assert list(written["metrics"]) == ["head"]
-    with pytest.raises(InputError, match="must hold no earlier stages"):
+    with pytest.raises(InputError, match="must not hold stages of an earlier training"):
         make(tiny_model("bert"), tmp_path, STAGES[:1]).train()
-    with pytest.raises(InputError, match="must hold the same stages to be resumed"):
+    with pytest.raises(InputError, match="must hold the same stages to resume"):
         make(tiny_model("bert"), tmp_path, STAGES[:2]).train(resume_from_checkpoint=True)

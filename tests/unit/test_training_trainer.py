@@ -351,12 +351,13 @@ def test_optimizer_names_are_the_trainers():
         (
             "adamww",
             {},
-            "stages[1].optimizer must be an optimizer that the Trainer knows. Got 'adamww'. Nearest: 'adamw'.",
+            "stages[1].optimizer must be an optimizer that the Trainer supports. Got 'adamww'. Nearest: "
+            "'adamw'.",
         ),
         (
             "galore_adamw",
             {},
-            "stages[1].optimizer must take parameter groups. Got 'galore_adamw'. "
+            "stages[1].optimizer must accept parameter groups. Got 'galore_adamw'. "
             "It replaces the parameter groups of a stage by its own.",
         ),
         (
@@ -367,8 +368,8 @@ def test_optimizer_names_are_the_trainers():
         (
             "adamw",
             {"eps": -1.0},
-            "stages[1].optimizer must be an optimizer that can be made here. Got 'adamw'. "
-            "It says: Invalid epsilon value: -1.0",
+            "stages[1].optimizer must be an optimizer that can be created. Got 'adamw'. "
+            "Error: Invalid epsilon value: -1.0",
         ),
     ],
 )
