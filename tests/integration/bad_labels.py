@@ -140,7 +140,8 @@ CASES = [
         (
             "Problem:\n  metrics[0] must be defined on the validation split. Got 'roc_auc', which is "
             "undefined for all predictions: 8 examples, of the classes 'ham'. Use a metric that is "
-            "defined there, or add validation examples with data.split.validation; with best: null a stage keeps its last epoch."
+            "defined there, or add validation examples with data.split.validation; "
+            "with best: null a stage keeps its last epoch."
         ),
         one_class_in_validation,
     ),

@@ -115,8 +115,8 @@ CASES = [
         "run text.yaml stages.0.compress=0.1",
         (
             "Problem:\n"
-            "  stages[0].compress.prune must remove at least 8 of a layer's 16 neurons; their number "
-            "stays a multiple of 8. Got 0.1, for 'bert'."
+            "  stages[0].compress.prune must remove at least 8 of a layer's 16 neurons, to leave "
+            "a multiple of 8. Got 0.1, for 'bert'."
         ),
     ),
     Case(

@@ -175,7 +175,7 @@ def test_too_little_to_take_is_refused(tiny_model):
     with pytest.raises(NotNarrowedError) as caught:
         narrow_config(tiny_model("bert").config, 0.05)
     assert str(caught.value) == (
-        "prune must remove at least 8 of a layer's 32 neurons; their number stays a multiple of 8"
+        "prune must remove at least 8 of a layer's 32 neurons, to leave a multiple of 8"
     )
 
 
