@@ -88,7 +88,7 @@ def test_a_new_class_is_left_out_too(texts, caplog):
     write_rows(path, ["a plot,awful", *ROWS])
     found, (note,) = told(caplog, run)
     assert set(found["text"]) == test
-    assert note.endswith("1 example that the run did not have is left out; --data judges by it.")
+    assert note.endswith("1 new example is left out; use --data to include it.")
     assert found.features["label"].names == ["bad", "good"]
     assert all(found.features["label"].int2str(row["label"]) in row["text"] for row in found)
 
@@ -145,7 +145,7 @@ def test_an_export_is_compared_on_the_runs_own_examples(texts, tmp_path, caplog)
     write_rows(path, shuffled([*ROWS, *NEW]))
     after = export(run, format="torch_export", output=tmp_path / "after").report
     assert after["metrics"]["before"] == pytest.approx(before) and after["examples"] == len(test)
-    assert "2 examples that the run did not have are left out" in caplog.text
+    assert "2 new examples are left out" in caplog.text
 
 
 def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, caplog):
@@ -162,7 +162,7 @@ def test_pictures_may_be_added_renamed_and_removed(tmp_path, timm_checkpoint, ca
     (folder / "blue" / "0.png").rename(folder / "blue" / "99.png")
     found, (note,) = told(caplog, run)
     assert {(folder / name).read_bytes() for name in found["id"]} == before
-    assert "1 example that the run did not have is left out" in note
+    assert "1 new example is left out" in note
     victim = found["id"][0]
     (folder / victim).unlink()
     found, (note,) = told(caplog, run)

@@ -52,7 +52,7 @@ def test_the_stages_of_an_image_model_pass(tmp_path, image):
 def test_the_stages_of_a_text_model_pass(tmp_path, text, index):
     found = check_stage(text, index, tmp_path)
     assert (found.state, found.repair) == ("pass", "")
-    assert found.measured.endswith("the optimizer held just these, at their rates.")
+    assert found.measured.endswith("the optimizer held exactly these, at their learning rates.")
 
 
 def test_a_stage_that_fits_its_head_is_examined_in_steps(tmp_path, bert_checkpoint):
@@ -76,7 +76,7 @@ def test_modules_left_in_train_mode_fail(tmp_path, image, monkeypatch):
     monkeypatch.setattr("hf_finetune.training.freezing.frozen_modules", lambda model: [])
     found = check_stage(image, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", stages.OTHERS_MOVED)
-    assert found.measured.startswith("Not planned, and changed: timm_model.bn1.num_batches_tracked, ")
+    assert found.measured.startswith("Changed, but not planned: timm_model.bn1.num_batches_tracked, ")
     assert "; frozen, but not in eval mode: timm_model.bn1, timm_model.conv1, " in found.measured
 
 
@@ -86,7 +86,7 @@ def test_a_model_that_is_not_frozen_fails(tmp_path, subject, monkeypatch):
     monkeypatch.setattr(SingleStageTrainer, "create_optimizer", transformers.Trainer.create_optimizer)
     found = check_stage(subject, 0, tmp_path)
     assert (found.state, found.repair) == ("fail", f"{stages.OTHERS_MOVED} {stages.NOT_MOVED}")
-    assert found.measured.startswith("Not planned, and changed: ")
+    assert found.measured.startswith("Changed, but not planned: ")
     assert "; the optimizer also holds " in found.measured
 
 
@@ -110,7 +110,7 @@ def test_an_optimizer_that_lacks_a_parameter_fails(tmp_path, subject, change_fir
     change_first_group(lambda group: group["params"].pop(0))
     found = check_stage(subject, 0, tmp_path)
     name = head_names(subject.model)[0]
-    measured = f"Planned, and not changed: {name}; the optimizer lacks {name}."
+    measured = f"Planned, but not changed: {name}; the optimizer lacks {name}."
     assert found == CheckResult("stage head", "fail", measured, stages.NOT_MOVED)
 
 
@@ -133,7 +133,7 @@ def test_a_planned_parameter_that_stays_frozen_fails(tmp_path, subject, monkeypa
     monkeypatch.setattr("hf_finetune.training.stage.freeze_all_but", too_much)
     found = check_stage(subject, 1, tmp_path)
     assert (found.state, found.repair) == ("fail", stages.NOT_MOVED)
-    assert found.measured == f"Planned, and not changed: {name}."
+    assert found.measured == f"Planned, but not changed: {name}."
 
 
 def test_a_parameter_that_the_output_does_not_depend_on_is_told_and_no_failure(tmp_path, bert_checkpoint):
@@ -155,7 +155,7 @@ def test_the_gradient_of_a_batch_does_not_depend_on_how_it_is_cut(tmp_path, subj
     found = check_loss_scaling(subject, tmp_path)
     assert found.state == "pass"
     assert found.measured.startswith(
-        "1 batch of 8 and 4 batches of 2 give the same gradient, that of plain torch, to "
+        "1 batch of 8 and 4 batches of 2 have the same gradient as plain torch, within "
     )
 
 

@@ -120,7 +120,7 @@ def test_costs_of_a_run_are_compared(make_run):
     (found,) = compare_runs([one, two], ["expected_cost"])
     assert found.differences[0].value > 1.5 * found.differences[0].first > 0
     assert found.differences[0].verdict == "above"
-    with pytest.raises(InputError, match=r"Say what confusions cost in evaluation\.costs\."):
+    with pytest.raises(InputError, match=r"Set the misclassification costs in evaluation\.costs\."):
         compare_runs([two, two], ["expected_cost"])
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_compared_is_refused(make_run, tmp_path):
     with pytest.raises(InputError, match="must name at least two runs"):
         compare_runs([one])
     with pytest.raises(
-        InputError, match=r"must be evaluated on the test examples of .*50 that only one of them has"
+        InputError, match=r"must be evaluated on the test examples of .*50 that only one of the runs has"
     ):
         compare_runs([one, few])
     with pytest.raises(InputError, match=r"must be a metric for single_label labels. Got 'rmse'"):

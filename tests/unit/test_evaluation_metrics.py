@@ -289,7 +289,7 @@ def test_expected_cost_is_of_the_likeliest_class_or_of_the_cheapest():
     # Bayes: of the first, soup costs 0.6, salad 2.1, tea 1.3; of the second, 0.9, 0.6 and 1.0.
     assert found == {"expected_cost": (5 + 1) / 2, "expected_cost_bayes": (0 + 1) / 2}
     assert set(names) <= set(all_metrics("single_label", 3, settings))
-    with pytest.raises(InputError, match=r"Say what confusions cost in evaluation\.costs\."):
+    with pytest.raises(InputError, match=r"Set the misclassification costs in evaluation\.costs\."):
         check_metric_names(["expected_cost"], "single_label", settings=MetricSettings(("soup", "salad")))
 
 

@@ -192,7 +192,7 @@ def test_a_split_file_may_grow_and_rows_may_move(tmp_path):
     assert case.found(ROWS) == (before, None)
     write(train=[*ROWS[:30], ROWS[35]], test=[*ROWS[30:35], *ROWS[36:], "a new plot,good"])
     found, changed = case.found(ROWS)
-    assert found == before and "all 10 of them. 1 example that the run" in changed
+    assert found == before and "all 10 of them. 1 new example is left out" in changed
 
 
 def test_data_that_cannot_be_used_is_told_as_before(tmp_path):

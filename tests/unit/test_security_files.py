@@ -86,15 +86,15 @@ def test_pickled_weights_that_are_tensors_are_read(tmp_path):
     [
         (
             {"model_args": {"checkpoint_path": "{}/evil.pth"}},
-            "its model_args hold 'checkpoint_path', by which timm would load something else",
+            "its model_args hold 'checkpoint_path', which would make timm load another checkpoint",
         ),
         (
             {"model_args": {"pretrained_cfg_overlay": {"file": "{}/evil.pth"}}},
-            "its model_args hold 'pretrained_cfg_overlay', by which timm would load something else",
+            "its model_args hold 'pretrained_cfg_overlay', which would make timm load another checkpoint",
         ),
         (
             {"architecture": "hf-hub:somebody/else"},
-            "its architecture 'hf-hub:somebody/else' is an address and not a name of timm",
+            "its architecture 'hf-hub:somebody/else' is an address, not a timm model name",
         ),
     ],
 )
