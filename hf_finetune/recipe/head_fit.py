@@ -149,5 +149,4 @@ def head_fit_problems(how: str, target: str, place: str) -> list[Problem]:
         ]
     if how in ("", wanted):
         return []
-    labels = "regression" if not TARGETS[target].has_classes else "class"
-    return [Problem(place, f"must be {wanted} for {labels} labels", repr(how))]
+    return [Problem(place, f"must be {wanted} for {target} labels", repr(how))]

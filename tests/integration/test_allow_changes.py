@@ -220,7 +220,7 @@ def test_a_finished_run_keeps_all_of_its_stages(recipe, place):
         {**recipe.model_dump(mode="json"), "stages": recipe.model_dump(mode="json")["stages"][:1]}
     )
     assert refusal(other, place / "run", allow_changes=True).startswith(
-        "stages[1].name must be 'all', which is done. Got nothing. "
+        "stages[1].name must be 'all', a finished stage. Got nothing. "
     )
 
 

@@ -335,7 +335,7 @@ def test_several_labels_are_fitted_one_by_one(tmp_path, kinds, bert_checkpoint):
         (
             "several",
             {"stages": [{**FIT, "fit": "ridge"}]},
-            "stages[0].fit must be logistic_regression for class labels. Got 'ridge'.",
+            "stages[0].fit must be logistic_regression for multi_label labels. Got 'ridge'.",
         ),
         (
             "several",

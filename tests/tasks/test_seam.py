@@ -105,5 +105,5 @@ def test_a_new_modality_passes_the_conformance_suite():
 
 def test_a_modality_that_comes_too_late_is_refused():
     known = next(iter(MODALITIES.values()))
-    with pytest.raises(ValueError, match=r"comes too late: .* before hf_finetune\.recipe is imported"):
+    with pytest.raises(ValueError, match=r"registered too late: .* before hf_finetune\.recipe is imported"):
         MODALITIES.add(known)

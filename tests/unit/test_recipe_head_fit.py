@@ -144,7 +144,7 @@ def test_the_way_must_suit_the_labels():
     (one,) = head_fit_problems("logistic_regression", "regression", "strategy.classifier")
     assert str(one) == "strategy.classifier must be ridge for regression labels. Got 'logistic_regression'."
     (other,) = head_fit_problems("ridge", "single_label", "stages[0].fit")
-    assert str(other) == "stages[0].fit must be logistic_regression for class labels. Got 'ridge'."
+    assert str(other) == "stages[0].fit must be logistic_regression for single_label labels. Got 'ridge'."
 
 
 def test_auto_needs_a_length_and_the_head():
