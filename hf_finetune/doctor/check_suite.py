@@ -22,6 +22,7 @@ from hf_finetune.doctor.two_processes import TWO_PROCESSES, check_two_processes
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.recipe import Recipe
 from hf_finetune.recipe.multitask import problems_in_task
+from hf_finetune.tasks import TASKS
 from hf_finetune.training.manifest import library_versions
 
 __all__ = ["CheckSuite", "check_suites", "describe_machine", "run_check"]
@@ -73,7 +74,7 @@ def check_suites(
         return
     for tiny in tiny_recipes(folder):
         subject = load_check_target(tiny)
-        name = f"A tiny {Path(tiny.model.path).name.removeprefix('tiny-')} with random weights"
+        name = f"A tiny {TASKS[tiny.kind].modality.name} model with random weights"
         yield CheckSuite(_title(subject, name), "", _checks(subject, speed=False))
 
 

@@ -136,7 +136,7 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
     ]
     recipes = []
     for task in TASKS.values():
-        checkpoint = folder / f"tiny-{task.modality.name}-model"
+        checkpoint = folder / f"tiny-{task.modality.name}"
         task.modality.save_tiny_checkpoint(checkpoint)
         content = {
             "task": task.name,
