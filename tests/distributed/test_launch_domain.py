@@ -123,5 +123,5 @@ def test_a_pretraining_goes_on_with_as_many_processes_as_it_began_with(tmp_path,
     assert "the event happens" in ended.err
     with pytest.raises(InputError) as caught:
         run(recipe, tmp_path / "run", resume=True)
-    told = "--resume must go on with 2 processes until the pretraining is done. Got 1."
+    told = "--resume must use 2 processes until the pretraining is finished. Got 1."
     assert str(caught.value) == told

@@ -359,8 +359,8 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_written(
 def test_a_head_that_takes_every_token_is_refused(tmp_path, recipes, monkeypatch):
     monkeypatch.setattr("hf_finetune.runs.forward_check.not_linear", lambda *args: "classifier takes tokens")
     assert refusal(lambda: quick_run(recipes["text"], tmp_path / "run")) == (
-        "stages[0].fit must be gradient unless the head is one linear layer. Got 'logistic_regression'. Here "
-        "classifier takes tokens."
+        "stages[0].fit must be gradient unless the head is one linear layer. Got 'logistic_regression'. "
+        "In this model, classifier takes tokens."
     )
     assert not (tmp_path / "run").exists()
 
