@@ -118,7 +118,7 @@ def test_the_heads_input_of_a_decoder_is_that_of_its_logits_whatever_the_padding
 
 def test_a_head_that_is_given_nothing_is_told(tiny_model):
     seen = HeadInput(tiny_model("vit"))
-    with pytest.raises(InputError, match="takes no features as its input"):
+    with pytest.raises(InputError, match="has no feature vector as its input"):
         seen.take()
 
 
