@@ -113,7 +113,7 @@ def test_the_same_labels_in_another_order_are_other_labels(tmp_path, tiny_model)
     )
 
 
-@pytest.mark.defends("hf_finetune.models.build:set_seed", why="A new head follows from the seed")
+@pytest.mark.defends("transformers:set_seed", why="A new head follows from the seed")
 def test_a_new_head_follows_from_the_seed(tmp_path, tiny_model):
     saved(tiny_model("bert"), tmp_path)
     one, again, other = (build(tmp_path, ["bad", "good"], seed=seed).model for seed in (1, 1, 2))
