@@ -53,7 +53,7 @@ CASES = [
         "run tasks.yaml tasks.size.task=text-classification",
         (
             "Problem:\n"
-            "  tasks.size.task must be 'image-classification', as that of tasks.dish. Got "
+            "  tasks.size.task must be 'image-classification', the same as tasks.dish.task. Got "
             "'text-classification'. All tasks share one model."
         ),
         SIZES,

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
-from conftest import COLOURS, make_model, save_tokenizer
 from PIL import Image
 from stage_helpers import Examples
 from test_readme import CODE
@@ -45,15 +44,15 @@ EXAMPLES = {name: text for name, text in documented() if ">>>" in text}
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, reviews, squares, timm_checkpoint):
+def workplace(tmp_path_factory, reviews, squares, timm_checkpoint, tiny_model, tiny_tokenizer):
     """Give a folder with checkpoints, data, recipes and a finished run."""
     folder = tmp_path_factory.mktemp("examples")
-    make_model("bert", num_labels=2).save_pretrained(folder / "bert")
-    save_tokenizer(folder / "bert")
+    tiny_model("bert", num_labels=2).save_pretrained(folder / "bert")
+    tiny_tokenizer(folder / "bert")
     for name in ("reviews.csv", "other.csv"):
         (folder / name).write_bytes(reviews.read_bytes())
-    for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
-        Image.new("RGB", (40, 40), COLOURS[colour]).save(folder / name)
+    for name, colour in (("a.jpg", (200, 50, 40)), ("b.jpg", (40, 60, 200))):
+        Image.new("RGB", (40, 40), colour).save(folder / name)
     (folder / "reviews.yaml").write_text(REVIEWS, encoding="utf-8")
     photos = PHOTOS.replace("MODEL", str(timm_checkpoint)).replace("DATA", str(squares))
     (folder / "photos.yaml").write_text(photos, encoding="utf-8")
@@ -62,9 +61,9 @@ def workplace(tmp_path_factory, reviews, squares, timm_checkpoint):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch):
+def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch, tiny_model):
     monkeypatch.chdir(workplace)
-    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], of_texts(), name, None, 0)
+    test = doctest.DocTestParser().get_doctest(EXAMPLES[name], of_texts(tiny_model), name, None, 0)
     said = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert runner.run(test, out=said.append).failed == 0, "".join(said)
@@ -73,9 +72,11 @@ def test_the_example_of_a_docstring_runs(name, workplace, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "count", "names"), [("README.md", 4, "of_images"), ("docs/python.md", 4, "of_texts")]
 )
-def test_the_code_of_the_documentation_runs(page, count, names, workplace, squares, monkeypatch, capsys):
+def test_the_code_of_the_documentation_runs(
+    page, count, names, workplace, squares, monkeypatch, capsys, tiny_model
+):
     monkeypatch.chdir(workplace)
-    space = of_texts() if names == "of_texts" else of_images(squares)
+    space = of_texts(tiny_model) if names == "of_texts" else of_images(tiny_model, squares)
     blocks = [code for name, code in CODE if name == page]
     assert len(blocks) == count
     for code in blocks:
@@ -83,21 +84,22 @@ def test_the_code_of_the_documentation_runs(page, count, names, workplace, squar
     assert "nan" not in capsys.readouterr().out
 
 
-def of_texts():
+def of_texts(tiny_model):
     """Give what examples call ``model``, ``train_data`` and ``validation_data``."""
-    model = make_model("bert")
+    model = tiny_model("bert")
     examples = list(Examples(model, 8))
     return {"model": model, "train_data": examples, "validation_data": examples}
 
 
-def of_images(squares):
+def of_images(tiny_model, squares):
     """Give what the README takes from examples/freezing_callback.py, with a tiny model and squares."""
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
     paths = sorted(squares.glob("*/*.png"))
+    classes = sorted({path.parent.name for path in paths})
     data = datasets.Dataset.from_dict(
         {
             "image": [str(path) for path in paths],
-            "label": [sorted(COLOURS).index(path.parent.name) for path in paths],
+            "label": [classes.index(path.parent.name) for path in paths],
         }
     ).cast_column("image", datasets.Image())
 
@@ -105,7 +107,7 @@ def of_images(squares):
         return {"labels": batch["label"], **processor(batch["image"], return_tensors="pt")}
 
     return {
-        "model": make_model("vit"),
+        "model": tiny_model("vit"),
         "processor": processor,
         "data": {"train": data, "test": data.shuffle(seed=0)},
         "prepare": prepare,

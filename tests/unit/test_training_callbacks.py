@@ -141,9 +141,9 @@ def test_a_resumed_run_goes_on_in_the_phase_it_was_in(tmp_path, tiny_model):
 
 
 MISUSE = (
-    "The optimizer must hold every parameter that the callback trains from epoch 1. It lacks {count}, the first "
-    "is {first!r}. Pass the callback when the Trainer is made, so that the Trainer makes the optimizer after it; "
-    "or give your own optimizer all of them."
+    "The optimizer must hold every parameter that the callback trains from epoch 1. It lacks {count} "
+    "(first: {first!r}). Pass the callback to the Trainer's constructor, so that the optimizer is created after it, "
+    "or add these parameters to your own optimizer."
 )
 
 
@@ -257,7 +257,8 @@ def test_gradients_without_a_norm_stop_training_but_in_fp16(tmp_path, fp16):
         with pytest.raises(DivergedError) as caught:
             callback.on_log(arguments, state, None)
         assert str(caught.value).startswith(
-            "Stage 'head' cannot learn: the norm of its gradients is inf at step 3. In a new run use fp32,"
+            "Stage 'head' cannot learn: the norm of its gradients is inf at step 3. Start a new run with "
+            "fp32,"
         )
     assert "Infinity" in (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     state.log_history = [{"grad_norm": 2.0, "step": 3}, {"eval_loss": 1.0}]
