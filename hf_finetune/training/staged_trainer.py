@@ -15,6 +15,7 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     TrainingArguments,
     default_data_collator,
@@ -202,6 +203,7 @@ class StagedTrainer:
             compute_loss_func=loss,
             compute_metrics=with_loss(self.compute_metrics, loss),
         )
+        trainer.remove_callback(PrinterCallback)
         metrics: dict[str, float] = trainer.evaluate(dataset)
         return metrics
 
