@@ -9,6 +9,7 @@ from datasets import Dataset
 from stage_helpers import Examples, StageWatch, differing, state_of
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
 
 from hf_finetune import InputError, Predictor, Stage, StagedTrainer
 from hf_finetune.methods import ClassBalance
@@ -80,6 +81,16 @@ def test_the_best_weights_are_restored_and_evaluated(tmp_path, tiny_model):
     again = trainer.evaluate()
     assert again["eval_accuracy"] == metrics["all"]["accuracy"]
     assert again["eval_loss"] == pytest.approx(metrics["all"]["loss"])
+
+
+def test_evaluate_prints_nothing_at_any_verbosity(tmp_path, tiny_model, capsys):
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # from here on the Trainer of transformers prints its metrics
+    try:
+        make(tiny_model("bert"), tmp_path).evaluate()
+    finally:
+        logging.set_verbosity(verbosity)
+    assert capsys.readouterr().out == ""
 
 
 def test_the_loss_is_the_mean_over_all_examples(tmp_path, tiny_model):
