@@ -279,7 +279,7 @@ def make(asset: Asset, to: Path) -> Path:
 
 
 def _is_finished(place: Path, heading: str) -> bool:
-    """Tell whether the folder was made by this layout from this archive and its files are unchanged."""
+    """Return whether the folder was made by this layout from this archive and its files are unchanged."""
     try:
         first, *sums = (place / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         return first == heading and all(sha256(place / line[66:]) == line[:64] for line in sums)

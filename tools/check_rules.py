@@ -1,6 +1,7 @@
 """Check the rules of the source code that no linter knows. A limit above 0 may only be lowered.
 
-The head file ``models/classifier_head.py`` is exempt from all rules: copies of it are stored with saved models.
+The head file ``models/classifier_head.py`` may name the inputs of a model: copies of it, stored with saved models, must
+work without this package.
 """
 
 import ast
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "hf_finetune"
-EXEMPT = "models/classifier_head.py"
+SELF_CONTAINED = "models/classifier_head.py"
 TARGETS = {"single_label", "multi_label", "regression"}
 INPUTS = {
     *("image", "text", "image-classification", "text-classification"),
@@ -47,8 +48,6 @@ def find_all(package: Path) -> Iterator[Finding]:
     names, inputs, methods, openings, sizes = LIMITS
     for path in sorted(package.rglob("*.py")):
         relative = path.relative_to(package).as_posix()
-        if relative == EXEMPT:
-            continue
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
         prose = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -61,7 +60,7 @@ def find_all(package: Path) -> Iterator[Finding]:
                     yield Finding(openings, place)
             elif node.value in TARGETS and not relative.startswith("targets/"):
                 yield Finding(names, place)
-            elif node.value in INPUTS and not relative.startswith("tasks/"):
+            elif node.value in INPUTS and not relative.startswith(("tasks/", SELF_CONTAINED)):
                 yield Finding(inputs, place)
             elif node.value in METHODS and not relative.startswith(("methods/", "recipe/")):
                 yield Finding(methods, place)

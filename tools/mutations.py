@@ -89,7 +89,7 @@ class Collector:
         self.defences: list[Defence] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Collect the defences of all tests of a session.
+        """Collect the defences of all collected tests.
 
         Raises:
             pytest.UsageError: If a declaration is wrong.

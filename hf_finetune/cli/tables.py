@@ -358,7 +358,7 @@ def _rates(planned: "StagePlan") -> list[str]:
     """Return a line per schedule: its layer groups, and a drawing of the rate over the steps if these are known."""
     layers: dict[ScheduleSpec, list[str]] = {}
     for group in planned.groups:
-        layers.setdefault(group.schedule or ScheduleSpec(), []).append(group.layers)
+        layers.setdefault(group.schedule, []).append(group.layers)
     drawn = dict.fromkeys(layers, "")
     if planned.steps is not None and planned.warmup_steps is not None:
         drawn = {spec: draw_schedule(spec, planned.steps, planned.warmup_steps) for spec in layers}

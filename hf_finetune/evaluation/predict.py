@@ -160,7 +160,7 @@ class Predictor:
 
         Args:
             inputs: Files, folders or tables; for a model of texts also the texts themselves.
-            columns: Columns of the tables by role, such as ``{"text": "review", "id": "number"}``. Roles left out
+            columns: Columns of the tables by role, such as ``{"label": "stars", "id": "number"}``. Roles left out
                 take the columns used in training, or are inferred.
             keep: Whether predictions carry the cells of their table row.
 

@@ -64,14 +64,14 @@ class CosineLinear(nn.Module):
         nn.init.constant_(self.scale, SCALE)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Give logits [..., labels] of features [..., features]."""
+        """Compute logits [..., labels] from features [..., features]."""
         return self.scale * nn.functional.linear(
             nn.functional.normalize(features, dim=-1), nn.functional.normalize(self.weight, dim=-1)
         )
 
 
 class Pooling(nn.Module):
-    """Make one vector of those of tokens or places.
+    """Join the vectors of all tokens or image positions to one vector.
 
     ``cls`` takes the first token that is no padding; ``mean`` the mean; ``attention`` a mean whose weights are the
     softmax of a learnt linear function of each vector, which is zero at first: it begins as the mean.
@@ -93,7 +93,7 @@ class Pooling(nn.Module):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Give each vector the same weight."""
+        """Set the weights of all vectors to the same value."""
         if self.kind == "attention":
             nn.init.zeros_(self.query)
 
@@ -121,7 +121,7 @@ class Pooling(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """Make logits of what the backbone gives.
+    """Compute logits from the output of the backbone.
 
     Args:
         features: Size of a vector of the backbone.
@@ -158,20 +158,20 @@ class ClassificationHead(nn.Module):
         self.layers = nn.Sequential(*layers, last(sizes[-1], labels))
 
     def forward(self, values: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Give logits [..., labels] of features [..., features], or of what ``Pooling`` takes."""
+        """Compute logits [..., labels] from features [..., features], or from the input of ``Pooling``."""
         features = values if self.pool is None else self.pool(values, mask)
         logits: torch.Tensor = self.layers(features)
         return logits
 
 
 def is_given(config: PreTrainedConfig) -> bool:
-    """Say whether a config asks for a head of this file."""
+    """Return whether a config asks for a head of this file."""
     spec: Any = getattr(config, FIELD, None)
     return bool(spec) and not spec.get("native")
 
 
 def classifier_class(base: type, pooled: bool) -> type:
-    """Give the class of a classifier under a head of this file. Its name is that of the class that it is made of.
+    """Return the class of a classifier under a head of this file. It has the name of the architecture's own class.
 
     Args:
         base: The architecture's own classifier.
@@ -186,7 +186,7 @@ def _made(base: type, mixin: type) -> type:
 
 
 class _Classifier(_Base):
-    """What makes a subclass of any classifier one whose last linear layer is the head."""
+    """Mixin for a classifier whose last linear layer is replaced by the head."""
 
     def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
@@ -230,7 +230,7 @@ class _Classifier(_Base):
 
 
 class _PooledClassifier(_Classifier):
-    """What makes a subclass of any classifier one whose head takes all that the backbone gives."""
+    """Mixin for a classifier whose head takes all outputs of the backbone: every token or image position."""
 
     def _put_head(self, spec: dict[str, Any]) -> str:
         timm_model = getattr(self, "timm_model", None)
@@ -316,7 +316,7 @@ def _logits_layer(model: Any) -> tuple[str, nn.Linear]:
 
 
 class HeadConfig:
-    """What ``AutoConfig`` reads such a model's config with: it is that of the architecture."""
+    """Reader of the config for ``AutoConfig``. The config is that of the architecture."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoConfig") -> None:
@@ -337,7 +337,7 @@ class HeadConfig:
 
 
 class HeadModel:
-    """What ``AutoModelFor...`` loads such a model with: it gives a subclass of the architecture's classifier."""
+    """Loader of the model for ``AutoModelFor...``. The model is of a subclass of the architecture's classifier."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
@@ -355,7 +355,7 @@ class HeadModel:
 
     @classmethod
     def class_for(cls, config: Any) -> Any:
-        """Give the class of the model that a config is of."""
+        """Return the class of the model that belongs to a config."""
         base = getattr(transformers, config.architectures[0])
         if not is_given(config):
             return base

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hf_finetune.planning.layers import Layout, Parameter
+from hf_finetune.recipe.schedule import LINEAR
 from hf_finetune.recipe.schema import RatesSpec, ScheduleSpec, SchedulesSpec
 
 __all__ = ["ParameterGroup", "layer_rates", "plan_groups"]
@@ -19,7 +20,7 @@ class ParameterGroup:
         weight_decay: Weight decay factor; 0 for parameters without weight decay.
         parameters: Names of the parameters, in the model's order.
         size: Number of elements of all its parameters.
-        schedule: Learning-rate schedule over the stage's steps; None leaves it to the Trainer.
+        schedule: Learning-rate schedule over the stage's steps.
     """
 
     layers: str
@@ -27,7 +28,7 @@ class ParameterGroup:
     weight_decay: float
     parameters: tuple[str, ...]
     size: int
-    schedule: ScheduleSpec | None = None
+    schedule: ScheduleSpec = LINEAR
 
 
 def plan_groups(
@@ -36,7 +37,7 @@ def plan_groups(
     lr: float | RatesSpec,
     weight_decay: float = 0.0,
     layer_decay: float = 1.0,
-    schedule: ScheduleSpec | SchedulesSpec | None = None,
+    schedule: ScheduleSpec | SchedulesSpec = LINEAR,
     decay_head_only: bool = False,
 ) -> tuple[ParameterGroup, ...]:
     """Return the trained parameters in groups of equal rate, weight decay and schedule, the highest rate first.

@@ -1,5 +1,6 @@
 """Recipe fields for the learning-rate schedule of a stage, and the factor on the learning rate at each step."""
 
+from abc import abstractmethod
 from math import ceil, cos, floor, pi, sqrt
 from typing import Annotated, ClassVar, Literal
 
@@ -9,7 +10,15 @@ from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
 from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, Warmup
 
-__all__ = ["CosineWithRestarts", "PolynomialSchedule", "ScheduleSpec", "Schedules", "SchedulesSpec"]
+__all__ = [
+    "LINEAR",
+    "CosineWithRestarts",
+    "LinearSchedule",
+    "PolynomialSchedule",
+    "ScheduleSpec",
+    "Schedules",
+    "SchedulesSpec",
+]
 
 
 class ScheduleSpec(Choice):
@@ -39,8 +48,9 @@ class ScheduleSpec(Choice):
             return step / warmup_steps
         return self._after_warmup(step, steps, warmup_steps)
 
+    @abstractmethod
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
-        raise NotImplementedError
+        """Return the factor at a step after warmup."""
 
 
 class LinearSchedule(ScheduleSpec):
@@ -50,6 +60,10 @@ class LinearSchedule(ScheduleSpec):
 
     def _after_warmup(self, step: int, steps: int, warmup_steps: int) -> float:
         return max(0.0, (steps - step) / _length(steps, warmup_steps))
+
+
+LINEAR = LinearSchedule()
+"""Default schedule."""
 
 
 class CosineSchedule(ScheduleSpec):

@@ -20,7 +20,7 @@ from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec
 from hf_finetune.recipe.head_fit import Classifier, Fit, fitted_by
 from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER
-from hf_finetune.recipe.schedule import Schedules, ScheduleSpec
+from hf_finetune.recipe.schedule import LINEAR, Schedules
 from hf_finetune.recipe.teacher import TeacherSpec
 
 __all__ = ["OptimizerSpec", "RatesSpec", "StageSettings", "StageSpec", "StrategySpec"]
@@ -83,7 +83,7 @@ class StageSettings(Part):
         default=OptimizerSpec(), description="Optimizer: its name, or its fields."
     )
     schedule: Schedules = Field(
-        default=ScheduleSpec(),
+        default=LINEAR,
         description="Learning rate after warmup: the name of a schedule, or its fields; or {head, backbone}, one "
         "for each.",
     )

@@ -29,14 +29,12 @@ def optimizer_name(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def trainer_schedule(schedule: ScheduleSpec | None) -> dict[str, Any] | None:
+def trainer_schedule(schedule: ScheduleSpec) -> dict[str, Any] | None:
     """Return the ``TrainingArguments`` of a schedule; None if the Trainer has no such schedule.
 
     Args:
-        schedule: Schedule of the recipe; None leaves it to the Trainer, without any arguments.
+        schedule: Schedule of the recipe.
     """
-    if schedule is None:
-        return {}
     if isinstance(schedule, PolynomialSchedule):
         options = {"lr_end": 0.0, "power": schedule.power}
         return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": options}

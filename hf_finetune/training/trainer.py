@@ -28,7 +28,6 @@ from hf_finetune.methods.base import Method
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.best_epoch import evaluations, is_better, is_undefined
 from hf_finetune.planning.groups import ParameterGroup
-from hf_finetune.recipe.schedule import ScheduleSpec
 from hf_finetune.training.checkpoints import refusing_broken_state, rotate, seal_checkpoint
 from hf_finetune.training.loss import training_loss
 from hf_finetune.training.optimizers import trainer_schedule
@@ -291,9 +290,7 @@ class SingleStageTrainer(Trainer):
         scheduler = LambdaLR(
             optimizer or self.optimizer,
             [
-                partial(
-                    (schedule or ScheduleSpec()).rate_factor, steps=num_training_steps, warmup_steps=warmup
-                )
+                partial(schedule.rate_factor, steps=num_training_steps, warmup_steps=warmup)
                 for schedule in schedules
             ],
         )

@@ -105,7 +105,7 @@ def _of_steps(args: TrainingArguments) -> dict[str, Any]:
         "accumulation": args.gradient_accumulation_steps,
         "lr": args.learning_rate,
         "optimizer": OptimizerSpec(name=args.optim.value),
-        "schedule": ScheduleSpec(name=SCHEDULES[schedule]),
+        "schedule": ScheduleSpec.model_validate(SCHEDULES[schedule]),
         "warmup": warmup if 0 < warmup < 1 else int(warmup),
         "weight_decay": args.weight_decay,
         "clip": args.max_grad_norm or None,

@@ -4,7 +4,6 @@ A new modality, task or kind of labels is tested here without another line. Each
 run once; what does not depend on the kind of labels is tested with the first kind only.
 """
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -211,8 +210,6 @@ def test_the_doctor_passes(tmp_path, runs, task):
 @each_task
 @pytest.mark.parametrize("format", ["torch_export", "onnx"])
 def test_it_is_exported(runs, task, format):
-    if format == "onnx" and importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("onnxruntime is not installed")
     _, result, _ = runs.run(task)
     exported = export(result.folder, format=format)
     assert json.loads((exported.folder / "export.json").read_text(encoding="utf-8"))["task"] == task.name

@@ -19,7 +19,10 @@ BROKEN = {
         "data/a.py",
         'if stage.regularize["mixup"]:\n    pass\n',
     ),
-    "docstrings that open with another verb than the field uses": ("a.py", 'def a():\n    """Give one."""\n'),
+    "docstrings that open with another verb than the field uses": (
+        "models/classifier_head.py",
+        'def a():\n    """Give one."""\n',
+    ),
     "modules of more than 450 lines": ("a.py", "\n" * 451),
 }
 
