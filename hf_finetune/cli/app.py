@@ -168,7 +168,7 @@ def plan_command(
 
     loaded = _load(recipe, overrides, trust_remote_code)
     quiet_libraries(err)
-    from hf_finetune.runs.caching import frozen_work
+    from hf_finetune.runs.estimates import frozen_work
     from hf_finetune.runs.planner import plan
 
     report = plan(loaded, trust_remote_code=trust_remote_code)

@@ -26,7 +26,7 @@ from hf_finetune.distributed import start_processes
 from hf_finetune.publishing.portable_recipe import portable_recipe
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.load import resolve_paths
-from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.estimates import frozen_work
 from hf_finetune.runs.prepare import plan, prepare_run
 
 METHODS = {

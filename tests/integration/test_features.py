@@ -33,8 +33,8 @@ from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.publishing.card import write_card
 from hf_finetune.recipe import load_recipe, parse_recipe
 from hf_finetune.report.page import write_report
-from hf_finetune.runs.caching import choose_pooling
 from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import plan, prepare_run, prepare_with
 
 FIT = {"name": "head", "train": "head", "fit": "logistic_regression"}

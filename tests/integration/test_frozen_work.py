@@ -6,7 +6,7 @@ import pytest
 from run_helpers import with_stages
 
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.estimates import frozen_work
 from hf_finetune.runs.prepare import plan
 
 

@@ -12,7 +12,7 @@ from test_prefix_cache import assert_same, cached, reports
 
 from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import parse_recipe
-from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.estimates import frozen_work
 from hf_finetune.runs.prepare import plan
 
 

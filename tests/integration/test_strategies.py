@@ -24,7 +24,7 @@ from hf_finetune import load_recipe, plan
 from hf_finetune.cli.tables import print_plan
 from hf_finetune.recipe import dump_recipe, parse_recipe
 from hf_finetune.recipe.yaml_text import read_yaml
-from hf_finetune.runs.caching import frozen_work
+from hf_finetune.runs.estimates import frozen_work
 
 COMMON = {"best": None, "epochs": 2.0, "batch_size": 4, "accumulation": 2}
 

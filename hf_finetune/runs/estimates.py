@@ -1,0 +1,143 @@
+"""Estimates of a stage for ``plan``: how often its frozen layers are computed, and how long it takes."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
+from hf_finetune.cache.prefix_cache import not_worth_caching
+from hf_finetune.errors import InputError
+from hf_finetune.methods import cache_objection
+from hf_finetune.models.build import build_skeleton, load_processor
+from hf_finetune.models.compression import apply_pruned_shapes
+from hf_finetune.performance.execution_modes import ExecutionMode, benchmark_steps
+from hf_finetune.planning.stages import StagePlan
+from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe.head_fit import chooses_pooling, fitted_by
+from hf_finetune.runs.caching import cached_views
+from hf_finetune.runs.checkpoint import add_recipe_adapter, build_joint_skeleton
+from hf_finetune.runs.prepared import PlanReport
+from hf_finetune.tasks import TASKS, Inputs
+from hf_finetune.training.freezing import freeze_all_but, unfreeze_modes
+
+__all__ = ["estimate_seconds", "frozen_work"]
+
+TIMED_EXAMPLES, TIMED_STEPS = 8, 2
+"""Number of examples in a step, and number of steps, that are timed to estimate the duration of a stage."""
+
+POOLING_IS_OPEN = (
+    "token pooling: chosen by cross-validation when the run begins. Any pooling but the architecture's own needs "
+    "trust_remote_code=True in plain transformers; model.head: {pool: own} keeps the architecture's own"
+)
+
+Subject = tuple[PreTrainedModel, dict[str, torch.Tensor]]
+
+
+def frozen_work(report: PlanReport, strategy: str | None = None) -> list[str]:
+    """Return a sentence for each stage: how often its frozen layers are computed, and the size of their cache.
+
+    Args:
+        report: Plan.
+        strategy: Name of the strategy that the stages come from; None if the recipe lists them.
+    """
+    subject = cache(lambda: _subject(report))
+    stages = enumerate(zip(report.recipe.stages, report.plan.stages, strict=True))
+    sentences = [_frozen_work(report, index, stage, planned, subject) for index, (stage, planned) in stages]
+    reads_texts = TASKS[report.recipe.kind].modality.has_tokens
+    if reads_texts and chooses_pooling(report.recipe.model, report.recipe.stages, strategy):
+        sentences[0] = "\n".join([*filter(None, sentences[:1]), POOLING_IS_OPEN])
+    return sentences
+
+
+def _frozen_work(
+    report: PlanReport, index: int, stage: StageSpec, planned: StagePlan, subject: Callable[[], Subject]
+) -> str:
+    recipe, spec = report.recipe, report.recipe.speed.prefix_cache
+    if planned.trainable_size == planned.layout.size:
+        return ""
+    if spec is None:
+        return "prefix cache: disabled (set in the recipe)"
+    views, epochs = cached_views(recipe, spec, stage, planned)
+    if reason := cache_objection(recipe, stage, planned) or not_worth_caching(views, epochs):
+        return f"prefix cache: disabled ({reason})"
+    try:
+        skeleton, example = subject()
+    except InputError:
+        return ""  # the processor determines the form of an example
+    found = estimate_cache_size(
+        apply_pruned_shapes(skeleton, recipe.stages[: index + 1]), planned.trainable, example
+    )
+    if found.reason:
+        return f"prefix cache: disabled ({found.reason})"
+    return _forecast(found, views, report.examples)
+
+
+def _subject(report: PlanReport) -> Subject:
+    """Return the model without weights, and the inputs of one example."""
+    recipe, model = report.recipe, report.recipe.model
+    modality, configs = TASKS[recipe.kind].modality, copy.deepcopy(report.configs)
+    processor = load_processor(
+        model.path, modality, revision=model.revision, trust_remote_code=report.trust_remote_code
+    )
+    for config in configs.values():
+        built = partial(build_skeleton, config, TASKS[recipe.kind])
+        modality.configure(processor, config, recipe.data, built)
+    skeleton = build_joint_skeleton(recipe, configs)
+    add_recipe_adapter(skeleton, recipe)
+    return skeleton, modality.dummy(processor)
+
+
+def _forecast(found: CacheEstimate, views: int, examples: int | None) -> str:
+    size = " and ".join(
+        f"{number:,} bytes per {what}"
+        for number, what in ((found.example_bytes, "example"), (found.token_bytes, "token"))
+        if number
+    )
+    if examples is not None and not found.token_bytes:
+        size = f"{views * examples * found.example_bytes:,} bytes"
+    versions = f"{views} {'version' if views == 1 else 'versions'} of each example"
+    return f"prefix cache: up to {found.boundary}, if that saves time; {versions}, {size}"
+
+
+def estimate_seconds(
+    model: PreTrainedModel, stages: Sequence[StagePlan], recipe: Recipe, inputs: Inputs
+) -> tuple[float, ...]:
+    """Return an upper bound of each stage's training time on this machine, in seconds.
+
+    A few steps are timed on a few examples, in fp32 and without any cache; evaluation is not included. The weights of
+    the model do not change, but the frozen parameters do.
+
+    Args:
+        model: Pretrained model with its new head.
+        stages: Plan of each stage.
+        recipe: Recipe with its stages expanded.
+        inputs: Examples as model inputs.
+    """
+    count = min(TIMED_EXAMPLES, len(inputs.train))
+    begun = perf_counter()
+    batch = inputs.collate([inputs.train[index] for index in range(count)])
+    preparation = (perf_counter() - begun) / count
+    seconds = []
+    for stage, planned in zip(recipe.stages, stages, strict=True):
+        fits = bool(fitted_by(stage))
+        freeze_all_but(model, planned.trainable)
+        with benchmark_steps(model, batch, _any_loss, planned.trainable, forward_only=fits) as bench:
+            bench.step(ExecutionMode())  # the first use of each kernel is slower
+            step = min(bench.step(ExecutionMode()) for _ in range(TIMED_STEPS))
+        unfreeze_modes(model)
+        examples = (planned.epochs or 0.0) * len(inputs.train)
+        if planned.steps is not None and not fits:
+            examples = float(planned.steps * stage.batch_size * stage.accumulation)
+        seconds.append((examples or len(inputs.train)) * (step / count + preparation))
+    return tuple(seconds)
+
+
+def _any_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Return a loss of the logits whose gradient costs about the same as that of any other loss."""
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+    return logits.float().square().mean()

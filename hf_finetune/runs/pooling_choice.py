@@ -1,0 +1,120 @@
+"""Choice of the pooling of frozen texts by cross-validation."""
+
+import logging
+from dataclasses import replace
+
+import torch
+from accelerate import PartialState
+
+from hf_finetune.cache.cut_point import CacheUnavailableError
+from hf_finetune.cache.pooled_texts import pool_texts
+from hf_finetune.data.model_inputs import prepare_inputs
+from hf_finetune.distributed import broadcast_from_main
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.metrics import labels_of
+from hf_finetune.models.head_spec import head_problem
+from hf_finetune.models.pooling import HEAD_POOLINGS
+from hf_finetune.performance.execution_modes import DTYPES
+from hf_finetune.recipe.head import OWN, POOLING_NAMES
+from hf_finetune.recipe.head_fit import chooses_pooling
+from hf_finetune.runs.caching import probe_settings, text_poolings, without_augmentation
+from hf_finetune.runs.checkpoint import load_pretrained
+from hf_finetune.runs.prepare import prepare_with
+from hf_finetune.runs.prepared import PoolingChoice, PreparedRun
+from hf_finetune.training.linear_fit import assign_folds, fit_best
+from hf_finetune.training.manifest import Manifest
+
+__all__ = ["choose_pooling"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_pooling(
+    prepared: PreparedRun, strategy: str | None, before: Manifest | None, state: PartialState
+) -> PreparedRun:
+    """Choose the pooling of frozen texts by cross-validation, where the recipe leaves it open.
+
+    The candidates are the architecture's own pooling, the first token, and the mean. All but the own one need the head
+    of this package; the recipe of the run then states the pooling. Nothing is chosen for images, several tasks, with
+    an adapter or another head, or where a stage trains the backbone.
+
+    Args:
+        prepared: Checked run.
+        strategy: Name of the strategy that the stages come from; None if the recipe lists them.
+        before: Manifest of the run that is resumed, whose pooling is kept; None for a new run.
+        state: The processes; all of them call this.
+
+    Returns:
+        The run with its pooling and the loss of each candidate.
+    """
+    is_open = chooses_pooling(prepared.recipe.model, prepared.recipe.stages, strategy)
+    if not prepared.task.modality.has_tokens or prepared.is_joint or not is_open:
+        return prepared
+    compared: tuple[dict[str, float], str] | str = broadcast_from_main(
+        state, lambda: _compare_poolings(prepared, state.device)
+    )
+    if isinstance(compared, str):
+        logger.info("The head keeps the architecture's own pooling: %s.", compared)
+        return prepared
+    losses, key = compared
+    order = sorted(losses, key=losses.__getitem__)
+    if before is not None:
+        order = [before.recipe.get("model", {}).get("head", {}).get("pool") or OWN]
+    chosen = next(filter(None, (_with_pooling(prepared, name, state) for name in order)), prepared)
+    pool = chosen.recipe.model.head.pool or OWN
+    others = ", ".join(f"{POOLING_NAMES[name]} {loss:.4f}" for name, loss in losses.items() if name != pool)
+    needs = "" if pool == OWN else " Plain transformers needs trust_remote_code=True for this head."
+    logger.info(
+        f"The head reads {POOLING_NAMES[pool]}, with a cross-validated loss of {losses[pool]:.4f} ({others}).{needs}"
+    )
+    return replace(chosen, pooling=PoolingChoice(losses, prepared, key))
+
+
+def _compare_poolings(prepared: PreparedRun, device: torch.device) -> tuple[dict[str, float], str] | str:
+    """Return the cross-validated loss of each pooling on the training split, and the name of the cached vectors.
+
+    Where they cannot be computed, the return value is the reason.
+    """
+    plain, data, target = without_augmentation(prepared), prepared.data, prepared.data.target
+    recipe, model = plain.recipe, load_pretrained(prepared).model
+    inputs = prepare_inputs(plain.task, data, plain.processor, recipe.data, recipe.seed)
+    splits = {"train": inputs.train, "validation": inputs.validation}
+    try:
+        found = pool_texts(
+            model,
+            {name: examples for name, examples in splits.items() if examples is not None},
+            inputs.collate,
+            probe_settings(plain),
+            text_poolings(prepared),
+            batch_size=recipe.stages[0].batch_size,
+            device=device,
+            autocast=DTYPES.get(recipe.speed.precision),
+        )
+    except CacheUnavailableError as error:
+        return str(error)
+    labels = data.train["label"][:]
+    folds = assign_folds(labels, target, 1, recipe.seed, groups=data.train_groups)
+    classes = len(data.label_names)
+    answers = labels_of(data.train, target, classes)
+    own_or_head = [name for name in found.vectors if name in (OWN, *HEAD_POOLINGS)]
+    vectors = {name: found.vectors[name]["train"] for name in own_or_head}
+    return fit_best(vectors, answers, target, classes, folds)[2], found.key
+
+
+def _with_pooling(prepared: PreparedRun, name: str, state: PartialState) -> PreparedRun | None:
+    """Return the run with the named pooling in its head; None if the architecture does not support that head."""
+    if name == OWN:
+        return prepared
+    head = prepared.recipe.model.head.model_copy(update={"pool": name})
+    model = prepared.recipe.model.model_copy(update={"head": head})
+    recipe = prepared.recipe.model_copy(update={"model": model})
+    try:
+        pooled = prepare_with(
+            recipe, prepared.data, state.num_processes, trust_remote_code=prepared.trust_remote_code
+        )
+        if head_problem(load_pretrained(pooled).model, prepared.task.modality.dummy(prepared.processor)):
+            return None
+    except InputError:
+        return None
+    requested = prepared.requested.model_copy(update={"model": model})
+    return replace(prepared, recipe=recipe, requested=requested, config=pooled.config, plan=pooled.plan)
