@@ -23,7 +23,7 @@ METHODS = {
     *("class_weights", "effective_number", "focal", "logit_adjustment"),
 }
 OPENINGS = re.compile(r"(Gives?|Says?|Tells?|Puts?|Works? out|Name|What)\b")
-MOST_LINES = 450
+MOST_LINES = 400
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ LIMITS = {
     "names of tasks, modalities and model inputs outside tasks/": 0,
     "names of methods outside methods/ and recipe/": 0,
     "docstrings that open with another verb than the field uses": 0,
-    f"modules of more than {MOST_LINES} lines": 1,
+    f"modules of more than {MOST_LINES} lines": 0,
 }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from torch.utils.data import Dataset, Subset
 from hf_finetune.cache.cached_examples import CachedCollate, CachedExamples
 from hf_finetune.cache.cut_point import Batch, CacheUnavailableError, CutPoint, find_cut
 from hf_finetune.cache.replay import PrefixPass, verify
-from hf_finetune.cache.writer import Collate, RowCost, RowMaker, Version, VersionRows, varies
+from hf_finetune.cache.views import not_worth_caching, saved_seconds
+from hf_finetune.cache.writer import Collate, RowMaker, Version, VersionRows, varies
 from hf_finetune.distributed import all_gather_objects, broadcast_from_main, local_processes
 from hf_finetune.models.classifier_head import is_given
 from hf_finetune.models.head_spec import set_head
@@ -34,18 +34,13 @@ __all__ = [
     "TextVectors",
     "cache_key",
     "cache_prefix",
-    "choose_views",
     "held_out_version",
-    "not_worth_caching",
-    "saved_seconds",
     "train_version",
 ]
 
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "hf-finetune")
-SHORT = 10
-"""Number of epochs up to which two versions of each example do as well as a new version in each epoch."""
 GAIN_SECONDS = 2.0
 """Minimum time that the cache must save in a stage: to find the cut point and to open files takes time, too."""
 FORMAT = 2  # version of the file format; a change of it invalidates all entries
@@ -256,41 +251,6 @@ def _serves(shared: SharedRows, maker: RowMaker, train: Any, validation: Any, he
         )
         for row, shared_row in zip(expected, shared_rows, strict=True)
     )
-
-
-def choose_views(epochs: float, *, augmented: bool) -> int:
-    """Return the number of augmented versions of each training example to cache.
-
-    Measured with EfficientNet-lite0 on the dishes data at 160 pixels, head only: the test accuracy (mean of 15 runs)
-    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new version in each epoch; 0.735, 0.728,
-    0.729 and 0.729 with 1 version; 0.751, 0.737, 0.742 and 0.757 with 2 versions; 0.741, 0.747, 0.755 and 0.756 with
-    3 versions. So two versions are enough for few epochs and three for many; more cost more than they gain.
-
-    Args:
-        epochs: Epochs of the stage.
-        augmented: Whether the versions of an example differ.
-    """
-    if not augmented:
-        return 1
-    return min(2 if epochs <= SHORT else 3, max(1, ceil(epochs)))
-
-
-def not_worth_caching(views: int, epochs: float | None) -> str:
-    """Return why caching so many versions for so many epochs cannot pay off.
-
-    Args:
-        views: Number of augmented versions of each training example.
-        epochs: Epochs of the stage; None if caching need not pay off.
-
-    Returns:
-        The reason; empty if caching may or need not pay off.
-    """
-    return "" if epochs is None or views < epochs else "each cached version would be used only once"
-
-
-def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:
-    """Return the seconds that caching saves per example; negative if it costs more than it saves."""
-    return epochs * (cost.compute - cost.read) - views * (cost.compute + cost.write)
 
 
 def _affordable(

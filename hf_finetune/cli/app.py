@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from hf_finetune import __version__
+from hf_finetune.cli.cache import cache_app
 from hf_finetune.cli.errors import print_failure, print_input_error, tell_unpublished
-from hf_finetune.errors import InputError, Problem
+from hf_finetune.cli.publishing import publishing_app
+from hf_finetune.cli.recipes import recipes_app
+from hf_finetune.cli.terminal import ModelArgument, TrustRemoteCode, err, out
+from hf_finetune.errors import InputError
 
 if TYPE_CHECKING:
     from hf_finetune.recipe import Recipe
@@ -24,15 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Fine-tune image and text classifiers in stages; each stage trains exactly the parameters it declares.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="List, print and copy the shipped recipes.")
+app.add_typer(publishing_app)
 app.add_typer(recipes_app, name="recipes")
-cache_app = typer.Typer(
-    no_args_is_help=True, help="Manage cached outputs of frozen layers and cached images."
-)
 app.add_typer(cache_app, name="cache")
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Path of a recipe, or name of a shipped one.")
@@ -40,16 +38,6 @@ RecipeArgument = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Fields to override, such as stages.0.lr=0.02."),
-]
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL_OR_RUN", help="Run directory, checkpoint folder or Hub id.")
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run custom code that comes with a checkpoint or a metric; by default none is executed.",
-    ),
 ]
 
 
@@ -350,159 +338,3 @@ def report_command(
     from hf_finetune.report.page import write_report
 
     out.print(f"{write_report(run)}", markup=False, soft_wrap=True)
-
-
-@app.command("publish")
-def publish_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
-    to: Annotated[str, typer.Option(help="Hub repository: NAMESPACE/NAME.")],
-    private: Annotated[
-        bool | None,
-        typer.Option("--private/--public", help="Visibility of a new repository; default: private."),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch; default: the main branch.")] = None,
-    tag: Annotated[str | None, typer.Option(help="New tag for the published commit.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Publish without asking for confirmation.")] = False,
-) -> None:
-    """Show the files of a finished run's model, then publish them on the Hub in one commit."""
-    from hf_finetune.cli.display import quiet_hub
-    from hf_finetune.cli.tables import print_publication
-
-    if not yes and not sys.stdin.isatty():
-        raise InputError(Problem("--yes", "must be given if stdin is not a terminal"))
-    quiet_hub(err)
-    from hf_finetune.publishing.hub import plan_publication, publish
-
-    planned = plan_publication(run, to, private=private, revision=revision, tag=tag)
-    print_publication(out, planned)
-    if planned.is_nothing:
-        return
-    if not yes and not typer.confirm("Publish this?"):
-        out.print("Nothing was published.")
-        raise typer.Exit(1)
-    published = publish(planned)
-    out.print(f"Published as {published.url}, commit {published.commit[:12]}.", markup=False)
-
-
-@app.command("export")
-def export_command(
-    model: ModelArgument,
-    format: Annotated[str, typer.Option(help="onnx, or torch_export (a torch.export program).")] = "onnx",
-    quantize: Annotated[str | None, typer.Option(help="int8: 8-bit weights, for onnx.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Output folder; default: a folder of the run, named after the format.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Labeled data for the comparison; default: the run's test split.")
-    ] = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Export a finished model to run without transformers, and verify its predictions."""
-    from hf_finetune.cli.display import quiet_libraries
-    from hf_finetune.cli.tables import print_export
-
-    quiet_libraries(err)
-    from hf_finetune.publishing.export import export
-
-    result = export(
-        model,
-        format=format,
-        quantize=quantize,
-        output=output,
-        data=data,
-        trust_remote_code=trust_remote_code,
-    )
-    print_export(out, result)
-
-
-@app.command("demo")
-def demo_command(
-    model: ModelArgument,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0 picks a free one.")] = 7860,
-    space: Annotated[
-        Path | None,
-        typer.Option(help="Write a folder that runs as a Hub Space, instead of serving here."),
-    ] = None,
-    trust_remote_code: TrustRemoteCode = False,
-) -> None:
-    """Try a finished model on a web page that only this machine can open."""
-    from hf_finetune.cli.display import quiet_libraries
-
-    quiet_libraries(err)
-    if space is not None:
-        from hf_finetune.publishing.space import write_space
-
-        write_space(model, space)
-        out.print(f"Wrote {space}: it runs as a Space, or locally with python app.py.", markup=False)
-        return
-    from hf_finetune.publishing.demo import serve
-
-    serve(
-        model,
-        port=port,
-        opened=lambda address: out.print(f"{address}  Press Ctrl-C to stop.", markup=False),
-        trust_remote_code=trust_remote_code,
-    )
-
-
-@recipes_app.command("list")
-def recipes_list() -> None:
-    """List the shipped recipes."""
-    from hf_finetune.recipe import shipped_recipes
-
-    for name, path in shipped_recipes().items():
-        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        out.print(f"{name:28} {title}", markup=False)
-
-
-@recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="Name from `recipes list`.")]) -> None:
-    """Print a shipped recipe."""
-    from hf_finetune.recipe.load import find_recipe
-
-    sys.stdout.write(find_recipe(name).read_text(encoding="utf-8"))
-
-
-@recipes_app.command("copy")
-def recipes_copy(
-    name: Annotated[str, typer.Argument(help="Name from `recipes list`.")],
-    dest: Annotated[
-        Path, typer.Argument(help="Destination file or folder; existing files are not overwritten.")
-    ],
-) -> None:
-    """Copy a shipped recipe for editing."""
-    from hf_finetune.recipe.load import copy_recipe
-
-    out.print(f"Copied to {copy_recipe(name, dest)}.")
-
-
-@recipes_app.command("schema")
-def recipes_schema() -> None:
-    """Print the JSON Schema of recipes, for code editors."""
-    import json
-
-    from hf_finetune.recipe import json_schema
-
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
-
-
-@cache_app.command("list")
-def cache_list() -> None:
-    """List cache entries, least recently used first."""
-    from hf_finetune.cache.cache_dir import cache_folder, list_cache
-    from hf_finetune.cli.tables import print_kept
-
-    print_kept(out, cache_folder(), list_cache(cache_folder()))
-
-
-@cache_app.command("prune")
-def cache_prune(
-    max_size: Annotated[str, typer.Option(help="Cache size to keep, such as 500MB or 2GB.")] = "0",
-) -> None:
-    """Remove the least recently used cache entries; without --max-size, all of them."""
-    from hf_finetune.cache.cache_dir import cache_folder, parse_size, prune_cache
-
-    removed = prune_cache(cache_folder(), parse_size(max_size))
-    entries = "1 cache entry" if len(removed) == 1 else f"{len(removed):,} cache entries"
-    size = sum(entry.bytes for entry in removed)
-    out.print(f"Removed {entries} ({size:,} bytes) from {cache_folder()}.")

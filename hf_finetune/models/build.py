@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
@@ -18,15 +17,15 @@ from transformers import (
     TimmWrapperConfig,
 )
 
-from hf_finetune.errors import InputError, Problem, shown
-from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.errors import InputError, Problem
 from hf_finetune.models.checkpoint_problems import no_checkpoint, no_model, no_processor, unreadable
+from hf_finetune.models.checkpoint_weights import account_for_weights
 from hf_finetune.models.classifier_head import HeadError, is_given
 from hf_finetune.models.dropout import set_drop_path, set_dropout
 from hf_finetune.models.finite_weights import refuse_not_finite
 from hf_finetune.models.head_spec import load_config, refuse_head, set_head, unsuited_head, with_head
 from hf_finetune.models.layout import head_names
-from hf_finetune.models.pretraining_weights import classifier_config, pretraining_weights, untrained_norms
+from hf_finetune.models.pretraining_weights import classifier_config
 from hf_finetune.models.remote_code import check_tokenizer, code_refused
 from hf_finetune.models.vocabulary import embedding_rows, resize_vocabulary
 from hf_finetune.recipe.paths import missing_checkpoint
@@ -37,10 +36,6 @@ __all__ = ["BuiltModel", "build_model", "build_skeleton", "load_processor", "rea
 
 logger = logging.getLogger(__name__)
 
-# Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
-SPENT = re.compile(
-    r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
-)
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, UnpicklingError)
 SETTING_ERRORS = (AttributeError, TypeError, IndexError, ZeroDivisionError, AssertionError)
 """Further exceptions that libraries raise for a setting whose value has an invalid type or size."""
@@ -205,7 +200,7 @@ def build_model(
             f"A new head is initialized for {config.num_labels} label{'s' if config.num_labels != 1 else ''}."
         )
     old_head = _old_head(saved, config, task) - head
-    notes += _account_for_weights(path, model, info, head, old_head, allow_missing, saved)
+    notes += account_for_weights(path, model, info, head, old_head, allow_missing, saved)
     refuse_not_finite(path, model)
     if resizes:
         notes.append(resize_vocabulary(model, embedding_rows(wanted) or 0))
@@ -290,114 +285,6 @@ def _initialise(model: PreTrainedModel, module: torch.nn.Module) -> None:
     for owner in (module, *module.parameters(recurse=False)):
         owner.__dict__.pop("_is_hf_initialized", None)
     model._init_weights(module)
-
-
-def _account_for_weights(
-    path: str,
-    model: PreTrainedModel,
-    info: dict[str, Any],
-    head: set[str],
-    old_head: set[str],
-    allow_missing: Sequence[str],
-    saved: PreTrainedConfig | None,
-) -> list[str]:
-    """Check that no weight is missing or unexpected, apart from those that only pretraining needs.
-
-    Args:
-        path: The checkpoint.
-        model: The model with its loaded weights.
-        info: Loading info of ``from_pretrained``.
-        head: Names of the new head's weights.
-        old_head: Names of the weights of the checkpoint's head that the new head does not have.
-        allow_missing: Regular expressions of names that may be missing or unexpected.
-        saved: Config in the checkpoint; None if it has none.
-
-    Returns:
-        Notes about unused and new weights.
-
-    Raises:
-        InputError: If weights are missing, unexpected, or of another shape.
-    """
-    is_allowed = _allowed(allow_missing, info).__contains__
-    missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
-    new_norms = untrained_norms(model, saved, missing) if saved is not None else {}
-    missing = [name for name in missing if name not in new_norms]
-    mismatched = [
-        entry
-        for entry in sorted(info["mismatched_keys"])
-        if entry[0] not in head and not is_allowed(entry[0])
-    ]
-    unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
-    prefix = f"{model.base_model_prefix}."
-    spent = [
-        name
-        for name in unexpected
-        if SPENT.search(name) or _is_old_head(name, prefix, info) or {name, f"{prefix}{name}"} & old_head
-    ]
-    foreign = [name for name in unexpected if name not in spent]
-    pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
-    foreign = [name for name in foreign if name not in pretrained]
-    spent = [name for name in spent if name not in pretrained]
-    repair = "Add it to model.allow_missing if this is intended."
-    problems = []
-    if missing:
-        problems.append(
-            Problem(
-                "model.path",
-                f"must hold every weight outside the head; it lacks {_some(missing)}",
-                repr(path),
-                repair,
-            )
-        )
-    for name, shape, expected in mismatched[:5]:
-        rule = f"must hold {name} with shape {list(expected)}"
-        problems.append(Problem("model.path", rule, str(list(shape)), repair))
-    if foreign:
-        problems.append(
-            Problem(
-                "model.path",
-                f"must hold only weights of its architecture; it also holds {_some(foreign)}",
-                repr(path),
-                repair,
-            )
-        )
-    if problems:
-        raise InputError(problems)
-    notes = []
-    for owner in dict.fromkeys(pretrained.values()):
-        names = [name for name, class_name in pretrained.items() if class_name == owner]
-        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {_some(names)}.")
-    if spent:
-        notes.append(f"Checkpoint weights not loaded: {_some(spent)}.")
-    if new_norms:
-        owner = next(iter(new_norms.values()))
-        notes.append(
-            f"New weights, without effect until trained, because {owner} has none: {_some(list(new_norms))}."
-        )
-    return notes
-
-
-def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
-    """Return the names of missing, unexpected and mismatched weights that the recipe allows."""
-    mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    names = {*info["missing_keys"], *info["unexpected_keys"], *mismatched}
-    allowed: set[str] = set()
-    for index, pattern in enumerate(allow_missing):
-        try:
-            allowed.update(matching(pattern, names))
-        except PatternError as error:
-            raise InputError(Problem(f"model.allow_missing[{index}]", str(error), shown(pattern))) from error
-    return allowed
-
-
-def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
-    """Return whether a weight has a typical name of a head and lies outside the backbone's prefix."""
-    return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
 
 def _count(labels: Sequence[str]) -> str:

