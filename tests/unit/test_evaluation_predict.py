@@ -17,7 +17,6 @@ from datasets import Image as ImageFeature
 from evaluation_helpers import save_bert, save_vit
 from PIL import Image
 
-from hf_finetune.data.input_columns import INPUT_KEYS, parse_columns
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.predict import Predictor, predict
@@ -55,12 +54,6 @@ def photos(tmp_path):
 
 def ids(stream):
     return [prediction.id for prediction in stream]
-
-
-def problem_of(*args, **kwargs):
-    with pytest.raises(InputError) as caught:
-        open_inputs(*args, **kwargs)
-    return str(caught.value)
 
 
 def test_single_label_predictions(texts):
@@ -338,136 +331,6 @@ def test_texts_that_look_like_paths(texts):
     assert ids(predict(texts, [endless, "a/b", "read notes.txt"])) == [endless, "a/b", "read notes.txt"]
 
 
-def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
-    empty, odd, table, blank = (tmp_path / name for name in ("empty", "a.docx", "t.csv", "blank.csv"))
-    empty.mkdir()
-    odd.touch()
-    table.write_text("headline,summary\na,b\n")
-    blank.write_text("text\n")
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"no parquet")
-    missing = tmp_path / "gone.csv"
-    given = [str(path) for path in (empty, odd, table, blank, broken, missing)]
-    lines = problem_of(given, TEXT).splitlines()
-    assert lines[:4] == [
-        f"{empty} must hold .txt files at any depth.",
-        f"{odd} must be a text, or a file of texts with a known extension. Got a file. "
-        "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
-        f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
-        "Rename the column with the texts to 'text', or set --column text=NAME.",
-        f"{blank} must hold at least one row.",
-    ]
-    assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")
-    assert lines[5:] == [f"{missing} must exist."]
-
-
-@pytest.mark.parametrize("modality", [TEXT, IMAGE])
-@pytest.mark.parametrize("inputs", [[], [""], [" \n"]])
-def test_nothing_to_predict(modality, inputs):
-    assert problem_of(inputs, modality) == (
-        "INPUT must name at least one file, folder or text, or - for standard input."
-    )
-
-
-def test_other_inputs_that_cannot_be_used(tmp_path):
-    assert problem_of([str(tmp_path)], IMAGE) == f"{tmp_path} must hold images at any depth."
-    table = tmp_path / "t.csv"
-    table.write_text("headline,summary\na,b\n")
-    assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (
-        f"{table} must have the column that is set for text. Got 'sumary'. Nearest: 'summary'."
-    )
-
-
-@pytest.mark.parametrize("given", ["good film", "-"])
-def test_a_model_of_pairs_is_given_no_single_texts(given):
-    columns = {"text": "question", "text_pair": "other"}
-    assert problem_of([given], TEXT, columns=columns, stdin=["good\n"]) == (
-        f"{given} must be a table with the columns 'question' and 'other', because the model takes pairs of texts. "
-        'Write each pair into a file such as pairs.jsonl as a line {"question": "...", "other": "..."}.'
-    )
-
-
-# --- The columns of training ------------------------------------------------------------------------------------------
-
-PAIR = {"text": "premise", "text_pair": "hypothesis", "label": "gold"}
-SINGLE = {"text": "review", "text_pair": None, "label": "stars"}
-
-
-def items_of(tmp_path, content, memory, name="new.csv", **options):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    return list(open_inputs([str(tmp_path / name)], TEXT, memory=memory, **options).items)
-
-
-def test_a_pair_is_read_from_the_columns_of_training(tmp_path, caplog):
-    (item,) = items_of(tmp_path, "note,hypothesis,premise\nx,second,first\n", PAIR)
-    assert item.content == {"text": "first", "text_pair": "second"}
-    with caplog.at_level("INFO"):
-        (item,) = items_of(tmp_path, "text,hypothesis\nfirst,second\n", PAIR)
-    assert item.content == {"text": "first", "text_pair": "second"}
-    assert caplog.messages == [
-        f"{tmp_path / 'new.csv'}: the column 'premise' of the training data is missing; 'text' is read "
-        "instead."
-    ]
-    (item,) = items_of(tmp_path, "a,b\nfirst,second\n", PAIR, columns={"text": "a", "text_pair": "b"})
-    assert item.content == {"text": "first", "text_pair": "second"}
-
-
-@pytest.mark.parametrize(
-    "content", ["premise\nalone\n", "text,other\na,b\n", "a,b\nc,d\n", "hypothesis,x\na,b\n"]
-)
-def test_half_a_pair_is_refused(tmp_path, content):
-    with pytest.raises(InputError) as caught:
-        items_of(tmp_path, content, PAIR)
-    message = str(caught.value)
-    assert (
-        "must have the columns 'premise' and 'hypothesis', because the model takes pairs of texts." in message
-    )
-    assert message.endswith("Rename two columns, or set --column text=NAME --column text_pair=NAME.")
-
-
-def test_a_row_without_a_second_text_is_no_single_text(tmp_path):
-    whole, half = items_of(tmp_path, "premise,hypothesis\na,b\na,\n", PAIR)
-    assert whole.error is None and half.error == "The text is empty."
-
-
-def test_a_model_of_single_texts_says_that_it_leaves_the_second_out(tmp_path, caplog):
-    memory = {**SINGLE, "text": "premise"}
-    with caplog.at_level("INFO"):
-        (item,) = items_of(tmp_path, "premise,hypothesis\na,b\n", memory)
-    assert item.content == {"text": "a"}
-    place = tmp_path / "new.csv"
-    told = f"{place}: the column 'hypothesis' is not read, because the model takes single texts."
-    assert caplog.messages == [told]
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        items_of(tmp_path, "premise,x\na,b\n", memory, columns={"text_pair": "x"})
-    assert caplog.messages == [told.replace("hypothesis", "x")]
-
-
-def test_a_single_text_is_read_from_the_column_of_training_or_refused(tmp_path, caplog):
-    (item,) = items_of(tmp_path, "text,review,comment\na,b,c\n", SINGLE)
-    assert item.content == {"text": "b"} and not caplog.messages
-    for content in ("text,comment\na,c\n", "id,other\n7,a\n", "other,stars\na,5\n"):
-        (item,) = items_of(tmp_path, content, SINGLE)
-        assert item.content == {"text": "a"}
-    with pytest.raises(InputError) as caught:
-        items_of(tmp_path, "comment,reviews\na,b\n", SINGLE)
-    assert str(caught.value) == (
-        f"{tmp_path / 'new.csv'} must have the column 'review', which the model was trained on. Got columns "
-        "'comment', 'reviews'. Nearest: 'reviews'. Rename the column with the texts, or set --column "
-        "text=NAME."
-    )
-
-
-@pytest.mark.parametrize(
-    ("header", "name"),
-    [("id", "007"), ("ID", "007"), ("idx", "007"), ("Id", "007"), ("who", None), ("rowid", None)],
-)
-def test_examples_keep_the_id_of_their_table(tmp_path, header, name):
-    (item,) = items_of(tmp_path, f"{header},text\n007,good\n", None)
-    assert item.id == (name or f"{tmp_path / 'new.csv'}:0")
-
-
 def test_examples_of_an_image_table_are_called_by_their_files(photos):
     paths = photos / "table.csv"
     paths.write_text("image,who\nb.png,me\n")
@@ -508,31 +371,3 @@ def test_columns_are_kept_with_the_predictions(texts, tmp_path):
     table = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert table[0]["ID"] == "01" and table[2]["ID"] == "3" and table[0]["tags"] is None
     assert all(prediction.row == {} for prediction in predict(texts, files))
-
-
-def test_columns_are_named_on_the_command_line():
-    assert parse_columns(["text=a question", "text_pair = b=c", "id=PassengerId"]) == {
-        "text": "a question", "text_pair": "b=c", "id": "PassengerId",
-    }  # fmt: skip
-    with pytest.raises(InputError) as caught:
-        parse_columns(["texts=a", "text", "label=x", "id=a", "id=b"])
-    assert str(caught.value).splitlines() == [
-        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'texts'. Nearest: 'text'.",
-        "--column must be KEY=NAME. Got 'text'. For example text=question.",
-        f"--column must name one of {', '.join(INPUT_KEYS)}. Got 'label'. "
-        f"Known: {', '.join(map(repr, INPUT_KEYS))}.",
-        "--column must name id once. Got 'id=b'.",
-    ]
-
-
-def test_what_a_config_says_of_columns_is_checked(tmp_path):
-    folder = save_bert(tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    for said, read in (
-        ({"text": "a", "text_pair": None, "label": "b"}, {"text": "a", "text_pair": None, "label": "b"}),
-        ({"text": ["a"], "label": "b"}, None),
-        ("text", None),
-        ({}, None),
-    ):
-        (folder / "config.json").write_text(json.dumps({**config, "training_columns": said}))
-        assert load_classifier(folder).columns == read

@@ -1,0 +1,64 @@
+"""Inputs that cannot be predicted: every one is told at once, with its repair."""
+
+import pytest
+
+from hf_finetune.errors import InputError
+from hf_finetune.evaluation.prediction_inputs import open_inputs
+from hf_finetune.tasks import MODALITIES
+
+TEXT, IMAGE = MODALITIES["text"], MODALITIES["image"]
+
+
+def problem_of(*args, **kwargs):
+    with pytest.raises(InputError) as caught:
+        open_inputs(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_every_input_that_cannot_be_used_is_told_at_once(tmp_path):
+    empty, odd, table, blank = (tmp_path / name for name in ("empty", "a.docx", "t.csv", "blank.csv"))
+    empty.mkdir()
+    odd.touch()
+    table.write_text("headline,summary\na,b\n")
+    blank.write_text("text\n")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"no parquet")
+    missing = tmp_path / "gone.csv"
+    given = [str(path) for path in (empty, odd, table, blank, broken, missing)]
+    lines = problem_of(given, TEXT).splitlines()
+    assert lines[:4] == [
+        f"{empty} must hold .txt files at any depth.",
+        f"{odd} must be a text, or a file of texts with a known extension. Got a file. "
+        "Known: '.txt', '.csv', '.tsv', '.json', '.jsonl', '.ndjson', '.parquet', '.xlsx'.",
+        f"{table} must have exactly one column that looks like the text. Got columns 'headline', 'summary'. "
+        "Rename the column with the texts to 'text', or set --column text=NAME.",
+        f"{blank} must hold at least one row.",
+    ]
+    assert lines[4].startswith(f"{broken} must be readable as parquet. Got ArrowInvalid: ")
+    assert lines[5:] == [f"{missing} must exist."]
+
+
+@pytest.mark.parametrize("modality", [TEXT, IMAGE])
+@pytest.mark.parametrize("inputs", [[], [""], [" \n"]])
+def test_nothing_to_predict(modality, inputs):
+    assert problem_of(inputs, modality) == (
+        "INPUT must name at least one file, folder or text, or - for standard input."
+    )
+
+
+def test_other_inputs_that_cannot_be_used(tmp_path):
+    assert problem_of([str(tmp_path)], IMAGE) == f"{tmp_path} must hold images at any depth."
+    table = tmp_path / "t.csv"
+    table.write_text("headline,summary\na,b\n")
+    assert problem_of([str(table)], TEXT, columns={"text": "sumary"}) == (
+        f"{table} must have the column that is set for text. Got 'sumary'. Nearest: 'summary'."
+    )
+
+
+@pytest.mark.parametrize("given", ["good film", "-"])
+def test_a_model_of_pairs_is_given_no_single_texts(given):
+    columns = {"text": "question", "text_pair": "other"}
+    assert problem_of([given], TEXT, columns=columns, stdin=["good\n"]) == (
+        f"{given} must be a table with the columns 'question' and 'other', because the model takes pairs of texts. "
+        'Write each pair into a file such as pairs.jsonl as a line {"question": "...", "other": "..."}.'
+    )
