@@ -150,6 +150,11 @@ def without_times(value):
     return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
+def metrics_of(folder):
+    """Return the metrics that a run has written."""
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
 def log_of(folder, stage):
     """Read a stage's log, but for the summary of the last ``train()`` call, which counts its own steps."""
     lines = (folder / "stages" / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()

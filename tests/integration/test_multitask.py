@@ -16,6 +16,7 @@ from run_helpers import (
     changed,
     interrupt,
     log_of,
+    metrics_of,
     quick_run,
     refusal,
     with_stages,
@@ -70,10 +71,6 @@ def image_run(tmp_path_factory, images):
 def text_run(tmp_path_factory, texts):
     folder, record = tmp_path_factory.mktemp("texts") / "run", Record()
     return quick_run(texts(), folder, callbacks=[record]), record
-
-
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def pipeline_alone(task, model, inputs):

@@ -1,11 +1,10 @@
 """Runs of several tasks with what else a recipe can say: regularisation, and slices of the test splits."""
 
 import csv
-import json
 
 import pytest
 from multitask_data import image_recipe, squares_by_shade, text_recipe, texts_by_length
-from run_helpers import NO_PROBE, Stop, changed, interrupt, log_of, quick_run, without_times
+from run_helpers import NO_PROBE, Stop, changed, interrupt, log_of, metrics_of, quick_run, without_times
 from safetensors.torch import load_file
 
 from hf_finetune.evaluation.evaluate_run import evaluate
@@ -46,10 +45,6 @@ def whole(tmp_path_factory, recipe):
 
 def weights_of(folder, stage):
     return load_file(folder / "stages" / stage / "model.safetensors")
-
-
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_weights_of_head_and_backbone_become_exact_zeros_and_the_average_is_judged(whole):

@@ -5,16 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from run_helpers import Stop, changed, quick_run, refusal, tiny_text_recipe, weights_of
+from run_helpers import Stop, changed, metrics_of, quick_run, refusal, tiny_text_recipe, weights_of
 from transformers import pipeline
 
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import load_recipe, parse_recipe
-
-
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def with_evaluation(recipe, **fields):
