@@ -13,9 +13,8 @@ from hf_finetune.planning.batch_split import spread_batch
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import Recipe, StageSpec
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint
+from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint, stage_folder
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.training.stage import stage_folder
 
 __all__ = [
     "Changes",

@@ -1,49 +1,32 @@
 """Domain adaptation in a run: pretraining on masked inputs before the first stage, or alignment in the stages."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from safetensors.torch import save_file
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
-from hf_finetune.distributed import count_workers, wait_for_all
 from hf_finetune.errors import InputError, Problem
-from hf_finetune.files import replacing
 from hf_finetune.methods import Method
-from hf_finetune.methods.base import LossMethod
 from hf_finetune.methods.domain_alignment import DomainAlignment
 from hf_finetune.models.find_head import head_names
 from hf_finetune.models.layout import read_layout
 from hf_finetune.models.masked_models import (
-    backbone_weights,
     build_masked_model,
-    recount_statistics,
 )
 from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
-from hf_finetune.planning.stages import PlannedStage, StagePlan, steps_per_epoch
+from hf_finetune.planning.stages import StagePlan, steps_per_epoch
 from hf_finetune.recipe import DomainSpec, StageSpec
-from hf_finetune.runs.folder import write_manifest
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.runs.weights import BACKBONE, pretraining_folder
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.examples import MaskedInputs
 from hf_finetune.tasks.masked_examples import WrappedClassifier
-from hf_finetune.tasks.seeded_augmentation import set_epoch
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.training.stage import train_stage
-from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
-from hf_finetune.training.stage_result import StageResult
 
-__all__ = ["Pretraining", "load_alignments", "prepare_pretraining", "pretrain"]
+__all__ = ["Pretraining", "load_alignments", "prepare_pretraining"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,77 +117,6 @@ def prepare_pretraining(
     return Pretraining(model, stage, planned, masked, tuple(notes))
 
 
-def pretrain(
-    found: Pretraining | None,
-    prepared: PreparedRun,
-    manifest: Manifest,
-    folder: Path,
-    state: PartialState,
-    callbacks: Sequence[TrainerCallback],
-) -> Manifest:
-    """Train on masked inputs, or resume that training, and save the backbone for the classifier.
-
-    Args:
-        found: Pretraining from ``prepare_pretraining``; None does nothing.
-        prepared: Checked run.
-        manifest: Manifest of the run.
-        folder: Run directory.
-        state: Process state.
-        callbacks: Additional Trainer callbacks.
-
-    Returns:
-        Manifest with the result of the pretraining.
-    """
-    if found is None:
-        return manifest
-    for note in found.notes:
-        logger.info(note)
-    place, resumes = pretraining_folder(folder), bool(manifest.pretraining)
-    spent = manifest.pretraining.get("seconds", 0.0)
-    manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    verb = "resumes" if resumes else "begins"
-    logger.info(
-        f"Stage 0, {PRETRAINING}, {verb}: {len(found.masked.train)} inputs, {found.planned.steps} steps, "
-        f"lr {found.stage.lr:.2g}."
-    )
-    begun = perf_counter()
-    try:
-        result = _train(found, prepared, place, state, callbacks, resumes)
-        if state.is_main_process:
-            _leave_backbone(found, prepared, place)
-        wait_for_all(state)
-    finally:
-        spent = round(spent + perf_counter() - begun, 3)
-        manifest = _written(manifest, folder, state, {"state": "running", "seconds": spent})
-    entry = {"state": "done", "seconds": spent, "result": _entry(found, result, prepared, spent)}
-    return _written(manifest, folder, state, entry)
-
-
-def _train(
-    found: Pretraining,
-    prepared: PreparedRun,
-    place: Path,
-    state: PartialState,
-    callbacks: Sequence[TrainerCallback],
-    resumes: bool,
-) -> StageResult:
-    recipe = prepared.recipe
-    workers = count_workers(recipe.data.workers, state)
-    data = StageData(
-        "", found.masked.train, found.masked.collate, lengths=found.masked.lengths, workers=workers
-    )
-    return train_stage(
-        found.model,
-        PlannedStage(found.stage, found.planned, (recipe.seed - 1) % 2**32),
-        data,
-        output=StageOutput(place, resumes, track=recipe.track),
-        evaluation=StageEvaluation(recipe.evaluation.batch_size),
-        execution=ExecutionSettings(recipe.speed),
-        methods=[LossMethod(found.masked.loss)],
-        callbacks=callbacks,
-    )
-
-
 def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Dataset:
     """Return the inputs to mask: those of the target domain, and with ``source`` also those of the training split."""
     columns = prepared.task.modality.columns_in(prepared.data.train.column_names)
@@ -257,49 +169,3 @@ def _plan_of(model: PreTrainedModel, stage: StageSpec, examples: int, processes:
         warmup_steps=round(WARMUP * steps),
         layout=layout,
     )
-
-
-def _leave_backbone(found: Pretraining, prepared: PreparedRun, place: Path) -> None:
-    """Save the backbone for the classifier, with BatchNorm statistics recomputed on unmasked images."""
-    model = found.model
-    if isinstance(model, WrappedClassifier):
-        model.classifier.to(memory_format=torch.contiguous_format)
-        if found.masked.unmasked is not None:
-            recount_statistics(model.classifier, _batches(found.masked.unmasked, found.stage.batch_size))
-        head = set(head_names(model.classifier))
-        names = [name for name in model.classifier.state_dict() if name not in head]
-    else:
-        layout = prepared.plan.layout
-        names = [
-            parameter.name for parameter in layout.parameters if parameter.group < layout.backbone_groups
-        ]
-    weights = backbone_weights(model, names)
-    with replacing(place / BACKBONE) as temporary:
-        save_file({name: value.clone() for name, value in weights.items()}, temporary)
-
-
-def _batches(inputs: Inputs, size: int) -> Iterator[Any]:
-    set_epoch(inputs.train, 0)
-    for start in range(0, len(inputs.train), size):
-        rows = range(start, min(start + size, len(inputs.train)))
-        if len(rows) > 1 or start == 0:
-            yield inputs.collate([inputs.train[row] for row in rows])
-
-
-def _written(manifest: Manifest, folder: Path, state: PartialState, entry: dict[str, Any]) -> Manifest:
-    manifest = replace(manifest, pretraining=entry)
-    write_manifest(manifest, folder, state)
-    return manifest
-
-
-def _entry(found: Pretraining, result: StageResult, prepared: PreparedRun, seconds: float) -> dict[str, Any]:
-    return {
-        "name": PRETRAINING,
-        "examples": len(found.masked.train),
-        "epochs": result.epochs,
-        "steps": result.steps,
-        "train_seconds": seconds,
-        "trainable_parameters": found.planned.trainable_size,
-        "total_parameters": found.planned.layout.size,
-        "speed": asdict(result.way),
-    }

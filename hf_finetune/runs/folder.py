@@ -32,9 +32,9 @@ from hf_finetune.runs.changes import (
 )
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.runs.weights import pretraining_folder
+from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.manifest import Manifest, StageRecord, determinism, library_versions, read_manifest
 from hf_finetune.training.run_lock import LOCK, RunLock
-from hf_finetune.training.stage import stage_folder
 
 __all__ = ["check_folder", "choose_folder", "open_folder", "read_earlier", "write_manifest"]
 

@@ -20,12 +20,12 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.runs.caching import cache_settings, decode_images
 from hf_finetune.runs.changes import spread_recipe
 from hf_finetune.runs.cross_validation import cross_validate, recipe_for_folds
-from hf_finetune.runs.domain_adaptation import pretrain
 from hf_finetune.runs.finish import close_run, finish_model_of_run
 from hf_finetune.runs.folder import check_folder, choose_folder, open_folder, read_earlier
 from hf_finetune.runs.pooling_choice import choose_pooling
 from hf_finetune.runs.prepare import prepare_run
 from hf_finetune.runs.prepared import PreparedRun, with_input_notes
+from hf_finetune.runs.pretraining import pretrain
 from hf_finetune.runs.stages import train_stages
 from hf_finetune.runs.start import load_start
 from hf_finetune.training.manifest import Manifest

@@ -36,10 +36,11 @@ from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.top_scores import Scores, keep_top, likeliest, pack_top, reduced, unpack_top
 from hf_finetune.tasks import Inputs
+from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.head_fit import FITS
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest
-from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import StageResult, result_lines
 

@@ -10,7 +10,7 @@ from hf_finetune.models.masked_models import load_backbone
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
-from hf_finetune.training.stage import stage_folder
+from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights
 
 __all__ = ["BACKBONE", "load_stage_weights", "pretraining_folder"]

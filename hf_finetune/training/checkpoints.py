@@ -22,12 +22,24 @@ __all__ = [
     "refusing_broken_state",
     "rotate",
     "seal_checkpoint",
+    "stage_folder",
     "unsafe_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
 
 SEAL = "whole.json"
+
+
+def stage_folder(run: Path, index: int, name: str) -> Path:
+    """Return the folder of a stage: ``RUN/stages/01-head``.
+
+    Args:
+        run: Run directory.
+        index: Index of the stage, from 0.
+        name: Name of the stage.
+    """
+    return run / "stages" / f"{index + 1:02d}-{name}"
 
 
 def seal_checkpoint(folder: Path) -> None:

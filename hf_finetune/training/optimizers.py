@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
-from transformers.training_args import OptimizerNames
+from transformers.training_args import OptimizerNames, TrainingArguments
 
 from hf_finetune.distributed import backend
 from hf_finetune.errors import Problem, nearest
@@ -56,6 +55,8 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
     Returns:
         Problems found; empty if there are none.
     """
+    if name in ALIASES and not arguments:
+        return []  # no need to import the Trainer, which takes half a second
     known = [*ALIASES, *(member.value for member in OptimizerNames)]
     usable = [candidate for candidate in known if not any(word in candidate for word in WITHOUT_GROUPS)]
     if name not in usable:
@@ -67,6 +68,8 @@ def check_optimizer(name: str, arguments: Mapping[str, Any], place: str) -> list
                 place, "must be an optimizer that the Trainer supports", repr(name), nearest(name, usable)
             )
         ]
+    from transformers import Trainer
+
     try:
         options = TrainingArguments(
             output_dir="unused", optim=optimizer_name(name), report_to="none", ddp_backend=backend()

@@ -46,20 +46,9 @@ from hf_finetune.training.stage_result import StageResult, stage_result
 from hf_finetune.training.stage_weights import WEIGHTS, save_weights
 from hf_finetune.training.trainer import SingleStageTrainer
 
-__all__ = ["stage_folder", "train_stage"]
+__all__ = ["train_stage"]
 
 logger = logging.getLogger(__name__)
-
-
-def stage_folder(run: Path, index: int, name: str) -> Path:
-    """Return the folder of a stage: ``RUN/stages/01-head``.
-
-    Args:
-        run: Run directory.
-        index: Index of the stage, from 0.
-        name: Name of the stage.
-    """
-    return run / "stages" / f"{index + 1:02d}-{name}"
 
 
 @keep_freed_memory()

@@ -33,8 +33,9 @@ from hf_finetune.recipe import SpeedSpec, StageSpec
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.losses import loss_for
 from hf_finetune.targets.model_config import target_of
+from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.loss import with_loss
-from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 from hf_finetune.training.stage_result import result_lines
 from hf_finetune.training.stage_weights import WEIGHTS, load_weights

@@ -10,7 +10,8 @@ from hf_finetune.methods import StageContext, build_methods
 from hf_finetune.models.layout import read_layout
 from hf_finetune.planning.stages import PlannedStage, build_plan
 from hf_finetune.recipe.schema import SpeedSpec, StageSpec
-from hf_finetune.training.stage import stage_folder, train_stage
+from hf_finetune.training.checkpoints import stage_folder
+from hf_finetune.training.stage import train_stage
 from hf_finetune.training.stage_inputs import ExecutionSettings, StageData, StageEvaluation, StageOutput
 
 __all__ = [

@@ -8,7 +8,7 @@ import torch
 from removals import ignored_in_a_stage
 from stage_helpers import Examples, train_stages
 
-from hf_finetune.training.stage import stage_folder
+from hf_finetune.training.checkpoints import stage_folder
 from hf_finetune.training.stage_weights import load_weights, save_weights
 
 

@@ -171,7 +171,7 @@ def one_folder(original, run, index, name):
 
 
 @pytest.mark.defends(
-    "hf_finetune.training.stage:stage_folder", why="Every stage has its own folder", by=one_folder
+    "hf_finetune.training.checkpoints:stage_folder", why="Every stage has its own folder", by=one_folder
 )
 def test_trap_15_a_stage_does_not_see_the_checkpoints_of_another(tmp_path, tiny_model):
     """``global_step`` begins again with each ``train()``: in one folder the newest checkpoint is another stage's."""
