@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_finetune.fields.base import parts
-from hf_finetune.fields.choice import Choice
+from hf_finetune.fields.choice import Choice, clause
 from hf_finetune.recipe import json_schema
 from hf_finetune.tasks import TASKS
 
@@ -58,25 +58,22 @@ def documented_parts() -> dict[str, Any]:
 
 def choice_fields(base: type[Choice], all_parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON Schema of a part that has the fields of all classes of a choice."""
-    key, options = str(base.shorthand), base.options()
-    cases = [
-        f"{name} = {clause(all_parts[option.__name__]['properties'][key]['description'])}"
-        for name, option in options.items()
-    ]
-    field = base.model_fields[key]
-    meaning = f"{str(field.description).removesuffix('.')}: {'; '.join(cases)}."
-    fields = {key: {"enum": [*options], "default": field.default, "description": meaning}}
-    for option in options.values():
-        for name, spec in all_parts[option.__name__]["properties"].items():
-            if name != key:
-                owners = " and ".join(base.owners(name))
-                fields[name] = spec | {"description": f"For {owners}: {clause(spec['description'])}."}
-    return {"properties": fields}
-
-
-def clause(sentence: str) -> str:
-    """Return a sentence as a clause on one line: without the capital and the period."""
-    return sentence[:1].lower() + " ".join(sentence.split())[1:].removesuffix(".")
+    options, discriminator = base.options(), base.model_fields[base.discriminator]
+    schemas = [all_parts[option.__name__] for option in options.values()]
+    fields: dict[str, Any] = {}
+    for name, spec in (field for schema in schemas for field in schema["properties"].items()):
+        owners = base.owners(name)
+        if name == base.discriminator:
+            default = {} if discriminator.is_required() else {"default": discriminator.default}
+            fields[name] = {"enum": owners, "description": base.meaning(), **default}
+        elif owners == [*options]:
+            fields[name] = spec
+        else:
+            fields[name] = spec | {
+                "description": f"For {' and '.join(owners)}: {clause(spec['description'])}."
+            }
+    required = set.intersection(*(set(schema.get("required", ())) for schema in schemas))
+    return {"properties": fields, "required": required}
 
 
 PARTS = documented_parts()

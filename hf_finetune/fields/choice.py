@@ -1,31 +1,39 @@
-"""Base class of the parts of a recipe that have one class per value of their shorthand field."""
+"""Base class of the parts of a recipe that have one class per value of one of their fields."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import Discriminator, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, parts
+from hf_finetune.fields.types import as_tuple
 
-__all__ = ["Choice", "alternatives", "is_tag", "option_at"]
+__all__ = ["Choice", "alternatives", "clause", "is_tag", "option_at"]
 
 
 class Choice(Part):
-    """Part with one class per value of its shorthand field, such as ``name: cosine``; each has its own fields.
+    """Part with one class per value of a field, such as ``name: cosine``; each has its own fields.
 
     Their base class stands for all of them. As the type of a field, it is a discriminated union; and
-    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the shorthand field. The
+    ``ScheduleSpec(name="step")`` returns a ``StepSchedule``. The base class has the default of the discriminator. The
     docstring of a class describes its value.
     """
 
+    discriminator: ClassVar[str]
+    """Field whose value selects the class."""
+
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Describe the value by the docstring, and add the class to the union."""
-        cls.model_fields[str(cls.shorthand)].description = " ".join(str(cls.__doc__).split())
+        """Describe the value by the docstring, put the own fields after it, and add the class to the union."""
+        discriminator = cls.model_fields[cls.discriminator]
+        discriminator.description = discriminator.description or " ".join(str(cls.__doc__).split())
+        common = list(cls.base().model_fields)
+        for name in common[common.index(cls.discriminator) + 1 :]:
+            cls.model_fields[name] = cls.model_fields.pop(name)
         cls.model_rebuild(force=True)
         cls.base().model_rebuild(force=True)
 
@@ -35,20 +43,23 @@ class Choice(Part):
 
     @classmethod
     def options(cls) -> dict[str, type[Self]]:
-        """Return the class of each value of the shorthand field; empty for such a class itself."""
-        return {
-            get_args(option.model_fields[str(cls.shorthand)].annotation)[0]: option
-            for option in cls.__subclasses__()
-        }
+        """Return the class of each value of the discriminator; empty for such a class itself."""
+        return {_value(option): option for option in cls.__subclasses__()}
 
     @classmethod
     def option_of(cls, value: Any) -> type[Self]:
-        """Return the class that a name, fields or a part mean; for an unknown name, that of the nearest name."""
+        """Return the class that a name, fields or a part mean.
+
+        For an unknown name, it is that of the nearest name; if no name is near, the class with most of the fields.
+        """
         if isinstance(value, cls):
             return type(value)
-        options, default = cls.options(), cls.model_fields[str(cls.shorthand)].default
-        name = value.get(cls.shorthand, default) if isinstance(value, Mapping) else value
-        return options[next(iter(get_close_matches(str(name), options, n=1)), default)]
+        options, discriminator = cls.options(), cls.model_fields[cls.discriminator]
+        fields = value if isinstance(value, Mapping) else {cls.discriminator: value}
+        default = "" if discriminator.is_required() else discriminator.default
+        if nearest := get_close_matches(str(fields.get(cls.discriminator, default)), options, n=1):
+            return options[nearest[0]]
+        return max(options.values(), key=lambda option: len(option.model_fields.keys() & fields.keys()))
 
     @classmethod
     def base(cls) -> "type[Choice]":
@@ -57,8 +68,18 @@ class Choice(Part):
 
     @classmethod
     def owners(cls, field: str) -> list[str]:
-        """Return the values of the shorthand field for which a field exists."""
+        """Return the values of the discriminator for which a field exists."""
         return [name for name, option in cls.base().options().items() if field in option.model_fields]
+
+    @classmethod
+    def meaning(cls) -> str:
+        """Return the description of the discriminator, with that of each value."""
+        cases = [
+            f"{name} = {clause(str(option.model_fields[cls.discriminator].description))}"
+            for name, option in cls.base().options().items()
+        ]
+        field = cls.base().model_fields[cls.discriminator]
+        return f"{str(field.description).removesuffix('.')}: {'; '.join(cases)}."
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -72,7 +93,7 @@ class Choice(Part):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unused(cls, value: Any) -> Any:
-        """Leave out fields of the alternatives that have their defaults, and add the shorthand field."""
+        """Leave out fields of other classes with default values; add the discriminator unless it is required."""
         if not isinstance(value, Mapping):
             return value
         unused = {
@@ -82,13 +103,27 @@ class Choice(Part):
             if field not in cls.model_fields
         }
         own = {
-            field: entry for field, entry in value.items() if field not in unused or entry != unused[field]
+            field: entry
+            for field, entry in value.items()
+            if field not in unused or as_tuple(entry) != unused[field]
         }
-        return {cls.shorthand: get_args(cls.model_fields[str(cls.shorthand)].annotation)[0], **own}
+        is_required = cls.base().model_fields[cls.discriminator].is_required()
+        return own if is_required else {cls.discriminator: _value(cls), **own}
+
+
+def _value(option: type[Choice]) -> str:
+    """Return the value of the discriminator that selects a class."""
+    value: str = get_args(option.model_fields[option.discriminator].annotation)[0]
+    return value
 
 
 def _tag(option: type[Part]) -> str:
     return f"({option.__name__})"
+
+
+def clause(sentence: str) -> str:
+    """Return a sentence as a clause: without the capital and the period."""
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
 
 
 def alternatives(part: type[Part]) -> list[type[Part]]:

@@ -15,7 +15,7 @@ __all__ = ["BalanceSpec", "EffectiveNumber", "FocalLoss", "LogitAdjustment", "Wi
 class BalanceSpec(Choice):
     """Correction of class imbalance."""
 
-    shorthand = "method"
+    shorthand = discriminator = "method"
 
     method: str = "none"
 

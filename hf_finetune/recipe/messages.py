@@ -58,7 +58,7 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     cause = context.get("error")
     option = option_at(location[-2]) if len(location) > 1 else None
     owners = option.owners(str(location[-1])) if option else []
-    if option and kind == "literal_error" and location[-1] == option.shorthand:
+    if option and kind == "literal_error" and location[-1] == option.discriminator:
         context = {"expected": f"{', '.join(map(repr, owners[:-1]))} or {owners[-1]!r}"}
     if isinstance(cause, InputError):
         for problem in cause.problems:
@@ -66,7 +66,7 @@ def _problems(detail: ErrorDetails, root: type[Part]) -> Iterator[Problem]:
     elif kind == "missing":
         yield Problem(place, "must be given", repair=meaning(location, root))
     elif kind == "extra_forbidden" and option and owners:
-        rule = f"must be left out unless {option.shorthand} is {' or '.join(owners)}"
+        rule = f"must be left out unless {option.discriminator} is {' or '.join(owners)}"
         yield Problem(place, rule, shown(value))
     elif kind == "extra_forbidden":
         yield Problem(

@@ -24,7 +24,7 @@ __all__ = [
 class ScheduleSpec(Choice):
     """Learning rate after warmup."""
 
-    shorthand = "name"
+    shorthand = discriminator = "name"
 
     rise: ClassVar[str] = ""
     """Field that sets the length of the rise, if the schedule includes one and has no warmup."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from hf_finetune.fields.base import PER_GROUP, Part
-from hf_finetune.fields.choice import alternatives, is_tag
+from hf_finetune.fields.choice import Choice, alternatives, is_tag
 from hf_finetune.recipe.schema import SingleTaskRecipe
 
 __all__ = ["known_fields", "meaning", "part_in", "place_of", "step_into"]
@@ -75,6 +75,8 @@ def known_fields(location: Sequence[str | int], root: type[Part] = SingleTaskRec
 def meaning(location: Sequence[str | int], root: type[Part] = SingleTaskRecipe) -> str:
     """Return the description of the field at a location; empty if there is no such field."""
     part = part_in(_type_at(location[:-1], root), location[-1])
+    if part and issubclass(part, Choice) and location[-1] == part.discriminator:
+        return part.meaning()
     field = _fields(part).get(str(location[-1])) if part else None
     return (field.description or "") if field else ""
 
