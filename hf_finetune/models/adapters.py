@@ -5,9 +5,9 @@ and freezing, checkpoints and plans refer to its parameters by name as they do w
 """
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_finetune.models.adapter_layers import describe_layers, ends_with, target_layers
+from hf_finetune.recipe.adapter import AdapterSpec, LowRank
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -33,8 +34,6 @@ __all__ = [
     "uncalled_layers",
 ]
 
-Kind = Literal["lora", "dora", "ia3"]
-
 ADAPTER = "default"
 """peft's default adapter name; a model has only this one."""
 
@@ -42,27 +41,13 @@ MERGED_ALIKE = 1e-3
 """Largest accepted change of a logit by merging, relative to the largest logit. In fp32 it is about 1e-6."""
 
 
-def add_adapter(
-    model: PreTrainedModel,
-    head: Collection[str],
-    *,
-    kind: Kind,
-    r: int = 8,
-    alpha: int = 16,
-    dropout: float = 0.0,
-    target: Sequence[str] = ("auto",),
-    seed: int = 0,
-) -> str:
+def add_adapter(model: PreTrainedModel, head: Collection[str], spec: AdapterSpec, seed: int = 0) -> str:
     """Add an adapter to a model, in place. The outputs do not change until it is trained.
 
     Args:
         model: Any classifier of transformers; may be on the meta device.
         head: Names of the head's parameters. The head is trained itself and gets no adapter.
-        kind: ``lora``, ``dora`` or ``ia3``.
-        r: Rank of LoRA and DoRA.
-        alpha: LoRA and DoRA add ``alpha / r`` times the product of their two matrices.
-        dropout: Dropout probability of the inputs of LoRA and DoRA.
-        target: ``auto``, ``all-linear``, or a list of layer-name suffixes and ``/regular expressions/``.
+        spec: Adapter of a recipe.
         seed: Seed of the adapter's weights.
 
     Returns:
@@ -76,24 +61,25 @@ def add_adapter(
     from peft import IA3Config, LoraConfig, inject_adapter_in_model
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 
-    layers = target_layers(model, head, kind, target)
+    layers = target_layers(model, head, spec.type, spec.target)
     turned = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
     config: PeftConfig
-    if kind == "ia3":
-        inputs = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, ())
-        scaled_inputs = [name for name in layers if ends_with(name, inputs)]
-        config = IA3Config(target_modules=layers, feedforward_modules=scaled_inputs, fan_in_fan_out=turned)
-    else:
+    if isinstance(spec, LowRank):
+        rank = f" of rank {spec.r}"
         config = LoraConfig(
-            r=r,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            use_dora=kind == "dora",
+            r=spec.r,
+            lora_alpha=spec.alpha,
+            lora_dropout=spec.dropout,
+            use_dora=spec.type == "dora",
             target_modules=layers,
             fan_in_fan_out=turned,
         )
-    rank = "" if kind == "ia3" else f" of rank {r}"
-    sentence = f"An adapter, {kind}{rank}, is in {describe_layers(model, layers)}"
+    else:
+        rank = ""
+        inputs = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, ())
+        scaled_inputs = [name for name in layers if ends_with(name, inputs)]
+        config = IA3Config(target_modules=layers, feedforward_modules=scaled_inputs, fan_in_fan_out=turned)
+    sentence = f"An adapter, {spec.type}{rank}, is in {describe_layers(model, layers)}"
     transformers.set_seed(seed)
     inject_adapter_in_model(config, model, ADAPTER)
     return sentence

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hf_finetune.errors import Problem, nearest
 from hf_finetune.planning.stages import Plan, StagePlan
-from hf_finetune.recipe.domain import DomainSpec
+from hf_finetune.recipe.domain import Alignment, ContinuePretraining, DomainSpec
 from hf_finetune.recipe.method_rules import DOMAIN_ALIGNMENT, conflicting_fields
 from hf_finetune.recipe.schema import Recipe, StageSpec
 from hf_finetune.tasks import TASKS
@@ -23,7 +23,7 @@ def is_aligned(spec: DomainSpec | None, stage: StageSpec, planned: StagePlan) ->
         stage: Stage of the recipe.
         planned: Plan of the stage.
     """
-    if spec is None or spec.method == "continue_pretraining":
+    if not isinstance(spec, Alignment):
         return False
     return stage.name in spec.stages if spec.stages else _trains_below_the_head(planned)
 
@@ -35,9 +35,10 @@ def domain_problems(recipe: Recipe, made: Plan) -> list[Problem]:
         recipe: Recipe of the run.
         made: Plan of its stages.
     """
-    spec, problems = recipe.domain_adaptation, []
-    if spec is None or spec.method == "continue_pretraining":
+    spec = recipe.domain_adaptation
+    if not isinstance(spec, Alignment):
         return []
+    problems = []
     place, known = "domain_adaptation.stages", [stage.name for stage in made.stages]
     below = [stage.name for stage in made.stages if _trains_below_the_head(stage)]
     rule = "must be a stage that trains layers below the head"
@@ -72,10 +73,8 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
         examples: Number of inputs of the target domain; None if it is not known.
     """
     spec = recipe.domain_adaptation
-    if spec is None:
-        return []
     inputs = f"the {examples} inputs of" if examples is not None else "the inputs of"
-    if spec.method == "continue_pretraining":
+    if isinstance(spec, ContinuePretraining):
         duration = f"{spec.max_steps} steps" if spec.max_steps else f"{spec.epochs or 1:g} epochs"
         masked = "tokens" if TASKS[recipe.kind].modality.has_tokens else "patches"
         and_source = " and of the training split" if spec.source else ""
@@ -83,6 +82,8 @@ def domain_notes(recipe: Recipe, stages: Sequence[StagePlan], examples: int | No
             f"Stage 0, {PRETRAINING}, before stage 1: everything below the head learns to predict masked "
             f"{masked} in {inputs} {spec.target}{and_source}, for {duration} at lr {spec.lr:g}."
         ]
+    if not isinstance(spec, Alignment):
+        return []
     notes = []
     for stage, planned in zip(recipe.stages, stages, strict=True):
         if is_aligned(spec, stage, planned):

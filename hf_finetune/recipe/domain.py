@@ -1,75 +1,122 @@
-"""Recipe fields for domain adaptation to a target domain with unlabeled inputs."""
+"""Recipe fields for domain adaptation to a target domain with unlabeled inputs, and the rules for them."""
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from hf_finetune.errors import Problem
 from hf_finetune.fields.base import Part
+from hf_finetune.fields.choice import Choice
+from hf_finetune.fields.raw_content import mapping
 from hf_finetune.fields.types import Count, Location, Texts
 
-__all__ = ["ALIGNMENTS", "DomainSpec"]
-
-ALIGNMENTS = {
-    "coral": "the covariances of the head's inputs were aligned (Deep CORAL)",
-    "dann": "the features were trained against a domain classifier (domain-adversarial training)",
-}
-"""Description of each method of alignment, for the report of a run."""
+__all__ = ["Alignment", "ContinuePretraining", "DomainSpec", "domain_rule_problems"]
 
 
-class DomainSpec(Part):
-    """Domain adaptation: unlabeled inputs of the target domain, and the method. Other fields apply to some methods."""
+class DomainSpec(Choice):
+    """Domain adaptation: unlabeled inputs of the target domain, and the method."""
+
+    discriminator = "method"
+
+    summary: ClassVar[str] = ""
+    """Description of an alignment for the report of a run."""
 
     target: Location = Field(
         description="Unlabeled inputs of the target domain, in any form that data.path accepts, or a folder of "
         "images; labels are not read."
     )
-    method: Literal["continue_pretraining", "coral", "dann"] = Field(
-        description="Method of domain adaptation: continue_pretraining = before the first stage, all layers below "
-        "the head are trained to predict masked parts of the inputs: tokens (Devlin et al. 2019; "
-        "Gururangan et al. 2020), or image patches, by one linear layer (SimMIM, Xie et al. 2022); "
-        "coral = adds the distance between the covariances of the head's input in both domains to the "
-        "loss of a stage (Deep CORAL, Sun & Saenko 2016); dann = a small classifier learns to "
-        "distinguish the domains by the head's input, and its reversed gradient trains the backbone "
-        "to make that impossible (Ganin et al. 2016). Experimental."
-    )
-    weight: float = Field(
-        default=1.0,
-        gt=0,
-        description="For coral and dann: factor on the term that is added to the loss.",
-    )
-    stages: Texts = Field(
-        default=(),
-        description="For coral and dann: names of the stages that use it; [] = all stages that train layers below "
-        "the head.",
-    )
+    method: str = Field(description="Method of domain adaptation.")
+
+
+class ContinuePretraining(DomainSpec):
+    """Before the first stage, all layers below the head are trained to predict masked parts of the inputs.
+
+    Tokens are masked (Devlin et al. 2019; Gururangan et al. 2020), or image patches, which one linear layer predicts
+    (SimMIM, Xie et al. 2022). Experimental.
+    """
+
+    method: Literal["continue_pretraining"]
     epochs: float | None = Field(
         default=None,
         gt=0,
-        description="For continue_pretraining: duration in passes over the inputs; null = 1, unless max_steps is "
-        "given.",
+        description="Duration in passes over the inputs; null = 1, unless max_steps is given.",
     )
     max_steps: Count | None = Field(
-        default=None, description="For continue_pretraining: duration in optimizer steps; null = by epochs."
+        default=None, description="Duration in optimizer steps; null = by epochs."
     )
     lr: float = Field(
         default=5e-5,
         gt=0,
-        description="For continue_pretraining: peak learning rate per optimizer step, which is reached after 6 % "
-        "of the steps and then falls linearly.",
+        description="Peak learning rate per optimizer step, which is reached after 6 % of the steps and then "
+        "falls linearly.",
     )
-    batch_size: Count = Field(
-        default=32,
-        description="For continue_pretraining: number of examples per process and forward pass.",
-    )
+    batch_size: Count = Field(default=32, description="Number of examples per process and forward pass.")
     mask: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="For continue_pretraining: fraction of the tokens or of the image that is masked; null = 0.15 "
-        "of the tokens, 0.6 of the image.",
+        description="Fraction of the tokens or of the image that is masked; null = 0.15 of the tokens, 0.6 of the "
+        "image.",
     )
     source: bool = Field(
         default=False,
-        description="For continue_pretraining: whether the inputs of the training split are used in addition to "
-        "those of the target domain.",
+        description="Whether the inputs of the training split are used in addition to those of the target domain.",
     )
+
+
+class Alignment(Part):
+    """Alignment of the head's input in both domains, in the stages."""
+
+    weight: float = Field(default=1.0, gt=0, description="Factor on the term that is added to the loss.")
+    stages: Texts = Field(
+        default=(),
+        description="Names of the stages that use it; [] = all stages that train layers below the head.",
+    )
+
+
+class Coral(Alignment, DomainSpec):
+    """Adds the distance between the covariances of the head's input in both domains to the loss of a stage.
+
+    This is Deep CORAL (Sun & Saenko 2016). Experimental.
+    """
+
+    summary = "the covariances of the head's inputs were aligned (Deep CORAL)"
+
+    method: Literal["coral"]
+
+
+class Dann(Alignment, DomainSpec):
+    """A small classifier learns to distinguish the domains by the head's input.
+
+    Its reversed gradient trains the backbone to make that impossible (Ganin et al. 2016). Experimental.
+    """
+
+    summary = "the features were trained against a domain classifier (domain-adversarial training)"
+
+    method: Literal["dann"]
+
+
+def domain_rule_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the problems between fields of ``domain_adaptation``, and between these and other fields of a recipe.
+
+    Args:
+        recipe: Recipe as plain mappings and lists, any part of which may be missing or of the wrong type.
+    """
+    spec = mapping(recipe.get("domain_adaptation"))
+    method = spec.get("method")
+    option = DomainSpec.options().get(str(method))
+    if spec.get("epochs") is not None and spec.get("max_steps") is not None:
+        rule = "must have either epochs (passes over the inputs) or max_steps (optimizer steps)"
+        value = f"epochs {spec['epochs']!r} and max_steps {spec['max_steps']!r}"
+        yield Problem("domain_adaptation", rule, value)
+    if option is ContinuePretraining and mapping(recipe.get("model")).get("adapter") is not None:
+        rule = f"must be left out when domain_adaptation.method is {method}"
+        repair = (
+            "An adapter requires the checkpoint's original weights. Remove the adapter, or use coral or dann."
+        )
+        yield Problem("model.adapter", rule, "", repair)
+    if option and issubclass(option, Alignment) and mapping(recipe.get("speed")).get("compile") is True:
+        rule = f"must not be true when domain_adaptation.method is {method}"
+        repair = "The method reads features inside the forward pass. Set it to false."
+        yield Problem("speed.compile", rule, "True", repair)

@@ -1,10 +1,10 @@
 """Recipe fields for the classification head."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from hf_finetune.fields.base import Part
+from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import Count, as_tuple
 
 __all__ = ["OF_CHECKPOINT", "OWN", "POOLING_NAMES", "HeadSpec"]
@@ -36,33 +36,12 @@ Sizes = Annotated[
 ]
 
 
-class HeadSpec(Part):
+class HeadSpec(Choice):
     """Head that computes the logits from the features of the backbone."""
 
-    shorthand = "type"
+    shorthand = discriminator = "type"
 
-    type: Literal["linear", "mlp", "cosine"] = Field(
-        default="linear",
-        description="linear = one linear layer, the architecture's own head; mlp = hidden layers before the "
-        "logits (Rumelhart et al. 1986); cosine = cosine of the angle to a vector of each class, "
-        "times a learned scale, which needs a higher learning rate (Gidaris & Komodakis 2018). "
-        "Experimental.",
-    )
-    hidden: Sizes = Field(
-        default=(1024,),
-        description="For mlp: sizes of the hidden layers (no unit), the first nearest the backbone. Experimental.",
-    )
-    activation: Literal["relu", "gelu", "tanh", "silu"] | None = Field(
-        default=None,
-        description="For mlp: activation function after each hidden layer; null = that of timm's own hidden "
-        "layer, else relu.",
-    )
-    dropout: float = Field(
-        default=0.2,
-        ge=0,
-        lt=1,
-        description="For mlp: probability of dropping an activation of a hidden layer.",
-    )
+    type: str = "linear"
     pool: Literal["auto", "own", "cls", "mean", "attention"] | None = Field(
         default=None,
         description="Pooling of the tokens of a text, or of the positions of an image: auto = the one that suits "
@@ -75,15 +54,50 @@ class HeadSpec(Part):
     @property
     def is_plain(self) -> bool:
         """Whether the head is the one that the architecture defines: linear, with its own pooling."""
-        return self.type == "linear" and self.pool in (None, OWN)
+        return False
 
-    def stated(self) -> "HeadSpec":
+    def stated(self) -> Self:
         """Return the head with the architecture's own pooling if ``pool`` is not set."""
         return self if self.pool is not None else self.model_copy(update={"pool": OWN})
 
     def fields(self) -> dict[str, Any]:
-        """Return the head specification as plain values, without the fields that its type does not use."""
-        spec: dict[str, Any] = {"type": self.type, "pool": None if self.pool == OWN else self.pool}
-        if self.type == "mlp":
-            spec |= {"hidden": list(self.hidden), "activation": self.activation, "dropout": self.dropout}
-        return spec
+        """Return the head specification as plain values; the architecture's own pooling is None."""
+        return self.model_dump(mode="json") | {"pool": None if self.pool == OWN else self.pool}
+
+
+class LinearHead(HeadSpec):
+    """One linear layer, the architecture's own head."""
+
+    type: Literal["linear"] = "linear"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the pooling is the architecture's own."""
+        return self.pool in (None, OWN)
+
+
+class MlpHead(HeadSpec):
+    """Hidden layers before the logits (Rumelhart et al. 1986). Experimental."""
+
+    type: Literal["mlp"]
+    hidden: Sizes = Field(
+        default=(1024,),
+        description="Sizes of the hidden layers (no unit), the first nearest the backbone. Experimental.",
+    )
+    activation: Literal["relu", "gelu", "tanh", "silu"] | None = Field(
+        default=None,
+        description="Activation function after each hidden layer; null = that of timm's own hidden layer, else "
+        "relu.",
+    )
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="Probability of dropping an activation of a hidden layer."
+    )
+
+
+class CosineHead(HeadSpec):
+    """Cosine of the angle to a vector of each class, times a learned scale (Gidaris & Komodakis 2018).
+
+    It needs a higher learning rate. Experimental.
+    """
+
+    type: Literal["cosine"]

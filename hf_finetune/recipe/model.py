@@ -1,46 +1,13 @@
-"""Recipe fields for the pretrained checkpoint and its adapter."""
-
-from typing import Literal
+"""Recipe fields for the pretrained checkpoint."""
 
 from pydantic import Field
 
 from hf_finetune.fields.base import Part
-from hf_finetune.fields.types import Count, Location, Patterns, Text, Texts
+from hf_finetune.fields.types import Location, Patterns, Text
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.recipe.head import HeadSpec
 
-__all__ = ["AdapterSpec", "ModelSpec"]
-
-
-class AdapterSpec(Part):
-    """Small set of weights added to those of the checkpoint, which a stage trains instead of them."""
-
-    shorthand = "type"
-
-    type: Literal["lora", "dora", "ia3"] = Field(
-        description="Kind of adapter: lora = products of two matrices (Hu et al. 2022); dora = the same with a "
-        "separate magnitude (Liu et al. 2024); ia3 = factors on activations (Liu et al. 2022)."
-    )
-    r: Count = Field(default=8, description="For lora and dora: rank of the matrices (no unit).")
-    alpha: Count = Field(
-        default=16,
-        description="For lora and dora: strength; the product of the matrices is multiplied by the factor alpha / "
-        "r.",
-    )
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="For lora and dora: probability of dropping an input."
-    )
-    target: Texts = Field(
-        default=("auto",),
-        description="Layers that get an adapter: auto = peft's choice for the architecture, otherwise all linear "
-        "layers of the backbone, or also its convolutions if these have more weights; or all-linear, "
-        "suffixes of layer names, regular expressions such as /key$/, or a list of these.",
-    )
-    save: Literal["merged", "adapter", "both"] = Field(
-        default="merged",
-        description="Result of the run: merged = the model with the adapter merged into its weights; adapter = "
-        "only the adapter, which peft loads on top of the checkpoint; both = both of them; adapter "
-        "and both need the linear head.",
-    )
+__all__ = ["ModelSpec"]
 
 
 class ModelSpec(Part):

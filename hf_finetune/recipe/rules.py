@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_finetune.errors import Problem, shown
-from hf_finetune.fields.raw_content import changed_fields, mapping
-from hf_finetune.recipe.domain_rules import domain_rule_problems
-from hf_finetune.recipe.head import HeadSpec
+from hf_finetune.fields.raw_content import mapping
+from hf_finetune.recipe.domain import domain_rule_problems
 from hf_finetune.recipe.label_rules import label_column_problems
 from hf_finetune.recipe.modality_fields import modality_problems
-from hf_finetune.recipe.model import AdapterSpec
 from hf_finetune.recipe.regularize import regularize_problems
 from hf_finetune.recipe.schedule import ScheduleSpec
 
@@ -28,10 +26,6 @@ HELD_OUT = 0.1
 """Default fraction of the examples that is held out for validation, and again for the test."""
 
 DEFAULT_OPTIMIZER = "adamw"
-LOW_RANK = ("r", "alpha", "dropout")
-"""Adapter fields that only lora and dora use."""
-HIDDEN = ("hidden", "activation", "dropout")
-"""Head fields that only a head with hidden layers uses."""
 STAGE_SETS = {
     "lr": "the stage's lr",
     "weight_decay": "the stage's weight_decay",
@@ -61,7 +55,6 @@ def rule_problems(recipe: Mapping[str, Any]) -> list[Problem]:
         *_either_problems(recipe.get("stages"), recipe.get("strategy")),
         *_stage_problems("strategy", mapping(recipe.get("strategy"))),
         *_adapter_problems(mapping(recipe.get("model"))),
-        *_head_problems(mapping(recipe.get("model"))),
         *(
             problem
             for index, stage in enumerate(stages)
@@ -84,21 +77,6 @@ def _places(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _head_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    head_spec = model.get("head")
-    head = {"type": head_spec} if isinstance(head_spec, str) else mapping(head_spec)
-    kind = head.get("type", "linear")
-    if kind in ("linear", "cosine"):
-        for field, value in changed_fields(head, HeadSpec, HIDDEN).items():
-            repair = "Only mlp has hidden layers."
-            yield Problem(f"model.head.{field}", f"must be left out for {kind}", shown(value), repair)
-    save = mapping(model.get("adapter")).get("save", "merged")
-    if save != "merged" and (kind in ("mlp", "cosine") or head.get("pool") not in (None, "own")):
-        rule = "must be merged unless the head is linear"
-        repair = "peft would load the adapter into a checkpoint with the architecture's own head."
-        yield Problem("model.adapter.save", rule, shown(save), repair)
 
 
 def _split_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -126,15 +104,18 @@ def _either_problems(stages: Any, strategy: Any) -> Iterator[Problem]:
 
 
 def _adapter_problems(model: Mapping[str, Any]) -> Iterator[Problem]:
-    adapter = mapping(model.get("adapter"))
-    if adapter.get("type") == "ia3":
-        for field, value in changed_fields(adapter, AdapterSpec, LOW_RANK).items():
-            repair = "IA3 has no low-rank matrices, only factors."
-            yield Problem(f"model.adapter.{field}", "must be left out for ia3", shown(value), repair)
-    if adapter.get("save", "merged") != "merged" and model.get("allow_missing"):
+    save, head = mapping(model.get("adapter")).get("save", "merged"), model.get("head")
+    if save == "merged":
+        return
+    if model.get("allow_missing"):
         rule = "must be merged when model.allow_missing is given"
         repair = "The saved adapter does not contain weights that the checkpoint lacks."
-        yield Problem("model.adapter.save", rule, shown(adapter["save"]), repair)
+        yield Problem("model.adapter.save", rule, shown(save), repair)
+    kind = head if isinstance(head, str) else mapping(head).get("type")
+    if kind in ("mlp", "cosine") or mapping(head).get("pool") not in (None, "own"):
+        rule = "must be merged unless the head is linear"
+        repair = "peft would load the adapter into a checkpoint with the architecture's own head."
+        yield Problem("model.adapter.save", rule, shown(save), repair)
 
 
 def _stage_problems(place: str, stage: Mapping[str, Any]) -> Iterator[Problem]:

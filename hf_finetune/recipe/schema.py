@@ -14,6 +14,7 @@ from hf_finetune.fields.types import (
     Texts,
     as_tuple,
 )
+from hf_finetune.recipe.adapter import AdapterSpec
 from hf_finetune.recipe.balance import BalanceSpec
 from hf_finetune.recipe.compress import CompressSpec
 from hf_finetune.recipe.data import ColumnsSpec, DataSpec, SplitSpec
@@ -22,7 +23,7 @@ from hf_finetune.recipe.evaluation import BestSpec, EarlyStoppingSpec, Evaluatio
 from hf_finetune.recipe.head_fit import fit_problems
 from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
-from hf_finetune.recipe.model import AdapterSpec, ModelSpec
+from hf_finetune.recipe.model import ModelSpec
 from hf_finetune.recipe.publish import PublishSpec
 from hf_finetune.recipe.regularize import RegularizeSpec
 from hf_finetune.recipe.rules import rule_problems

@@ -1,6 +1,6 @@
 """Description of a run's domain adaptation, for the report and the model card."""
 
-from hf_finetune.recipe.domain import ALIGNMENTS
+from hf_finetune.recipe.domain import DomainSpec
 from hf_finetune.report.run_record import RunRecord
 
 __all__ = ["domain_sentence"]
@@ -21,4 +21,5 @@ def domain_sentence(record: RunRecord) -> str:
         )
     stages = spec.get("stages") or ()
     where = f"In {' and '.join(stages)}" if stages else "In each stage that trains more than the head"
-    return f"{where}, {ALIGNMENTS[spec['method']]}, with unlabeled inputs of another domain."
+    summary = DomainSpec.options()[spec["method"]].summary
+    return f"{where}, {summary}, with unlabeled inputs of another domain."

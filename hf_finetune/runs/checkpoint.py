@@ -62,17 +62,7 @@ def add_recipe_adapter(model: PreTrainedModel, recipe: Recipe) -> list[str]:
     spec = recipe.model.adapter
     if spec is None:
         return []
-    note = add_adapter(
-        model,
-        head_names(model),
-        kind=spec.type,
-        r=spec.r,
-        alpha=spec.alpha,
-        dropout=spec.dropout,
-        target=spec.target,
-        seed=recipe.seed,
-    )
-    return [note]
+    return [add_adapter(model, head_names(model), spec, recipe.seed)]
 
 
 def read_model_layout(

@@ -19,7 +19,8 @@ from hf_finetune.models.vocabulary import embedding_rows
 from hf_finetune.planning.domain_adaptation import PRETRAINING
 from hf_finetune.planning.groups import plan_groups
 from hf_finetune.planning.stages import StagePlan, steps_per_epoch
-from hf_finetune.recipe import DomainSpec, StageSpec
+from hf_finetune.recipe import StageSpec
+from hf_finetune.recipe.domain import Alignment, ContinuePretraining
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.tasks import Inputs
 from hf_finetune.tasks.examples import MaskedInputs
@@ -59,7 +60,7 @@ def load_alignments(prepared: PreparedRun) -> dict[int, Method]:
     The inputs of the target domain are preprocessed like training examples.
     """
     spec, target = prepared.recipe.domain_adaptation, prepared.target
-    if spec is None or target is None or spec.method == "continue_pretraining":
+    if target is None or not isinstance(spec, Alignment):
         return {}
     examples = _prepared(prepared, target.dataset).train
     stages = enumerate(zip(prepared.recipe.stages, prepared.plan.stages, strict=True))
@@ -89,7 +90,7 @@ def prepare_pretraining(
             on another number of processes.
     """
     spec, target = prepared.recipe.domain_adaptation, prepared.target
-    if spec is None or target is None or spec.method != "continue_pretraining":
+    if target is None or not isinstance(spec, ContinuePretraining):
         return None
     if before is not None and before.pretraining.get("state") == "done":
         return None
@@ -117,7 +118,7 @@ def prepare_pretraining(
     return Pretraining(model, stage, planned, masked, tuple(notes))
 
 
-def _inputs_of(prepared: PreparedRun, target: Dataset, spec: DomainSpec) -> Dataset:
+def _inputs_of(prepared: PreparedRun, target: Dataset, spec: ContinuePretraining) -> Dataset:
     """Return the inputs to mask: those of the target domain, and with ``source`` also those of the training split."""
     columns = prepared.task.modality.columns_in(prepared.data.train.column_names)
     target = target.select_columns(columns)
@@ -133,7 +134,7 @@ def _prepared(prepared: PreparedRun, dataset: Dataset) -> Inputs:
     return prepared.task.prepare(data, prepared.processor, prepared.recipe.data, prepared.recipe.seed)
 
 
-def _stage_of(spec: DomainSpec) -> StageSpec:
+def _stage_of(spec: ContinuePretraining) -> StageSpec:
     epochs = spec.epochs if spec.max_steps is None else None
     return StageSpec(
         name=PRETRAINING,

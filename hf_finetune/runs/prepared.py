@@ -13,6 +13,7 @@ from hf_finetune.data.unlabelled import UnlabelledData
 from hf_finetune.evaluation.selection_metrics import resolution_notes
 from hf_finetune.planning.stages import Plan
 from hf_finetune.recipe import Recipe
+from hf_finetune.recipe.domain import ContinuePretraining
 from hf_finetune.targets import ASSUMED_TARGET
 from hf_finetune.targets.metric import MetricSettings
 from hf_finetune.tasks import Inputs, Task
@@ -134,8 +135,7 @@ class PreparedRun:
     @property
     def pretrains(self) -> bool:
         """Whether masked inputs of the target domain train the backbone before the first stage."""
-        spec = self.recipe.domain_adaptation
-        return self.target is not None and spec is not None and spec.method == "continue_pretraining"
+        return self.target is not None and isinstance(self.recipe.domain_adaptation, ContinuePretraining)
 
     @property
     def saves(self) -> str:

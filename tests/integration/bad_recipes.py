@@ -298,7 +298,7 @@ CASES = [
     Case(
         "hidden layers of a head without",
         "run recipe.yaml 'model.head={type: cosine, hidden: [64]}'",
-        ("Problem:\n  model.head.hidden must be left out for cosine. Got [64]. Only mlp has hidden layers."),
+        "Problem:\n  model.head.hidden must be left out unless type is mlp. Got [64].",
     ),
     Case(
         "a picture for a preview of texts",

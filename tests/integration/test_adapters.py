@@ -19,7 +19,7 @@ from hf_finetune.doctor.checkpoint import own_memory
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.models.adapters import adapted_layers, adapter_names, add_adapter
 from hf_finetune.models.layout import head_names
-from hf_finetune.recipe import load_recipe, parse_recipe
+from hf_finetune.recipe import AdapterSpec, load_recipe, parse_recipe
 from hf_finetune.runs.planner import plan
 from hf_finetune.training.stage_weights import load_weights
 
@@ -87,7 +87,7 @@ def logits_of(model, name):
 def unmerged(recipe, folder, name, stage):
     """Build the model of a stage again, with its adapter."""
     model = loaded(name, folder / "model")  # its labels, on the head of which the stage's weights are put
-    add_adapter(model, head_names(model), kind=recipe.model.adapter.type, r=recipe.model.adapter.r)
+    add_adapter(model, head_names(model), recipe.model.adapter)
     load_weights(model, folder / "stages" / stage / "model.safetensors")
     return model
 
@@ -269,7 +269,7 @@ def test_the_adapter_alone_is_what_plain_peft_loads(tmp_path, recipe_of, checkpo
     base = auto.from_pretrained(checkpoints(name), num_labels=labels, ignore_mismatched_sizes=True)
     model = load_adapter(base, folder / "adapter")
     base = auto.from_pretrained(checkpoints(name), num_labels=labels, ignore_mismatched_sizes=True)
-    add_adapter(base, head_names(base), kind=kind)
+    add_adapter(base, head_names(base), AdapterSpec(type=kind))
     load_weights(base, folder / "stages" / "02-adapter" / "model.safetensors")
     torch.testing.assert_close(logits_of(model, name), logits_of(base, name), rtol=0, atol=1e-6)
     card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ from hf_finetune.models.adapters import (
 from hf_finetune.models.export import export_adapter
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
+from hf_finetune.recipe import AdapterSpec
 from hf_finetune.training.freezing import freeze_all_but
 
 KINDS = ["lora", "dora", "ia3"]
@@ -34,10 +35,11 @@ SMALL = [*TEXTS, *IMAGES, *(f"timm/test_{name}" for name in TIMM)]
 LARGE = ["timm/resnet18", "timm/vgg11_bn", "timm/inception_v3", "timm/swin_tiny_patch4_window7_224"]
 
 
-def adapted(tiny_model, name, kind="lora", **options):
+def adapted(tiny_model, name, kind="lora", seed=0, **options):
     """Make a model, once without and once with an adapter that changes its output."""
     plain, model = tiny_model(name), tiny_model(name)
-    add_adapter(model, head_names(model), kind=kind, r=2, **options)
+    rank = {} if kind == "ia3" else {"r": 2}
+    add_adapter(model, head_names(model), AdapterSpec(type=kind, **rank, **options), seed)
     return plain, model
 
 
@@ -94,7 +96,7 @@ def test_auto_takes_what_peft_takes_or_what_holds_most_weights(tiny_model, name,
 
 def test_the_head_gets_no_adapter_and_grouped_convolutions_are_left_out(tiny_model):
     model = tiny_model("timm/test_efficientnet")
-    note = add_adapter(model, head_names(model), kind="lora", r=2)
+    note = add_adapter(model, head_names(model), AdapterSpec(type="lora", r=2))
     layers = adapted_layers(model)
     bases = [layer.get_base_layer() for layer in layers.values()]
     grouped = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]

@@ -17,6 +17,7 @@ from hf_finetune.models.classifier_head import ClassificationHead
 from hf_finetune.models.head_spec import CODE, head_problem, load_config, set_head
 from hf_finetune.models.layout import head_names, read_layout
 from hf_finetune.planning.selectors import select
+from hf_finetune.recipe import AdapterSpec
 from hf_finetune.tasks import TASKS
 from hf_finetune.training.freezing import freeze_all_but
 
@@ -252,7 +253,7 @@ def test_timms_own_stays_a_model_of_timm(checkpoints, tmp_path):
 @pytest.mark.parametrize("name", ["bert", "timm/test_vit"])
 def test_a_head_is_tried_below_an_adapter_too(checkpoints, name):
     model = built(checkpoints[name], modality(name), HEADS["attention"])
-    add_adapter(model, head_names(model), kind="lora")
+    add_adapter(model, head_names(model), AdapterSpec(type="lora"))
     before = {path: value.requires_grad for path, value in model.named_parameters()}
     assert head_problem(model, batch_of(model)) == ""
     assert {path: value.requires_grad for path, value in model.named_parameters()} == before

@@ -8,7 +8,6 @@ from hf_finetune.planning.layers import Layout, Parameter
 from hf_finetune.planning.stages import build_plan
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.recipe.domain import DomainSpec
-from hf_finetune.recipe.domain_rules import OF_DOMAIN
 
 LAYOUT = Layout(
     tuple(Parameter(f"{group}.weight", 1, index) for index, group in enumerate(("low", "high", "head"))),
@@ -64,11 +63,11 @@ def test_a_stage_that_trains_the_head_alone_cannot_align():
 def test_fields_of_other_methods_must_be_left_out():
     values = {"weight": 2.0, "stages": ["s1"], "epochs": 2.0, "max_steps": 3, "lr": 1e-3, "batch_size": 8}
     values |= {"mask": 0.3, "source": True}
-    owners_of = {field: owners for owners, fields in OF_DOMAIN.items() for field in fields}
-    assert values.keys() == owners_of.keys() == DomainSpec.model_fields.keys() - {"target", "method"}
+    fields = {field for option in DomainSpec.options().values() for field in option.model_fields}
+    assert values.keys() == fields - {"target", "method"}
     for field, value in values.items():
-        owners = owners_of[field]
-        method = "coral" if owners == ("continue_pretraining",) else "continue_pretraining"
+        owners = DomainSpec.owners(field)
+        method = "coral" if owners == ["continue_pretraining"] else "continue_pretraining"
         assert refusal(method=method, **{field: value}) == (
             f"domain_adaptation.{field} must be left out unless method is {' or '.join(owners)}. "
             f"Got {value!r}."

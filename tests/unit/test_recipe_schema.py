@@ -73,7 +73,7 @@ def all_fields():
 
 
 def test_the_parts_of_the_recipe_are_all_checked_below():
-    assert len(parts()) == 46
+    assert len(parts()) == 52
     assert (StageSpec, "lr") in all_fields()
 
 
