@@ -5,6 +5,7 @@ from typing import Any
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.recipe.rules import is_adamw
 from hf_finetune.recipe.schema import OptimizerSpec, StageSettings, StageSpec, StrategySpec
+from hf_finetune.recipe.stages import GradualUnfreeze
 
 __all__ = ["write_stages"]
 
@@ -33,13 +34,13 @@ def write_stages(strategy: StrategySpec, layer_groups: int) -> tuple[StageSpec, 
     if how := fitted_by(strategy):
         without_steps = {"optimizer": OptimizerSpec(), "fit": how}
         return (StageSpec(**{**fields, **head, **without_steps}),)
-    usual = SGD if strategy.name == "features" else OTHERS
+    usual = OTHERS if isinstance(strategy, GradualUnfreeze) else SGD
     fields |= {name: value for name, value in usual.items() if fields[name] is None}
     if fields["lr"] is None and not is_adamw(fields["optimizer"].name):
         fields["lr"] = WITHOUT_ADAMW
     if strategy.max_steps is not None:
         fields["epochs"] = strategy.epochs
-    if strategy.name == "features":
+    if not isinstance(strategy, GradualUnfreeze):
         return (StageSpec(**{**fields, **head}),)
     step = strategy.groups_per_stage
     selectors = ["head", *(f"last:{count}" for count in range(step, layer_groups, step)), "all"]

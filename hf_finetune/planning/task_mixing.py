@@ -5,21 +5,19 @@ from collections.abc import Sequence
 __all__ = ["epoch_counts"]
 
 
-def epoch_counts(sizes: Sequence[int], method: str, temperature: float = 2.0) -> tuple[int, ...]:
+def epoch_counts(sizes: Sequence[int], exponent: float) -> tuple[int, ...]:
     """Return the number of examples of each task in an epoch, which has as many examples as all tasks together.
 
-    The share of a task with n examples is proportional to n (``size``: each example occurs once), proportional to
-    n^(1/temperature), or equal for all tasks. Examples left over by rounding go to the tasks with the largest
-    remainders, the first task among equals.
+    The share of a task with n examples is proportional to n^exponent: with 1, each example occurs once; with 0, the
+    shares are equal. Examples left over by rounding go to the tasks with the largest remainders, the first task among
+    equals.
 
     Args:
         sizes: Number of training examples of each task.
-        method: ``size``, ``temperature`` or ``equal``.
-        temperature: Temperature of the shares, at least 1.
+        exponent: Power of the number of examples, in [0, 1], from ``MixingSpec.exponent``.
 
     Source: Devlin et al., multilingual BERT (sizes to a power); Raffel et al. 2020, T5, section 3.5.2 (mixing).
     """
-    exponent = {"size": 1.0, "temperature": 1 / temperature, "equal": 0.0}[method]
     weights, total = [size**exponent for size in sizes], sum(sizes)
     if exponent == 1.0:
         return tuple(sizes)

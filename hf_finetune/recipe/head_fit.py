@@ -24,7 +24,8 @@ Fit = Literal["gradient", "auto", "logistic_regression", "ridge"]
 Classifier = Literal["sgd", "logistic_regression", "ridge"]
 GRADIENT = "gradient"
 AUTO = "auto"
-KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier", "groups_per_stage")
+SGD = "sgd"
+KEPT = ("name", "train", "compress", "fit", "batch_size", "balance", "classifier")
 """Stage fields that apply without gradient steps. All others, future ones included, need gradient steps."""
 WITHOUT_EFFECT = {"layer_decay": 1.0}
 """Values other than the default that the saved recipe of a run can hold, and that have no effect without steps."""
@@ -41,9 +42,8 @@ def fitted_by(part: Any) -> str:
     Returns:
         ``logistic_regression`` or ``ridge``; empty for training by gradients, and for ``auto`` until it is resolved.
     """
-    if hasattr(part, "fit"):
-        return "" if part.fit in (GRADIENT, AUTO) else str(part.fit)
-    return "" if part.name != "features" or part.classifier == "sgd" else str(part.classifier)
+    how = getattr(part, "fit", getattr(part, "classifier", GRADIENT))
+    return "" if how in (GRADIENT, AUTO, SGD) else str(how)
 
 
 def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> bool:
@@ -100,23 +100,7 @@ def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
         if index and stage.carry_optimizer and fitted_by(stages[index - 1]):
             rule = "must be left out after a stage without an optimizer"
             problems.append(Problem(f"{place}.carry_optimizer", rule, "True"))
-    return problems + _strategy_problems(strategy)
-
-
-def _strategy_problems(strategy: Any) -> list[Problem]:
-    if strategy is None:
-        return []
-    if strategy.name != "features":
-        field = type(strategy).model_fields["classifier"]
-        if strategy.classifier == field.default:
-            return []
-        rule = "must be left out unless the strategy is features"
-        return [Problem("strategy.classifier", rule, shown(strategy.classifier))]
-    problems = []
-    if strategy.groups_per_stage != 1:
-        rule = "must be left out when the strategy is features, which trains the head only"
-        problems.append(Problem("strategy.groups_per_stage", rule, shown(strategy.groups_per_stage)))
-    if how := fitted_by(strategy):
+    if strategy is not None and (how := fitted_by(strategy)):
         problems += _without_steps(strategy, "strategy", f"classifier is {how}")
     return problems
 

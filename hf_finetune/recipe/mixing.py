@@ -4,27 +4,52 @@ from typing import Literal
 
 from pydantic import Field
 
-from hf_finetune.fields.base import Part
+from hf_finetune.fields.choice import Choice
 
-__all__ = ["TEMPERATURE", "MixingSpec"]
-
-TEMPERATURE = 2.0
+__all__ = ["MixingSpec"]
 
 
-class MixingSpec(Part):
+class MixingSpec(Choice):
     """Share of each task in the examples of an epoch."""
 
-    shorthand = "method"
+    shorthand = discriminator = "method"
 
-    method: Literal["size", "temperature", "equal"] = Field(
-        default="size",
-        description="Share of each task in the examples of an epoch: size = each example once; temperature = in "
-        "proportion to size^(1/temperature) (Raffel et al. 2020, T5); equal = the same for each task. "
-        "Experimental.",
-    )
+    method: str = "size"
+
+    @property
+    def exponent(self) -> float:
+        """Power of a task's number of examples that its share is proportional to, in [0, 1]."""
+        return 1.0
+
+
+class BySize(MixingSpec):
+    """Each example once."""
+
+    method: Literal["size"] = "size"
+
+
+class WithTemperature(MixingSpec):
+    """In proportion to size^(1/temperature) (Raffel et al. 2020, T5). Experimental."""
+
+    method: Literal["temperature"]
     temperature: float = Field(
-        default=TEMPERATURE,
+        default=2.0,
         ge=1,
-        description="For temperature: temperature (no unit); 1 = in proportion to the sizes; the higher, the more "
-        "equal.",
+        description="Temperature (no unit); 1 = in proportion to the sizes; the higher, the more equal.",
     )
+
+    @property
+    def exponent(self) -> float:
+        """Inverse of the temperature."""
+        return 1 / self.temperature
+
+
+class EqualShares(MixingSpec):
+    """The same for each task. Experimental."""
+
+    method: Literal["equal"]
+
+    @property
+    def exponent(self) -> float:
+        """Zero."""
+        return 0.0

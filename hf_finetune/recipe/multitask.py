@@ -16,7 +16,7 @@ from hf_finetune.fields.types import Count, Texts, Workers
 from hf_finetune.recipe.augment import AugmentSpec
 from hf_finetune.recipe.data import DataSource, DataSpec
 from hf_finetune.recipe.method_rules import RULES, field_value
-from hf_finetune.recipe.mixing import TEMPERATURE, MixingSpec
+from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.modality_fields import DataFields, TaskName
 from hf_finetune.recipe.rules import rule_problems
 from hf_finetune.recipe.schema import BestSpec, Recipe, SingleTaskRecipe, changed_path
@@ -294,10 +294,6 @@ def _stage_problems(recipe: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _weight_problems(recipe: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    mixing = mapping(recipe.get("mixing"))
-    if mixing.get("temperature", TEMPERATURE) != TEMPERATURE and mixing.get("method") != "temperature":
-        rule = "must be left out unless method is temperature"
-        yield Problem("mixing.temperature", rule, shown(mixing["temperature"]))
     for name, spec in tasks.items():
         if recipe.get("weighting") == "uncertainty" and spec.get("weight", 1.0) != 1.0:
             rule = "must be left out when weighting is uncertainty"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from hf_finetune.fields.base import PER_GROUP, PLAIN, Part, form_of
+from hf_finetune.fields.choice import Choice
 from hf_finetune.fields.types import (
     STAGE_NAME,
     Argument,
@@ -23,7 +24,15 @@ from hf_finetune.recipe.rules import DEFAULT_OPTIMIZER
 from hf_finetune.recipe.schedule import LINEAR, Schedules
 from hf_finetune.recipe.teacher import TeacherSpec
 
-__all__ = ["OptimizerSpec", "RatesSpec", "StageSettings", "StageSpec", "StrategySpec"]
+__all__ = [
+    "Features",
+    "GradualUnfreeze",
+    "OptimizerSpec",
+    "RatesSpec",
+    "StageSettings",
+    "StageSpec",
+    "StrategySpec",
+]
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -190,29 +199,15 @@ class StageSpec(StageSettings, _Named):
 
 
 class _Strategy(Part):
-    """Fields that a strategy has in addition to ``StageSettings``; in a base class, so that they come first."""
+    """Field of a strategy that comes before those of ``StageSettings``."""
 
-    name: Literal["gradual_unfreeze", "features"] = Field(
-        description="gradual_unfreeze = stages that train the head, then more and more layer groups below it, "
-        "then everything; features = one stage that trains only the head, on the outputs of the "
-        "frozen layers, experimental."
-    )
-    groups_per_stage: Count = Field(
-        default=1,
-        description="For gradual_unfreeze: number of layer groups that each stage adds to those of the previous "
-        "one.",
-    )
-    classifier: Classifier = Field(
-        default="logistic_regression",
-        description="For features: training of the head: sgd = by gradient steps; logistic_regression = fitted "
-        "directly, for classes; ridge = fitted directly, for regression. Experimental.",
-    )
+    name: str = Field(description="Strategy that writes the stages.")
 
 
-class StrategySpec(StageSettings, _Strategy):
+class StrategySpec(Choice, StageSettings, _Strategy):
     """Strategy that writes the stages; the settings here apply to each of them."""
 
-    shorthand = "name"
+    shorthand = discriminator = "name"
 
     epochs: float | None = Field(
         default=None,
@@ -229,4 +224,24 @@ class StrategySpec(StageSettings, _Strategy):
     optimizer: OptimizerSpec | None = Field(  # type: ignore[assignment]
         default=None,
         description="Optimizer: its name, or its fields; null = adamw, or sgd for classifier sgd.",
+    )
+
+
+class GradualUnfreeze(StrategySpec):
+    """Stages that train the head, then more and more layer groups below it, then everything."""
+
+    name: Literal["gradual_unfreeze"]
+    groups_per_stage: Count = Field(
+        default=1, description="Number of layer groups that each stage adds to those of the previous one."
+    )
+
+
+class Features(StrategySpec):
+    """One stage that trains only the head, on the outputs of the frozen layers, experimental."""
+
+    name: Literal["features"]
+    classifier: Classifier = Field(
+        default="logistic_regression",
+        description="Training of the head: sgd = by gradient steps; logistic_regression = fitted directly, for "
+        "classes; ridge = fitted directly, for regression. Experimental.",
     )

@@ -37,8 +37,7 @@ def examples_of_tasks(recipe: Recipe, datas: Iterable[LabelledData]) -> tuple[in
         recipe: Recipe of the tasks.
         datas: Data of each task, in the order of the recipe.
     """
-    sizes = [len(data.train) for data in datas]
-    return epoch_counts(sizes, recipe.task_mixing.method, recipe.task_mixing.temperature)
+    return epoch_counts([len(data.train) for data in datas], recipe.task_mixing.exponent)
 
 
 def epoch_notes(counts: Sequence[int], datas: Mapping[str, LabelledData]) -> list[str]:

@@ -125,12 +125,11 @@ def test_the_strategy_writes_a_stage_of_sgd_for_many_epochs():
         ),
         (
             {"name": "features", "classifier": "sgd", "groups_per_stage": 2},
-            "strategy.groups_per_stage must be left out when the strategy is features, which trains the head only. "
-            "Got 2.",
+            "strategy.groups_per_stage must be left out unless name is gradual_unfreeze. Got 2.",
         ),
         (
             {"name": "gradual_unfreeze", "classifier": "sgd"},
-            "strategy.classifier must be left out unless the strategy is features. Got 'sgd'.",
+            "strategy.classifier must be left out unless name is features. Got 'sgd'.",
         ),
     ],
 )

@@ -267,7 +267,7 @@ def test_a_strategy_is_dumped_without_stages_and_loads_to_the_same():
     assert load_recipe(write(dump_recipe(recipe), "again.yaml")) == recipe
     fields, _ = read_yaml(dump_recipe(recipe), "again.yaml")
     assert "stages" not in fields
-    assert list(fields["strategy"])[:4] == ["name", "groups_per_stage", "classifier", "epochs"]
+    assert list(fields["strategy"])[:4] == ["name", "groups_per_stage", "epochs", "max_steps"]
 
 
 def test_reading_a_recipe_imports_no_heavy_package():

@@ -17,6 +17,7 @@ from hf_finetune.models.layout import read_layout
 from hf_finetune.models.task_heads import TaskHeads
 from hf_finetune.planning.task_mixing import epoch_counts
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.recipe.mixing import MixingSpec
 from hf_finetune.recipe.multitask import task_problems
 from hf_finetune.tasks.seeded_augmentation import set_epoch
 
@@ -25,18 +26,18 @@ NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("sizes", "method", "temperature", "expected"),
+    ("sizes", "mixing", "expected"),
     [
-        ((100, 25), "size", 2.0, (100, 25)),
-        ((100, 25), "temperature", 1.0, (100, 25)),
-        ((100, 25), "temperature", 2.0, (83, 42)),  # 10 to 5 of 125: 83.33 and 41.67
-        ((5, 5, 1), "equal", 2.0, (4, 4, 3)),  # 3.67 each
-        ((10, 0), "equal", 2.0, (5, 5)),
-        ((8, 1), "temperature", 3.0, (6, 3)),  # 2 to 1 of 9
+        ((100, 25), {"method": "size"}, (100, 25)),
+        ((100, 25), {"method": "temperature", "temperature": 1.0}, (100, 25)),
+        ((100, 25), {"method": "temperature"}, (83, 42)),  # 10 to 5 of 125: 83.33 and 41.67
+        ((5, 5, 1), {"method": "equal"}, (4, 4, 3)),  # 3.67 each
+        ((10, 0), {"method": "equal"}, (5, 5)),
+        ((8, 1), {"method": "temperature", "temperature": 3.0}, (6, 3)),  # 2 to 1 of 9
     ],
 )
-def test_an_epoch_is_shared_as_computed_by_hand(sizes, method, temperature, expected):
-    assert epoch_counts(sizes, method, temperature) == expected
+def test_an_epoch_is_shared_as_computed_by_hand(sizes, mixing, expected):
+    assert epoch_counts(sizes, MixingSpec(**mixing).exponent) == expected
     assert sum(expected) == sum(sizes)
 
 
