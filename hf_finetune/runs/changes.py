@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hf_finetune.errors import InputError, Problem, shown
 from hf_finetune.planning.batch_split import spread_batch
 from hf_finetune.planning.stages import build_plan
-from hf_finetune.recipe import Recipe, StageSpec
+from hf_finetune.recipe import Recipe, StageSpec, parse_recipe
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.training.checkpoints import checkpoint_step, last_checkpoint, stage_folder
 from hf_finetune.training.manifest import Manifest
@@ -95,9 +95,17 @@ def find_changes(manifest: Manifest, recipe: Recipe, fingerprints: Mapping[str, 
         recipe: Recipe with which it is resumed.
         fingerprints: Fingerprints of ``data`` and ``checkpoint`` with which it is resumed.
     """
-    fields = dict(_compare(_trained(manifest.recipe), _trained(recipe.model_dump(mode="json")), ""))
+    fields = dict(_compare(_trained(_content(manifest)), _trained(recipe.model_dump(mode="json")), ""))
     differs = {name: manifest.fingerprints.get(name) != fingerprints[name] for name in ("data", "checkpoint")}
     return Changes(fields, **differs)
+
+
+def _content(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the recipe of a run without unused fields, which older versions wrote; unchanged if it is invalid now."""
+    try:
+        return parse_recipe(manifest.recipe).model_dump(mode="json")
+    except InputError:
+        return manifest.recipe
 
 
 def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +184,7 @@ def _pretraining_problems(
     manifest: Manifest, asked: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Problem]:
     """Return the problem of a pretraining changed or added too late, or whose data changes before it is done."""
-    spec, previous = asked.get("domain_adaptation"), manifest.recipe.get("domain_adaptation")
+    spec, previous = asked.get("domain_adaptation"), _content(manifest).get("domain_adaptation")
     if manifest.pretraining and spec != previous:
         rule = "must not change after the pretraining has begun"
         return [Problem("domain_adaptation", rule, "", "Begin a new run.")]
