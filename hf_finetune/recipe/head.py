@@ -58,7 +58,7 @@ class HeadSpec(Choice):
 
     def stated(self) -> Self:
         """Return the head with the architecture's own pooling if ``pool`` is not set."""
-        return self if self.pool is not None else self.model_copy(update={"pool": OWN})
+        return self.model_copy(update={"pool": self.pool or OWN})
 
     def fields(self) -> dict[str, Any]:
         """Return the head specification as plain values; the architecture's own pooling is None."""

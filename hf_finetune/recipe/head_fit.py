@@ -56,9 +56,8 @@ def chooses_pooling(model: Any, stages: Sequence[Any], strategy: str | None) -> 
         stages: Stages of the recipe, or those that the strategy wrote.
         strategy: Name of the strategy that wrote the stages; None if the recipe lists them itself.
     """
-    is_open = model.head.pool is None and model.head.type == "linear" and model.adapter is None
     is_frozen = strategy == "features" or (len(stages) > 0 and all(fitted_by(stage) for stage in stages))
-    return is_open and is_frozen
+    return is_frozen and _leaves_pooling_open(model)
 
 
 def leaves_pooling(recipe: Any) -> bool:
@@ -69,16 +68,13 @@ def leaves_pooling(recipe: Any) -> bool:
     Args:
         recipe: Single-task recipe, with its stages as the user wrote them.
     """
-    is_open = recipe.model.head.pool is None and recipe.model.head.type == "linear"
     takes_steps = any(stage.fit == GRADIENT for stage in recipe.stages)
     states_rate = any(stage.lr is not None for stage in recipe.stages)
-    return (
-        is_open
-        and recipe.model.adapter is None
-        and recipe.strategy is None
-        and takes_steps
-        and not states_rate
-    )
+    return _leaves_pooling_open(recipe.model) and recipe.strategy is None and takes_steps and not states_rate
+
+
+def _leaves_pooling_open(model: Any) -> bool:
+    return model.head.pool is None and model.head.is_plain and model.adapter is None
 
 
 def fit_problems(stages: Sequence[Any], strategy: Any) -> list[Problem]:
