@@ -7,6 +7,7 @@ and has a difficulty of its own, so that its examples are alike.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.stats import binomtest
 
 from hf_finetune.evaluation.intervals import intervals
 from hf_finetune.evaluation.metrics import compute_metrics, probabilities
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 
 __all__ = ["main"]
 
@@ -40,8 +42,7 @@ ignores the groups is much too narrow. `python tools/interval_coverage.py` makes
 def main() -> None:
     """Simulate, and write the page."""
     began = time.perf_counter()
-    labels, scores, _ = draw(np.random.default_rng(10**6), POPULATION)
-    truth = compute_metrics(METRICS, "single_label", scores, labels)
+    truth = compute_metrics(METRICS, draw(np.random.default_rng(10**6), POPULATION))
     rows = [row for groups in GROUPS for row in simulate(groups, truth)]
     header = HEADER.format(
         trials=TRIALS, members=MEMBERS, classes=CLASSES, seconds=time.perf_counter() - began
@@ -49,13 +50,14 @@ def main() -> None:
     (ROOT / "docs" / "intervals.md").write_text(header + "\n".join(rows) + "\n", encoding="utf-8")
 
 
-def draw(chance: np.random.Generator, groups: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def draw(chance: np.random.Generator, groups: int) -> ScoredExamples:
     """Draw labels, scores and groups."""
     rows = np.repeat(np.arange(groups), MEMBERS)
     labels = chance.integers(0, CLASSES, groups)[rows]
     strength = chance.normal(STRENGTH, SPREAD, groups)[rows]
     logits = chance.normal(size=(len(rows), CLASSES)) + strength[:, None] * np.eye(CLASSES)[labels]
-    return labels, probabilities(logits, "single_label"), [str(row) for row in rows]
+    indices = group_indices([str(row) for row in rows])
+    return ScoredExamples(labels, probabilities(logits, "single_label"), "single_label", groups=indices)
 
 
 def simulate(groups: int, truth: dict[str, float]) -> list[str]:
@@ -63,11 +65,9 @@ def simulate(groups: int, truth: dict[str, float]) -> list[str]:
     held = {(name, grouped): 0 for name in METRICS for grouped in (True, False)}
     widths = dict.fromkeys(held, 0.0)
     for seed in range(TRIALS):
-        labels, scores, names = draw(np.random.default_rng(seed), groups)
+        examples = draw(np.random.default_rng(seed), groups)
         for grouped in (True, False):
-            found = intervals(
-                METRICS, "single_label", scores, labels, seed=seed, groups=names if grouped else None
-            )
+            found = intervals(METRICS, examples if grouped else replace(examples, groups=None), seed=seed)
             for name, ends in found.items():
                 low, high = ends or (np.nan, np.nan)
                 held[name, grouped] += bool(low <= truth[name] <= high)

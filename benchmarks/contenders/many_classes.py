@@ -130,7 +130,7 @@ def _forward(pipe: Pipeline, batches: list[dict[str, torch.Tensor]]) -> None:
 def _evaluate(classifier: Classifier, dataset: Dataset, folder: Path) -> None:
     """Predict, compute all metrics, intervals and the calibration, and write the predictions."""
     found = evaluate_model(classifier, dataset, metrics=METRICS)
-    intervals(METRICS, found.target, found.scores, found.labels, seed=0, settings=found.settings)
+    intervals(METRICS, found.examples, seed=0)
     reliability(found.scores, found.labels)
     calibration_error(found.scores, found.labels)
     write_predictions(

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,18 +12,23 @@ from scipy.stats import binomtest
 
 from hf_finetune.data.content_hashes import HASHES, read_hashes
 from hf_finetune.errors import InputError, Problem, listed
-from hf_finetune.evaluation.intervals import LEVEL, Interval, bootstrap_difference
-from hf_finetune.evaluation.metrics import decide, default_metrics, suggest_metric
+from hf_finetune.evaluation.intervals import (
+    LEVEL,
+    Interval,
+    bootstrap_difference,
+    resampling_units,
+    statistic,
+)
+from hf_finetune.evaluation.metrics import default_metrics, metric_for, suggest_metric
 from hf_finetune.evaluation.predictions import Predictions, read_predictions
 from hf_finetune.evaluation.registry import find_metric, needs_all_scores
-from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
 from hf_finetune.files import can_be_path
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
-from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.targets.top_scores import TOP, TopScores
-from hf_finetune.targets.unknown_labels import fill_unknown
 
 __all__ = ["Comparison", "Difference", "McNemar", "Verdict", "compare_runs", "paired_difference"]
 
@@ -152,49 +157,30 @@ def compare_runs(
     ]
 
 
-def paired_difference(
-    metric: str,
-    target: Target,
-    labels: np.ndarray,
-    first: np.ndarray,
-    other: np.ndarray,
-    *,
-    seed: int,
-    thresholds: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
-    groups: Sequence[str] | None = None,
-    settings: MetricSettings = NO_SETTINGS,
-) -> Difference:
+def paired_difference(name: str, first: ScoredExamples, other: ScoredExamples, *, seed: int) -> Difference:
     """Test whether two models differ in a metric on the same examples.
 
     Each bootstrap resample is drawn once and used for both models.
 
     Args:
-        metric: Name of the metric.
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
-        first: Scores of the first model: probabilities [examples, classes], or regression predictions [examples].
-        other: Scores of the other model, of the same shape.
+        name: Name of the metric.
+        first: Labels, and scores of the first model. Groups are resampled as a whole.
+        other: The same labels, and scores of the other model.
         seed: Seed of the bootstrap.
-        thresholds: For each model the decision threshold of each class (multi-label); None is 0.5 for all classes.
-        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
-        settings: Classes and costs, for the metrics that need them.
 
     Returns:
         Both values, the 95 % interval of their difference and its p-value.
     """
-    arguments = [
-        (metric, target, labels, scores, chosen, settings)
-        for scores, chosen in zip((first, other), thresholds, strict=True)
-    ]
-    before, after = (statistic(*call) for call in arguments)
+    metric = metric_for(name, first)
+    before, after = statistic(metric, first), statistic(metric, other)
     interval, p_value = bootstrap_difference(
-        before, after, len(labels), fast=is_fast(metric), seed=seed, groups=groups
+        before, after, resampling_units(first), fast=metric.is_fast, seed=seed
     )
-    if is_fraction(metric) and groups is None:
-        first_correct, other_correct = (np.asarray(example_values(*call)) > 0 for call in arguments)
+    if metric.is_fraction and metric.per_example is not None and first.groups is None:
+        first_correct, other_correct = (metric.per_example(examples) > 0 for examples in (first, other))
         p_value = _mcnemar(first_correct, other_correct).p_value
-    whole = np.ones((1, len(labels)))
-    return Difference(metric, before(whole).item(), after(whole).item(), interval, p_value)
+    whole = np.ones((1, len(first)))
+    return Difference(name, before(whole).item(), after(whole).item(), interval, p_value)
 
 
 def _metric_problem(name: str, target: Target, settings: MetricSettings) -> Problem | None:
@@ -304,17 +290,14 @@ def _compare(
 ) -> Comparison:
     before, after = first.predictions, other.predictions
     grouped = before if before.groups is not None else after
-    differences = [
-        paired_difference(
-            *(name, before.target, before.labels, before.scores, after.scores),
-            seed=seed,
-            thresholds=(first.thresholds, other.thresholds),
-            groups=grouped.groups,
-            settings=settings,
-        )
-        for name in names
-    ]
-    mcnemar = None if not TARGETS[before.target].has_classes else _mcnemar(_right(first), _right(other))
+    examples = ScoredExamples(
+        *(before.labels, before.scores, before.target, first.thresholds),
+        *(group_indices(grouped.groups), settings),
+    )
+    other_examples = replace(examples, scores=after.scores, thresholds=other.thresholds)
+    differences = [paired_difference(name, examples, other_examples, seed=seed) for name in names]
+    has_classes = TARGETS[before.target].has_classes
+    mcnemar = _mcnemar(examples.correct, other_examples.correct) if has_classes else None
     groups = None if grouped.groups is None else len(set(grouped.groups))
     others = _count_others(first.hashes, other.hashes)
     return Comparison(run, tuple(differences), mcnemar, len(before.ids), grouped.group_column, groups, others)
@@ -325,14 +308,6 @@ def _count_others(first: np.ndarray | None, other: np.ndarray | None) -> int:
     if first is None or other is None:
         return 0
     return (Counter(other.tolist()) - Counter(first.tolist())).total()
-
-
-def _right(judged: _Judged) -> np.ndarray:
-    predictions = judged.predictions
-    decisions = decide(predictions.scores, predictions.target, judged.thresholds)
-    labels, decisions = fill_unknown(predictions.labels, decisions)
-    same = labels == decisions
-    return same.reshape(len(same), -1).all(axis=1)
 
 
 def _mcnemar(first: np.ndarray, other: np.ndarray) -> McNemar:

@@ -1,7 +1,8 @@
 """Evaluation of a finished model on labeled data, with the transformers pipeline that its users will load."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from time import perf_counter
 from typing import Any
@@ -19,6 +20,7 @@ from hf_finetune.targets import TARGETS
 from hf_finetune.targets.costs import CostTable
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, keep_top, reduced, stack_top
 from hf_finetune.tasks import modality_of
 from hf_finetune.tasks.examples import Remarks
@@ -69,10 +71,13 @@ class EvaluationResult:
     changed: str | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def settings(self) -> MetricSettings:
-        """Classes and costs, which some metrics need in addition to labels and scores."""
-        return MetricSettings(self.label_names, self.costs)
+    @cached_property
+    def examples(self) -> ScoredExamples:
+        """Labels and scores, as metrics receive them."""
+        return ScoredExamples(
+            *(self.labels, self.scores, self.target, self.thresholds, group_indices(self.groups)),
+            MetricSettings(self.label_names, self.costs),
+        )
 
 
 def evaluate_model(
@@ -115,8 +120,8 @@ def evaluate_model(
     scores = _predict(classifier, dataset, labels, remarks, reduces=reduces, progress=progress)
     seconds = perf_counter() - start
     group_column, groups = group_of(dataset) or (None, None)
-    return EvaluationResult(
-        metrics=compute_metrics(names, classifier.target, scores, labels, classifier.thresholds, settings),
+    result = EvaluationResult(
+        metrics={},
         ids=tuple(dataset.select_columns(["id"])["id"][:]),
         labels=labels,
         scores=scores,
@@ -129,6 +134,7 @@ def evaluate_model(
         costs=settings.costs,
         notes=tuple(remarks.sentences()),
     )
+    return replace(result, metrics=compute_metrics(names, result.examples))
 
 
 def _predict(

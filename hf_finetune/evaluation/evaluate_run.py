@@ -87,13 +87,7 @@ def evaluate(
     result = evaluate_model(classifier, dataset, metrics=metrics, costs=costs, progress=progress)
     names = [name for name in metrics or default_metrics(result.target) if name in result.metrics]
     seed = recipe.seed if recipe else 0
-    ends = intervals(
-        *(names, result.target, result.scores, result.labels),
-        seed=seed,
-        thresholds=result.thresholds,
-        groups=result.groups,
-        settings=result.settings,
-    )
+    ends = intervals(names, result.examples, seed=seed)
     training = _training_slices(model_or_run)
     slices = judge_slices(result, sliced(dataset, training), training, names, seed)
     seen = count_seen(model_or_run, dataset) if data is not None else None

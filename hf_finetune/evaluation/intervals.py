@@ -10,15 +10,25 @@ matters when there are few units).
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm, t
 
-from hf_finetune.evaluation.resampling import Statistic, is_fast, is_fraction, statistic
-from hf_finetune.targets.labels import Target
-from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.evaluation.metrics import compute_metrics, metric_for
+from hf_finetune.targets.metric import Metric, Statistic
+from hf_finetune.targets.scored_examples import ScoredExamples
 
-__all__ = ["FEW_GROUPS", "LEVEL", "Interval", "bootstrap_difference", "intervals"]
+__all__ = [
+    "FEW_GROUPS",
+    "LEVEL",
+    "Interval",
+    "bootstrap_difference",
+    "intervals",
+    "resampling_units",
+    "statistic",
+]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -35,56 +45,63 @@ NUMBERS = 4_000_000
 Interval = tuple[float, float]
 
 
-def intervals(
-    names: Sequence[str],
-    target: Target,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    *,
-    seed: int,
-    thresholds: Sequence[float] | None = None,
-    groups: Sequence[str] | None = None,
-    settings: MetricSettings = NO_SETTINGS,
-) -> dict[str, Interval | None]:
+def intervals(names: Sequence[str], examples: ScoredExamples, *, seed: int) -> dict[str, Interval | None]:
     """Compute the 95 % interval of each metric.
 
     Args:
         names: Names of the metrics.
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        scores: Probabilities [examples, classes], or regression predictions [examples].
-        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
+        examples: Labels and scores. If they have groups, these are resampled as a whole; otherwise the examples are
+            resampled one by one.
         seed: Seed of the bootstrap.
-        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
-        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
-        settings: Classes and costs, for the metrics that need them.
 
     Returns:
         Lower and upper end by metric; None where the metric is undefined on some resamples, or where there is only one
         example or group.
     """
-    units = _units(groups, len(labels))
+    units = resampling_units(examples)
     by_metric: dict[str, Interval | None] = {}
     for name in names:
-        compute = statistic(name, target, labels, scores, thresholds, settings)
-        (value,) = compute(np.ones((1, len(labels))))
+        metric = metric_for(name, examples)
+        compute = statistic(metric, examples)
+        (value,) = compute(np.ones((1, len(examples))))
         # All resamples have the same value, although other test examples might not: take the exact interval.
-        if is_fraction(name) and value in (0.0, 1.0):
+        if metric.is_fraction and value in (0.0, 1.0):
             count = int(units.max()) + 1
             exact = binomtest(round(value * count), count).proportion_ci(LEVEL, "exact")
             by_metric[name] = float(exact.low), float(exact.high)
         else:
-            by_metric[name] = _bootstrapped(compute, units, fast=is_fast(name), seed=seed)[0]
+            by_metric[name] = _bootstrapped(compute, units, fast=metric.is_fast, seed=seed)[0]
     return by_metric
 
 
+def statistic(metric: Metric, examples: ScoredExamples) -> Statistic:
+    """Return a function that computes a metric of resamples.
+
+    Args:
+        metric: Metric, from ``metric_for``.
+        examples: Labels and scores.
+
+    Returns:
+        Function from counts [resamples, examples], integers stored as floats, to the metric of each resample
+        [resamples].
+    """
+    if metric.needs_all_scores and not examples.has_all_scores:
+        return lambda counts: np.full(len(counts), np.nan)
+    if metric.resampled is not None:
+        return metric.resampled(examples)
+    if metric.per_example is not None:
+        values = metric.per_example(examples).astype(np.float64)
+        return lambda counts: counts @ values / counts.sum(axis=1)
+    return partial(_one_by_one, metric.name, examples)
+
+
+def _one_by_one(name: str, examples: ScoredExamples, counts: np.ndarray) -> np.ndarray:
+    drawn = (replace(examples, weights=times) for times in counts)
+    return np.array([compute_metrics([name], resample)[name] for resample in drawn])
+
+
 def bootstrap_difference(
-    first: Statistic,
-    other: Statistic,
-    examples: int,
-    *,
-    fast: bool,
-    seed: int,
-    groups: Sequence[str] | None = None,
+    first: Statistic, other: Statistic, units: np.ndarray, *, fast: bool, seed: int
 ) -> tuple[Interval | None, float | None]:
     """Compute the paired bootstrap interval and p-value of the difference of a metric between two models.
 
@@ -93,29 +110,30 @@ def bootstrap_difference(
     Args:
         first: Metric of the first model, as a function of the counts of a resample.
         other: Metric of the other model, likewise.
-        examples: Number of examples.
-        fast: Whether many resamples are computed at once, see ``is_fast``.
+        units: Resampling unit of each example [examples], from ``resampling_units``.
+        fast: Whether many resamples are computed at once, see ``Metric.is_fast``.
         seed: Seed of the bootstrap.
-        groups: Group of each example; groups are resampled as a whole. None resamples the examples one by one.
 
     Returns:
         The 95 % interval of ``other - first``, and the two-sided p-value: twice the share of resamples on the rarer
         side of 0. Both are None if the difference is undefined on some resamples.
     """
-    interval, drawn = _bootstrapped(
-        lambda counts: other(counts) - first(counts), _units(groups, examples), fast=fast, seed=seed
-    )
+    interval, drawn = _bootstrapped(lambda counts: other(counts) - first(counts), units, fast=fast, seed=seed)
     if interval is None:
         return None, None
     rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return interval, min(1.0, float(2 * (rarer + 1) / (len(drawn) + 1)))
 
 
-def _units(groups: Sequence[str] | None, examples: int) -> np.ndarray:
-    """Return the index of the resampling unit of each example [examples]: that of its group, or its own."""
-    if groups is None:
-        return np.arange(examples)
-    return np.unique(np.asarray(groups), return_inverse=True)[1]
+def resampling_units(examples: ScoredExamples) -> np.ndarray:
+    """Return the index of the resampling unit of each example [examples]: that of its group, or its own.
+
+    Args:
+        examples: Labels and scores, perhaps with groups.
+    """
+    if examples.groups is None:
+        return np.arange(len(examples))
+    return np.unique(examples.groups, return_inverse=True)[1]
 
 
 def _bootstrapped(

@@ -1,27 +1,24 @@
-"""Metrics by name: those of the registry, per-class and top-k metrics, and any other that ``evaluate.load`` finds.
-
-Labels are class indices [examples] (single_label), zeros and ones [examples, classes] (multi_label) or
-continuous targets [examples] (regression). Scores are probabilities [examples, classes], or regression predictions
-[examples].
-"""
+"""Metrics by name: those of the registry, per-class and top-k metrics, and any other that ``evaluate.load`` finds."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_finetune.data.slices import group_of
 from hf_finetune.errors import InputError, Problem, nearest
 from hf_finetune.evaluation.error_text import cause_of
-from hf_finetune.evaluation.registry import ALIASES, find_metric, known_metrics, needs_all_scores
+from hf_finetune.evaluation.registry import ALIASES, find_metric, known_metrics
 from hf_finetune.models.remote_code import FLAG
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.class_metrics import COST_METRICS, split_class_metric
 from hf_finetune.targets.decisions import decide, probabilities
 from hf_finetune.targets.labels import UNKNOWN, Target
-from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
-from hf_finetune.targets.top_scores import Scores, TopScores
+from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,8 +32,10 @@ __all__ = [
     "default_metrics",
     "defined_metrics",
     "greater_is_better",
+    "groups_of",
     "label_array",
     "labels_of",
+    "metric_for",
     "metric_problem",
     "misspelled_metric",
     "probabilities",
@@ -121,6 +120,16 @@ def labels_of(dataset: "Dataset", target: Target, classes: int) -> np.ndarray:
     return label_array(dataset["label"][:], target, classes, unknown)
 
 
+def groups_of(dataset: "Dataset | None") -> np.ndarray | None:
+    """Return the index of the group of each example of a split [examples]; None if it has no groups, or for no split.
+
+    Args:
+        dataset: Data, perhaps with a group column.
+    """
+    named = None if dataset is None else group_of(dataset)
+    return None if named is None else group_indices(named[1])
+
+
 def label_array(
     labels: Iterable[Any], target: Target, classes: int, unknown: Sequence[Sequence[int]] | None = None
 ) -> np.ndarray:
@@ -139,24 +148,24 @@ def label_array(
     return TARGETS[target].label_array(list(labels), classes, unknown)
 
 
-def compute_metrics(
-    names: Sequence[str],
-    target: Target,
-    scores: Scores,
-    labels: np.ndarray,
-    thresholds: Sequence[float] | None = None,
-    settings: MetricSettings = NO_SETTINGS,
-) -> dict[str, float]:
+def metric_for(name: str, examples: ScoredExamples) -> Metric:
+    """Return the metric with a name, for the labels of examples.
+
+    Args:
+        name: Name of ``defined_metrics``, ``top_K_accuracy``, a per-class metric (``recall:soup``), or a module of
+            ``evaluate`` that ``metric_problem`` has loaded.
+        examples: Labels and scores.
+    """
+    metric = find_metric(name, examples.settings, examples.target)
+    return metric or Metric(name, partial(_compute_loaded, name))
+
+
+def compute_metrics(names: Sequence[str], examples: ScoredExamples) -> dict[str, float]:
     """Compute metrics, in the order of their names.
 
     Args:
-        names: Names of ``defined_metrics(target)``, ``top_K_accuracy``, per-class metrics (``recall:soup``), or modules
-            of ``evaluate`` that ``metric_problem`` has loaded.
-        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
-        scores: Probabilities [examples, classes], or regression predictions [examples].
-        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples].
-        thresholds: Decision thresholds, see ``decide``.
-        settings: Classes and costs, for the metrics that need them.
+        names: Names of metrics, as for ``metric_for``.
+        examples: Labels and scores.
 
     Returns:
         Value by name; nan where the metric is undefined on these examples (such as ``roc_auc`` when all are of one
@@ -166,25 +175,24 @@ def compute_metrics(
         InputError: If scores are not finite, which means that the training diverged.
         ValueError: If the shapes do not match, or if single-label scores are not probabilities.
     """
-    scores, labels = _checked(scores, labels, target)
-    decisions = decide(scores, target, thresholds)
+    examples = _checked(examples)
     values = {}
     for name in names:
-        if isinstance(scores, TopScores) and needs_all_scores(name, target):
+        metric = metric_for(name, examples)
+        if metric.needs_all_scores and not examples.has_all_scores:
             values[name] = np.nan
-        elif metric := find_metric(name, settings, target):
-            values[name] = float(metric.compute(labels, decisions, scores))
         else:
-            values[name] = _compute_loaded(name, decisions, labels)
+            values[name] = float(metric.compute(examples if metric.takes_weights else examples.repeated()))
     return values
 
 
-def _checked(scores: Scores, labels: np.ndarray, target: Target) -> tuple[Any, np.ndarray]:
-    labels = np.asarray(labels)
-    if isinstance(scores, TopScores):
-        _check_finite(scores.values)
-        return scores, labels
-    scores = np.asarray(scores, dtype=np.float64)
+def _checked(examples: ScoredExamples) -> ScoredExamples:
+    """Return the examples with scores in float64, and with probabilities that sum to exactly 1."""
+    labels, target = np.asarray(examples.labels), examples.target
+    if not examples.has_all_scores:
+        _check_finite(examples.scores.values)
+        return replace(examples, labels=labels)
+    scores = np.asarray(examples.scores, dtype=np.float64)
     kind = TARGETS[target]
     dimensions = kind.score_dimensions
     if scores.ndim != dimensions or len(scores) == 0:
@@ -201,7 +209,7 @@ def _checked(scores: Scores, labels: np.ndarray, target: Target) -> tuple[Any, n
         if np.abs(sums - 1).max() > _SUM_TOLERANCE:
             raise ValueError("Single-label scores must be probabilities that sum to 1 in each row.")
         scores = scores / sums
-    return scores, labels
+    return replace(examples, labels=labels, scores=scores)
 
 
 def _check_finite(scores: np.ndarray) -> None:
@@ -282,7 +290,7 @@ def metric_problem(
     except Exception as error:  # The script may raise anything while it is imported.
         return Problem(place, "must be loadable by evaluate.load", repr(name), f"{cause_of(error)}.")
     try:
-        _compute_loaded(name, *_trial(target, len(settings.label_names)))
+        _compute_loaded(name, _trial(target, len(settings.label_names)))
     except Exception as error:
         rule = f"must be computable from the predictions and references of {target} data alone"
         return Problem(place, rule, repr(name), f"{cause_of(error)}.")
@@ -356,12 +364,13 @@ def _unless_trusted(name: str, meant: str) -> str:
     return f"{meant} With the option, evaluate.load runs {elsewhere}."
 
 
-def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> float:
+def _compute_loaded(name: str, examples: ScoredExamples) -> float:
     """Compute a module of evaluate, and return the value under its own name, or else its only value."""
     if name not in _ADMITTED:
         rule = f"must be a metric of this package unless {FLAG} is given"
         raise InputError(Problem("metrics", rule, repr(name)))
-    values = _ADMITTED[name].compute(predictions=decisions.tolist(), references=labels.tolist())
+    predictions, references = examples.decisions.tolist(), examples.labels.tolist()
+    values = _ADMITTED[name].compute(predictions=predictions, references=references)
     if isinstance(values, dict):
         if name not in values and len(values) != 1:
             raise ValueError(f"it returns several values: {', '.join(map(repr, values))}.")
@@ -369,13 +378,13 @@ def _compute_loaded(name: str, decisions: np.ndarray, labels: np.ndarray) -> flo
     return float(values)
 
 
-def _trial(target: Target, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _trial(target: Target, classes: int) -> ScoredExamples:
+    """Return a few examples with correct decisions."""
     if not TARGETS[target].has_classes:
-        return np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    examples = np.arange(max(classes, 2))
-    if TARGETS[target].is_exclusive:
-        return examples, examples
-    return np.eye(len(examples), dtype=np.int64), np.eye(len(examples), dtype=np.int64)
+        return ScoredExamples(np.array([0.0, 1.0]), np.array([0.0, 1.0]), target)
+    scores = np.eye(max(classes, 2))
+    labels = np.arange(len(scores)) if TARGETS[target].is_exclusive else scores.astype(np.int64)
+    return ScoredExamples(labels, scores, target)
 
 
 def without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:

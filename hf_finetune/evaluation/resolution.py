@@ -5,7 +5,7 @@ from math import sqrt
 from scipy.stats import norm
 
 from hf_finetune.evaluation.intervals import LEVEL
-from hf_finetune.evaluation.resampling import is_fraction
+from hf_finetune.evaluation.registry import find_metric
 
 __all__ = ["COARSE", "half_width", "resolution_note"]
 
@@ -41,7 +41,7 @@ def resolution_note(metric: str, examples: int, groups: int | None = None) -> st
     size = f"{examples:,} {'example' if examples == 1 else 'examples'}"
     if groups is not None:
         size += f" in {groups:,} {'group' if groups == 1 else 'groups'}"
-    if is_fraction(metric):
+    if (known := find_metric(metric)) is not None and known.is_fraction:
         return (
             f"The validation split has {size}: one example is {1 / examples:.2g} of {metric} and the 95 % interval is "
             f"about ±{width:.2f}, so smaller differences between epochs may be chance."

@@ -7,14 +7,15 @@ import numpy as np
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.data.slices import group_of
 from hf_finetune.errors import Problem, quoted
-from hf_finetune.evaluation.metrics import decide, defined_metrics, labels_of
+from hf_finetune.evaluation.metrics import defined_metrics, groups_of, labels_of
 from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.evaluation.resolution import resolution_note
 from hf_finetune.recipe import StageSpec
 from hf_finetune.recipe.head_fit import fitted_by
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
-from hf_finetune.targets.metric import NO_SETTINGS, Metric, MetricSettings
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["resolution_notes", "undefined_metric", "unknown_label_problem"]
 
@@ -37,7 +38,12 @@ def undefined_metric(
     if data.validation is None or metric is None:
         return None
     labels = labels_of(data.validation, data.target, len(data.label_names))
-    if any(np.isfinite(_of_chance(metric, data, labels, seed)) for seed in range(TRIED)):
+    groups = groups_of(data.validation)
+    tried = (
+        ScoredExamples(labels, _random_scores(data, labels, seed), data.target, None, groups, settings)
+        for seed in range(TRIED)
+    )
+    if any(np.isfinite(metric.compute(examples)) for examples in tried):
         return None
     examples = f"{len(labels):,} example{'s' if len(labels) > 1 else ''}"
     repair = (
@@ -48,15 +54,13 @@ def undefined_metric(
     return Problem(place, "must be defined on the validation split", value, repair)
 
 
-def _of_chance(metric: Metric, data: LabelledData, labels: np.ndarray, seed: int) -> float:
-    """Compute a metric of random predictions, which differ from example to example."""
+def _random_scores(data: LabelledData, labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return scores of random predictions, which differ from example to example."""
     rng = np.random.default_rng(seed)
     if not TARGETS[data.target].has_classes:
-        scores = rng.normal(size=len(labels))
-    else:
-        scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
-        scores = scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
-    return float(metric.compute(labels, decide(scores, data.target), scores))
+        return rng.normal(size=len(labels))
+    scores = rng.uniform(0.05, 0.95, size=(len(labels), len(data.label_names)))
+    return scores / scores.sum(axis=1, keepdims=True) if TARGETS[data.target].is_exclusive else scores
 
 
 def _labels_there(data: LabelledData, labels: np.ndarray) -> str:

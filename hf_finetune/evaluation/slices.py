@@ -144,24 +144,16 @@ def _judge(
     rows = []
     for value in sorted(set(values.tolist())):
         members = values == value
-        scores, labels = found.scores[members], found.labels[members]
-        groups = np.asarray(found.groups)[members].tolist() if found.groups is not None else None
-        ends = intervals(
-            *(names, found.target, scores, labels),
-            seed=seed,
-            thresholds=found.thresholds,
-            groups=groups,
-            settings=found.settings,
-        )
-        metrics = compute_metrics(names, found.target, scores, labels, found.thresholds, found.settings)
+        examples = found.examples[members]
+        ends = intervals(names, examples, seed=seed)
         rows.append(
             {
                 "name": value,
                 "examples": int(members.sum()),
                 "in_training": None if known is None else value in known,
                 "enough": bool(members.sum() >= ENOUGH),
-                **({} if groups is None else {"groups": len(set(groups))}),
-                "metrics": without_nan(metrics),
+                **({} if examples.groups is None else {"groups": len(np.unique(examples.groups))}),
+                "metrics": without_nan(compute_metrics(names, examples)),
                 "intervals": {name: list(interval) if interval else None for name, interval in ends.items()},
             }
         )

@@ -11,9 +11,10 @@ import numpy as np
 from datasets import Dataset
 
 from hf_finetune.evaluation.evaluate import model_examples
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, labels_of, probabilities
+from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, groups_of, labels_of, probabilities
 from hf_finetune.evaluation.predictor import Classifier, compute_logits
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["Parity", "compare_models", "median_milliseconds", "weight_bytes"]
 
@@ -54,20 +55,22 @@ def compare_models(before: Classifier, after: Classifier, dataset: Dataset) -> P
     )
     target = before.target
     labels = labels_of(dataset, target, len(before.label_names))
-    scores = [probabilities(logits, target) for logits in (logits_before, logits_after)]
+    examples_before, examples_after = (
+        ScoredExamples(labels, probabilities(logits, target), target, before.thresholds, groups_of(dataset))
+        for logits in (logits_before, logits_after)
+    )
     names = all_metrics(target, len(before.label_names))
-    metrics = [compute_metrics(names, target, outputs, labels, before.thresholds) for outputs in scores]
     same = None
     if TARGETS[target].has_classes:
-        answers = [decide(outputs, target, before.thresholds).reshape(len(labels), -1) for outputs in scores]
-        same = float((answers[0] == answers[1]).all(axis=1).mean())
+        matches = examples_before.decisions == examples_after.decisions
+        same = float(matches.reshape(len(labels), -1).all(axis=1).mean())
     return Parity(
         examples=len(labels),
         largest_difference=float(np.abs(logits_before - logits_after).max()),
         largest_logit=float(np.abs(logits_before).max()),
         same_answers=same,
-        before=metrics[0],
-        after=metrics[1],
+        before=compute_metrics(names, examples_before),
+        after=compute_metrics(names, examples_after),
     )
 
 

@@ -36,6 +36,7 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import UNKNOWN
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import MANY_CLASSES, MOST_CELLS, Scores, TopScores, constant_scores
 from hf_finetune.targets.unknown_labels import is_known
 from hf_finetune.tasks import Inputs
@@ -147,8 +148,8 @@ def _calibrated(
         "temperature": temperature,
         "applied": None,
         "validation": {
-            "before": _how_sure(found.scores, found.labels, target),
-            "after": _how_sure(calibrated, found.labels, target),
+            "before": _how_sure(found.examples),
+            "after": _how_sure(replace(found.examples, scores=calibrated)),
         },
     }
     if not prepared.recipe.evaluation.calibrate:
@@ -176,9 +177,9 @@ def _logits(scores: np.ndarray, target: str) -> np.ndarray:
     return np.log(sure) - np.log(np.clip(1 - scores, SURE, 1.0))
 
 
-def _how_sure(scores: np.ndarray, labels: np.ndarray, target: str) -> dict[str, float]:
-    loss = compute_metrics(["log_loss"], target, scores, labels)["log_loss"]
-    return {"ece": calibration_error(scores, labels), "log_loss": loss}
+def _how_sure(examples: ScoredExamples) -> dict[str, float]:
+    loss = compute_metrics(["log_loss"], examples)["log_loss"]
+    return {"ece": calibration_error(examples.scores, examples.labels), "log_loss": loss}
 
 
 def evaluate_run(
@@ -224,13 +225,7 @@ def evaluate_run(
     )
     write_json(folder / MISTAKES, find_mistakes(_predictions(result), prepared.data.test, result.thresholds))
     primary_metrics = [name for name in prepared.primary_metrics if name != "loss"]
-    ends = intervals(
-        *(primary_metrics, result.target, result.scores, result.labels),
-        seed=prepared.recipe.seed,
-        thresholds=result.thresholds,
-        groups=result.groups,
-        settings=result.settings,
-    )
+    ends = intervals(primary_metrics, result.examples, seed=prepared.recipe.seed)
     content: dict[str, Any] = {
         "test": without_nan(result.metrics),
         "test_interval": {name: list(entry) if entry else None for name, entry in ends.items()},
@@ -279,23 +274,17 @@ def _beside_baselines(
             group_column=found.group_column,
             probabilities=prepared.recipe.evaluation.probabilities,
         )
-        content["baselines"][baseline] = without_nan(
-            compute_metrics(primary_metrics, found.target, scores, found.labels, settings=found.settings)
-        )
+        examples = replace(found.examples, scores=scores, thresholds=None)
+        content["baselines"][baseline] = without_nan(compute_metrics(primary_metrics, examples))
         content["baseline_differences"][baseline] = {
-            name: _difference(name, found, scores, prepared.recipe.seed) for name in primary_metrics
+            name: _difference(name, examples, found.examples, prepared.recipe.seed)
+            for name in primary_metrics
         }
     return content
 
 
-def _difference(name: str, found: EvaluationResult, baseline: Scores, seed: int) -> dict[str, Any]:
-    difference = paired_difference(
-        *(name, found.target, found.labels, baseline, found.scores),
-        seed=seed,
-        thresholds=(None, found.thresholds),
-        groups=found.groups,
-        settings=found.settings,
-    )
+def _difference(name: str, baseline: ScoredExamples, model: ScoredExamples, seed: int) -> dict[str, Any]:
+    difference = paired_difference(name, baseline, model, seed=seed)
     gain = difference.value - difference.first
     return {
         "difference": gain if np.isfinite(gain) else None,

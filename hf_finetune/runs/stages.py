@@ -18,6 +18,7 @@ from hf_finetune.distributed import count_workers
 from hf_finetune.evaluation.metrics import (
     compute_metrics,
     greater_is_better,
+    groups_of,
     probabilities,
     without_nan,
 )
@@ -34,6 +35,7 @@ from hf_finetune.runs.start import RunStart
 from hf_finetune.runs.tasks import score_tasks, task_labels
 from hf_finetune.runs.weights import load_stage_weights
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import Scores, keep_top, likeliest, pack_top, reduced, unpack_top
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.checkpoints import stage_folder
@@ -206,11 +208,13 @@ def _best_metric(stage: StageSpec, prepared: PreparedRun) -> str | None:
 def _trainer_metrics(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, float]]:
     target, settings, names = prepared.data.target, prepared.metric_settings, _stage_metrics(prepared)
     reduces, classes = _reduces(prepared), len(prepared.data.label_names)
+    groups = groups_of(prepared.data.validation)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = finite_logits(prediction)
         scores: Scores = unpack_top(logits, classes) if reduces else probabilities(logits, target)
-        return compute_metrics(names, target, scores, np.asarray(prediction.label_ids), settings=settings)
+        labels = np.asarray(prediction.label_ids)
+        return compute_metrics(names, ScoredExamples(labels, scores, target, None, groups, settings))
 
     return compute
 

@@ -12,7 +12,13 @@ import numpy as np
 from transformers import EvalPrediction, PreTrainedModel
 
 from hf_finetune.data.model_inputs import prepare_inputs
-from hf_finetune.evaluation.metrics import compute_metrics, greater_is_better, probabilities, without_nan
+from hf_finetune.evaluation.metrics import (
+    compute_metrics,
+    greater_is_better,
+    groups_of,
+    probabilities,
+    without_nan,
+)
 from hf_finetune.files import replacing, replacing_folder
 from hf_finetune.methods.base import TaskLabels
 from hf_finetune.models.joining import weights_of_task
@@ -25,6 +31,7 @@ from hf_finetune.runs.checkpoint import load_pretrained
 from hf_finetune.runs.joint import MEAN, columns_of, examples_of_tasks
 from hf_finetune.runs.prepared import PreparedRun
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import Inputs
 from hf_finetune.training.loss import finite_logits
 from hf_finetune.training.manifest import Manifest, write_json
@@ -64,6 +71,7 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
     their first metric.
     """
     columns = columns_of({name: part.data for name, part in prepared.tasks.items()})
+    groups = {name: groups_of(part.data.validation) for name, part in prepared.tasks.items()}
     best_metrics = [stage.best.metric for stage in prepared.recipe.stages if stage.best and stage.best.metric]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -84,9 +92,10 @@ def score_tasks(prepared: PreparedRun) -> Callable[[EvalPrediction], dict[str, f
             ]
             names = [name for name in dict.fromkeys(names) if name != "loss"]
             targets = task_labels.astype(np.float64 if not TARGETS[task.target].has_classes else np.int64)
-            metrics[task.name] = compute_metrics(
-                *(names, task.target, scores, targets), settings=part.metric_settings
+            examples = ScoredExamples(
+                *(targets, scores, task.target, None, groups[task.name], part.metric_settings)
             )
+            metrics[task.name] = compute_metrics(names, examples)
         return {**_flat(metrics), MEAN: _mean(metrics, prepared.tasks)}
 
     return compute

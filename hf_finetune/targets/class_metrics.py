@@ -1,25 +1,28 @@
 """Metrics of classes, computed with scikit-learn and SciPy and without network access.
 
-Labels are class indices [examples], or zeros and ones [examples, classes] (multi-label; nan marks an unknown label,
-which no metric counts). Scores are probabilities [examples, classes]. Decisions have the form of the labels.
+No metric counts unknown labels of multi-label data.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from hf_finetune.fields.lazy_module import LazyModule
 from hf_finetune.targets.agreement import cohen_kappa, matthews_correlation, weighted_kappa
-from hf_finetune.targets.metric import Compute, Metric, MetricSettings
-from hf_finetune.targets.top_scores import MANY_CLASSES, TopScores, label_ranks
-from hf_finetune.targets.unknown_labels import fill_unknown, is_known
+from hf_finetune.targets.class_counts import average_score, kappa_statistic, of_all_classes, of_one_class
+from hf_finetune.targets.metric import Metric, MetricSettings, PerExample, Statistic
+from hf_finetune.targets.scored_examples import ScoredExamples
+from hf_finetune.targets.top_scores import MANY_CLASSES, Scores, TopScores, label_ranks
+from hf_finetune.targets.unknown_labels import has_unknown, is_known
 
 __all__ = [
     "CLASS_SCORES",
     "COST_METRICS",
     "class_metric",
+    "cross_entropy_per_example",
     "metric_of_one_class",
     "metrics_of_many_classes",
     "metrics_of_one_class",
@@ -40,37 +43,59 @@ _TOP = re.compile(r"top_?([1-9]\d{0,5})_accuracy")
 _SLOW_CLASSES = 1000
 _CELLS = 4_000_000
 """Maximum size of a temporary array: 32 MB of float64."""
+_LEAST = np.finfo(np.float64).eps
 
 
 def metrics_of_one_class() -> Iterator[Metric]:
     """Yield the metrics of labels that are one class each."""
-    yield Metric("accuracy", _accuracy)
-    yield Metric("balanced_accuracy", _balanced_accuracy)
+    yield _mean_metric("accuracy", _correct, is_fraction=True)
+    balanced = partial(of_all_classes, partial(average_score, "recall", "balanced"))
+    yield Metric("balanced_accuracy", _balanced_accuracy, resampled=balanced)
     # With one label for each example, the micro averages are the accuracy.
     yield from _averages(on_request=("micro",))
-    yield Metric("matthews_correlation", _matthews_correlation)
-    yield Metric("cohen_kappa", _cohen_kappa)
+    for name, agreement in (("matthews_correlation", matthews_correlation), ("cohen_kappa", cohen_kappa)):
+        yield Metric(name, partial(_agreement, agreement), resampled=partial(of_all_classes, agreement))
     for weights, power in (("linear", 1), ("quadratic", 2)):  # for ordinal classes
-        yield Metric(f"cohen_kappa_{weights}", partial(_weighted_kappa, power), on_request=True)
+        yield Metric(
+            f"cohen_kappa_{weights}",
+            partial(_weighted_kappa, power),
+            resampled=partial(kappa_statistic, power),
+            on_request=True,
+        )
     yield top_k_metric(f"top{_SHOWN_TOP}_accuracy", _SHOWN_TOP)
     yield from _rankings()
-    yield Metric("log_loss", _log_loss, greater_is_better=False)
+    yield Metric("log_loss", _log_loss, per_example=_cross_entropy, greater_is_better=False)
 
 
 def metrics_of_many_classes() -> Iterator[Metric]:
     """Yield the metrics of labels that are any number of classes each."""
     yield from _averages(on_request=())
-    yield Metric("exact_match", _accuracy)
+    yield _mean_metric("exact_match", _correct, is_fraction=True)
     yield from _rankings()
-    yield Metric("log_loss", _log_loss, greater_is_better=False, needs_all_scores=True)
+    yield Metric(
+        "log_loss",
+        _log_loss_of_known,
+        resampled=_log_loss_statistic,
+        greater_is_better=False,
+        needs_all_scores=True,
+    )
+
+
+def _mean_metric(name: str, per_example: PerExample, **options: Any) -> Metric:
+    """Return the metric that is the mean of a value of each example."""
+    return Metric(name, lambda examples: per_example(examples).mean(), per_example=per_example, **options)
 
 
 def _averages(on_request: tuple[str, ...]) -> Iterator[Metric]:
     """Yield precision, recall and F1, averaged over the classes; some averages only on request."""
     for average in ("micro", "macro", "weighted"):
         for score in CLASS_SCORES:
-            compute = _averaged(score, average)
-            yield Metric(f"{score}_{average}", compute, on_request=average in on_request)
+            yield Metric(
+                f"{score}_{average}",
+                partial(_averaged, score, average),
+                resampled=partial(of_all_classes, partial(average_score, score, average)),
+                on_request=average in on_request,
+            )
 
 
 def _rankings() -> Iterator[Metric]:
@@ -83,7 +108,13 @@ def _rankings() -> Iterator[Metric]:
 
 def top_k_metric(name: str, k: int) -> Metric:
     """Return the fraction of examples whose class is among the k most probable."""
-    return Metric(name, partial(_top_k_accuracy, k=k), fewest_classes=k + 1)
+    return Metric(
+        name,
+        partial(_top_k_accuracy, k),
+        per_example=partial(_among_likeliest, k),
+        is_fraction=True,
+        fewest_classes=k + 1,
+    )
 
 
 def metric_of_one_class(name: str, settings: MetricSettings) -> Metric | None:
@@ -92,8 +123,9 @@ def metric_of_one_class(name: str, settings: MetricSettings) -> Metric | None:
     if k is not None:
         return top_k_metric(name, k)
     if name in COST_METRICS and settings.costs:
-        compute = partial(_expected_cost, name, settings.cost_matrix())
-        return Metric(name, compute, greater_is_better=False, needs_all_scores=name == COST_METRICS[1])
+        bayes = name == COST_METRICS[1]
+        costs = partial(_costs, settings.cost_matrix(), bayes)
+        return _mean_metric(name, costs, greater_is_better=False, needs_all_scores=bayes)
     return class_metric(name, settings)
 
 
@@ -102,7 +134,8 @@ def class_metric(name: str, settings: MetricSettings) -> Metric | None:
     score, label = split_class_metric(name)
     if label not in settings.label_names:
         return None
-    return Metric(name, partial(_of_class, score, settings.label_names.index(label)))
+    index = settings.label_names.index(label)
+    return Metric(name, partial(_of_class, score, index), resampled=partial(of_one_class, score, index))
 
 
 def top_k(name: str) -> int | None:
@@ -117,139 +150,109 @@ def split_class_metric(name: str) -> tuple[str, str | None]:
     return (score, label) if colon and score in CLASS_SCORES else (name, None)
 
 
-def _averaged(score: str, average: str) -> Compute:
-    """Return a function that averages a per-class score over the classes in labels or decisions; 0 for 0 / 0."""
-
-    def compute(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-        if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
-            return _averaged_counts(score, average, *_counts(labels, decisions, scores.shape[1]))
-        labels, decisions = fill_unknown(labels, decisions)
-        # scikit-learn interprets a single column of zeros and ones as two classes.
-        single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
-        compute_score = getattr(sklearn_metrics, f"{score}_score")
-        return float(compute_score(labels, decisions, average=average, zero_division=0, **single))
-
-    return compute
+def _averaged(score: str, average: str, examples: ScoredExamples) -> float:
+    """Compute the average of a per-class score over the classes in labels or decisions; 0 for 0 / 0."""
+    labels, decisions = examples.filled
+    if labels.ndim == 1 and examples.scores.shape[1] > MANY_CLASSES:
+        return average_score(score, average, *(counts[None] for counts in _counts(examples))).item()
+    # scikit-learn interprets a single column of zeros and ones as two classes.
+    single = {"labels": [1]} if labels.shape[1:] == (1,) else {}
+    compute_score = getattr(sklearn_metrics, f"{score}_score")
+    return float(compute_score(labels, decisions, average=average, zero_division=0, **single))
 
 
-def _accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Compute the fraction of correct examples. For multi-label data every known label of the example must match."""
-    return sklearn_metrics.accuracy_score(*fill_unknown(labels, decisions))
+def _correct(examples: ScoredExamples) -> np.ndarray:
+    return examples.correct
 
 
-def _balanced_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _balanced_accuracy(examples: ScoredExamples) -> float:
     """Compute the mean recall of the classes that occur in the labels."""
-    if scores.shape[1] > MANY_CLASSES:
-        members, _, hits = _counts(labels, decisions, scores.shape[1])
+    if examples.scores.shape[1] > MANY_CLASSES:
+        members, _, hits = _counts(examples)
         return float((hits[members > 0] / members[members > 0]).mean())
+    labels = examples.labels
     return sklearn_metrics.recall_score(
-        labels, decisions, labels=np.unique(labels), average="macro", zero_division=0
+        labels, examples.decisions, labels=np.unique(labels), average="macro", zero_division=0
     )
 
 
-def _counts(
-    labels: np.ndarray, decisions: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counts(examples: ScoredExamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count by class [classes] the labels (members), the decisions (answers) and the correct decisions (hits)."""
-    parts = (labels, decisions, labels[labels == decisions])
+    parts = (examples.labels, examples.decisions, examples.labels[examples.correct])
+    classes = examples.scores.shape[1]
     members, answers, hits = (np.bincount(part, minlength=classes).astype(np.float64) for part in parts)
     return members, answers, hits
 
 
-def _averaged_counts(
-    score: str, average: str, members: np.ndarray, answers: np.ndarray, hits: np.ndarray
-) -> float:
-    """Compute the average of ``_averaged`` for single-label data from the counts of each class [classes]."""
-    of = {"precision": answers, "recall": members, "f1": (members + answers) / 2}[score]
-    if average == "micro":
-        return float(hits.sum() / of.sum())
-    values = np.divide(hits, of, out=np.zeros_like(hits), where=of > 0)
-    weights = members if average == "weighted" else (members + answers > 0).astype(np.float64)
-    return float((values * weights).sum() / weights.sum())
+def _agreement(agreement: Callable[..., np.ndarray], examples: ScoredExamples) -> float:
+    return agreement(*_counts(examples)).item()
 
 
-def _matthews_correlation(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    return matthews_correlation(*_counts(labels, decisions, scores.shape[1])).item()
-
-
-def _cohen_kappa(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    return cohen_kappa(*_counts(labels, decisions, scores.shape[1])).item()
-
-
-def _weighted_kappa(power: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    members, answers, _ = _counts(labels, decisions, scores.shape[1])
-    distances = (np.abs(labels - decisions) ** power).sum().astype(np.float64)
+def _weighted_kappa(power: int, examples: ScoredExamples) -> float:
+    members, answers, _ = _counts(examples)
+    distances = (np.abs(examples.labels - examples.decisions) ** power).sum().astype(np.float64)
     return weighted_kappa(members, answers, distances, squared=power == 2).item()
 
 
-def _top_k_accuracy(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray, k: int) -> float:
+def _top_k_accuracy(k: int, examples: ScoredExamples) -> float:
     """Compute the fraction of examples whose class is among the k most probable; 1 if there are at most k classes."""
-    classes = scores.shape[1]
-    if classes <= k:
-        return 1.0
-    if isinstance(scores, TopScores) or classes > MANY_CLASSES:
-        ranks = scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, labels)
-        return float(np.mean(ranks < k))
-    if classes == 2:  # scikit-learn expects binary scores [examples] here, not two columns
-        return sklearn_metrics.accuracy_score(labels, decisions)
-    return sklearn_metrics.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(classes))
+    if k == 1 and examples.has_all_scores and examples.scores.shape[1] == 2:  # on ties, as the accuracy
+        return examples.correct.mean()
+    return _among_likeliest(k, examples).mean()
 
 
-def _of_class(score: str, index: int, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _among_likeliest(k: int, examples: ScoredExamples) -> np.ndarray:
+    """Return whether the class is among the k most probable. As in scikit-learn the greater index wins ties."""
+    scores = examples.scores
+    return (scores.ranks if isinstance(scores, TopScores) else label_ranks(scores, examples.labels)) < k
+
+
+def _of_class(score: str, index: int, examples: ScoredExamples) -> float:
     """Compute precision, recall or F1 of one class against the rest; 0 for 0 / 0."""
-    if labels.ndim == 2:
-        members, answers = (array[:, index] for array in fill_unknown(labels, decisions))
-    else:
-        members, answers = labels == index, decisions == index
-    compute = {"precision": "precision_score", "recall": "recall_score", "f1": "f1_score"}[score]
-    return getattr(sklearn_metrics, compute)(members, answers, zero_division=0)
+    members, answers = (array[:, index] if array.ndim == 2 else array == index for array in examples.filled)
+    return getattr(sklearn_metrics, f"{score}_score")(members, answers, zero_division=0)
 
 
-def _expected_cost(
-    name: str, matrix: np.ndarray, labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray
-) -> float:
-    """Compute the mean cost of deciding for the most probable class, or (Bayes) for the class of least expected cost.
+def _costs(matrix: np.ndarray, bayes: bool, examples: ScoredExamples) -> np.ndarray:
+    """Return the costs [examples] of deciding for the most probable class, or (Bayes) for that of least expected cost.
 
     Source: Elkan 2001, The foundations of cost-sensitive learning.
     """
-    if name == "expected_cost_bayes":
-        decisions = (scores @ matrix).argmin(axis=1)
-    return matrix[labels, decisions].mean()
+    return matrix[examples.labels, (examples.scores @ matrix).argmin(axis=1) if bayes else examples.decisions]
 
 
-def _members(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return whether each example belongs to each class [examples, classes]."""
-    return labels if labels.ndim == 2 else labels[:, None] == np.arange(classes)
+def _scores_by_class(examples: ScoredExamples) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each class whether the examples belong to it, and their scores; those with a known label."""
+    labels, scores = examples.labels, examples.scores
+    members = labels if labels.ndim == 2 else labels[:, None] == np.arange(scores.shape[1])
+    for column, likely, known in zip(members.T, scores.T, is_known(members).T, strict=True):
+        yield column[known], likely[known]
 
 
-def _mean_average_precision(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _mean_average_precision(examples: ScoredExamples) -> float:
     """Compute the mean over the classes of the average precision of each class against the rest.
 
     Classes without examples have no average precision and are left out. nan if no class has an example.
     """
-    members = _members(labels, scores.shape[1])
-    columns = zip(members.T, scores.T, is_known(members).T, strict=True)
     values = [
-        sklearn_metrics.average_precision_score(column[known], likely[known])
-        for column, likely, known in columns
-        if column[known].any()
+        sklearn_metrics.average_precision_score(members, scores)
+        for members, scores in _scores_by_class(examples)
+        if members.any()
     ]
     return np.mean(values) if values else np.nan
 
 
-def _roc_auc(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _roc_auc(examples: ScoredExamples) -> float:
     """Compute the mean over the classes of the area under the ROC curve of each class against the rest.
 
     Classes that all examples or none belong to have no curve and are left out. nan if no class has a curve.
     """
-    if labels.ndim == 1 and scores.shape[1] > MANY_CLASSES:
-        return _areas_by_rank(labels, scores)
-    members = _members(labels, scores.shape[1])
-    columns = zip(members.T, scores.T, is_known(members).T, strict=True)
+    if examples.labels.ndim == 1 and examples.scores.shape[1] > MANY_CLASSES:
+        return _areas_by_rank(examples.labels, examples.scores)
     areas = [
-        sklearn_metrics.roc_auc_score(column[known], likely[known])
-        for column, likely, known in columns
-        if len(np.unique(column[known])) > 1
+        sklearn_metrics.roc_auc_score(members, scores)
+        for members, scores in _scores_by_class(examples)
+        if len(np.unique(members)) > 1
     ]
     return np.mean(areas) if areas else np.nan
 
@@ -271,15 +274,45 @@ def _areas_by_rank(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(every.mean()) if len(every) else np.nan
 
 
-def _log_loss(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    """Compute the mean cross-entropy in nats: per example, or for multi-label data per example and class."""
+def _log_loss(examples: ScoredExamples) -> float:
+    """Compute the mean cross-entropy in nats."""
+    classes = examples.scores.shape[1]
+    if not examples.has_all_scores or classes > MANY_CLASSES:
+        of_label = _scores_of_labels(examples.labels, examples.scores)
+        return float(-np.log(np.clip(of_label, _LEAST, 1 - _LEAST)).mean())  # as in scikit-learn
+    return sklearn_metrics.log_loss(examples.labels, examples.scores, labels=np.arange(classes))
+
+
+def _log_loss_of_known(examples: ScoredExamples) -> float:
+    """Compute the mean cross-entropy in nats, per example and class."""
+    known = is_known(examples.labels)
+    return sklearn_metrics.log_loss(examples.labels[known], examples.scores[known], labels=[0, 1])
+
+
+def _log_loss_statistic(examples: ScoredExamples) -> Statistic:
+    values, labels = _cross_entropy(examples), examples.labels
+    weights = is_known(labels).sum(axis=1) if has_unknown(labels) else np.ones(len(labels))
+    return lambda counts: counts @ (values * weights) / (counts @ weights)
+
+
+def _cross_entropy(examples: ScoredExamples) -> np.ndarray:
+    return cross_entropy_per_example(examples.labels, examples.scores)
+
+
+def cross_entropy_per_example(labels: np.ndarray, scores: Scores) -> np.ndarray:
+    """Return the cross-entropy of each example [examples], in nats; for multi-label data the mean over known labels.
+
+    Args:
+        labels: Class indices [examples], or zeros and ones [examples, classes].
+        scores: Probabilities [examples, classes].
+    """
     if labels.ndim == 2:
-        known = is_known(labels)
-        return sklearn_metrics.log_loss(labels[known], scores[known], labels=[0, 1])
-    if isinstance(scores, TopScores) or scores.shape[1] > MANY_CLASSES:
-        of_label = (
-            scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]
-        )
-        least = np.finfo(np.float64).eps  # as in scikit-learn
-        return float(-np.log(np.clip(of_label, least, 1 - least)).mean())
-    return sklearn_metrics.log_loss(labels, scores, labels=np.arange(scores.shape[1]))
+        clipped, known = np.clip(scores, _LEAST, 1 - _LEAST), is_known(labels)
+        losses = -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
+        return np.where(known, losses, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return -np.log(np.clip(_scores_of_labels(labels, scores), _LEAST, 1.0))
+
+
+def _scores_of_labels(labels: np.ndarray, scores: Scores) -> np.ndarray:
+    """Return the probability of the true class [examples]."""
+    return scores.of_label if isinstance(scores, TopScores) else scores[np.arange(len(labels)), labels]

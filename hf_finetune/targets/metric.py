@@ -2,15 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["NO_SETTINGS", "Compute", "Metric", "MetricSettings"]
+    from hf_finetune.targets.scored_examples import ScoredExamples
 
-Compute = Callable[["np.ndarray", "np.ndarray", Any], float]
-"""Function of labels, decisions and scores, in the forms that a target gives them, that returns the value."""
+__all__ = ["NO_SETTINGS", "Compute", "Metric", "MetricSettings", "PerExample", "Statistic"]
+
+Compute = Callable[["ScoredExamples"], float]
+"""Function from labels and scores to the value of a metric."""
+PerExample = Callable[["ScoredExamples"], "np.ndarray"]
+"""Function from labels and scores to the values [examples] whose mean is a metric."""
+Statistic = Callable[["np.ndarray"], "np.ndarray"]
+"""Function from counts [resamples, examples] to the metric of each resample [resamples]."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,18 @@ NO_SETTINGS = MetricSettings()
 class Metric:
     """Metric of one kind of labels.
 
+    Intervals need the metric of many resamples of the examples. Without ``per_example`` and ``resampled`` they are
+    computed one by one: ``compute`` receives the examples with the number of times that each was drawn as weights, or,
+    unless it takes weights, each example as many times as it was drawn.
+
     Attributes:
         name: Name in recipes and in metrics.json.
-        compute: Function of labels, decisions and scores that returns the value.
+        compute: Function that returns the value.
+        per_example: Function that returns the values whose mean is the metric; None if it is no such mean.
+        resampled: Function that returns a function from counts [resamples, examples] to the metric of each resample
+            [resamples]; None if there is no fast one.
+        takes_weights: Whether ``compute`` takes the weights of the examples into account.
+        is_fraction: Whether the metric is a fraction of the examples: ``per_example`` returns zeros and ones.
         greater_is_better: Whether greater values are better.
         fewest_classes: Number of classes below which it is meaningless.
         most_classes: Number of classes above which it is too slow to be computed by default; None for no limit.
@@ -51,8 +66,17 @@ class Metric:
 
     name: str
     compute: Compute
+    per_example: PerExample | None = None
+    resampled: Callable[["ScoredExamples"], Statistic] | None = None
+    takes_weights: bool = False
+    is_fraction: bool = False
     greater_is_better: bool = True
     fewest_classes: int = 1
     most_classes: int | None = None
     on_request: bool = False
     needs_all_scores: bool = False
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it is computed for many resamples at once, rather than one resample at a time."""
+        return self.per_example is not None or self.resampled is not None

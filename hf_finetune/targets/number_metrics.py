@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from hf_finetune.fields.lazy_module import LazyModule
-from hf_finetune.targets.metric import Metric
+from hf_finetune.targets.metric import Metric, Statistic
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 __all__ = ["metrics_of_numbers"]
 
@@ -14,27 +15,36 @@ sklearn_metrics, stats = LazyModule("sklearn.metrics"), LazyModule("scipy.stats"
 
 def metrics_of_numbers() -> Iterator[Metric]:
     """Yield the metrics of numbers."""
-    yield Metric("mae", _mae, greater_is_better=False)
-    yield Metric("rmse", _rmse, greater_is_better=False)
+    yield Metric("mae", _mae, per_example=_absolute_errors, greater_is_better=False)
+    yield Metric("rmse", _rmse, resampled=_rmse_statistic, greater_is_better=False)
     yield Metric("r2", _r2)
     yield Metric("spearman", _spearman)
 
 
-def _mae(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    return sklearn_metrics.mean_absolute_error(labels, scores)
+def _mae(examples: ScoredExamples) -> float:
+    return sklearn_metrics.mean_absolute_error(examples.labels, examples.scores)
 
 
-def _rmse(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
-    return sklearn_metrics.root_mean_squared_error(labels, scores)
+def _absolute_errors(examples: ScoredExamples) -> np.ndarray:
+    return np.abs(examples.labels - examples.scores)
 
 
-def _r2(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _rmse(examples: ScoredExamples) -> float:
+    return sklearn_metrics.root_mean_squared_error(examples.labels, examples.scores)
+
+
+def _rmse_statistic(examples: ScoredExamples) -> Statistic:
+    squares = (examples.labels - examples.scores) ** 2
+    return lambda counts: np.sqrt(counts @ squares / counts.sum(axis=1))
+
+
+def _r2(examples: ScoredExamples) -> float:
     """Compute the coefficient of determination; nan for a single example."""
-    return sklearn_metrics.r2_score(labels, scores) if len(labels) > 1 else np.nan
+    return sklearn_metrics.r2_score(examples.labels, examples.scores) if len(examples) > 1 else np.nan
 
 
-def _spearman(labels: np.ndarray, decisions: np.ndarray, scores: np.ndarray) -> float:
+def _spearman(examples: ScoredExamples) -> float:
     """Compute Spearman's rank correlation; nan if the labels or the predictions are constant."""
-    if np.ptp(labels) == 0 or np.ptp(scores) == 0:
+    if np.ptp(examples.labels) == 0 or np.ptp(examples.scores) == 0:
         return np.nan
-    return stats.spearmanr(labels, scores).statistic
+    return stats.spearmanr(examples.labels, examples.scores).statistic

@@ -8,8 +8,9 @@ from hf_finetune.targets.number_metrics import metrics_of_numbers
 from hf_finetune.targets.regression import Regression
 
 
-def deviance(labels, decisions, scores):
+def deviance(examples):
     """Compute the mean Poisson deviance."""
+    labels, scores = examples.labels, examples.scores
     logs = np.log(np.where(labels > 0, labels, 1) / scores)
     return 2 * float((labels * logs - labels + scores).mean())
 

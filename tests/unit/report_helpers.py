@@ -10,6 +10,7 @@ from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.recipe import parse_recipe
 from hf_finetune.report.run_record import RunRecord, StageLog
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 STEPS = 60
 
@@ -25,7 +26,7 @@ def make_record(target="single_label", names=("cake", "soup", "tea"), examples=2
     """
     predictions = _predictions(target, tuple(names), examples, skill)
     primary_metrics = default_metrics(target)
-    metrics = compute_metrics(primary_metrics, target, predictions.scores, predictions.labels)
+    metrics = compute_metrics(primary_metrics, ScoredExamples(predictions.labels, predictions.scores, target))
     test = {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
     content = {
         "wall_seconds": 754.2,

@@ -5,8 +5,8 @@ import pytest
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
 from hf_finetune.evaluation.metrics import decide, probabilities
-from hf_finetune.evaluation.resampling import cross_entropy_per_example
 from hf_finetune.evaluation.thresholds import fit_thresholds
+from hf_finetune.targets.class_metrics import cross_entropy_per_example
 
 
 def test_the_error_of_two_bins_by_hand():

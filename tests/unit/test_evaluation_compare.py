@@ -1,6 +1,7 @@
 """Two runs on the same test examples: which differences are no luck, and what cannot be compared."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hf_finetune.data.content_hashes import write_hashes
 from hf_finetune.errors import InputError
 from hf_finetune.evaluation.compare import McNemar, compare_runs, paired_difference
 from hf_finetune.evaluation.predictions import write_predictions
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 NAMES = ("bread", "soup", "stew")
 
@@ -103,14 +105,14 @@ def test_the_verdict_says_above_below_or_that_it_cannot_tell(make_run, capsys):
 def test_few_examples_that_differ_do_not_decide():
     """Four of a hundred, all in one direction: the bootstrap alone would be sure, McNemar's test is not."""
     labels = np.zeros(100, dtype=np.int64)
-    other = np.eye(2)[labels]
-    first = other.copy()
-    first[:4] = first[:4, ::-1]
-    found = paired_difference("accuracy", "single_label", labels, first, other, seed=0)
+    other = ScoredExamples(labels, np.eye(2)[labels], "single_label")
+    first = replace(other, scores=other.scores.copy())
+    first.scores[:4] = first.scores[:4, ::-1]
+    found = paired_difference("accuracy", first, other, seed=0)
     assert found.value - found.first == pytest.approx(0.04) and found.p_value == pytest.approx(0.125)
     assert found.verdict == "not distinguishable"
-    first[:12] = np.eye(2)[1]
-    assert paired_difference("accuracy", "single_label", labels, first, other, seed=0).verdict == "above"
+    first = replace(other, scores=np.eye(2)[(np.arange(100) < 12).astype(int)])
+    assert paired_difference("accuracy", first, other, seed=0).verdict == "above"
 
 
 def test_costs_of_a_run_are_compared(make_run):

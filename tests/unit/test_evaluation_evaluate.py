@@ -12,6 +12,7 @@ from hf_finetune.errors import InputError
 from hf_finetune.evaluation.evaluate import evaluate_model
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, label_array, probabilities
 from hf_finetune.evaluation.predictor import load_classifier
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks.image.transforms import processor_transform
 
 NAMES = {
@@ -60,7 +61,8 @@ def images(tmp_path):
 def expected_of(logits, target):
     scores = probabilities(logits.numpy(), target)
     labels = label_array(LABELS[target], target, len(NAMES[target]))
-    return scores, compute_metrics(all_metrics(target, len(NAMES[target])), target, scores, labels)
+    names = all_metrics(target, len(NAMES[target]))
+    return scores, compute_metrics(names, ScoredExamples(labels, scores, target))
 
 
 @pytest.mark.parametrize("target", NAMES)
@@ -105,9 +107,8 @@ def test_a_timm_model_is_evaluated(tmp_path):
     dataset = dataset_of("image", images(tmp_path), Image(), "single_label")
     found = evaluate_model(load_classifier(save_timm(tmp_path / "model")), dataset)
     assert np.ptp(found.scores, axis=0).max() > 1e-3
-    assert found.metrics == compute_metrics(
-        all_metrics("single_label", 3), "single_label", found.scores, found.labels
-    )
+    examples = ScoredExamples(found.labels, found.scores, "single_label")
+    assert found.metrics == compute_metrics(all_metrics("single_label", 3), examples)
 
 
 def test_a_format_of_the_dataset_does_no_harm(tmp_path):

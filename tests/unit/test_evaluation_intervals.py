@@ -1,29 +1,35 @@
 """Bootstrap intervals: seeded, around the metric, and as often around the truth as they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from hf_finetune.evaluation.intervals import bootstrap_difference, intervals
-from hf_finetune.evaluation.metrics import compute_metrics, probabilities
-from hf_finetune.evaluation.resampling import statistic
+from hf_finetune.evaluation.intervals import bootstrap_difference, intervals, statistic
+from hf_finetune.evaluation.metrics import compute_metrics, metric_for, probabilities
+from hf_finetune.targets.scored_examples import ScoredExamples, group_indices
 
 CLASSES = 4
 
 
 def drawn(chance, examples, strength=1.5):
-    """Draw labels, and scores that are right about three times of four."""
+    """Draw examples whose scores are right about three times of four."""
     labels = chance.integers(0, CLASSES, examples)
     logits = chance.normal(size=(examples, CLASSES)) + strength * np.eye(CLASSES)[labels]
-    return labels, probabilities(logits, "single_label")
+    return scored(labels, probabilities(logits, "single_label"))
+
+
+def scored(labels, scores, groups=None, target="single_label"):
+    return ScoredExamples(labels, scores, target, groups=group_indices(groups))
 
 
 def test_an_interval_holds_the_metric_and_is_the_same_again():
-    labels, scores = drawn(np.random.default_rng(0), 80)
+    examples = drawn(np.random.default_rng(0), 80)
     names = ["accuracy", "f1_macro", "log_loss", "roc_auc"]
-    once, again = (intervals(names, "single_label", scores, labels, seed=0) for _ in range(2))
-    other = intervals(names[:-1], "single_label", scores, labels, seed=1)
-    values = compute_metrics(names, "single_label", scores, labels)
+    once, again = (intervals(names, examples, seed=0) for _ in range(2))
+    other = intervals(names[:-1], examples, seed=1)
+    values = compute_metrics(names, examples)
     assert all(once[name][0] < values[name] < once[name][1] for name in names)
     assert once == again
     assert {name: once[name] for name in other} != other
@@ -32,8 +38,7 @@ def test_an_interval_holds_the_metric_and_is_the_same_again():
 def test_more_examples_make_it_narrower():
     widths = []
     for examples in (50, 5000):
-        labels, scores = drawn(np.random.default_rng(0), examples)
-        low, high = intervals(["accuracy"], "single_label", scores, labels, seed=0)["accuracy"]
+        low, high = intervals(["accuracy"], drawn(np.random.default_rng(0), examples), seed=0)["accuracy"]
         widths.append(high - low)
     assert widths[1] < widths[0] / 5
 
@@ -43,26 +48,23 @@ def test_where_all_examples_are_alike_the_binomial_law_tells(right):
     labels = np.arange(20) % 2
     scores = np.eye(2)[labels if right else 1 - labels]
     exact = binomtest(20 if right else 0, 20).proportion_ci(0.95, "exact")
-    found = intervals(["accuracy"], "single_label", scores, labels, seed=0)["accuracy"]
+    found = intervals(["accuracy"], scored(labels, scores), seed=0)["accuracy"]
     assert found == pytest.approx((exact.low, exact.high))
     assert found[1] - found[0] > 0.1
 
 
 def test_a_single_example_and_what_is_undefined_have_none():
-    labels, scores = drawn(np.random.default_rng(0), 1)
-    assert intervals(["log_loss"], "single_label", scores, labels, seed=0) == {"log_loss": None}
-    amounts = np.ones(5)
-    assert intervals(["spearman"], "regression", np.arange(5.0), amounts, seed=0) == {"spearman": None}
+    assert intervals(["log_loss"], drawn(np.random.default_rng(0), 1), seed=0) == {"log_loss": None}
+    amounts = scored(np.ones(5), np.arange(5.0), target="regression")
+    assert intervals(["spearman"], amounts, seed=0) == {"spearman": None}
 
 
 @pytest.mark.parametrize("name", ["accuracy", "f1_macro"])
 def test_intervals_cover_the_truth_as_often_as_they_say(name):
-    truth_labels, truth_scores = drawn(np.random.default_rng(1), 200_000)
-    truth = compute_metrics([name], "single_label", truth_scores, truth_labels)[name]
+    truth = compute_metrics([name], drawn(np.random.default_rng(1), 200_000))[name]
     held, trials = 0, 500
     for seed in range(trials):
-        labels, scores = drawn(np.random.default_rng(seed + 2), 150)
-        low, high = intervals([name], "single_label", scores, labels, seed=seed)[name]
+        low, high = intervals([name], drawn(np.random.default_rng(seed + 2), 150), seed=seed)[name]
         held += low <= truth <= high
     assert 0.93 <= held / trials <= 0.97
 
@@ -71,24 +73,23 @@ GROUPS, MEMBERS = 40, 5
 
 
 def drawn_in_groups(chance, groups=GROUPS):
-    """Return labels, scores and groups: each group is of one class, and as hard as a whole."""
+    """Return examples in groups: each group is of one class, and as hard as a whole."""
     rows = np.repeat(np.arange(groups), MEMBERS)
     labels = chance.integers(0, CLASSES, groups)[rows]
     strength = 1.5 + chance.normal(0, 1.5, groups)[rows]
     logits = chance.normal(size=(len(rows), CLASSES)) + strength[:, None] * np.eye(CLASSES)[labels]
-    return labels, probabilities(logits, "single_label"), [f"group {row}" for row in rows]
+    return scored(labels, probabilities(logits, "single_label"), [f"group {row}" for row in rows])
 
 
 def test_intervals_of_grouped_examples_are_wider_and_cover_the_truth():
     """As often as they say, within what 200 trials can tell; intervals that ignore the groups do not."""
-    truth_labels, truth_scores, _ = drawn_in_groups(np.random.default_rng(10_000), 20_000)
-    truth = compute_metrics(["accuracy"], "single_label", truth_scores, truth_labels)["accuracy"]
+    truth = compute_metrics(["accuracy"], drawn_in_groups(np.random.default_rng(10_000), 20_000))["accuracy"]
     trials, held, ignored = 200, 0, 0
     for seed in range(trials):
-        labels, scores, groups = drawn_in_groups(np.random.default_rng(seed))
+        examples = drawn_in_groups(np.random.default_rng(seed))
         of_groups, of_examples = (
-            intervals(["accuracy"], "single_label", scores, labels, seed=seed, groups=each)["accuracy"]
-            for each in (groups, None)
+            intervals(["accuracy"], each, seed=seed)["accuracy"]
+            for each in (examples, replace(examples, groups=None))
         )
         assert of_groups[1] - of_groups[0] > of_examples[1] - of_examples[0]
         held += of_groups[0] <= truth <= of_groups[1]
@@ -98,19 +99,18 @@ def test_intervals_of_grouped_examples_are_wider_and_cover_the_truth():
 
 
 def test_groups_of_one_are_no_groups_and_one_group_has_no_interval():
-    labels, scores = drawn(np.random.default_rng(0), 60)
+    examples = drawn(np.random.default_rng(0), 60)
     names = ["accuracy", "f1_macro"]
-    alone = intervals(names, "single_label", scores, labels, seed=0)
-    order = [f"{row:03d}" for row in range(60)]
-    assert intervals(names, "single_label", scores, labels, seed=0, groups=order) == alone
-    none = intervals(names, "single_label", scores, labels, seed=0, groups=["same"] * 60)
-    assert none == dict.fromkeys(names)
+    order = group_indices([f"{row:03d}" for row in range(60)])
+    assert intervals(names, replace(examples, groups=order), seed=0) == intervals(names, examples, seed=0)
+    same = replace(examples, groups=group_indices(["same"] * 60))
+    assert intervals(names, same, seed=0) == dict.fromkeys(names)
 
 
 def test_where_all_are_right_the_binomial_law_counts_groups():
     labels = np.arange(20) % 2
     groups = [str(row // 5) for row in range(20)]
-    found = intervals(["accuracy"], "single_label", np.eye(2)[labels], labels, seed=0, groups=groups)
+    found = intervals(["accuracy"], scored(labels, np.eye(2)[labels], groups), seed=0)
     exact = binomtest(4, 4).proportion_ci(0.95, "exact")
     assert found["accuracy"] == pytest.approx((exact.low, exact.high))
 
@@ -120,18 +120,20 @@ def test_groups_of_unequal_size_are_drawn_whole():
     labels = np.zeros(40, dtype=np.int64)
     scores = np.eye(2)[np.array([0] * 20 + [1] * 20)]
     groups = [str(row) for row in range(20)] + ["large"] * 20
-    low, high = intervals(["accuracy"], "single_label", scores, labels, seed=0, groups=groups)["accuracy"]
+    low, high = intervals(["accuracy"], scored(labels, scores, groups), seed=0)["accuracy"]
     assert low < 0.35 and high == 1.0
 
 
 def test_a_difference_is_told_from_none():
     chance = np.random.default_rng(0)
-    labels, scores = drawn(chance, 300)
+    examples = drawn(chance, 300)
+    scores = examples.scores
     worse = probabilities(np.log(scores) + 2.0 * chance.normal(size=scores.shape), "single_label")
+    metric = metric_for("accuracy", examples)
     one, two, same = (
-        statistic("accuracy", "single_label", labels, each) for each in (worse, scores, worse.copy())
+        statistic(metric, replace(examples, scores=each)) for each in (worse, scores, worse.copy())
     )
-    (low, high), p_value = bootstrap_difference(one, two, 300, fast=True, seed=0)
+    (low, high), p_value = bootstrap_difference(one, two, np.arange(300), fast=True, seed=0)
     assert 0 < low < high and p_value < 0.01
-    (low, high), p_value = bootstrap_difference(one, same, 300, fast=True, seed=0)
+    (low, high), p_value = bootstrap_difference(one, same, np.arange(300), fast=True, seed=0)
     assert low == high == 0 and p_value == 1.0

@@ -22,7 +22,8 @@ from hf_finetune.evaluation.metrics import (
     probabilities,
 )
 from hf_finetune.targets.costs import cost_matrix, cost_problems
-from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 TARGETS = ("single_label", "multi_label", "regression")
 
@@ -36,7 +37,11 @@ def strict(monkeypatch):
 
 
 def compute(target, scores, labels, names=None):
-    return compute_metrics(names or all_metrics(target), target, np.array(scores), np.array(labels))
+    return computed(names or all_metrics(target), target, np.array(scores), np.array(labels))
+
+
+def computed(names, target, scores, labels, settings=NO_SETTINGS):
+    return compute_metrics(names, ScoredExamples(labels, scores, target, settings=settings))
 
 
 # Three classes; class 2 occurs in the decisions only, so balanced accuracy and macro recall differ.
@@ -265,11 +270,11 @@ def test_a_class_has_scores_of_its_own_by_its_name():
     settings = MetricSettings(("soup: hot", "salad", "tea"))
     names = ["recall:soup: hot", "precision:salad", "f1:tea"]
     check_metric_names(names, "single_label", settings=settings)
-    found = compute_metrics(names, "single_label", np.array(SCORES), np.array(LABELS), settings=settings)
+    found = computed(names, "single_label", np.array(SCORES), np.array(LABELS), settings)
     assert found == {"recall:soup: hot": 1 / 2, "precision:salad": 1.0, "f1:tea": 0.0}
     several = np.array([[1, 0, 0], [1, 1, 0]])
     scores = np.array([[0.9, 0.6, 0.1], [0.2, 0.7, 0.1]])
-    found = compute_metrics(names, "multi_label", scores, several, settings=settings)
+    found = computed(names, "multi_label", scores, several, settings)
     assert found == {"recall:soup: hot": 1 / 2, "precision:salad": 1 / 2, "f1:tea": 0.0}
     with pytest.raises(InputError) as caught:
         check_metric_names(["recall:salat", "recall:"], "single_label", settings=settings)
@@ -285,7 +290,7 @@ def test_expected_cost_is_of_the_likeliest_class_or_of_the_cheapest():
     scores, labels = np.array([[0.4, 0.5, 0.1], [0.1, 0.8, 0.1]]), np.array([0, 2])
     names = ["expected_cost", "expected_cost_bayes"]
     check_metric_names(names, "single_label", settings=settings)
-    found = compute_metrics(names, "single_label", scores, labels, settings=settings)
+    found = computed(names, "single_label", scores, labels, settings)
     # Bayes: of the first, soup costs 0.6, salad 2.1, tea 1.3; of the second, 0.9, 0.6 and 1.0.
     assert found == {"expected_cost": (5 + 1) / 2, "expected_cost_bayes": (0 + 1) / 2}
     assert set(names) <= set(all_metrics("single_label", 3, settings))

@@ -3,15 +3,27 @@
 import numpy as np
 import pytest
 
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, defined_metrics, probabilities
-from hf_finetune.evaluation.resampling import example_values, is_fast, is_fraction, statistic
+from hf_finetune.evaluation.intervals import statistic
+from hf_finetune.evaluation.metrics import (
+    all_metrics,
+    compute_metrics,
+    defined_metrics,
+    metric_for,
+    probabilities,
+)
+from hf_finetune.evaluation.registry import find_metric
 from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
 
 EXAMPLES = 23
 
 
-def made_up(target, classes, seed=0):
-    """Return labels and scores that are right more often than not."""
+def made_up(target, classes, thresholds=None):
+    """Return examples whose scores are right more often than not."""
+    return ScoredExamples(*drawn(target, classes), target, thresholds, settings=settings_of(classes))
+
+
+def drawn(target, classes, seed=0):
     chance = np.random.default_rng(seed)
     if target == "regression":
         labels = chance.normal(size=EXAMPLES)
@@ -52,55 +64,49 @@ CASES = [
 
 @pytest.mark.parametrize(("target", "classes", "name"), CASES)
 def test_each_resample_has_the_metric_of_its_examples(target, classes, name):
-    labels, scores = made_up(target, classes)
+    examples = made_up(target, classes)
     indices, counts = counts_of(40)
-    settings = settings_of(classes)
-    found = statistic(name, target, labels, scores, None, settings)(counts)
-    alone = [
-        compute_metrics([name], target, scores[row], labels[row], settings=settings)[name] for row in indices
-    ]
+    found = statistic(metric_for(name, examples), examples)(counts)
+    alone = [compute_metrics([name], examples[row])[name] for row in indices]
     np.testing.assert_allclose(found, alone, rtol=1e-9, atol=1e-12)
 
 
 def test_resamples_may_have_any_number_of_examples():
-    labels, scores = made_up("single_label", 3)
+    examples = made_up("single_label", 3)
     counts = counts_of(30)[1] * np.random.default_rng(0).integers(0, 3, EXAMPLES)
     for name in ("accuracy", "f1_macro", "cohen_kappa_linear", "roc_auc"):
-        found = statistic(name, "single_label", labels, scores)(counts)
+        found = statistic(metric_for(name, examples), examples)(counts)
         rows = [np.repeat(np.arange(EXAMPLES), row.astype(int)) for row in counts]
-        alone = [compute_metrics([name], "single_label", scores[row], labels[row])[name] for row in rows]
+        alone = [compute_metrics([name], examples[row])[name] for row in rows]
         np.testing.assert_allclose(found, alone)
 
 
 def test_thresholds_count_as_in_the_metrics():
-    labels, scores = made_up("multi_label", 4)
-    thresholds, settings = (0.2, 0.4, 0.6, 0.8), settings_of(4)
+    examples = made_up("multi_label", 4, thresholds=(0.2, 0.4, 0.6, 0.8))
     indices, counts = counts_of(5)
     for name in ("f1_macro", "exact_match", "roc_auc", "recall:class 3"):
-        found = statistic(name, "multi_label", labels, scores, thresholds, settings)(counts)
-        alone = [
-            compute_metrics([name], "multi_label", scores[row], labels[row], thresholds, settings)[name]
-            for row in indices
-        ]
+        found = statistic(metric_for(name, examples), examples)(counts)
+        alone = [compute_metrics([name], examples[row])[name] for row in indices]
         np.testing.assert_allclose(found, alone)
 
 
 def test_metrics_that_are_means_have_a_value_for_each_example():
-    labels, scores = made_up("single_label", 3)
-    settings = settings_of(3)
+    examples = made_up("single_label", 3)
     for name in ("accuracy", "top_2_accuracy", "log_loss", "expected_cost"):
-        values = example_values(name, "single_label", labels, scores, settings=settings)
-        whole = compute_metrics([name], "single_label", scores, labels, settings=settings)[name]
+        values = metric_for(name, examples).per_example(examples)
+        whole = compute_metrics([name], examples)[name]
         assert values.shape == (EXAMPLES,) and values.mean() == pytest.approx(whole)
-    assert example_values("f1_macro", "single_label", labels, scores) is None
-    assert example_values("rmse", "regression", *made_up("regression", 1)) is None
+    assert metric_for("f1_macro", examples).per_example is None
+    assert metric_for("rmse", made_up("regression", 1)).per_example is None
 
 
 def test_what_is_usually_asked_for_is_computed_at_once():
     slow = {"roc_auc", "mean_average_precision", "r2", "spearman"}
     names = {name for target in ("single_label", "multi_label", "regression") for name in all_metrics(target)}
-    assert {name for name in names if not is_fast(name)} == slow
-    assert all(map(is_fast, (*OF_A_CLASS, *COSTS, "cohen_kappa_quadratic")))
+    settings = settings_of(3)
+    assert {name for name in names if not find_metric(name).is_fast} == slow
+    assert all(find_metric(name, settings).is_fast for name in (*OF_A_CLASS, *COSTS, "cohen_kappa_quadratic"))
     fractions = {"accuracy", "exact_match", "top5_accuracy"}
-    assert {name for name in names if is_fraction(name)} == fractions
-    assert is_fraction("top_3_accuracy") and not is_fraction("recall:class 0")
+    assert {name for name in names if find_metric(name).is_fraction} == fractions
+    assert find_metric("top_3_accuracy").is_fraction
+    assert not find_metric("recall:class 0", settings).is_fraction

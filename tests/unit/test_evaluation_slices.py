@@ -43,9 +43,7 @@ def test_each_slice_has_its_metrics_its_interval_and_its_number_of_examples():
     assert content["metric"] == "accuracy" and content["worst"] == MISSING
     assert [row["in_training"] for row in content["slices"]] == [True, True, False, False]
     assert [row["enough"] for row in content["slices"]] == [True, True, True, False]
-    said = found(RIGHT)
-    rows = np.arange(24, 56)
-    alone = intervals(["accuracy"], "single_label", said.scores[rows], said.labels[rows], seed=3)
+    alone = intervals(["accuracy"], found(RIGHT).examples[np.arange(24, 56)], seed=3)
     assert tuple(content["slices"][2]["intervals"]["accuracy"]) == alone["accuracy"]
 
 

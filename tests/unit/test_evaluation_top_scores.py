@@ -22,16 +22,22 @@ from hf_finetune.evaluation import evaluate
 from hf_finetune.evaluation.calibration import reliability
 from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate import evaluate_model
-from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import all_metrics, compute_metrics, decide, probabilities
+from hf_finetune.evaluation.intervals import intervals, statistic
+from hf_finetune.evaluation.metrics import (
+    all_metrics,
+    compute_metrics,
+    decide,
+    metric_for,
+    probabilities,
+)
 from hf_finetune.evaluation.predict import predict
 from hf_finetune.evaluation.prediction_writers import open_output
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
 from hf_finetune.evaluation.predictor import load_classifier
 from hf_finetune.evaluation.registry import needs_all_scores
-from hf_finetune.evaluation.resampling import statistic
 from hf_finetune.report.figures import confused_classes, confusion_matrix
 from hf_finetune.targets.losses import loss_for
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import (
     TOP,
     constant_scores,
@@ -63,19 +69,23 @@ def kept(scores, labels):
     return keep_top(scores, labels, decide(scores, "single_label"))
 
 
+def scored(scores, labels, target="single_label"):
+    return ScoredExamples(labels, scores, target)
+
+
 def test_metrics_are_those_of_all_probabilities():
     scores, labels = scores_and_labels()
     names = [*all_metrics("single_label", CLASSES), "top_3_accuracy", "top_10_accuracy", "cohen_kappa_linear"]
-    expected = compute_metrics(names, "single_label", scores, labels)
-    found = compute_metrics(names, "single_label", kept(scores, labels), labels)
+    expected = compute_metrics(names, scored(scores, labels))
+    found = compute_metrics(names, scored(kept(scores, labels), labels))
     for name in names:
         if needs_all_scores(name, "single_label"):
             assert np.isnan(found[name])
         else:
             assert found[name] == pytest.approx(expected[name], abs=1e-12), name
     primary_metrics = ["accuracy", "f1_macro", "log_loss", "top5_accuracy"]
-    assert intervals(primary_metrics, "single_label", kept(scores, labels), labels, seed=0) == intervals(
-        primary_metrics, "single_label", scores, labels, seed=0
+    assert intervals(primary_metrics, scored(kept(scores, labels), labels), seed=0) == intervals(
+        primary_metrics, scored(scores, labels), seed=0
     )
     assert reliability(kept(scores, labels), labels) == reliability(scores, labels)
 
@@ -84,7 +94,7 @@ def test_metrics_of_many_classes_are_those_of_scikit_learn():
     scores, labels = scores_and_labels(examples=400)
     averages = [f"{score}_{average}" for score in SCORES for average in ("micro", "macro", "weighted")]
     names = ["log_loss", "top5_accuracy", "roc_auc", "balanced_accuracy", *averages]
-    found = compute_metrics(names, "single_label", scores, labels)
+    found = compute_metrics(names, scored(scores, labels))
     every, decisions = np.arange(CLASSES), scores.argmax(axis=1)
     for name in averages:
         score, average = name.split("_")
@@ -118,10 +128,11 @@ def test_resamples_of_many_classes_are_those_that_are_computed_one_by_one():
     counts = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40), size=7).astype(np.float64)
     averages = [f"{score}_{average}" for score in SCORES for average in ("micro", "macro", "weighted")]
     for name in (*averages, "balanced_accuracy", "matthews_correlation", "cohen_kappa"):
-        found = statistic(name, "single_label", labels, kept(scores, labels))(counts)
+        examples = scored(kept(scores, labels), labels)
+        found = statistic(metric_for(name, examples), examples)(counts)
         for times, value in zip(counts.astype(int), found, strict=True):
             rows = np.repeat(np.arange(40), times)
-            expected = compute_metrics([name], "single_label", scores[rows], labels[rows])[name]
+            expected = compute_metrics([name], scored(scores[rows], labels[rows]))[name]
             assert value == pytest.approx(expected, abs=1e-12), name
 
 
@@ -159,8 +170,8 @@ def test_predictions_of_many_classes_hold_the_top_20(tmp_path, target):
     assert (decide(top.scores, target) == decide(every.scores, target)).all()
     assert top.scores.indices.shape == (EXAMPLES, TOP)
     names = [name for name in all_metrics(target, CLASSES) if not needs_all_scores(name, target)]
-    assert compute_metrics(names, target, top.scores, top.labels) == pytest.approx(
-        compute_metrics(names, target, every.scores, every.labels)
+    assert compute_metrics(names, scored(top.scores, top.labels, target)) == pytest.approx(
+        compute_metrics(names, scored(every.scores, every.labels, target))
     )
 
 
@@ -241,13 +252,13 @@ def test_reduced_logits_of_a_stage_give_the_loss_and_metrics_of_whole_ones():
 
     def metrics(prediction):
         scores = unpack_top(np.asarray(prediction.predictions), CLASSES)
-        return compute_metrics(["accuracy", "log_loss"], "single_label", scores, prediction.label_ids)
+        return compute_metrics(["accuracy", "log_loss"], scored(scores, prediction.label_ids))
 
     loss = loss_for("single_label")
     compute = of_logits(with_loss(metrics, loss, reduced=True), reduce_logits(reduce, loss))
     found = compute(type("Prediction", (), {"predictions": logits.numpy(), "label_ids": labels.numpy()}))
     scores = probabilities(logits.numpy(), "single_label")
-    expected = compute_metrics(["accuracy", "log_loss"], "single_label", scores, labels.numpy())
+    expected = compute_metrics(["accuracy", "log_loss"], scored(scores, labels.numpy()))
     assert found == pytest.approx({**expected, "loss": loss((logits,), labels).item()}, rel=1e-6)
 
 

@@ -11,6 +11,7 @@ from hf_finetune.evaluation import evaluate_run
 from hf_finetune.evaluation.evaluate import EvaluationResult
 from hf_finetune.evaluation.metrics import all_metrics, compute_metrics
 from hf_finetune.evaluation.undefined_metrics import undefined_notes
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.targets.top_scores import TopScores
 
 NAMES = ("n", "p")
@@ -19,7 +20,7 @@ NAMES = ("n", "p")
 def judged(target, scores, labels, names=NAMES, metrics=()):
     scores, labels = np.array(scores, dtype=float), np.array(labels)
     wanted = [*all_metrics(target, len(names)), *metrics]
-    metrics = compute_metrics(wanted, target, scores, labels)
+    metrics = compute_metrics(wanted, ScoredExamples(labels, scores, target))
     ids = tuple(map(str, range(len(labels))))
     return EvaluationResult(metrics, ids, labels, scores, target, names, 1.0)
 

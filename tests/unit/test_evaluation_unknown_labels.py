@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hf_finetune.evaluation.calibration import calibration_error, fit_temperature, reliability
-from hf_finetune.evaluation.intervals import intervals
-from hf_finetune.evaluation.metrics import compute_metrics, defined_metrics
+from hf_finetune.evaluation.intervals import intervals, statistic
+from hf_finetune.evaluation.metrics import compute_metrics, defined_metrics, metric_for
 from hf_finetune.evaluation.predictions import read_predictions, write_predictions
-from hf_finetune.evaluation.resampling import example_values, statistic
 from hf_finetune.evaluation.thresholds import fit_thresholds
 from hf_finetune.report.confident_errors import _wrong
 from hf_finetune.report.tables import class_rows
 from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.training.linear_fit import assign_folds, fit_linear
 
 NAMES = ("a", "b", "c")
@@ -26,8 +26,12 @@ SCORES = RNG.uniform(0.01, 0.99, LABELS.shape)
 OTHERWISE = np.where(HIDDEN, 1 - SCORES, SCORES)
 
 
+def scored(labels, scores):
+    return ScoredExamples(labels, scores, "multi_label", settings=SETTINGS)
+
+
 def metrics(labels, scores):
-    return compute_metrics(METRICS, "multi_label", scores, labels, None, SETTINGS)
+    return compute_metrics(METRICS, scored(labels, scores))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -41,17 +45,17 @@ def test_no_metric_depends_on_what_is_said_of_unknown_labels(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_resamples_have_the_same_metric(name):
     rows = np.arange(40) % 7 != 0
-    compute = statistic(name, "multi_label", PARTLY, SCORES, None, SETTINGS)
-    whole, some = compute(np.stack([np.ones(40), rows.astype(float)]))
+    examples = scored(PARTLY, SCORES)
+    whole, some = statistic(metric_for(name, examples), examples)(np.stack([np.ones(40), rows.astype(float)]))
     assert whole == pytest.approx(metrics(PARTLY, SCORES)[name])
     assert some == pytest.approx(metrics(PARTLY[rows], SCORES[rows])[name])
-    assert intervals([name], "multi_label", SCORES, PARTLY, seed=0, settings=SETTINGS)[name] is not None
+    assert intervals([name], examples, seed=0)[name] is not None
 
 
 def test_a_class_alone_is_judged_by_its_known_labels():
     seen = ~np.isnan(PARTLY[:, 1])
     single = compute_metrics(
-        ["roc_auc", "log_loss"], "multi_label", SCORES[seen, 1:2], PARTLY[seen, 1:2].astype(np.int64)
+        ["roc_auc", "log_loss"], scored(PARTLY[seen, 1:2].astype(np.int64), SCORES[seen, 1:2])
     )
     alone = np.where(np.arange(3) == 1, PARTLY, np.nan)
     found = metrics(alone, SCORES)
@@ -120,5 +124,6 @@ def test_a_fit_to_weights_and_probabilities_is_that_to_repeated_examples():
 
 
 def test_a_mean_over_examples_is_none_where_examples_have_different_numbers_of_known_labels():
-    assert example_values("log_loss", "multi_label", PARTLY, SCORES) is None
-    assert example_values("exact_match", "multi_label", PARTLY, SCORES) is not None
+    examples = scored(PARTLY, SCORES)
+    assert metric_for("log_loss", examples).per_example is None
+    assert metric_for("exact_match", examples).per_example(examples).shape == (40,)

@@ -43,6 +43,7 @@ from hf_finetune.runs.prepare import plan, prepare_run
 from hf_finetune.runs.preview import preview
 from hf_finetune.runs.run import run
 from hf_finetune.runs.teachers import load_teachers
+from hf_finetune.targets.scored_examples import ScoredExamples
 from hf_finetune.tasks import MODALITIES, TASKS
 
 UNLESS = "unless --trust-remote-code is given"
@@ -113,7 +114,8 @@ def test_a_stage_does_not_choose_by_a_script(bert_checkpoint, reviews, canary, t
 def test_a_metric_that_nobody_allowed_is_not_computed(tmp_path, canary):
     script = canary.script(tmp_path / "share.py", METRIC)
     scores, labels = torch.eye(2).numpy(), torch.arange(2).numpy()
-    assert refused(compute_metrics, [str(script)], "single_label", scores, labels) == (
+    examples = ScoredExamples(labels, scores, "single_label")
+    assert refused(compute_metrics, [str(script)], examples) == (
         f"metrics must be a metric of this package {UNLESS}. Got {str(script)!r}."
     )
     assert not canary.ran

@@ -1,0 +1,96 @@
+"""Labels and scores of examples, from which metrics are computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from hf_finetune.targets.decisions import decide
+from hf_finetune.targets.labels import Target
+from hf_finetune.targets.metric import NO_SETTINGS, MetricSettings
+from hf_finetune.targets.top_scores import Scores, TopScores
+from hf_finetune.targets.unknown_labels import fill_unknown
+
+__all__ = ["ScoredExamples", "group_indices"]
+
+
+@dataclass(frozen=True)
+class ScoredExamples:
+    """Labels and scores of examples: everything that a metric receives.
+
+    Attributes:
+        labels: Class indices [examples], zeros and ones [examples, classes], or regression targets [examples]; nan
+            marks an unknown label of multi-label data.
+        scores: Probabilities [examples, classes], only the highest of them (``TopScores``), or regression predictions
+            [examples].
+        target: Label type: ``single_label``, ``multi_label`` or ``regression``.
+        thresholds: Decision threshold of each class (multi-label); None is 0.5 for all classes.
+        groups: Index of the group of each example [examples], such as the query that it belongs to. Groups are
+            resampled as a whole. None if the examples are independent.
+        settings: Classes and costs, for the metrics that need them.
+        weights: Number of times that each example counts [examples], whole numbers; None is once.
+    """
+
+    labels: np.ndarray
+    scores: Scores
+    target: Target
+    thresholds: Sequence[float] | None = None
+    groups: np.ndarray | None = None
+    settings: MetricSettings = NO_SETTINGS
+    weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: np.ndarray) -> "ScoredExamples":
+        groups, weights = (None if values is None else values[rows] for values in (self.groups, self.weights))
+        return replace(
+            self, labels=self.labels[rows], scores=self.scores[rows], groups=groups, weights=weights
+        )
+
+    @property
+    def has_all_scores(self) -> bool:
+        """Whether the scores are those of all classes, not only the highest ones."""
+        return not isinstance(self.scores, TopScores)
+
+    @cached_property
+    def decisions(self) -> np.ndarray:
+        """Decision for each example, in the form of the labels."""
+        return decide(self.scores, self.target, self.thresholds)
+
+    @cached_property
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and decisions, with 0 in both where the label is unknown."""
+        return fill_unknown(self.labels, self.decisions)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether each decision is correct [examples]; for multi-label data, whether all known labels match."""
+        labels, decisions = self.filled
+        matches: np.ndarray = (labels == decisions).reshape(len(self), -1).all(axis=1)
+        return matches
+
+    def repeated(self) -> "ScoredExamples":
+        """Return each example as many times as its weight says, without weights.
+
+        Each copy of a group is a group of its own.
+        """
+        if self.weights is None:
+            return self
+        times = self.weights.astype(np.int64)
+        rows = np.repeat(np.arange(len(self)), times)
+        groups = None
+        if self.groups is not None:
+            copies = np.arange(len(rows)) - np.repeat(times.cumsum() - times, times)
+            groups = self.groups[rows] * times.max() + copies
+        return replace(self[rows], groups=groups, weights=None)
+
+
+def group_indices(groups: Sequence[str] | None) -> np.ndarray | None:
+    """Return the index of the group of each example [examples], in the order of their names; None without groups.
+
+    Args:
+        groups: Name of the group of each example; None if the data has no groups.
+    """
+    return None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
