@@ -11,6 +11,9 @@ from hf_finetune.evaluation.compare import compare_runs
 from hf_finetune.evaluation.evaluate_run import evaluate
 from hf_finetune.evaluation.predictions import read_predictions
 from hf_finetune.recipe import parse_recipe
+from hf_finetune.targets import TARGETS
+from hf_finetune.targets.metric import Metric
+from hf_finetune.targets.scored_examples import group_indices
 
 METRICS = ["accuracy", "recall:good", "top_1_accuracy", "expected_cost", "matthews_correlation"]
 
@@ -73,3 +76,34 @@ def test_baselines_are_kept_and_compared_as_any_predictions(grouped):
     assert np.ptp(read_predictions(majority).scores, axis=0).max() == 0
     page = (grouped.folder / "report.html").read_text(encoding="utf-8")
     assert "On the same examples, the model is" in page
+
+
+def share_of_groups(examples):
+    """Compute the mean over the groups of whether the example with the highest score has the highest label."""
+    hits = []
+    for group in np.unique(examples.groups):
+        labels, scores = (values[examples.groups == group] for values in (examples.labels, examples.scores))
+        hits.append(labels[scores.argmax()] == labels.max())
+    return np.mean(hits)
+
+
+def test_a_metric_of_groups_selects_the_epoch_and_is_tested(tmp_path, bert_checkpoint, monkeypatch):
+    target = TARGETS["regression"]
+    monkeypatch.setattr(target, "metrics", (*target.metrics, Metric("share_of_groups", share_of_groups)))
+    lines = [
+        json.dumps({"text": f"the {word} film {critic}", "label": number + 0.5, "critic": f"critic {critic}"})
+        for critic in range(24)
+        for number, word in enumerate(("bad", "dull", "good"))
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    content = tiny_text_recipe(tmp_path / "rows.jsonl", bert_checkpoint).model_dump(mode="json")
+    content["data"]["split"] = {"group": "critic", "validation": 0.2, "test": 0.4}
+    content["metrics"] = ["share_of_groups", "mae"]
+    found = quick_run(parse_recipe(content), tmp_path / "run")
+    stored = read_predictions(found.folder / "predictions.parquet")
+    groups = group_indices(stored.groups)
+    best = [max(np.flatnonzero(groups == group), key=lambda row: stored.scores[row]) for group in set(groups)]
+    assert found.metrics["test"]["share_of_groups"] == (stored.labels[best] == 2.5).mean()
+    assert set(found.metrics["test_interval"]) == {"share_of_groups", "mae"}
+    assert all("share_of_groups" in stage["validation"] for stage in found.metrics["stages"])
+    assert set(found.metrics["baselines"]["majority"]) == {"share_of_groups", "mae"}
