@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, binomtest, bootstrap, norm, t
 
 from hf_finetune.evaluation.metrics import compute_metrics, metric_for
+from hf_finetune.evaluation.resolution import LEVEL
 from hf_finetune.targets.metric import Metric, Statistic
 from hf_finetune.targets.scored_examples import ScoredExamples
 
@@ -30,7 +31,6 @@ __all__ = [
     "statistic",
 ]
 
-LEVEL = 0.95
 RESAMPLES = 2000
 SLOW_RESAMPLES = 200
 """Number of resamples for metrics that are computed one resample at a time."""

@@ -1,14 +1,14 @@
 """Resolution of a validation split: the smallest difference of a metric on it that is not due to chance."""
 
 from math import sqrt
+from statistics import NormalDist
 
-from scipy.stats import norm
-
-from hf_finetune.evaluation.intervals import LEVEL
 from hf_finetune.evaluation.registry import find_metric
 
-__all__ = ["COARSE", "half_width", "resolution_note"]
+__all__ = ["COARSE", "LEVEL", "half_width", "resolution_note"]
 
+LEVEL = 0.95
+"""Confidence level of all intervals."""
 COARSE = 0.05
 """Half-width of the 95 % interval of a proportion of 0.5 above which a split is too small: 380 units or fewer."""
 
@@ -21,7 +21,7 @@ def half_width(units: int) -> float:
 
     Source: Wilson 1927, the score interval: z / (2 sqrt(n + z^2)) at 0.5.
     """
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     return z / (2 * sqrt(units + z**2))
 
 
