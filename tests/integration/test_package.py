@@ -1,5 +1,6 @@
 """What a person gets who installs the built wheel, and what importing costs."""
 
+import ast
 import site
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from hf_finetune.recipe.load import dump_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,3 +105,33 @@ print(sorted({{"torch", "transformers", "datasets", "numpy"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+PRINT_HEAVY = """
+import sys
+from hf_finetune.cli.app import app
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "scipy.stats", "sklearn.metrics"}
+print(sorted((heavy | {"transformers.trainer"}) & set(sys.modules)))
+"""
+
+
+def test_planning_and_predicting_import_only_what_they_need(image_run, tmp_path):
+    recipe, result = image_run
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    (picture, *_) = Path(recipe.data.path).rglob("*.png")
+
+    def imported(*words):
+        done = subprocess.run(
+            [sys.executable, "-c", PRINT_HEAVY, *map(str, words)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+    # Both load transformers.trainer_utils, which imports peft wherever it is installed.
+    assert imported("predict", result.folder, picture) <= {"peft"}
+    optimizers = [f"stages.{index}.optimizer=adamw" for index in range(2)]
+    assert imported("plan", tmp_path / "recipe.yaml", *optimizers) <= {"datasets", "pandas", "peft"}
