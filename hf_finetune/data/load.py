@@ -1,7 +1,7 @@
 """Load labeled data of any supported layout as one ``datasets.Dataset`` per split."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from hf_finetune.data.class_folders import Labelling
 from hf_finetune.data.column_types import settle_numbers
 from hf_finetune.data.load_folders import check_tables, load_files, load_texts
 from hf_finetune.data.locate import Location, locate
-from hf_finetune.data.saved_datasets import check_saved_folder
 from hf_finetune.data.split_column import AUTO, divide_by_column, taken_columns
 from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_files import SplitTable, read_split, unreadable
@@ -94,9 +93,9 @@ def load_source(
         )
     if location.kind == "hub":
         splits, ignored = _load_from_hub(path, config, revision)
-    elif location.kind == "saved":
-        splits, ignored = _load_saved(location)
-        notes += _unlisted_in_saved(location.root) if location.root is not None else []
+    elif location.kind == "saved" and location.root is not None:
+        splits, ignored = _load_saved(location.root)
+        notes += _unlisted_in_saved(location.root)
     elif location.examples is not None and location.root is not None:
         if modality.opens_files:
             name = label.get("name") if isinstance(label, Mapping) else label
@@ -150,13 +149,51 @@ def _load_files(location: Location, options: TableOptions) -> dict[str, SplitTab
     return tables
 
 
-def _load_saved(location: Location) -> tuple[dict[str, Dataset], list[str]]:
-    check_saved_folder(Path(str(location.root)))
+def _load_saved(root: Path) -> tuple[dict[str, Dataset], list[str]]:
+    _check_saved_folder(root)
     try:
-        loaded = load_from_disk(str(location.root))
+        loaded = load_from_disk(str(root))
     except (DatasetsError, OSError, ValueError) as error:
-        raise unreadable(error, str(location.root), "must be readable as a saved dataset") from error
+        raise unreadable(error, str(root), "must be readable as a saved dataset") from error
     return _known_splits({"train": loaded} if isinstance(loaded, Dataset) else loaded)
+
+
+def _check_saved_folder(root: Path) -> None:
+    """Raise an InputError if a saved dataset refers to a path outside its folder, before a data file is read."""
+    splits = _read_json(root / "dataset_dict.json").get("splits")
+    names = [str(name) for name in splits] if isinstance(splits, list) else []
+    problems = _outside(root / "dataset_dict.json", names)
+    for folder in [root, *(root / name for name in names if _is_inside(name))]:
+        problems += _outside(folder / "state.json", _file_names(_read_json(folder / "state.json")))
+    if problems:
+        raise InputError(problems)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; empty if it is missing or damaged, which loading the dataset reports."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _file_names(state: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("_data_files", "_indices_data_files"):
+        entries = state.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and "filename" in entry:
+                yield str(entry["filename"])
+
+
+def _is_inside(name: str) -> bool:
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _outside(file: Path, names: Iterable[str]) -> list[Problem]:
+    rule, repair = "must name files of its own folder", "Save the dataset again."
+    return [Problem(str(file), rule, repr(name), repair) for name in names if not _is_inside(name)]
 
 
 def _unlisted_in_saved(root: Path) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.joint_tasks import TaskColumns, task_columns
-from hf_finetune.data.overlap import count_shared
 from hf_finetune.data.prepare import LabelledData
 from hf_finetune.distributed import is_sharded
 from hf_finetune.errors import Problem, nearest
@@ -16,6 +15,7 @@ from hf_finetune.recipe import Recipe
 from hf_finetune.runs.prepared import UNKNOWN_DATA
 from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN
 from hf_finetune.targets.metric import MetricSettings
+from hf_finetune.tasks import modality_of
 
 __all__ = ["MEAN", "columns_of", "epoch_notes", "examples_of_tasks", "join_data", "joint_problems"]
 
@@ -79,12 +79,14 @@ def _seen_elsewhere(datas: Mapping[str, LabelledData]) -> list[str]:
     notes = []
     for name, judged in datas.items():
         for other, trained in datas.items():
-            count = (
-                count_shared(judged.test, trained.train) if name != other and judged.test is not None else 0
-            )
+            if name == other or judged.test is None:
+                continue
+            modality = modality_of(judged.test.column_names)
+            known = set(modality.hashes(trained.train)[0])
+            count = sum(content in known for content in modality.hashes(judged.test)[0])
             if count:
                 notes.append(
-                    f"{count:,} of the {len(judged.test or ()):,} test examples of {name} are training examples of "
+                    f"{count:,} of the {len(judged.test):,} test examples of {name} are training examples of "
                     f"{other}: the backbone is trained on them, but not on their labels in {name}."
                 )
     return notes
