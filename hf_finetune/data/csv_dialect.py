@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from hf_finetune.data.table_options import NO_OPTIONS, TableOptions
+from hf_finetune.data.table_options import TableOptions
 from hf_finetune.data.text_files import open_text_file
 from hf_finetune.errors import InputError, Problem
 
@@ -67,9 +67,7 @@ class QuoteError(ValueError):
         self.line = line
 
 
-def open_records(
-    file: Path, dialect: Dialect, options: TableOptions = NO_OPTIONS
-) -> Iterator[tuple[int, list[str]]]:
+def open_records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Read the header and the rows of a file.
 
     Yields:
@@ -79,22 +77,15 @@ def open_records(
         InputError: If the text cannot be decoded, or contains a NUL byte.
         QuoteError: If quotes do not enclose cells.
     """
-    with open_text_file(file, replace(options, encoding=dialect.encoding, fallback=False)) as (text, _, _):
-        yield from _records(file, text, dialect)
-
-
-def _records(file: Path, text: TextIO, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    lines = _without_nul(file, text)
-    for _ in islice(lines, dialect.skipped):
-        pass
-    reader = dialect.cut(lines)
-    line = dialect.skipped + 1
-    try:
-        for cells in reader:
-            yield line, cells
-            line = dialect.skipped + reader.line_num + 1
-    except csv.Error as error:
-        raise QuoteError(line, str(error)) from error
+    with open_text_file(file, TableOptions(dialect.encoding)) as (text, _, _):
+        reader = dialect.cut(islice(_without_nul(file, text), dialect.skipped, None))
+        line = dialect.skipped + 1
+        try:
+            for cells in reader:
+                yield line, cells
+                line = dialect.skipped + reader.line_num + 1
+        except csv.Error as error:
+            raise QuoteError(line, str(error)) from error
 
 
 def _without_nul(file: Path, text: TextIO) -> Iterator[str]:
