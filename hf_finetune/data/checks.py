@@ -9,6 +9,7 @@ from hf_finetune.data.tables import Table
 from hf_finetune.errors import MOST_SHOWN, Problem, listed, quoted
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import modality_of
 
 __all__ = ["check_class_counts", "check_groups", "check_labels", "drop_copies", "drop_unusable"]
@@ -199,7 +200,7 @@ def check_labels(
             rule = "must hold at least two different values in train"
             return [], [Problem("The label column", rule, repr(tables["train"].labels[0]))]
         return [], []
-    classes = {split: _classes(table) for split, table in tables.items()}
+    classes = {split: set(flat_labels(table.labels)) for split, table in tables.items()}
     trained = classes["train"]
     least = 1 if TARGETS[target].has_several_classes else 2
     if len(trained) < least or len(label_names) < 2:
@@ -219,7 +220,3 @@ def check_labels(
         if absent:
             notes.append(f"Classes of train that are not in {split}: {listed(absent)}.")
     return notes, problems
-
-
-def _classes(table: Table) -> set[int]:
-    return {index for label in table.labels for index in (label if isinstance(label, list) else [label])}

@@ -11,6 +11,7 @@ from hf_finetune.data.split_names import split_name
 from hf_finetune.data.table_options import FileTable, TableOptions
 from hf_finetune.data.text_files import open_text_file
 from hf_finetune.errors import InputError, Problem, quoted
+from hf_finetune.targets.reading import flat_labels
 
 __all__ = ["holds_no_table", "is_lines", "iterate_lines", "read_json"]
 
@@ -276,12 +277,7 @@ def _are_names(value: Any) -> bool:
 
 def _are_indices(values: Sequence[Any], count: int) -> bool:
     """Return whether all non-null values are indices into a list of ``count`` entries, or lists of such indices."""
-    items = [
-        item
-        for value in values
-        for item in (value if isinstance(value, list) else [value])
-        if item is not None
-    ]
+    items = [item for item in flat_labels(values) if item is not None]
     return bool(items) and all(type(item) is int and 0 <= item < count for item in items)
 
 

@@ -3,13 +3,14 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_finetune.data.label_form import LabelForm
 from hf_finetune.data.tables import Table
 from hf_finetune.errors import listed, quoted
 from hf_finetune.targets.names import label_text
+from hf_finetune.targets.reading import flat_labels
 from hf_finetune.tasks import modality_of
 
 __all__ = ["fold_name", "merge_variants", "note_contradictions", "note_variants", "spellings"]
@@ -90,7 +91,8 @@ def merge_variants(
     Returns:
         The labels, and notes.
     """
-    counts = Counter(label_text(item) for item in _flat(values) if item is not None)
+    items = [item for labels in values.values() for item in flat_labels(labels)]
+    counts = Counter(label_text(item) for item in items if item is not None)
     chosen = {fold_name(name): name for name in reversed(known)}
     for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         chosen.setdefault(fold_name(name), " ".join(name.split()))
@@ -148,12 +150,3 @@ def _label(label: Any) -> str:
 
 def _comparable(label: Any) -> Any:
     return tuple(sorted(map(label_text, label))) if isinstance(label, list) else label_text(label)
-
-
-def _flat(values: Mapping[str, Iterable[Any]]) -> list[Any]:
-    return [
-        item
-        for split in values.values()
-        for value in split
-        for item in (value if isinstance(value, list) else [value])
-    ]

@@ -17,6 +17,7 @@ from hf_finetune.data.tables import Table
 from hf_finetune.errors import Problem, quoted
 from hf_finetune.targets.labels import Target
 from hf_finetune.targets.names import label_text
+from hf_finetune.targets.reading import flat_labels
 
 __all__ = ["drop_unlabelled", "read_tables", "settle_tables"]
 
@@ -124,13 +125,7 @@ def _with_values(table: Table, split: str, values: Mapping[str, Sequence[Any]], 
 
 def _count(values: Mapping[str, Sequence[Any]]) -> Counter[str]:
     """Count the examples of each class; labels that are numbers are not counted."""
-    items = [
-        item
-        for split in values.values()
-        for value in split
-        for item in (value if isinstance(value, list) else [value])
-        if item is not None
-    ]
+    items = [item for labels in values.values() for item in flat_labels(labels)]
     return Counter(label_text(item) for item in items if isinstance(item, str | bool))
 
 

@@ -10,6 +10,7 @@ from hf_finetune.data.tables import Table
 from hf_finetune.errors import listed
 from hf_finetune.targets import TARGETS
 from hf_finetune.targets.labels import Target
+from hf_finetune.targets.reading import flat_labels
 
 __all__ = ["cut_rows", "cut_tables", "limit_tables", "note_cut"]
 
@@ -81,5 +82,4 @@ def _classes(table: Table, target: Target, row: int | None = None) -> set[int]:
     """Return the class indices of one row, or of all rows; empty for regression."""
     if not TARGETS[target].has_classes:
         return set()
-    labels = table.labels if row is None else (table.labels[row],)
-    return {index for label in labels for index in (label if isinstance(label, list) else [label])}
+    return set(flat_labels(table.labels if row is None else (table.labels[row],)))

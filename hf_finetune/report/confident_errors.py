@@ -9,6 +9,7 @@ from datasets import Dataset
 from hf_finetune.evaluation.metrics import decide
 from hf_finetune.evaluation.predictions import Predictions
 from hf_finetune.targets import TARGETS
+from hf_finetune.targets.reading import flat_labels
 from hf_finetune.targets.top_scores import confidences
 from hf_finetune.targets.unknown_labels import fill_unknown
 from hf_finetune.tasks import modality_of
@@ -83,6 +84,6 @@ def describe_data(
 def _counts(labels: list[Any], label_names: tuple[str, ...]) -> dict[str, int]:
     if labels and isinstance(labels[0], float):
         return {}
-    flat = [index for label in labels for index in (label if isinstance(label, list) else [label])]
-    counts = np.bincount(np.asarray(flat, dtype=np.int64), minlength=len(label_names))
+    indices = np.asarray(flat_labels(labels), dtype=np.int64)
+    counts = np.bincount(indices, minlength=len(label_names))
     return dict(zip(label_names, counts.tolist(), strict=True))
