@@ -7,8 +7,9 @@ import torch
 from hf_finetune.distributed import start_processes
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import widest_stage
-from hf_finetune.doctor.result import CheckResult, counted, some
+from hf_finetune.doctor.result import CheckResult, counted
 from hf_finetune.doctor.steps import shorten, take_steps
+from hf_finetune.errors import listed
 
 __all__ = ["check_determinism"]
 
@@ -54,7 +55,7 @@ def check_determinism(subject: CheckTarget, folder: Path) -> CheckResult:
         return CheckResult(DETERMINISM, "pass", measured)
     largest = max((first[name].double() - second[name].double()).abs().max().item() for name in differ)
     share = f"{len(differ)} of {len(first)} tensors"
-    measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {some(differ)}."
+    measured = f"Two runs differ {where} in {share}, by up to {largest:.1g}: {listed(differ, most=3)}."
     if device != "cpu":
         return CheckResult(
             DETERMINISM, "skipped", f"{measured} Bitwise reproducibility is guaranteed on a CPU only."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Check", "CheckResult", "State", "counted", "sentence", "some"]
+__all__ = ["Check", "CheckResult", "State", "counted", "sentence"]
 
 State = Literal["pass", "fail", "skipped"]
 
@@ -55,9 +55,3 @@ def sentence(parts: Sequence[str]) -> str:
     """Join clauses into one sentence."""
     joined = "; ".join(parts)
     return f"{joined[0].upper()}{joined[1:]}."
-
-
-def some(names: Sequence[str], shown: int = 3) -> str:
-    """Join the first ``shown`` names, followed by the number of the others."""
-    listed = ", ".join(names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more"

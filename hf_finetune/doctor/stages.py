@@ -9,8 +9,9 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_finetune.doctor.check_target import CheckTarget
-from hf_finetune.doctor.result import CheckResult, counted, sentence, some
+from hf_finetune.doctor.result import CheckResult, counted, sentence
 from hf_finetune.doctor.steps import FirstGradient, plain_gradient, shorten, take_steps
+from hf_finetune.errors import listed
 from hf_finetune.planning.stages import StagePlan
 from hf_finetune.recipe.schema import SpeedSpec
 
@@ -77,16 +78,16 @@ def check_stage(subject: CheckTarget, index: int, folder: Path) -> CheckResult:
     wrong: list[str] = []
     repairs: dict[str, None] = {}
     if extra:
-        wrong.append(f"changed, but not planned: {some(extra)}")
+        wrong.append(f"changed, but not planned: {listed(extra, most=3)}")
         repairs[OTHERS_MOVED] = None
     if missing:
-        wrong.append(f"planned, but not changed: {some(missing)}")
+        wrong.append(f"planned, but not changed: {listed(missing, most=3)}")
         repairs[NOT_MOVED] = None
     if watch.optimizer_problem:
         wrong.append(watch.optimizer_problem)
         repairs[NOT_MOVED] = None
     if watch.training:
-        wrong.append(f"frozen, but not in eval mode: {some(sorted(watch.training))}")
+        wrong.append(f"frozen, but not in eval mode: {listed(sorted(watch.training), most=3)}")
         repairs[OTHERS_MOVED] = None
     if wrong:
         return CheckResult(title, "fail", sentence(wrong), " ".join(repairs))
@@ -139,7 +140,7 @@ class _Watch(TrainerCallback):
                 name for name in planned if optimized.get(name, planned[name]) != planned[name]
             ],
         }
-        clauses = [f"{words} {some(which)}" for words, which in wrong.items() if which]
+        clauses = [f"{words} {listed(which, most=3)}" for words, which in wrong.items() if which]
         self.optimizer_problem = f"the optimizer {', '.join(clauses)}" if clauses else ""
 
     def _hook(self, name: str) -> Any:
@@ -208,5 +209,5 @@ def _summary(subject: CheckTarget, planned: StagePlan, still: list[str], frozen:
     text += f"; {counted(frozen, 'frozen module')} stayed in eval mode" if frozen else ""
     text += "; the optimizer held exactly these, at their learning rates."
     if still:
-        text += f" Planned, but their updates are not measurable: {some(still)}."
+        text += f" Planned, but their updates are not measurable: {listed(still, most=3)}."
     return text

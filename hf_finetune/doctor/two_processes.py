@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +14,10 @@ from safetensors.torch import load_file
 
 from hf_finetune.doctor.check_target import CheckTarget
 from hf_finetune.doctor.gradients import TOLERANCE
-from hf_finetune.doctor.result import CheckResult, counted, sentence, some
+from hf_finetune.doctor.result import CheckResult, counted, sentence
 from hf_finetune.doctor.steps import difference, plain_gradient, shorten
 from hf_finetune.doctor.worker import JOB, digests_file, gradient_file, pack_model
+from hf_finetune.errors import listed
 
 __all__ = ["check_two_processes"]
 
@@ -62,11 +62,12 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     wrong, worst = [], 0.0
     for index, (stage, planned) in enumerate(stages):
-        differ = _differences([by_stage[index] for by_stage in digests])
+        first, second = (by_stage[index] for by_stage in digests)
+        differ = [name for name, digest in first.items() if second[name] != digest]
         if differ:
             wrong.append(
                 f"after stage {stage.name} the two processes differ in {counted(len(differ), 'parameter')} "
-                f"({some(differ)})"
+                f"({listed(differ, most=3)})"
             )
         expected = plain_gradient(
             subject.model,
@@ -89,19 +90,6 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
         f"the gradient equals that of one process, within {worst:.0e} of its norm."
     )
     return CheckResult(TWO_PROCESSES, "pass", measured)
-
-
-def _differences(digests: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the names of the parameters that are not equal in all processes.
-
-    Args:
-        digests: SHA-256 of each parameter, for each process.
-    """
-    return [
-        name
-        for name, digest in digests[0].items()
-        if any(digests_of_rank[name] != digest for digests_of_rank in digests[1:])
-    ]
 
 
 def _run_workers(folder: Path) -> str:
