@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -175,7 +175,7 @@ class RunDisplay:
         self.evaluation: Any = None
 
     def __enter__(self) -> "RunDisplay":
-        with self.console.status("Loading libraries") if self.console.is_terminal else _nothing():
+        with self.console.status("Loading libraries") if self.console.is_terminal else nullcontext():
             quiet_libraries(self.console)
         self.bar.start()
         self.callback = _make_callback(self)
@@ -361,8 +361,3 @@ def _compared_with_baselines(result: "RunResult") -> list[str]:
 
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

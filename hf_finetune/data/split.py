@@ -1,5 +1,6 @@
 """Selection of rows for splits and subsets: pure functions that are deterministic for a seed."""
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -15,10 +16,7 @@ model_selection = LazyModule("sklearn.model_selection")
 def strata_of(labels: Sequence[int] | Sequence[Sequence[int]]) -> list[int]:
     """Return the stratum of each example: its rarest class, or -1 if it has no class."""
     sets = [label if isinstance(label, Sequence) else [label] for label in labels]
-    counts: dict[int, int] = {}
-    for label_set in sets:
-        for index in label_set:
-            counts[index] = counts.get(index, 0) + 1
+    counts = Counter(index for label_set in sets for index in label_set)
     return [min(label_set, key=lambda index: (counts[index], index), default=-1) for label_set in sets]
 
 

@@ -1,6 +1,7 @@
 """Table of results: columns and colors on a terminal, otherwise one plain line for each check."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -34,10 +35,7 @@ def print_examinations(console: Console, found: Iterable[CheckSuite], folder: Pa
             console.print(suite.remark, markup=False)
         width = min(max(len(check.name) for check in suite.checks), NAME_WIDTH)
         for check in suite.checks:
-            if console.is_terminal:
-                with console.status(check.name):
-                    result = run_check(check, folder)
-            else:
+            with console.status(check.name) if console.is_terminal else nullcontext():
                 result = run_check(check, folder)
             print_result(console, result, width)
             results.append(result)

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 
 from hf_finetune.errors import InputError, Problem, nearest
+from hf_finetune.evaluation.evaluate import model_examples
 from hf_finetune.evaluation.evaluate_run import load_labelled
 from hf_finetune.evaluation.finished import load_finished, run_of
 from hf_finetune.evaluation.metrics import default_metrics, without_nan
@@ -38,13 +39,7 @@ from hf_finetune.publishing.graph_export import (
     write_program,
 )
 from hf_finetune.publishing.optional_packages import need_extra
-from hf_finetune.publishing.parity import (
-    Parity,
-    compare_models,
-    median_milliseconds,
-    model_examples,
-    weight_bytes,
-)
+from hf_finetune.publishing.parity import Parity, compare_models, median_milliseconds, weight_bytes
 from hf_finetune.publishing.quantize import CALIBRATION_EXAMPLES, quantize_int8
 from hf_finetune.training.manifest import write_json
 

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from hf_finetune.errors import InputError, Problem
+from hf_finetune.evaluation.error_text import format_error
 
 __all__ = ["hub_errors", "no_token", "with_retries"]
 
@@ -120,7 +121,7 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
         return no_token()
     if isinstance(error, NO_ANSWER):
         repair = "Nothing was published. Check the network and publish again."
-        return Problem(endpoint, "must be reachable to publish", _first_line(error), repair)
+        return Problem(endpoint, "must be reachable to publish", format_error(error), repair)
     text = str(error)
     if isinstance(error, ValueError) and TOO_LARGE.search(text):
         return _too_large(repository, text.splitlines()[-1])
@@ -130,7 +131,7 @@ def _problem(error: BaseException, repository: str, endpoint: str) -> Problem:
             "README.md", "must begin with metadata that the Hub accepts", message, "Nothing was sent."
         )
     repair = "Nothing was published."
-    return Problem(repository, "must be accepted by the Hub", _first_line(error), repair)
+    return Problem(repository, "must be accepted by the Hub", format_error(error), repair)
 
 
 def no_token() -> Problem:
@@ -185,8 +186,3 @@ def _too_large(repository: str, found: str) -> Problem:
 def _said(error: HfHubHTTPError) -> str:
     text: Any = error.server_message or error.response.headers.get("X-Error-Message") or ""
     return " ".join(str(text).split()).rstrip(".")
-
-
-def _first_line(error: BaseException) -> str:
-    line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {line}".rstrip(".: ")
