@@ -121,7 +121,7 @@ def find_folder_examples(
         elif _is_listed(folder, at_root or _has_metadata(folder, modality)):
             files[split] = _label_by_name(folder, Labelling(needed=False))
             listed.add(split)
-        elif any(inner.holds_examples for inner in folder.folders):
+        elif folder.has_example_folders:
             class_folders = _read_class_folders(folder, root, labelling, modality)
             files[split] = class_folders.files
             notes += class_folders.notes

@@ -32,8 +32,6 @@ def load_for_evaluation(
     label_names: Sequence[str],
     columns: Mapping[str, Any] | None = None,
     split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
     on_error: Literal["fail", "skip"] = "fail",
     slices: Sequence[str] = (),
     nested: Literal["join", "top"] | None = None,
@@ -51,8 +49,6 @@ def load_for_evaluation(
         label_names: Classes of the model in the order of their indices.
         columns: As for ``prepare_data``.
         split: train, validation or test. None selects test if it is labeled, else validation, else train.
-        config: As for ``prepare_data``.
-        revision: As for ``prepare_data``.
         on_error: Whether unusable examples are reported as errors or dropped.
         slices: Columns for evaluation by slice; those that the data lacks are skipped.
         nested: As for ``prepare_data``.
@@ -70,8 +66,6 @@ def load_for_evaluation(
     source = load_source(
         path,
         modality=modality,
-        config=config,
-        revision=revision,
         metadata=bool(slices or group),
         columns=columns,
         nested=nested,
@@ -143,19 +137,16 @@ def _as_in_training(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the columns to read (those of training where the data has them), and notes on replacements."""
     chosen = {key: name for key, name in columns.items() if key != "group"}
-    notes: list[str] = []
-    if memory is not None:
-        there = all(name in present for name in label_columns(memory))
-        chosen["label"] = memory.get("label") if there else None
-        if modality.opens_files:
-            name = memory.get(modality.main_column)
-            chosen[modality.main_column] = name if name in present else None
-        else:
-            inputs = {key: name for key, name in named.items() if key != "label"}
-            used, notes = choose_columns(path, present, modality, inputs, memory)
-            chosen |= {key: used.get(key) for key in modality.columns}
-    return {**chosen, **(named if memory is None or modality.opens_files else _only(named, "label"))}, notes
-
-
-def _only(named: Mapping[str, str], key: str) -> dict[str, str]:
-    return {key: named[key]} if key in named else {}
+    if memory is None:
+        return {**chosen, **named}, []
+    there = all(name in present for name in label_columns(memory))
+    chosen["label"] = memory.get("label") if there else None
+    if modality.opens_files:
+        name = memory.get(modality.main_column)
+        chosen[modality.main_column] = name if name in present else None
+        return {**chosen, **named}, []
+    inputs = {key: name for key, name in named.items() if key != "label"}
+    used, notes = choose_columns(path, present, modality, inputs, memory)
+    chosen |= {key: used.get(key) for key in modality.columns}
+    chosen["label"] = named.get("label", chosen["label"])
+    return chosen, notes

@@ -97,6 +97,11 @@ class Folder:
         """Return whether the folder contains examples at any depth."""
         return any(folder.examples for folder in self.walk())
 
+    @property
+    def has_example_folders(self) -> bool:
+        """Return whether a subfolder contains examples at any depth."""
+        return any(folder.holds_examples for folder in self.folders)
+
     @cached_property
     def _entries(
         self,

@@ -11,7 +11,7 @@ from datasets import concatenate_datasets
 
 from hf_finetune.data.split import strata_of
 from hf_finetune.data.split_tables import cut_rows
-from hf_finetune.data.tables import Table
+from hf_finetune.data.tables import ROW_VALUES, Table
 from hf_finetune.errors import InputError, Problem
 from hf_finetune.fields.lazy_module import LazyModule
 
@@ -96,25 +96,11 @@ def number_groups(table: Table) -> np.ndarray:
 
 
 def _join(tables: list[Table]) -> Table:
-    first, *others = tables
-    if not others:
-        return first
-
-    def joined(field: str) -> Any:
-        parts = [getattr(table, field) for table in tables]
-        return None if any(part is None for part in parts) else tuple(chain.from_iterable(parts))
-
-    return replace(
-        first,
-        dataset=concatenate_datasets([table.dataset for table in tables]),
-        ids=tuple(row for table in tables for row in table.ids),
-        labels=tuple(label for table in tables for label in table.labels),
-        groups=joined("groups"),
-        weights=joined("weights"),
-        unknown=joined("unknown"),
-        shares=joined("shares"),
-        whole=None,
-        rows=(),
-        contents=tuple(content for table in tables for content in table.contents),
-        keys=tuple(key for table in tables for key in table.keys),
-    )
+    if len(tables) == 1:
+        return tables[0]
+    joined: dict[str, Any] = {}
+    for name in ROW_VALUES:
+        parts = [getattr(table, name) for table in tables]
+        joined[name] = None if any(part is None for part in parts) else tuple(chain.from_iterable(parts))
+    dataset = concatenate_datasets([table.dataset for table in tables])
+    return replace(tables[0], dataset=dataset, whole=None, rows=(), **joined)

@@ -139,17 +139,10 @@ def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labe
         return True
     named = {names_split(file) for file in files} - {None}
     if named:
-        return "train" not in named and _has_train_folder(tree)
+        trains = [folder for folder in tree.folders if split_name(folder.name) == "train"]
+        return "train" not in named and any(folder.has_example_folders for folder in trains)
     # A single folder next to a table holds the files that the table's path column refers to.
     return len(tree.folders) > 1
-
-
-def _has_train_folder(tree: Folder) -> bool:
-    """Return whether a folder of the train split contains class folders."""
-    return any(
-        split_name(folder.name) == "train" and any(inner.holds_examples for inner in folder.folders)
-        for folder in tree.folders
-    )
 
 
 def _folders_of_texts(tree: Folder) -> list[str]:
@@ -166,8 +159,5 @@ def _is_data(file: Path) -> bool:
 def _data_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [entry for entry in _entries(folder) if entry.is_file() and _is_data(entry)]
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in visible if entry.is_file() and _is_data(entry)]

@@ -41,7 +41,7 @@ def wrapped_folder(folder: Folder, is_table: Callable[[Path], bool], stray: bool
     if len(holding) != 1 or split_name(holding[0].name) is not None:
         return None
     inner = holding[0]
-    has_structure = any(below.holds_examples for below in inner.folders) and (stray or not inner.examples)
+    has_structure = inner.has_example_folders and (stray or not inner.examples)
     return inner if has_structure or any(map(is_table, inner.others)) else None
 
 
@@ -66,7 +66,7 @@ def find_split_folders(
         return SplitFolders({"train": root})
     notes: list[str] = []
     if classes:
-        deep = [folder for folder in splits if _has_folders(folder)]
+        deep = [folder for folder in splits if folder.has_example_folders]
         if others and len(set(splits.values())) == 1:
             neighbors = [folder for folder in others if folder.examples]
             as_class = all(folder.examples and not has_labels(folder) for folder in splits)
@@ -91,7 +91,8 @@ def _named_splits(folders: list[Folder]) -> dict[Folder, str]:
     whole = {folder: split_name(folder.name) for folder in folders}
     words = {folder: split_of_words(folder.name) for folder in folders}
     by_words = {"train"} < {*words.values()} - {None} and (
-        None not in words.values() or (not any(whole.values()) and any(map(_has_folders, folders)))
+        None not in words.values()
+        or (not any(whole.values()) and any(folder.has_example_folders for folder in folders))
     )
     both_named = {"train"} < {*whole.values()} - {None}
     names = words if by_words and not both_named else whole
@@ -106,17 +107,13 @@ def _unwrapped(found: SplitFolders) -> SplitFolders:
         if not folder.examples
     }
     if inner.keys() < found.parts.keys() or not all(
-        len(below) == 1 and _has_folders(below[0]) and not below[0].examples for below in inner.values()
+        len(below) == 1 and below[0].has_example_folders and not below[0].examples for below in inner.values()
     ):
         return found
     parts = {split: below[0] for split, below in inner.items()}
     shown = quoted(f"{found.parts[split].name}/{folder.name}" for split, folder in parts.items())
     note = f"The class folders are read from {shown}, the only folders of their splits."
     return replace(found, parts=parts, notes=(*found.notes, note))
-
-
-def _has_folders(folder: Folder) -> bool:
-    return any(inner.holds_examples for inner in folder.folders)
 
 
 def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder]) -> Problem:

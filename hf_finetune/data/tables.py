@@ -27,6 +27,7 @@ from hf_finetune.targets.labels import (
 from hf_finetune.tasks import Modality, modality_of
 
 __all__ = [
+    "ROW_VALUES",
     "Table",
     "agree_on_columns",
     "content_keys",
@@ -37,6 +38,8 @@ __all__ = [
 
 _ROWS_LOOKED_AT = 1000
 _COLUMNS_SHOWN = 20
+ROW_VALUES = ("ids", "labels", "groups", "weights", "unknown", "shares", "contents", "keys")
+"""Attributes of ``Table`` with a value for each row."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +85,11 @@ class Table:
     def take(self, rows: Sequence[int] | np.ndarray) -> "Table":
         """Return a table of the given rows, in this order."""
         chosen = [int(row) for row in rows]
-
-        def pick(values: Any) -> Any:
-            return tuple(values[row] for row in chosen) if values else values
-
-        return replace(
-            self,
-            dataset=self.dataset.select(chosen),
-            ids=pick(self.ids),
-            labels=pick(self.labels),
-            groups=pick(self.groups),
-            weights=pick(self.weights),
-            unknown=pick(self.unknown),
-            shares=pick(self.shares),
-            contents=pick(self.contents),
-            keys=pick(self.keys),
-            rows=pick(self.rows),
-        )
+        picked = {}
+        for name in (*ROW_VALUES, "rows"):
+            values = getattr(self, name)
+            picked[name] = tuple(values[row] for row in chosen) if values else values
+        return replace(self, dataset=self.dataset.select(chosen), **picked)
 
     def with_labels(self, labels: Sequence[Any], target: Target, label_names: Sequence[str]) -> "Table":
         """Return a table with encoded labels, in ``labels`` and as the column ``label``.
