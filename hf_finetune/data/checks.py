@@ -108,32 +108,24 @@ def check_class_counts(
               if len(examples[index]) < needed]  # fmt: skip
     if not rare_classes:
         return []
+    rule = f"must have at least {needed} examples, one for each of {', '.join(['train', *fractions])}"
     names = " and ".join(f"data.split.{name}" for name in fractions)
-    parts = ", ".join(["train", *fractions])
-    repair = f"add examples, set {names} to 0, or set data.split.stratify: false."
-    if TARGETS[target].is_exclusive:
-        repair = _ask_for_amounts(table, label_names) + repair
-    return [
-        Problem(
-            "Each class",
-            f"must have at least {needed} examples, one for each of {parts}",
-            listed(rare_classes),
-            repair[:1].upper() + repair[1:],
-        )
-    ]
+    repair = f"Add examples, set {names} to 0, or set data.split.stratify: false."
+    repair = _after_advice(repair, table, target, label_names)
+    return [Problem("Each class", rule, listed(rare_classes), repair)]
 
 
-def _ask_for_amounts(table: Table, label_names: Sequence[str]) -> str:
-    """Return advice for continuous targets that were read as classes; empty if that is unlikely.
-
-    It is likely if most class names are numbers and most classes have a single example.
-    """
+def _after_advice(repair: str, table: Table, target: Target, label_names: Sequence[str]) -> str:
+    """Return a repair, after advice on regression if most classes are numbers and most have a single example."""
+    if not TARGETS[target].is_exclusive:
+        return repair
     counts = Counter(table.labels)
     once = sum(count == 1 for count in counts.values())
     numbers = sum(is_number(label_names[index]) for index in counts)
     if min(once, numbers) * 2 <= len(counts):
-        return ""
-    return "if the labels are continuous values, set data.target: regression. Otherwise "
+        return repair
+    advice = "If the labels are continuous values, set data.target: regression."
+    return f"{advice} Otherwise {repair[0].lower()}{repair[1:]}"
 
 
 def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
@@ -148,12 +140,9 @@ def check_groups(tables: Mapping[str, Table], needed: int) -> list[Problem]:
         t.ids[row] for t in tables.values() for row, group in enumerate(t.groups or ()) if group is None
     ]
     if missing:
+        rule, value = "must hold a group in every row", f"none for {quoted(missing)}"
         repair = "Add a group to these rows, or remove them."
-        problems.append(
-            Problem(
-                "The group column", "must hold a group in every row", f"none for {quoted(missing)}", repair
-            )
-        )
+        problems.append(Problem("The group column", rule, value, repair))
     groups_of_split = {
         split: {str(group) for group in table.groups or () if group is not None}
         for split, table in tables.items()
@@ -211,10 +200,8 @@ def check_labels(
         unseen = [repr(label_names[index]) for index in sorted(found_classes - trained)]
         if unseen:
             rule = "must hold only classes that are in train too"
-            repair = "add examples of them to train, or remove them."
-            if TARGETS[target].is_exclusive:
-                repair = _ask_for_amounts(tables["train"], label_names) + repair
-            repair = repair[:1].upper() + repair[1:]
+            repair = "Add examples of them to train, or remove them."
+            repair = _after_advice(repair, tables["train"], target, label_names)
             problems.append(Problem(f"The {split} split", rule, listed(unseen), repair))
         absent = [repr(label_names[index]) for index in sorted(trained - found_classes)]
         if absent:

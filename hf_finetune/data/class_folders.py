@@ -113,19 +113,17 @@ def find_folder_examples(
     for split, folder in splits.parts.items():
         metadata[split] = _metadata_of(folder, root)
         if split != "train" and labelling.pattern is not None and not _any_matches(folder, labelling.pattern):
-            notes.append(
-                f"{folder.name}/ has no labels in its file names, so the {split} split counts as missing."
-            )
+            reason = "has no labels in its file names"
+            notes.append(f"{folder.name}/ {reason}, so the {split} split counts as missing.")
         elif not classes:
             files[split] = _label_by_name(folder, labelling)
         elif _is_listed(folder, at_root or _has_metadata(folder, modality)):
             files[split] = _label_by_name(folder, Labelling(needed=False))
             listed.add(split)
         elif folder.has_example_folders:
-            class_folders = _read_class_folders(folder, root, labelling, modality)
-            files[split] = class_folders.files
-            notes += class_folders.notes
-            problems += class_folders.problems
+            files[split], class_notes, class_problems = _read_class_folders(folder, root, labelling, modality)
+            notes += class_notes
+            problems += class_problems
         elif table_beside or (not modality.opens_files and folder is root and not _suggested(folder)):
             return None
         else:
@@ -135,13 +133,6 @@ def find_folder_examples(
     notes += _left_aside(root, splits.parts.values(), modality)
     folders = {split: folder.path for split, folder in splits.parts.items()}
     return FolderExamples(folders, files, metadata, frozenset(listed), tuple(notes))
-
-
-@dataclass(frozen=True)
-class _ClassFolders:
-    files: tuple[LabelledFile, ...]
-    notes: tuple[str, ...]
-    problems: tuple[Problem, ...]
 
 
 def _has_metadata(folder: Folder, modality: Modality) -> bool:
@@ -157,10 +148,8 @@ def _is_listed(folder: Folder, metadata: bool) -> bool:
 def _metadata_of(folder: Folder, root: Folder) -> tuple[Path, ...]:
     above = [] if folder is root else [path for path in root.others if is_metadata(path)]
     in_folder = [path for path in folder.others if is_metadata(path)]
-    below = [
-        path for inner in folder.walk() if inner is not folder for path in inner.others if is_metadata(path)
-    ]
-    return (*in_folder, *above, *below)
+    inner = [path for below in folder.walk() if below is not folder for path in below.others]
+    return (*in_folder, *above, *filter(is_metadata, inner))
 
 
 def _label_by_name(folder: Folder, labelling: Labelling) -> tuple[LabelledFile, ...]:
@@ -177,8 +166,8 @@ def _any_matches(folder: Folder, pattern: str) -> bool:
 
 def _read_class_folders(
     folder: Folder, root: Folder, labelling: Labelling, modality: Modality
-) -> _ClassFolders:
-    """Label the files below a folder by their class folders."""
+) -> tuple[tuple[LabelledFile, ...], list[str], list[Problem]]:
+    """Label the files below a folder by their class folders; return them, notes, and problems."""
     files: list[LabelledFile] = []
     problems: list[Problem] = []
     empty: list[str] = []
@@ -198,9 +187,15 @@ def _read_class_folders(
                 label = unicodedata.normalize("NFC", named.shown.relative_to(folder.shown).as_posix())
                 files += [LabelledFile(path, label) for path in below.examples]
         else:
-            problems += _splits_within(inner, class_folder, root) or [
-                _too_deep(class_folder, inner, root, modality)
-            ]
+            too_deep = _too_deep(class_folder, inner, root, modality)
+            problems += _splits_within(inner, class_folder, root) or [too_deep]
+    notes = []
+    if empty:
+        notes.append(f"Folders without {modality.plural_files} are not used as classes: {quoted(empty)}.")
+    if unlabelled:
+        shown = quoted(unlabelled)
+        repair = "Rename a folder to use it as a class."
+        notes.append(f"Folders named as unlabeled data were not read: {shown}. {repair}")
     if folder.examples and modality.opens_files:
         rule, repair = (
             "must hold its pictures in one folder per class",
@@ -208,18 +203,10 @@ def _read_class_folders(
         )
         shown = quoted(path.name for path in folder.examples)
         problems.append(Problem(_relative(folder.shown, root), rule, shown, repair))
-    notes = [
-        f"Folders without {modality.plural_files} are not used as classes: {quoted(empty)}." if empty else "",
-        f"Folders named as unlabeled data were not read: {quoted(unlabelled)}. Rename a folder to use it as "
-        "a class."
-        if unlabelled
-        else "",
-        f"Files next to the class folders were not read: "
-        f"{quoted(_relative(path, root) for path in folder.examples)}."
-        if folder.examples
-        else "",
-    ]
-    return _ClassFolders(tuple(files), tuple(filter(None, notes)), tuple(problems))
+    elif folder.examples:
+        shown = quoted(_relative(path, root) for path in folder.examples)
+        notes.append(f"Files next to the class folders were not read: {shown}.")
+    return tuple(files), notes, problems
 
 
 def _too_deep(class_folder: Folder, inner: list[Folder], root: Folder, modality: Modality) -> Problem:
@@ -247,13 +234,11 @@ def _splits_within(inner: list[Folder], class_folder: Folder, root: Folder) -> l
 
 def _unreadable(folder: Folder, root: Folder, modality: Modality) -> list[Problem]:
     """Return problems for files below a folder, at any depth, whose formats cannot be read."""
-    return [
-        problem
-        for below in folder.walk()
-        for problem in modality.unreadable_files(
-            _relative(below.shown, root), [*below.examples, *below.others]
-        )
-    ]
+    problems: list[Problem] = []
+    for below in folder.walk():
+        place = _relative(below.shown, root)
+        problems += modality.unreadable_files(place, [*below.examples, *below.others])
+    return problems
 
 
 def _no_labels(folder: Folder, modality: Modality) -> Problem:
@@ -263,9 +248,8 @@ def _no_labels(folder: Folder, modality: Modality) -> Problem:
         rule += ", or the file metadata.csv with their labels"
         repair = "Create a folder for each class, or add metadata.csv with the columns file_name and label."
     if pattern := _suggested(folder):
-        repair = (
-            f"If their names contain the class, set data.columns.label: {{from: name, pattern: '{pattern}'}}."
-        )
+        field = f"data.columns.label: {{from: name, pattern: '{pattern}'}}"
+        repair = f"If their names contain the class, set {field}."
     shown = quoted(path.name for path in folder.examples)
     return Problem(str(folder.path), rule, f"only files without labels: {shown}", repair)
 

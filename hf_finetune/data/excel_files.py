@@ -4,6 +4,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -68,9 +69,8 @@ def read_excel(file: Path) -> FileTable:
         raise InputError(Problem(file.name, "must be readable as xlsx", value)) from error
     first = next((index for index, row in enumerate(grid) if any(row)), None)
     if first is None:
-        raise InputError(
-            Problem(file.name, "must hold at least one example", f"nothing in sheet {titles[0]!r}")
-        )
+        value = f"nothing in sheet {titles[0]!r}"
+        raise InputError(Problem(file.name, "must hold at least one example", value))
     width = max(index + 1 for index, cell in enumerate(grid[first]) if cell)
     wide = [number for number, row in enumerate(grid, start=1) if any(row[width:])]
     if wide:
@@ -84,17 +84,13 @@ def read_excel(file: Path) -> FileTable:
     while rows and not any(rows[-1]):
         rows.pop()
     _check_formulas(file, first, rows)
-    notes = (
-        []
-        if len(titles) == 1
-        else [
-            f"{file.name}: the first sheet, {titles[0]!r}, was read; the others were not: {quoted(titles[1:])}."
-        ]
-    )
+    notes = []
+    if len(titles) > 1:
+        others = quoted(titles[1:])
+        notes.append(f"{file.name}: the first sheet, {titles[0]!r}, was read; the others were not: {others}.")
     if unnamed:
-        notes.append(
-            f"{file.name}: columns without a name are called {quoted(names[place] for place in sorted(unnamed))}."
-        )
+        shown = quoted(names[place] for place in sorted(unnamed))
+        notes.append(f"{file.name}: columns without a name are called {shown}.")
     notes += _note_errors(file, errors)
     arrays = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
     return FileTable(pa.table(arrays), True, tuple(notes), _no_dates(file, errors, names))
@@ -108,8 +104,7 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
     # openpyxl warns of everything that it cannot read, such as styles; only its warnings about dates matter here.
     with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-        try:
+        with closing(openpyxl.load_workbook(file, read_only=True, data_only=True)) as book:
             sheet = book.worksheets[0]
             sheet.reset_dimensions()  # some programs write wrong ones
             grid = []
@@ -120,8 +115,6 @@ def _read(file: Path) -> tuple[list[list[str | None]], list[str], _Errors]:
                         errors.shown[cell.coordinate] = str(cell.value)
                         errors.columns[cell.coordinate] = place
             titles = [worksheet.title for worksheet in book.worksheets]
-        finally:
-            book.close()
     date_warnings = [_NO_DATE.match(str(warning.message)) for warning in caught_warnings]
     errors.no_dates = frozenset(match[1] for match in date_warnings if match is not None)
     return grid, titles, errors
@@ -140,15 +133,11 @@ def _no_dates(file: Path, errors: _Errors, names: Sequence[str]) -> Mapping[str,
         if cell in errors.no_dates and place < len(names):
             cells.setdefault(names[place], []).append(cell)
     rule = "must not have numbers formatted as dates that are out of range for dates"
-    return {
-        name: Problem(
-            file.name,
-            rule,
-            f"some in {listed(places)}",
-            f"Set a number format for the column {name!r} in Excel or LibreOffice, and save the file.",
-        )
-        for name, places in cells.items()
-    }
+    problems = {}
+    for name, places in cells.items():
+        repair = f"Set a number format for the column {name!r} in Excel or LibreOffice, and save the file."
+        problems[name] = Problem(file.name, rule, f"some in {listed(places)}", repair)
+    return problems
 
 
 def _text(cell: Any) -> str | None:
@@ -180,8 +169,7 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first read has handled them
-        book = openpyxl.load_workbook(file, read_only=True)
-        try:
+        with closing(openpyxl.load_workbook(file, read_only=True)) as book:
             sheet = book.worksheets[0]
             sheet.reset_dimensions()
             empty = [
@@ -190,15 +178,7 @@ def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]
                 for cell, value in zip(row, values, strict=False)
                 if value is None and cell.data_type == "f"
             ]
-        finally:
-            book.close()
     if empty:
+        rule, value = "must hold the computed values of its formulas", f"none in {quoted(empty)}"
         repair = "Open the workbook in Excel or LibreOffice, save it, and try again."
-        raise InputError(
-            Problem(
-                file.name,
-                "must hold the computed values of its formulas",
-                f"none in {quoted(empty)}",
-                repair,
-            )
-        )
+        raise InputError(Problem(file.name, rule, value, repair))

@@ -7,12 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
-from hf_finetune.data.file_paths import (
-    FileFinder,
-    check_paths,
-    files_below,
-    is_file,
-)
+from hf_finetune.data.file_paths import FileFinder, check_paths, files_below, is_file
 from hf_finetune.errors import InputError, Problem, quoted, shortened
 from hf_finetune.files import can_be_path
 from hf_finetune.tasks import Modality
@@ -58,9 +53,8 @@ def open_files(
         check_paths(paths, place)
         if root is None:
             rule = f"must hold {modality.plural} themselves, not paths, in data from the Hub"
-            raise InputError(
-                Problem(place, rule, quoted(shortened(path) for path in paths[:1] if path is not None))
-            )
+            value = quoted(shortened(path) for path in paths[:1] if path is not None)
+            raise InputError(Problem(place, rule, value))
         paths, notes = _find_files(paths, modality, root, split)
         dataset = Dataset.from_dict({name: paths}, features=Features({name: Value("string")}))
     else:
@@ -83,10 +77,8 @@ def _find_files(
     finder.raise_problems()
     files = [path for path in resolved_paths if path is not None]
     if len(files) > 1 and not any(map(is_file, files)):
-        rule, shown = (
-            f"must hold the paths of {modality.plural_files}",
-            quoted(shortened(path) for path in paths if path is not None),
-        )
+        rule = f"must hold the paths of {modality.plural_files}"
+        shown = quoted(shortened(path) for path in paths if path is not None)
         repair = (
             f"These files do not exist in {str(root)!r}. Write paths relative to the folder of the table."
         )

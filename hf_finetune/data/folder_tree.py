@@ -103,9 +103,7 @@ class Folder:
         return any(folder.holds_examples for folder in self.folders)
 
     @cached_property
-    def _entries(
-        self,
-    ) -> tuple[tuple["Folder", ...], tuple[Path, ...], tuple[Path, ...], tuple[Path, ...]]:
+    def _entries(self) -> tuple[tuple["Folder", ...], tuple[Path, ...], tuple[Path, ...], tuple[Path, ...]]:
         """Read the entries of the folder.
 
         Returns:
@@ -134,11 +132,8 @@ class Folder:
             if target is None and not is_example and (saved := saved_link_target(path)) and saved.is_dir():
                 target = self.links.saved[path] = saved
             if target is not None:
-                real = (
-                    self._follow(path, target)
-                    if entry.is_symlink() or target != path
-                    else self.real / entry.name
-                )
+                is_link = entry.is_symlink() or target != path
+                real = self._follow(path, target) if is_link else self.real / entry.name
                 if real in (*self.above, self.real):
                     rule = "must not be a link to a folder that contains it"
                     problems.append(Problem(str(path), rule, f"a link to '{real}'", "Remove the link."))
@@ -211,9 +206,8 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(
-            Problem(str(folder), "must be a folder that can be read", str(error.strerror))
-        ) from error
+        rule = "must be a folder that can be read"
+        raise InputError(Problem(str(folder), rule, str(error.strerror))) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -81,10 +81,8 @@ def read_json(file: Path, options: TableOptions) -> FileTable:
         document, notes = _load(file, options)
         table_columns = _columns(file, document)
         if table_columns is None:
-            value = f"{_kind(document)}"
-            raise InputError(Problem(file.name, "must hold a table", value, _FORMS))
-        columns = table_columns
-        columns, notes_beside = _named_classes(file, columns, _beside(document))
+            raise InputError(Problem(file.name, "must hold a table", _kind(document), _FORMS))
+        columns, notes_beside = _named_classes(file, table_columns, _beside(document))
         notes = (*notes, *notes_beside)
     notes_of_types: list[str] = []
     arrays = {name: _array(file, name, values, notes_of_types) for name, values in columns.items()}
@@ -152,9 +150,8 @@ def _load(file: Path, options: TableOptions) -> tuple[Any, tuple[str, ...]]:
         try:
             return _decode(text.read()), notes
         except _RepeatedKeyError as error:
-            raise InputError(
-                Problem(file.name, "must have unique keys in each object", str(error))
-            ) from error
+            rule = "must have unique keys in each object"
+            raise InputError(Problem(file.name, rule, str(error))) from error
         except InputError:
             raise
         except ValueError as error:
@@ -239,20 +236,14 @@ def _named_classes(
     if not beside:
         return columns, []
     nested = [inner for value in beside.values() if isinstance(value, dict) for inner in value.items()]
-    names = next(
-        (
-            value
-            for name, value in (*beside.items(), *nested)
-            if name.lower() in _CLASSES and _are_names(value)
-        ),
-        None,
-    )
+    lists = [value for name, value in (*beside.items(), *nested) if name.lower() in _CLASSES]
+    names = next(filter(_are_names, lists), ())
     numbered = [
         name
         for name, values in columns.items()
-        if names is not None and name.lower() in _LABELS and _are_indices(values, len(names))
+        if name.lower() in _LABELS and _are_indices(values, len(names))
     ]
-    if names is None or len(numbered) != 1:
+    if len(numbered) != 1:
         return columns, [f"{file.name}: keys next to the rows were ignored: {quoted(beside)}."]
     label = numbered[0]
     named = [
@@ -332,7 +323,7 @@ def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa
             return column
         rows = {type(value): row for row, value in reversed(list(enumerate(values))) if value is not None}
         where = (
-            "examples " + " and ".join(map(str, sorted(rows.values()))) if len(rows) > 1 else f"it ({error})"
+            f"examples {' and '.join(map(str, sorted(rows.values())))}" if len(rows) > 1 else f"it ({error})"
         )
         rule = f"must hold values of one type in {name!r}"
         raise InputError(Problem(file.name, rule, f"others in {where}")) from error

@@ -94,10 +94,8 @@ def read_places(
 
 def holds_places(values: Sequence[Any]) -> bool:
     """Return whether a column holds both zeros and ones, and nothing else but empty cells."""
-    return {_number(value) if not isinstance(value, list | dict) else "" for value in values} - {None} == {
-        0,
-        1,
-    }
+    numbers = {"" if isinstance(value, list | dict) else _number(value) for value in values}
+    return numbers - {None} == {0, 1}
 
 
 def _number(value: Any) -> float | str | None:
@@ -136,10 +134,9 @@ def _read_members(
         wrong = rows_where(held, ids, lambda names: names is not None and len(names) != 1)
         if wrong:
             rule = f"must have exactly one class in every row where data.target is {requested}"
+            value = f"none or several for {quoted(wrong)}"
             repair = "Leave out data.target if a row may have several classes or none."
-            return LabelValues({}), [
-                Problem("The labels", rule, f"none or several for {quoted(wrong)}", repair)
-            ]
+            return LabelValues({}), [Problem("The labels", rule, value, repair)]
         values = {split: [names[0] if names else None for names in held[split]] for split in held}
         return LabelValues(values, names=places.names), []
     unknown = {
@@ -208,12 +205,8 @@ def _read_shares(
                 "All other rows hold only 0 and 1: write 0 or 1 here too, or leave the cell empty if its "
                 "value is unknown."
             )
-        first = next(
-            row
-            for split in filled
-            for row, name in zip(filled[split], ids[split], strict=True)
-            if name in rows_wrong
-        )
+        named = ((name, row) for split in filled for name, row in zip(ids[split], filled[split], strict=True))
+        first = next(row for name, row in named if name in rows_wrong)
         return LabelValues({}), [Problem("The labels", rule, f"{first!r} in {quoted(rows_wrong)}", repair)]
     shares: dict[Split, list[dict[str, float] | None]] = {}
     values: dict[Split, list[Any]] = {}

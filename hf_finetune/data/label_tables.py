@@ -138,15 +138,9 @@ def _weight_problems(tables: Mapping[str, Table], column: str | None) -> list[Pr
     ]
     place = "data.columns.weight"
     if wrong:
+        rule, repair = "must name a column of nonnegative numbers", "Write 0 to exclude a row from the loss."
         value = f"{wrong[0][1]!r} in {column!r} for {quoted(name for name, _ in wrong)}"
-        return [
-            Problem(
-                place,
-                "must name a column of nonnegative numbers",
-                value,
-                "Write 0 to exclude a row from the loss.",
-            )
-        ]
+        return [Problem(place, rule, value, repair)]
     if column is not None and not any(_weight(weight) for weight in tables["train"].weights or (1.0,)):
         return [Problem(place, "must name a column with a weight above 0 in train", repr(column))]
     return []

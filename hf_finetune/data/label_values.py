@@ -69,10 +69,9 @@ def _read_separated(
     separator = str(form.separator)
     lists = rows_where(cells, ids, lambda cell: isinstance(cell, list | dict))
     if lists:
+        rule = "must hold strings if a separator is set"
         repair = "Leave out data.columns.label.separator: lists need none."
-        return LabelValues({}), [
-            Problem(PLACE, "must hold strings if a separator is set", f"lists in {quoted(lists)}", repair)
-        ]
+        return LabelValues({}), [Problem(PLACE, rule, f"lists in {quoted(lists)}", repair)]
     empty: Any = [] if form.empty == "none" else None
     values: dict[str, list[Any]] = {}
     for split in cells:
@@ -98,22 +97,21 @@ def _read_literals(
     parsed = {text: read_literal(text) for text in set(texts) if looks_like_literal(text)}
     if not any(literal is not None for literal in parsed.values()) and len(parsed) < len(set(texts)):
         return cells, []  # some class names look like lists
-    if _is_exclusive(requested) and not all(
-        literal is not None and _is_numeric(literal) for literal in (parsed.get(text) for text in texts)
-    ):
+    if _is_exclusive(requested) and not all(_is_numeric(parsed.get(text)) for text in texts):
         return cells, []
     strange = rows_where(cells, ids, lambda cell: isinstance(cell, str) and parsed.get(cell) is None)
     if strange:
         example = next(text for text in texts if parsed.get(text) is None)
-        repair = (
-            "Write ['a', 'b'] in every row, or set data.target: single_label if each cell is a single class "
-            "name."
+        rule, value = (
+            "must hold a valid list in every row or in none",
+            f"{example[:60]!r} in {quoted(strange)}",
         )
-        value = f"{example[:60]!r} in {quoted(strange)}"
-        return cells, [Problem(PLACE, "must hold a valid list in every row or in none", value, repair)]
-    return {
-        split: [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]] for split in cells
-    }, []
+        advice = "set data.target: single_label if each cell is a single class name"
+        return cells, [Problem(PLACE, rule, value, f"Write ['a', 'b'] in every row, or {advice}.")]
+    read = {}
+    for split in cells:
+        read[split] = [parsed[cell] if isinstance(cell, str) else cell for cell in cells[split]]
+    return read, []
 
 
 def _is_exclusive(requested: str) -> bool:
@@ -121,24 +119,22 @@ def _is_exclusive(requested: str) -> bool:
     return kind is not None and kind.is_exclusive
 
 
-def _is_numeric(found: list[Any] | dict[str, Any]) -> bool:
-    items = found.values() if isinstance(found, dict) else found
+def _is_numeric(literal: list[Any] | dict[str, Any] | None) -> bool:
+    items = literal.values() if isinstance(literal, dict) else literal or ()
     return bool(items) and all(isinstance(item, int | float) for item in items)
 
 
 def _of_mappings(cells: Cells) -> Places:
     present = [cell for split in cells for cell in cells[split] if cell is not None]
     names = tuple(dict.fromkeys(str(name) for cell in present for name in cell))
-    fractions = any(
-        isinstance(value, float) and not value.is_integer() for cell in present for value in cell.values()
-    )
+    values = [value for cell in present for value in cell.values()]
+    fractions = any(isinstance(value, float) and not value.is_integer() for value in values)
     rows: dict[str, list[Sequence[Any] | None]] = {
         split: [None if cell is None else [cell.get(name) for name in names] for cell in cells[split]]
         for split in cells
     }
-    return Places(
-        names, rows, f"mappings with a value for each of {quoted(names)}", 0.0 if fractions else None
-    )
+    where = f"mappings with a value for each of {quoted(names)}"
+    return Places(names, rows, where, 0.0 if fractions else None)
 
 
 def _places_in(present: Sequence[Any], declared: Sequence[str] | None) -> int:
@@ -197,10 +193,9 @@ def _ask_for_separator(
     if kind is not None and kind.has_several_classes:
         separator = likely.separator if likely else ","
         repair = f"Set the separator of the classes: {_with_separator(form, separator)}."
+        rule = f"must hold several classes where data.target is {requested}"
         value = f"texts, such as {(likely.example if likely else texts[0])!r}" if texts else "none"
-        return (), [
-            Problem(PLACE, f"must hold several classes where data.target is {requested}", value, repair)
-        ]
+        return (), [Problem(PLACE, rule, value, repair)]
     if likely is None:
         return (), []
     parts = " and ".join(map(repr, likely.parts))

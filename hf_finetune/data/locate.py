@@ -99,15 +99,16 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
     if _are_class_folders(tree, files, modality, labelling):
         examples = find_folder_examples(tree, labelling, modality=modality, table_beside=bool(files))
         if examples is not None:
-            others = [file.name for file in files if not is_metadata(file)]
-            unread_notes = (
-                f"Files next to the class folders were not read: {quoted(others)}. To read one of them "
-                "instead, set data.path to it.",
-            )
+            tables = tuple(file for file in files if not is_metadata(file))
+            notes = examples.notes
+            if tables:
+                note = (
+                    f"Files next to the class folders were not read: {quoted(file.name for file in tables)}. "
+                    "To read one of them instead, set data.path to it."
+                )
+                notes = (*notes, note)
             parts = {split: (path,) for split, path in examples.folders.items()}
-            notes = (*examples.notes, *(unread_notes if others else ()))
-            unread_tables = tuple(file for file in files if not is_metadata(file))
-            return Location("class_folders", folder, parts, notes, examples, unread_tables)
+            return Location("class_folders", folder, parts, notes, examples, tables)
     if files:
         chosen, left_aside = split_files(files)
         if useless:
@@ -120,13 +121,8 @@ def _locate_folder(folder: Path, modality: Modality, labelling: Labelling) -> Lo
     if useless:  # reading the file raises an error with the reason
         return Location("files", folder, {"train": tuple(useless[:1])})
     kind = modality.plural if modality.opens_files else f"{' or '.join(sorted(modality.suffixes))} files"
-    raise InputError(
-        Problem(
-            "data.path",
-            f"must hold class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk",
-            repr(str(folder)),
-        )
-    )
+    rule = f"must hold class folders of {kind}, or {TABLE_KINDS} files, or a dataset saved by save_to_disk"
+    raise InputError(Problem("data.path", rule, repr(str(folder))))
 
 
 def _are_class_folders(tree: Folder, files: list[Path], modality: Modality, labelling: Labelling) -> bool:

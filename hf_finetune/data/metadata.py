@@ -17,10 +17,8 @@ from hf_finetune.data.table_options import NO_OPTIONS, FileTable, TableOptions, 
 from hf_finetune.errors import MOST_SHOWN, InputError, Problem, quoted
 from hf_finetune.tasks import Modality
 
-__all__ = ["METADATA", "Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
+__all__ = ["Metadata", "add_metadata", "is_metadata", "metadata_examples", "read_metadata"]
 
-METADATA = "metadata"
-"""Stem of a metadata file, without its suffix."""
 FILE = "file_name"
 PLAIN = {pa.string(): str, pa.float64(): float}
 """Conversion of values to the common type of a column that several files have with different types."""
@@ -51,7 +49,7 @@ class Metadata:
 
 def is_metadata(path: Path) -> bool:
     """Return whether a file is named metadata and has the suffix of a table."""
-    return table_format(path) is not None and table_stem(path) == METADATA
+    return table_format(path) is not None and table_stem(path) == "metadata"
 
 
 def read_metadata(files: Iterable[Path], modality: Modality, options: TableOptions = NO_OPTIONS) -> Metadata:

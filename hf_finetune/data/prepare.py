@@ -10,13 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from datasets import Dataset
 
-from hf_finetune.data.checks import (
-    check_class_counts,
-    check_groups,
-    check_labels,
-    drop_copies,
-    drop_unusable,
-)
+from hf_finetune.data.checks import check_class_counts, check_groups, check_labels, drop_copies, drop_unusable
 from hf_finetune.data.columns import Columns, resolved_columns
 from hf_finetune.data.content_hashes import short_hashes
 from hf_finetune.data.file_column import holds_paths, note_unlisted

@@ -51,12 +51,11 @@ def cut_splits(
             for name, size in _shares(len(members), fractions).items():
                 place.update({keys[row]: name for row in members[start : start + size]})
                 start += size
-    return {
-        name: np.array(
-            [row for row, key in enumerate(keys) if place.get(key, "train") == name], dtype=np.int64
-        )
-        for name in ("train", *fractions)
-    }
+    cut = {}
+    for name in ("train", *fractions):
+        rows = [row for row, key in enumerate(keys) if place.get(key, "train") == name]
+        cut[name] = np.array(rows, dtype=np.int64)
+    return cut
 
 
 def _shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
@@ -83,16 +82,13 @@ def cut_by_group(
         Sorted row numbers of ``train`` and of each requested split.
     """
     numbers = np.unique(np.array([str(group) for group in groups]), return_inverse=True)[1]
-    kinds = (
-        np.zeros(len(groups), dtype=np.int64) if strata is None else np.unique(strata, return_inverse=True)[1]
-    )
+    kinds = np.unique([0] * len(groups) if strata is None else strata, return_inverse=True)[1]
     remaining = np.arange(len(groups))
     cut = {}
     for done, (name, fraction) in enumerate(fractions.items()):
         left_behind = len(fractions) - done  # one group for each further split, and one for train
-        held_out = _draw_groups(
-            numbers[remaining], kinds[remaining], np.bincount(kinds) * fraction, left_behind, seed
-        )
+        wanted = np.bincount(kinds) * fraction
+        held_out = _draw_groups(numbers[remaining], kinds[remaining], wanted, left_behind, seed)
         cut[name] = remaining[held_out]
         remaining = np.setdiff1d(remaining, cut[name])
     return {"train": remaining, **cut}

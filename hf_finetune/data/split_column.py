@@ -62,14 +62,12 @@ def divide_by_column(
     having = {split: _names_in(dataset, column, taken) for split, dataset in splits.items()}
     if column != AUTO and not optional and not any(having.values()):
         names = next(iter(splits.values())).column_names
-        raise InputError(
-            Problem(_PLACE, "must be a column of the data", repr(column), nearest(str(column), names))
-        )
+        repair = nearest(str(column), names)
+        raise InputError(Problem(_PLACE, "must be a column of the data", repr(column), repair))
     chosen = next((names[0] for names in having.values() if names), None)
     if chosen is None:
-        return Division(
-            splits, as_loaded, _note_unused(splits) if column == AUTO and "split" not in taken else ()
-        )
+        notes = _note_unused(splits) if column == AUTO and "split" not in taken else ()
+        return Division(splits, as_loaded, notes)
     values = {split: _values(splits[split], chosen) for split, names in having.items() if chosen in names}
     if len(splits) > 1 and column == AUTO:
         return Division(splits, as_loaded, _note_disagreement(values, chosen))

@@ -120,9 +120,8 @@ def _ambiguous(root: Folder, splits: Mapping[Folder, str], others: list[Folder])
     split = quoted(folder.name for folder in splits)
     value = f"{split}, which names a split, next to {quoted(folder.name for folder in others)}"
     repair = f"If {split} is a class, rename it; if it is a split, move the other folders elsewhere."
-    return Problem(
-        str(root.path), "must hold folders of splits or folders of classes, not both", value, repair
-    )
+    rule = "must hold folders of splits or folders of classes, not both"
+    return Problem(str(root.path), rule, value, repair)
 
 
 def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str]) -> SplitFolders:
@@ -135,19 +134,13 @@ def _collect(splits: Mapping[Folder, str], others: list[Folder], notes: list[str
     if renamed:
         notes.append(f"Folders read as splits: {', '.join(renamed)}.")
     if others:
-        notes.append(
-            f"Folders not named after a split were not read: {quoted(folder.name for folder in others)}."
-        )
-    problems = [
-        Problem(
-            "data.path",
-            f"must hold one folder for the {split} split",
-            quoted(folder.name for folder in folders),
-            "Keep one of them.",
-        )
-        for split, folders in parts.items()
-        if len(folders) > 1
-    ]
-    return SplitFolders(
-        {split: folders[0] for split, folders in parts.items()}, tuple(notes), tuple(problems)
-    )
+        shown = quoted(folder.name for folder in others)
+        notes.append(f"Folders not named after a split were not read: {shown}.")
+    problems = []
+    for split, folders in parts.items():
+        if len(folders) > 1:
+            rule = f"must hold one folder for the {split} split"
+            shown = quoted(folder.name for folder in folders)
+            problems.append(Problem("data.path", rule, shown, "Keep one of them."))
+    chosen = {split: folders[0] for split, folders in parts.items()}
+    return SplitFolders(chosen, tuple(notes), tuple(problems))

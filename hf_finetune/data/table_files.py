@@ -65,13 +65,9 @@ def read_split(split: str, files: Sequence[Path], options: TableOptions = NO_OPT
         return SplitTable(_read_parquet(split, files), False)
     tables = [read_file(file, options) for file in files]
     names = tables[0].table.column_names
+    rule, repair = f"must have the same columns as {files[0].name}", f"Expected {quoted(names)}."
     problems = [
-        Problem(
-            file.name,
-            f"must have the same columns as {files[0].name}",
-            quoted(read.table.column_names),
-            f"Expected {quoted(names)}.",
-        )
+        Problem(file.name, rule, quoted(read.table.column_names), repair)
         for file, read in zip(files, tables, strict=True)
         if set(read.table.column_names) != set(names)
     ]
@@ -100,17 +96,15 @@ def _concatenated(tables: Sequence[pa.Table]) -> pa.Table:
         mixed = ", ".join(
             f"{name!r} of types {' and '.join(kinds)}" for name, kinds in types.items() if len(kinds) > 1
         )
-        raise InputError(
-            Problem("The files of a split", "must have columns of the same types", mixed)
-        ) from error
+        rule = "must have columns of the same types"
+        raise InputError(Problem("The files of a split", rule, mixed)) from error
 
 
 def _read_parquet(split: str, files: Sequence[Path]) -> Dataset:
     place = ", ".join(file.name for file in files)
     try:
-        builder = load_dataset_builder(
-            "parquet", data_files={split: [glob.escape(str(file)) for file in files]}
-        )
+        paths = [glob.escape(str(file)) for file in files]
+        builder = load_dataset_builder("parquet", data_files={split: paths})
         builder.download_and_prepare()
         if builder.info.splits[split].num_examples > 0:  # as_dataset refuses an empty split
             return builder.as_dataset(split)

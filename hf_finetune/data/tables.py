@@ -17,13 +17,7 @@ from hf_finetune.data.slices import add_group, add_slices, slice_problems, text_
 from hf_finetune.data.split_names import SPLITS
 from hf_finetune.errors import InputError, Problem, quoted
 from hf_finetune.targets import TARGETS
-from hf_finetune.targets.labels import (
-    TRAINING_LABEL,
-    UNKNOWN,
-    Target,
-    read_labels,
-    training_labels,
-)
+from hf_finetune.targets.labels import TRAINING_LABEL, UNKNOWN, Target, read_labels, training_labels
 from hf_finetune.tasks import Modality, modality_of
 
 __all__ = [
@@ -168,14 +162,12 @@ def agree_on_columns(
     problems += _label_column_problems(source, used)
     in_use = (*needed, used.label, *used.labels, used.weight, *slices)
     problems += [doubt for name, doubt in source.doubts.items() if name in in_use]
-    problems += [
-        Problem(
-            f"The {split} split", f"must have the column {name!r}", f"only {quoted(dataset.column_names)}"
-        )
-        for split, dataset in source.splits.items()
-        for name in needed
-        if name not in dataset.column_names
-    ]
+    for split, dataset in source.splits.items():
+        value = f"only {quoted(dataset.column_names)}"
+        missing = [name for name in needed if name not in dataset.column_names]
+        problems += [
+            Problem(f"The {split} split", f"must have the column {name!r}", value) for name in missing
+        ]
     if problems:
         raise InputError(problems)
     return replace(used, slices=tuple(slices), texts=text_slices(source.splits, slices)), notes

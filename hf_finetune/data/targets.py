@@ -118,13 +118,9 @@ def _find_unknown(rows: Mapping[str, Sequence[str]], label_names: Sequence[str])
     known = list(label_names)
     if len(rows) > _MOST_UNKNOWN:
         return [Problem("Labels", "must be classes of the model", quoted(rows), f"Known: {quoted(known)}.")]
+    rule = "must be a class of the model"
     return [
-        Problem(
-            f"Label {label!r}",
-            "must be a class of the model",
-            f"it for {quoted(examples)}",
-            nearest(label, known),
-        )
+        Problem(f"Label {label!r}", rule, f"it for {quoted(examples)}", nearest(label, known))
         for label, examples in rows.items()
     ]
 

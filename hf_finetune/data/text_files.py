@@ -173,10 +173,8 @@ def _undecodable(file: Path, encoding: str) -> Problem:
         return Problem(file.name, rule, "other bytes", "Set data.encoding, or save it again as UTF-8.")
     readings = {name: _excerpt(line, name) for name in _SUGGESTED}
     shown = ", ".join(f"{name} reads {reading!r}" for name, reading in readings.items() if reading)
-    repair = "Save it again as UTF-8, or set data.encoding"
-    return Problem(
-        file.name, rule, f"other bytes in line {number}", f"{repair}: {shown}." if shown else f"{repair}."
-    )
+    repair = "Save it again as UTF-8, or set data.encoding" + (f": {shown}." if shown else ".")
+    return Problem(file.name, rule, f"other bytes in line {number}", repair)
 
 
 def _decodes(line: bytes, encoding: str) -> bool:

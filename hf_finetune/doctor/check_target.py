@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Features, Value
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from hf_finetune.data.model_inputs import prepare_inputs
 from hf_finetune.data.prepare import LabelledData
@@ -91,12 +89,7 @@ def names_optional_column(recipe: Recipe) -> bool:
 
 
 def made_up_data(
-    modality: Modality,
-    target: Target,
-    names: Sequence[str],
-    *,
-    words: int = 16,
-    pair: bool = False,
+    modality: Modality, target: Target, names: Sequence[str], *, words: int = 16, pair: bool = False
 ) -> LabelledData:
     """Return 8 synthetic labeled examples.
 

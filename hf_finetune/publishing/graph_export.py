@@ -165,11 +165,7 @@ def onnx_classifier(
 
 
 def program_classifier(
-    folder: str | Path,
-    *,
-    batch_size: int = 64,
-    trust_remote_code: bool = False,
-    trust_program: bool = False,
+    folder: str | Path, *, batch_size: int = 64, trust_remote_code: bool = False, trust_program: bool = False
 ) -> Classifier:
     """Load an exported ``torch.export`` program, which unpickles its file.
 

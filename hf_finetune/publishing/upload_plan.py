@@ -14,15 +14,7 @@ from hf_finetune.publishing.portable_recipe import LOCAL, RECIPE, published_reci
 from hf_finetune.recipe import dump_recipe
 from hf_finetune.training.manifest import read_manifest
 
-__all__ = [
-    "ALLOWED",
-    "THIS_MODEL",
-    "Upload",
-    "check_finished",
-    "check_private",
-    "collect",
-    "is_allowed",
-]
+__all__ = ["ALLOWED", "THIS_MODEL", "Upload", "check_finished", "check_private", "collect", "is_allowed"]
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 CARD = "README.md"

@@ -8,11 +8,7 @@ from hf_finetune.recipe.method_rules import DISTILLATION
 
 __all__ = ["SizeTable", "size_tables"]
 
-COUNTS = {
-    "parameters": "parameters",
-    "nonzero_parameters": "nonzero parameters",
-    "bytes": "bytes of weights",
-}
+COUNTS = {"parameters": "parameters", "nonzero_parameters": "nonzero parameters", "bytes": "bytes of weights"}
 
 
 @dataclass(frozen=True)
