@@ -64,13 +64,10 @@ def main() -> None:
 
 
 def _load(source: str, overrides: list[str] | None, trust_remote_code: bool = False) -> "Recipe":
-    """Load a recipe for use on this machine; if it has problems, print all of them and exit.
+    """Load a recipe for use on this machine; if it has problems, print all of them and exit with code 2.
 
     Invalid fields and paths are printed at once. The valid rest is then checked further, which requires importing
     torch, so that a single run of the command reports all problems.
-
-    Raises:
-        typer.Exit: With code 2, if the recipe has problems.
     """
     from hf_finetune.recipe.first_look import first_look
 

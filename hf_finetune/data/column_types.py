@@ -263,15 +263,9 @@ def _number(text: str, mark: str) -> float | None:
 
 
 def _decimal_mark(texts: Collection[str], certain: bool) -> tuple[str | None, Problem | None]:
-    """Detect decimal commas.
+    """Return ``,`` if decimal commas are detected, else None; and a problem if the commas are ambiguous, else None.
 
-    Args:
-        texts: Distinct values.
-        certain: Whether the values are known to be numbers, and not lists such as ``1,3``.
-
-    Returns:
-        ``,`` or None if no decimal comma is detected; and a problem if the meaning of the commas is ambiguous, else
-        None.
+    Values that are ``certain`` are known to be numbers, and not lists such as ``1,3``.
     """
     plain = {text.strip() for text in texts if text.strip().casefold() not in _MISSING}
     commas = {text for text in plain if re.fullmatch(_DECIMAL_COMMA, text)}
@@ -312,9 +306,7 @@ def _are_mistakes(
 def _are_written_amounts(texts: Collection[str], strange: Collection[str]) -> bool:
     """Return whether all texts are formatted numbers, with a currency, a percent sign or thousands separators.
 
-    Args:
-        texts: Distinct labels.
-        strange: Labels that are not plain numbers. Digits alone, such as the code ``007``, are not formatted numbers.
+    The ``strange`` ones are no plain numbers. Digits alone, such as the code ``007``, are not formatted numbers.
     """
     plain = any(re.fullmatch(rf"{_SIGN}\d*[.,]?\d*", text.strip()) for text in strange)
     return bool(strange) and not plain and all(re.fullmatch(_WRITTEN_AMOUNT, text.strip()) for text in texts)

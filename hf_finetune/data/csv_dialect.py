@@ -162,11 +162,7 @@ def _cut(lines: Iterable[str], separator: str) -> list[list[str]]:
 
 
 def _separator(file: Path, lines: Sequence[str], usual: str, fallback: str | None) -> str:
-    """Return the separator that splits the header and the rows after it into the same number of cells.
-
-    Raises:
-        InputError: If several separators are plausible.
-    """
+    """Return the separator that splits the header and the rows after it into the same number of cells."""
     sample = {candidate: _cut(lines, candidate) for candidate in _NAMES}
     cut = {candidate: rows for candidate, rows in sample.items() if rows and len(rows[0]) > 1}
     if usual == "\t" and usual in cut:  # the suffix states it

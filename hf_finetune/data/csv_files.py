@@ -45,14 +45,7 @@ class _Rows:
 
 
 def _open(file: Path, options: TableOptions) -> tuple[Dialect, list[str], list[str]]:
-    """Detect the dialect of a file and read its header.
-
-    Returns:
-        The dialect, the cells of the header, and notes.
-
-    Raises:
-        InputError: If the dialect cannot be detected, or the file is empty.
-    """
+    """Return the dialect of a file, the cells of its header, and notes."""
     dialect, notes = recognize_dialect(file, options)
     try:
         _, header = next(_filled(open_records(file, dialect)), (0, []))
@@ -202,13 +195,7 @@ def _strings(values: Sequence[str]) -> pa.Array:
 def _rows_of(
     records: Iterable[tuple[int, list[str]]], header: Sequence[str], met: _Rows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows, trimmed of empty cells beyond the header; skip copies of the header and empty rows at the end.
-
-    Args:
-        records: Line number and cells of each record after the header.
-        header: Cells of the header.
-        met: Updated with the rows that are trimmed or skipped.
-    """
+    """Yield the rows; empty cells beyond the header, copies of it and empty rows at the end go to ``met`` instead."""
     width = len(header)
     names = [name.strip("\ufeff") for name in header]
     blank: list[tuple[int, list[str]]] = []
@@ -230,17 +217,7 @@ def _rows_of(
 
 
 def _other_quotes(file: Path, dialect: Dialect, width: int, error: QuoteError) -> tuple[Dialect, str]:
-    """Return the dialect with the first alternative quoting by which all rows have the width of the header, and a note.
-
-    Args:
-        file: The file.
-        dialect: Dialect whose quoting failed.
-        width: Number of cells in the header.
-        error: Error of that quoting.
-
-    Raises:
-        InputError: If no other quoting fits.
-    """
+    """Return the dialect with the first other quoting by which all rows have the width of the header, and a note."""
     plain = (
         f"{file.name}: quotes do not enclose whole cells (line {error.line}), so they are read as ordinary "
         "characters."

@@ -158,11 +158,7 @@ def _text(cell: Any) -> str | None:
 
 
 def _check_formulas(file: Path, header: int, rows: Sequence[Sequence[str | None]]) -> None:
-    """Check that all formulas have a stored value; programs that write files without Excel do not store them.
-
-    Raises:
-        InputError: If a formula has none.
-    """
+    """Raise an InputError if a formula has no stored value, which programs that write files without Excel omit."""
     if all(cell is not None for row in rows for cell in row):
         return
     import openpyxl

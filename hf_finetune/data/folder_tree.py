@@ -104,15 +104,7 @@ class Folder:
 
     @cached_property
     def _entries(self) -> tuple[tuple["Folder", ...], tuple[Path, ...], tuple[Path, ...], tuple[Path, ...]]:
-        """Read the entries of the folder.
-
-        Returns:
-            Subfolders, example files, other files and hidden entries, as in the properties above.
-
-        Raises:
-            InputError: If the folder cannot be read, has names that are not UTF-8, or contains broken links or links
-                to an enclosing folder.
-        """
+        """Return subfolders, examples, other files and hidden entries; raise an InputError for unreadable ones."""
         folders, examples, others, hidden = [], [], [], []
         problems: list[Problem] = []
         for entry in _scan(self.path):
@@ -171,11 +163,7 @@ class Folder:
         return real
 
     def _count_visit(self, path: Path, real: Path) -> None:
-        """Count how often a folder is reached, because links can create more paths to it than can be walked.
-
-        Raises:
-            InputError: If the folder is reached more than 1000 times.
-        """
+        """Raise an InputError if links make more paths to a folder than can be walked."""
         self.links.visits[real] = self.links.visits.get(real, 0) + 1
         if self.links.visits[real] > _MOST_VISITS:
             rule = f"must not be reachable through more than {_MOST_VISITS} links"

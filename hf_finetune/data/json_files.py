@@ -52,11 +52,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _decode(text: str) -> Any:
-    """Decode JSON.
-
-    Raises:
-        ValueError: If the text is not valid JSON, repeats a key in an object, or is nested too deeply.
-    """
+    """Decode JSON; raise a ValueError also for a repeated key in an object and for too many nested levels."""
     try:
         return _DECODER.decode(text.strip())
     except RecursionError as error:
@@ -223,16 +219,7 @@ def _beside(document: Any) -> dict[str, Any]:
 def _named_classes(
     file: Path, columns: dict[str, list[Any]], beside: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Replace class indices by the class names that a file lists next to its rows, as files of MMPretrain do.
-
-    Args:
-        file: The file.
-        columns: Columns of its rows.
-        beside: Other entries of the file.
-
-    Returns:
-        The columns, and notes on the entries that were used or ignored.
-    """
+    """Replace class indices by the class names that a file lists next to its rows, as files of MMPretrain do."""
     if not beside:
         return columns, []
     nested = [inner for value in beside.values() if isinstance(value, dict) for inner in value.items()]
@@ -301,11 +288,7 @@ def _columns_of_mappings(document: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def _array(file: Path, name: str, values: Sequence[Any], notes: list[str]) -> pa.Array | pa.ChunkedArray:
-    """Convert values to a column of one type: texts where scalar types are mixed, with a note.
-
-    Raises:
-        InputError: If nested values are of several types, or if a text is not valid Unicode.
-    """
+    """Convert values to a column of one type: texts where scalar types are mixed, with a note."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:

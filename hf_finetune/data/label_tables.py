@@ -158,12 +158,9 @@ def _weight(value: Any) -> float | None:
 
 
 def _with_weights(tables: Mapping[str, Table], column: str) -> tuple[dict[str, Table], list[str]]:
-    """Convert the weights to numbers, and set them to 1 in splits without weights.
+    """Convert the weights to numbers, and return a note on those of the training split.
 
-    A weight of 1 is enough there, because metrics count all examples equally.
-
-    Returns:
-        The splits, and a note on the weights of the training split.
+    Splits without weights get 1, which is enough there because metrics count all examples equally.
     """
     weighted = {
         split: replace(

@@ -260,13 +260,8 @@ def check_tables(found: FolderExamples, tables: Sequence[Path], modality: Modali
 def _note_contradictions(labels: Sequence[_MetadataLabel], count: int) -> list[str]:
     """Return a note if metadata files contradict the labels of the class folders.
 
-    Args:
-        labels: Labels from the metadata files.
-        count: Number of images.
-
-    Raises:
-        InputError: If every label differs from its folder and at least half of the images have one: then the folders
-            are probably not classes.
+    If every label differs from its folder and at least half of the ``count`` images have one, an InputError is raised:
+    then the folders are probably not classes.
     """
     differing = [label for label in labels if label.value != label.file.label]
     if not differing or _only_renames(labels):

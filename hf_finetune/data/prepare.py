@@ -252,14 +252,8 @@ def prepare_data(
 def _read_tables(source: Source, used: Columns, everything: bool) -> tuple[dict[str, Table], list[str]]:
     """Read the train, validation and test splits, in this order; an unlabeled split other than train is dropped.
 
-    Args:
-        source: Loaded data.
-        used: Columns to use.
-        everything: Whether all files below the source's folder belong to the data, or only those in folders of
-            listed files. Files that no row lists get a note.
-
-    Returns:
-        The splits, and notes to the user.
+    Files that no row lists get a note: all files below the source's folder (``everything``), or only those in folders
+    of listed files.
     """
     tables: dict[str, Table] = {}
     notes: list[str] = []

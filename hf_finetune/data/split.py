@@ -97,14 +97,9 @@ def cut_by_group(
 def _draw_groups(
     groups: np.ndarray, kinds: np.ndarray, wanted: np.ndarray, left_behind: int, seed: int
 ) -> np.ndarray:
-    """Return the rows held out by the best of ``_GROUP_DRAWS`` random choices of groups: the closest to ``wanted``.
+    """Return the rows held out by the best of ``_GROUP_DRAWS`` random choices of groups.
 
-    Args:
-        groups: Group number of each row.
-        kinds: Stratum number of each row.
-        wanted: Number of rows to hold out of each stratum, [strata].
-        left_behind: Number of groups that must remain.
-        seed: Seed of the random choices.
+    The best is the closest to the ``wanted`` rows of each stratum [strata]; ``left_behind`` groups must remain.
     """
     count = len(np.unique(groups))
     size = min(max(1, round(count * wanted.sum() / len(groups))), count - left_behind)

@@ -131,11 +131,7 @@ def _decide(
     place: str = "data.target",
     repair: str = "Leave it at 'auto'.",
 ) -> tuple[Kind, LabelSummary, list[Problem]]:
-    """Infer the kind of label from the types of the labels, or check that they fit the requested kind.
-
-    Returns:
-        The kind, the types of the labels, and problems.
-    """
+    """Return the kind of label, requested or inferred; the types of the labels; and problems if they do not fit."""
     labels = summarize_labels(present)
     kind = requested_target(requested) or next(
         (kind for kind in TARGETS.values() if kind.recognizes(labels)), TARGETS[ASSUMED_TARGET]

@@ -94,11 +94,7 @@ def too_large(file: Path) -> Problem:
 
 
 class _Unpacked(io.RawIOBase):
-    """Raw stream of the unpacked content of a gzip file; raises InputError beyond ``most_unpacked`` bytes.
-
-    Args:
-        file: Path of the gzip file.
-    """
+    """Raw stream of the unpacked content of a gzip file; raises InputError beyond ``most_unpacked`` bytes."""
 
     def __init__(self, file: Path):
         self._file, self._gzip = file, gzip.GzipFile(file)

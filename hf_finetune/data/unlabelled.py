@@ -90,11 +90,7 @@ def load_unlabelled(
 
 
 def _folder_of_files(path: str, modality: Modality) -> Source | None:
-    """Read a folder of files without subfolders and tables; return None for any other path.
-
-    Raises:
-        InputError: If some of the files are images that must be converted first.
-    """
+    """Read a folder of files without subfolders and tables; return None for any other path."""
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         return None

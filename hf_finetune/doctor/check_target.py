@@ -142,11 +142,7 @@ def tiny_recipes(folder: Path) -> tuple[Recipe, ...]:
 
 
 def _load(prepared: PreparedRun) -> tuple[BuiltModel, tuple[Problem, ...]]:
-    """Load the model, even if weights are missing or unexpected.
-
-    Returns:
-        The model, and the problems with its weights.
-    """
+    """Return the model, and the problems of missing and unexpected weights."""
     try:
         return load_pretrained(prepared), ()
     except InputError as error:

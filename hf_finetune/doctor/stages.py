@@ -169,14 +169,8 @@ def _held_back(
 ) -> set[str]:
     """Return the unchanged parameters whose update is zero or lost in rounding, so that they could not change.
 
-    A parameter without a gradient in the stage is not among them if plain torch computes a gradient for it that is
-    large enough.
-
-    Args:
-        subject: Model to check.
-        index: Index of the stage.
-        still: Names of the planned parameters that did not change.
-        gradient: Gradient of the first step of the stage.
+    A parameter without a ``gradient`` in the first step of the stage is not among them if plain torch computes a
+    gradient for it that is large enough.
     """
     batch = subject.inputs.collate([dict(example) for example in subject.examples])
     planned = subject.prepared.plan.stages[index].trainable

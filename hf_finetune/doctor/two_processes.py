@@ -93,11 +93,7 @@ def check_two_processes(subject: CheckTarget, folder: Path) -> CheckResult:
 
 
 def _run_workers(folder: Path) -> str:
-    """Run both processes until they end or one of them fails.
-
-    Returns:
-        Last line of the output of a failed process, or a note that the time limit is exceeded; empty on success.
-    """
+    """Run both processes until they end or one fails; return the last line of a failed one, empty on success."""
     started: list[subprocess.Popen] = []
     logs = [folder / f"log-{rank}.txt" for rank in range(COUNT)]
     try:

@@ -163,11 +163,7 @@ def _few(record: RunRecord) -> list[tuple[str, int]]:
 
 
 def _license_of(spec: ModelSpec) -> dict[str, str]:
-    """Return the license fields from the card of the base checkpoint.
-
-    Returns:
-        License fields by name; empty if the card cannot be read or declares no license.
-    """
+    """Return the license fields of the base checkpoint's card; empty if it cannot be read or declares no license."""
     try:
         if Path(spec.path).is_dir():
             metadata = metadata_load(Path(spec.path) / "README.md")

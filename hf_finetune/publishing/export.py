@@ -155,11 +155,7 @@ def _check_choices(format: str, quantize: str | None) -> None:
 
 
 def _output_folder(model_or_run: str | Path, format: str, quantize: str | None, output: Path | None) -> Path:
-    """Return the output folder, which must be new, empty, or an earlier export.
-
-    Raises:
-        InputError: If the folder holds other files, or if none is given and the model is not a run.
-    """
+    """Return the output folder, which must be new, empty, or an earlier export."""
     if output is None:
         run = run_of(model_or_run)
         if run is None:
@@ -182,12 +178,7 @@ def _on_cpu(classifier: Classifier) -> Classifier:
 
 
 def _split(model_or_run: str | Path, data: str | None) -> str | None:
-    """Return the split to compare on.
-
-    Returns:
-        The test split, or the validation split of a run without a test split. None if ``data`` is given or the model
-        is not a run.
-    """
+    """Return the split of the run to compare on: test, else validation; None if ``data`` is given or it is no run."""
     run = run_of(model_or_run)
     if data is not None or run is None:
         return None
@@ -202,9 +193,6 @@ def _calibration_examples(model_or_run: str | Path, classifier: Classifier, data
     """Return examples to calibrate the quantization on: from the validation split, else from the training split.
 
     The parity check uses the test split, where there is one, so that it compares on other examples.
-
-    Raises:
-        InputError: If the data has neither split.
     """
     for split in ("validation", "train"):
         try:

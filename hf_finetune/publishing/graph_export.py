@@ -41,10 +41,6 @@ class _Logits(nn.Module):
     """Wrapper around a model that returns only the logits `[batch, classes]`.
 
     torch names the inputs of the graph by the signature of ``forward``.
-
-    Args:
-        model: The model.
-        names: Names of the model inputs.
     """
 
     def __init__(self, model: PreTrainedModel, names: Iterable[str]):

@@ -163,19 +163,7 @@ def plan_publication(
 
 
 def _agreeing(planned: Publication, found: _Found, private: bool | None) -> Publication:
-    """Check the plan against an existing repository.
-
-    Args:
-        planned: Plan to check.
-        found: State of the repository.
-        private: Requested visibility; None accepts either.
-
-    Returns:
-        The plan, without its tag if the repository has that tag on the right commit already.
-
-    Raises:
-        InputError: If the visibility differs, or the tag exists on another commit.
-    """
+    """Return the plan, checked against an existing repository; without its tag if the right commit has it already."""
     if private is not None and private != found.private:
         requested, actual = ("private", "public") if private else ("public", "private")
         repair = (
@@ -249,11 +237,7 @@ def publish(planned: Publication, *, token: str | None = None) -> Published:
 
 
 def _create(api: HfApi, planned: Publication) -> str:
-    """Create the repository and return its first commit.
-
-    Raises:
-        InputError: If the name is taken by something else, or the repository does not have the planned visibility.
-    """
+    """Create the repository with the planned visibility, and return its first commit."""
     try:
         with_retries(lambda: api.create_repo(planned.repository, private=planned.private))
     except HfHubHTTPError as error:
@@ -320,11 +304,7 @@ def _message(planned: Publication) -> str:
 
 
 def _landed(api: HfApi, planned: Publication) -> str | None:
-    """Return the newest commit if it matches the plan, which means that only the response to the commit was lost.
-
-    Returns:
-        Commit hash; None if the branch differs from the plan.
-    """
+    """Return the newest commit if it matches the plan, so that only the response to the commit was lost; else None."""
     remote = _look(api, planned.repository, planned.revision)
     if remote is None or remote.head is None or any(name in remote.files for name in planned.removed):
         return None

@@ -103,12 +103,9 @@ def _copy_checkpoint(source: Path, folder: Path) -> None:
 
 
 def _check_link(file: Path, source: Path) -> None:
-    """Check that a file is not a symbolic link out of the checkpoint, whose target would be published with the Space.
+    """Raise an InputError for a symbolic link out of the checkpoint, whose target would be published with the Space.
 
     Links into ``blobs`` next to the snapshots are allowed: the cache of the Hub consists of them.
-
-    Raises:
-        InputError: If the file is another link out of the checkpoint folder.
     """
     root = source.resolve()
     target = file.resolve()
